@@ -1,0 +1,75 @@
+# `make` lists the verbs; continuous integration calls the same ones.
+
+VENV ?= .venv
+PYTHON ?= python3.11
+# Resolves to the CPU build where pip knows of one; a torch that is already in $(VENV) is kept.
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+export OMP_WAIT_POLICY ?= PASSIVE
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test fast soak soak-short lint types format bench bench-speed bench-quick clean
+
+help:  ## list the verbs
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@$(PYTHON) -m venv $(VENV) || { \
+		$(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -qq pip; }
+
+# One pip command for torch and the package, so that pip chooses one torch for both.
+define INSTALL
+@echo "installing into $(VENV); this takes a few minutes"
+@if $(BIN)/python -c "import torch" 2>/dev/null; then torch=; else torch="$(TORCH)"; fi; \
+	$(BIN)/python -m pip install -qq $$torch -e "$(1)"
+@touch $@
+endef
+
+$(VENV)/.run: pyproject.toml | $(BIN)/python
+	$(call INSTALL,.)
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(call INSTALL,.[dev])
+
+install: $(VENV)/.dev  ## install recloop with its development tools into .venv
+
+run: $(VENV)/.run  ## DPO4Rec on the built-in world: every table row, one seed, a demonstration
+	$(BIN)/recloop run dpo4rec --out runs/demo
+
+test: $(VENV)/.dev  ## all tests but the long ones (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -q -m "not soak"
+
+fast: $(VENV)/.dev  ## the tests that take no time (under 30 seconds)
+	$(BIN)/python -m pytest -q -m "not soak and not slow"
+
+soak: $(VENV)/.dev  ## kills in every stage, faults and other long tests
+	RECLOOP_SOAK=full $(BIN)/python -m pytest -q -m soak
+
+soak-short: $(VENV)/.dev  ## the same with two kills
+	RECLOOP_SOAK=short $(BIN)/python -m pytest -q -m soak
+
+lint: $(VENV)/.dev  ## ruff: rules and format
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
+
+types: $(VENV)/.dev  ## pyright, strict, on src
+	$(BIN)/pyright
+
+format: $(VENV)/.dev  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests
+
+bench: bench-speed  ## bench-speed, then: does tuning help where it should, and only there (an hour more)
+	$(BIN)/recloop bench worlds
+
+ML_1M ?= $(wildcard ../shared/data/ml-1m)
+bench-speed: $(VENV)/.dev  ## every path against a named alternative, into docs/benchmarks.md (half an hour)
+	$(BIN)/recloop bench speed --out docs $(if $(ML_1M),--data-path $(ML_1M)) $(if $(PARTS),--parts $(PARTS))
+
+bench-quick: $(VENV)/.run  ## the evidence study, small: simulated worlds, every table (under 20 minutes)
+	$(BIN)/recloop bench quality --quick
+
+clean:  ## remove the environment, caches and build outputs; runs/ stays
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .ci/cache src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,397 @@
+"""The command line: parse, call, print, exit code.
+
+Exit codes: 0 done, 1 the work failed (one message, no traceback), 2 the command or a setting is wrong,
+3 done, but a served model gave some prompts no answer (the summary counts them), 130 interrupted. Anything
+else that goes wrong is a defect and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from recloop import __version__
+from recloop.errors import RecloopError, SettingError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from recloop.methods.dpo4rec_config import Dpo4RecConfig
+    from recloop.runs import RunFolder
+
+    Config = TypeVar("Config", bound=BaseModel)
+
+METHODS = ("dpo4rec",)
+STAGES = ("prepare", "sample", "encode", "reward", "pairs", "tune", "evaluate", "report")
+BENCHES = ("worlds", "reproduction", "quality", "speed")
+VERBS = ("run", *STAGES, "resume", "show", "export", "evaluate-lm", "pretrain", "bench")
+
+PUT_ASIDE = 3
+PASSING = ("lm.pace", "lm.budget", "lm.prices")  # decide no result, so a run may go on with others
+
+HELP = """\
+recloop closes the loop between a recommender and a language model.
+
+  recloop run METHOD [--config FILE] [--out FOLDER] [--dry-run] [--SECTION.FIELD VALUE ...]
+      Run a method (dpo4rec) from data to report. --dry-run prints the plan with its tokens and time.
+      A folder that holds the same run is continued. `recloop run METHOD --help` lists all settings.
+
+  recloop prepare | sample | encode | reward | pairs | tune | evaluate | report
+      The same, up to and including that stage: with settings as above, or with the FOLDER of a run.
+
+  recloop resume FOLDER       Go on where a run was stopped or killed. Settings under --lm.pace, --lm.budget
+                              and --lm.prices may change.
+  recloop show FOLDER         What a run has done, and its table.
+  recloop export MODEL OUT    A tuned model's folder for vLLM and others; --merge adds an adapter to its base.
+  recloop evaluate-lm         How well a language model writes what a history says.
+  recloop pretrain            Make the embedded language model again.
+  recloop bench worlds        Does tuning help where it should, and only there?
+  recloop bench reproduction  Published numbers on MovieLens-1M.
+  recloop bench quality       The evidence: what is missing; --run UNIT,UNIT does it; --quick a small study.
+  recloop bench speed         Every path's speed against a named alternative (--parts NAME,NAME).
+  recloop --version | --help
+
+Examples:
+  recloop run dpo4rec --out runs/demo
+  recloop run dpo4rec --data ml-1m --data.path ../ml-1m --data.users 1000 --out runs/ml-1m
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """A command's words, sorted out.
+
+    names: positional words after the verb.
+    flags: the verb's own flags that were given; a switch has the value ``""``.
+    overrides: every other ``--key value``, in order; they are checked against a configuration.
+    """
+
+    names: tuple[str, ...]
+    flags: dict[str, str]
+    overrides: tuple[tuple[str, str], ...]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do one command; the exit code."""
+    # Two OpenMP threads that spin while they wait for each other slow every other process on the machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # One thread is the faster choice beside another job, and a fixed number sums in a fixed order.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("MKL_DYNAMIC", "FALSE")
+    os.environ.setdefault("MKL_CBWR", "AUTO")
+    try:
+        return dispatch(list(sys.argv[1:] if argv is None else argv))
+    except RecloopError as error:
+        print(f"recloop: {error}", file=sys.stderr)
+        return 2 if isinstance(error, SettingError) else 1
+    except KeyboardInterrupt:
+        print("recloop: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader (`| head`) has left
+        return 0
+
+
+def dispatch(words: Sequence[str]) -> int:
+    """Send a command line to what does it; SettingError when there is no such verb."""
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(HELP, end="")
+        return 0
+    if words[0] == "--version":
+        print(f"recloop {__version__}")
+        return 0
+    verb, rest = words[0], words[1:]
+    if verb not in VERBS:
+        raise SettingError(
+            f"there is no command {verb}{_near(verb, VERBS)}; the commands are {', '.join(VERBS)}"
+        )
+    if verb == "run":
+        return run_method(parse(rest, flags=("config", "out"), switches=("dry-run", "help")), until=None)
+    if verb in STAGES:
+        return run_method(parse(rest, flags=("config", "out"), switches=("dry-run", "help")), until=verb)
+    if verb == "resume":
+        arguments = parse(rest, flags=(), switches=())
+        for key, _ in arguments.overrides:
+            if not key.startswith(tuple(f"{section}." for section in PASSING)):
+                allowed = ", ".join(PASSING)
+                raise SettingError(
+                    f"resume takes no settings, got --{key}; a run keeps its own, apart from {allowed}"
+                )
+        return resume(_one_folder(verb, arguments.names), None, arguments.overrides)
+    if verb == "show":
+        from recloop.methods.show import show
+
+        print(show(_only_folder(verb, rest)))
+        return 0
+    if verb == "export":
+        return export(parse(rest, flags=(), switches=("merge",)))
+    return run_tool(verb, rest)
+
+
+def parse(words: Sequence[str], *, flags: Sequence[str], switches: Sequence[str]) -> Arguments:
+    """Sort the words after a verb.
+
+    Args:
+        flags: names that take a value.
+        switches: names that take none.
+
+    Raises:
+        SettingError: a flag without its value, or given twice.
+    """
+    names: list[str] = []
+    given: dict[str, str] = {}
+    overrides: list[tuple[str, str]] = []
+    todo = list(words)
+    while todo:
+        word = todo.pop(0)
+        if not word.startswith("--"):
+            names.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        if name in switches:
+            given[name] = ""
+            continue
+        if not equals:
+            if not todo or todo[0].startswith("--"):
+                near = _near(name, [*flags, *switches])
+                raise SettingError(f"--{name} needs a value, got none{near}; write --{name} VALUE")
+            value = todo.pop(0)
+        if name not in flags:
+            overrides.append((name, value))
+        elif name in given:
+            raise SettingError(f"--{name} is given twice ({given[name]}, {value}); keep one")
+        else:
+            given[name] = value
+    return Arguments(tuple(names), given, tuple(overrides))
+
+
+def run_method(arguments: Arguments, until: str | None) -> int:
+    """`recloop run` and the stage verbs: a new run, or an old one up to a stage."""
+    if len(arguments.names) > 1:
+        raise SettingError(
+            f"one method or run folder is wanted, got {' '.join(arguments.names)}; quote or remove"
+        )
+    name = arguments.names[0] if arguments.names else "dpo4rec"
+    if name not in METHODS:
+        return _continue_stage(name, arguments, until)
+    if until is None and not arguments.names:
+        raise SettingError(f"which method? recloop run METHOD; the methods are {', '.join(METHODS)}")
+    config = _settings(name, _config_model(name), arguments)
+    if config is None:
+        return 0
+    if "dry-run" in arguments.flags:
+        from recloop.methods.plan import forecast
+
+        print(forecast(config))
+        return 0
+    from recloop.runs import RunFolder
+
+    out = Path(arguments.flags.get("out") or _new_folder(name))
+
+    with RunFolder.open(out, config.model_dump(mode="json"), method=name, passing=PASSING) as run:
+        return _execute(run, until)
+
+
+def resume(folder: Path, until: str | None, overrides: Sequence[tuple[str, str]] = ()) -> int:
+    """Go on with a run with the configuration it was made with.
+
+    Args:
+        overrides: settings that decide no result (caps, pace, prices) and may have another value now.
+    """
+    from recloop.runs import RunFolder
+
+    if not overrides:
+        with RunFolder.reopen(folder) as run:
+            return _execute(run, until)
+    from recloop.config_files import override
+
+    with RunFolder.reopen(folder) as run:
+        method, old = run.manifest["method"], run.config
+    config = override(_config_model(method), old, overrides).model_dump(mode="json")
+    with RunFolder.open(folder, config, method=method, passing=PASSING) as run:
+        return _execute(run, until)
+
+
+def _continue_stage(name: str, arguments: Arguments, until: str | None) -> int:
+    if until is None or not Path(name).is_dir():
+        what = "method" if until is None else "method or run folder"
+        raise SettingError(
+            f"there is no {what} {name}{_near(name, METHODS)}; the methods are {', '.join(METHODS)}"
+        )
+    if arguments.flags or arguments.overrides:
+        given = [*arguments.flags, *(key for key, _ in arguments.overrides)]
+        raise SettingError(
+            f"{name} goes on with its own configuration, got --{' --'.join(given)}; "
+            f"leave the settings out or begin a new run"
+        )
+    return resume(Path(name), until)
+
+
+def _execute(run: RunFolder, until: str | None) -> int:
+    from recloop.config_files import validate
+    from recloop.progress import terminal_progress
+
+    try:
+        match run.manifest["method"]:
+            case "dpo4rec":
+                from recloop.methods.dpo4rec import run as run_dpo4rec
+                from recloop.methods.dpo4rec_config import Dpo4RecConfig
+
+                config = validate(Dpo4RecConfig, run.config)
+                outcome = run_dpo4rec(config, run, terminal_progress(), until)
+            case method:
+                raise _no_method(method)
+    except KeyboardInterrupt:
+        print(f"\nrecloop: interrupted; go on with: recloop resume {run.path}", file=sys.stderr)
+        return 130
+    print(outcome)
+    return PUT_ASIDE if _num_put_aside(run) else 0
+
+
+def _num_put_aside(run: RunFolder) -> int:
+    from recloop.methods.served_words import num_put_aside
+
+    return num_put_aside(run.manifest["stages"])
+
+
+def export(arguments: Arguments) -> int:
+    """A model folder, for who serves it."""
+    if len(arguments.names) != 2 or arguments.overrides:
+        raise SettingError(
+            f"export wants a model folder and a new one, got {' '.join(arguments.names) or 'none'}; "
+            f"recloop export RUN/lm/tuned.s0 OUT [--merge]"
+        )
+    from recloop.tuning.export import export_model
+
+    folder, out = map(Path, arguments.names)
+    print(export_model(folder, out, merge="merge" in arguments.flags))
+    return 0
+
+
+def run_tool(verb: str, words: Sequence[str]) -> int:
+    """The commands around the methods: pretrain, evaluate-lm, bench."""
+    switches = ("help", "quick") if words[:1] == ["quality"] else ("help",)
+    arguments = parse(words, flags=("config", "out"), switches=switches)
+    if verb == "bench":
+        return _bench(arguments)
+    if arguments.names:
+        raise SettingError(
+            f"{verb} takes settings only, got {' '.join(arguments.names)}; write --SETTING VALUE"
+        )
+    from recloop.progress import terminal_progress
+
+    if verb == "pretrain":
+        from recloop.language.embedded.pretrain import PretrainConfig, pretrain
+
+        config = _settings("pretrain", PretrainConfig, arguments)
+        if config is not None:
+            print(pretrain(config, Path(arguments.flags.get("out", "runs/pretrain")), terminal_progress()))
+        return 0
+    from recloop.methods.lm_skill import EvaluateLmConfig, evaluate_lm, skill_text
+
+    config = _settings("evaluate-lm", EvaluateLmConfig, arguments)
+    if config is not None:
+        print(skill_text(evaluate_lm(config, terminal_progress())))
+    return 0
+
+
+def _bench(arguments: Arguments) -> int:
+    name = arguments.names[0] if len(arguments.names) == 1 else ""
+    if name not in BENCHES:
+        got = " ".join(arguments.names) or "none"
+        raise SettingError(
+            f"which bench? got {got}{_near(got, BENCHES)}; the benches are {', '.join(BENCHES)}"
+        )
+    from recloop.progress import terminal_progress
+
+    out = Path(arguments.flags.get("out", f"runs/bench-{name}"))
+    match name:
+        case "worlds":
+            from recloop.methods.worlds_bench import WorldsBenchConfig, bench_worlds
+
+            worlds = _settings("bench worlds", WorldsBenchConfig, arguments)
+            if worlds is not None:
+                print(bench_worlds(worlds, out, terminal_progress()))
+        case "quality":
+            return _bench_quality(arguments)
+        case "speed":
+            from recloop.methods.speed.bench import SpeedConfig, bench_speed
+
+            speed = _settings("bench speed", SpeedConfig, arguments)
+            if speed is not None:
+                print(bench_speed(speed, out, terminal_progress()))
+        case _:
+            from recloop.methods.reproduction import ReproductionConfig, run_reproduction
+
+            published = _settings("bench reproduction", ReproductionConfig, arguments)
+            if published is not None:
+                print(run_reproduction(published, out, terminal_progress()))
+    return 0
+
+
+def _bench_quality(arguments: Arguments) -> int:
+    from recloop.methods.quality.bench import QUICK_FOLDER, QualityConfig, bench_quality, quick
+    from recloop.progress import terminal_progress
+
+    config = _settings("bench quality", QualityConfig, arguments)
+    if config is None:
+        return 0
+    is_quick = "quick" in arguments.flags
+    out = Path(arguments.flags.get("out") or (QUICK_FOLDER if is_quick else "docs"))
+    print(bench_quality(quick(config) if is_quick else config, out, terminal_progress()))
+    return 0
+
+
+def _settings(name: str, model: type[Config], arguments: Arguments) -> Config | None:
+    """The configuration a command asks for; None when it asked for help, which is then printed."""
+    from recloop.config_files import describe_fields, load_config
+
+    if "help" in arguments.flags:
+        print(f"Settings of {name}, on the command line or in a TOML file:\n\n{describe_fields(model)}")
+        return None
+    file = Path(arguments.flags["config"]) if "config" in arguments.flags else None
+    return load_config(model, file, arguments.overrides)
+
+
+def _only_folder(verb: str, words: Sequence[str]) -> Path:
+    arguments = parse(words, flags=(), switches=())
+    if arguments.overrides:
+        raise SettingError(
+            f"{verb} takes no settings, got --{arguments.overrides[0][0]}; a run keeps its own"
+        )
+    return _one_folder(verb, arguments.names)
+
+
+def _one_folder(verb: str, names: Sequence[str]) -> Path:
+    if len(names) != 1:
+        raise SettingError(f"{verb} wants one run folder, got {len(names)}; recloop {verb} FOLDER")
+    return Path(names[0])
+
+
+def _no_method(method: str) -> SettingError:
+    return SettingError(f"there is no method {method}; the methods are {', '.join(METHODS)}")
+
+
+def _config_model(method: str) -> type[Dpo4RecConfig]:
+    match method:
+        case "dpo4rec":
+            from recloop.methods.dpo4rec_config import Dpo4RecConfig
+
+            return Dpo4RecConfig
+        case _:
+            raise _no_method(method)
+
+
+def _new_folder(method: str) -> Path:
+    return Path("runs") / f"{method}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=2, cutoff=0.6)
+    return f" (did you mean {' or '.join(near)}?)" if near else ""

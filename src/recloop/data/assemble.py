@@ -1,0 +1,151 @@
+"""From checked rows to a Dataset: which users and items stay, what number each gets, in which order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+
+from recloop.errors import DataError, SettingError
+from recloop.records import Dataset, Domain
+
+
+@dataclass(frozen=True, slots=True)
+class RawLog:
+    """A Dataset before numbering: the same frames, keyed by the ids of the source.
+
+    users: ``user_id`` (text, unique), profile columns. items: ``item_id`` (text, unique), ``title``, facets.
+    interactions: ``user_id, item_id, stars`` (Float32 or null), ``time`` (Int64).
+    item_knowledge: ``item_id, text`` or None.
+    """
+
+    name: str
+    domain: Domain
+    users: pl.DataFrame
+    items: pl.DataFrame
+    facets: tuple[str, ...]
+    interactions: pl.DataFrame
+    positive_from_stars: float | None
+    item_knowledge: pl.DataFrame | None = None
+
+
+def number_log(raw: RawLog) -> Dataset:
+    """Number the users and items that occur in interactions, in the order of their frames, and sort.
+
+    Users without interactions and items nobody met are left out: a candidate that is never anybody's own
+    would be known as a negative by its number alone.
+
+    Raises:
+        DataError: no interaction is left.
+    """
+    if raw.interactions.is_empty():
+        raise DataError(
+            f"{raw.name} must have interactions, got none after reading and filtering; "
+            f"lower the filters or check the files"
+        )
+    users = raw.users.join(raw.interactions, on="user_id", how="semi", maintain_order="left")
+    items = raw.items.join(raw.interactions, on="item_id", how="semi", maintain_order="left")
+    users = users.select(_running_number("user"), pl.all())
+    items = items.select(_running_number("item"), "item_id", "title", *raw.facets)
+    interactions = (
+        raw.interactions.join(users.select("user", "user_id"), on="user_id")
+        .join(items.select("item", "item_id"), on="item_id")
+        .select("user", "item", pl.col("stars").cast(pl.Float32), pl.col("time").cast(pl.Int64))
+        .sort("user", "time", "item")
+    )
+    knowledge = raw.item_knowledge
+    if knowledge is not None:
+        knowledge = (
+            knowledge.join(items.select("item", "item_id"), on="item_id").select("item", "text").sort("item")
+        )
+    return Dataset(
+        raw.name, raw.domain, users, items, raw.facets, interactions, raw.positive_from_stars, knowledge
+    )
+
+
+def _running_number(name: str) -> pl.Expr:
+    return pl.int_range(pl.len(), dtype=pl.Int64).alias(name)
+
+
+def keep_rated_items(raw: RawLog, min_item_ratings: int) -> RawLog:
+    """Without the items that have fewer interactions, and without these interactions (one pass)."""
+    if min_item_ratings <= 1:
+        return raw
+    kept = raw.interactions.filter(pl.len().over("item_id") >= min_item_ratings)
+    return replace(raw, interactions=kept)
+
+
+def keep_core(raw: RawLog, min_per_user: int, min_per_item: int) -> RawLog:
+    """The core: drop users and items with fewer interactions until none is left to drop.
+
+    Source: KAR keeps Amazon-Books users with 60 and items with 40 interactions or more.
+    """
+    kept = raw.interactions
+    while True:
+        smaller = kept.filter(pl.len().over("user_id") >= min_per_user)
+        smaller = smaller.filter(pl.len().over("item_id") >= min_per_item)
+        if smaller.height == kept.height:
+            return replace(raw, interactions=kept)
+        kept = smaller
+
+
+def sample_users(dataset: Dataset, num_users: int, seed: int, panel: int | None = None) -> Dataset:
+    """The same log with `num_users` of its users, drawn by `seed`, renumbered.
+
+    Args:
+        panel: which of the disjoint samples that the users, in an order drawn by `seed`, are cut into; None
+            for one sample that may share users with any panel.
+
+    Raises:
+        SettingError: more users are wanted than there are.
+    """
+    if num_users > dataset.num_users:
+        raise SettingError(
+            f"data.users must be at most the {dataset.num_users} users of {dataset.name}, got {num_users}; "
+            f"leave it out for all users"
+        )
+    rng = np.random.default_rng([seed, 0x05E25])
+    if panel is None:
+        drawn = rng.choice(dataset.num_users, num_users, replace=False)
+    else:
+        drawn = rng.permutation(dataset.num_users)[panel * num_users :][:num_users]
+    if len(drawn) < num_users:
+        raise SettingError(
+            f"data.panel counts from 0 and {dataset.num_users} users of {dataset.name} make "
+            f"{dataset.num_users // num_users} panels of {num_users}, got panel {panel}; lower one of the two"
+        )
+    is_kept = np.zeros(dataset.num_users, dtype=bool)
+    is_kept[drawn] = True
+    interactions = dataset.interactions.filter(pl.Series(is_kept[dataset.interactions["user"].to_numpy()]))
+    item_ids = dataset.items.select("item", "item_id")
+    knowledge, texts = dataset.item_knowledge, dataset.user_knowledge
+    sampled = number_log(
+        RawLog(
+            dataset.name,
+            dataset.domain,
+            dataset.users.drop("user"),
+            dataset.items.drop("item"),
+            dataset.facets,
+            interactions.join(dataset.users.select("user", "user_id"), on="user")
+            .join(item_ids, on="item")
+            .drop("user", "item"),
+            dataset.positive_from_stars,
+            None if knowledge is None else knowledge.join(item_ids, on="item").drop("item"),
+        )
+    )
+    if texts is None:
+        return sampled
+    by_id = texts.join(dataset.users.select("user", "user_id"), on="user").drop("user")
+    kept = sampled.users.select("user", "user_id").join(by_id, on="user_id").sort("user")
+    return replace(sampled, user_knowledge=kept.select("user", "text", "num_shown"))
+
+
+def clean_text(column: str) -> pl.Expr:
+    """One line of text without control characters or double spaces."""
+    return pl.col(column).str.replace_all(r"[\p{Cc}\s]+", " ").str.strip_chars()
+
+
+def facet_label(text: pl.Expr) -> pl.Expr:
+    """A facet value that can stand in a comma-separated list: no commas, semicolons or line breaks."""
+    return text.str.replace_all(r"[\p{Cc}\s,;]+", " ").str.strip_chars(" .")

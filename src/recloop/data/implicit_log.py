@@ -1,0 +1,130 @@
+"""Implicit ordered logs: who met which items in which order, without ratings or times.
+
+A folder with one ``*.inter.json`` (user to list of items, oldest first) and one ``*.item.json`` (item to
+title, brand, categories), as the Amazon subsets of the LLM recommendation literature are passed around.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any, cast
+
+import polars as pl
+
+from recloop.data.assemble import RawLog, clean_text, facet_label, number_log
+from recloop.data.checks import (
+    STRICT,
+    BadRowPolicy,
+    Check,
+    duplicate_check,
+    settle_bad_rows,
+    split_bad_rows,
+)
+from recloop.data.json_files import read_json_object
+from recloop.errors import DataError
+from recloop.records import Dataset, Domain
+
+FACETS = ("category", "brand")
+SHARED_BY = 0.9
+
+
+def read_implicit(folder: Path, bad_rows: BadRowPolicy = STRICT) -> Dataset:
+    """An implicit log; every interaction is positive.
+
+    Facets: category (without the top-level one that nine tenths of the items share), brand. A bad row's
+    ``line`` is the number of its entry in the file.
+
+    Args:
+        folder: holds one ``*.inter.json`` and one ``*.item.json``.
+        bad_rows: error or quarantine.
+
+    Raises:
+        DataError: the files are not there or not of this form, or rows are bad and not to be quarantined.
+    """
+    interactions_path, items_path = _only(folder, "*.inter.json"), _only(folder, "*.item.json")
+    items, bad_items = _read_items(items_path)
+    log, bad_log = _read_interactions(interactions_path, items["item_id"])
+    settle_bad_rows([bad_items, bad_log], bad_rows)
+    users = log.select("user_id").unique(maintain_order=True)
+    return number_log(RawLog("implicit", Domain.PRODUCTS, users, items, FACETS, log, None))
+
+
+def _only(folder: Path, pattern: str) -> Path:
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise DataError(
+            f"an implicit log is a folder with one {pattern}, got {len(found)} in {folder}; check data.path"
+        )
+    return found[0]
+
+
+def _read_interactions(path: Path, item_ids: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
+    found = read_json_object(path, "interactions")
+    lists: dict[str, list[str]] = {}
+    for user, items in found.items():
+        if not isinstance(items, list):
+            raise DataError(
+                f"every user must have a list of items, got another value for {user!r} in {path}; make it one"
+            )
+        lists[user] = [str(item) for item in cast("list[Any]", items)]
+    rows = pl.DataFrame(
+        {
+            "line": range(1, len(lists) + 1),
+            "user_id": list(lists),
+            "item_id": list(lists.values()),
+        },
+        schema={"line": pl.Int64, "user_id": pl.String, "item_id": pl.List(pl.String)},
+    )
+    has_none = Check(pl.col("item_id").list.len() == 0, pl.col("user_id"), "has no items", "remove the user")
+    rows, bad_users = split_bad_rows(rows, path, [has_none])
+    rows = rows.with_columns(time=pl.int_ranges(pl.col("item_id").list.len())).explode("item_id", "time")
+    good, bad = split_bad_rows(
+        rows,
+        path,
+        [
+            Check(
+                ~pl.col("item_id").is_in(item_ids.implode()),
+                pl.col("item_id"),
+                "is not an item of the item file",
+                "add the item or remove it from the list",
+            ),
+            duplicate_check(["user_id", "item_id"], "user and item"),
+        ],
+    )
+    stars = pl.lit(None, dtype=pl.Float32).alias("stars")
+    return good.select("user_id", "item_id", stars, "time"), pl.concat([bad_users, bad])
+
+
+def _read_items(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+    found = read_json_object(path, "items")
+    entries = [cast("dict[str, Any]", item) if isinstance(item, dict) else {} for item in found.values()]
+    # Names hold ", "; the separator is a comma without a space.
+    paths = [re.split(r",(?! )", str(entry.get("categories") or "")) for entry in entries]
+    tops = Counter(path[0] for path in paths if path[0])
+    shared = {name for name, count in tops.items() if count >= SHARED_BY * tops.total()}
+    rows = pl.DataFrame(
+        {
+            "line": range(1, len(found) + 1),
+            "item_id": list(found),
+            "title": [html.unescape(str(entry.get("title") or "")) for entry in entries],
+            "category": [path[1:] if path[0] in shared else path for path in paths],
+            "brand": [[html.unescape(str(entry.get("brand") or ""))] for entry in entries],
+        },
+        schema_overrides={facet: pl.List(pl.String) for facet in FACETS},
+    )
+    good, bad = split_bad_rows(
+        rows.with_columns(clean_text("title")),
+        path,
+        [Check(pl.col("title").str.len_bytes() == 0, pl.col("item_id"), "has no title", "give it one")],
+    )
+    labels = [
+        pl.col(facet)
+        .list.eval(facet_label(pl.element()))
+        .list.eval(pl.element().filter(pl.element() != ""))
+        .list.unique(maintain_order=True)
+        for facet in FACETS
+    ]
+    return good.select("item_id", "title", *labels), bad

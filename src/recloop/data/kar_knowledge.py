@@ -1,0 +1,153 @@
+"""The texts KAR published: what an LLM wrote about users and items, and how much of each history it saw.
+
+A folder with ``user.klg`` and ``item.klg`` (JSON: id in the source to ``{"prompt": ..., "ans": ...}``) and an
+index, ``begin_index.json`` or ``end_index.json`` (id to the number of oldest interactions in the prompt).
+
+KAR orders interactions by day and, within a day, by their place in the file; a Dataset orders them by
+second. So the index alone does not say which interactions a prompt holds, and a text could know labels. The
+titles quoted in the prompt do say it: `with_user_texts` moves exactly these interactions into the window.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import polars as pl
+
+from recloop.data.checks import (
+    STRICT,
+    BadRowPolicy,
+    bad_rows_of,
+    settle_bad_rows,
+)
+from recloop.data.json_files import read_json_object
+from recloop.data.movielens import spoken_title
+from recloop.errors import DataError
+from recloop.records import Dataset
+
+INDEX_NAMES = ("begin_index.json", "end_index.json")
+_SHOWN = re.compile(r'"(.*?)", \d+(?:\.\d+)? stars;')
+
+
+@dataclass(frozen=True, slots=True)
+class KarKnowledge:
+    """KAR's texts.
+
+    users: ``user_id, text, prompt, num_shown``. items: ``item_id, text``. Ids as in the source, as text.
+    """
+
+    users: pl.DataFrame
+    items: pl.DataFrame
+
+
+def read_klg(folder: Path, bad_rows: BadRowPolicy = STRICT) -> KarKnowledge:
+    """KAR's knowledge folder. A bad row's ``line`` is the number of its entry in the file.
+
+    Raises:
+        DataError: a file is absent, empty or not of the form, or entries are bad and not to be quarantined.
+    """
+    index_path = next((folder / name for name in INDEX_NAMES if (folder / name).is_file()), None)
+    if index_path is None:
+        raise DataError(
+            f"KAR's knowledge needs its index, got no {' or '.join(INDEX_NAMES)} in {folder}; fetch it too"
+        )
+    users, bad_users = _read_texts(folder / "user.klg", "user_id")
+    items, bad_items = _read_texts(folder / "item.klg", "item_id")
+    index = read_json_object(index_path, "KAR's index")
+    shown = {user: n for user, n in index.items() if type(n) is int and n >= 1}
+    odd = [(line, f"{user}: {n}") for line, (user, n) in enumerate(index.items(), 1) if user not in shown]
+    bad_index = bad_rows_of(index_path, odd, "is not a number of interactions", "correct it")
+    absent = [(line, user) for line, user in users.select("line", "user_id").iter_rows() if user not in index]
+    bad_absent = bad_rows_of(folder / "user.klg", absent, f"is not in {index_path.name}", "add its number")
+    settle_bad_rows([bad_users, bad_items, bad_index, bad_absent], bad_rows)
+    numbers = pl.DataFrame(
+        {"user_id": list(shown), "num_shown": list(shown.values())},
+        schema={"user_id": pl.String, "num_shown": pl.Int64},
+    )
+    users = users.join(numbers, on="user_id", maintain_order="left")
+    return KarKnowledge(
+        users.select("user_id", "text", "prompt", "num_shown"), items.select("item_id", "text")
+    )
+
+
+def _read_texts(path: Path, key: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    good: list[tuple[int, str, str, str]] = []
+    odd: list[tuple[int, str]] = []
+    for line, (name, value) in enumerate(read_json_object(path, path.name).items(), start=1):
+        entry = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+        prompt, text = entry.get("prompt"), entry.get("ans")
+        if isinstance(prompt, str) and isinstance(text, str) and text.strip():
+            good.append((line, name, text.strip(), prompt))
+        else:
+            odd.append((line, name))
+    schema = {"line": pl.Int64, key: pl.String, "text": pl.String, "prompt": pl.String}
+    frame = pl.DataFrame(good, schema=schema, orient="row")
+    return frame, bad_rows_of(path, odd, "has no prompt and ans with text", "remove the entry")
+
+
+def with_item_texts(dataset: Dataset, knowledge: KarKnowledge) -> Dataset:
+    """The dataset with KAR's item texts as its item knowledge."""
+    items = dataset.items.select("item", "item_id").join(knowledge.items, on="item_id")
+    return replace(dataset, item_knowledge=items.select("item", "text").sort("item"))
+
+
+def with_user_texts(dataset: Dataset, knowledge: KarKnowledge) -> Dataset:
+    """The dataset with KAR's user texts, and with what each had seen first in its user's history.
+
+    The knowledge window of such a user is exactly that, so no list holds an item whose rating a text has
+    seen. Users without a text keep their order.
+
+    Args:
+        dataset: the log the texts were written from.
+        knowledge: KAR's texts.
+
+    Raises:
+        DataError: a prompt shows another number of titles than the index says, or a title the user never
+            met.
+    """
+    known = dataset.users.select("user", "user_id").join(knowledge.users, on="user_id").sort("user")
+    if known.is_empty():
+        raise DataError(
+            f"KAR's texts must be of users of {dataset.name}, got none of its {dataset.num_users}; "
+            f"use the log the texts were written from"
+        )
+    own = _items_by_title(dataset, known["user"])
+    places: list[tuple[int, int, int]] = []
+    for user, user_id, prompt, num_shown in known.select(
+        "user", "user_id", "prompt", "num_shown"
+    ).iter_rows():
+        titles = _SHOWN.findall(prompt)
+        if len(titles) != num_shown:
+            raise DataError(
+                f"the prompt of user {user_id} must show {num_shown} interactions as its index says, got "
+                f"{len(titles)}; use the klg and index files of one release"
+            )
+        for place, title in enumerate(titles):
+            candidates = own[user].get(spoken_title(title), [])
+            if not candidates:
+                raise DataError(
+                    f"the prompt of user {user_id} must show items the user met, got {title!r}; use the log "
+                    f"the texts were written from"
+                )
+            places.append((user, candidates.pop(0), place))
+    shown = pl.DataFrame(places, schema={"user": pl.Int64, "item": pl.Int64, "place": pl.Int64}, orient="row")
+    log = dataset.interactions.join(shown, on=["user", "item"], how="left", maintain_order="left")
+    # Shown interactions precede all others of their user: their place, counted up to the log's first second.
+    first = int(dataset.interactions["time"].to_numpy().min()) - int(known["num_shown"].to_numpy().max())
+    moved = pl.when(pl.col("place").is_null()).then(pl.col("time")).otherwise(first + pl.col("place"))
+    log = log.with_columns(time=moved).drop("place").sort("user", "time", "item")
+    return replace(dataset, interactions=log, user_knowledge=known.select("user", "text", "num_shown"))
+
+
+def _items_by_title(dataset: Dataset, users: pl.Series) -> dict[int, dict[str, list[int]]]:
+    """For each user, the items of every title in time order: two films may share one."""
+    log = dataset.interactions.filter(pl.col("user").is_in(users.implode()))
+    log = log.join(dataset.items.select("item", "title"), on="item", maintain_order="left")
+    found: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for user, item, title in log.select("user", "item", "title").iter_rows():
+        found[user][title].append(item)
+    return found

@@ -1,0 +1,294 @@
+"""Candidate lists: what follows a user's knowledge window, mixed with items the user never met.
+
+Three protocols. `kar`: chunks of real interactions and uniform negatives. `retrieved`: the same chunks,
+negatives from a first stage. `catalogue`: the first stage's best items of the whole catalogue, one list a
+user.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from recloop.data.first_stage import FirstStageConfig, propose_items
+from recloop.errors import DataError, LeakageError, SettingError
+from recloop.records import CandidateLists, Dataset, Group, Histories, Lists
+
+DRAWS_BEFORE_SEARCH = 64
+
+
+class ProtocolConfig(BaseModel):
+    """How candidate lists are made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["kar", "retrieved", "catalogue"] = Field(
+        default="kar",
+        description="Negatives uniform (kar) or from the first stage, or the first stage's top items.",
+    )
+    list_len: int = Field(default=10, ge=2, description="Items in a list of kar and retrieved.")
+    chunk: int = Field(default=4, ge=1, description="Most real interactions in a list of kar and retrieved.")
+    window_max: int = Field(default=30, ge=1, description="Most interactions in the knowledge window.")
+    catalogue_top: int = Field(
+        default=100, ge=2, description="Items the first stage proposes: catalogue's list, retrieved's pool."
+    )
+    first_stage: FirstStageConfig = Field(
+        default=FirstStageConfig(), description="Who proposes items in retrieved and catalogue."
+    )
+
+    @model_validator(mode="after")
+    def _chunk_leaves_room(self) -> ProtocolConfig:
+        if self.chunk >= self.list_len:
+            raise SettingError(
+                f"chunk must be below list_len so that a list holds negatives, got chunk={self.chunk} and "
+                f"list_len={self.list_len}; lower chunk"
+            )
+        return self
+
+
+def window_lens(num_interactions_U: np.ndarray, window_max: int) -> np.ndarray:
+    """Length of every user's knowledge window: the older half, at most `window_max`.
+
+    Source: KAR's released preprocessing, ``min((n + 1) // 2, max)``.
+    """
+    return np.minimum((num_interactions_U + 1) // 2, window_max)
+
+
+def build_lists(
+    dataset: Dataset,
+    groups: dict[Group, np.ndarray],
+    protocol: ProtocolConfig,
+    seed: int,
+) -> CandidateLists:
+    """Histories of all users and the candidate lists of every group.
+
+    A user's window is what the text in `dataset.user_knowledge` has seen; without one it is the older half,
+    at most ``protocol.window_max``. A user with nothing after the window has a history and no list.
+
+    Args:
+        dataset: the log.
+        groups: disjoint users of each group; a group left out has no lists.
+        protocol: how lists are made.
+        seed: of the negatives and of the order inside a list.
+
+    Returns:
+        The lists. With a first stage also its recall: the share of the test users' positives after the
+        window that are among the items it proposed.
+
+    Raises:
+        LeakageError: two groups share a user.
+        SettingError: the catalogue is too small to fill a list with items the user never met.
+    """
+    _require_disjoint(groups)
+    log = _split_log(dataset, protocol)
+    rng = np.random.default_rng([seed, 0x11575])
+    recall = None
+    if protocol.kind == "kar":
+        made = _chunk_lists(log, protocol, None, rng)
+    else:
+        train = groups.get(Group.TRAIN, np.empty(0, np.int64))
+        proposed = propose_items(dataset, log.histories, train, protocol.first_stage, protocol.catalogue_top)
+        is_proposed = _is_proposed(proposed, log.user_n, log.item_n)
+        is_positive = (log.label_n > 0) & np.isin(log.user_n, groups.get(Group.TEST, []))
+        recall = float(is_proposed[is_positive].mean()) if is_positive.any() else float("nan")
+        if protocol.kind == "retrieved":
+            made = _chunk_lists(log, protocol, proposed, rng)
+        else:
+            made = _catalogue_lists(log, proposed, rng)
+    by_group = {group: _lists_of(group, made, groups.get(group)) for group in Group}
+    return CandidateLists(
+        log.histories,
+        by_group[Group.TRAIN],
+        by_group[Group.FEEDBACK],
+        by_group[Group.VALID],
+        by_group[Group.TEST],
+        recall,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """Histories, and the interactions after the windows in the order of users and time."""
+
+    histories: Histories
+    num_items: int
+    user_n: np.ndarray
+    item_n: np.ndarray
+    label_n: np.ndarray
+    position_n: np.ndarray  # 0 for a user's first interaction after the window
+    own_keys: np.ndarray  # user * num_items + item of every interaction, ascending
+
+
+def _split_log(dataset: Dataset, protocol: ProtocolConfig) -> _Log:
+    user_n = dataset.interactions["user"].to_numpy()
+    item_n = dataset.interactions["item"].to_numpy()
+    stars_n = dataset.interactions["stars"].fill_null(float("nan")).to_numpy()
+    count_U = np.bincount(user_n, minlength=dataset.num_users)
+    window_U = window_lens(count_U, protocol.window_max)
+    if dataset.user_knowledge is not None:
+        window_U[dataset.user_knowledge["user"].to_numpy()] = dataset.user_knowledge["num_shown"].to_numpy()
+    if (window_U > count_U).any():
+        user = int(np.argmax(window_U > count_U))
+        raise DataError(
+            f"a text can have seen no more than a user's interactions, got {window_U[user]} of "
+            f"{count_U[user]} for user {user}; use the log the texts were written from"
+        )
+    offsets_U1 = np.concatenate([[0], np.cumsum(count_U)])
+    position_n = np.arange(len(user_n)) - offsets_U1[user_n] - window_U[user_n]
+    is_window = position_n < 0
+    label_n = np.ones(len(user_n), np.float32)
+    if dataset.positive_from_stars is not None:
+        label_n = (stars_n >= dataset.positive_from_stars).astype(np.float32)
+    histories = Histories(
+        np.concatenate([[0], np.cumsum(window_U)]).astype(np.int64),
+        item_n[is_window].astype(np.int64),
+        stars_n[is_window].astype(np.float32),
+    )
+    after = ~is_window
+    own_keys = np.sort(user_n * dataset.num_items + item_n)
+    return _Log(
+        histories,
+        dataset.num_items,
+        user_n[after],
+        item_n[after],
+        label_n[after],
+        position_n[after],
+        own_keys,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """Lists of all users, rows in the order of users and time."""
+
+    user_B: np.ndarray
+    items_BL: np.ndarray
+    labels_BL: np.ndarray
+    is_item_BL: np.ndarray
+
+
+def _chunk_lists(
+    log: _Log, protocol: ProtocolConfig, proposed: np.ndarray | None, rng: np.random.Generator
+) -> _Made:
+    """Up to ``chunk`` real interactions a list, the rest negatives; shuffled."""
+    slot_n = log.position_n % protocol.chunk
+    row_n = np.cumsum(slot_n == 0) - 1
+    user_B = log.user_n[slot_n == 0]
+    items_BL = np.full((len(user_B), protocol.list_len), -1, dtype=np.int64)
+    labels_BL = np.zeros(items_BL.shape, dtype=np.float32)
+    items_BL[row_n, slot_n] = log.item_n
+    labels_BL[row_n, slot_n] = log.label_n
+    if proposed is None:
+        _fill_uniform(items_BL, user_B, log, rng)
+    else:
+        _fill_from_pool(items_BL, user_B, log, proposed, rng)
+    return _shuffle(_Made(user_B, items_BL, labels_BL, np.ones(items_BL.shape, dtype=bool)), rng)
+
+
+def _fill_uniform(items_BL: np.ndarray, user_B: np.ndarray, log: _Log, rng: np.random.Generator) -> None:
+    """Replace every -1 by an item that is not the user's own and not yet in the list, uniformly.
+
+    Column by column: draw for all rows, draw again where the item is taken. Rows still open after many
+    draws (users who met nearly everything) are searched one by one.
+    """
+    num_own_B = np.bincount(log.own_keys // log.num_items, minlength=log.histories.num_users)[user_B]
+    num_open_B = (items_BL < 0).sum(axis=1)
+    short = np.flatnonzero(log.num_items - num_own_B < num_open_B)
+    if len(short):
+        row = short[0]
+        raise SettingError(
+            f"a list of {items_BL.shape[1]} needs {num_open_B[row]} items its user never met, got "
+            f"{log.num_items - num_own_B[row]} for user {user_B[row]}; lower list_len"
+        )
+    for column in range(items_BL.shape[1]):
+        rows = np.flatnonzero(items_BL[:, column] < 0)
+        for _ in range(DRAWS_BEFORE_SEARCH):
+            if not len(rows):
+                break
+            drawn = rng.integers(log.num_items, size=len(rows))
+            is_taken = _is_own(log, user_B[rows], drawn) | (items_BL[rows] == drawn[:, None]).any(axis=1)
+            items_BL[rows[~is_taken], column] = drawn[~is_taken]
+            rows = rows[is_taken]
+        for row in rows:
+            everything = np.arange(log.num_items)
+            is_taken = _is_own(log, np.full(log.num_items, user_B[row]), everything)
+            is_taken |= np.isin(everything, items_BL[row])
+            items_BL[row, column] = rng.choice(everything[~is_taken])
+
+
+def _fill_from_pool(
+    items_BL: np.ndarray, user_B: np.ndarray, log: _Log, proposed: np.ndarray, rng: np.random.Generator
+) -> None:
+    """Replace every -1 by an item the first stage proposed to the user and the user never met.
+
+    Users whose pool is too small get uniform negatives for the rest.
+    """
+    user_U1 = np.arange(len(proposed))[:, None]
+    is_usable = (proposed >= 0) & ~_is_own(log, user_U1, np.maximum(proposed, 0))
+    order_BP = rng.random((len(user_B), proposed.shape[1]))
+    order_BP[~is_usable[user_B]] = np.inf
+    num_usable_B = is_usable.sum(axis=1)[user_B]
+    order_BP = np.argsort(order_BP, axis=1)
+    is_open_BL = items_BL < 0
+    rank_BL = np.cumsum(is_open_BL, axis=1) - 1
+    rows, columns = np.nonzero(is_open_BL & (rank_BL < num_usable_B[:, None]))
+    picks = order_BP[rows, rank_BL[rows, columns]]
+    items_BL[rows, columns] = proposed[user_B[rows], picks]
+    _fill_uniform(items_BL, user_B, log, rng)
+
+
+def _catalogue_lists(log: _Log, proposed: np.ndarray, rng: np.random.Generator) -> _Made:
+    """The proposed items of every user who has interactions after the window; shuffled."""
+    user_B = np.unique(log.user_n)
+    items_BL = proposed[user_B]
+    is_item_BL = items_BL >= 0
+    positive_keys = np.sort((log.user_n * log.num_items + log.item_n)[log.label_n > 0])
+    keys_BL = user_B[:, None] * log.num_items + items_BL
+    labels_BL = (_contains(positive_keys, keys_BL) & is_item_BL).astype(np.float32)
+    return _shuffle(_Made(user_B, np.maximum(items_BL, 0), labels_BL, is_item_BL), rng)
+
+
+def _shuffle(made: _Made, rng: np.random.Generator) -> _Made:
+    """The items of every list in random order, padding last."""
+    order_BL = np.argsort(rng.random(made.items_BL.shape) + ~made.is_item_BL, axis=1)
+    return _Made(
+        made.user_B,
+        np.take_along_axis(made.items_BL, order_BL, axis=1),
+        np.take_along_axis(made.labels_BL, order_BL, axis=1),
+        np.take_along_axis(made.is_item_BL, order_BL, axis=1),
+    )
+
+
+def _lists_of(group: Group, made: _Made, users: np.ndarray | None) -> Lists:
+    rows = np.isin(made.user_B, np.empty(0, np.int64) if users is None else users)
+    everything = Lists(group, made.user_B, made.items_BL, made.labels_BL, made.is_item_BL)
+    return everything.take(rows)
+
+
+def _is_own(log: _Log, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    return _contains(log.own_keys, users * log.num_items + items)
+
+
+def _is_proposed(proposed: np.ndarray, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    width = int(max(proposed.max(initial=0), items.max(initial=0))) + 1
+    keys = np.arange(len(proposed))[:, None] * width + proposed
+    return _contains(np.sort(keys[proposed >= 0]), users * width + items)
+
+
+def _contains(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    if not len(sorted_keys):
+        return np.zeros(keys.shape, dtype=bool)
+    found = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
+    return sorted_keys[found] == keys
+
+
+def _require_disjoint(groups: dict[Group, np.ndarray]) -> None:
+    users = np.concatenate([np.empty(0, dtype=np.int64), *groups.values()])
+    unique, count = np.unique(users, return_counts=True)
+    if (count > 1).any():
+        raise LeakageError(
+            f"user groups must be disjoint, got user {unique[count > 1][0]} twice; draw them with split_users"
+        )

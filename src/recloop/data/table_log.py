@@ -1,0 +1,269 @@
+"""Any log in a table: CSV, TSV, Parquet or JSONL with named columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from recloop.data.assemble import RawLog, clean_text, facet_label, keep_rated_items, number_log
+from recloop.data.checks import (
+    STRICT,
+    BadRowPolicy,
+    Check,
+    bad_rows_of,
+    duplicate_check,
+    no_bad_rows,
+    read_lines,
+    require_file,
+    settle_bad_rows,
+    split_bad_rows,
+)
+from recloop.data.json_files import read_objects, text_of
+from recloop.errors import DataError, SettingError
+from recloop.records import Dataset, Domain
+
+TIME = " time in seconds"  # put beside the columns of the log; its space keeps it apart from theirs
+
+
+class TableLogConfig(BaseModel):
+    """Which columns of which tables hold what."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    domain: Domain = Field(
+        default=Domain.GENERIC, description="What the items are: chooses the prompt's words."
+    )
+    user: str = Field(default="user", description="Column of user ids, in the log and in the table of users.")
+    item: str = Field(default="item", description="Column of item ids, in the log and in the table of items.")
+    stars: str | None = Field(default=None, description="Column of ratings; none when the log is implicit.")
+    time: str | None = Field(
+        default=None, description="Column of times: numbers, or ISO dates; none when rows are in time order."
+    )
+    stars_min: float = Field(default=1.0, description="Lowest rating there is.")
+    stars_max: float = Field(default=5.0, description="Highest rating there is.")
+    positive_from_stars: float = Field(default=4.0, description="A rating of at least this is positive.")
+    items: Path | None = Field(default=None, description="Table of items; none: the ids are the titles.")
+    title: str = Field(default="title", description="Column of titles in the table of items.")
+    facets: tuple[str, ...] = Field(
+        default=(), description="Columns of the table of items shown in prompts, in this order."
+    )
+    facet_separator: str = Field(default="|", min_length=1, description="Between several values in a cell.")
+    users: Path | None = Field(default=None, description="Table of users; its other columns are the profile.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TableLogConfig:
+        if self.facets and self.items is None:
+            raise SettingError(
+                f"facets are columns of the table of items, got {', '.join(self.facets)} and no such table; "
+                f"give table.items"
+            )
+        if not self.stars_min < self.positive_from_stars <= self.stars_max:
+            raise SettingError(
+                f"positive_from_stars must be above stars_min and at most stars_max, got "
+                f"{self.positive_from_stars:g} with {self.stars_min:g} to {self.stars_max:g}; correct it"
+            )
+        return self
+
+
+def read_table_log(
+    path: Path, config: TableLogConfig, *, min_item_ratings: int = 0, bad_rows: BadRowPolicy = STRICT
+) -> Dataset:
+    """A log in a table, with optional tables of items and users.
+
+    Args:
+        path: ``.csv``, ``.tsv``, ``.parquet``, ``.jsonl`` or ``.jsonl.gz``; so are the other tables.
+        config: the columns.
+        min_item_ratings: leave items with fewer interactions out.
+        bad_rows: error or quarantine.
+
+    Raises:
+        DataError: a table is absent, empty or lacks a column, or rows are bad and not to be quarantined.
+    """
+    items, bad_items = _read_items(config) if config.items else (None, no_bad_rows())
+    users, bad_users = _read_users(config) if config.users else (None, no_bad_rows())
+    log, bad_log = _read_interactions(path, config, items, users)
+    settle_bad_rows([bad_items, bad_users, bad_log], bad_rows)
+    if items is None:
+        items = log.select("item_id", title="item_id").unique("item_id", maintain_order=True)
+    if users is None:
+        users = log.select("user_id").unique(maintain_order=True)
+    threshold = config.positive_from_stars if config.stars else None
+    raw = RawLog(path.name.split(".")[0], config.domain, users, items, config.facets, log, threshold)
+    return number_log(keep_rated_items(raw, min_item_ratings))
+
+
+def _read_interactions(
+    path: Path, config: TableLogConfig, items: pl.DataFrame | None, users: pl.DataFrame | None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    columns = [config.user, config.item, *([config.stars] if config.stars else [])]
+    columns += [config.time] if config.time else []
+    rows, odd = read_table(path, "the log", columns)
+    user, item = pl.col(config.user), pl.col(config.item)
+    checks = [
+        Check(user.str.len_bytes() == 0, user, f"has no {config.user}", "give it or remove the row"),
+        Check(item.str.len_bytes() == 0, item, f"has no {config.item}", "give it or remove the row"),
+    ]
+    if users is not None:
+        unknown = ~user.is_in(users["user_id"].implode())
+        checks.append(Check(unknown, user, "is not in the table of users", "add or remove it"))
+    if items is not None:
+        unknown = ~item.is_in(items["item_id"].implode())
+        checks.append(Check(unknown, item, "is not in the table of items", "add or remove it"))
+    stars, time = pl.lit(None, dtype=pl.Float32), pl.col("line").cast(pl.Int64)
+    if config.stars:
+        stars = pl.col(config.stars).cast(pl.Float32, strict=False)
+        is_rating = stars.is_between(config.stars_min, config.stars_max)
+        reason = f"is not a rating from {config.stars_min:g} to {config.stars_max:g}"
+        checks.append(Check(~is_rating, pl.col(config.stars), reason, "correct it or widen table.stars-max"))
+    if config.time:
+        rows, time = rows.with_columns(_times(rows[config.time]).alias(TIME)), pl.col(TIME)
+        reason = "is neither a number nor a date such as 2024-01-31T12:00:00"
+        checks.append(Check(time.is_null(), pl.col(config.time), reason, "correct it"))
+    checks.append(duplicate_check([config.user, config.item], "user and item"))
+    good, bad = split_bad_rows(rows, path, checks)
+    return good.select(user_id=user, item_id=item, stars=stars, time=time), pl.concat([odd, bad])
+
+
+def _times(texts: pl.Series) -> pl.Series:
+    """Whole seconds from numbers or ISO dates; null where a text is neither.
+
+    Only what is no number is read as a date: on a log of numbers that was 97% of the time of reading it.
+    """
+    number = pl.col("text").cast(pl.Float64, strict=False)
+    whole = pl.when(number.is_finite()).then(number).cast(pl.Int64)
+    frame = pl.DataFrame({"text": texts})
+    times = frame.select(pl.coalesce(pl.col("text").cast(pl.Int64, strict=False), whole)).to_series()
+    is_rest = times.is_null() & texts.is_not_null()
+    if not is_rest.any():
+        return times
+    rest = frame.filter(is_rest).select(
+        pl.col("text").str.to_datetime(strict=False, time_zone="UTC", time_unit="ms").dt.epoch("s")
+    )
+    return times.scatter(is_rest.arg_true(), rest.to_series())
+
+
+def _read_items(config: TableLogConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
+    assert config.items is not None
+    rows, odd = read_table(config.items, "the table of items", [config.item, config.title, *config.facets])
+    good, bad = split_bad_rows(
+        rows,
+        config.items,
+        [
+            Check(pl.col(config.item).str.len_bytes() == 0, pl.col(config.title), "has no id", "give it one"),
+            duplicate_check([config.item], "item"),
+            Check(
+                pl.col(config.title).str.strip_chars().str.len_bytes() == 0,
+                pl.col(config.item),
+                "has no title",
+                "give it one",
+            ),
+        ],
+    )
+    values = [
+        pl.col(facet)
+        .fill_null("")
+        .str.split(config.facet_separator)
+        .list.eval(facet_label(pl.element()))
+        .list.eval(pl.element().filter(pl.element() != ""))
+        .list.unique(maintain_order=True)
+        for facet in config.facets
+    ]
+    items = good.select(
+        pl.col(config.item).alias("item_id"), clean_text(config.title).alias("title"), *values
+    )
+    return items, pl.concat([odd, bad])
+
+
+def _read_users(config: TableLogConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
+    assert config.users is not None
+    rows, odd = read_table(config.users, "the table of users", [config.user])
+    good, bad = split_bad_rows(
+        rows,
+        config.users,
+        [
+            Check(pl.col(config.user).str.len_bytes() == 0, pl.col("line"), "has no user id", "give it one"),
+            duplicate_check([config.user], "user"),
+        ],
+    )
+    profile = [clean_text(name) for name in good.columns if name not in ("line", config.user)]
+    return good.select(pl.col(config.user).alias("user_id"), *profile), pl.concat([odd, bad])
+
+
+def read_table(path: Path, what: str, columns: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """A table as text, with the line of every row.
+
+    Returns:
+        Frame of ``line`` and at least `columns` (of a JSONL file exactly these); frame of bad rows.
+
+    Raises:
+        DataError: absent, empty, of unknown kind, damaged, or a column is missing.
+    """
+    require_file(path, what)
+    match path.name.removesuffix(".gz").rpartition(".")[2].lower():
+        case "csv":
+            rows, bad = _read_separated(path, what, ",")
+        case "tsv":
+            rows, bad = _read_separated(path, what, "\t")
+        case "parquet":
+            rows, bad = _read_parquet(path, what), no_bad_rows()
+        case "jsonl" | "ndjson":
+            rows, bad = read_objects(path, what, {name: (text_of(name), pl.String()) for name in columns})
+            missing = [name for name in columns if rows[name].null_count() == rows.height]
+            rows = rows.drop(missing)
+        case kind:
+            raise DataError(
+                f"{what} must be a .csv, .tsv, .parquet or .jsonl file, got .{kind} in {path}; convert it"
+            )
+    missing = [name for name in columns if name not in rows.columns]
+    if missing:
+        has = ", ".join(name for name in rows.columns if name != "line")
+        raise DataError(
+            f"{what} must have a column {missing[0]!r}, got {has} in {path}; "
+            f"say in the table settings what the column is called"
+        )
+    if rows.is_empty() and bad.is_empty():
+        raise DataError(f"{what} must hold rows, got {path} with a header only; fetch the file again")
+    return rows, bad
+
+
+def _read_parquet(path: Path, what: str) -> pl.DataFrame:
+    try:
+        rows = pl.read_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{what} must be Parquet, got {path} with: {error}; write it again") from error
+    plain = [name for name, dtype in rows.schema.items() if not dtype.is_nested()]
+    return rows.select(pl.int_range(1, pl.len() + 1).alias("line"), pl.col(plain).cast(pl.String))
+
+
+def _read_separated(path: Path, what: str, separator: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """A file with a header, quoted as in RFC 4180. Rows with too many or too few cells are bad."""
+    lines, odd = read_lines(path, what)
+    reader = csv.reader(io.StringIO("\n".join(lines["text"])), delimiter=separator)
+    numbers = lines["line"].to_list()
+    header = [name.strip() for name in next(reader)]
+    if len({*header, "line"}) < len(header) + 1:
+        raise DataError(
+            f"{what} must name each column once and none 'line', got {', '.join(header)} in "
+            f"{path}; rename one"
+        )
+    cells: list[list[str]] = []
+    cell_lines: list[int] = []
+    ragged: list[tuple[int, str]] = []
+    last = reader.line_num
+    for row in reader:
+        line = numbers[last]  # a quoted cell may span lines: the first counts
+        last = reader.line_num
+        if len(row) == len(header):
+            cells.append(row)
+            cell_lines.append(line)
+        else:
+            ragged.append((line, separator.join(row)))
+    rows = pl.DataFrame(cells, schema=dict.fromkeys(header, pl.String), orient="row")
+    reason = f"does not have the {len(header)} cells of the header"
+    bad = bad_rows_of(path, ragged, reason, "restore the row from its source")
+    return rows.select(pl.Series("line", cell_lines, dtype=pl.Int64), pl.all()), pl.concat([odd, bad])

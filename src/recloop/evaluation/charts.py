@@ -1,0 +1,189 @@
+"""Small SVG drawings for the report. Colours come from the page's style sheet, by class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from markupsafe import Markup, escape
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    from recloop.evaluation.compare import Estimate
+    from recloop.evaluation.report_data import Chart
+
+INTERVAL_W, INTERVAL_H = 220.0, 26.0
+CHART_W, CHART_H = 460.0, 230.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 12.0, 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A linear map from values to pixels."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+def interval_scale(estimates: Sequence[Estimate], *, with_zero: bool) -> Scale:
+    """One scale for all intervals of a column, with room at both ends."""
+    ends = [end for e in estimates for end in (e.low, e.high, e.value, *e.by_seed)] + [0.0] * with_zero
+    room = (max(ends) - min(ends)) * 0.06 or 0.01
+    return Scale(min(ends) - room, max(ends) + room, 4.0, INTERVAL_W - 4.0)
+
+
+def interval(estimate: Estimate, scale: Scale, line_at: float | None, style: str) -> Markup:
+    """A mean as a dot, its interval as a bar, its seeds as ticks, and a faint line to compare with."""
+    middle = INTERVAL_H / 2
+    x_low, x_high, x_mean = scale(estimate.low), scale(estimate.high), scale(estimate.value)
+    parts: list[Markup] = []
+    if line_at is not None:
+        parts.append(_line("guide", scale(line_at), 0, scale(line_at), INTERVAL_H))
+    parts.append(
+        Markup('<rect class="bar" x="{:.1f}" y="{}" width="{:.1f}" height="6" rx="3"/>').format(
+            x_low, middle - 3, max(x_high - x_low, 1.0)
+        )
+    )
+    if len(estimate.by_seed) > 1:
+        parts += [
+            _line("seed", scale(seed), middle - 7, scale(seed), middle + 7) for seed in estimate.by_seed
+        ]
+    parts.append(Markup('<circle class="dot" cx="{:.1f}" cy="{}" r="4"/>').format(x_mean, middle))
+    label = f"{estimate.value:.4f}, interval {estimate.low:.4f} to {estimate.high:.4f}"
+    return _svg(parts, INTERVAL_W, INTERVAL_H, f"interval {style}", label)
+
+
+def interval_axis(scale: Scale) -> Markup:
+    """The tick labels above a column of intervals."""
+    parts = [
+        _text("tick", min(max(scale(tick), 14.0), INTERVAL_W - 14.0), 12, _tick_text(tick))
+        for tick in ticks(scale.low, scale.high, 5)
+    ]
+    return _svg(parts, INTERVAL_W, 16.0, "interval axis", "axis")
+
+
+def line_chart(chart: Chart) -> Markup:
+    """Lines over shared axes; the legend is the page's."""
+    xs = [x for curve in chart.curves for x in curve.x]
+    ys = [y for curve in chart.curves for y in curve.y]
+    x_scale, y_scale = _plot_scales((min(xs), max(xs)), _padded(min(ys), max(ys)))
+    parts = _axes(x_scale, y_scale, chart.x_label, chart.y_label)
+    for number, curve in enumerate(chart.curves):
+        points = " ".join(f"{x_scale(x):.1f},{y_scale(y):.1f}" for x, y in zip(curve.x, curve.y, strict=True))
+        parts.append(Markup('<polyline class="line c{}" points="{}"/>').format(number % 6, points))
+        parts.append(
+            Markup('<circle class="end c{}" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(
+                number % 6, x_scale(curve.x[-1]), y_scale(curve.y[-1])
+            )
+        )
+    return _svg(parts, CHART_W, CHART_H, "chart", f"{chart.title}: {chart.y_label} by {chart.x_label}")
+
+
+def histogram(values_n: Float[np.ndarray, " n"], x_label: str, y_label: str, num_bins: int = 24) -> Markup:
+    """Counts in equal bins; the mean as a line."""
+    low, high = float(values_n.min()), float(values_n.max())
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    counts, edges = np.histogram(values_n, bins=num_bins, range=(low, high))
+    x_scale, y_scale = _plot_scales((low, high), (0.0, float(counts.max()) * 1.06))
+    parts = _axes(x_scale, y_scale, x_label, y_label)
+    for count, start, end in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        parts.append(
+            Markup('<rect class="column" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
+                x_scale(start) + 0.5,
+                y_scale(count),
+                max(x_scale(end) - x_scale(start) - 1, 0.5),
+                y_scale(0.0) - y_scale(count),
+            )
+        )
+    mean = float(values_n.mean())
+    parts.append(_line("mean", x_scale(mean), TOP, x_scale(mean), CHART_H - BOTTOM))
+    return _svg(parts, CHART_W, CHART_H, "chart", f"{y_label} by {x_label}, mean {mean:.3f}")
+
+
+def moves(ranks: Sequence[tuple[int, int, bool]], row_height: float) -> Markup:
+    """Lines from each item's rank before to its rank after; liked items stand out."""
+    width, height = 90.0, row_height * len(ranks)
+    parts = [
+        Markup('<path class="{}" d="M0,{:.1f} C{:.1f},{:.1f} {:.1f},{:.1f} {:.1f},{:.1f}"/>').format(
+            "move liked" if is_positive else "move",
+            (before - 0.5) * row_height,
+            width / 2,
+            (before - 0.5) * row_height,
+            width / 2,
+            (after - 0.5) * row_height,
+            width,
+            (after - 0.5) * row_height,
+        )
+        for before, after, is_positive in sorted(ranks, key=lambda rank: rank[2])
+    ]
+    return _svg(parts, width, height, "moves", "ranks before and after")
+
+
+def ticks(low: float, high: float, most: int) -> list[float]:
+    """As many round numbers between `low` and `high` as fit, at most `most` (3 or more)."""
+    power = 10.0 ** (math.floor(math.log10(high - low)) - 1)
+    for step in (factor * power for factor in (1, 2, 2.5, 5, 10, 20, 25)):
+        numbers = _multiples(low, high, step)
+        if len(numbers) <= most:
+            return [number * step for number in numbers]
+    return [number * 50 * power for number in _multiples(low, high, 50 * power)]
+
+
+def _multiples(low: float, high: float, step: float) -> range:
+    return range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+
+
+def _plot_scales(x_ends: tuple[float, float], y_ends: tuple[float, float]) -> tuple[Scale, Scale]:
+    x_low, x_high = x_ends if x_ends[0] < x_ends[1] else (x_ends[0] - 0.5, x_ends[1] + 0.5)
+    return Scale(x_low, x_high, LEFT, CHART_W - RIGHT), Scale(*y_ends, CHART_H - BOTTOM, TOP)
+
+
+def _padded(low: float, high: float) -> tuple[float, float]:
+    room = (high - low) * 0.08 or 0.05
+    return low - room, high + room
+
+
+def _axes(x_scale: Scale, y_scale: Scale, x_label: str, y_label: str) -> list[Markup]:
+    left, right, bottom = LEFT, CHART_W - RIGHT, CHART_H - BOTTOM
+    parts = [_line("axis", left, bottom, right, bottom)]
+    for tick in ticks(y_scale.low, y_scale.high, 5):
+        parts.append(_line("grid", left, y_scale(tick), right, y_scale(tick)))
+        parts.append(_text("tick", left - 8, y_scale(tick) + 4, _tick_text(tick), "end"))
+    for tick in ticks(x_scale.low, x_scale.high, 7):
+        parts.append(_text("tick", x_scale(tick), bottom + 16, _tick_text(tick)))
+    parts.append(_text("label", (left + right) / 2, CHART_H - 6, x_label))
+    turned = Markup('<g transform="translate(12 {:.1f}) rotate(-90)">{}</g>')
+    parts.append(turned.format((TOP + bottom) / 2, _text("label", 0, 0, y_label)))
+    return parts
+
+
+def _line(style: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+    return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(
+        style, x1, y1, x2, y2
+    )
+
+
+def _text(style: str, x: float, y: float, text: str, anchor: str = "middle") -> Markup:
+    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
+        style, x, y, anchor, text
+    )
+
+
+def _tick_text(tick: float) -> str:
+    return f"{tick:.6g}".replace("-", "−") if abs(tick) > 1e-12 else "0"
+
+
+def _svg(parts: Sequence[Markup], width: float, height: float, style: str, label: str) -> Markup:
+    return Markup('<svg class="{}" viewBox="0 0 {:g} {:g}" role="img" aria-label="{}">{}</svg>').format(
+        style, width, height, escape(label), Markup("").join(parts)
+    )

@@ -1,0 +1,301 @@
+"""The embedded LM's training corpus: invented catalogues, simulated histories, and what is true of them.
+
+Every history comes from a catalogue of its own, with fresh titles, names and values, so that nothing can
+be learnt by heart: the model must read the prompt. One training sequence is one history (the *trunk*)
+followed by several independent questions and answers (*branches*) that all read the same trunk and none
+of each other, which makes supervised tokens cheap.
+
+Kinds of branch: preference summaries as in `recloop.language.claims` (the skill itself), the values of a
+facet line by line, a complete account of one facet, the stars of one value, the verdict on one value.
+Beside them stand sequences of random tokens that repeat, which teach a small model to copy before it is
+asked to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recloop.language.claims import Claim, Evidence, HistoryItem, Polarity, weigh_history, write_summary
+from recloop.language.embedded.tokenizer import CATALOGUE_TEXT
+from recloop.language.prompts import SYSTEM, attributed_text, clean_value, count_lines, preference_task
+
+MAX_ANSWER_WORDS = 34  # keeps answers within 64 tokens
+MAX_COUNTED = 8  # as the prompt has it by default
+LONG_SHARE = 0.06  # of counted histories: far more items than lines are shown
+MAX_LONG = 200
+MAX_SHOWN = 16  # lines beside count lines; the smaller, the cheaper
+
+COMMON_VALUES = tuple(CATALOGUE_TEXT.split())
+COMMON_SHARE = 0.6  # of kinds; real catalogues share many of theirs, and a model may well know them
+
+MAKERS = ("director", "author", "artist", "studio", "brand", "developer", "publisher", "designer", "maker")
+KINDS = ("genre", "category", "style", "type", "theme", "subject", "mood")
+ERAS = ("era", "decade", "period")
+OTHERS = ("country", "language", "format", "platform", "setting", "material", "actor", "label")
+NOUNS = ("films", "books", "games", "albums", "songs", "groceries", "tools", "products", "items", "shows")
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One question under a trunk and its answers; only answers are trained on."""
+
+    question: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """One training sequence in words."""
+
+    trunk: str
+    branches: tuple[Branch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Difficulty:
+    """What lessons look like at one moment of the curriculum."""
+
+    max_items: int
+    repeat_share: float  # share of sequences that are repeated random tokens
+    num_summaries: int
+    num_verdicts: int
+    num_columns: int  # questions that list the values of a facet, line by line
+    counted_share: float = 0.0  # share of histories whose prompt carries count lines
+
+
+class Words:
+    """A source of invented words, names, values and titles."""
+
+    def __init__(self, words: Sequence[str], rng: np.random.Generator) -> None:
+        self._words = words
+        self._rng = rng
+        self._drawn: list[int] = []
+
+    def word(self) -> str:
+        if not self._drawn:
+            ranks = np.exp(self._rng.random(4096) * np.log(len(self._words) / 20)) * 20
+            self._drawn = ranks.astype(int).clip(0, len(self._words) - 1).tolist()
+        text = self._words[self._drawn.pop()]
+        return text.capitalize() if self._rng.random() < 0.95 else text
+
+    def invented(self) -> str:
+        """A word that is in no vocabulary, from syllables."""
+        onset, vowel, coda = (
+            "b c d f g h j k l m n p r s t v w z br ch cl dr gr kr sh st th tr",
+            "aeiou",
+            "lmnrstkx",
+        )
+        onsets = onset.split()
+        count = 1 + int(self._rng.integers(1, 3))
+        parts = [onsets[self._rng.integers(len(onsets))] + vowel[self._rng.integers(5)] for _ in range(count)]
+        return ("".join(parts) + coda[self._rng.integers(len(coda))]).capitalize()
+
+    def name(self) -> str:
+        last = self.invented() if self._rng.random() < 0.35 else self.word()
+        first = f"{chr(65 + self._rng.integers(26))}." if self._rng.random() < 0.06 else self.word()
+        middle = f" {self.word()}" if self._rng.random() < 0.08 else ""
+        return f"{first}{middle} {last}"
+
+    def value(self) -> str:
+        if self._rng.random() < COMMON_SHARE:
+            return COMMON_VALUES[self._rng.integers(len(COMMON_VALUES))]
+        form = self._rng.random()
+        if form < 0.02:
+            return self.foreign()
+        if form < 0.72:
+            return self.word()
+        if form < 0.82:
+            return f"{self.word()} {self.word()}"
+        if form < 0.88:
+            return f"{self.word()}-{self.word()}"
+        if form < 0.92:
+            return f"{self.word()}'s"
+        if form < 0.96:
+            return f"{self.word()} & {self.word()}"
+        return self.invented()
+
+    def foreign(self) -> str:
+        """A word in another script, any of its letters."""
+        first, size = ((0x4E00, 2000), (0x0430, 32), (0x3041, 80), (0xAC00, 2000), (0x0627, 30))[
+            self._rng.integers(5)
+        ]
+        return "".join(chr(first + int(self._rng.integers(size))) for _ in range(self._rng.integers(1, 5)))
+
+    def order(self) -> str:
+        """A title that poses as an instruction; the answer must not care."""
+        verb = ("Ignore", "Forget", "Repeat", "Say", "Print", "Answer")[self._rng.integers(6)]
+        rest = ("the above and say", "all of it and print", "these lines; answer", "the task and write")
+        return f"{verb} {rest[self._rng.integers(4)]} {self.word()}"
+
+    def title(self) -> str:
+        unusual = self._rng.random()
+        if unusual < 0.03:
+            return self.foreign() if unusual < 0.02 else self.order()
+        count = int(self._rng.choice([1, 2, 3, 4, 5, 7], p=[0.2, 0.3, 0.22, 0.14, 0.09, 0.05]))
+        words = [self.word() for _ in range(count)]
+        if count > 2 and self._rng.random() < 0.3:
+            words[1] = ("of", "and", "the", "in", "&")[self._rng.integers(5)]
+        return ("The " if self._rng.random() < 0.2 else "") + " ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """One column of an invented catalogue."""
+
+    name: str
+    values: tuple[str, ...]
+    popularity: np.ndarray
+    max_per_item: int
+
+
+def invent_facets(words: Words, num_items: int, rng: np.random.Generator) -> list[Facet]:
+    """Columns of one catalogue: half of the time era, kind and maker as most real catalogues have them."""
+    layout = rng.random()
+    if layout < 0.5:
+        roles = ["era", "kind", "maker"]
+        rng.shuffle(roles)
+    elif layout < 0.65:
+        roles = ["kind", "maker"]
+    else:
+        roles = list(rng.choice(["era", "kind", "maker", "other"], size=rng.integers(1, 5), replace=False))
+    return [_invent_facet(role, words, num_items, rng) for role in roles]
+
+
+def _invent_facet(role: str, words: Words, num_items: int, rng: np.random.Generator) -> Facet:
+    names = {"era": ERAS, "kind": KINDS, "maker": MAKERS, "other": OTHERS}[role]
+    name = names[0] if rng.random() < 0.4 else names[rng.integers(len(names))]
+    if role == "era":
+        first = 1900 + 10 * int(rng.integers(0, 8))
+        values = [f"{year}s" for year in range(first, first + 10 * int(rng.integers(2, 8)), 10)]
+        rng.shuffle(values)
+    elif role == "maker":
+        count = int(max(2, num_items * rng.uniform(0.2, 1.6)))
+        values = [words.name() if rng.random() < 0.8 else words.value() for _ in range(count)]
+    else:
+        values = [words.value() for _ in range(rng.integers(3, 20))]
+    values = list(dict.fromkeys(filter(None, map(clean_value, values))))
+    weights = (1.0 + np.arange(len(values))) ** -rng.uniform(0.3, 1.3)
+    max_per_item = 1 if role == "era" or rng.random() < 0.4 else 3
+    if role == "maker":
+        max_per_item = 1 if rng.random() < 0.85 else 2
+    return Facet(name, tuple(values), weights / weights.sum(), max_per_item)
+
+
+def invent_history(
+    words: Words, max_items: int, rng: np.random.Generator, min_items: int = 2
+) -> tuple[list[str], list[HistoryItem]]:
+    """Facet names and the history of one user of one invented catalogue; one in 50 has 0 to 2 items."""
+    few = rng.random() < 0.02
+    num_items = int(rng.integers(0, 3)) if few else int(rng.integers(min_items, max_items + 1))
+    facets = invent_facets(words, num_items, rng)
+    has_stars = rng.random() < 0.8
+    level, noise, reach = rng.normal(3.6, 0.5), rng.uniform(0.3, 1.2), rng.uniform(0.0, 1.3)
+    tastes = [rng.normal(0, reach, size=len(facet.values)) for facet in facets]
+    items = []
+    for _ in range(num_items):
+        values, liking = [], level + rng.normal(0, noise)
+        for facet, taste in zip(facets, tastes, strict=True):
+            count = min(int(rng.integers(1, facet.max_per_item + 1)), len(facet.values))
+            if rng.random() < 0.03:
+                values.append(())
+                continue
+            chosen = rng.choice(len(facet.values), size=count, replace=False, p=facet.popularity)
+            values.append(tuple(facet.values[c] for c in chosen))
+            liking += taste[chosen].mean()
+        stars = float(np.clip(round(liking), 1, 5)) if has_stars else None
+        items.append(HistoryItem(words.title(), tuple(values), stars))
+    return [facet.name for facet in facets], items
+
+
+def draw_summary(facets: Sequence[str], evidence: Sequence[Evidence], rng: np.random.Generator) -> str:
+    """One true summary: some facets in some order, in each some claims, the stronger likelier and sooner.
+
+    A fixed order inside a side lets a small model go on from the value it named last, and name none twice.
+    """
+    supported = [e for e in evidence if e.polarity is not None]
+    if not supported:
+        return write_summary([])
+    weights = np.arange(1, len(facets) + 1) ** 1.2
+    count = int(rng.choice(len(facets), p=weights / weights.sum())) + 1
+    chosen = [facets[int(c)] for c in rng.permutation(len(facets))[:count]]
+    claims: list[Claim] = []
+    for facet in chosen:
+        for polarity, share, most in (
+            (Polarity.LIKES, 1.0, 4),
+            (Polarity.DISLIKES, 0.65, 3),
+            (Polarity.ALSO, 0.6, 3),
+        ):
+            pool = [e for e in supported if e.facet == facet and e.polarity is polarity]
+            if pool and (rng.random() < share):
+                claims += [
+                    Claim(facet, polarity, e.value) for e in _draw(pool, int(rng.integers(1, most + 1)), rng)
+                ]
+    while len(write_summary(claims, chosen).split()) > MAX_ANSWER_WORDS:
+        claims.pop()
+    return write_summary(claims, chosen)
+
+
+def _draw(pool: Sequence[Evidence], count: int, rng: np.random.Generator) -> list[Evidence]:
+    strengths = np.array([e.strength for e in pool]) ** 1.5 + 1e-3
+    count = min(count, len(pool))
+    drawn = rng.choice(len(pool), size=count, replace=False, p=strengths / strengths.sum())
+    return [pool[d] for d in sorted(drawn)]
+
+
+def verdict(evidence: Evidence) -> str:
+    """The word for one value: likes, dislikes, mixed, once."""
+    if evidence.num_items < 2:
+        return "once"
+    return evidence.polarity.value if evidence.polarity else "mixed"
+
+
+def invent_lesson(words: Words, difficulty: Difficulty, rng: np.random.Generator) -> Lesson:
+    """One history with its summaries, full accounts, star lists and verdicts."""
+    is_counted = rng.random() < difficulty.counted_share
+    is_long = is_counted and rng.random() < LONG_SHARE
+    longest = MAX_LONG if is_long else difficulty.max_items
+    facets, items = invent_history(words, longest, rng, difficulty.max_items if is_long else 2)
+    evidence = weigh_history(facets, items)
+    task = preference_task(facets)
+    noun = NOUNS[rng.integers(len(NOUNS))]
+    shown, counts = items, []
+    if is_counted:
+        num_shown = int(rng.integers(min(len(items), MAX_SHOWN) + 1, size=2).min())
+        shown = items[len(items) - num_shown :]
+        counts = count_lines(facets, items, MAX_COUNTED)
+    text = attributed_text(noun, facets, items, counts, len(shown))
+    trunk = f"<|system|>{SYSTEM}<|end|><|user|>{text[: -len(task) - 1]}"
+    summaries = tuple(draw_summary(facets, evidence, rng) for _ in range(difficulty.num_summaries))
+    branches = [Branch(task, summaries)]
+    facet = facets[int(rng.integers(len(facets)))]
+    whole = [e for e in evidence if e.facet == facet and e.polarity in (Polarity.LIKES, Polarity.DISLIKES)][
+        :8
+    ]
+    told = write_summary([Claim(facet, e.polarity, e.value) for e in whole if e.polarity], [facet])
+    branches.append(Branch(f"Every like and dislike by {facet}?", (told,)))
+    branches += [_list_values(facets, shown, rng) for _ in range(difficulty.num_columns)]
+    if evidence:
+        repeated = [e for e in evidence if e.num_items >= 2]
+        for number in range(difficulty.num_verdicts):
+            pool = repeated if repeated and rng.random() < 0.75 else evidence
+            asked = pool[rng.integers(len(pool))]
+            column = facets.index(asked.facet)
+            stars = [f"{i.stars:g}" for i in items if asked.value in i.values[column] and i.stars is not None]
+            if number % 3 == 0 and 0 < len(stars) <= 12 and not is_counted:
+                answer = f"{', '.join(stars)}: {verdict(asked)}."
+                branches.append(Branch(f"Stars of {asked.facet} {asked.value}?", (answer,)))
+            else:
+                branches.append(Branch(f"What about {asked.facet} {asked.value}?", (f"{verdict(asked)}.",)))
+    return Lesson(trunk, tuple(branches))
+
+
+def _list_values(facets: Sequence[str], items: Sequence[HistoryItem], rng: np.random.Generator) -> Branch:
+    """The values of one facet, line by line: of all items, or of those with so many stars."""
+    column = int(rng.integers(len(facets)))
+    stars = items[int(rng.integers(len(items)))].stars if items and rng.random() < 0.6 else None
+    told = [", ".join(i.values[column]) or "none" for i in items if stars is None or i.stars == stars][:8]
+    of = "" if stars is None else f" of {stars:g} stars"
+    return Branch(f"List {facets[column]}{of}?", (f"{'; '.join(told) or 'none'}.",))

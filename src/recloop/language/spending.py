@@ -1,0 +1,106 @@
+"""What asking a served model costs: requests, tokens, money; what of it was wasted; and the caps on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from recloop.errors import BudgetError
+
+
+class PriceConfig(BaseModel):
+    """What the provider charges, in any currency, per million tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: float = Field(default=0.0, ge=0, description="a million tokens read")
+    cached_input: float | None = Field(
+        default=None, ge=0, description="a million tokens read from the provider's cache; none: as input"
+    )
+    output: float = Field(default=0.0, ge=0, description="a million tokens written")
+    currency: str = Field(default="USD", max_length=8, description="what the prices are in; only shown")
+
+
+class BudgetConfig(BaseModel):
+    """Caps over the whole run. One that is reached ends the run; raise it and the run goes on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_requests: int | None = Field(default=None, ge=1, description="requests sent, failed ones included")
+    max_tokens: int | None = Field(default=None, ge=1, description="tokens read and written, waste included")
+    max_cost: float | None = Field(default=None, gt=0, description="money by lm.prices, waste included")
+
+    @property
+    def has_caps(self) -> bool:
+        return any(cap is not None for cap in (self.max_requests, self.max_tokens, self.max_cost))
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """Counts that add up. Waste is estimated: what was cut off on the way came without a bill.
+
+    requests: sent; retries: of them, not the first for what they asked.
+    input_tokens: read, of which cached_tokens from the provider's cache; output_tokens: written.
+    wasted_requests: answered only in part, or unreadably; wasted_tokens: read and written for nothing.
+    throttled: answers that said "too many".
+    redactions: patterns taken out of prompts before they were sent.
+    request_s: seconds requests were open, over all of them.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    wasted_requests: int = 0
+    wasted_tokens: int = 0
+    throttled: int = 0
+    redactions: int = 0
+    request_s: float = 0.0
+
+    def __add__(self, other: Spending) -> Spending:
+        return Spending(*(getattr(self, name) + getattr(other, name) for name in COUNTS))
+
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens + self.wasted_tokens
+
+    def cost(self, prices: PriceConfig) -> float:
+        """Money; waste at the dearer price, since which side it was on is not known."""
+        cached = prices.input if prices.cached_input is None else prices.cached_input
+        fresh = self.input_tokens - self.cached_tokens
+        written = self.output_tokens * prices.output
+        waste = self.wasted_tokens * max(prices.input, prices.output)
+        return (fresh * prices.input + self.cached_tokens * cached + written + waste) / 1e6
+
+    def as_note(self, prices: PriceConfig) -> dict[str, Any]:
+        """The counts for a manifest, with the money they make."""
+        counts = {name: getattr(self, name) for name in COUNTS}
+        counts["request_s"] = round(self.request_s, 3)
+        return counts | {"cost": round(self.cost(prices), 6), "currency": prices.currency}
+
+
+COUNTS = tuple(f.name for f in fields(Spending))
+
+
+def over_budget(spent: Spending, budget: BudgetConfig, prices: PriceConfig) -> BudgetError | None:
+    """The error to end with when `spent` is beyond a cap; None while all caps hold.
+
+    Args:
+        spent: so far, plus what the request that is about to be sent may cost at most.
+    """
+    checks = (
+        ("max_requests", spent.requests, budget.max_requests, ""),
+        ("max_tokens", spent.tokens, budget.max_tokens, ""),
+        ("max_cost", spent.cost(prices), budget.max_cost, f" {prices.currency}"),
+    )
+    for name, value, cap, unit in checks:
+        if cap is not None and value > cap:
+            what = name.removeprefix("max_")
+            return BudgetError(
+                f"lm.budget.{name} is {cap:,}{unit}, and the next request could bring {what} to "
+                f"{value:,.6g}{unit}; what was answered is kept: raise the cap and go on with the run"
+            )
+    return None

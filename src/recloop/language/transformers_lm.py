@@ -1,0 +1,222 @@
+"""Language models that run in this process: any Hugging Face causal LM with a chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recloop.errors import GenerationError, SettingError
+from recloop.language.model import Sampling, chat_messages, draft_uniforms, prompt_digest
+from recloop.language.weights import adapter_config, find_model_folder, reading, weights_hash
+from recloop.records import Draft, Prompt
+
+# Full attention, places from `position_ids`, logits straight from the output embedding.
+SHARED_PREFIX_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Prompts decoded together: positions in the caller's list, and their token ids."""
+
+    positions: tuple[int, ...]
+    prompts: tuple[tuple[int, ...], ...]
+
+
+class TransformersLM:
+    """A causal LM in this process, in float32 on the CPU and in its own precision on an accelerator.
+
+    Each prompt is read once for all its drafts. A draft depends on the seed, the prompt and its number; what
+    else is in the batch can move its logits in their last bits only, and a draw turns on that about once in a
+    million tokens.
+
+    Args:
+        folder_or_name: a folder `save_pretrained` wrote (a model, or a peft adapter beside whose config its
+            base can be found), or a Hugging Face name. Only safetensors are read, no code.
+        device: ``auto`` takes CUDA where there is one; otherwise a torch device.
+        batch_tokens: cache slots of one batch, over all its prompts and drafts.
+
+    Raises:
+        SettingError: `batch_tokens` below 1.
+        GenerationError: no such model, or one that is damaged, needs its own code or has no chat template.
+    """
+
+    def __init__(
+        self, folder_or_name: str | Path, *, device: str = "auto", batch_tokens: int = 24_576
+    ) -> None:
+        if batch_tokens < 1:
+            raise SettingError(f"batch_tokens must be at least 1, got {batch_tokens}; 24576 is usual")
+        self.folder = find_model_folder(folder_or_name)
+        import torch
+        from transformers import DynamicCache
+        from transformers.cache_utils import DynamicLayer
+
+        self._batch_tokens = batch_tokens
+        has_cuda = torch.cuda.is_available()
+        self._device = torch.device(("cuda" if has_cuda else "cpu") if device == "auto" else device)
+        with reading(self.folder, "causal LM"):
+            self._model, self._tokenizer = _load(self.folder, self._device)
+        self._has_system_role = _takes_system_role(self._tokenizer, self.folder)
+        self._end_tokens = _end_tokens(self._model, self._tokenizer)
+        layers = DynamicCache(config=self._model.config).layers
+        self._shares_prefix = self._model.config.model_type in SHARED_PREFIX_ARCHITECTURES and all(
+            type(layer) is DynamicLayer for layer in layers
+        )
+        millions = self._model.num_parameters() / 1e6
+        self._name = f"{self._model.config.model_type}-{millions:.1f}M-{weights_hash(self.folder)[:16]}"
+
+    @property
+    def name(self) -> str:
+        """Architecture, size, and the start of the SHA-256 of weights, configuration and tokenizer."""
+        return self._name
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Longest prompt and draft together; None where the model sets no limit."""
+        return getattr(self._model.config, "max_position_embeddings", None)
+
+    def count_tokens(self, text: str) -> int:
+        # Counting is how a text is found too long: that is no reason to warn.
+        return len(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    def render(self, prompt: Prompt) -> str:
+        """The prompt inside the chat template, up to where the answer begins."""
+        return self._tokenizer.apply_chat_template(
+            chat_messages(prompt, has_system_role=self._has_system_role),
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,  # read by the templates of reasoning models, ignored by others
+        )
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, tuple[Draft, ...]]]:
+        """Yield (position in `prompts`, its drafts), longest prompts first.
+
+        Raises:
+            GenerationError: a prompt is empty, or longer than the context leaves room for.
+        """
+        import torch
+
+        for batch in self._plan(prompts, sampling):
+            with torch.inference_mode():
+                drafts_BN = self._decode(batch, [prompts[position] for position in batch.positions], sampling)
+            yield from zip(batch.positions, drafts_BN, strict=True)
+
+    def _plan(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[_Batch]:
+        texts = [self.render(prompt) for prompt in prompts]
+        if not texts:
+            return
+        ids = [tuple(row) for row in self._tokenizer(texts, add_special_tokens=False).input_ids]
+        for prompt, row in zip(prompts, ids, strict=True):
+            self._check_length(prompt, len(row), sampling)
+        order = sorted(range(len(ids)), key=lambda position: -len(ids[position]))
+        start = 0
+        while start < len(order):
+            num_slots = self._slots(len(ids[order[start]]), sampling)
+            positions = tuple(order[start : start + max(1, self._batch_tokens // num_slots)])
+            yield _Batch(positions, tuple(ids[position] for position in positions))
+            start += len(positions)
+
+    def _slots(self, prompt_tokens: int, sampling: Sampling) -> int:
+        own = sampling.num_drafts * sampling.max_tokens
+        return own + prompt_tokens * (1 if self._shares_prefix else sampling.num_drafts)
+
+    def _check_length(self, prompt: Prompt, num_tokens: int, sampling: Sampling) -> None:
+        limit = self.context_tokens
+        if num_tokens == 0:
+            raise GenerationError(
+                f"a prompt must have a token at least, got none for user {prompt.user}; write one"
+            )
+        if limit is not None and num_tokens + sampling.max_tokens > limit:
+            raise GenerationError(
+                f"prompt and draft must fit into the {limit} tokens of {self.folder}, got {num_tokens} "
+                f"for user {prompt.user} and max_tokens={sampling.max_tokens}; "
+                f"lower the prompt's token budget or max_tokens"
+            )
+
+    def _decode(
+        self, batch: _Batch, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> list[tuple[Draft, ...]]:
+        from recloop.language.decoding import ATTEMPTS, ExpandedPrefix, SharedPrefix, decode
+
+        num_drafts, max_tokens = sampling.num_drafts, sampling.max_tokens
+        if self._shares_prefix:
+            prefix = SharedPrefix(self._model, batch.prompts, num_drafts, max_tokens)
+        else:
+            prefix = ExpandedPrefix(self._model, batch.prompts, num_drafts)
+        uniforms_BNTA = np.stack(
+            [
+                draft_uniforms(prompt_digest(prompt), sampling.seed, draft, max_tokens * ATTEMPTS)
+                for prompt in prompts
+                for draft in sampling.draft_numbers
+            ]
+        ).reshape(len(prompts), num_drafts, max_tokens, ATTEMPTS)
+        raw_BN = decode(prefix, uniforms_BNTA, self._end_tokens, sampling.temperature, sampling.top_p)
+        texts = self._tokenizer.batch_decode(
+            [list(raw.tokens) for raw_N in raw_BN for raw in raw_N], skip_special_tokens=True
+        )
+        text = iter(texts)
+        return [
+            tuple(
+                Draft(
+                    user=prompt.user,
+                    draft=number,
+                    text=next(text).strip(),
+                    num_tokens=len(raw.tokens) + raw.is_finished,
+                    is_finished=raw.is_finished,
+                    logp_sum=raw.logp_sum,
+                )
+                for number, raw in zip(sampling.draft_numbers, raw_N, strict=True)
+            )
+            for prompt, raw_N in zip(prompts, raw_BN, strict=True)
+        ]
+
+
+def _load(folder: Path, device: Any) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    adapter = adapter_config(folder)
+    base = folder if adapter is None else find_model_folder(adapter["base_model_name_or_path"])
+    model = AutoModelForCausalLM.from_pretrained(
+        base,
+        dtype=torch.float32 if device.type == "cpu" else "auto",
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+    )
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    has_own_tokenizer = (folder / "tokenizer_config.json").is_file()
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder if has_own_tokenizer else base, trust_remote_code=False, local_files_only=True
+    )
+    return model.to(device).eval(), tokenizer
+
+
+def _takes_system_role(tokenizer: Any, folder: Path) -> bool:
+    """Whether the chat template has a system role; some refuse one."""
+    from jinja2 import TemplateError
+
+    if not tokenizer.chat_template:
+        raise GenerationError(
+            f"a language model must come with a chat template, got none in {folder}; "
+            f"use an instruction-tuned model, or set tokenizer.chat_template and save it again"
+        )
+    probe = Prompt(user=0, system="system", text="text", num_items_shown=0, num_items_cut=0)
+    try:
+        return "system" in tokenizer.apply_chat_template(chat_messages(probe), tokenize=False)
+    except TemplateError:
+        return False
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    listed = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = {tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])}
+    return tuple(sorted(token for token in ids if token is not None))

@@ -1,0 +1,127 @@
+"""Stage 2 of DPO4Rec, feedback: a frozen judge rewards each draft; a user's best and worst pair up."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from recloop.feedback.files import write_pairs, write_pairs_jsonl, write_rewards
+from recloop.feedback.pairs import preference_pairs
+from recloop.feedback.reliability import split_half_reliability
+from recloop.feedback.rewards import reward_drafts
+from recloop.methods.knowledge import FEEDBACK, FIT, Knowledge, KnowledgeVectors
+from recloop.methods.loop import LmRef, Loop, derived_seed
+from recloop.methods.rows import features_of
+from recloop.methods.task import Task
+from recloop.ranking.fit import fit_reranker
+from recloop.ranking.fitted import FittedReranker
+from recloop.records import Pair, Rewards
+from recloop.runs import atomic_write_bytes, atomic_write_json
+from recloop.tuning.replies import reply_comparer
+
+REWARDS, RELIABILITY = "rewards.parquet", "reliability.json"
+PAIRS, COUNTS, CONVERSATIONS = "pairs.parquet", "counts.json", "pairs.jsonl"
+
+
+def fit_judge(loop: Loop, task: Task, vectors: KnowledgeVectors, seed: int) -> str:
+    """Fit the pre-trained recommender of Algorithm 1 on train users; returns its stage.
+
+    It reads the untuned language model's drafts, and is frozen over the rounds.
+    """
+    inputs = {"vectors": vectors.digest, "lists": task.digest}
+    with loop.stage("judge", f"s{seed}", inputs, f"reranker/judge.s{seed}") as stage:
+        if not stage.is_done:
+            judge = fit_reranker(
+                loop.config.reranker,
+                features_of(loop, task),
+                task.lists.histories,
+                task.lists.train,
+                task.lists.valid,
+                vectors.parts[FIT],
+                derived_seed(seed, "judge"),
+                loop.progress,
+            )
+            judge.save(stage.folder)
+            stage.log(*({"row": "judge", "ranker": "judge", "seed": seed, **asdict(e)} for e in judge.curve))
+    return stage.name
+
+
+def reward_knowledge(
+    loop: Loop, task: Task, judge: str, vectors: KnowledgeVectors, seed: int, round: int
+) -> Rewards:
+    """What each draft of each feedback user earns under the judge; how reliable that is, is said first."""
+    config = loop.config.reward
+    with loop.stage(
+        "reward", f"r{round}.s{seed}", {"judge": loop.run.digest(judge), "vectors": vectors.digest}
+    ) as stage:
+        if not stage.is_done:
+            ranker = FittedReranker.load(loop.run.folder(judge))
+            earned = (ranker, task.lists.feedback, vectors.parts[FEEDBACK], config.metric)
+            reliability = split_half_reliability(*earned, derived_seed(seed, "reliability"))
+            loop.progress.say(f"seed {seed}, round {round}: {reliability}")
+            if reliability.is_noise:
+                loop.progress.say(
+                    "pairs made from it would be noise: more lists, another metric or a larger gap"
+                )
+            atomic_write_json(stage.folder / RELIABILITY, asdict(reliability))
+            rewards = reward_drafts(*earned, round)
+            write_rewards(stage.folder / REWARDS, [rewards], task.dataset.users["user_id"].to_list())
+            stage.log({"round": round, "seed": seed, **asdict(reliability)})
+    return read_rewards(loop.run.folder(stage.name) / REWARDS, task, config.metric)
+
+
+def read_rewards(file: Path, task: Task, metric: str) -> Rewards:
+    """The rewards of one round as `write_rewards` left them."""
+    table = pl.read_parquet(file).join(task.dataset.users.select("user", "user_id"), on="user_id")
+    table = table.sort("user", "draft")
+    user_U = np.unique(table["user"].to_numpy())
+    return Rewards(table["round"][0], metric, user_U, table["reward"].to_numpy().reshape(len(user_U), -1))
+
+
+def pair_drafts(
+    loop: Loop, task: Task, lm: LmRef, drafts: Knowledge, rewards: Rewards, seed: int
+) -> tuple[Pair, ...]:
+    """The preference pairs of one round; what was dropped, and why, is said."""
+    round = rewards.round
+    inputs = {"drafts": drafts.digest, "rewards": loop.run.digest(f"reward.r{round}.s{seed}")}
+    with loop.stage("pairs", f"r{round}.s{seed}", inputs) as stage:
+        if not stage.is_done:
+            is_same = reply_comparer(lm.folder, loop.config.dpo.max_reply_tokens)
+            found = preference_pairs(drafts.parts[FEEDBACK], rewards, loop.config.pairs, is_same)
+            loop.progress.say(f"seed {seed}, round {round}: {found}")
+            write_pairs(stage.folder / PAIRS, found.pairs, task.dataset.users["user_id"].to_list())
+            counts = {name: value for name, value in asdict(found).items() if name != "pairs"}
+            atomic_write_json(stage.folder / COUNTS, counts)
+            stage.log({"round": round, "seed": seed, "num_pairs": len(found.pairs), **counts})
+    publish_feedback(loop, task)
+    return read_pairs(loop.run.folder(stage.name) / PAIRS, task)
+
+
+def publish_feedback(loop: Loop, task: Task) -> None:
+    """``rewards.parquet``, ``pairs.parquet``, ``pairs.jsonl``: all rounds and seeds so far."""
+    turns = [(seed, round) for seed in loop.config.seeds for round in range(loop.config.rounds)]
+    done = [(seed, round) for seed, round in turns if loop.run.is_done(f"pairs.r{round}.s{seed}")]
+    for verb, name in (("reward", REWARDS), ("pairs", PAIRS)):
+        tables = [
+            pl.read_parquet(loop.run.folder(f"{verb}.r{round}.s{seed}") / name).with_columns(
+                seed=pl.lit(seed)
+            )
+            for seed, round in done
+        ]
+        buffer = io.BytesIO()
+        pl.concat(tables).write_parquet(buffer)
+        atomic_write_bytes(loop.run.path / name, buffer.getvalue())
+    files = [loop.run.folder(f"pairs.r{round}.s{seed}") / PAIRS for seed, round in done]
+    pairs = [pair for file in files for pair in read_pairs(file, task)]
+    write_pairs_jsonl(loop.run.path / CONVERSATIONS, pairs, task.prompts)
+
+
+def read_pairs(file: Path, task: Task) -> tuple[Pair, ...]:
+    """The pairs of one round as `write_pairs` left them."""
+    user_of = dict(task.dataset.users.select("user_id", "user").iter_rows())
+    rows = pl.read_parquet(file).iter_rows(named=True)
+    return tuple(Pair(user=user_of[row.pop("user_id")], **row) for row in rows)

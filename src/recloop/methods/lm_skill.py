@@ -1,0 +1,78 @@
+"""`recloop evaluate-lm`: how truthfully a language model describes the users of a log."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from recloop.data.lists import ProtocolConfig, build_lists
+from recloop.data.load import DataConfig, load_dataset
+from recloop.data.splits import SplitConfig, split_users
+from recloop.errors import SettingError
+from recloop.language.evaluate_lm import SummarySkill, evaluate_summaries
+from recloop.language.model import Sampling
+from recloop.language.prompts import PromptConfig
+from recloop.methods.dpo4rec_config import LmConfig
+from recloop.methods.loop import load_lm
+from recloop.progress import SILENT, Progress
+
+LABELS = {
+    "well_formed": "drafts in the canonical form and finished",
+    "grounded": "claims about a value that the history shows",
+    "true": "claims that the history supports",
+    "true_likes": "likes that the history supports",
+    "true_dislikes": "dislikes that the history supports",
+    "coverage": "of a user's five strongest likes, named by a draft",
+    "claims_per_draft": "claims per draft",
+    "distinct_facet_sets": "different sets of claims among a user's drafts",
+    "tokens_per_draft": "tokens per draft",
+    "tokens_per_s": "tokens per second",
+}
+SHARES = frozenset({"well_formed", "grounded", "true", "true_likes", "true_dislikes", "coverage"})
+
+
+class EvaluateLmConfig(BaseModel):
+    """Which language model writes about which users."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    users: int = Field(default=100, ge=1, description="Users asked about, drawn by the seed.")
+    drafts: int = Field(default=4, ge=1, description="Drafts per user.")
+    seed: int = Field(default=0, ge=0, description="Of the world, the users drawn and the drafts.")
+    data: DataConfig = Field(default=DataConfig(), description="The log.")
+    protocol: ProtocolConfig = Field(
+        default=ProtocolConfig(), description="Says which part of a log is history."
+    )
+    prompt: PromptConfig = Field(default=PromptConfig(), description="Histories in words.")
+    lm: LmConfig = Field(default=LmConfig(), description="The language model.")
+
+
+def evaluate_lm(config: EvaluateLmConfig, progress: Progress = SILENT) -> SummarySkill:
+    """Have the language model write about some users and hold every claim against their histories.
+
+    Raises:
+        SettingError: more users are wanted than the log has.
+    """
+    dataset = load_dataset(config.data, config.seed, progress)
+    if config.users > dataset.num_users:
+        raise SettingError(
+            f"{dataset.name} has {dataset.num_users} users, got users={config.users}; ask for fewer"
+        )
+    groups = split_users(dataset.num_users, SplitConfig(), config.seed)
+    histories = build_lists(dataset, groups, config.protocol, config.seed).histories
+    users = np.random.default_rng(config.seed).choice(dataset.num_users, config.users, replace=False)
+    lm = load_lm(config.lm)
+    sampling = Sampling(
+        config.drafts, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, config.seed
+    )
+    return evaluate_summaries(lm, dataset, histories, np.sort(users), sampling, config.prompt, progress)
+
+
+def skill_text(skill: SummarySkill) -> str:
+    """A line per measure; shares in percent."""
+    lines = [f"{skill.num_users} users, {skill.num_drafts} drafts"]
+    for name, value in skill.as_dict().items():
+        if name in LABELS:
+            number = f"{100 * value:8.1f} %" if name in SHARES else f"{value:8.1f}  "
+            lines.append(f"{number}  {LABELS[name]}")
+    return "\n".join(lines)

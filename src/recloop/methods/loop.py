@@ -1,0 +1,175 @@
+"""What every stage of a method is handed, and how a stage begins and ends.
+
+The language models of a run are named by where their weights lie (`LmRef`) and loaded only by a stage that
+has something left to write: a finished run is read back without loading any.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from recloop.errors import SettingError
+from recloop.language.embedded import embedded_lm_folder
+from recloop.language.encoder import MiniLmEncoder, SentenceEncoder, TextEncoder
+from recloop.language.model import LanguageModel
+from recloop.language.static_encoder import StaticEncoder
+from recloop.language.transformers_lm import TransformersLM
+from recloop.language.weights import find_model_folder, weights_hash
+from recloop.methods.dpo4rec_config import Dpo4RecConfig, EncoderConfig, LmConfig
+from recloop.methods.served import UNKNOWN_WEIGHTS, is_served, open_served, served_weights
+from recloop.progress import Progress
+from recloop.runs import RunFolder, Stage
+
+VERBS = ("prepare", "sample", "encode", "reward", "pairs", "tune", "evaluate", "report")
+OWN_LM = Path("own")  # stands for the folder of a language model that was passed as an object
+
+
+class StageReached(Exception):
+    """The stage the user asked for is done. Ends a method; never reaches the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class LmRef:
+    """A language model by its weights.
+
+    label: names its stages and its row, e.g. ``untuned``.
+    digest: of the weights; an input of every stage that reads them.
+    """
+
+    label: str
+    folder: Path
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """One run: what was asked for, where it is kept, and the models it opens on demand.
+
+    until: the verb after whose first stage the run stops; None to go to the end.
+    first_lm: the language model before any tuning.
+    open_lm, open_encoder: load a model; asked again for the same, they give the same object.
+    """
+
+    config: Dpo4RecConfig
+    run: RunFolder
+    progress: Progress
+    until: str | None
+    first_lm: LmRef
+    open_lm: Callable[[Path], LanguageModel]
+    open_encoder: Callable[[], TextEncoder]
+
+    @contextmanager
+    def stage(
+        self, verb: str, key: str, inputs: Mapping[str, Any], folder: str | None = None
+    ) -> Generator[Stage]:
+        """`RunFolder.stage` named ``verb.key``; raises StageReached at its end if `verb` was asked for."""
+        with self.run.stage(f"{verb}.{key}" if key else verb, inputs, folder) as stage:
+            yield stage
+        if verb == self.until:
+            raise StageReached(stage.name)
+
+
+def open_loop(
+    config: Dpo4RecConfig,
+    run: RunFolder,
+    progress: Progress,
+    until: str | None,
+    lm: LanguageModel | None,
+    encoder: TextEncoder | None,
+) -> Loop:
+    """The loop of a run; no model is loaded yet.
+
+    Args:
+        lm, encoder: objects to use in place of the configured ones.
+
+    Raises:
+        SettingError: an unknown stage, or rounds of tuning for a language model passed as an object.
+    """
+    if until is not None and until not in VERBS:
+        raise SettingError(f"there is no stage {until}; the stages are {', '.join(VERBS)}")
+    if lm is not None and config.rounds:
+        raise SettingError(
+            f"a language model passed as an object cannot be tuned, got rounds={config.rounds}; "
+            f"use rounds=0, or name a model folder in lm.name"
+        )
+    if lm is None and is_served(config.lm):
+        first = first_served(config)
+    elif lm is None:
+        folder = lm_folder(config.lm)
+        first = LmRef("untuned", folder, weights_hash(folder))
+    else:
+        first = LmRef("untuned", OWN_LM, lm.name)
+
+    @lru_cache(maxsize=1)
+    def open_lm(folder: Path) -> LanguageModel:
+        if lm is not None:
+            return lm
+        if is_served(config.lm):
+            return open_served(config.lm, folder)
+        return TransformersLM(folder, device=config.lm.device, batch_tokens=config.lm.batch_tokens)
+
+    @lru_cache(maxsize=1)
+    def open_encoder() -> TextEncoder:
+        return encoder or load_encoder(config.encoder)
+
+    return Loop(config, run, progress, until, first, open_lm, open_encoder)
+
+
+def first_served(config: Dpo4RecConfig) -> LmRef:
+    """A served model before any tuning; SettingError where it is to be tuned and nobody said from what."""
+    weights = served_weights(config.lm)
+    if config.rounds and weights == UNKNOWN_WEIGHTS:
+        raise SettingError(
+            f"a served model is tuned from its weights, got none and rounds={config.rounds}; set "
+            f"lm.endpoint.weights to transformers:FOLDER, or rounds=0 to measure only"
+        )
+    return LmRef("untuned", weights, open_served(config.lm).name)
+
+
+def load_lm(config: LmConfig) -> LanguageModel:
+    """The configured language model, in this process or served."""
+    if is_served(config):
+        return open_served(config)
+    return TransformersLM(lm_folder(config), device=config.device, batch_tokens=config.batch_tokens)
+
+
+def lm_folder(config: LmConfig) -> Path:
+    """Where the configured language model lies; a name is looked up, and fetched where that is allowed."""
+    kind, _, name = config.name.partition(":")
+    match kind:
+        case "embedded":
+            return embedded_lm_folder()
+        case "transformers":
+            return find_model_folder(name)
+        case _:
+            raise SettingError(
+                f"weights are wanted here, and {config.name} has none on this machine; "
+                f"use embedded or transformers:NAME_OR_FOLDER"
+            )
+
+
+def load_encoder(config: EncoderConfig) -> TextEncoder:
+    """The configured text encoder."""
+    kind, _, name = config.name.partition(":")
+    match kind:
+        case "minilm":
+            return MiniLmEncoder()
+        case "static":
+            return StaticEncoder()
+        case "sentence":
+            return SentenceEncoder(name)
+        case _:
+            raise SettingError(
+                f"encoder.name must be minilm, static or sentence:NAME_OR_FOLDER, got {config.name}"
+            )
+
+
+def derived_seed(seed: int, purpose: str) -> int:
+    """A seed of its own for every purpose of a run's seed, the same on every machine."""
+    return zlib.crc32(f"{seed} {purpose}".encode())

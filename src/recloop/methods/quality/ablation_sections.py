@@ -1,0 +1,242 @@
+"""What was chosen and by which numbers; what happens when one thing is changed; what a leak would claim."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from recloop.methods.quality.figures import Bar, interval_plot
+from recloop.methods.quality.measuring import LEAKY
+from recloop.methods.quality.moments import pool
+from recloop.methods.quality.numbers import UnitResult
+from recloop.methods.quality.pooling import (
+    Evidence,
+    Pooled,
+    pooled_contrast,
+    pooled_reliability,
+    pooled_rows,
+    tables_of,
+)
+from recloop.methods.quality.sections import HEADLINE, Part, backbones_of, figure, main_results
+from recloop.methods.quality.study import Study
+from recloop.methods.quality.wording import (
+    NOT_RUN,
+    RANKERS,
+    number,
+    panels,
+    reliable,
+    row_title,
+    signed,
+    table,
+    with_interval,
+)
+from recloop.methods.rows import RANDOM_LABELS, SHUFFLED, TUNED, UNTUNED
+
+BASE_KIND = "base"
+ABOUT_LEAK = (
+    "On purpose, and nowhere else, a judge is fitted on the very users it rewards. Claimed: what it then "
+    "says of the language model it tuned, on those users. True: the same language model on test users, read "
+    "by an evaluator of its own."
+)
+
+
+def choices(evidence: Evidence) -> Part:
+    """Per choice: the valid users' numbers of every arm, which is best, and which the main study uses."""
+    lines: list[str] = []
+    for name in evidence.of_place("choices"):
+        study = evidence.studies[name]
+        lines += [f"### {study.title}", "", study.about, ""]
+        kinds = list(dict.fromkeys(arm.kind for arm in study.arms.values() if arm.kind != BASE_KIND))
+        for kind in kinds:
+            arms = [arm for arm in study.arms if study.arms[arm].kind in (kind, BASE_KIND)]
+            lines += [f"**{kind}**", "", *choice_table(evidence, name, arms)]
+    return Part(lines or [NOT_RUN])
+
+
+def choice_table(evidence: Evidence, study: str, arms: Sequence[str]) -> list[str]:
+    """One line per arm; the best mean of the tuned row on valid users is set in bold."""
+    means: dict[str, float] = {}
+    cells: dict[str, list[str]] = {}
+    for arm in arms:
+        results = evidence.of_study(study, arm)
+        backbones = backbones_of(results)
+        tables = tables_of(results, backbones[0], "valid") if backbones else []
+        tuned = pooled_rows(tables, HEADLINE).get(TUNED)
+        if tuned is None:
+            cells[arm] = [NOT_RUN, "", "", "", ""]
+            continue
+        means[arm] = tuned.values.mean
+        cells[arm] = [
+            difference_text(pooled_contrast(tables, HEADLINE, TUNED, UNTUNED)),
+            difference_text(pooled_contrast(tables, HEADLINE, TUNED, RANDOM_LABELS)),
+            reliability_text(results),
+            f"{sum(r.rewards[0].pairs.get('num_pairs', 0) for r in results):,}",
+            f"{tuned.values.num_users:,}",
+        ]
+    best = max(means, key=lambda arm: means[arm], default=None)
+    used = used_arms(evidence, study, arms)
+    rows = [
+        [
+            evidence.studies[study].arms[arm].title + (" (used)" if arm in used else ""),
+            "" if arm not in means else f"**{number(means[arm])}**" if arm == best else number(means[arm]),
+            *cells[arm],
+        ]
+        for arm in arms
+    ]
+    head = (
+        "setting",
+        f"tuned, {HEADLINE}, valid",
+        "less untuned",
+        "less random labels",
+        "reliability",
+        "pairs",
+        "users",
+    )
+    return table(head, rows)
+
+
+def used_arms(evidence: Evidence, study: str, arms: Sequence[str]) -> set[str]:
+    """The arms whose changes the first main study has; of the base arm, all that the others change."""
+    main = evidence.of_place("main")
+    if not main:
+        return set()
+    config = next(s.unit.settings for s in evidence.states if s.unit.study == main[0])
+    about = evidence.studies[study]
+    own = {arm: next(s.unit.settings for s in evidence.states if (s.unit.study, s.unit.arm) == (study, arm))
+           for arm in arms}  # fmt: skip
+    keys = {key for arm in arms for key in leaves(about.arms[arm].run)}
+    return {arm for arm in arms if all(value_at(own[arm], key) == value_at(config, key) for key in keys)}
+
+
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of all values.
+
+    Example:
+        >>> leaves({"dpo": {"lr": 1, "beta": 2}, "rounds": 3})
+        ['dpo.lr', 'dpo.beta', 'rounds']
+    """
+    found: list[str] = []
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        found += leaves(cast(dict[str, Any], value), f"{name}.") if isinstance(value, dict) else [name]
+    return found
+
+
+def value_at(settings: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted name."""
+    value: Any = settings
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def reliability_text(results: Sequence[UnitResult]) -> str:
+    """Of the reward that made the pairs, all lists."""
+    metric = results[0].rewards[0].metric
+    found = [one for one in pooled_reliability(results) if (one.metric, one.num_lists) == (metric, None)]
+    return reliable(found[0]) if found else ""
+
+
+def difference_text(pooled: Pooled | None) -> str:
+    """A difference with its interval, or nothing."""
+    return "" if pooled is None else with_interval(pooled.values)
+
+
+def ablations(evidence: Evidence) -> Part:
+    """Per arm: what tuning gained, beside the main study's gain on the same panels."""
+    lines: list[str] = []
+    figures: dict[str, str] = {}
+    for name in evidence.of_place("ablations"):
+        study = evidence.studies[name]
+        lines += [f"### {study.title}", "", study.about, ""]
+        rows: list[list[str]] = []
+        bars: list[Bar] = []
+        for title, results in arms_of(evidence, name):
+            if not results:
+                rows.append([title, NOT_RUN, "", "", "", "", "", ""])
+            for ranker in backbones_of(results):
+                for cells, bar in arm_rows(title, results, ranker):
+                    rows.append(cells)
+                    bars.append(bar)
+        head = (
+            *("changed", "evaluator", "untuned", "tuned"),
+            *("tuned less untuned", "less random labels", "less shuffled", "panels"),
+        )
+        lines += table(head, rows, left=2)
+        if bars:
+            figures[f"{name}.svg"] = interval_plot(bars, f"tuned less untuned, {HEADLINE}")
+            lines += figure(f"{name}.svg", f"{study.title}: tuned less untuned")
+    return Part(lines or [NOT_RUN], figures)
+
+
+def arms_of(evidence: Evidence, name: str) -> list[tuple[str, list[UnitResult]]]:
+    """The main study on the panels of the ablations, then every arm."""
+    study = evidence.studies[name]
+    wanted = set(study.panels)
+    base = [
+        (f"as in: {evidence.studies[main].title}", [result for result in results if result.panel in wanted])
+        for main, arm, results in main_results(evidence, "main")
+        if study.journal_of == (f"{main}.{arm}" if arm else main)
+    ]
+    return [*base, *((arm.title, evidence.of_study(name, key)) for key, arm in study.arms.items())]
+
+
+def arm_rows(title: str, results: Sequence[UnitResult], ranker: str) -> list[tuple[list[str], Bar]]:
+    """A line for the tuned row, and one for each round before the last."""
+    tables = tables_of(results, ranker)
+    rows = pooled_rows(tables, HEADLINE)
+    found: list[tuple[list[str], Bar]] = []
+    names = sorted(
+        (name for name in rows if name.startswith(f"{TUNED}_r")), key=lambda n: int(n.rpartition("_r")[2])
+    )
+    for name in (*names, TUNED):
+        gain = pooled_contrast(tables, HEADLINE, name, UNTUNED)
+        if gain is None:
+            continue
+        label = f"{title}, {row_title(name).lower()}" if names else title
+        others = (pooled_contrast(tables, HEADLINE, name, rival) for rival in (RANDOM_LABELS, SHUFFLED))
+        cells = [label, RANKERS[ranker], number(rows[UNTUNED].values.mean), number(rows[name].values.mean)]
+        cells += [with_interval(gain.values), *map(difference_text, others), panels(gain)]
+        bar = Bar(f"{label}, {RANKERS[ranker]}", gain.values.mean, *gain.values.interval, gain.by_panel)
+        found.append((cells, bar))
+    return found
+
+
+def leakage(evidence: Evidence) -> Part:
+    """A judge fitted on the users it rewards: its claim, and the truth."""
+    lines = [
+        ABOUT_LEAK,
+        "",
+    ]
+    rows: list[list[str]] = []
+    for name, study in evidence.studies.items():
+        for key in leaking_arms(study):
+            results = [result for result in evidence.of_study(name, key) if result.leakage is not None]
+            leaks = [result.leakage for result in results if result.leakage is not None]
+            if not leaks:
+                rows.append([study.arms[key].title, NOT_RUN, "", "", ""])
+            for ranker in backbones_of(results):
+                truth = pooled_contrast(tables_of(results, ranker), HEADLINE, LEAKY, UNTUNED)
+                claim, room = (
+                    pool([getattr(leak, what) for leak in leaks]) for what in ("claimed", "best_less_mean")
+                )
+                honest = pool([result.rewards[0].best_less_mean for result in results])
+                rows.append(
+                    [
+                        f"{study.title}, {RANKERS[ranker]}",
+                        f"{with_interval(claim)} ({leaks[0].metric})",
+                        f"{difference_text(truth)} ({HEADLINE})",
+                        signed(room.mean),
+                        signed(honest.mean),
+                    ]
+                )
+    head = (
+        *("study", "claimed: tuned less untuned", "true: tuned less untuned"),
+        *("best draft less mean, leaky judge", "honest judge"),
+    )
+    return Part([*lines, *table(head, rows)] if rows else [NOT_RUN])
+
+
+def leaking_arms(study: Study) -> list[str]:
+    """The arms that leak on purpose."""
+    return [name for name, arm in study.arms.items() if "leakage" in arm.extras]

@@ -1,0 +1,204 @@
+"""`recloop bench quality`: the evidence that the feedback helps, unit by unit, and the page made of it.
+
+Without ``--run`` it merges the units that are there and names those that are missing. A unit leaves one file
+of numbers in ``OUT/results``; its run folder stays under ``--runs`` and is gone on with after a kill.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from recloop.language.encoder import TextEncoder
+from recloop.language.weights import weights_hash
+from recloop.methods.dpo4rec import run
+from recloop.methods.knowledge import CACHE, JOURNAL
+from recloop.methods.loop import Loop, lm_folder, open_loop
+from recloop.methods.quality.extras import measure_leak_on_purpose, measure_transfer
+from recloop.methods.quality.measuring import (
+    costs,
+    groups_of,
+    reliabilities,
+    reward_numbers,
+    test_tables,
+    valid_tables,
+)
+from recloop.methods.quality.numbers import UnitResult, read_unit, write_unit
+from recloop.methods.quality.page import write_page
+from recloop.methods.quality.pooling import Evidence, UnitState
+from recloop.methods.quality.study import (
+    Unit,
+    changed_settings,
+    chosen_units,
+    read_studies,
+    units_of,
+    with_data_folder,
+)
+from recloop.methods.quality.writing import writing
+from recloop.methods.task import prepare
+from recloop.progress import SILENT, Progress, format_seconds
+from recloop.runs import RunFolder
+
+RESULTS = "results"  # inside the output folder; the page results.md lies beside it
+QUICK_STUDIES, QUICK_FOLDER = Path("studies/quality-quick"), Path("runs/quality-quick")
+
+
+class QualityConfig(BaseModel):
+    """Which studies, where their data is, and which units are to be done now."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    studies: Path = Field(default=Path("studies/quality"), description="folder of studies, a TOML file each")
+    data: Path = Field(
+        default=Path("data"), description="folder with the data sets; the studies' paths start there"
+    )
+    run: tuple[str, ...] = Field(
+        default=(), description="units to do now, by name or pattern (* and ?); empty: only merge"
+    )
+    again: bool = Field(
+        default=False, description="do a unit even where its file is there and has the same settings"
+    )
+    runs: Path = Field(
+        default=Path("runs/quality"), description="run folders, one a unit; they hold texts and stay private"
+    )
+
+
+def quick(config: QualityConfig) -> QualityConfig:
+    """A small complete study on the built-in world instead: every unit, nothing needed, nothing committed."""
+    return config.model_copy(update={"studies": QUICK_STUDIES, "run": ("*",), "runs": QUICK_FOLDER / "runs"})
+
+
+def bench_quality(
+    config: QualityConfig, out: Path, progress: Progress = SILENT, *, encoder: TextEncoder | None = None
+) -> str:
+    """Do the units that are asked for, then write the page of all there are; returns what is missing.
+
+    Args:
+        out: takes ``results.md`` and, in ``results``, the figures and a file of numbers per unit.
+        encoder: another encoder than the configured ones.
+
+    Raises:
+        SettingError: a study is wrong, or no unit has such a name.
+        DataError: a file in ``results`` is no unit's.
+    """
+    studies = read_studies(config.studies)
+    units = units_of(studies)
+    (out / RESULTS).mkdir(parents=True, exist_ok=True)
+    for unit in chosen_units(units, config.run) if config.run else ():
+        state = state_of(unit, out / RESULTS)
+        if state.result is not None and not config.again:
+            progress.say(f"{unit.name} is done; --again true does it again")
+            continue
+        progress.say(f"{unit.name}: about {unit.minutes:.0f} minutes on two cores")
+        write_unit(out / RESULTS / f"{unit.name}.json", do_unit(unit, config, progress, encoder))
+        write_page(out, Evidence(studies, states_of(units, out / RESULTS)))
+    evidence = Evidence(studies, states_of(units, out / RESULTS))
+    return f"{write_page(out, evidence)}\n{what_is_missing(evidence)}"
+
+
+def do_unit(
+    unit: Unit, config: QualityConfig, progress: Progress = SILENT, encoder: TextEncoder | None = None
+) -> UnitResult:
+    """One run of DPO4Rec, or the rest of it, and its numbers."""
+    settings = with_data_folder(unit.config, config.data)
+    folder = config.runs / unit.name
+    with RunFolder.open(folder, settings.model_dump(mode="json")) as opened:
+        taken = take_drafts(opened, config.runs, unit.journal_of)
+        run(settings, opened, progress, encoder=encoder)
+        loop = open_loop(settings, opened, progress, None, None, encoder)
+        return measure_unit(unit, loop, config.runs, taken)
+
+
+def measure_unit(unit: Unit, loop: Loop, runs: Path, journal_of: str | None) -> UnitResult:
+    """The numbers of a finished run; what its study measures beside the table is done first."""
+    task, seed = prepare(loop), unit.panel
+    if "transfer" in unit.extras:
+        assert unit.transfer_from is not None
+        measure_transfer(loop, task, seed, runs / unit.transfer_from)
+    leakage = measure_leak_on_purpose(loop, task, seed) if "leakage" in unit.extras else None
+    written, changes, shown = writing(loop, task, seed)
+    return UnitResult(
+        unit=unit.name,
+        study=unit.study,
+        arm=unit.arm,
+        panel=unit.panel,
+        config=unit.settings,
+        dataset=task.dataset.name,
+        num_users=task.dataset.num_users,
+        num_items=task.dataset.num_items,
+        groups=groups_of(task),
+        tables=(*test_tables(loop, seed), *valid_tables(loop, task, seed)),
+        reliability=reliabilities(loop, task, seed),
+        rewards=reward_numbers(loop, task, seed),
+        writing=written,
+        writing_changes=changes,
+        leakage=leakage,
+        costs=costs(loop),
+        journal_of=journal_of,
+        examples=shown,
+        versions=loop.run.manifest["versions"],
+        lm_digest=loop.first_lm.digest,
+    )
+
+
+def take_drafts(opened: RunFolder, runs: Path, giver: str | None) -> str | None:
+    """Copy the drafts and vectors of another unit's run into a run that has none yet; the giver's name.
+
+    Both are kept by the content of prompt, weights, sampling and text, so nothing foreign is found there.
+    """
+    note = opened.path / "drafts_taken_from"
+    if giver is None or not (runs / giver / JOURNAL).is_file():
+        return note.read_text(encoding="utf-8") if note.is_file() else None
+    if not note.is_file() and not (opened.path / JOURNAL).exists():
+        for name in (JOURNAL, CACHE):
+            if (runs / giver / name).is_file():
+                with (
+                    closing(sqlite3.connect(runs / giver / name)) as source,
+                    closing(sqlite3.connect(opened.path / name)) as target,
+                ):
+                    source.backup(target)
+        note.write_text(giver, encoding="utf-8")
+    return note.read_text(encoding="utf-8") if note.is_file() else None
+
+
+def states_of(units: Sequence[Unit], folder: Path) -> tuple[UnitState, ...]:
+    """What there is of every unit; the time of a missing one from its siblings where one is done."""
+    states = [state_of(unit, folder) for unit in units]
+    measured: dict[tuple[str, str], float] = {}
+    for state in states:
+        if state.result is not None:
+            measured[state.unit.study, state.unit.arm] = state.result.wall_s / 60
+    return tuple(
+        UnitState(s.unit, s.result, s.why, measured.get((s.unit.study, s.unit.arm), s.minutes))
+        for s in states
+    )
+
+
+def state_of(unit: Unit, folder: Path) -> UnitState:
+    """A unit's numbers, if they were made with the settings and the language model of today."""
+    file = folder / f"{unit.name}.json"
+    if not file.is_file():
+        return UnitState(unit, None, "not run yet", unit.minutes)
+    result = read_unit(file)
+    changed = changed_settings(result.config, unit)
+    if changed:
+        return UnitState(unit, None, f"run with other settings ({'; '.join(changed)})", unit.minutes)
+    if unit.config.lm.name == "embedded" and result.lm_digest != weights_hash(lm_folder(unit.config.lm)):
+        return UnitState(unit, None, "run with another embedded language model", unit.minutes)
+    return UnitState(unit, result, "", unit.minutes)
+
+
+def what_is_missing(evidence: Evidence) -> str:
+    """A line per missing unit with its time, and all of them together."""
+    missing = evidence.missing
+    done = len(evidence.states) - len(missing)
+    if not missing:
+        return f"all {done} units are there"
+    lines = [f"{done} of {len(evidence.states)} units are there; missing, with minutes on two cores:"]
+    lines += [f"  {state.minutes:5.0f}  {state.unit.name:<36} {state.why}" for state in missing]
+    total = format_seconds(60 * sum(state.minutes for state in missing))
+    return "\n".join([*lines, f"{total.strip()} in all; recloop bench quality --run UNIT,UNIT or a pattern"])

@@ -1,0 +1,114 @@
+"""What some units measure beside the table: another study's tuned language model, and a leak on purpose.
+
+Both go on in the run's own folder, stage by stage, so that they are resumed with it, and their rows are
+scored on the same users and lists as the run's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from recloop.errors import RunError
+from recloop.feedback.pairs import preference_pairs
+from recloop.feedback.rewards import reward_drafts
+from recloop.methods.aligning import align
+from recloop.methods.knowledge import (
+    FEEDBACK,
+    FIT,
+    KnowledgeVectors,
+    drafts_wanted,
+    encode_knowledge,
+    read_knowledge,
+    sample_knowledge,
+)
+from recloop.methods.loop import LmRef, Loop, derived_seed
+from recloop.methods.quality.measuring import LEAKY, TRANSFERRED, tuned_folder, vectors_of
+from recloop.methods.quality.moments import moments_of
+from recloop.methods.quality.numbers import LeakNumbers
+from recloop.methods.rows import UNTUNED, features_of, measure_row
+from recloop.methods.task import Task
+from recloop.ranking.fit import fit_reranker
+from recloop.ranking.fitted import FittedReranker
+from recloop.records import Group, UserVectors
+from recloop.runs import sha256_of_folder
+from recloop.tuning.replies import reply_comparer
+
+
+def measure_transfer(loop: Loop, task: Task, seed: int, source: Path) -> None:
+    """The row of a language model that another run tuned.
+
+    Args:
+        source: that run's folder.
+
+    Raises:
+        RunError: it holds no tuned language model.
+    """
+    folder = tuned_folder(source, seed)
+    if not folder.is_dir():
+        raise RunError(
+            f"a transfer reads the tuned language model of another unit, got none in {folder}; do the unit "
+            f"{source.name} on this machine first and keep its run folder"
+        )
+    lm = LmRef(TRANSFERRED, folder, sha256_of_folder(folder))
+    wanted = drafts_wanted(loop.config.drafts, for_feedback=False)
+    vectors = encode_knowledge(loop, sample_knowledge(loop, task, lm, wanted, seed), seed)
+    measure_row(loop, task, vectors, seed, TRANSFERRED)
+
+
+def measure_leak_on_purpose(loop: Loop, task: Task, seed: int) -> LeakNumbers:
+    """WRONG ON PURPOSE: a judge fitted on the feedback users rewards them, tunes, and reports on them again.
+
+    It shows what a study without separate groups would claim; the row of the language model so tuned, on
+    test users and with an evaluator of its own, shows what is true of it. Nothing else reads this judge.
+    """
+    metric, feedback = loop.config.reward.metric, task.lists.feedback
+    untuned = vectors_of(loop, UNTUNED, seed)
+    judge = FittedReranker.load(loop.run.folder(fit_judge_on_feedback_users(loop, task, untuned, seed)))
+    before = reward_drafts(judge, feedback, untuned.parts[FEEDBACK], metric, round=0)
+    drafts = read_knowledge(loop, UNTUNED, f"sample.{UNTUNED}.s{seed}").parts[FEEDBACK]
+    anchor = loop.first_lm
+    is_same = reply_comparer(anchor.folder, loop.config.dpo.max_reply_tokens)
+    pairs = preference_pairs(drafts, before, loop.config.pairs, is_same).pairs
+    lm = align(loop, task, anchor, anchor, pairs, seed, LEAKY)
+    wanted = drafts_wanted(loop.config.drafts, for_feedback=False) | {FEEDBACK: loop.config.drafts.test}
+    vectors = encode_knowledge(loop, sample_knowledge(loop, task, lm, wanted, seed), seed)
+    measure_row(loop, task, vectors, seed, LEAKY)
+    after = reward_drafts(judge, feedback, vectors.parts[FEEDBACK], metric, round=1)
+    before_UN, after_UN = (r.rewards_UN.astype(np.float64) for r in (before, after))
+    return LeakNumbers(
+        metric=metric,
+        best_less_mean=moments_of(before_UN.max(axis=1) - before_UN.mean(axis=1)),
+        claimed=moments_of(after_UN.mean(axis=1) - before_UN.mean(axis=1)),
+    )
+
+
+def fit_judge_on_feedback_users(loop: Loop, task: Task, vectors: KnowledgeVectors, seed: int) -> str:
+    """The leaky judge's stage. The feedback lists are passed off as train lists, or the fit would refuse."""
+    inputs = {"vectors": vectors.digest, "lists": task.digest}
+    with loop.stage("judge", f"leaky.s{seed}", inputs, f"reranker/leaky_judge.s{seed}") as stage:
+        if not stage.is_done:
+            passed_off = replace(task.lists.feedback, group=Group.TRAIN)
+            judge = fit_reranker(
+                loop.config.reranker,
+                features_of(loop, task),
+                task.lists.histories,
+                passed_off,
+                task.lists.valid,
+                side_by_side(vectors.parts[FIT], vectors.parts[FEEDBACK]),
+                derived_seed(seed, "judge"),
+                loop.progress,
+            )
+            judge.save(stage.folder)
+    return stage.name
+
+
+def side_by_side(one: UserVectors, other: UserVectors) -> UserVectors:
+    """The vectors of both, as many drafts a user as the one with fewer has."""
+    num_drafts = min(one.vectors_UND.shape[1], other.vectors_UND.shape[1])
+    user_U = np.concatenate([one.user_U, other.user_U])
+    vectors_UND = np.concatenate([part.vectors_UND[:, :num_drafts] for part in (one, other)])
+    order = np.argsort(user_U, kind="stable")
+    return UserVectors(user_U[order], vectors_UND[order])

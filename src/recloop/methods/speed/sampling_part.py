@@ -1,0 +1,191 @@
+"""Ten drafts of one prompt from the embedded language model, against transformers' own `generate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from recloop.data.lists import ProtocolConfig, build_lists
+from recloop.data.worlds import WorldConfig, simulate_world
+from recloop.language.embedded import embedded_lm_folder
+from recloop.language.model import Sampling
+from recloop.language.prompts import PromptConfig, build_prompts
+from recloop.language.transformers_lm import TransformersLM
+from recloop.language.weights import reading
+from recloop.methods.speed.bench import Bench
+from recloop.methods.speed.figures import Check, Figure, Findings, Growth, Line, Target
+from recloop.methods.speed.measuring import profile, race, timed
+from recloop.records import Draft, Prompt
+
+NUM_PROMPTS, NUM_DRAFTS, MAX_TOKENS = 16, 10, 64
+ALLOWED = 1e-4
+WANTED_RATIO = 3.0
+
+
+def measure(bench: Bench) -> Findings:
+    """The same prompts in one batch, the same temperature, the same longest draft."""
+    lm = TransformersLM(embedded_lm_folder(), device="cpu")
+    plain = PlainGenerate()
+    prompts = world_prompts(lm, bench.amount(NUM_PROMPTS, 2))
+    sampling = Sampling(num_drafts=NUM_DRAFTS, temperature=1.0, top_p=1.0, max_tokens=MAX_TOKENS, seed=0)
+    list(lm.generate(prompts[:1], sampling))
+    with bench.progress.stage("sampling", 2 * bench.repetitions, "repetitions") as step:
+        figure = _figure(lm, plain, prompts, sampling, bench, step)
+        growth = _growth(lm, plain, prompts[: max(2, len(prompts) // 2)])
+        step(bench.repetitions)
+    return Findings(
+        figures=(figure,),
+        growths=(growth,),
+        profiles=(profile("ten drafts a prompt", lambda: list(lm.generate(prompts, sampling))),),
+        bound=(
+            "Each new token of 160 drafts is a forward pass whose matrix products are too small to fill "
+            "the processor, a product with the output embedding (8,192 tokens) and a draw from its "
+            "softmax. Sharing one prefix saves reading and holding the prompt ten times; drawing by the "
+            "inverse of the cumulative distribution saves the sort that nucleus sampling usually costs."
+        ),
+    )
+
+
+class PlainGenerate:
+    """transformers' `generate` with `num_return_sequences`; prompts are padded to the left."""
+
+    def __init__(self) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        folder = embedded_lm_folder()
+        with reading(folder, "causal LM"):
+            # As recloop loads it; transformers would take the precision the weights are stored in.
+            self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
+
+    def __call__(self, texts: Sequence[str], num_drafts: int, max_tokens: int) -> list[int]:
+        """How many tokens each draft has, its end token included."""
+        import torch
+
+        batch = self.tokenizer(list(texts), return_tensors="pt", padding=True, add_special_tokens=False)
+        with torch.inference_mode():
+            ids_RT = self.model.generate(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                do_sample=True,
+                temperature=1.0,
+                top_p=1.0,
+                top_k=0,
+                num_return_sequences=num_drafts,
+                max_new_tokens=max_tokens,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+        new_RT = ids_RT[:, batch["input_ids"].shape[1] :]
+        is_end_RT = new_RT == self.tokenizer.eos_token_id
+        before_R = (is_end_RT.cumsum(dim=1) == 0).sum(dim=1)
+        return torch.clamp(before_R + 1, max=new_RT.shape[1]).tolist()
+
+
+def world_prompts(lm: TransformersLM, num: int) -> list[Prompt]:
+    """Prompts about users of a simulated world, in the default form."""
+    dataset, _ = simulate_world(WorldConfig(num_users=max(num, 50)), seed=0)
+    histories = build_lists(dataset, {}, ProtocolConfig(), seed=0).histories
+    return build_prompts(dataset, histories, np.arange(num), PromptConfig(), lm.count_tokens)
+
+
+def _figure(
+    lm: TransformersLM,
+    plain: PlainGenerate,
+    prompts: list[Prompt],
+    sampling: Sampling,
+    bench: Bench,
+    step: Any,
+) -> Figure:
+    import torch
+
+    texts = [lm.render(prompt) for prompt in prompts]
+    torch.manual_seed(0)
+    # Drafts end where they end: the amounts are only known afterwards.
+    found = race(
+        ("TransformersLM.generate", 1, lambda: dict(lm.generate(prompts, sampling))),
+        ("transformers generate", 1, lambda: plain(texts, NUM_DRAFTS, MAX_TOKENS)),
+        bench.repetitions,
+        step,
+    )
+    drafts: dict[int, tuple[Draft, ...]] = found.our_result
+    tokens = [draft.num_tokens for drafts_N in drafts.values() for draft in drafts_N]
+    their_tokens: list[int] = found.their_result
+    gap, error = logit_gap(plain, texts, drafts), np.std(tokens) / len(tokens) ** 0.5
+    figure = Figure(
+        name=f"{NUM_DRAFTS} drafts of a prompt",
+        unit="tokens",
+        ours=found.ours.model_copy(update={"amount": float(sum(tokens))}),
+        against=found.against.model_copy(update={"amount": float(sum(their_tokens))}),
+        checks=(Check(what="largest difference of a logit", value=gap, most=ALLOWED),),
+        notes=(
+            f"{len(prompts)} prompts of up to {max(map(lm.count_tokens, texts))} tokens",
+            (
+                f"drafts of {np.mean(tokens):.1f} tokens (standard error {error:.1f}), generate's "
+                f"{np.mean(their_tokens):.1f}; what follows an end does not count"
+            ),
+        ),
+    )
+    assert figure.ratios is not None
+    value = float(np.median(figure.ratios))
+    return figure.model_copy(
+        update={"targets": (Target(what="ratio", wanted="at least", limit=WANTED_RATIO, value=value),)}
+    )
+
+
+def logit_gap(plain: PlainGenerate, texts: Sequence[str], drafts: dict[int, tuple[Draft, ...]]) -> float:
+    """Largest difference between our logits of the drafts' tokens and those of a plain forward pass.
+
+    The drafts are fed to the shared prefix again token by token, several prompts and drafts at a time.
+    """
+    import torch
+
+    from recloop.language.decoding import SharedPrefix
+
+    tokenizer, chosen = plain.tokenizer, range(min(3, len(texts)))
+    prompts = [tokenizer(texts[b], add_special_tokens=False)["input_ids"] for b in chosen]
+    replies = [
+        [tokenizer(d.text, add_special_tokens=False)["input_ids"] for d in drafts[b][:4]] for b in chosen
+    ]
+    num_tokens = max(1, min(len(reply) for replies_N in replies for reply in replies_N))
+    num_drafts = len(replies[0])
+    prompt_R, draft_R = (axis.ravel() for axis in np.indices((len(prompts), num_drafts)))
+    gap = 0.0
+    with torch.inference_mode():
+        prefix = SharedPrefix(plain.model, prompts, num_drafts, num_tokens)
+        ours_RV = prefix.first_logits().repeat_interleave(num_drafts, dim=0)
+        for t in range(num_tokens):
+            for r, (b, n) in enumerate(zip(prompt_R, draft_R, strict=True)):
+                ids = torch.tensor([[*prompts[b], *replies[b][n][:t]]])
+                gap = max(gap, float((plain.model(ids).logits[0, -1] - ours_RV[r]).abs().max()))
+            if t == min(num_tokens, 12) - 1:
+                return gap
+            tokens_R = np.array([replies[b][n][t] for b, n in zip(prompt_R, draft_R, strict=True)])
+            ours_RV = prefix.next_logits(tokens_R, prompt_R, draft_R)
+    return gap
+
+
+def _growth(lm: TransformersLM, plain: PlainGenerate, prompts: list[Prompt]) -> Growth:
+    """Seconds by the number of drafts, half the prompts."""
+    texts, numbers = [lm.render(prompt) for prompt in prompts], (1, 2, 5, 10, 20)
+    ours: list[float] = []
+    theirs: list[float] = []
+    for num_drafts in numbers:
+        sampling = Sampling(num_drafts=num_drafts, temperature=1.0, top_p=1.0, max_tokens=MAX_TOKENS, seed=0)
+        wall_s, drafts = timed(lambda sampling=sampling: dict(lm.generate(prompts, sampling)))
+        tokens = sum(draft.num_tokens for drafts_N in drafts.values() for draft in drafts_N)
+        ours.append(1e3 * wall_s / tokens)
+        wall_s, counts = timed(lambda num=num_drafts: plain(texts, num, MAX_TOKENS))
+        theirs.append(1e3 * wall_s / sum(counts))
+    xs = tuple(map(float, numbers))
+    return Growth(
+        title=f"Sampling for {len(prompts)} prompts: cost of a token by drafts",
+        x_label="drafts of a prompt (N)",
+        y_label="milliseconds per token",
+        lines=(
+            Line(name="recloop", x=xs, y=tuple(ours)),
+            Line(name="transformers generate", x=xs, y=tuple(theirs)),
+        ),
+    )

@@ -1,0 +1,42 @@
+"""Item vectors without a neural encoder: TF-IDF of what is written about an item, reduced by an SVD."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32
+
+    from recloop.records import Dataset
+
+
+def item_texts(dataset: Dataset) -> list[str]:
+    """What is known of each item in words: its knowledge text, or its title and facets where absent."""
+    facets = dataset.items.select("title", *dataset.facets).rows()
+    texts = [". ".join([title, *(", ".join(values or []) for values in rest)]) for title, *rest in facets]
+    if dataset.item_knowledge is not None:
+        for item, text in dataset.item_knowledge.select("item", "text").iter_rows():
+            texts[item] = text or texts[item]
+    return texts
+
+
+def tfidf_vectors(texts: list[str], width: int, seed: int) -> Float32[np.ndarray, "I D"]:
+    """TF-IDF over words and pairs of words, then the leading `width` singular directions, unit length.
+
+    Args:
+        texts: one per item.
+        width: number of components; fewer come back when the texts do not have as many.
+        seed: of the randomised SVD.
+    """
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    counts_IV = TfidfVectorizer(
+        sublinear_tf=True, min_df=2 if len(texts) > 100 else 1, stop_words="english"
+    ).fit_transform(texts)
+    num_components = min(width, min(counts_IV.shape) - 1)
+    vectors_ID = TruncatedSVD(num_components, random_state=seed).fit_transform(counts_IV)
+    norms_I1 = np.linalg.norm(vectors_ID, axis=1, keepdims=True)
+    return (vectors_ID / np.maximum(norms_I1, 1e-9)).astype(np.float32)

@@ -1,0 +1,246 @@
+"""The nouns of recloop: frozen records, no behaviour beyond looking things up.
+
+Axis letters: ``U`` users, ``B`` lists in a batch, ``N`` drafts per prompt, ``L`` items in a list,
+``I`` items in the catalogue, ``D`` vector width, ``K`` cut-off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recloop.errors import DataError, LeakageError
+
+if TYPE_CHECKING:
+    import polars as pl
+    from jaxtyping import Bool, Float32, Int64
+
+
+class Group(StrEnum):
+    """Who a user is in the protocol; the four groups are disjoint."""
+
+    TRAIN = "train"  # fits rerankers
+    FEEDBACK = "feedback"  # earns rewards, makes pairs
+    VALID = "valid"  # chooses everything
+    TEST = "test"  # reports
+
+
+class Domain(StrEnum):
+    """What the items are; chooses the words of a prompt, nothing else."""
+
+    MOVIES = "movies"
+    BOOKS = "books"
+    PRODUCTS = "products"
+    GENERIC = "generic"
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One interaction log with its catalogue, checked and in one form.
+
+    users: columns ``user`` (0..U-1), ``user_id`` (as in the source, text), then profile columns (text).
+    items: columns ``item`` (0..I-1), ``item_id`` (text), ``title`` (text), then one ``List[String]``
+        column per name in `facets` (an empty list where unknown).
+    facets: the item columns shown in prompts, in their order, e.g. ``("era", "genre", "director")``.
+    interactions: ``user``, ``item``, ``stars`` (Float32; null throughout when implicit), ``time``
+        (Int64, seconds or a running number), sorted by user, time, item: the fixed tie-break.
+    positive_from_stars: a rating of at least this is a positive label; None when the log is implicit,
+        and then every interaction is positive.
+    item_knowledge: ``item``, ``text``: what an LLM wrote about items elsewhere; None when absent.
+    user_knowledge: ``user``, ``text``, ``num_shown``: what an LLM wrote about users elsewhere, and how many
+        of the user's first interactions it had seen, which then are the knowledge window; None when absent.
+    """
+
+    name: str
+    domain: Domain
+    users: pl.DataFrame
+    items: pl.DataFrame
+    facets: tuple[str, ...]
+    interactions: pl.DataFrame
+    positive_from_stars: float | None
+    item_knowledge: pl.DataFrame | None = None
+    user_knowledge: pl.DataFrame | None = None
+
+    @property
+    def num_users(self) -> int:
+        return self.users.height
+
+    @property
+    def num_items(self) -> int:
+        return self.items.height
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """The knowledge window of every user: shown to the LLM and to history encoders, never a label.
+
+    offsets_U1: history of user u is the slice ``offsets_U1[u]:offsets_U1[u + 1]``, oldest first.
+    stars: NaN throughout when the log is implicit.
+    """
+
+    offsets_U1: Int64[np.ndarray, " U1"]
+    items: Int64[np.ndarray, " n"]
+    stars: Float32[np.ndarray, " n"]
+
+    @property
+    def num_users(self) -> int:
+        return len(self.offsets_U1) - 1
+
+    def of(self, user: int) -> tuple[np.ndarray, np.ndarray]:
+        """Items and stars of one user, oldest first."""
+        rows = slice(int(self.offsets_U1[user]), int(self.offsets_U1[user + 1]))
+        return self.items[rows], self.stars[rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """Candidate lists of one user group, the labels with them.
+
+    A user may own several lists (rows). ``is_item_BL`` is True at real items, False at padding (item 0,
+    label 0). Labels are 0 or 1. Rows are sorted by user, then by time.
+    """
+
+    group: Group
+    user_B: Int64[np.ndarray, " B"]
+    items_BL: Int64[np.ndarray, "B L"]
+    labels_BL: Float32[np.ndarray, "B L"]
+    is_item_BL: Bool[np.ndarray, "B L"]
+
+    def __post_init__(self) -> None:
+        shapes = {self.items_BL.shape, self.labels_BL.shape, self.is_item_BL.shape}
+        if len(shapes) != 1 or len(self.user_B) != self.items_BL.shape[0]:
+            raise DataError(
+                f"items, labels, mask and users of lists must agree in shape, got {sorted(shapes)} "
+                f"and {len(self.user_B)} users; build lists with recloop.data.build_lists"
+            )
+
+    def __len__(self) -> int:
+        return len(self.user_B)
+
+    def take(self, rows: np.ndarray) -> Lists:
+        """The lists at these row numbers (or where this mask is True), in that order."""
+        return Lists(
+            self.group, self.user_B[rows], self.items_BL[rows], self.labels_BL[rows], self.is_item_BL[rows]
+        )
+
+    def require(self, *groups: Group) -> Lists:
+        """Itself if it belongs to one of `groups`; LeakageError otherwise."""
+        if self.group not in groups:
+            allowed = " or ".join(groups)
+            raise LeakageError(
+                f"labels of {allowed} users are wanted here, got lists of {self.group} users; "
+                f"pass the lists of the right group"
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateLists:
+    """The lists of all four groups and the histories they follow."""
+
+    histories: Histories
+    train: Lists
+    feedback: Lists
+    valid: Lists
+    test: Lists
+    first_stage_recall: float | None = None  # share of positives the first stage proposed; None for `kar`
+
+    def of(self, group: Group) -> Lists:
+        return {
+            Group.TRAIN: self.train,
+            Group.FEEDBACK: self.feedback,
+            Group.VALID: self.valid,
+            Group.TEST: self.test,
+        }[group]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a language model is asked about one user."""
+
+    user: int
+    system: str
+    text: str
+    num_items_shown: int
+    num_items_cut: int
+
+
+class DraftStatus(StrEnum):
+    """What became of one draft. All but the first stand for a user with an empty text."""
+
+    OK = "ok"
+    EMPTY = "empty"  # the model wrote nothing, or nothing but its reasoning
+    REFUSED = "refused"  # the model, or the filter in front of it, declined
+    TOO_LONG = "too_long"  # far beyond what was asked for
+    REJECTED = "rejected"  # the server does not take this prompt, whatever the draft
+    FAILED = "failed"  # the server failed at this prompt time and again, but not at others
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One answer to one prompt."""
+
+    user: int
+    draft: int  # 0..N-1
+    text: str
+    num_tokens: int
+    is_finished: bool  # False when the token limit cut it
+    logp_sum: float  # natural log-probability at temperature 1, end token included; NaN if unknown
+    status: DraftStatus = DraftStatus.OK
+    reason: str = ""  # for another status than ok, or what was taken out of the text
+    raw: str = ""  # what the model wrote, where `text` is something else
+
+
+@dataclass(frozen=True, slots=True)
+class UserDrafts:
+    """The drafts of some users, N each. Rows of `drafts_UN` follow `user_U` (ascending)."""
+
+    user_U: Int64[np.ndarray, " U"]
+    drafts_UN: tuple[tuple[Draft, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UserVectors:
+    """Encoded texts of some users, N each. Rows follow `user_U` (ascending)."""
+
+    user_U: Int64[np.ndarray, " U"]
+    vectors_UND: Float32[np.ndarray, "U N D"]
+
+    def rows_of(self, user_B: np.ndarray) -> np.ndarray:
+        """Row numbers of these users; DataError when one has no vector."""
+        rows = np.searchsorted(self.user_U, user_B)
+        missing = (rows >= len(self.user_U)) | (self.user_U[np.minimum(rows, len(self.user_U) - 1)] != user_B)
+        if missing.any():
+            absent = np.unique(np.asarray(user_B)[missing])
+            raise DataError(
+                f"every user of a list needs a text vector, got none for {len(absent)} users "
+                f"(first: {absent[0]}); encode the drafts of all groups first"
+            )
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Rewards:
+    """What each draft of each feedback user earned. Rows follow `user_U` (ascending)."""
+
+    round: int
+    metric: str  # e.g. "ndcg@5", "loglik"
+    user_U: Int64[np.ndarray, " U"]
+    rewards_UN: Float32[np.ndarray, "U N"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One preference: under the same prompt, `chosen` earned more than `rejected`."""
+
+    round: int
+    user: int
+    chosen_draft: int
+    rejected_draft: int
+    chosen: str
+    rejected: str
+    chosen_reward: float
+    rejected_reward: float

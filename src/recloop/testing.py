@@ -1,0 +1,299 @@
+"""Stand-ins for models, and checks that tell whether a model of your own fits.
+
+The fakes are deterministic, need no weights and answer at once; recloop's own tests and yours may use them.
+Each check raises `ContractError` with the first thing that is wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+import numpy as np
+
+from recloop.errors import ContractError
+from recloop.language.claims import Claim, Polarity, write_summary
+from recloop.language.encoder import TextEncoder
+from recloop.language.model import LanguageModel, Sampling, draft_uniforms, prompt_digest
+from recloop.ranking.reranker import Reranker
+from recloop.records import Draft, Lists, Prompt, UserVectors
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32
+
+HISTORY_LINE = re.compile(r'^(?:([\d.]+) stars \| )?"[^"]*" \| (.+)$', re.MULTILINE)
+FAR_APART = 1e-4  # float32 sums in another order differ by less
+
+
+class FakeLM:
+    """Answers an attributed prompt with facet values that stand in it, one to three claims per draft.
+
+    Reads nothing but the history lines of `recloop.language.prompts`. A value is liked when its item has four
+    stars or more (or none are given), disliked otherwise, so a claim can be false of the whole history.
+
+    Args:
+        facets: their names, in the order of the prompt's columns.
+        num_facets_named: facets a draft speaks of, chosen anew for each draft.
+    """
+
+    def __init__(
+        self, facets: Sequence[str] = ("era", "genre", "director"), *, num_facets_named: int = 1
+    ) -> None:
+        self._facets = tuple(facets)
+        self._num_named = num_facets_named
+        self.num_asked = 0  # drafts generated so far: shows what a journal spared
+
+    @property
+    def name(self) -> str:
+        return f"fake-lm-{'-'.join(self._facets)}-{self._num_named}"
+
+    def count_tokens(self, text: str) -> int:
+        return len(re.findall(r"\w+|[^\w\s]", text))
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[int, tuple[Draft, ...]]]:
+        for position, prompt in enumerate(prompts):
+            drafts_N = tuple(self._draft(prompt, sampling, number) for number in sampling.draft_numbers)
+            self.num_asked += len(drafts_N)
+            yield position, drafts_N
+
+    def _draft(self, prompt: Prompt, sampling: Sampling, number: int) -> Draft:
+        uniforms = draft_uniforms(prompt_digest(prompt), sampling.seed, number, len(self._facets) + 3)
+        if sampling.temperature == 0:
+            uniforms = np.zeros_like(uniforms)
+        columns = sorted(np.argsort(uniforms[3:], kind="stable")[: self._num_named].tolist())
+        lines = HISTORY_LINE.findall(prompt.text)
+        claims: dict[Claim, None] = {}
+        for uniform in uniforms[:3] if lines else ():
+            stars, cells = lines[int(uniform * len(lines))]
+            polarity = Polarity.LIKES if not stars or float(stars) >= 4 else Polarity.DISLIKES
+            cells_by_facet = {name: rest for name, _, rest in (c.partition(" ") for c in cells.split(" | "))}
+            if not set(cells_by_facet) <= set(self._facets):
+                raise ContractError(
+                    f"FakeLM needs the name of each facet shown, got {self._facets} for {cells!r}; "
+                    f"pass the dataset's facets"
+                )
+            for column in columns:
+                value = cells_by_facet.get(self._facets[column], "").split(", ")[0]
+                if value:
+                    claims[Claim(self._facets[column], polarity, value)] = None
+        words = write_summary(list(claims)).split(" ")
+        is_finished = len(words) < sampling.max_tokens
+        kept = words[: sampling.max_tokens]
+        num_tokens = len(kept) + is_finished
+        return Draft(prompt.user, number, " ".join(kept), num_tokens, is_finished, -float(num_tokens))
+
+
+class FakeEncoder:
+    """A bag of words: each word adds 1 at a place its hash decides; length 1, or 0 without words.
+
+    Args:
+        width: D.
+        max_words: words after these are not read.
+    """
+
+    def __init__(self, width: int = 64, *, max_words: int = 256) -> None:
+        self._width, self._max_words = width, max_words
+
+    @property
+    def name(self) -> str:
+        return f"fake-encoder-{self._width}-{self._max_words}"
+
+    @property
+    def width(self) -> int:
+        return self._width
+
+    def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "B D"]:
+        vectors_BD = np.zeros((len(texts), self._width), dtype=np.float32)
+        for row, text in zip(vectors_BD, texts, strict=True):
+            for word in _words(text)[: self._max_words]:
+                row[crc32(word.encode()) % self._width] += 1
+        lengths_B1 = np.linalg.norm(vectors_BD, axis=1, keepdims=True)
+        return vectors_BD / np.where(lengths_B1 > 0, lengths_B1, 1).astype(np.float32)
+
+    def count_cut(self, texts: Sequence[str]) -> int:
+        return sum(len(_words(text)) > self._max_words for text in texts)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def check_language_model(lm: LanguageModel, prompts: Sequence[Prompt] | None = None) -> None:
+    """Whether an object keeps the promises of `LanguageModel`; draws about thirty short drafts.
+
+    Args:
+        prompts: what to ask, two prompts or more that differ in length; None for three of recloop's own.
+
+    Raises:
+        ContractError: it does not.
+    """
+    prompts = list(prompts or _sample_prompts())
+    sampling = Sampling(num_drafts=3, temperature=1.0, top_p=1.0, max_tokens=8, seed=11)
+    _require(
+        bool(lm.name) and lm.name == lm.name.strip(), "name must be a text without outer spaces", lm.name
+    )
+    _require(lm.count_tokens("") == 0, "an empty text must count 0 tokens", lm.count_tokens(""))
+    longer = lm.count_tokens("By genre: likes Drama, War.") > lm.count_tokens("By genre") >= 1
+    _require(longer, "a longer text must count more tokens", lm.count_tokens("By genre"))
+    together = _ask(lm, prompts, sampling)
+    for prompt, drafts_N in zip(prompts, together, strict=True):
+        _check_drafts(prompt, drafts_N, sampling)
+    texts = [_texts(drafts_N) for drafts_N in together]
+    _require(
+        texts == [_texts(d) for d in _ask(lm, prompts, sampling)],
+        "the same seed must give the same drafts",
+        texts,
+    )
+    alone = [_texts(_ask(lm, [prompt], sampling)[0]) for prompt in prompts]
+    _require(alone == texts, "a prompt must get the same drafts alone as in a batch", alone)
+    last = [_texts(d) for d in _ask(lm, prompts, sampling.only(range(2, 3)))]
+    _require(last == [t[2:] for t in texts], "first_draft=2 must continue where two drafts ended", last)
+    renamed = [replace(prompt, user=prompt.user + 1000) for prompt in prompts]
+    shared = [_texts(d) for d in _ask(lm, renamed, sampling)]
+    _require(shared == texts, "whose prompt it is must not change the drafts", shared)
+
+
+def _ask(lm: LanguageModel, prompts: Sequence[Prompt], sampling: Sampling) -> list[tuple[Draft, ...]]:
+    answers = list(lm.generate(prompts, sampling))
+    positions = sorted(position for position, _ in answers)
+    _require(positions == list(range(len(prompts))), "every prompt must be answered once", positions)
+    return [drafts_N for _, drafts_N in sorted(answers, key=lambda answer: answer[0])]
+
+
+def _check_drafts(prompt: Prompt, drafts_N: Sequence[Draft], sampling: Sampling) -> None:
+    numbers = [draft.draft for draft in drafts_N]
+    _require(
+        numbers == list(sampling.draft_numbers), "drafts must come in the order of their numbers", numbers
+    )
+    for draft in drafts_N:
+        _require(draft.user == prompt.user, f"a draft must carry its prompt's user {prompt.user}", draft)
+        _require(0 <= draft.num_tokens <= sampling.max_tokens, "a draft must keep to max_tokens", draft)
+        is_full = draft.is_finished or draft.num_tokens == sampling.max_tokens
+        _require(is_full, "a draft that did not finish must have used all its tokens", draft)
+        _require(not draft.logp_sum > 0, "logp_sum must be at most 0, or NaN when unknown", draft)
+
+
+def _texts(drafts_N: Sequence[Draft]) -> list[str]:
+    return [draft.text for draft in drafts_N]
+
+
+def _sample_prompts() -> list[Prompt]:
+    lines = [
+        '5 stars | "Glass Harbour" | era 1990s | genre Drama, War | director Ann Vale',
+        '2 stars | "Ox" | era 1980s | genre Comedy | director Bo Lee',
+    ]
+    texts = [lines[0], "\n".join(lines), "\n".join(lines * 4)]
+    return [
+        Prompt(user, "You summarise a user's preferences.", f"{text}\nAnalyse the preferences.", 1, 0)
+        for user, text in enumerate(texts)
+    ]
+
+
+def check_encoder(encoder: TextEncoder) -> None:
+    """Whether an object keeps the promises of `TextEncoder`.
+
+    Raises:
+        ContractError: it does not.
+    """
+    texts = [
+        "By genre: likes Drama.",
+        "",
+        "By genre: likes War; dislikes Comedy. By director: likes Ann Vale.",
+        "Café №5",
+    ]
+    vectors_BD = encoder.encode(texts)
+    _require(bool(encoder.name), "name must not be empty", encoder.name)
+    wanted = (len(texts), encoder.width)
+    _require(vectors_BD.shape == wanted, f"vectors must have shape {wanted}", vectors_BD.shape)
+    _require(vectors_BD.dtype == np.float32, "vectors must be float32", vectors_BD.dtype)
+    _require(bool(np.isfinite(vectors_BD).all()), "vectors must be finite, an empty text's too", vectors_BD)
+    _require(
+        encoder.encode([]).shape == (0, encoder.width),
+        "no texts must give no vectors",
+        encoder.encode([]).shape,
+    )
+    _require(_gap(encoder.encode(texts), vectors_BD) == 0, "the same texts must give the same vectors", None)
+    alone_BD = np.concatenate([encoder.encode([text]) for text in texts])
+    _require(
+        _gap(alone_BD, vectors_BD) < FAR_APART, "a batch must not change a vector", _gap(alone_BD, vectors_BD)
+    )
+    backwards_BD = encoder.encode(texts[::-1])[::-1]
+    _require(_gap(backwards_BD, vectors_BD) < FAR_APART, "vectors must come in the order of the texts", None)
+    _require(
+        _gap(vectors_BD[:1], vectors_BD[2:3]) > FAR_APART, "different texts must have different vectors", None
+    )
+    cut = encoder.count_cut(["word", "word " * 100_000])
+    _require(cut in (0, 1) and encoder.count_cut([]) == 0, "count_cut must count the texts that are cut", cut)
+
+
+def check_reranker(reranker: Reranker, lists: Lists, user_vectors: UserVectors | None) -> None:
+    """Whether an object keeps the promises of `Reranker`.
+
+    Args:
+        lists: two lists or more that it can score.
+        user_vectors: with two drafts or more of their users; None for a reranker without texts.
+
+    Raises:
+        ContractError: it does not.
+    """
+    before = lists.items_BL.copy(), lists.labels_BL.copy(), lists.is_item_BL.copy()
+    scores_BNL = reranker.score(lists, user_vectors)
+    num_drafts = 1 if user_vectors is None else user_vectors.vectors_UND.shape[1]
+    wanted = (len(lists), num_drafts, lists.items_BL.shape[1])
+    _require(scores_BNL.shape == wanted, f"scores must have shape {wanted}", scores_BNL.shape)
+    _require(scores_BNL.dtype == np.float32, "scores must be float32", scores_BNL.dtype)
+    is_item_BNL = np.broadcast_to(lists.is_item_BL[:, None], wanted)
+    _require(bool(np.isfinite(scores_BNL[is_item_BNL]).all()), "scores of items must be finite", scores_BNL)
+    _require(bool((scores_BNL[~is_item_BNL] == -np.inf).all()), "scores of padding must be -inf", scores_BNL)
+    after = lists.items_BL, lists.labels_BL, lists.is_item_BL
+    is_same = all(np.array_equal(old, new) for old, new in zip(before, after, strict=True))
+    _require(is_same, "the lists must be left as they are", "a change")
+
+    def same(other: np.ndarray, promise: str) -> None:
+        real = is_item_BNL if other.shape == wanted else np.isfinite(other)
+        _require(
+            _gap(other[real], scores_BNL[real]) < FAR_APART, promise, _gap(other[real], scores_BNL[real])
+        )
+
+    again_BNL = reranker.score(lists, user_vectors)
+    _require(np.array_equal(again_BNL, scores_BNL), "the same lists must get the same scores", "others")
+    unlabelled = replace(lists, labels_BL=1 - lists.labels_BL)
+    same(reranker.score(unlabelled, user_vectors), "labels must not be read")
+    rows = np.arange(len(lists))
+    alone = [reranker.score(lists.take(rows[b : b + 1]), user_vectors) for b in rows]
+    same(np.concatenate(alone), "a list's scores must not depend on the other lists")
+    same(reranker.score(_padded(lists), user_vectors)[:, :, : wanted[2]], "padding must not change a score")
+    if user_vectors is not None:
+        by_draft = [
+            reranker.score(lists, replace(user_vectors, vectors_UND=user_vectors.vectors_UND[:, n : n + 1]))
+            for n in range(num_drafts)
+        ]
+        same(np.concatenate(by_draft, axis=1), "a draft's scores must not depend on the other drafts")
+
+
+def _padded(lists: Lists, num_columns: int = 2) -> Lists:
+    """The same lists with padding columns to the right."""
+
+    def pad(array_BL: np.ndarray) -> np.ndarray:
+        return np.pad(array_BL, ((0, 0), (0, num_columns)))
+
+    return replace(
+        lists, items_BL=pad(lists.items_BL), labels_BL=pad(lists.labels_BL), is_item_BL=pad(lists.is_item_BL)
+    )
+
+
+def _gap(one: np.ndarray, other: np.ndarray) -> float:
+    """Largest absolute difference, relative to the larger of 1 and the largest value."""
+    if not one.size:
+        return 0.0
+    return float(np.abs(one - other).max() / max(1.0, float(np.abs(other).max())))
+
+
+def _require(holds: bool, promise: str, got: object) -> None:
+    if not holds:
+        raise ContractError(f"{promise}, got {got!r}; see the protocol's docstring")

@@ -1,0 +1,126 @@
+"""Direct preference optimisation: raise the chosen draft above the rejected one, relative to the anchor.
+
+Source: DPO (arXiv 2305.18290), through TRL 1.16.0's DPOTrainer; DPO4Rec (arXiv 2410.05939), stage 3. Ours:
+the anchor is the language model as it was before round 1, in every round, and the prompt is run once for both
+replies where the type of model allows it (`shared_prompt`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from recloop.progress import SILENT, Progress
+from recloop.records import Pair, Prompt
+from recloop.tuning.replies import Row, RowSet, base_folder_of, messages_of, reply_of, select_rows
+from recloop.tuning.tuned import Tuned, TuningBudget, digest_inputs, read_tuned
+
+if TYPE_CHECKING:
+    from trl.trainer.dpo_trainer import DPOTrainer
+
+    from recloop.tuning.trainers import Job, Policy
+
+LOG_NAMES = {
+    "step": "step",
+    "loss": "loss",
+    "lr": "learning_rate",
+    "grad_norm": "grad_norm",
+    "entropy": "entropy",
+    "accuracy": "rewards/accuracies",
+    "chosen_logp": "logps/chosen",
+    "rejected_logp": "logps/rejected",
+    "chosen_margin": "rewards/chosen",
+    "rejected_margin": "rewards/rejected",
+    "reward_margin": "rewards/margins",
+}
+
+
+class DpoConfig(TuningBudget):
+    """How preference pairs tune a language model."""
+
+    beta: float = Field(
+        default=0.1, gt=0, description="strength of the pull to the anchor; DPO4Rec uses 0.01 for an 8B model"
+    )
+
+
+def tune_dpo(
+    lm_folder: Path,
+    anchor_folder: Path,
+    prompts: Mapping[int, Prompt],
+    pairs: Sequence[Pair],
+    config: DpoConfig,
+    out: Path,
+    seed: int,
+    progress: Progress = SILENT,
+    scratch: Path | None = None,
+) -> Tuned:
+    """Tune the model in `lm_folder` on preference pairs and write it to `out`.
+
+    Killed at any moment and called again with the same arguments it goes on from its last checkpoint and
+    gives the same weights and log. If `out` already holds this very result, that is returned.
+
+    Args:
+        lm_folder: Hugging Face folder with tokenizer and chat template, or a peft adapter's folder.
+        anchor_folder: the reference of the loss.
+        prompts: by user number, for every user with a pair.
+        pairs: in any order; their order is shuffled by `seed`.
+        config: budget and beta.
+        out: absent, or holding this very result.
+        seed: of order, thinning and adapter initialisation.
+        scratch: checkpoints go here and stay; None for a hidden folder beside `out`, removed at the end.
+
+    Raises:
+        DataError, SettingError, ContractError, TrainingError: see `select_rows`; a loss not finite.
+        RunError: `out` or `scratch` belongs to another tuning run.
+    """
+    lm_folder, anchor_folder, out = Path(lm_folder), Path(anchor_folder), Path(out)
+    inputs = digest_inputs({"lm": lm_folder, "anchor": anchor_folder}, prompts, pairs, config, seed)
+    if out.exists():
+        return read_tuned(out, inputs)
+    row_set = select_rows(lm_folder, prompts, pairs, config, seed)
+
+    from recloop.tuning.trainers import Job, run_job
+
+    job = Job("tune by DPO", lm_folder, out, scratch, inputs, config, seed)
+
+    def make_trainer(policy: Policy) -> DPOTrainer:
+        return _make_trainer(job, policy, anchor_folder, row_set, config.beta)
+
+    return run_job(job, row_set, make_trainer, LOG_NAMES, progress)
+
+
+def _make_trainer(job: Job, policy: Policy, anchor_folder: Path, row_set: RowSet, beta: float) -> DPOTrainer:
+    from transformers import AutoTokenizer
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
+
+    from recloop.tuning.shared_prompt import SHARING_TYPES, share_prompts
+    from recloop.tuning.trainers import load_model, trainer_arguments, training_data
+
+    uses_lora = policy.adapter is not None
+    # Without its adapter such a policy is the anchor already.
+    is_own_anchor = uses_lora and base_folder_of(job.lm_folder).resolve() == anchor_folder.resolve()
+    anchor = None if is_own_anchor else load_model(anchor_folder, uses_lora=uses_lora)
+    trainer = DPOTrainer(
+        model=policy.model,
+        ref_model=anchor,
+        args=DPOConfig(**trainer_arguments(job, uses_lora=uses_lora), beta=beta),
+        train_dataset=training_data(job, row_set, _conversation),
+        processing_class=AutoTokenizer.from_pretrained(job.lm_folder),
+        peft_config=policy.adapter,
+    )
+    if anchor is not None and not uses_lora and policy.model.config.model_type in SHARING_TYPES:
+        share_prompts(policy.model, num_replies=2)
+        share_prompts(anchor, num_replies=2)
+    return trainer
+
+
+def _conversation(row: Row) -> dict[str, Any]:
+    return {
+        "prompt": messages_of(row.prompt),
+        "chosen": reply_of(row.pair.chosen),
+        "rejected": reply_of(row.pair.rejected),
+    }

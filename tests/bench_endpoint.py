@@ -1,0 +1,56 @@
+"""Drafts a second journalled from an endpoint that answers at once: client and server, two processes.
+
+    OMP_NUM_THREADS=1 .venv/bin/python tests/bench_endpoint.py [PROMPTS] [DRAFTS]
+
+Wanted: at least 800 drafts/s on two cores, client and server together, with the client below 500 MB.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from recloop.language.endpoint_config import PaceConfig, Served
+from recloop.language.endpoint_lm import EndpointLM, EndpointTerms
+from recloop.language.journal import DraftJournal, sample_drafts
+from recloop.language.model import Sampling
+from recloop.records import Prompt
+
+HISTORY = '4 stars | "The Glass Harbour" | era 1990s | genre Drama, War | director Ann Vale\n' * 20
+
+
+def main() -> None:
+    num_prompts, num_drafts = (int(word) for word in (*sys.argv[1:], *("10000", "4")[len(sys.argv) - 1 :]))
+    prompts = [
+        Prompt(user, "You summarise a user's preferences.", f"{HISTORY}User {user}.", 20, 0)
+        for user in range(num_prompts)
+    ]
+    server = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("endpoint_server.py")), "0"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert server.stdout is not None
+    port = int(server.stdout.readline())
+    lm = EndpointLM(
+        Served(f"http://127.0.0.1:{port}/v1", "instant"), EndpointTerms(pace=PaceConfig(max_concurrency=64))
+    )
+    with tempfile.TemporaryDirectory() as folder, DraftJournal(Path(folder) / "drafts.sqlite") as journal:
+        start_s, start_cpu_s = time.monotonic(), time.process_time()
+        sample_drafts(lm, prompts, Sampling(num_drafts, 1.0, 1.0, 64, 0), journal)
+        wall_s, cpu_s = time.monotonic() - start_s, time.process_time() - start_cpu_s
+        held = journal.totals().num_drafts
+    served, _ = server.communicate("")
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{held:,} drafts in {wall_s:.1f} s: {held / wall_s:,.0f} drafts/s; client {cpu_s:.1f} s of CPU, "
+        f"{peak_mb:.0f} MB at most; server {json.loads(served)}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""What every test file may use, and the environment they run in."""
+
+import os
+from pathlib import Path
+
+# Before torch and the Hugging Face libraries are imported by any test.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["JAXTYPING_DISABLE"] = "1"
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside the checkout; the test is skipped where there is none."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("real data is not at ../shared/data; docs/data.md says where each set comes from")
+    return SHARED_DATA

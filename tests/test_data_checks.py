@@ -1,0 +1,126 @@
+"""Bad rows: found, named by file, line and value, and settled once."""
+
+import json
+
+import polars as pl
+import pytest
+
+from recloop.data.checks import (
+    BadRowPolicy,
+    Check,
+    duplicate_check,
+    field_count_check,
+    read_lines,
+    settle_bad_rows,
+    split_bad_rows,
+    split_fields,
+)
+from recloop.errors import DataError, RecloopError
+
+
+def rows_of(*stars):
+    return pl.DataFrame(
+        {"line": range(1, len(stars) + 1), "stars": stars}, schema={"line": pl.Int64, "stars": pl.String}
+    )
+
+
+NOT_A_STAR = Check(~pl.col("stars").is_in(["1", "5"]), pl.col("stars"), "is not 1 or 5", "correct it")
+
+
+def test_a_row_is_reported_under_the_first_check_it_fails(tmp_path):
+    long = Check(pl.col("stars").str.len_bytes() > 1, pl.col("stars"), "is long", "shorten it")
+    good, bad = split_bad_rows(rows_of("1", "9", "55", None, "5"), tmp_path, [long, NOT_A_STAR])
+    assert good["line"].to_list() == [1, 5]
+    found = bad.select("line", "value", "reason").rows()
+    # null fails the first check it meets: unknown is not good
+    assert found == [(2, "9", "is not 1 or 5"), (3, "55", "is long"), (4, "(missing)", "is long")]
+
+
+def test_the_error_lists_file_line_value_reason_and_advice(tmp_path):
+    _, bad = split_bad_rows(rows_of(*"1234567"), tmp_path / "stars.txt", [NOT_A_STAR])
+    with pytest.raises(DataError) as caught:
+        settle_bad_rows([bad], BadRowPolicy())
+    message = str(caught.value)
+    assert isinstance(caught.value, RecloopError)
+    assert message.startswith("5 rows are bad:")
+    assert f"{tmp_path}/stars.txt line 2: '2' is not 1 or 5; correct it" in message
+    assert "quarantine" in message
+
+
+def test_the_error_shows_five_rows_and_counts_the_rest(tmp_path):
+    _, bad = split_bad_rows(rows_of(*"2222222"), tmp_path, [NOT_A_STAR])
+    with pytest.raises(DataError, match="and 2 more"):
+        settle_bad_rows([bad], BadRowPolicy())
+
+
+def test_quarantine_holds_every_bad_row_with_its_reason_and_says_how_many(tmp_path):
+    said = []
+    _, bad = split_bad_rows(rows_of("1", "2", "3"), tmp_path / "a.txt", [NOT_A_STAR])
+    quarantine = tmp_path / "made" / "bad.jsonl"
+    for _ in range(2):  # a second read writes the file anew
+        settle_bad_rows([bad, bad.head(1)], BadRowPolicy(quarantine, said.append))
+    rows = [json.loads(line) for line in quarantine.read_text().splitlines()]
+    assert [(row["line"], row["value"]) for row in rows] == [(2, "2"), (3, "3"), (2, "2")]
+    assert rows[0]["reason"] == "is not 1 or 5"
+    assert rows[0]["file"].endswith("a.txt")
+    assert said[0] == f"3 bad rows set aside in {quarantine}: 3 is not 1 or 5"
+
+
+def test_a_clean_read_leaves_an_empty_quarantine_and_says_nothing(tmp_path):
+    said = []
+    quarantine = tmp_path / "bad.jsonl"
+    quarantine.write_text("old\n")
+    settle_bad_rows([], BadRowPolicy(quarantine, said.append))
+    assert quarantine.read_text() == ""
+    assert said == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "texts"),
+    [
+        (b"a\nb\n", ["a", "b"]),
+        ("\ufeffé\r\n\r\nb".encode(), ["é", "b"]),
+        ("é\nplain\nñ".encode("latin-1"), ["é", "plain", "ñ"]),
+        ("1\x85continued\n2".encode(), ["1\x85continued", "2"]),
+    ],
+)
+def test_lines_are_read_in_either_encoding_with_their_numbers(tmp_path, raw, texts):
+    path = tmp_path / "lines.txt"
+    path.write_bytes(raw)
+    lines, bad = read_lines(path, "lines")
+    assert lines["text"].to_list() == texts
+    assert bad.is_empty()
+    assert lines["line"].to_list() == [1, 3] if "\r\n\r\n" in raw.decode("latin-1") else True
+
+
+def test_lines_in_the_rarer_encoding_are_bad(tmp_path):
+    path = tmp_path / "mixed.txt"
+    path.write_bytes("é\n".encode("latin-1") * 2 + b"plain\n" + "é\n".encode())
+    lines, bad = read_lines(path, "lines")
+    assert lines["line"].to_list() == [1, 2, 3]
+    assert bad["line"].to_list() == [4]
+    assert "latin-1" in bad["reason"][0]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n \r\n".replace(b" ", b"")])
+def test_an_absent_or_empty_file_is_one_clear_error(tmp_path, content):
+    path = tmp_path / "ratings.dat"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"ratings must .*ratings\.dat"):
+        read_lines(path, "ratings")
+
+
+def test_fields_are_split_and_counted(tmp_path):
+    lines = pl.DataFrame({"line": [1, 2, 3], "text": ["a::b", "a", "a::b::c"]})
+    rows = split_fields(lines, "::", ["x", "y"])
+    good, bad = split_bad_rows(rows, tmp_path, [field_count_check(["x", "y"], "::")])
+    assert good.select("x", "y").rows() == [("a", "b")]
+    assert bad["line"].to_list() == [2, 3]
+
+
+def test_the_first_of_duplicates_stays(tmp_path):
+    rows = pl.DataFrame({"line": [1, 2, 3], "u": ["a", "a", "a"], "i": ["x", "y", "x"]})
+    good, bad = split_bad_rows(rows, tmp_path, [duplicate_check(["u", "i"], "user and item")])
+    assert good["line"].to_list() == [1, 2]
+    assert bad["value"].to_list() == ["a, x"]

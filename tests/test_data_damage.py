@@ -1,0 +1,127 @@
+"""Damaged files of every kind: a reader either reads them or raises an error of ours that names a file."""
+
+import json
+
+import numpy as np
+import pytest
+
+from recloop.data.amazon import read_amazon
+from recloop.data.checks import BadRowPolicy
+from recloop.data.implicit_log import read_implicit
+from recloop.data.kar_knowledge import read_klg
+from recloop.data.movielens import read_movielens
+from recloop.data.table_log import read_table_log
+from recloop.errors import RecloopError
+from test_data_amazon import META_2014, META_2018, REVIEWS, TWO_CORE
+from test_data_amazon import write as write_amazon
+from test_data_implicit_log import write as write_implicit
+from test_data_kar_knowledge import klg_folder
+from test_data_movielens import METADATA
+from test_data_movielens import write as write_movielens
+from test_data_table_log import CONFIG, ITEMS, LOG
+from test_data_table_log import write as write_table
+
+PIECES = [
+    b"",
+    b"::",
+    b"\n",
+    b"\x00",
+    b"\xff",
+    b"\xc3",
+    b'"',
+    b"{",
+    b"[]",
+    b"-1",
+    b"1e999",
+    b"null",
+    b",",
+    b"NaN",
+    b"\\",
+]
+
+
+def movielens(folder):
+    (folder / "extra.dat").write_text("\n".join(METADATA))
+    (folder / "texts.json").write_text('{"2": "a", "7": "b"}')
+    write_movielens(folder)
+    return lambda policy: read_movielens(
+        folder, metadata=folder / "extra.dat", item_knowledge=folder / "texts.json", bad_rows=policy
+    )
+
+
+def amazon_2014(folder):
+    paths = write_amazon(folder, REVIEWS, META_2014)
+    return lambda policy: read_amazon(*paths, TWO_CORE, policy)
+
+
+def amazon_packed(folder):
+    paths = write_amazon(folder, REVIEWS, META_2018, packed=True)
+    return lambda policy: read_amazon(*paths, TWO_CORE, policy)
+
+
+def implicit(folder):
+    write_implicit(folder)
+    return lambda policy: read_implicit(folder, policy)
+
+
+def kar(folder):
+    klg_folder(folder)
+    return lambda policy: read_klg(folder, policy)
+
+
+def table(kind):
+    def made(folder):
+        log, items = write_table(folder / f"log.{kind}", LOG), write_table(folder / f"items.{kind}", ITEMS)
+        config = CONFIG.model_copy(update={"items": items, "facets": ("kind",)})
+        return lambda policy: read_table_log(log, config, bad_rows=policy)
+
+    made.__name__ = kind
+    return made
+
+
+KINDS = [movielens, amazon_2014, amazon_packed, implicit, kar, table("csv"), table("parquet"), table("jsonl")]
+
+
+def complaint_of(read, policy):
+    """The message of the error of ours that reading ends in; None when it does not. Others come through."""
+    try:
+        read(policy)
+    except RecloopError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_damages", [6, pytest.param(100, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
+def test_damage_is_read_or_named(tmp_path, make, num_damages):
+    rng = np.random.default_rng(0)
+    read = make(tmp_path)
+    assert complaint_of(read, BadRowPolicy()) is None
+    originals = {path: path.read_bytes() for path in sorted(tmp_path.iterdir())}
+    complaints = []
+    for damage in range(num_damages):
+        path = list(originals)[damage % len(originals)]
+        raw = originals[path]
+        start = int(rng.integers(len(raw)))
+        stop = start + int(rng.integers(0, 6))
+        path.write_bytes(raw[:start] + PIECES[rng.integers(len(PIECES))] + raw[stop:])
+        complaints.append(complaint_of(read, BadRowPolicy()))
+        if complaints[-1] is None:
+            complaints.pop()
+        else:
+            named = (path.name.split(".")[0], "must have interactions")
+            assert any(name in complaints[-1] for name in named)
+            complaint_of(read, BadRowPolicy(tmp_path.parent / f"{make.__name__}.bad"))
+        path.write_bytes(raw)
+    assert complaints
+
+
+@pytest.mark.parametrize(
+    "item", [None, {"title": ["a"]}, {"title": "t", "categories": 5, "brand": {}}, {"title": "t"}]
+)
+def test_a_wrong_shape_inside_json_is_read_or_named(tmp_path, item):
+    write_implicit(tmp_path, log={"a": [0]})
+    (tmp_path / "x.item.json").write_text(json.dumps({"0": item}))
+    complaint = complaint_of(lambda policy: read_implicit(tmp_path, policy), BadRowPolicy())
+    assert complaint is None or "x.item.json line 1" in complaint

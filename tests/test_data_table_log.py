@@ -1,0 +1,121 @@
+"""Any log in a table."""
+
+import json
+
+import polars as pl
+import pytest
+from pydantic import ValidationError
+
+from recloop.data.checks import BadRowPolicy
+from recloop.data.table_log import TableLogConfig, read_table_log
+from recloop.errors import DataError
+
+LOG = {"who": ["b", "a", "a"], "what": ["y", "x", "y"], "rate": ["5", "2.5", "4"], "when": ["7", "9", "8"]}
+ITEMS = {"what": ["x", "y", "z"], "title": ["The, X", "Y", "Z"], "kind": ["p|q", "", "p"]}
+CONFIG = TableLogConfig(user="who", item="what", stars="rate", time="when")
+
+
+def write(path, columns):
+    frame = pl.DataFrame(columns)
+    match path.suffix:
+        case ".csv":
+            frame.write_csv(path)
+        case ".tsv":
+            frame.write_csv(path, separator="\t")
+        case ".parquet":
+            frame.write_parquet(path)
+        case ".jsonl":
+            path.write_text("".join(json.dumps(row) + "\n" for row in frame.iter_rows(named=True)))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "jsonl"])
+def test_every_kind_of_table_is_read_alike(tmp_path, kind):
+    config = CONFIG.model_copy(
+        update={"items": write(tmp_path / f"items.{kind}", ITEMS), "facets": ("kind",)}
+    )
+    dataset = read_table_log(write(tmp_path / f"log.{kind}", LOG), config)
+    assert dataset.users.rows() == [(0, "b"), (1, "a")]
+    assert dataset.items.rows() == [(0, "x", "The, X", ["p", "q"]), (1, "y", "Y", [])]
+    assert dataset.interactions.rows() == [(0, 1, 5.0, 7), (1, 1, 4.0, 8), (1, 0, 2.5, 9)]
+    assert dataset.positive_from_stars == 4
+    assert dataset.name == "log"
+
+
+def test_without_ratings_times_and_items_the_log_is_implicit_and_in_order(tmp_path):
+    dataset = read_table_log(write(tmp_path / "log.csv", LOG), TableLogConfig(user="who", item="what"))
+    assert dataset.positive_from_stars is None
+    assert dataset.items["title"].to_list() == ["y", "x"]
+    assert dataset.interactions.select("user", "item").rows() == [(0, 0), (1, 1), (1, 0)]
+
+
+def test_numbers_and_dates_are_times(tmp_path):
+    when = ["1970-01-01T00:01:00", "1970-01-02", "90.9"]
+    dataset = read_table_log(write(tmp_path / "log.csv", {**LOG, "when": when}), CONFIG)
+    assert sorted(dataset.interactions["time"]) == [60, 90, 86400]
+
+
+def test_a_users_table_gives_the_profile(tmp_path):
+    users = write(tmp_path / "users.csv", {"who": ["a", "b"], "job": ["cook", "clerk"]})
+    dataset = read_table_log(write(tmp_path / "log.csv", LOG), CONFIG.model_copy(update={"users": users}))
+    assert dataset.users.rows() == [(0, "a", "cook"), (1, "b", "clerk")]
+
+
+def test_quoted_cells_may_span_lines(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text('who,what\na,"x\ny"\n\n"b, c",z\nd\n')
+    with pytest.raises(DataError, match=r"line 6: 'd' does not have the 2 cells of the header"):
+        read_table_log(path, TableLogConfig(user="who", item="what"))
+    dataset = read_table_log(
+        path, TableLogConfig(user="who", item="what"), bad_rows=BadRowPolicy(tmp_path / "q")
+    )
+    assert dataset.users["user_id"].to_list() == ["a", "b, c"]
+
+
+BAD = [
+    ("who", "", "has no who"),
+    ("what", "", "has no what"),
+    ("what", "w", "'w' is not in the table of items"),
+    ("rate", "5.5", "'5.5' is not a rating from 1 to 5"),
+    ("rate", "", "is not a rating"),
+    ("when", "soon", "'soon' is neither a number nor a date"),
+    ("who", "b", "'b, y' repeats the user and item"),
+]
+
+
+@pytest.mark.parametrize(("column", "value", "complaint"), BAD, ids=[complaint for *_, complaint in BAD])
+def test_a_bad_row_is_one_error_or_is_set_aside(tmp_path, column, value, complaint):
+    row = {"who": "c", "what": "y", "rate": "3", "when": "1", column: value}
+    log = write(tmp_path / "log.csv", {name: [*cells, row[name]] for name, cells in LOG.items()})
+    config = CONFIG.model_copy(update={"items": write(tmp_path / "items.csv", ITEMS)})
+    with pytest.raises(DataError) as caught:
+        read_table_log(log, config)
+    assert f"{log} line 5: " in str(caught.value)
+    assert complaint in str(caught.value)
+    dataset = read_table_log(log, config, bad_rows=BadRowPolicy(tmp_path / "bad.jsonl"))
+    assert dataset.interactions.height == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("log.xls", "x", "got .xls"),
+        ("log.csv", "", "which is empty"),
+        ("log.csv", "who,what,rate,when\n", "with a header only"),
+        ("log.csv", "who,what,when\na,x,1\n", "must have a column 'rate', got who, what, when"),
+        ("log.csv", "who,who\na,b\n", "must name each column once"),
+        ("log.parquet", "not parquet", "must be Parquet"),
+        ("log.jsonl", '{"who": 1}\n', "must have a column 'what'"),
+    ],
+)
+def test_a_table_of_the_wrong_form_is_one_clear_error(tmp_path, name, content, complaint):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=complaint):
+        read_table_log(tmp_path / name, CONFIG)
+
+
+def test_settings_must_fit_together():
+    with pytest.raises(ValidationError, match="facets are columns of the table of items"):
+        TableLogConfig(facets=("kind",))
+    with pytest.raises(ValidationError, match="positive_from_stars must be above stars_min"):
+        TableLogConfig(stars="rate", positive_from_stars=9)

@@ -1,0 +1,112 @@
+"""The house rules that a machine can check: room order, light imports, sizes."""
+
+import ast
+import doctest
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "recloop"
+# A room imports only rooms above it (and itself).
+ROOMS = (
+    "errors", "records", "progress", "runs", "data", "ranking", "language", "feedback", "tuning",
+    "evaluation", "methods", "serving", "testing", "config_files", "cli",
+)  # fmt: skip
+HEAVY = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "sentence_transformers",
+    "scipy",
+    "implicit",
+    "datasets",
+    "sklearn",
+    "httpx2",
+)
+MAX_MODULE_LINES, MAX_FUNCTION_LINES = 400, 100
+
+
+def modules() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return parts[0]
+
+
+def imported_rooms(tree: ast.AST) -> Iterator[str]:
+    """The rooms a module imports, inside functions as well."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("recloop."):
+            yield node.module.split(".")[1]
+        elif isinstance(node, ast.ImportFrom) and node.module == "recloop":
+            yield from (alias.name for alias in node.names if alias.name in ROOMS)
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("recloop."))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_module_keeps_to_its_room_and_its_size(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    room = room_of(path)
+    if room != "__init__":
+        assert room in ROOMS, f"{room} is no room of the house; add it to ROOMS or move the module"
+        above = ROOMS[: ROOMS.index(room) + 1]
+        below = {other for other in imported_rooms(tree) if other not in above}
+        assert not below, f"{room} may import {', '.join(above)}; got {sorted(below)}"
+    assert text.count("\n") <= MAX_MODULE_LINES
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            num_lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert num_lines <= MAX_FUNCTION_LINES, f"{node.name} has {num_lines} lines"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_module_says_what_it_is(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if text.strip():
+        assert ast.get_docstring(ast.parse(text)), "a module begins with a sentence on what it holds"
+
+
+@pytest.mark.parametrize(
+    "module", ["recloop", "recloop.records", "recloop.errors", "recloop.runs", "recloop.cli"]
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(module: str) -> None:
+    heavy = (*HEAVY, "polars", "pydantic", "rich") if module == "recloop.cli" else HEAVY
+    script = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in modules() if ">>> " in p.read_text(encoding="utf-8")], ids=lambda path: path.stem
+)
+def test_examples_in_docstrings_are_true(path: Path) -> None:
+    name = ".".join(("recloop", *path.relative_to(SOURCE).with_suffix("").parts))
+    failed, attempted = doctest.testmod(importlib.import_module(name))
+    assert failed == 0
+    assert attempted > 0
+
+
+def test_no_folder_is_called_after_nothing() -> None:
+    names = {path.stem for path in SOURCE.rglob("*")}
+    assert not names & {"utils", "util", "common", "helpers", "base", "misc"}
+
+
+def test_trust_in_remote_code_and_pickles_is_never_given() -> None:
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "trust_remote_code":
+                is_refused = isinstance(node.value, ast.Constant) and node.value.value is False
+                assert is_refused, f"{path} trusts remote code"
+            if isinstance(node, ast.Import):
+                assert not {a.name for a in node.names} & {"pickle", "dill", "joblib"}, f"{path} pickles"
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in ("eval", "exec"), f"{path} evaluates text as code"

@@ -1,0 +1,107 @@
+"""What a summary says, what a history supports, and the way there and back."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recloop.language.claims import (
+    NO_PREFERENCE,
+    Claim,
+    HistoryItem,
+    Polarity,
+    parse_claims,
+    true_claims,
+    weigh_history,
+    write_summary,
+)
+
+FACETS = ("genre", "director")
+
+
+def item(stars: float | None, genres: tuple[str, ...], director: str = "Ann Vale") -> HistoryItem:
+    return HistoryItem("Some Title", (genres, (director,)), stars)
+
+
+def test_truth_follows_the_mean_of_the_history():
+    # mean of 5, 4, 2, 1 is 3: Drama has mean 4.5 over two items, War 1.5, Comedy only one item.
+    history = [item(5, ("Drama",)), item(4, ("Drama", "Comedy")), item(2, ("War",)), item(1, ("War",))]
+    told = dict(true_claims(("genre", "director"), history))
+    assert told[Claim("genre", Polarity.LIKES, "Drama")] == pytest.approx(3.0)  # (5-3) + (4-3)
+    assert told[Claim("genre", Polarity.DISLIKES, "War")] == pytest.approx(3.0)
+    # Comedy was met once; Ann Vale stands exactly at the mean
+    assert not any(claim.value in ("Comedy", "Ann Vale") for claim in told)
+
+
+def test_a_value_twice_on_one_item_counts_once():
+    evidence = weigh_history(FACETS, [item(5, ("Drama", "Drama")), item(1, ("War",))])
+    assert next(e for e in evidence if e.value == "Drama").num_items == 1
+
+
+def test_without_stars_counting_decides():
+    history = [item(None, ("Bolts",)), item(None, ("Bolts", "Nuts"), "Bo Lin")]
+    claims = {claim for claim, _ in true_claims(FACETS, history)}
+    assert Claim("genre", Polarity.LIKES, "Bolts") in claims
+    assert Claim("genre", Polarity.ALSO, "Nuts") in claims
+    assert not any(claim.polarity is Polarity.DISLIKES for claim in claims)
+
+
+value = st.from_regex(r"[A-Z][a-z]{1,6}( [A-Z][a-z]{1,6}| Jr\.|-[A-Z][a-z]+|'s)?", fullmatch=True)
+claim = st.builds(Claim, st.sampled_from(FACETS), st.sampled_from(Polarity), value)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(claim, max_size=8, unique=True))
+def test_what_is_written_is_read_back(claims: list[Claim]):
+    parsed = parse_claims(write_summary(claims), FACETS)
+    assert parsed.is_well_formed
+    assert set(parsed.claims) == set(claims)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "I like films.",
+        "By genre: likes Drama",
+        "By genre: likes .",
+        "By genre: adores Drama.",
+        "By genre: likes Drama. By genre: likes War.",
+        "By genre: likes Drama, Drama.",
+        "By genre: likes Drama,, War.",
+        "Well. By genre: likes Drama.",
+        "By colour: likes Red.",
+    ],
+)
+def test_what_breaks_the_form_is_noticed(text: str):
+    assert not parse_claims(text, FACETS).is_well_formed
+
+
+def test_sound_parts_of_a_broken_text_still_count():
+    parsed = parse_claims("By genre: likes Drama. By director: admires Ann Vale.", FACETS)
+    assert parsed.claims == (Claim("genre", Polarity.LIKES, "Drama"),)
+    assert not parsed.is_well_formed
+
+
+def test_nothing_to_say_is_well_formed():
+    assert write_summary([]) == NO_PREFERENCE
+    assert parse_claims(NO_PREFERENCE, FACETS).is_well_formed
+    mixed = parse_claims(write_summary([], ["genre"]), FACETS)
+    assert mixed.is_well_formed
+    assert mixed.facets == ("genre",)
+    assert not mixed.claims
+
+
+def test_weighing_equals_a_plain_count():
+    rng = np.random.default_rng(0)
+    genres = np.array(["A", "B", "C", "D"])
+    history = [
+        item(float(rng.integers(1, 6)), tuple(genres[rng.random(4) < 0.5].tolist()), str(rng.choice(genres)))
+        for _ in range(30)
+    ]
+    mean = np.mean([i.stars for i in history])
+    for evidence in weigh_history(FACETS, history):
+        column = FACETS.index(evidence.facet)
+        stars = [i.stars for i in history if evidence.value in i.values[column]]
+        assert evidence.num_items == len(stars)
+        assert evidence.excess == pytest.approx(sum(s - mean for s in stars), abs=1e-5)

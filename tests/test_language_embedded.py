@@ -1,0 +1,215 @@
+"""The embedded LM's recipe: lessons are true, packing changes nothing, a stopped run ends the same."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recloop.errors import SettingError
+from recloop.language.claims import parse_claims, true_claims, weigh_history
+from recloop.language.embedded.corpus import Difficulty, Words, draw_summary, invent_history, invent_lesson
+from recloop.language.embedded.lesson_loss import collate, lesson_loss
+from recloop.language.embedded.pretrain import (
+    PretrainConfig,
+    export,
+    learning_rate_at,
+    make_model,
+    make_tokenizer,
+    pretrain,
+)
+from recloop.language.embedded.shards import (
+    batches_of,
+    lessons_of_shard,
+    load_shard,
+    save_shard,
+    token_lesson,
+)
+from recloop.language.embedded.tokenizer import english_words
+
+SMALL = PretrainConfig(
+    vocab_size=600, width=32, num_layers=2, num_heads=2, mlp_width=32, budget_tokens=6000, repeat_tokens=3000,
+    reading_tokens=3000, lessons_per_shard=4, batch_tokens=1024, warmup_steps=2, checkpoint_every_s=0.001,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer(SMALL)
+
+
+def test_every_summary_of_the_corpus_is_true():
+    rng = np.random.default_rng(0)
+    words = Words(english_words(), rng)
+    num_claims = 0
+    for _ in range(300):
+        facets, items = invent_history(words, 20, rng)
+        parsed = parse_claims(draw_summary(facets, weigh_history(facets, items), rng), facets)
+        assert parsed.is_well_formed
+        assert set(parsed.claims) <= {claim for claim, _ in true_claims(facets, items)}
+        num_claims += len(parsed.claims)
+    assert num_claims / 300 > 3
+
+
+def test_summaries_of_one_history_differ():
+    rng = np.random.default_rng(1)
+    words = Words(english_words(), rng)
+    facets, items = invent_history(words, 30, rng)
+    while len(true_claims(facets, items)) < 8:
+        facets, items = invent_history(words, 30, rng)
+    evidence = weigh_history(facets, items)
+    assert len({draw_summary(facets, evidence, rng) for _ in range(10)}) >= 8
+
+
+def test_packed_branches_cost_what_they_cost_alone(tokenizer):
+    """Trunk t, question q, answers a and b packed = the mean over the sequences t q a and t q b."""
+    torch.manual_seed(0)
+    model = make_model(SMALL, tokenizer).eval()
+    rng = np.random.default_rng(2)
+    pieces = [rng.integers(5, 600, size=n).tolist() for n in (11, 4, 5, 3, 6, 7)]
+    trunk, q1, a, b, q2, c = pieces
+    packed = token_lesson(pieces, [2, 1], supervise_trunk=False)
+    with torch.no_grad():
+        together = lesson_loss(model, collate([packed]), rivals=None) * len(packed.target_S)
+        alone = 0.0
+        for question, answer in ((q1, a), (q1, b), (q2, c)):
+            ids = torch.tensor([trunk + question + answer])
+            logits = model(ids).logits[0, len(trunk) + len(question) - 1 : -1]
+            alone += torch.nn.functional.cross_entropy(logits, torch.tensor(answer), reduction="sum")
+    assert together.item() == pytest.approx(float(alone), rel=1e-5)
+
+
+def test_padding_changes_no_loss(tokenizer):
+    model = make_model(SMALL, tokenizer).eval()
+    rng = np.random.default_rng(3)
+    lessons = [
+        token_lesson([rng.integers(5, 600, size=n).tolist() for n in sizes], [1], False)
+        for sizes in ((40, 4, 9), (5, 3, 2))
+    ]
+    with torch.no_grad():
+        one_by_one = sum(lesson_loss(model, collate([x]), None) * len(x.target_S) for x in lessons)
+        together = lesson_loss(model, collate(lessons), None) * sum(len(x.target_S) for x in lessons)
+    assert together.item() == pytest.approx(float(one_by_one), rel=1e-5)
+
+
+def test_rivals_stand_for_the_whole_vocabulary(tokenizer):
+    """Rivals, each weighed by how many tokens it stands for, give the right sum, so the right loss."""
+    torch.manual_seed(0)
+    model = make_model(SMALL, tokenizer)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(20)
+    lessons = lessons_of_shard(
+        lambda texts: tokenizer(texts, add_special_tokens=False)["input_ids"], len(tokenizer), 2,
+        Difficulty(4, 0.0, 2, 2, 1), (5, 0),
+    )  # fmt: skip
+    batch = collate(lessons)
+    with torch.no_grad():
+        whole = lesson_loss(model, batch, rivals=None).item()
+        draws = [lesson_loss(model, batch, torch.randint(len(tokenizer), (300,))).item() for _ in range(20)]
+        few = [lesson_loss(model, batch, torch.randint(len(tokenizer), (30,))).item() for _ in range(100)]
+    assert np.mean(draws) == pytest.approx(whole, rel=0.01)
+    assert np.mean(few) == pytest.approx(whole, rel=0.05)
+
+
+def test_counted_lessons_tell_the_truth_of_all_items_and_show_some():
+    rng = np.random.default_rng(2)
+    words = Words(english_words(), rng)
+    longest = 0
+    for _ in range(200):
+        lesson = invent_lesson(words, Difficulty(12, 0.0, 3, 2, 1, counted_share=1.0), rng)
+        lines = lesson.trunk.split("<|user|>")[1].splitlines()
+        counted = next(n for n, line in enumerate(lines) if line.startswith("Counted"))
+        num_items = int(lines[0].split()[0])
+        assert counted - 1 <= min(num_items, 16)
+        longest = max(longest, num_items)
+        sections = {line.removeprefix("By ").split(":")[0]: line for line in lines[counted + 1 :]}
+        for answer in lesson.branches[0].answers:
+            parsed = parse_claims(answer, tuple(sections))
+            assert parsed.is_well_formed
+            for (
+                claim
+            ) in parsed.claims:  # a claim beyond the eight strongest of its side is true, yet not shown
+                if sections[claim.facet].count(",") < 7:
+                    assert f"{claim.value}" in sections[claim.facet]
+    assert longest > 100
+
+
+def test_shards_survive_the_disk_and_depend_on_nothing_but_their_seed(tokenizer, tmp_path: Path):
+    def make():
+        return lessons_of_shard(
+            lambda texts: tokenizer(texts, add_special_tokens=False)["input_ids"],
+            600, 6, Difficulty(6, 0.3, 2, 3, 1), (7, 1),
+        )  # fmt: skip
+
+    first, again = make(), make()
+    save_shard(tmp_path / "s.npz", first)
+    for lesson, other, read in zip(first, again, load_shard(tmp_path / "s.npz"), strict=True):
+        for name in ("ids_T", "segment_T", "parent_T", "position_T", "source_S", "target_S"):
+            assert np.array_equal(getattr(lesson, name), getattr(other, name))
+            assert np.array_equal(getattr(lesson, name), getattr(read, name))
+    batches = batches_of(first, 600, np.random.default_rng(0))
+    assert sum(map(len, batches)) == len(first)
+
+
+def test_trunk_tokens_are_those_of_a_rendered_prompt(tokenizer):
+    """What the model is trained on, piece by piece, is what the chat template renders at run time."""
+    rng = np.random.default_rng(4)
+    lesson = invent_lesson(Words(english_words(), rng), Difficulty(8, 0.0, 1, 2, 1), rng)
+    system, user = lesson.trunk.removeprefix("<|system|>").split("<|end|><|user|>")
+    question = lesson.branches[0].question
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "system", "content": system}, {"role": "user", "content": f"{user}\n{question}"}],
+        tokenize=False, add_generation_prompt=True,
+    )  # fmt: skip
+    pieces = [lesson.trunk, f"\n{question}<|end|><|assistant|>"]
+    joined = [token for ids in tokenizer(pieces, add_special_tokens=False)["input_ids"] for token in ids]
+    assert tokenizer(rendered, add_special_tokens=False)["input_ids"] == joined
+
+
+def test_sharpness_multiplies_the_logits_of_the_exported_model_alone(tokenizer, tmp_path: Path):
+    from transformers import LlamaForCausalLM
+
+    model = make_model(SMALL, tokenizer).eval()
+    ids = torch.randint(5, SMALL.vocab_size, (2, 9), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = model(ids).logits
+        export(model, tokenizer, tmp_path / "sharp", sharpness=1.5)
+        after = LlamaForCausalLM.from_pretrained(tmp_path / "sharp", dtype=torch.float32).eval()(ids).logits
+        assert torch.equal(model(ids).logits, before)
+    torch.testing.assert_close(after, 1.5 * before, rtol=0.02, atol=0.02)
+
+
+def test_any_text_comes_back(tokenizer):
+    text = 'Amélie 漢字 "x" 5 stars | 1990s \x07 🎬\n'
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+
+
+def test_learning_rate_warms_up_and_falls_to_zero():
+    config = PretrainConfig(budget_tokens=100_000, fall_share=0.5, learning_rate=1.0, warmup_steps=10)
+    assert learning_rate_at(0, 0, config) == pytest.approx(0.1)
+    assert learning_rate_at(50, 40_000, config) == pytest.approx(1.0)
+    assert learning_rate_at(90, 75_000, config) == pytest.approx(0.5)
+    assert learning_rate_at(99, 100_000, config) == 0.0
+
+
+@pytest.mark.slow
+def test_a_stopped_run_ends_where_an_unstopped_one_does(tokenizer, tmp_path: Path, monkeypatch):
+    import json
+
+    import safetensors.torch
+
+    monkeypatch.setattr("recloop.language.embedded.pretrain.make_tokenizer", lambda config: tokenizer)
+    whole = pretrain(SMALL, tmp_path / "whole")
+    # half the budget first: the rate falls only over the last part, which neither half run reaches here
+    flat = SMALL.model_copy(update={"fall_share": 1e-9, "full_softmax_from": 1.0})
+    straight = pretrain(flat, tmp_path / "straight")
+    pretrain(flat.model_copy(update={"budget_tokens": 3000}), tmp_path / "stopped")
+    resumed = pretrain(flat, tmp_path / "stopped")
+    one, two = (safetensors.torch.load_file(f / "model.safetensors") for f in (straight, resumed))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    other = safetensors.torch.load_file(whole / "model.safetensors")
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+    lines = [json.loads(line) for line in (tmp_path / "straight" / "curve.jsonl").read_text().splitlines()]
+    assert lines[-1]["tokens"] >= SMALL.budget_tokens
+    with pytest.raises(SettingError, match="width"):
+        pretrain(SMALL.model_copy(update={"width": 48}), tmp_path / "stopped")

@@ -1,0 +1,218 @@
+"""A run whose language model is behind an endpoint: a fake one, and `transformers serve`."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from importlib.util import find_spec
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from endpoint_server import EndpointServer
+from recloop.cli import main
+from recloop.errors import BudgetError, GenerationError, SettingError
+from recloop.language.embedded import embedded_lm_folder
+from recloop.language.journal import DraftJournal
+from recloop.methods import dpo4rec
+from recloop.methods.dpo4rec_config import Dpo4RecConfig
+from recloop.methods.plan import forecast
+from recloop.methods.served_words import describe_served, num_put_aside
+from recloop.runs import RunFolder
+from recloop.testing import FakeEncoder
+
+WORLD = {
+    "rounds": 0,
+    "data": {"world": {"num_users": 60, "num_items": 100, "num_interactions": 12}},
+    "split": {"train": 0.4, "feedback": 0.2, "valid": 0.1, "test": 0.3},
+    "drafts": {"feedback": 3, "test": 2},
+    "reranker": {"max_epochs": 1, "min_epoch_steps": 2},
+    "statistics": {"num_flips": 100, "num_resamples": 100},
+}
+
+
+def config_for(server: EndpointServer, **lm: object) -> Dpo4RecConfig:
+    name = f"openai:{server.base_url}#m"
+    return Dpo4RecConfig.model_validate(WORLD | {"lm": {"name": name, "max_tokens": 32} | lm})
+
+
+def do(config: Dpo4RecConfig, path: Path, until: str | None = None) -> str:
+    from recloop.cli import PASSING
+
+    with RunFolder.open(path, config.model_dump(mode="json"), passing=PASSING) as folder:
+        return dpo4rec.run(config, folder, until=until, encoder=FakeEncoder())
+
+
+def manifest_of(path: Path) -> dict:
+    return json.loads((path / "manifest.json").read_text())
+
+
+@pytest.mark.slow
+def test_a_run_pays_once_and_says_what_it_paid(tmp_path: Path) -> None:
+    with EndpointServer() as server:
+        config = config_for(
+            server, prices={"input": 10, "cached_input": 10, "output": 100, "currency": "EUR"}
+        )
+        said = do(config, tmp_path / "run")
+        num_asked = len(server.seen)
+        assert do(config, tmp_path / "run") == said
+    assert len(server.seen) == num_asked
+    entry = manifest_of(tmp_path / "run")["stages"]["sample.untuned.s0"]
+    assert entry["served"]["requests"] == num_asked
+    assert entry["served"]["input_tokens"] == 100 * num_asked
+    assert entry["served"]["cost"] == pytest.approx(
+        num_asked * 1000 / 1e6 + entry["served"]["output_tokens"] / 1e4
+    )
+    assert f"{num_asked:,} requests (0 retries)" in said
+    assert "EUR" in said
+    assert "EUR" in (tmp_path / "run" / "report.html").read_text()
+    assert "api_key" not in (tmp_path / "run" / "manifest.json").read_text()
+
+
+@pytest.mark.slow
+def test_a_cap_stops_a_run_and_a_higher_one_lets_it_go_on(tmp_path: Path, monkeypatch, capsys) -> None:
+    path = tmp_path / "run"
+    with EndpointServer() as server:
+        with pytest.raises(BudgetError, match="max_requests is 10"):
+            do(config_for(server, budget={"max_requests": 10}), path, until="sample")
+        assert len(server.seen) == 10
+        with DraftJournal(path / "drafts.sqlite") as journal:
+            assert journal.spent().requests == 10
+        assert main(["resume", str(path), "--rounds", "1"]) == 2
+        monkeypatch.setattr("recloop.methods.loop.MiniLmEncoder", FakeEncoder)
+        assert main(["resume", str(path), "--lm.budget.max-requests", "1000"]) == 0
+        stage = manifest_of(path)["stages"]["sample.untuned.s0"]
+        assert stage["served"]["requests"] == len(server.seen)
+        assert max(server.delivered().values()) <= 2
+    assert "served model:" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_user_without_an_answer_stays_with_an_empty_text_and_is_counted(
+    tmp_path: Path, monkeypatch
+) -> None:
+    poisoned: list[str] = []
+
+    def fault(seen):
+        if len(poisoned) < 2 and seen.prompt not in poisoned and seen.number >= 3:
+            poisoned.append(seen.prompt)
+        return "400" if seen.prompt in poisoned else ""
+
+    with EndpointServer(fault) as server:
+        path = tmp_path / "run"
+        do(config_for(server), path)
+        monkeypatch.setattr("recloop.methods.loop.MiniLmEncoder", FakeEncoder)
+        assert main(["resume", str(path)]) == 3
+    stages = manifest_of(path)["stages"]
+    tables = [pl.read_parquet(f) for f in (path / "stages" / "sample.untuned.s0").glob("*.parquet")]
+    rejected = pl.concat(tables).filter(pl.col("status") == "rejected")
+    assert rejected.height == num_put_aside(stages) >= 2
+    assert set(rejected["text"]) == {""}
+    assert rejected["user"].n_unique() == 2
+    assert f"{rejected.height} rejected; their users stay" in "\n".join(describe_served(stages))
+
+
+def test_what_a_served_run_cannot_do_is_said_at_once(tmp_path: Path) -> None:
+    with EndpointServer() as server:
+        config = config_for(server)
+    tuned = config.model_copy(update={"rounds": 1})
+    with pytest.raises(SettingError, match=r"tuned from its weights, got none and rounds=1"):
+        do(tuned, tmp_path / "a")
+    abroad = Dpo4RecConfig.model_validate(WORLD | {"lm": {"name": "openai:https://api.example.org/v1#m"}})
+    with pytest.raises(SettingError, match=r"allowed_hosts"):
+        do(abroad, tmp_path / "b")
+
+
+def test_the_plan_tells_the_money_beforehand() -> None:
+    settings = {"name": "openai:http://127.0.0.1:1/v1#m", "max_tokens": 50}
+    settings |= {"prices": {"input": 1.0, "output": 4.0}, "budget": {"max_cost": 2.5}}
+    config = Dpo4RecConfig.model_validate(WORLD | {"lm": settings})
+    line, caps = forecast(config).splitlines()[-3:-1]
+    words = line.replace(",", "").split()
+    requests, drafts = int(words[1]), int(words[8])
+    most = (requests * config.prompt.max_prompt_tokens + 4 * drafts * 50) / 1e6
+    assert f"at most {most:,.2f} USD" in line
+    assert drafts > requests  # three drafts in one request for test users
+    assert "max_cost 2.5" in caps
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def transformers_serve(tmp_path: Path):
+    """`transformers serve` on loopback; it loads whichever model folder a request names."""
+    if find_spec("fastapi") is None or find_spec("uvicorn") is None or find_spec("openai") is None:
+        pytest.skip("transformers serve needs transformers[serving]")
+    port = free_port()
+    log = (tmp_path / "serve.log").open("w")
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", "--port", str(port)]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    server = subprocess.Popen(
+        [*command, "--device", "cpu", "--log-level", "error"], stdout=log, stderr=log, env=environment
+    )
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+            break
+        except OSError:
+            assert server.poll() is None, (tmp_path / "serve.log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+    yield f"http://127.0.0.1:{port}/v1"
+    server.terminate()
+    server.wait()
+    log.close()
+
+
+@pytest.mark.soak
+def test_the_whole_loop_runs_against_a_real_server(transformers_serve: str, tmp_path: Path) -> None:
+    """Sampling by the server, tuning here, and sampling again by the server from the tuned weights."""
+    folder = embedded_lm_folder()
+    common = WORLD | {
+        "rounds": 1,
+        "rows": "core",
+        "data": {"world": {"num_users": 60, "num_items": 150, "num_interactions": 24}},
+        "split": {"train": 0.4, "feedback": 0.3, "valid": 0.1, "test": 0.2},
+        "reranker": {"max_epochs": 2, "min_epoch_steps": 4},
+        "dpo": {"max_pairs": 8},
+    }
+    # Whatever the temperature, this server is greedy unless the model or these settings say otherwise.
+    more = {"generation_config": json.dumps({"do_sample": True})}
+    endpoint = {"weights": f"transformers:{folder}", "tuned_name": "{folder}", "extra_body": more}
+    lm = {"max_tokens": 64, "name": f"openai:{transformers_serve}#{folder}", "endpoint": endpoint}
+    served = Dpo4RecConfig.model_validate(common | {"lm": lm | {"pace": {"max_concurrency": 2}}})
+    local = Dpo4RecConfig.model_validate(
+        common | {"lm": {"max_tokens": 64, "name": f"transformers:{folder}"}}
+    )
+    do(served, tmp_path / "served")
+    do(local, tmp_path / "local")
+    tables = [
+        json.loads((tmp_path / run / "results.json").read_text())["tables"] for run in ("served", "local")
+    ]
+    rows = [[row["name"] for row in table[0]["metrics"][0]["rows"]] for table in tables]
+    assert rows[0] == rows[1]
+    shapes = []
+    for run in ("served", "local"):
+        with DraftJournal(tmp_path / run / "drafts.sqlite") as journal:
+            shapes.append(journal.totals().num_drafts)
+        assert num_put_aside(manifest_of(tmp_path / run)["stages"]) == 0
+    assert shapes[0] == pytest.approx(shapes[1], rel=0.1)  # users with equal prompts share drafts
+    stages = manifest_of(tmp_path / "served")["stages"]
+    assert stages["sample.tuned.s0"]["served"]["requests"] > 0
+
+
+@pytest.mark.soak
+def test_a_real_server_names_a_model_it_has_not(transformers_serve: str, tmp_path: Path) -> None:
+    name = f"openai:{transformers_serve}#nobody/nothing"
+    config = Dpo4RecConfig.model_validate(WORLD | {"lm": {"name": name, "pace": {"max_outage_s": 5}}})
+    with pytest.raises(GenerationError, match=r"takes no request|refuses every prompt|has not answered"):
+        do(config, tmp_path / "run", until="sample")

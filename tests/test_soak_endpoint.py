@@ -1,0 +1,82 @@
+"""Sampling from a served model, killed with SIGKILL at random moments, ends as if nothing had happened."""
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from endpoint_server import EndpointServer
+from recloop.language.endpoint_config import EndpointConfig, PaceConfig, Served
+from recloop.language.endpoint_lm import EndpointLM, EndpointTerms
+from recloop.language.journal import DraftJournal, sample_drafts
+from recloop.language.model import Sampling
+from recloop.records import Prompt
+
+SAMPLING = Sampling(num_drafts=4, temperature=1.0, top_p=1.0, max_tokens=32, seed=5)
+NUM_PROMPTS = 1500
+NUM_KILLS = {"short": 4, "full": 20}[os.environ.get("RECLOOP_SOAK", "short")]
+VICTIM = """
+import sys
+from test_soak_endpoint import sample
+sample(sys.argv[1], int(sys.argv[2]))
+"""
+
+
+def sample(path: str, port: int):
+    prompts = [Prompt(user, "You summarise.", f"History {user}.", 1, 0) for user in range(NUM_PROMPTS)]
+    terms = EndpointTerms(
+        endpoint=EndpointConfig(drafts_per_request=1), pace=PaceConfig(max_concurrency=16, timeout_s=10)
+    )
+    lm = EndpointLM(Served(f"http://127.0.0.1:{port}/v1", "m"), terms)
+    with DraftJournal(path) as journal:
+        return sample_drafts(lm, prompts, SAMPLING, journal)
+
+
+def rows_of(path: Path) -> list[tuple]:
+    """Everything about the drafts: the model's name has the port in it, so the texts name the request."""
+    connection = sqlite3.connect(path)
+    rows = connection.execute(
+        "select p.text, d.draft, d.text, d.num_tokens, d.status from drafts d "
+        "join requests r using (request) join prompts p using (digest) order by p.text, d.draft"
+    ).fetchall()
+    connection.close()
+    return rows
+
+
+@pytest.mark.soak
+def test_killed_at_random_moments_the_journal_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.sqlite", tmp_path / "cut.sqlite"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    rng = random.Random(20)
+    num_met, num_kept = 0, 0
+    with EndpointServer(delay_s=0.002) as server:
+        for _ in range(NUM_KILLS):
+            victim = subprocess.Popen(
+                [sys.executable, "-c", VICTIM, str(cut), str(server.port)], env=environment
+            )
+            seen = len(server.seen)
+            while len(server.seen) == seen and victim.poll() is None:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.8))
+            num_met += victim.poll() is None
+            victim.send_signal(signal.SIGKILL)
+            victim.wait()
+            with DraftJournal(cut) as journal:
+                held = journal.totals().num_drafts
+            assert held >= num_kept  # nothing that was committed is lost
+            num_kept = held
+        resumed = sample(str(cut), server.port)
+        num_delivered = sum(server.delivered().values())
+    with EndpointServer() as server:
+        expected = sample(str(whole), server.port)
+    assert num_met > NUM_KILLS / 2, "the kills came too late; raise NUM_PROMPTS"
+    assert resumed.drafts_UN == expected.drafts_UN
+    assert rows_of(cut) == rows_of(whole)
+    # Only what was on its way, or had just come in, when a kill fell may have been answered again.
+    assert num_delivered - 4 * NUM_PROMPTS <= NUM_KILLS * 2 * 16

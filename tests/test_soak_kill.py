@@ -1,0 +1,130 @@
+"""A whole run, killed with SIGKILL inside its stages and resumed, leaves what an uninterrupted one leaves.
+
+One victim run is killed once in every stage, resumed each time, and compared at the end: tables as sorted
+rows, weights by hash, metrics by value. `RECLOOP_SOAK=short` kills it in two stages only.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+SETTINGS = {
+    "data.world.num-users": "60",
+    "data.world.num-items": "60",
+    "data.world.num-interactions": "12",
+    "prompt.max-prompt-tokens": "300",
+    "drafts.feedback": "4",
+    "drafts.test": "1",
+    "dpo.max-pairs": "8",
+    "dpo.checkpoint-steps": "1",
+    "reranker.max-epochs": "2",
+}  # as small as a run can be and still have every stage
+SHORT_STAGES = ("sample", "tune")  # the two with work inside a stage that a kill may not lose or do twice
+PASSING = ("wall_s", "peak_memory_bytes")
+DEADLINE_S = 900
+
+
+def start(*words: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", "import sys; from recloop.cli import main; sys.exit(main())", *words]
+    return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    assert process.wait(timeout=DEADLINE_S) == 0
+
+
+def manifest_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "manifest.json").read_text())
+
+
+def kill_in_stage(process: subprocess.Popen[bytes], part: Path, delay_s: float) -> bool:
+    """SIGKILL the process and its children `delay_s` after the stage's hidden folder appears.
+
+    Returns:
+        False when the process ended by itself before that.
+    """
+    deadline = time.monotonic() + DEADLINE_S
+    while not part.exists():
+        if process.poll() is not None:
+            assert process.returncode == 0
+            return False
+        assert time.monotonic() < deadline, f"{part} never appeared"
+        time.sleep(0.002)
+    time.sleep(delay_s)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+def sorted_rows(file: Path) -> list[dict[str, Any]]:
+    table = pl.read_parquet(file)
+    return table.sort(table.columns).to_dicts()
+
+
+def without_times(value: Any) -> Any:
+    """The value without what a clock or the machine's memory decides."""
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if not k.endswith("_s") and k not in PASSING}
+    return [without_times(v) for v in value] if isinstance(value, list) else value
+
+
+def as_text(line: str) -> str:
+    return json.dumps(without_times(json.loads(line)), sort_keys=True)
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    """What a run found out, in a form that does not depend on when it found it."""
+    stages = manifest_of(run)["stages"]
+    return {
+        "stages": sorted(stages),
+        "tables": {file.name: sorted_rows(file) for file in sorted(run.glob("*.parquet"))},
+        "weights": {
+            f"{name}/{output}": facts["sha256"]
+            for name, entry in stages.items()
+            for output, facts in entry["outputs"].items()
+            if output.endswith(".safetensors")
+        },
+        "metrics": sorted(map(as_text, (run / "metrics.jsonl").read_text().splitlines())),
+        "rankings": {file.name: file.read_text() for file in sorted((run / "runs").glob("*.trec"))},
+    }
+
+
+@pytest.mark.soak
+def test_a_run_killed_in_its_stages_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    words = [word for key, value in SETTINGS.items() for word in (f"--{key}", value)]
+    whole, victim = tmp_path / "whole", tmp_path / "victim"
+    finish(start("run", "dpo4rec", *words, "--out", str(whole)))
+    stages = manifest_of(whole)["stages"]
+
+    if os.environ.get("RECLOOP_SOAK", "short") == "full":
+        targets = list(stages)
+    else:
+        targets = [next(name for name in stages if name.split(".")[0] == verb) for verb in SHORT_STAGES]
+    num_kills = 0
+    for number, name in enumerate(targets):
+        command = (
+            ("resume", str(victim)) if victim.exists() else ("run", "dpo4rec", *words, "--out", str(victim))
+        )
+        final = victim / stages[name]["folder"]
+        share = (0.5, 0.2, 0.8)[number % 3]  # of the stage's time, so that kills fall early, midway and late
+        was_killed = kill_in_stage(
+            start(*command), final.parent / f".{final.name}.part", share * stages[name]["wall_s"]
+        )
+        num_kills += was_killed
+    finish(start("resume", str(victim)))
+
+    assert num_kills > len(targets) / 2, f"only {num_kills} of {len(targets)} kills met a running stage"
+    expected, got = result_of(whole), result_of(victim)
+    assert expected["tables"], "the run left no table"
+    assert expected["weights"], "the run left no weights"
+    assert expected["metrics"], "the run left no metrics"
+    for what in expected:
+        assert got[what] == expected[what], what

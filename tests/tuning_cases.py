@@ -1,0 +1,18 @@
+"""Prompts and pairs that several tuning tests share."""
+
+from recloop.records import Pair, Prompt
+
+LIKED, DISLIKED = "By genre: likes Drama.", "By genre: likes Comedy."
+
+
+def make_prompts(num_users):
+    """Prompts of different lengths."""
+    lines = ['"The Glass Harbour" | 1990s | Drama', '"Night Rails" | 1980s | War']
+    return {
+        user: Prompt(user, "Summarise.", "\n".join([*lines[: 1 + user % 2], f"{user} stars"]), 1, 0)
+        for user in range(num_users)
+    }
+
+
+def make_pairs(num_users, chosen=LIKED, rejected=DISLIKED):
+    return tuple(Pair(0, user, 0, 1, chosen, rejected, 1.0, 0.0) for user in range(num_users))
