@@ -1,5 +1,6 @@
 """The embedded LM's recipe: lessons are true, packing changes nothing, a stopped run ends the same."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from recloop.errors import SettingError
 from recloop.language.claims import parse_claims, true_claims, weigh_history
-from recloop.language.embedded.corpus import Difficulty, Words, draw_summary, invent_history, invent_lesson
+from recloop.language.embedded.corpus import Difficulty, Words, invent_history, invent_lesson
 from recloop.language.embedded.lesson_loss import collate, lesson_loss
 from recloop.language.embedded.pretrain import (
     PretrainConfig,
@@ -19,12 +20,15 @@ from recloop.language.embedded.pretrain import (
     pretrain,
 )
 from recloop.language.embedded.shards import (
+    NAMES,
+    allowed_tokens,
     batches_of,
     lessons_of_shard,
     load_shard,
     save_shard,
     token_lesson,
 )
+from recloop.language.embedded.summaries import Choice, Summary, draw_summary
 from recloop.language.embedded.tokenizer import english_words
 
 SMALL = PretrainConfig(
@@ -44,7 +48,7 @@ def test_every_summary_of_the_corpus_is_true():
     num_claims = 0
     for _ in range(300):
         facets, items = invent_history(words, 20, rng)
-        parsed = parse_claims(draw_summary(facets, weigh_history(facets, items), rng), facets)
+        parsed = parse_claims(draw_summary(facets, weigh_history(facets, items), rng).text, facets)
         assert parsed.is_well_formed
         assert set(parsed.claims) <= {claim for claim, _ in true_claims(facets, items)}
         num_claims += len(parsed.claims)
@@ -58,7 +62,90 @@ def test_summaries_of_one_history_differ():
     while len(true_claims(facets, items)) < 8:
         facets, items = invent_history(words, 30, rng)
     evidence = weigh_history(facets, items)
-    assert len({draw_summary(facets, evidence, rng) for _ in range(10)}) >= 8
+    assert len({draw_summary(facets, evidence, rng).text for _ in range(10)}) >= 8
+
+
+def test_at_every_place_of_a_summary_any_option_can_go_on_to_a_true_summary():
+    """Cut a summary at a place, take another option there, end as soon as possible: still true."""
+    rng = np.random.default_rng(5)
+    words = Words(english_words(), rng)
+    num_ends, num_others = 0, 0
+    for _ in range(200):
+        facets, items = invent_history(words, 25, rng)
+        evidence = weigh_history(facets, items)
+        truths = {claim for claim, _ in true_claims(facets, items)}
+        summary = draw_summary(facets, evidence, rng)
+        told = ""
+        for choice in summary.choices:
+            assert choice.taken in choice.options
+            assert len(set(choice.options)) == len(choice.options)
+            for option in choice.options:
+                text = told + option
+                if option == "" or option.endswith("."):
+                    pass
+                elif option.startswith(" ") and told.endswith((" likes", " dislikes", " also", ",")):
+                    text += "."
+                else:
+                    continue  # a section, a side or a comma says nothing yet
+                parsed = parse_claims(text, facets)
+                assert parsed.is_well_formed and set(parsed.claims) <= truths, text
+                num_ends += 1
+                num_others += option != choice.taken
+            told += choice.taken
+    assert num_ends > 1500
+    assert num_others > 1000
+
+
+def test_allowed_tokens_are_those_of_all_options_that_begin_as_the_taken_one(tokenizer):
+    def encode(texts: list[str]) -> list[list[int]]:
+        return tokenizer(texts, add_special_tokens=False)["input_ids"]
+
+    values = (" Drama", " Dragon Tales", " War")
+    summary = Summary(
+        (
+            Choice(("By genre:", "By era:"), "By genre:"),
+            Choice((" likes",), " likes"),
+            Choice(values, values[1]),
+            Choice((",", "."), "."),
+            Choice(("",), ""),
+        )
+    )
+    allowed = allowed_tokens(summary, encode)
+    told = encode([summary.text + "<|end|>"])[0]
+    assert allowed is not None
+    assert [len(tokens) > 0 for tokens in allowed] == [True] * len(told)
+    assert all(token in tokens for token, tokens in zip(told, allowed, strict=True))
+    start = len(encode(["By genre: likes"])[0])
+    assert set(allowed[start]) == {encode([value])[0][0] for value in values}
+    assert allowed[-1] == encode(["<|end|>"])[0]
+    odd = Summary((Choice((" Inc.",), " Inc."), Choice((",", "."), "."), Choice(("",), "")))
+    ids: dict[str, int] = {}
+
+    def merge_marks(texts: list[str]) -> list[list[int]]:
+        return [[ids.setdefault(p, len(ids)) for p in re.findall(r"<.*>|\w+|[.,;]+", x)] for x in texts]
+
+    assert allowed_tokens(odd, merge_marks) is None  # "Inc.." ends in one token, not in two
+    assert allowed_tokens(summary, merge_marks) is not None
+
+
+def test_a_choice_costs_what_all_its_tokens_have_together(tokenizer):
+    torch.manual_seed(0)
+    model = make_model(SMALL, tokenizer).eval()
+    pieces = [[7, 8, 9, 10], [11, 12], [20, 21, 22]]
+    lesson = token_lesson(pieces, [1], False, {2: [[20, 30, 31], [], [22]]})
+    with torch.no_grad():
+        logp = model(torch.tensor([[*pieces[0], *pieces[1], *pieces[2]]])).logits[0, 5:8].log_softmax(-1)
+        drawn = [logp[place, token] for place, token in enumerate(pieces[2])]
+        together = logp[0, [20, 30, 31]].logsumexp(0)
+        expected = -(together + 0.3 * drawn[0] + drawn[1] + 1.3 * drawn[2]) / 3
+        batch = collate([lesson, token_lesson([[5, 6], [7], [8]], [1], False)])
+        alone = collate([lesson])
+        everyone = torch.arange(len(tokenizer))
+        assert lesson_loss(model, alone, None, 0.3).item() == pytest.approx(float(expected), rel=1e-5)
+        assert lesson_loss(model, alone, everyone, 0.3).item() == pytest.approx(float(expected), rel=1e-5)
+        other = lesson_loss(model, collate([token_lesson([[5, 6], [7], [8]], [1], False)]), None)
+        both = (3 * expected + other) / 4
+        assert lesson_loss(model, batch, None, 0.3).item() == pytest.approx(float(both), rel=1e-5)
 
 
 def test_packed_branches_cost_what_they_cost_alone(tokenizer):
@@ -144,7 +231,7 @@ def test_shards_survive_the_disk_and_depend_on_nothing_but_their_seed(tokenizer,
     first, again = make(), make()
     save_shard(tmp_path / "s.npz", first)
     for lesson, other, read in zip(first, again, load_shard(tmp_path / "s.npz"), strict=True):
-        for name in ("ids_T", "segment_T", "parent_T", "position_T", "source_S", "target_S"):
+        for name in NAMES:
             assert np.array_equal(getattr(lesson, name), getattr(other, name))
             assert np.array_equal(getattr(lesson, name), getattr(read, name))
     batches = batches_of(first, 600, np.random.default_rng(0))

@@ -16,6 +16,7 @@ from recloop.language.endpoint_wire import draft_seed
 from recloop.language.journal import DraftJournal, sample_drafts
 from recloop.language.model import Sampling
 from recloop.language.spending import BudgetConfig, PriceConfig
+from recloop.language.streaming import Ask, Standing
 from recloop.records import DraftStatus, Prompt
 from recloop.testing import check_language_model
 
@@ -351,6 +352,20 @@ def test_concurrency_is_bounded_and_grows(journal):
     with EndpointServer(delay_s=0.02) as server:
         sample_drafts(open_lm(server, pace=pace), prompts_for(100), SAMPLING, journal)
     assert 9 <= server.most_open <= 12
+
+
+def test_no_more_is_sent_than_may_be_lost_while_answers_wait_to_be_saved():
+    with EndpointServer() as server:
+        pace = FAST.model_copy(update={"max_concurrency": 4})
+        lm = open_lm(server, pace=pace, endpoint=EndpointConfig(drafts_per_request=1))
+        asks = (Ask(prompt, (0, 1, 2, 3)) for prompt in prompts_for(100))
+        num_answers = 0
+        for answers in lm.answer(asks, SAMPLING, Standing()):
+            if num_answers < 40:
+                time.sleep(0.05)  # a slow disk; the server answers at once
+            assert len(server.seen) <= num_answers + 8
+            num_answers += sum(len(answer.drafts) for answer in answers)
+    assert num_answers == len(server.seen) == 400
 
 
 def test_a_rate_limit_is_kept(journal):

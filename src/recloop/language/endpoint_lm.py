@@ -161,6 +161,7 @@ class EndpointLM:
                     if not left[answer.ask]:
                         del left[answer.ask]
             yield answers
+            worker.saved(sum(1 for answer in answers if answer.drafts))
 
 
 class _Worker:
@@ -187,6 +188,10 @@ class _Worker:
     def close(self) -> None:
         assert self._queue is not None
         self._tell(self._queue.close)
+
+    def saved(self, num_answers: int) -> None:
+        assert self._queue is not None
+        self._tell(self._queue.saved, num_answers)
 
     def next(self, timeout_s: float) -> list[Answer] | None:
         """All answers that are there, an empty one after `timeout_s`; at the end None or what ended it."""

@@ -27,6 +27,7 @@ from recloop.records import Draft, DraftStatus, Prompt
 MANY_REJECTED = 20  # of the first prompts: then the request is wrong, not the prompts
 FEW_LEFT = 16  # prompts a server may keep failing at, at the end of the work, and not be called gone
 FATAL_GRACE_S = 2.0  # for answers on their way when a key is revoked
+UNSAVED_PER_OPEN = 2  # answers on their way or not yet saved, for each request that may be open
 UNKNOWN = float("nan")
 
 
@@ -76,6 +77,7 @@ class EndpointQueue:
         self._refused: list[tuple[Job, str]] = []  # until the server has shown that it takes anything at all
         self._spent = terms.standing.spent
         self._num_answered = 0
+        self._num_unsaved = 0  # answers handed over of which it is not known that they are safe
         self._takes_many: bool | None = None  # n > 1; None until it was tried
         self._num_later = 0
         self._is_closed = False
@@ -95,6 +97,11 @@ class EndpointQueue:
     def close(self) -> None:
         """No more asks will come."""
         self._is_closed = True
+        self._wake.set()
+
+    def saved(self, num_answers: int) -> None:
+        """So many of the answers handed over are safe now: a kill could cost them no more."""
+        self._num_unsaved -= num_answers
         self._wake.set()
 
     async def run(self, wire: Wire) -> None:
@@ -140,6 +147,8 @@ class EndpointQueue:
                 return next_s
             limit = 1 if self._health.is_troubled else self._concurrency.limit
             if len(self._flying) >= limit:
+                return None
+            if len(self._flying) + self._num_unsaved >= UNSAVED_PER_OPEN * limit:
                 return None
             may_cost = self._may_cost(self._ready[0])
             wait_s = max(
@@ -362,6 +371,7 @@ class EndpointQueue:
 
     def _emit_spent(self, spent: Spending, ask: int = -1, drafts: tuple[Draft, ...] = ()) -> None:
         self._spent += spent
+        self._num_unsaved += bool(drafts)
         self._emit(Answer(ask, drafts, spent))
 
 

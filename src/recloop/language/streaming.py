@@ -58,6 +58,7 @@ class StreamingModel(Protocol):
         """Answer every ask; `asks` is read, in the caller's thread, whenever there is room for more.
 
         Yields what has come since the last time: something at least every second, if only to say that
-        nothing came. An error is raised after all that was received has been handed over.
+        nothing came. Asking for the next means that the last is safe: what is sent meanwhile is bounded by
+        what may be lost in a kill. An error is raised after all that was received has been handed over.
         """
         ...

@@ -19,11 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from recloop.language.claims import Claim, Evidence, HistoryItem, Polarity, weigh_history, write_summary
+from recloop.language.embedded.summaries import MAX_COUNTED, Summary, draw_summary
 from recloop.language.embedded.tokenizer import CATALOGUE_TEXT
 from recloop.language.prompts import SYSTEM, attributed_text, clean_value, count_lines, preference_task
 
-MAX_ANSWER_WORDS = 34  # keeps answers within 64 tokens
-MAX_COUNTED = 8  # as the prompt has it by default
 LONG_SHARE = 0.06  # of counted histories: far more items than lines are shown
 MAX_LONG = 200
 MAX_SHOWN = 16  # lines beside count lines; the smaller, the cheaper
@@ -40,10 +39,14 @@ NOUNS = ("films", "books", "games", "albums", "songs", "groceries", "tools", "pr
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One question under a trunk and its answers; only answers are trained on."""
+    """One question under a trunk and its answers; only answers are trained on.
+
+    summaries: the answers once more, with all that would be true at each place; none for other questions.
+    """
 
     question: str
     answers: tuple[str, ...]
+    summaries: tuple[Summary, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +92,12 @@ class Words:
             "lmnrstkx",
         )
         onsets = onset.split()
-        count = 1 + int(self._rng.integers(1, 3))
+        count = 1 + int(self._rng.integers(1, 4))
         parts = [onsets[self._rng.integers(len(onsets))] + vowel[self._rng.integers(5)] for _ in range(count)]
         return ("".join(parts) + coda[self._rng.integers(len(coda))]).capitalize()
 
     def name(self) -> str:
-        last = self.invented() if self._rng.random() < 0.35 else self.word()
+        last = self.invented() if self._rng.random() < 0.45 else self.word()
         first = f"{chr(65 + self._rng.integers(26))}." if self._rng.random() < 0.06 else self.word()
         middle = f" {self.word()}" if self._rng.random() < 0.08 else ""
         return f"{first}{middle} {last}"
@@ -105,16 +108,20 @@ class Words:
         form = self._rng.random()
         if form < 0.02:
             return self.foreign()
-        if form < 0.72:
+        if form < 0.52:
             return self.word()
-        if form < 0.82:
+        if form < 0.64:
             return f"{self.word()} {self.word()}"
-        if form < 0.88:
+        if form < 0.7:
             return f"{self.word()}-{self.word()}"
-        if form < 0.92:
+        if form < 0.74:
             return f"{self.word()}'s"
-        if form < 0.96:
+        if form < 0.8:
             return f"{self.word()} & {self.word()}"
+        if form < 0.88:
+            return f"{self.word()} & {self.word()} {self.word()}"
+        if form < 0.94:
+            return " ".join(self.word() for _ in range(self._rng.integers(3, 6)))
         return self.invented()
 
     def foreign(self) -> str:
@@ -191,7 +198,7 @@ def invent_history(
     few = rng.random() < 0.02
     num_items = int(rng.integers(0, 3)) if few else int(rng.integers(min_items, max_items + 1))
     facets = invent_facets(words, num_items, rng)
-    has_stars = rng.random() < 0.8
+    has_stars = rng.random() < 0.72
     level, noise, reach = rng.normal(3.6, 0.5), rng.uniform(0.3, 1.2), rng.uniform(0.0, 1.3)
     tastes = [rng.normal(0, reach, size=len(facet.values)) for facet in facets]
     items = []
@@ -208,41 +215,6 @@ def invent_history(
         stars = float(np.clip(round(liking), 1, 5)) if has_stars else None
         items.append(HistoryItem(words.title(), tuple(values), stars))
     return [facet.name for facet in facets], items
-
-
-def draw_summary(facets: Sequence[str], evidence: Sequence[Evidence], rng: np.random.Generator) -> str:
-    """One true summary: some facets in some order, in each some claims, the stronger likelier and sooner.
-
-    A fixed order inside a side lets a small model go on from the value it named last, and name none twice.
-    """
-    supported = [e for e in evidence if e.polarity is not None]
-    if not supported:
-        return write_summary([])
-    weights = np.arange(1, len(facets) + 1) ** 1.2
-    count = int(rng.choice(len(facets), p=weights / weights.sum())) + 1
-    chosen = [facets[int(c)] for c in rng.permutation(len(facets))[:count]]
-    claims: list[Claim] = []
-    for facet in chosen:
-        for polarity, share, most in (
-            (Polarity.LIKES, 1.0, 4),
-            (Polarity.DISLIKES, 0.65, 3),
-            (Polarity.ALSO, 0.6, 3),
-        ):
-            pool = [e for e in supported if e.facet == facet and e.polarity is polarity]
-            if pool and (rng.random() < share):
-                claims += [
-                    Claim(facet, polarity, e.value) for e in _draw(pool, int(rng.integers(1, most + 1)), rng)
-                ]
-    while len(write_summary(claims, chosen).split()) > MAX_ANSWER_WORDS:
-        claims.pop()
-    return write_summary(claims, chosen)
-
-
-def _draw(pool: Sequence[Evidence], count: int, rng: np.random.Generator) -> list[Evidence]:
-    strengths = np.array([e.strength for e in pool]) ** 1.5 + 1e-3
-    count = min(count, len(pool))
-    drawn = rng.choice(len(pool), size=count, replace=False, p=strengths / strengths.sum())
-    return [pool[d] for d in sorted(drawn)]
 
 
 def verdict(evidence: Evidence) -> str:
@@ -269,7 +241,7 @@ def invent_lesson(words: Words, difficulty: Difficulty, rng: np.random.Generator
     text = attributed_text(noun, facets, items, counts, len(shown))
     trunk = f"<|system|>{SYSTEM}<|end|><|user|>{text[: -len(task) - 1]}"
     summaries = tuple(draw_summary(facets, evidence, rng) for _ in range(difficulty.num_summaries))
-    branches = [Branch(task, summaries)]
+    branches = [Branch(task, tuple(summary.text for summary in summaries), summaries)]
     facet = facets[int(rng.integers(len(facets)))]
     whole = [e for e in evidence if e.facet == facet and e.polarity in (Polarity.LIKES, Polarity.DISLIKES)][
         :8

@@ -77,6 +77,11 @@ class PretrainConfig(BaseModel):
     counted_share: float = Field(
         default=0.6, ge=0, le=1, description="share of histories whose prompt carries count lines"
     )
+    drawn_weight: float = Field(
+        default=0.3,
+        ge=0,
+        description="weight of a drawn summary's own likelihood beside that of all that is as true",
+    )
     start: Path | None = Field(
         default=None,
         description="exported folder whose weights and tokenizer to go on from, with lessons at full size; "
@@ -247,7 +252,7 @@ def _train_on_shard(
         rivals = None
         if state["tokens"] < config.full_softmax_from * config.budget_tokens:
             rivals = torch.from_numpy(rng.integers(config.vocab_size, size=config.num_rivals))
-        loss = lesson_loss(model, batch, rivals)
+        loss = lesson_loss(model, batch, rivals, config.drawn_weight)
         model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
