@@ -88,7 +88,8 @@ def test_at_every_place_of_a_summary_any_option_can_go_on_to_a_true_summary():
                 else:
                     continue  # a section, a side or a comma says nothing yet
                 parsed = parse_claims(text, facets)
-                assert parsed.is_well_formed and set(parsed.claims) <= truths, text
+                assert parsed.is_well_formed, text
+                assert set(parsed.claims) <= truths, text
                 num_ends += 1
                 num_others += option != choice.taken
             told += choice.taken
