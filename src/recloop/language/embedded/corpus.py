@@ -28,6 +28,8 @@ MAX_LONG = 200
 MAX_SHOWN = 16  # lines beside count lines; the smaller, the cheaper
 
 COMMON_VALUES = tuple(CATALOGUE_TEXT.split())
+RARE_SHARE = 0.4  # of words: any of the vocabulary, mostly several tokens long, as people's names are
+SHARED_NAMES = 0.8  # at most this share of names have a word in common with another of their catalogue
 COMMON_SHARE = 0.6  # of kinds; real catalogues share many of theirs, and a model may well know them
 
 MAKERS = ("director", "author", "artist", "studio", "brand", "developer", "publisher", "designer", "maker")
@@ -80,6 +82,8 @@ class Words:
     def word(self) -> str:
         if not self._drawn:
             ranks = np.exp(self._rng.random(4096) * np.log(len(self._words) / 20)) * 20
+            is_rare = self._rng.random(4096) < RARE_SHARE
+            ranks = np.where(is_rare, self._rng.random(4096) * len(self._words), ranks)
             self._drawn = ranks.astype(int).clip(0, len(self._words) - 1).tolist()
         text = self._words[self._drawn.pop()]
         return text.capitalize() if self._rng.random() < 0.95 else text
@@ -101,6 +105,18 @@ class Words:
         first = f"{chr(65 + self._rng.integers(26))}." if self._rng.random() < 0.06 else self.word()
         middle = f" {self.word()}" if self._rng.random() < 0.08 else ""
         return f"{first}{middle} {last}"
+
+    def names(self, count: int) -> list[str]:
+        """So many names, many of which share a first or a last word, as real ones do."""
+        found = [self.name() for _ in range(count)]
+        share = self._rng.random() * SHARED_NAMES
+        for place in range(1, count):
+            if self._rng.random() < share:
+                words, others = found[place].split(), found[int(self._rng.integers(place))].split()
+                end = 0 if self._rng.random() < 0.75 else -1
+                words[end] = others[end]
+                found[place] = " ".join(words)
+        return found
 
     def value(self) -> str:
         if self._rng.random() < COMMON_SHARE:
@@ -180,14 +196,14 @@ def _invent_facet(role: str, words: Words, num_items: int, rng: np.random.Genera
         rng.shuffle(values)
     elif role == "maker":
         count = int(max(2, num_items * rng.uniform(0.2, 1.6)))
-        values = [words.name() if rng.random() < 0.8 else words.value() for _ in range(count)]
+        values = [name if rng.random() < 0.85 else words.value() for name in words.names(count)]
     else:
         values = [words.value() for _ in range(rng.integers(3, 20))]
     values = list(dict.fromkeys(filter(None, map(clean_value, values))))
     weights = (1.0 + np.arange(len(values))) ** -rng.uniform(0.3, 1.3)
-    max_per_item = 1 if role == "era" or rng.random() < 0.4 else 3
+    max_per_item = 1 if role == "era" or rng.random() < 0.3 else int(rng.integers(2, 5))
     if role == "maker":
-        max_per_item = 1 if rng.random() < 0.85 else 2
+        max_per_item = 1 if rng.random() < 0.75 else 2
     return Facet(name, tuple(values), weights / weights.sum(), max_per_item)
 
 
