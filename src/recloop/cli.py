@@ -293,11 +293,13 @@ def run_tool(verb: str, words: Sequence[str]) -> int:
         if config is not None:
             print(pretrain(config, Path(arguments.flags.get("out", "runs/pretrain")), terminal_progress()))
         return 0
-    from recloop.methods.lm_skill import EvaluateLmConfig, evaluate_lm, skill_text
+    from recloop.methods.lm_skill import EvaluateLmConfig, evaluate_lm, evaluate_tasks, skill_text, tasks_text
 
     config = _settings("evaluate-lm", EvaluateLmConfig, arguments)
     if config is not None:
         print(skill_text(evaluate_lm(config, terminal_progress())))
+        if tasks := evaluate_tasks(config, terminal_progress()):
+            print(tasks_text(tasks))
     return 0
 
 

@@ -106,8 +106,6 @@ def reference_answer(
         >>> print(reference_answer(("genre", "director"), items, wanted, answer=1))
         Wanted: director Ann Vale, genre Drama.
         <BLANKLINE>
-        "Iron Tide": director Ann Vale, genre War. No.
-        <BLANKLINE>
         "Velvet Harbour": director Ann Vale, genre Drama. Yes.
         <BLANKLINE>
         \\boxed{Velvet Harbour}

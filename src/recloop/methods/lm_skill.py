@@ -10,6 +10,7 @@ from recloop.data.load import DataConfig, load_dataset
 from recloop.data.splits import SplitConfig, split_users
 from recloop.errors import SettingError
 from recloop.language.evaluate_lm import SummarySkill, evaluate_summaries
+from recloop.language.evaluate_skills import TaskSkill, evaluate_next_item, evaluate_requests
 from recloop.language.model import Sampling
 from recloop.language.prompts import PromptConfig
 from recloop.methods.dpo4rec_config import LmConfig
@@ -38,6 +39,10 @@ class EvaluateLmConfig(BaseModel):
 
     users: int = Field(default=100, ge=1, description="Users asked about, drawn by the seed.")
     drafts: int = Field(default=4, ge=1, description="Drafts per user.")
+    tasks: int = Field(
+        default=0, ge=0, description="Invented tasks for each further skill: next item, requests; 0 for none."
+    )
+    candidates: int = Field(default=20, ge=3, description="In each of those tasks.")
     seed: int = Field(default=0, ge=0, description="Of the world, the users drawn and the drafts.")
     data: DataConfig = Field(default=DataConfig(), description="The log.")
     protocol: ProtocolConfig = Field(
@@ -66,6 +71,34 @@ def evaluate_lm(config: EvaluateLmConfig, progress: Progress = SILENT) -> Summar
         config.drafts, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, config.seed
     )
     return evaluate_summaries(lm, dataset, histories, np.sort(users), sampling, config.prompt, progress)
+
+
+def evaluate_tasks(config: EvaluateLmConfig, progress: Progress = SILENT) -> dict[str, TaskSkill]:
+    """The further skills, on tasks about invented catalogues; none when `tasks` is 0."""
+    if not config.tasks:
+        return {}
+    lm = load_lm(config.lm)
+    sampling = Sampling(1, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, config.seed)
+    asked = (config.tasks, config.candidates, sampling, progress)
+    return {
+        "next item, invented sessions": evaluate_next_item(lm, *asked),
+        "requests, invented catalogues": evaluate_requests(lm, *asked),
+    }
+
+
+def tasks_text(skills: dict[str, TaskSkill]) -> str:
+    """A block per skill: shares in percent beside chance."""
+    lines: list[str] = []
+    for name, skill in skills.items():
+        chance = 100 / skill.num_candidates
+        lines.append(
+            f"{name}: {skill.num_tasks} tasks, {skill.num_candidates} candidates, chance {chance:.1f} %"
+        )
+        lines += [f"{100 * share:8.1f} %  right, {form}" for form, share in skill.right.items()]
+        lines.append(f"{100 * skill.readable:8.1f} %  of answers name a candidate")
+        if not np.isnan(skill.p_hint):
+            lines.append(f"{skill.p_hint:8.2g}    p that the right hint does no better than a wrong one")
+    return "\n".join(lines)
 
 
 def skill_text(skill: SummarySkill) -> str:

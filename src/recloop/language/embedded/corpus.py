@@ -69,6 +69,8 @@ class Difficulty:
     num_verdicts: int
     num_columns: int  # questions that list the values of a facet, line by line
     counted_share: float = 0.0  # share of histories whose prompt carries count lines
+    skill_share: float = 0.0  # share of lessons about next items, reflection and requests
+    max_candidates: int = 20  # in those
 
 
 class Words:

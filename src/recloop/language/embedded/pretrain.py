@@ -77,6 +77,13 @@ class PretrainConfig(BaseModel):
     counted_share: float = Field(
         default=0.6, ge=0, le=1, description="share of histories whose prompt carries count lines"
     )
+    skill_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of lessons about next items, reflection and requests; the rest are summaries",
+    )
+    max_candidates: int = Field(default=20, ge=3, description="in those lessons")
     drawn_weight: float = Field(
         default=0.3,
         ge=0,
@@ -107,6 +114,8 @@ def difficulty_at(tokens: int, config: PretrainConfig) -> Difficulty:
         num_verdicts=4,
         num_columns=round(4 - 3 * grown),
         counted_share=config.counted_share,
+        skill_share=config.skill_share,
+        max_candidates=config.max_candidates,
     )
 
 

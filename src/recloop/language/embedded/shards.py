@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from recloop.language.embedded.corpus import Difficulty, Lesson, Words, invent_lesson
+from recloop.language.embedded.skills import invent_skill_lesson
 from recloop.language.embedded.summaries import Summary
 from recloop.language.embedded.tokenizer import SPECIALS, english_words
 
@@ -142,6 +143,8 @@ def lessons_of_shard(
     for _ in range(num_lessons):
         if rng.random() < difficulty.repeat_share:
             done.append(repeat_lesson(few, rng))
+        elif difficulty.skill_share and rng.random() < difficulty.skill_share:
+            lessons.append(invent_skill_lesson(words, difficulty.max_candidates, rng))
         else:
             lessons.append(invent_lesson(words, difficulty, rng))
     texts: list[str] = []

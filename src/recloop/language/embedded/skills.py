@@ -1,0 +1,252 @@
+"""Lessons beyond summaries: next item with and without a hint, reflection on a wrong list, requests.
+
+As in `corpus`, every lesson is about a catalogue of its own. Many questions share one trunk: the same session
+and candidates under several hints, the same candidates under several requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recloop.data.request_words import ask_explicitly
+from recloop.language import next_item, requests
+from recloop.language.claims import HistoryItem
+from recloop.language.embedded.corpus import NOUNS, Branch, Facet, Lesson, Words, invent_facets
+from recloop.language.embedded.summaries import END, Choice, Summary
+from recloop.language.reflection import (
+    ASK_ANALYSIS,
+    ASK_HINTS,
+    ASK_WRONG,
+    shared_facets,
+    write_analysis,
+    write_hint,
+    write_wrong,
+)
+from recloop.records import Condition
+
+MIN_SESSION, MAX_SESSION = 3, 8
+FADING = 0.5  # what an item of a session counts for, of what the next later one does
+KEPT_VALUE = 0.8  # chance that an item of a session carries the value the session is about
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTask:
+    """A session about one value of one facet, and candidates of which one goes on with it.
+
+    hidden: the facet. answer: the only candidate with the session's value of it.
+    """
+
+    session: next_item.SessionText
+    hidden: str
+    answer: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTask:
+    """Candidates, conditions in words, and the only candidate that meets them all."""
+
+    noun: str
+    facets: tuple[str, ...]
+    candidates: tuple[HistoryItem, ...]
+    text: str
+    wanted: tuple[Condition, ...]
+    answer: int
+
+
+def invent_session(words: Words, num_candidates: int, rng: np.random.Generator) -> SessionTask:
+    """A session whose items share a value of one facet and are random in the others.
+
+    Wrong candidates carry values of other facets that the session has, so that going by the wrong facet
+    leads to them.
+    """
+    length = int(rng.integers(MIN_SESSION, MAX_SESSION + 1))
+    facets = _facets_for(words, num_candidates, rng)
+    hidden = int(rng.integers(len(facets)))
+    value = _draw(facets[hidden], rng)
+    items = [_item(words, facets, rng) for _ in range(length)]
+    items = [_with(item, hidden, value) if rng.random() < KEPT_VALUE else item for item in items]
+    last = [*items[-1].values]
+    last[hidden] = (value,)
+    items[-1] = HistoryItem(items[-1].title, tuple(last), None)
+    candidates: list[HistoryItem] = []
+    while len(candidates) < num_candidates - 1:
+        candidate = _item(words, facets, rng)
+        other = int(rng.integers(len(facets)))
+        if other != hidden and rng.random() < 0.5:
+            lent = items[int(rng.integers(length))].values[other]
+            candidate = _with(candidate, other, lent[0]) if lent else candidate
+        if value not in candidate.values[hidden]:
+            candidates.append(candidate)
+    answer = int(rng.integers(num_candidates))
+    candidates.insert(answer, _with(_item(words, facets, rng), hidden, value))
+    session = next_item.SessionText(
+        NOUNS[rng.integers(len(NOUNS))],
+        tuple(facet.name for facet in facets),
+        tuple(items),
+        next_item.with_distinct_titles(candidates),
+    )
+    return SessionTask(session, facets[hidden].name, answer)
+
+
+def nearness(session: next_item.SessionText, facets: Sequence[str]) -> list[float]:
+    """How near each candidate is to a session in some facets: shared values, later items counting more."""
+    columns = [session.facets.index(facet) for facet in facets]
+    weights = FADING ** np.arange(len(session.shown))[::-1]
+
+    def near(candidate: HistoryItem) -> float:
+        shares = [
+            sum(bool(set(candidate.values[c]) & set(item.values[c])) for c in columns)
+            for item in session.shown
+        ]
+        return float(np.round(weights @ np.array(shares), 6))
+
+    return [near(candidate) for candidate in session.candidates]
+
+
+def draw_ranking(
+    session: next_item.SessionText, facets: Sequence[str], num_ranked: int, rng: np.random.Generator
+) -> Summary:
+    """A list by nearness, ties in any order, as the choices that make it."""
+    scores = nearness(session, facets)
+    left = list(range(len(scores)))
+    choices: list[Choice] = []
+    for place in range(1, num_ranked + 1):
+        lead = f"{place}." if place == 1 else f"\n{place}."
+        choices.append(Choice((lead,), lead))
+        best = max(scores[c] for c in left)
+        tied = [c for c in left if scores[c] == best]
+        taken = tied[int(rng.integers(len(tied)))]
+        titles = tuple(dict.fromkeys(f" {session.candidates[c].title}" for c in tied))
+        choices.append(Choice(titles, f" {session.candidates[taken].title}"))
+        left.remove(taken)
+    return Summary((*choices, Choice((END,), END)))
+
+
+def invent_next_item_lesson(words: Words, num_candidates: int, rng: np.random.Generator) -> Lesson:
+    """One session, ranked without a hint and by the hint of every facet."""
+    task = invent_session(words, num_candidates, rng)
+    session = task.session
+    num_ranked = int(rng.integers(1, min(next_item.NUM_RANKED, num_candidates) + 1))
+    text = next_item.next_item_text(session, "", num_ranked)
+    trunk, _, ask = text.rpartition("\n")
+    branches = [_ranking_branch(ask, session, session.facets, num_ranked, rng)]
+    for facet in session.facets:
+        question = f"{next_item.HINT}{next_item.clean_hint(write_hint(facet))}\n{ask}"
+        branches.append(_ranking_branch(question, session, (facet,), num_ranked, rng))
+    return Lesson(f"<|system|>{next_item.SYSTEM}<|end|><|user|>{trunk}", tuple(branches))
+
+
+def _ranking_branch(
+    question: str,
+    session: next_item.SessionText,
+    facets: Sequence[str],
+    num_ranked: int,
+    rng: np.random.Generator,
+) -> Branch:
+    ranking = draw_ranking(session, facets, num_ranked, rng)
+    return Branch(question, (ranking.text,), (ranking,))
+
+
+def invent_reflection_lesson(words: Words, num_candidates: int, rng: np.random.Generator) -> Lesson:
+    """A list that went by the wrong facet, and the three turns after it."""
+    task = invent_session(words, num_candidates, rng)
+    session = task.session
+    others = [facet for facet in session.facets if facet != task.hidden]
+    wrong = others[int(rng.integers(len(others)))]
+    num_ranked = min(int(rng.integers(2, 6)), num_candidates - 1)
+    scores = nearness(session, (wrong,))
+    order = [c for c in np.argsort([-s for s in scores], kind="stable").tolist() if c != task.answer]
+    listed = "; ".join(f'"{session.candidates[c].title}"' for c in order[:num_ranked])
+    trunk = "\n".join([next_item.next_item_text(session, "", num_ranked), f"The list was: {listed}."])
+    right = session.candidates[task.answer]
+    shared = shared_facets(session.facets, session.shown[-1], right)
+    line = f"The right one was: {next_item.history_line(session.facets, right)}"
+    said, found, hint = write_wrong(wrong), write_analysis(shared), write_hint(task.hidden)
+    first = ASK_WRONG
+    second = "\n".join([first, f"Reply: {said}", line, ASK_ANALYSIS])
+    third = "\n".join([second, f"Reply: {found}", ASK_HINTS.format(num=1)])
+    branches = (Branch(first, (said,)), Branch(second, (found,)), Branch(third, (hint,)))
+    return Lesson(f"<|system|>{next_item.SYSTEM}<|end|><|user|>{trunk}", branches)
+
+
+def invent_request(
+    words: Words, num_candidates: int, num_conditions: int, rng: np.random.Generator
+) -> RequestTask:
+    """Candidates that meet all conditions but one, candidates that meet none, and one that meets all."""
+    facets = _facets_for(words, num_candidates, rng)
+    noun, names = NOUNS[rng.integers(len(NOUNS))], tuple(facet.name for facet in facets)
+    columns = rng.permutation(len(facets))[: min(num_conditions, len(facets))].tolist()
+    wanted = [(column, _draw(facets[column], rng)) for column in columns]
+    right = _item(words, facets, rng)
+    for column, value in wanted:
+        right = _with(right, column, value)
+    candidates: list[HistoryItem] = []
+    while len(candidates) < num_candidates - 1:
+        candidate = _item(words, facets, rng)
+        if len(wanted) > 1 and rng.random() < 0.4:
+            missed = int(rng.integers(len(wanted)))
+            for number, (column, value) in enumerate(wanted):
+                candidate = candidate if number == missed else _with(candidate, column, value)
+        if not all(value in candidate.values[column] for column, value in wanted):
+            candidates.append(candidate)
+    answer = int(rng.integers(num_candidates))
+    candidates.insert(answer, right)
+    conditions = tuple(Condition(names[column], value) for column, value in wanted)
+    text = ask_explicitly(noun, conditions, rng)
+    return RequestTask(noun, names, next_item.with_distinct_titles(candidates), text, conditions, answer)
+
+
+def request_prompt(task: RequestTask) -> str:
+    """The user turn of a request."""
+    return requests.request_text(task.noun, task.facets, task.candidates, task.text)
+
+
+def invent_request_lesson(words: Words, num_candidates: int, rng: np.random.Generator) -> Lesson:
+    """One request and its canonical answer."""
+    task = invent_request(words, num_candidates, int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15])), rng)
+    answer = requests.reference_answer(task.facets, task.candidates, task.wanted, task.answer)
+    trunk, _, ask = request_prompt(task).rpartition("\n")
+    return Lesson(f"<|system|>{requests.SYSTEM}<|end|><|user|>{trunk}", (Branch(ask, (answer,)),))
+
+
+def invent_skill_lesson(words: Words, max_candidates: int, rng: np.random.Generator) -> Lesson:
+    """A lesson of one of the three skills: next item and requests twice as often as reflection."""
+    makers: tuple[Callable[[Words, int, np.random.Generator], Lesson], ...] = (
+        invent_next_item_lesson,
+        invent_request_lesson,
+        invent_reflection_lesson,
+    )
+    make = makers[int(rng.choice(3, p=[0.4, 0.4, 0.2]))]
+    return make(words, int(rng.integers(3, max_candidates + 1)), rng)
+
+
+def _facets_for(words: Words, num_items: int, rng: np.random.Generator) -> list[Facet]:
+    """Two facets or more, each with values enough to tell candidates apart."""
+    while True:
+        facets = invent_facets(words, num_items, rng)
+        if len(facets) > 1 and all(len(facet.values) >= 3 for facet in facets):
+            return facets
+
+
+def _item(words: Words, facets: Sequence[Facet], rng: np.random.Generator) -> HistoryItem:
+    values = []
+    for facet in facets:
+        count = min(int(rng.integers(1, facet.max_per_item + 1)), len(facet.values), 3)
+        drawn = rng.choice(len(facet.values), size=count, replace=False, p=facet.popularity)
+        values.append(tuple(facet.values[v] for v in drawn))
+    return next_item.clean_item(words.title(), values)
+
+
+def _draw(facet: Facet, rng: np.random.Generator) -> str:
+    return facet.values[int(rng.integers(len(facet.values)))]
+
+
+def _with(item: HistoryItem, column: int, value: str) -> HistoryItem:
+    """The item with this value in place of its first one of that facet."""
+    kept = tuple(v for v in item.values[column][1:] if v != value)
+    values = list(item.values)
+    values[column] = (value, *kept)
+    return HistoryItem(item.title, tuple(values), item.stars)
