@@ -4,7 +4,7 @@ import pytest
 
 from recloop.errors import RunError
 from recloop.tuning.dpo import DpoConfig
-from recloop.tuning.tuned import TUNING_FILE, Tuned, digest_inputs, read_tuned, tuning_text
+from recloop.tuning.tuned import TUNING_FILE, Tuned, TuningBudget, digest_inputs, read_tuned, tuning_text
 from tuning_cases import make_pairs, make_prompts
 
 
@@ -43,3 +43,11 @@ def test_a_record_comes_back_as_it_was_written(folder):
 def test_another_folder_is_refused(folder):
     with pytest.raises(RunError, match=r"holds tuning\.json, got none"):
         read_tuned(folder)
+
+
+def test_more_rows_make_surer_steps_and_not_more_of_them():
+    """Batches of 4: 99 rows are 25 passes, one a step; 1,476 rows are 369 passes, 15 a step."""
+    budget = TuningBudget()
+    assert (budget.batch, budget.passes_per_step(3), budget.passes_per_step(99)) == (4, 1, 1)
+    assert budget.passes_per_step(1476) == 15
+    assert TuningBudget(accumulation=8).passes_per_step(3) == 8

@@ -107,7 +107,10 @@ def _make_trainer(job: Job, policy: Policy, anchor_folder: Path, row_set: RowSet
     trainer = DPOTrainer(
         model=policy.model,
         ref_model=anchor,
-        args=DPOConfig(**trainer_arguments(job, uses_lora=uses_lora), beta=beta),
+        args=DPOConfig(
+            **trainer_arguments(job, job.budget.passes_per_step(len(row_set.rows)), uses_lora=uses_lora),
+            beta=beta,
+        ),
         train_dataset=training_data(job, row_set, _conversation),
         processing_class=AutoTokenizer.from_pretrained(job.lm_folder),
         peft_config=policy.adapter,

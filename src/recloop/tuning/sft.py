@@ -80,7 +80,10 @@ def _make_trainer(job: Job, policy: Policy, row_set: RowSet) -> SFTTrainer:
     uses_lora = policy.adapter is not None
     trainer = SFTTrainer(
         model=policy.model,
-        args=SFTConfig(**trainer_arguments(job, uses_lora=uses_lora), completion_only_loss=True),
+        args=SFTConfig(
+            **trainer_arguments(job, job.budget.passes_per_step(len(row_set.rows)), uses_lora=uses_lora),
+            completion_only_loss=True,
+        ),
         train_dataset=training_data(job, row_set, _conversation),
         processing_class=AutoTokenizer.from_pretrained(job.lm_folder),
         peft_config=policy.adapter,

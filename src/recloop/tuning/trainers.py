@@ -156,7 +156,7 @@ def training_data(job: Job, row_set: RowSet, conversation: Callable[[Row], dict[
     return Dataset.from_list([conversation(row_set.rows[index]) for index in order])
 
 
-def trainer_arguments(job: Job, *, uses_lora: bool) -> dict[str, Any]:
+def trainer_arguments(job: Job, accumulation: int, *, uses_lora: bool) -> dict[str, Any]:
     """Arguments that TRL's configurations share; they go with `training_data`."""
     budget = job.budget
     on_gpu = torch.cuda.is_available()
@@ -170,7 +170,7 @@ def trainer_arguments(job: Job, *, uses_lora: bool) -> dict[str, Any]:
         "num_train_epochs": 1,
         "train_sampling_strategy": "sequential",
         "per_device_train_batch_size": budget.batch,
-        "gradient_accumulation_steps": budget.accumulation,
+        "gradient_accumulation_steps": accumulation,
         "learning_rate": budget.lr,
         "lr_scheduler_type": "linear",
         "save_strategy": "steps",

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,6 +16,7 @@ from recloop.records import Pair, Prompt
 from recloop.runs import sha256_of_folder
 
 TUNING_FILE = "tuning.json"
+STEPS_PER_EPOCH = 25
 
 
 class TuningBudget(BaseModel):
@@ -24,15 +25,17 @@ class TuningBudget(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     lr: float = Field(
-        default=5e-4,
+        default=2e-4,
         gt=0,
         description="learning rate of the first step, falling linearly to 0; right for the embedded model "
         "(docs/log.md, 2026-11-21), DPO4Rec: 5e-5 (8B)",
     )
     epochs: int = Field(default=1, ge=1, description="passes over the rows; DPO4Rec uses 3")
     batch: int = Field(default=4, ge=1, description="rows in one forward pass; DPO4Rec uses 2")
-    accumulation: int = Field(
-        default=2, ge=1, description="forward passes in one optimiser step; DPO4Rec uses 8"
+    accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto",
+        description="forward passes in one optimiser step; auto: as many as make about 25 steps an epoch, so "
+        "that more pairs mean surer steps and not a longer way; DPO4Rec uses 8",
     )
     max_pairs: int = Field(default=1500, ge=1, description="more pairs than this are thinned at random")
     max_prompt_tokens: int = Field(
@@ -48,7 +51,13 @@ class TuningBudget(BaseModel):
     lora_rank: int = Field(
         default=16, ge=1, description="rank of the adapter on every linear layer; alpha is twice this"
     )
-    checkpoint_steps: int = Field(default=20, ge=1, description="optimiser steps between two checkpoints")
+    checkpoint_steps: int = Field(default=5, ge=1, description="optimiser steps between two checkpoints")
+
+    def passes_per_step(self, num_rows: int) -> int:
+        """Forward passes in one optimiser step when there are so many rows."""
+        if self.accumulation != "auto":
+            return self.accumulation
+        return max(1, round(num_rows / (self.batch * STEPS_PER_EPOCH)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,11 @@ LONG_SHARE = 0.06  # of counted histories: far more items than lines are shown
 MAX_LONG = 200
 MAX_SHOWN = 16  # lines beside count lines; the smaller, the cheaper
 
+ACCENTED_SHARE = 0.12  # of names
+ACCENTS = {
+    "a": "áàâäåã", "c": "çćč", "e": "éèêëě", "i": "íîï", "l": "ł", "n": "ñń", "o": "óòôöøõ", "s": "šś",
+    "u": "úùûü", "y": "ý", "z": "žż", "A": "ÁÅÄ", "E": "É", "O": "ÓÖØ",
+}  # fmt: skip
 COMMON_VALUES = tuple(CATALOGUE_TEXT.split())
 RARE_SHARE = 0.4  # of words: any of the vocabulary, mostly several tokens long, as people's names are
 SHARED_NAMES = 0.8  # at most this share of names have a word in common with another of their catalogue
@@ -106,7 +111,20 @@ class Words:
         last = self.invented() if self._rng.random() < 0.45 else self.word()
         first = f"{chr(65 + self._rng.integers(26))}." if self._rng.random() < 0.06 else self.word()
         middle = f" {self.word()}" if self._rng.random() < 0.08 else ""
-        return f"{first}{middle} {last}"
+        if self._rng.random() < 0.05:
+            last = f"{last}-{self.word()}"
+        whole = f"{first}{middle} {last}"
+        return self.accented(whole) if self._rng.random() < ACCENTED_SHARE else whole
+
+    def accented(self, text: str) -> str:
+        """The text with an accent on some of its letters, in many a name the only bytes beyond ASCII."""
+        rate = self._rng.uniform(0.1, 0.5)
+        return "".join(
+            ACCENTS[c][self._rng.integers(len(ACCENTS[c]))]
+            if c in ACCENTS and self._rng.random() < rate
+            else c
+            for c in text
+        )
 
     def names(self, count: int) -> list[str]:
         """So many names, many of which share a first or a last word, as real ones do."""
@@ -126,6 +144,8 @@ class Words:
         form = self._rng.random()
         if form < 0.02:
             return self.foreign()
+        if form < 0.04:
+            return self.accented(self.word())
         if form < 0.52:
             return self.word()
         if form < 0.64:

@@ -143,7 +143,7 @@ def trl_losses(
                 num_train_epochs=1,
                 train_sampling_strategy="sequential",
                 per_device_train_batch_size=config.batch,
-                gradient_accumulation_steps=config.accumulation,
+                gradient_accumulation_steps=config.passes_per_step(len(conversations)),
                 learning_rate=config.lr,
                 lr_scheduler_type="linear",
                 beta=config.beta,
