@@ -244,3 +244,48 @@ class Pair:
     rejected: str
     chosen_reward: float
     rejected_reward: float
+
+
+class RequestKind(StrEnum):
+    """How a request says what it wants."""
+
+    EXPLICIT_1 = "explicit_1"  # one condition, named
+    EXPLICIT_2 = "explicit_2"
+    EXPLICIT_3 = "explicit_3"  # three or more
+    IMPLICIT = "implicit"  # conditions by way of another item
+    MISINFORMED = "misinformed"  # as implicit, and what it claims of that item is false
+    INTEREST = "interest"  # what the history likes most
+    DEMOGRAPHIC = "demographic"  # what people of a group like more than others do
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One attribute that the wanted item must have, e.g. director, Ann Vale."""
+
+    facet: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A wish in words, the candidates, and the one candidate that satisfies it.
+
+    number: unique over all groups of users.
+    user: whose request it is; the user's group is the request's.
+    conditions: what the item-attribute graph says is wanted, whatever the words say.
+    candidates: item numbers, in the order shown.
+    answer: the item among them that meets every condition.
+    mentioned: items that the words name.
+    history, stars: what is shown of the user's log, oldest first; stars NaN where unknown.
+    """
+
+    number: int
+    kind: RequestKind
+    user: int
+    text: str
+    conditions: tuple[Condition, ...]
+    candidates: tuple[int, ...]
+    answer: int
+    mentioned: tuple[int, ...] = ()
+    history: tuple[int, ...] = ()
+    stars: tuple[float, ...] = ()

@@ -68,15 +68,16 @@ def clean_value(text: str, max_chars: int = MAX_VALUE_CHARS) -> str:
         >>> clean_value("Parts Co., Inc.; <b>\\n")
         'Parts Co. Inc. b'
     """
-    return _clean(text, r'[|",;:<>\[\]{}]')[:max_chars].strip()
+    return one_line(text, r'[|",;:<>\[\]{}]')[:max_chars].strip()
 
 
 def clean_title(text: str, max_words: int) -> str:
     """A title fit for a line: one line, no quotes, bars or brackets, at most `max_words` words."""
-    return " ".join(_clean(text, r'[|"<>\[\]{}]').split(" ")[:max_words])[:80].strip() or "untitled"
+    return " ".join(one_line(text, r'[|"<>\[\]{}]').split(" ")[:max_words])[:80].strip() or "untitled"
 
 
-def _clean(text: str, structural: str) -> str:
+def one_line(text: str, structural: str) -> str:
+    """Any text as one line without control characters and without what `structural`, a pattern, matches."""
     text = unicodedata.normalize("NFC", text)
     text = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
     return re.sub(r"\s+", " ", re.sub(structural, " ", text)).replace(" , ", ", ").strip()

@@ -1,0 +1,152 @@
+"""Requests in natural words: many ways to say the same condition.
+
+Every function draws one wording; which conditions it says is the caller's. Facets are named as the dataset
+names them, so that a model can be held to the words of the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from recloop.records import Condition
+
+MAKERS = frozenset(
+    [
+        "director",
+        "author",
+        "artist",
+        "studio",
+        "brand",
+        "developer",
+        "publisher",
+        "designer",
+        "maker",
+        "writer",
+    ]
+)
+KINDS = frozenset(["genre", "category", "style", "type", "theme", "subject", "mood"])
+ERAS = frozenset(("era", "decade", "period"))
+
+BY_MAKER = ("by {value}", "by {facet} {value}", "from {value}", "whose {facet} is {value}")
+OF_KIND = ("of {facet} {value}", "that counts as {value}", "listed under {value}", "with {facet} {value}")
+FROM_ERA = ("from the {value}", "of the {value}", "with {facet} {value}", "that takes me to the {value}")
+WITH_VALUE = ("with {facet} {value}", "whose {facet} is {value}", "with {value} as {facet}")
+AS_ITEM = (
+    'with the same {facet} as "{title}"',
+    'with the {facet} of "{title}"',
+    'that shares its {facet} with "{title}"',
+    'whose {facet} is that of "{title}"',
+)
+ASKING = (
+    "I would like a {noun} {wish}.",
+    "Can you suggest a {noun} {wish}?",
+    "I am looking for a {noun} {wish}.",
+    "Which {noun} would you pick if I want one {wish}?",
+    "Find me one {noun} {wish}, please.",
+    "Tonight I want a {noun} {wish}.",
+    "Please recommend a {noun} {wish}.",
+    "My next {noun} should be one {wish}.",
+)
+CLAIMING = (
+    'I know that "{title}" has {facet} {value}. {asking}',
+    'As "{title}" is one with {facet} {value}, I am curious for more. {asking}',
+    'My friends told me about "{title}" and its {facet}, {value}. {asking}',
+    'I enjoyed "{title}", the one with {value} as {facet}. {asking}',
+)
+BY_TASTE = (
+    "that fits my taste in {facet}",
+    "of the {facet} I like most",
+    "with the {facet} that my history likes best",
+    "of my favourite {facet}",
+)
+AS_GROUP = (
+    "Which {noun} suits people like me by {facet}? I am: {group}.",
+    "I am: {group}. Suggest a {noun} of the {facet} that others like me favour.",
+    "For someone who is: {group}. Find a {noun} of the {facet} that such people like most.",
+)
+JOINTS = (" and ", ", ", ", and also ", " but also ")
+
+
+def one_of(noun: str) -> str:
+    """The singular of a plural noun: ``films`` is ``film``, ``groceries`` is ``grocery``."""
+    return noun[:-3] + "y" if noun.endswith("ies") else noun.removesuffix("s")
+
+
+def wish_of(condition: Condition, rng: np.random.Generator) -> str:
+    """One condition, named: ``by Ann Vale``."""
+    if condition.facet in MAKERS:
+        forms = BY_MAKER
+    elif condition.facet in KINDS:
+        forms = OF_KIND
+    elif condition.facet in ERAS:
+        forms = FROM_ERA
+    else:
+        forms = WITH_VALUE
+    return _draw(forms, rng).format(facet=condition.facet, value=condition.value)
+
+
+def wish_by_item(facet: str, title: str, rng: np.random.Generator) -> str:
+    """One condition by way of an item: ``with the same director as "Iron Tide"``."""
+    return _draw(AS_ITEM, rng).format(facet=facet, title=title)
+
+
+def ask(noun: str, wishes: Sequence[str], rng: np.random.Generator) -> str:
+    """A whole request.
+
+    Args:
+        noun: what the items are, plural.
+        wishes: from `wish_of` and `wish_by_item`, in the order they are said.
+
+    Example:
+        >>> ask("films", ["by Ann Vale", "of the 1990s"], np.random.default_rng(3))
+        'Please recommend a film by Ann Vale and of the 1990s.'
+    """
+    wish = wishes[0]
+    for more in wishes[1:]:
+        wish += _draw(JOINTS, rng) + more
+    return _with_article(_draw(ASKING, rng).format(noun=one_of(noun), wish=wish), noun)
+
+
+def ask_explicitly(noun: str, conditions: Sequence[Condition], rng: np.random.Generator) -> str:
+    """A request that names every condition."""
+    return ask(noun, [wish_of(condition, rng) for condition in conditions], rng)
+
+
+def ask_by_item(
+    noun: str, title: str, facet: str, more: Sequence[Condition], rng: np.random.Generator
+) -> str:
+    """A request for the facet value of another item, and further conditions that are named."""
+    return ask(noun, [wish_by_item(facet, title, rng), *(wish_of(one, rng) for one in more)], rng)
+
+
+def ask_misinformed(
+    noun: str, title: str, false: Condition, more: Sequence[Condition], rng: np.random.Generator
+) -> str:
+    """As `ask_by_item`, after a claim about that item which is not so."""
+    asking = ask_by_item(noun, title, false.facet, more, rng)
+    claim = _draw(CLAIMING, rng)
+    return claim.format(title=title, facet=false.facet, value=false.value, asking=asking)
+
+
+def ask_by_taste(noun: str, facet: str, more: Sequence[Condition], rng: np.random.Generator) -> str:
+    """A request for what the history likes most in one facet, and further conditions that are named."""
+    wish = _draw(BY_TASTE, rng).format(facet=facet)
+    return ask(noun, [wish, *(wish_of(one, rng) for one in more)], rng)
+
+
+def ask_as_group(noun: str, facet: str, group: Mapping[str, str], rng: np.random.Generator) -> str:
+    """A request for what people like the user like more than others do, in one facet."""
+    told = ", ".join(f"{name} {value}" for name, value in group.items())
+    asking = _draw(AS_GROUP, rng).format(noun=one_of(noun), facet=facet, group=told)
+    return _with_article(asking, noun)
+
+
+def _draw(forms: Sequence[str], rng: np.random.Generator) -> str:
+    return forms[int(rng.integers(len(forms)))]
+
+
+def _with_article(text: str, noun: str) -> str:
+    one = one_of(noun)
+    return text.replace(f" a {one}", f" an {one}") if one[:1].lower() in "aeiou" else text
