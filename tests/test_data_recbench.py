@@ -50,10 +50,10 @@ def test_damaged_files_are_one_clear_error(tmp_path):
     with pytest.raises(DataError, match=r"movie_explicit\.jsonl cannot be read"):
         read_recbench(tmp_path, dataset, 5, 0, are_tellable)
     write(tmp_path, [{"query": "One."}])
-    with pytest.raises(DataError, match="line 1 of .* must have condition_num, gt_items"):
+    with pytest.raises(DataError, match=r"line 1 of .* must have condition_num, gt_items"):
         read_recbench(tmp_path, dataset, 5, 0, are_tellable)
     (tmp_path / "movie_explicit.jsonl").write_text("{")
-    with pytest.raises(DataError, match="line 1 of .* is not JSON"):
+    with pytest.raises(DataError, match=r"line 1 of .* is not JSON"):
         read_recbench(tmp_path, dataset, 5, 0, are_tellable)
 
 

@@ -1,4 +1,4 @@
-"""LightGCN embeddings: they find structure where there is some, none where there is none, and no other users."""
+"""LightGCN embeddings: they find structure where there is some, none where there is none."""
 
 import numpy as np
 import pytest

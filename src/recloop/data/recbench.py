@@ -66,11 +66,7 @@ def read_recbench(
     for name, kind in FILES.items():
         for row in _rows(folder / name):
             right = [item_of[str(one)] for one, _ in row["gt_items"] if str(one) in item_of]
-            history = tuple(
-                place
-                for title in row["history_sample"] or ()
-                if (place := _place_of(title, titles)) is not None
-            )
+            history = tuple(titles.index(one) for one in row["history_sample"] or () if one in titles)
             chosen = _draw(right, history, titles, num_candidates, rng, can_tell)
             if chosen is None:
                 num_unknown += 1
@@ -110,10 +106,6 @@ def _draw(
         if can_tell([titles[item] for item in items]):
             return answer, tuple(items[place] for place in rng.permutation(num).tolist())
     return None
-
-
-def _place_of(title: str, titles: Sequence[str]) -> int | None:
-    return titles.index(title) if title in titles else None
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
