@@ -101,7 +101,7 @@ def ask(noun: str, wishes: Sequence[str], rng: np.random.Generator) -> str:
 
     Example:
         >>> ask("films", ["by Ann Vale", "of the 1990s"], np.random.default_rng(3))
-        'Please recommend a film by Ann Vale and of the 1990s.'
+        'I would like a film by Ann Vale but also of the 1990s.'
     """
     wish = wishes[0]
     for more in wishes[1:]:

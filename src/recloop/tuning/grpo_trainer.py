@@ -41,11 +41,12 @@ class TokenGrpoTrainer(GRPOTrainer):
     Args:
         scores: filled by the reward function of the same trainer.
         advantages: how rewards become advantages.
+        group: G, answers to one prompt, which stand side by side.
     """
 
-    def __init__(self, *, scores: Scores, advantages: AdvantageConfig, **arguments: Any) -> None:
+    def __init__(self, *, scores: Scores, advantages: AdvantageConfig, group: int, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._scores, self._advantages = scores, advantages
+        self._scores, self._advantages, self._group = scores, advantages, group
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
@@ -62,7 +63,7 @@ class TokenGrpoTrainer(GRPOTrainer):
         rewards_B = np.array([one.reward for one in scored])
         bare_B = np.array([one.bare_reward for one in scored])
         found_BT, bare_BT = (
-            _by_group(rewards, is_wrong_BT, mask_BT, self.num_generations, self._advantages)
+            _by_group(rewards, is_wrong_BT, mask_BT, self._group, self._advantages)
             for rewards in (rewards_B, bare_B)
         )
         size = np.abs(found_BT[mask_BT]).sum()
@@ -123,6 +124,7 @@ def make_trainer(
     trainer = TokenGrpoTrainer(
         scores=scores,
         advantages=advantages,
+        group=config.answers,
         model=policy.model,
         reward_funcs=reward_function(score, scores, tokenizer),
         args=GRPOConfig(**arguments),
