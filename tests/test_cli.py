@@ -129,6 +129,8 @@ def test_dry_run_and_help_start_nothing(
         (["resume", "r", "--seed", "1"], "resume takes no settings, got --seed"),
         (["bench", "world"], r"got world \(did you mean worlds\?\)"),
         (["pretrain", "now"], "pretrain takes settings only, got now"),
+        (["ask", "r"], "ask wants a run folder and a request, got r"),
+        (["run", "dpo4rec", "--quick"], "--quick is for rerec"),
     ],
 )
 def test_a_wrong_command_exits_with_2_and_says_what_was_meant(

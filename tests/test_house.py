@@ -25,6 +25,7 @@ HEAVY = (
     "scipy",
     "implicit",
     "datasets",
+    "torch_geometric",
     "sklearn",
     "httpx2",
 )

@@ -69,7 +69,7 @@ def propose_items(
     others = np.setdiff1d(np.arange(dataset.num_users), train_users)
     for fitted_on, served in ((halves[0], halves[1]), (halves[1], halves[0]), (train_users, others)):
         fit_UI = log_UI[fitted_on]
-        score = _fit_knn(fit_UI, config) if config.kind == "item_knn" else _fit_als(fit_UI, config)
+        score = fit_knn(fit_UI, config) if config.kind == "item_knn" else _fit_als(fit_UI, config)
         popularity_I = np.asarray(fit_UI.sum(axis=0), dtype=np.float64).ravel()
         for first in range(0, len(served), USERS_AT_ONCE):
             users = served[first : first + USERS_AT_ONCE]
@@ -90,7 +90,8 @@ def _best(scores_UI: np.ndarray, top: int) -> np.ndarray:
     return np.pad(best, ((0, 0), (0, top - best.shape[1])), constant_values=-1)
 
 
-def _fit_knn(fit_UI: SparseMatrix, config: FirstStageConfig) -> Callable[[SparseMatrix], np.ndarray]:
+def fit_knn(fit_UI: SparseMatrix, config: FirstStageConfig) -> Callable[[SparseMatrix], np.ndarray]:
+    """Item neighbours by cosine: a function from users' rows to the scores of all items."""
     from implicit.nearest_neighbours import CosineRecommender
 
     model: Any = CosineRecommender(K=config.neighbours + 1, num_threads=1)  # an item is its own nearest

@@ -101,10 +101,13 @@ def reference_answer(
 
     Example:
         >>> items = [HistoryItem("Iron Tide", (("War",), ("Ann Vale",)), None),
+        ...          HistoryItem("Paper Crown", (("Drama",), ("Bo Lee",)), None),
         ...          HistoryItem("Velvet Harbour", (("Drama",), ("Ann Vale",)), None)]
         >>> wanted = [Condition("director", "Ann Vale"), Condition("genre", "Drama")]
-        >>> print(reference_answer(("genre", "director"), items, wanted, answer=1))
+        >>> print(reference_answer(("genre", "director"), items, wanted, answer=2))
         Wanted: director Ann Vale, genre Drama.
+        <BLANKLINE>
+        "Iron Tide": director Ann Vale, genre War. No.
         <BLANKLINE>
         "Velvet Harbour": director Ann Vale, genre Drama. Yes.
         <BLANKLINE>

@@ -71,6 +71,21 @@ class RowSet:
     num_too_long: int
 
 
+@dataclass(frozen=True, slots=True)
+class PromptSet:
+    """Prompts to answer in training, each as often as it is answered, and how many were left out."""
+
+    rows: tuple[Prompt, ...]
+    num_thinned: int
+    num_too_long: int
+
+
+def count_prompt_tokens(lm_folder: Path, prompts: Sequence[Prompt]) -> list[int]:
+    """Tokens of every prompt inside the chat template, up to where the reply begins."""
+    reader = _Reader.of(lm_folder)
+    return [len(reader.render(messages_of(prompt), add_generation_prompt=True)) for prompt in prompts]
+
+
 def select_rows(
     lm_folder: Path, prompts: Mapping[int, Prompt], pairs: Sequence[Pair], budget: TuningBudget, seed: int
 ) -> RowSet:

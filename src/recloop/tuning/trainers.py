@@ -40,7 +40,7 @@ from transformers import (
 from recloop.errors import RunError, SettingError, TrainingError
 from recloop.progress import Progress
 from recloop.runs import atomic_write_json, atomic_write_text
-from recloop.tuning.replies import Row, RowSet, base_folder_of, training_order
+from recloop.tuning.replies import PromptSet, Row, RowSet, base_folder_of, training_order
 from recloop.tuning.tuned import TUNING_FILE, Tuned, TuningBudget, tuning_text
 
 LORA_ABOVE = 500_000_000  # parameters; smaller models are cheaper to train whole
@@ -88,7 +88,7 @@ class Policy:
 
 def run_job(
     job: Job,
-    row_set: RowSet,
+    row_set: RowSet | PromptSet,
     make_trainer: Callable[[Policy], Trainer],
     log_names: Mapping[str, str],
     progress: Progress,

@@ -1,0 +1,129 @@
+"""RecBench+ movie requests with an inferred ground truth, as requests over the items of MovieLens-1M.
+
+Real wording. The ground truth in these files is partly inferred and biased to requests that language models
+answered well: a test of transfer, never to be reported as RecBench+ scores. Conditions are not known, so the
+wrong candidates are films drawn at random, which makes these requests easier than those of
+`recloop.data.requests`.
+
+Source: RecBench+ (arXiv 2503.09382).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recloop.errors import DataError
+from recloop.records import Dataset, Request, RequestKind
+
+FILES = {
+    "movie_explicit.jsonl": None,  # by the number of conditions
+    "movie_implicit.jsonl": RequestKind.IMPLICIT,
+    "movie_misinformed.jsonl": RequestKind.MISINFORMED,
+}
+EXPLICIT = {1: RequestKind.EXPLICIT_1, 2: RequestKind.EXPLICIT_2}
+NOBODY = -1
+
+
+@dataclass(frozen=True, slots=True)
+class TransferSet:
+    """Requests of no user of the log.
+
+    num_unknown: left out, since no film of the ground truth is in the log or too few others are.
+    """
+
+    requests: tuple[Request, ...]
+    num_unknown: int
+
+
+def read_recbench(
+    folder: Path,
+    dataset: Dataset,
+    num_candidates: int,
+    seed: int,
+    can_tell: Callable[[Sequence[str]], bool],
+) -> TransferSet:
+    """Read the requests; the right candidate is drawn from the ground truth, the others from all other films.
+
+    Args:
+        folder: holds the files of `FILES`.
+        dataset: MovieLens-1M, by whose item ids the ground truth is given.
+        can_tell: whether titles can be told apart when each is written alone.
+
+    Raises:
+        DataError: a file is absent or damaged.
+    """
+    item_of = {item_id: item for item, item_id in enumerate(dataset.items["item_id"].to_list())}
+    titles = dataset.items["title"].to_list()
+    rng = np.random.default_rng([seed, 0x4B])
+    requests: list[Request] = []
+    num_unknown = 0
+    for name, kind in FILES.items():
+        for row in _rows(folder / name):
+            right = [item_of[str(one)] for one, _ in row["gt_items"] if str(one) in item_of]
+            history = tuple(titles.index(one) for one in row["history_sample"] or () if one in titles)
+            chosen = _draw(right, history, titles, num_candidates, rng, can_tell)
+            if chosen is None:
+                num_unknown += 1
+                continue
+            requests.append(
+                Request(
+                    number=len(requests),
+                    kind=kind or EXPLICIT.get(row["condition_num"], RequestKind.EXPLICIT_3),
+                    user=NOBODY,
+                    text=row["query"],
+                    conditions=(),
+                    candidates=chosen[1],
+                    answer=chosen[0],
+                    history=history,
+                    stars=(float("nan"),) * len(history),
+                )
+            )
+    return TransferSet(tuple(requests), num_unknown)
+
+
+def _draw(
+    right: Sequence[int],
+    history: Sequence[int],
+    titles: Sequence[str],
+    num: int,
+    rng: np.random.Generator,
+    can_tell: Callable[[Sequence[str]], bool],
+) -> tuple[int, tuple[int, ...]] | None:
+    """The right item and all candidates in random order; None where there are too few."""
+    open_to_ask = [item for item in right if item not in history]
+    wrong = np.setdiff1d(np.arange(len(titles)), [*right, *history])
+    if not open_to_ask or len(wrong) < num - 1:
+        return None
+    answer = open_to_ask[int(rng.integers(len(open_to_ask)))]
+    for _ in range(20):
+        items = [answer, *rng.choice(wrong, num - 1, replace=False).tolist()]
+        if can_tell([titles[item] for item in items]):
+            return answer, tuple(items[place] for place in rng.permutation(num).tolist())
+    return None
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    wanted = {"query", "history_sample", "condition_num", "gt_items"}
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror}); check the folder of RecBench+") from error
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"line {number} of {file} is not JSON ({error}); fetch the file again") from error
+        if not wanted <= set(row):
+            raise DataError(
+                f"line {number} of {file} must have {', '.join(sorted(wanted))}, got {', '.join(row)}; "
+                f"fetch the file again"
+            )
+        rows.append(row)
+    return rows

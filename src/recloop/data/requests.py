@@ -1,0 +1,375 @@
+"""Requests made from a log: a wish in words, twenty candidates, and the one that satisfies it by the graph.
+
+Exactly one candidate meets every condition; among the others are *near misses*, which meet all conditions but
+one, and for a false premise *traps*, which meet the claim. Groups of users share no request.
+
+Source: the kinds of RecBench+ (arXiv 2503.09382), after which ReRec (arXiv 2604.07851) trains. Ours: ground
+truth by the graph alone, near misses, and what a history or a group likes is counted, not judged.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from recloop.data import request_words as words
+from recloop.data.item_graph import ItemGraph, build_item_graph
+from recloop.errors import DataError
+from recloop.records import Condition, Dataset, Group, Request, RequestKind
+
+ATTEMPTS = 60  # draws for one request before its kind is given up for the user
+MIN_LIKED = 2  # items of a history that show a taste
+TRAPS = 2
+
+
+class RequestConfig(BaseModel):
+    """Which requests are made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kinds: tuple[RequestKind, ...] = Field(
+        default=tuple(RequestKind),
+        min_length=1,
+        description="kinds asked in turn; demographic needs profiles",
+    )
+    per_user: int = Field(default=7, ge=1, description="requests of every user, one kind after another")
+    num_candidates: int = Field(default=20, ge=2, description="C: one right, the others wrong")
+    near_misses: int = Field(default=6, ge=0, description="wrong candidates that meet all conditions but one")
+    history_items: int = Field(default=8, ge=1, description="latest items of the user that a request shows")
+    min_carriers: int = Field(
+        default=2, ge=2, description="a condition's value must belong to at least this many items"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSet:
+    """Requests by group of users.
+
+    num_given_up: by kind, users for whom no such request was found.
+    """
+
+    by_group: Mapping[Group, tuple[Request, ...]]
+    num_given_up: Mapping[str, int]
+
+    def of(self, group: Group) -> tuple[Request, ...]:
+        return self.by_group[group]
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What a kind has decided about a request: text comes after the answer."""
+
+    conditions: tuple[Condition, ...]
+    say: Callable[[], str]
+    mentioned: tuple[int, ...] = ()
+    history: tuple[int, ...] = ()
+    stars: tuple[float, ...] = ()
+    traps: tuple[Condition, ...] = ()
+
+
+@dataclass(slots=True)
+class _Maker:
+    """Everything a request is drawn from."""
+
+    dataset: Dataset
+    graph: ItemGraph
+    config: RequestConfig
+    noun: str
+    titles: Sequence[str]
+    can_tell: Callable[[Sequence[str]], bool]
+    rng: np.random.Generator
+    histories: Sequence[tuple[tuple[int, ...], tuple[float, ...]]]
+    group_tastes: Mapping[tuple[str, str], Sequence[Condition]]
+    profiles: Sequence[Mapping[str, str]]
+    seen: set[tuple[frozenset[Condition], int]] = field(default_factory=lambda: set())
+
+
+def make_requests(
+    dataset: Dataset,
+    groups: Mapping[Group, np.ndarray],
+    config: RequestConfig,
+    seed: int,
+    *,
+    noun: str,
+    max_values: int,
+    can_tell: Callable[[Sequence[str]], bool],
+) -> RequestSet:
+    """Make requests for every user.
+
+    Args:
+        groups: disjoint users of each group.
+        seed: of everything drawn.
+        noun: what the items are, plural.
+        max_values: of `build_item_graph`.
+        can_tell: whether titles can be told apart when each is written alone.
+
+    Raises:
+        DataError: there are no attributes, or a group with users got no request at all.
+    """
+    rng = np.random.default_rng([seed, 0x4E0])
+    maker = _Maker(
+        dataset,
+        build_item_graph(dataset, max_values),
+        config,
+        noun,
+        dataset.items["title"].to_list(),
+        can_tell,
+        rng,
+        _histories(dataset, config.history_items),
+        {},
+        _profiles(dataset),
+    )
+    maker.group_tastes = _tastes_of_groups(maker, groups[Group.TRAIN])
+    given_up: Counter[str] = Counter()
+    made: dict[Group, list[Request]] = {group: [] for group in Group}
+    number = 0
+    for group in Group:
+        for place, user in enumerate(groups[group].tolist()):
+            for turn in range(config.per_user):
+                kind = config.kinds[(place * config.per_user + turn) % len(config.kinds)]
+                request = _make(maker, kind, user, number)
+                if request is None:
+                    given_up[kind.value] += 1
+                else:
+                    made[group].append(request)
+                    number += 1
+        if len(groups[group]) and not made[group]:
+            raise DataError(
+                f"every group needs a request, got none for the {len(groups[group])} {group} users; the "
+                f"catalogue has {dataset.num_items} items: use more items, fewer requests.num_candidates "
+                f"or fewer requests.near_misses"
+            )
+    return RequestSet({group: tuple(rows) for group, rows in made.items()}, dict(given_up))
+
+
+def check_request(graph: ItemGraph, request: Request) -> None:
+    """Whether exactly one candidate, the answer, meets every condition; DataError when not."""
+    meeting = [item for item in request.candidates if item in graph.meeting(request.conditions)]
+    if meeting != [request.answer] or len(set(request.candidates)) < len(request.candidates):
+        raise DataError(
+            f"exactly one candidate must satisfy a request, got {len(meeting)} of "
+            f"{len(set(request.candidates))} different ones for request {request.number}; make it again"
+        )
+
+
+def _make(maker: _Maker, kind: RequestKind, user: int, number: int) -> Request | None:
+    """One request of this kind; None when none is found in `ATTEMPTS` draws."""
+    for _ in range(ATTEMPTS):
+        draft = _draft(maker, kind, user)
+        if draft is None:
+            continue
+        outside = {*draft.mentioned, *draft.history}
+        pool = sorted(maker.graph.meeting(draft.conditions) - outside)
+        if not pool:
+            continue
+        answer = pool[int(maker.rng.integers(len(pool)))]
+        key = (frozenset(draft.conditions), answer)
+        candidates = None if key in maker.seen else _candidates(maker, draft, answer, outside)
+        if candidates is None:
+            continue
+        maker.seen.add(key)
+        request = Request(
+            number, kind, user, draft.say(), draft.conditions, candidates, answer,
+            draft.mentioned, draft.history, draft.stars,
+        )  # fmt: skip
+        check_request(maker.graph, request)
+        return request
+    return None
+
+
+def _draft(maker: _Maker, kind: RequestKind, user: int) -> _Draft | None:
+    match kind:
+        case RequestKind.EXPLICIT_1:
+            return _explicit(maker, 1)
+        case RequestKind.EXPLICIT_2:
+            return _explicit(maker, 2)
+        case RequestKind.EXPLICIT_3:
+            return _explicit(maker, 3)
+        case RequestKind.IMPLICIT:
+            return _by_item(maker, user, is_false=False)
+        case RequestKind.MISINFORMED:
+            return _by_item(maker, user, is_false=True)
+        case RequestKind.INTEREST:
+            return _by_taste(maker, user)
+        case RequestKind.DEMOGRAPHIC:
+            return _as_group(maker, user)
+
+
+def _explicit(maker: _Maker, num: int) -> _Draft | None:
+    item = int(maker.rng.integers(maker.graph.num_items))
+    conditions = _some(maker, maker.graph.of_item[item], num)
+    if len(conditions) < num:
+        return None
+    return _Draft(conditions, lambda: words.ask_explicitly(maker.noun, conditions, maker.rng))
+
+
+def _by_item(maker: _Maker, user: int, *, is_false: bool) -> _Draft | None:
+    """The value that a known item has in one facet, and in half of the cases another condition."""
+    known = maker.histories[user][0]
+    item = known[int(maker.rng.integers(len(known)))] if known else 0
+    first = [
+        one
+        for one in maker.graph.of_item[item]
+        if len(maker.graph.values(item, one.facet)) == 1 and _is_carried(maker, one)
+    ]
+    if not known or not first:
+        return None
+    main = first[int(maker.rng.integers(len(first)))]
+    more = _another(maker, main)
+    title = _quotable(maker.titles[item])
+    if not is_false:
+        return _Draft(
+            (main, *more),
+            lambda: words.ask_by_item(maker.noun, title, main.facet, more, maker.rng),
+            (item,),
+        )
+    rivals = [one for one in maker.graph.items_with if one.facet == main.facet and one != main]
+    if not rivals:
+        return None
+    false = rivals[int(maker.rng.integers(len(rivals)))]
+    return _Draft(
+        (main, *more),
+        lambda: words.ask_misinformed(maker.noun, title, false, more, maker.rng),
+        (item,),
+        traps=(false,),
+    )
+
+
+def _by_taste(maker: _Maker, user: int) -> _Draft | None:
+    """The value that most liked items of the history carry, if there is one such value."""
+    items, stars = maker.histories[user]
+    least = maker.dataset.positive_from_stars
+    liked = [item for item, star in zip(items, stars, strict=True) if least is None or star >= least]
+    facets = maker.dataset.facets
+    facet = facets[int(maker.rng.integers(len(facets)))]
+    counts = Counter(one for item in liked for one in maker.graph.of_item[item] if one.facet == facet)
+    best = counts.most_common(2)
+    if not best or best[0][1] < MIN_LIKED or (len(best) > 1 and best[1][1] == best[0][1]):
+        return None
+    main = best[0][0]
+    more = _another(maker, main)
+    return _Draft(
+        (main, *more),
+        lambda: words.ask_by_taste(maker.noun, facet, more, maker.rng),
+        history=items,
+        stars=stars,
+    )
+
+
+def _as_group(maker: _Maker, user: int) -> _Draft | None:
+    """The value of a facet that the user's group likes more than all users do."""
+    profile = maker.profiles[user] if maker.profiles else {}
+    if not profile:
+        return None
+    name = list(profile)[int(maker.rng.integers(len(profile)))]
+    tastes = maker.group_tastes.get((name, profile[name]), ())
+    if not tastes:
+        return None
+    main = tastes[int(maker.rng.integers(len(tastes)))]
+    told = {name: profile[name]}
+    return _Draft((main,), lambda: words.ask_as_group(maker.noun, main.facet, told, maker.rng))
+
+
+def _some(maker: _Maker, attributes: Sequence[Condition], num: int) -> tuple[Condition, ...]:
+    """Up to `num` attributes in random order, of different facets first."""
+    carried = [one for one in attributes if _is_carried(maker, one)]
+    drawn = [carried[place] for place in maker.rng.permutation(len(carried)).tolist()]
+    first_of_facet = {one.facet: one for one in reversed(drawn)}
+    spread = [one for one in drawn if first_of_facet[one.facet] == one]
+    return tuple([*spread, *(one for one in drawn if one not in spread)][:num])
+
+
+def _another(maker: _Maker, main: Condition) -> tuple[Condition, ...]:
+    """In half of the cases one more condition that some item meets together with `main`."""
+    if maker.rng.random() < 0.5:
+        return ()
+    pool = sorted(maker.graph.items_with[main])
+    item = pool[int(maker.rng.integers(len(pool)))]
+    return _some(maker, [one for one in maker.graph.of_item[item] if one.facet != main.facet], 1)
+
+
+def _is_carried(maker: _Maker, condition: Condition) -> bool:
+    return len(maker.graph.items_with[condition]) >= maker.config.min_carriers
+
+
+def _candidates(maker: _Maker, draft: _Draft, answer: int, outside: set[int]) -> tuple[int, ...] | None:
+    """The answer among wrong ones, in random order; None when the catalogue has too few."""
+    graph, config, rng = maker.graph, maker.config, maker.rng
+    right = graph.meeting(draft.conditions) | outside
+    near: list[list[int]] = []
+    if len(draft.conditions) > 1:
+        for left_out in draft.conditions:
+            others = [one for one in draft.conditions if one != left_out]
+            near.append(_shuffled(graph.meeting(others) - right, rng))
+    traps = [item for trap in draft.traps for item in _shuffled(graph.items_with[trap] - right, rng)[:TRAPS]]
+    rest = _shuffled(frozenset(range(graph.num_items)) - right, rng)
+    in_turn = [row[place] for place in range(config.near_misses) for row in near if place < len(row)]
+    wrong = dict.fromkeys([*in_turn[: config.near_misses], *traps, *rest])
+    chosen = [answer]
+    names = {maker.titles[answer].casefold()}
+    for item in wrong:
+        if len(chosen) == config.num_candidates:
+            break
+        if maker.titles[item].casefold() not in names:
+            names.add(maker.titles[item].casefold())
+            chosen.append(item)
+    if len(chosen) < config.num_candidates or not maker.can_tell([maker.titles[item] for item in chosen]):
+        return None
+    return tuple(chosen[place] for place in rng.permutation(len(chosen)).tolist())
+
+
+def _shuffled(items: frozenset[int], rng: np.random.Generator) -> list[int]:
+    ordered = sorted(items)
+    return [ordered[place] for place in rng.permutation(len(ordered)).tolist()]
+
+
+def _quotable(title: str) -> str:
+    return title.replace('"', "'")
+
+
+def _histories(dataset: Dataset, num: int) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+    """Each user's latest items and stars (NaN where unknown), oldest first."""
+    log = dataset.interactions
+    users, items = log["user"].to_numpy(), log["item"].to_numpy()
+    stars = log["stars"].fill_null(float("nan")).to_numpy()
+    bounds = np.searchsorted(users, np.arange(dataset.num_users + 1))
+    rows = (slice(max(bounds[u], bounds[u + 1] - num), bounds[u + 1]) for u in range(dataset.num_users))
+    return [(tuple(items[row].tolist()), tuple(stars[row].tolist())) for row in rows]
+
+
+def _profiles(dataset: Dataset) -> list[dict[str, str]]:
+    names = [name for name in dataset.users.columns if name not in ("user", "user_id")]
+    rows = dataset.users.sort("user").iter_rows(named=True)
+    return [{name: str(row[name]) for name in names if row[name]} for row in rows] if names else []
+
+
+def _tastes_of_groups(maker: _Maker, train_users: np.ndarray) -> dict[tuple[str, str], tuple[Condition, ...]]:
+    """By profile value and facet, the attribute whose share among train users' likes is highest against all.
+
+    Attributes that a group likes in fewer than 20 cases say nothing of it.
+    """
+    if not maker.profiles:
+        return {}
+    log = maker.dataset.interactions.filter(maker.dataset.interactions["user"].is_in(train_users.tolist()))
+    if maker.dataset.positive_from_stars is not None:
+        log = log.filter(log["stars"] >= maker.dataset.positive_from_stars)
+    overall: Counter[Condition] = Counter()
+    by_group: dict[tuple[str, str], Counter[Condition]] = {}
+    for user, item in zip(log["user"].to_list(), log["item"].to_list(), strict=True):
+        attributes = [one for one in maker.graph.of_item[item] if _is_carried(maker, one)]
+        overall.update(attributes)
+        for pair in maker.profiles[user].items():
+            by_group.setdefault(pair, Counter()).update(attributes)
+    tastes: dict[tuple[str, str], tuple[Condition, ...]] = {}
+    for pair, counts in by_group.items():
+        best: dict[str, tuple[float, Condition]] = {}
+        for one, num in counts.items():
+            lift = num / overall[one]
+            if num >= 20 and (one.facet not in best or lift > best[one.facet][0]):
+                best[one.facet] = (lift, one)
+        tastes[pair] = tuple(condition for _, condition in best.values())
+    return tastes

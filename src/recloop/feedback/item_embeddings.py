@@ -1,0 +1,163 @@
+"""LightGCN item embeddings from the user-item graph of the train users: what PAS compares items by.
+
+Source: LightGCN (arXiv 2002.02126), by torch_geometric; ReRec (arXiv 2604.07851). Each train user's latest
+positive item is held out, and how often it is among the best K tells how good the embeddings are, beside
+item neighbours fitted on the same edges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from recloop.data.first_stage import FirstStageConfig, fit_knn
+from recloop.errors import DataError, TrainingError
+from recloop.progress import SILENT, Progress
+from recloop.records import Dataset
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32, Int64
+
+USERS_AT_ONCE = 1_000
+
+
+class EmbeddingConfig(BaseModel):
+    """How LightGCN is fitted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(default=32, ge=1, description="of an embedding")
+    layers: int = Field(default=2, ge=1, description="of propagation over the graph")
+    epochs: int = Field(default=40, ge=1, description="passes over the edges")
+    batch: int = Field(default=4096, ge=1, description="edges of one step, a negative drawn for each")
+    lr: float = Field(default=0.01, gt=0, description="learning rate of Adam")
+    penalty: float = Field(default=1e-4, ge=0, description="weight of the squared embeddings of a batch")
+    recall_k: int = Field(default=20, ge=1, description="K of the recall that is reported")
+
+
+@dataclass(frozen=True, slots=True)
+class ItemEmbeddings:
+    """Embeddings after propagation; an item without edges has a zero vector.
+
+    recall, knn_recall: share of held-out items among the K best of LightGCN and of item neighbours.
+    num_held_out: items that the recalls are over, one per user.
+    """
+
+    vectors_ID: Float32[np.ndarray, "I D"]
+    recall: float
+    knn_recall: float
+    num_held_out: int
+    k: int
+
+
+def fit_item_embeddings(
+    dataset: Dataset,
+    train_users: Int64[np.ndarray, " U"],
+    config: EmbeddingConfig,
+    seed: int,
+    progress: Progress = SILENT,
+) -> ItemEmbeddings:
+    """Fit LightGCN on the positive interactions of the train users, and on nobody else's.
+
+    Raises:
+        DataError: the train users have too few positives.
+        TrainingError: the loss is not finite.
+    """
+    user_E, item_E, held_U = _edges(dataset, train_users)
+    num_users = len(train_users)
+    if len(user_E) < 2:
+        raise DataError(
+            f"item embeddings need two positive interactions of train users, got {len(user_E)}; "
+            f"use more users or pas_weight=0"
+        )
+    user_vectors, item_vectors = _fit(user_E, item_E, num_users, dataset.num_items, config, seed, progress)
+    met_UI = _matrix(user_E, item_E, num_users, dataset.num_items)
+    score_knn = fit_knn(met_UI, FirstStageConfig())
+    tested_U = np.flatnonzero(held_U >= 0)
+    k = min(config.recall_k, dataset.num_items)
+    hits = knn_hits = 0
+    for first in range(0, len(tested_U), USERS_AT_ONCE):
+        users = tested_U[first : first + USERS_AT_ONCE]
+        for is_knn in (False, True):
+            scores_UI = score_knn(met_UI[users]) if is_knn else user_vectors[users] @ item_vectors.T
+            scores_UI[met_UI[users].nonzero()] = -np.inf
+            best_UK = np.argpartition(-scores_UI, k - 1, axis=1)[:, :k]
+            found = int((best_UK == held_U[users, None]).any(axis=1).sum())
+            hits, knn_hits = (hits, knn_hits + found) if is_knn else (hits + found, knn_hits)
+    num = max(len(tested_U), 1)
+    item_vectors[np.bincount(item_E, minlength=dataset.num_items) == 0] = 0.0
+    return ItemEmbeddings(item_vectors, hits / num, knn_hits / num, len(tested_U), k)
+
+
+def _edges(dataset: Dataset, train_users: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Users (by place in `train_users`) and items of the edges; each user's held-out item, -1 for none."""
+    log = dataset.interactions
+    if dataset.positive_from_stars is not None:
+        log = log.filter(log["stars"] >= dataset.positive_from_stars)
+    place_of = np.full(dataset.num_users, -1, dtype=np.int64)
+    place_of[train_users] = np.arange(len(train_users))
+    user_E, item_E = place_of[log["user"].to_numpy()], log["item"].to_numpy()
+    user_E, item_E = user_E[user_E >= 0], item_E[user_E >= 0]
+    num_E = np.bincount(user_E, minlength=len(train_users))
+    is_last_E = np.r_[user_E[1:] != user_E[:-1], np.ones(min(1, len(user_E)), bool)]  # sorted by user, time
+    is_held_E = is_last_E & (num_E[user_E] >= 2)
+    held_U = np.full(len(train_users), -1, dtype=np.int64)
+    held_U[user_E[is_held_E]] = item_E[is_held_E]
+    is_kept_E = ~is_held_E & (item_E != held_U[user_E])  # an item met twice is not held out half
+    return user_E[is_kept_E], item_E[is_kept_E], held_U
+
+
+def _fit(
+    user_E: np.ndarray,
+    item_E: np.ndarray,
+    num_users: int,
+    num_items: int,
+    config: EmbeddingConfig,
+    seed: int,
+    progress: Progress,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of users and items after propagation."""
+    import torch
+    from torch_geometric.nn.models import LightGCN
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: Any = LightGCN(num_users + num_items, config.width, config.layers)
+    users = torch.from_numpy(user_E)
+    items = torch.from_numpy(item_E) + num_users
+    edges = torch.stack([torch.cat([users, items]), torch.cat([items, users])])
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
+    rng = np.random.default_rng([seed, 0x6C])
+    with progress.stage("fit item embeddings", total=config.epochs, unit="epochs") as step:
+        for _ in range(config.epochs):
+            order = rng.permutation(len(user_E))
+            for first in range(0, len(order), config.batch):
+                batch = torch.from_numpy(order[first : first + config.batch])
+                wrong = torch.from_numpy(rng.integers(num_users, num_users + num_items, len(batch)))
+                vectors = model.get_embedding(edges)
+                of_user = vectors[users[batch]]
+                margin = (of_user * (vectors[items[batch]] - vectors[wrong])).sum(dim=1)
+                touched = torch.cat([users[batch], items[batch], wrong])
+                size = model.embedding.weight[touched].pow(2).sum() / len(batch)
+                loss = -torch.nn.functional.logsigmoid(margin).mean() + config.penalty * size
+                if not torch.isfinite(loss):
+                    raise TrainingError(f"the loss of item embeddings must stay finite, got {loss}; lower lr")
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            step()
+    with torch.no_grad():
+        vectors = model.get_embedding(edges).numpy().astype(np.float32)
+    return vectors[:num_users], vectors[num_users:].copy()
+
+
+def _matrix(user_E: np.ndarray, item_E: np.ndarray, num_users: int, num_items: int) -> Any:
+    from scipy.sparse import csr_matrix
+
+    ones = np.ones(len(user_E), np.float32)
+    matrix = csr_matrix((ones, (user_E, item_E)), shape=(num_users, num_items))
+    matrix.data[:] = 1.0  # an item met twice is one edge
+    return matrix

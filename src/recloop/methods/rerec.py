@@ -1,0 +1,56 @@
+"""ReRec: requests in words, answered by a language model that is reinforced by how good its pick was.
+
+`rerec` is the paper's algorithm with the measurement around it. The stages it calls live in the modules
+beside this one; each writes into the run folder once and is read back from there ever after.
+
+Source: arXiv 2604.07851. Deviations: a penalty that also counts at rewards of 0 and below; disjoint users for
+teaching, reinforcement and report; `docs/sources.md` lists the others.
+"""
+
+from __future__ import annotations
+
+from recloop.methods.loop import StageReached
+from recloop.methods.rerec_config import ReRecConfig, arm_of
+from recloop.methods.rerec_results import Answered, answer_tests, compare_answers, report_study
+from recloop.methods.rerec_task import Study, embed_items, open_study, prepare
+from recloop.methods.rerec_training import reinforce, supervise
+from recloop.methods.show import show
+from recloop.progress import SILENT, Progress
+from recloop.runs import RunFolder
+
+
+def rerec(study: Study) -> None:
+    """For every seed: teach the form, reinforce in every arm, answer the test requests; then the table."""
+    config = study.config
+    task = prepare(study)  # requests of train, feedback, valid and test users; ground truth by the graph
+    vectors_ID = embed_items(study, task)  # LightGCN on train users, for preference alignment
+    answered: list[Answered] = []
+    for seed in config.seeds:
+        answered.append(answer_tests(study, task, study.first_lm, seed))
+        anchor = supervise(study, task, study.first_lm, seed)  # canonical answers of train users
+        if config.supervised:
+            answered.append(answer_tests(study, task, anchor, seed))
+        for name in config.arms:
+            arm = arm_of(config, name)
+            lm = reinforce(study, task, anchor, vectors_ID, arm, seed)  # feedback users, epoch by epoch
+            answered.append(answer_tests(study, task, lm, seed))
+    report_study(study, task, compare_answers(study, task, answered))
+
+
+def run(config: ReRecConfig, folder: RunFolder, progress: Progress = SILENT, until: str | None = None) -> str:
+    """Do a run, or go on with it, and say how it ended.
+
+    Args:
+        config: as the folder was opened with.
+        folder: where everything is kept; a stage found done there is not done again.
+        until: stop after this stage's first time (`recloop.methods.rerec_task.VERBS`); None for all.
+
+    Returns:
+        The tables and where the report is, or which stage was reached.
+    """
+    study = open_study(config, folder, progress, until)
+    try:
+        rerec(study)
+    except StageReached as reached:
+        return f"{reached} is done; go on with: recloop resume {folder.path}"
+    return show(folder.path)

@@ -1,0 +1,165 @@
+"""Every setting of a ReRec run. The defaults are for the built-in simulated world on two CPU cores."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from recloop.data.load import DataConfig
+from recloop.data.requests import RequestConfig
+from recloop.data.splits import SplitConfig
+from recloop.data.worlds import WorldConfig
+from recloop.errors import SettingError
+from recloop.evaluation.compare import StatisticsConfig
+from recloop.feedback.advantages import AdvantageConfig, Penalty
+from recloop.feedback.answer_rewards import AnswerRewardConfig
+from recloop.feedback.curriculum import CurriculumConfig
+from recloop.feedback.item_embeddings import EmbeddingConfig
+from recloop.language.requests import RequestPromptConfig
+from recloop.methods.dpo4rec_config import LmConfig, complete_sections
+from recloop.tuning.grpo import GrpoConfig
+from recloop.tuning.sft import SftConfig
+
+ArmName = Literal[
+    "grpo_ndcg", "rerec", "no_penalty", "published_penalty", "no_qas", "no_pas", "no_curriculum"
+]
+
+
+class AnsweringConfig(BaseModel):
+    """How test requests are answered."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    drafts: int = Field(default=1, ge=1, description="answers to each test request, averaged")
+    temperature: float = Field(
+        default=0.0, ge=0, le=10, description="0 for the likeliest answer; above 0 with several drafts"
+    )
+
+
+class ReRecConfig(BaseModel):
+    """All of it. What a section leaves out keeps the value it has here, not the section's own default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seeds: tuple[int, ...] = Field(
+        default=(0,),
+        min_length=1,
+        description="one supervised model and all its arms each; claims need three",
+    )
+    data_seed: int = Field(default=0, ge=0, description="of the world, the groups and the requests")
+    arms: tuple[ArmName, ...] = Field(
+        default=("grpo_ndcg", "rerec"),
+        min_length=1,
+        description="ways of reinforcement: grpo_ndcg (NDCG and format alone), rerec (all of it), and rerec "
+        "without one part each",
+    )
+    supervised: bool = Field(
+        default=True,
+        description="teach the form of answers on train users first; off for models that know it",
+    )
+    data: DataConfig = Field(
+        default=DataConfig(world=WorldConfig(num_users=300, num_items=300)), description="the log"
+    )
+    split: SplitConfig = Field(
+        default=SplitConfig(train=0.4, feedback=0.35, valid=0.05, test=0.2),
+        description="train users teach the form, feedback users' requests are reinforced, test users report",
+    )
+    requests: RequestConfig = Field(default=RequestConfig(), description="the requests")
+    prompt: RequestPromptConfig = Field(default=RequestPromptConfig(), description="requests in words")
+    lm: LmConfig = Field(default=LmConfig(max_tokens=160), description="the language model")
+    answering: AnsweringConfig = Field(default=AnsweringConfig(), description="answers to test requests")
+    embedding: EmbeddingConfig = Field(default=EmbeddingConfig(), description="LightGCN, for PAS")
+    reward: AnswerRewardConfig = Field(default=AnswerRewardConfig(), description="the reward's weights")
+    advantage: AdvantageConfig = Field(default=AdvantageConfig(), description="advantages of tokens")
+    curriculum: CurriculumConfig = Field(default=CurriculumConfig(), description="which requests, in order")
+    sft: SftConfig = Field(
+        default=SftConfig(max_prompt_tokens=784, max_reply_tokens=200, max_pairs=2000, epochs=2),
+        description="supervised fine-tuning on canonical answers",
+    )
+    grpo: GrpoConfig = Field(default=GrpoConfig(), description="reinforcement")
+    statistics: StatisticsConfig = Field(default=StatisticsConfig(), description="tests and intervals")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_sections(cls, given: Any) -> Any:
+        return complete_sections(cls, given)
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> ReRecConfig:
+        for name, values in (("seeds", self.seeds), ("arms", self.arms)):
+            if len(set(values)) < len(values):
+                raise SettingError(
+                    f"{name} must differ, got {', '.join(map(str, values))}; drop the repeated"
+                )
+        if self.lm.name.startswith("openai:"):
+            raise SettingError(
+                f"ReRec tunes weights on this machine, got lm.name={self.lm.name}; use embedded or "
+                f"transformers:NAME_OR_FOLDER"
+            )
+        if self.answering.temperature == 0 and self.answering.drafts > 1:
+            raise SettingError(
+                f"at temperature 0 all answers are the same, got answering.drafts={self.answering.drafts}; "
+                f"use 1, or a temperature above 0"
+            )
+        for name, budget in (("sft", self.sft), ("grpo", self.grpo)):
+            if self.prompt.max_prompt_tokens > budget.max_prompt_tokens:
+                raise SettingError(
+                    f"{name}.max_prompt_tokens must hold every prompt, got {budget.max_prompt_tokens} for "
+                    f"prompts of up to {self.prompt.max_prompt_tokens} (prompt.max_prompt_tokens); raise it"
+                )
+        if not self.split.feedback:
+            raise SettingError("reinforcement needs feedback users, got split.feedback=0; give them a share")
+        return self
+
+
+class Arm(BaseModel):
+    """One way of reinforcement: its name and the settings that make it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ArmName
+    reward: AnswerRewardConfig
+    advantage: AdvantageConfig
+    curriculum: CurriculumConfig
+
+
+def arm_of(config: ReRecConfig, name: ArmName) -> Arm:
+    """The settings of an arm."""
+    reward, advantage, curriculum = config.reward, config.advantage, config.curriculum
+    unpaid = advantage.model_copy(update={"penalty": Penalty.NONE})
+    everything = curriculum.model_copy(update={"is_on": False})
+    match name:
+        case "grpo_ndcg":
+            reward = reward.model_copy(update={"qas_weight": 0.0, "pas_weight": 0.0})
+            advantage, curriculum = unpaid, everything
+        case "rerec":
+            pass
+        case "no_penalty":
+            advantage = unpaid
+        case "published_penalty":
+            advantage = advantage.model_copy(update={"penalty": Penalty.PUBLISHED})
+        case "no_qas":
+            reward = reward.model_copy(update={"qas_weight": 0.0})
+        case "no_pas":
+            reward = reward.model_copy(update={"pas_weight": 0.0})
+        case "no_curriculum":
+            curriculum = everything
+    return Arm(name=name, reward=reward, advantage=advantage, curriculum=curriculum)
+
+
+def quick(config: ReRecConfig) -> ReRecConfig:
+    """A small study of the same shape: one seed, two arms, few requests; a demonstration, never a claim."""
+    return config.model_copy(
+        update={
+            "seeds": config.seeds[:1],
+            "arms": ("grpo_ndcg", "rerec"),
+            "data": config.data.model_copy(
+                update={"world": config.data.world.model_copy(update={"num_users": 100})}
+            )
+            if config.data.name == "worlds"
+            else config.data,
+            "sft": config.sft.model_copy(update={"max_pairs": 280, "epochs": 1}),
+            "grpo": config.grpo.model_copy(update={"max_pairs": 64, "epochs": 2}),
+        }
+    )

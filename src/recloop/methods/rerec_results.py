@@ -1,0 +1,253 @@
+"""Test requests answered by every language model of a study, the tables they make, and the report."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recloop.evaluation.compare import compare
+from recloop.evaluation.report import write_report
+from recloop.evaluation.report_data import Chart, Curve, ReportData, RowKind, RowWords, TableSection
+from recloop.evaluation.row_scores import RowScores, join_seeds, read_row_scores, write_row_scores
+from recloop.feedback.answer_rewards import ndcg_of
+from recloop.language.answers import AnswerStatus, read_answer
+from recloop.language.journal import DraftJournal, sample_drafts
+from recloop.language.model import Sampling
+from recloop.methods.comparing import RESULTS, Results, metric_rows, results_json
+from recloop.methods.knowledge import JOURNAL
+from recloop.methods.loop import LmRef, derived_seed
+from recloop.methods.reporting import REPORT, stage_costs
+from recloop.methods.rerec_task import RequestTask, Study
+from recloop.methods.rerec_training import SUPERVISED
+from recloop.records import Draft, Group, Request
+from recloop.runs import METRICS, atomic_write_json
+
+CHANCE, SHIPPED, PLAIN, FULL = "chance", "shipped", "grpo_ndcg", "rerec"
+ROWS, TEXTS = "rows.parquet", "answers.json"
+ACCURACY = "hr@1"
+MEASURED = (ACCURACY, "ndcg@5")
+WORDS = {
+    CHANCE: RowWords(
+        "Chance", "One of the candidates, drawn blindly: its expected value.", RowKind.WITHOUT_LM
+    ),
+    SHIPPED: RowWords("As shipped", "The language model as it came.", RowKind.METHOD),
+    SUPERVISED: RowWords(
+        "Supervised", "Fine-tuned on canonical answers to other users' requests.", RowKind.METHOD
+    ),
+    PLAIN: RowWords(
+        "GRPO, NDCG only", "Reinforced by the rank of the right item and the form alone.", RowKind.CONTROL
+    ),
+    FULL: RowWords(
+        "ReRec",
+        "With query and preference alignment, reasoning-aware advantages, curriculum.",
+        RowKind.METHOD,
+    ),
+    "no_penalty": RowWords("ReRec, no penalty", "Every token of an answer is paid alike.", RowKind.CONTROL),
+    "published_penalty": RowWords(
+        "ReRec, published penalty", "Wrong paragraphs are paid (1 - w) r.", RowKind.CONTROL
+    ),
+    "no_qas": RowWords("ReRec, no QAS", "Without alignment on the item-attribute graph.", RowKind.CONTROL),
+    "no_pas": RowWords("ReRec, no PAS", "Without alignment of item embeddings.", RowKind.CONTROL),
+    "no_curriculum": RowWords("ReRec, no curriculum", "Every epoch asks everything.", RowKind.CONTROL),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The test requests answered by one language model of one seed; `stage` holds ROWS and TEXTS."""
+
+    row: str
+    seed: int
+    stage: str
+
+
+def answer_tests(study: Study, task: RequestTask, lm: LmRef, seed: int) -> Answered:
+    """Have the model answer every test request, and score the answers by the written rule."""
+    config, requests = study.config, task.requests[Group.TEST]
+    sampling = Sampling(
+        config.answering.drafts,
+        config.answering.temperature,
+        config.lm.top_p if config.answering.temperature else 1.0,
+        config.lm.max_tokens,
+        seed,
+    )
+    with study.stage("sample", f"{lm.label}.s{seed}", {"lm": lm.digest, "requests": task.digest}) as stage:
+        if not stage.is_done:
+            with DraftJournal(study.run.path / JOURNAL) as journal:
+                drafts = sample_drafts(
+                    study.open_lm(lm.folder), task.prompts_of(requests), sampling, journal, study.progress
+                )
+            by_number = dict(zip(drafts.user_U.tolist(), drafts.drafts_UN, strict=True))
+            answers_N = [by_number[request.number] for request in requests]
+            statuses = write_answers(stage.folder, task, requests, answers_N, lm.label, seed)
+            stage.note(
+                tokens=sum(draft.num_tokens for row in answers_N for draft in row),
+                statuses=dict(statuses),
+            )
+            stage.log({"row": lm.label, "seed": seed, **{f"num_{name}": n for name, n in statuses.items()}})
+    return Answered(lm.label, seed, stage.name)
+
+
+def write_answers(
+    folder: Path,
+    task: RequestTask,
+    requests: Sequence[Request],
+    answers_UN: Sequence[Sequence[Draft]],
+    label: str,
+    seed: int,
+) -> Counter[str]:
+    """Scores as a row of the table and answers as texts; how many have which status."""
+    values = np.zeros((1, len(requests), len(MEASURED)))
+    statuses: Counter[str] = Counter({status.value: 0 for status in AnswerStatus})
+    texts: list[dict[str, Any]] = []
+    for place, (request, drafts_N) in enumerate(zip(requests, answers_UN, strict=True)):
+        right = request.candidates.index(request.answer)
+        for draft in drafts_N:
+            answer = read_answer(draft.text, task.candidate_titles(request), is_finished=draft.is_finished)
+            statuses[answer.status.value] += 1
+            gains = (ndcg_of(answer.ranked, right, 1), ndcg_of(answer.ranked, right, 5))
+            values[0, place] += np.array(gains) / len(drafts_N)
+            texts.append({"number": request.number, "text": draft.text, "status": answer.status.value})
+    write_row_scores(folder / ROWS, [row_of(label, seed, requests, values)])
+    atomic_write_json(folder / TEXTS, texts)
+    return statuses
+
+
+def row_of(name: str, seed: int, requests: Sequence[Request], values_SUM: np.ndarray) -> RowScores:
+    """A row whose unit is the request."""
+    numbers = np.array([request.number for request in requests], dtype=np.int64)
+    return RowScores(name, "user", "drop", MEASURED, (seed,), numbers, np.ones_like(numbers), values_SUM)
+
+
+def chance_row(study: Study, requests: Sequence[Request]) -> RowScores:
+    """What a blind draw earns on average: one over the number of candidates, one item named."""
+    share = np.array([[1 / len(request.candidates)] * len(MEASURED) for request in requests])
+    rows = [row_of(CHANCE, seed, requests, share[None]) for seed in study.config.seeds]
+    return join_seeds(rows)
+
+
+def compare_answers(study: Study, task: RequestTask, answered: Sequence[Answered]) -> Results:
+    """A table over all kinds with its tests, and one per kind; writes ``results.json``."""
+    requests = task.requests[Group.TEST]
+    by_name: dict[str, list[RowScores]] = {}
+    for one in answered:
+        (row,) = read_row_scores(study.run.folder(one.stage) / ROWS)
+        by_name.setdefault(one.row, []).append(row)
+    rows = [chance_row(study, requests), *(join_seeds(seeds) for seeds in by_name.values())]
+    rows.sort(key=lambda row: (list(RowKind).index(WORDS[row.name].kind), list(WORDS).index(row.name)))
+    statistics, seed = study.config.statistics, derived_seed(study.config.data_seed, "statistics")
+    tables: list[TableSection] = []
+    kinds = [None, *dict.fromkeys(request.kind for request in requests)]
+    for kind in kinds:
+        taken = np.array([kind is None or request.kind is kind for request in requests])
+        part = [take_requests(row, taken) for row in rows]
+        contrasts = contrasts_of([row.name for row in part]) if kind is None else ()
+        title = "All kinds of requests" if kind is None else f"Kind: {kind.value.replace('_', ' ')}"
+        main = compare(part, contrasts, ACCURACY, statistics, seed)
+        others = tuple(compare(part, (), metric, statistics, seed) for metric in MEASURED[1:])
+        tables.append(TableSection(title, main, others, CHANCE))
+    results = Results(tuple(tables), {row.name: WORDS[row.name] for row in rows})
+    inputs = {one.stage: study.run.digest(one.stage) for one in answered}
+    with study.stage("evaluate", "", inputs) as stage:
+        if not stage.is_done:
+            atomic_write_json(study.run.path / RESULTS, results_json(results))
+            stage.log(*metric_rows(results))
+    return results
+
+
+def take_requests(row: RowScores, taken_U: np.ndarray) -> RowScores:
+    """The row over some of its requests."""
+    return replace(
+        row,
+        user_U=row.user_U[taken_U],
+        num_lists_U=row.num_lists_U[taken_U],
+        values_SUM=row.values_SUM[:, taken_U],
+    )
+
+
+def contrasts_of(names: Sequence[str]) -> list[tuple[str, str]]:
+    """What is tested: ReRec against plain GRPO, supervision and its ablations; plain GRPO; supervision."""
+    wanted = [(FULL, PLAIN), (FULL, SUPERVISED), (PLAIN, SUPERVISED), (SUPERVISED, SHIPPED), (FULL, SHIPPED)]
+    wanted += [(FULL, name) for name in WORDS if WORDS[name].title.startswith("ReRec, ")]
+    return [(name, against) for name, against in wanted if name in names and against in names]
+
+
+def report_study(study: Study, task: RequestTask, results: Results) -> None:
+    """Write ``report.html`` into the run folder."""
+    with study.stage("report", "", {"evaluate": study.run.digest("evaluate")}) as stage:
+        if not stage.is_done:
+            write_report(study.run.path / REPORT, report_data(study, task, results))
+
+
+def report_data(study: Study, task: RequestTask, results: Results) -> ReportData:
+    """Everything the report shows."""
+    text = (study.run.path / METRICS).read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
+    return ReportData(
+        title=f"ReRec on {task.dataset.name}",
+        summary=(
+            "A user asks in words, and a language model reasons and names one of the candidates. The unit of "
+            "every table is the request; HR@1 is the accuracy of the first item named. Answers that name no "
+            "item, several or none of the candidates count as wrong."
+        ),
+        facts=facts(study),
+        words=results.words,
+        tables=results.tables,
+        fits=(),
+        rewards=(),
+        tuning=reward_charts(study, rows),
+        users=(),
+        lists=(),
+        costs=stage_costs(study.run.manifest["stages"]),
+        versions=tuple(study.run.manifest["versions"].items()),
+    )
+
+
+def facts(study: Study) -> tuple[tuple[str, str], ...]:
+    """What was run, in a few lines."""
+    stages: Mapping[str, Any] = study.run.manifest["stages"]
+    made, embed = stages["prepare"], stages["embed"]
+    recalls = (
+        f"LightGCN {embed['recall']:.3f}, item neighbours {embed['knn_recall']:.3f}, over "
+        f"{embed['num_held_out']:,} held-out items of train users"
+    )
+    counts = ", ".join(f"{num:,} {group}" for group, num in made["num_requests"].items())
+    given_up = ", ".join(f"{kind} {num:,}" for kind, num in made["num_given_up"].items()) or "none"
+    statuses = "; ".join(
+        f"{name.removeprefix('sample.')}: "
+        + ", ".join(f"{status} {num:,}" for status, num in entry["statuses"].items() if num)
+        for name, entry in stages.items()
+        if "statuses" in entry
+    )
+    return (
+        ("Requests", counts),
+        ("Requests not found", given_up),
+        (f"Recall@{embed['recall_k']}", recalls),
+        ("Answers", statuses),
+        ("Seeds", ", ".join(map(str, study.config.seeds))),
+    )
+
+
+def reward_charts(study: Study, rows: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
+    """Of the first seed: reward, share of the side terms in the advantage, and answer length by step."""
+    own = [row for row in rows if row.get("seed") == study.config.seeds[0] and "side_share" in row]
+    charts: list[Chart] = []
+    for name, label in (
+        ("reward", "mean reward"),
+        ("side_share", "share of QAS and PAS in the advantage"),
+        ("answer_tokens", "tokens per answer"),
+    ):
+        curves: list[Curve] = []
+        for arm in study.config.arms:
+            values = tuple(row[name] for row in own if row["lm"] == arm)
+            if values:
+                curves.append(Curve(WORDS[arm].title, tuple(range(1, len(values) + 1)), values))
+        if curves:
+            charts.append(Chart(label.capitalize(), "optimiser step", label, tuple(curves)))
+    return tuple(charts)

@@ -1,0 +1,184 @@
+"""What a ReRec run works on: the log, its requests and prompts, the item-attribute graph, item embeddings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from recloop.data.item_graph import ItemGraph, build_item_graph
+from recloop.data.load import load_dataset
+from recloop.data.requests import make_requests
+from recloop.data.splits import split_users
+from recloop.errors import SettingError
+from recloop.feedback.item_embeddings import fit_item_embeddings
+from recloop.language.answers import are_tellable
+from recloop.language.model import LanguageModel
+from recloop.language.prompts import NOUNS, clean_title
+from recloop.language.requests import build_request_prompts
+from recloop.language.transformers_lm import TransformersLM
+from recloop.language.weights import weights_hash
+from recloop.methods.loop import LmRef, StageReached, derived_seed, lm_folder
+from recloop.methods.rerec_config import ReRecConfig
+from recloop.methods.task import dataset_digest
+from recloop.progress import Progress
+from recloop.records import Condition, Dataset, Group, Prompt, Request, RequestKind
+from recloop.runs import RunFolder, Stage, atomic_write_json
+
+VERBS = ("prepare", "embed", "tune", "sample", "evaluate", "report")
+REQUESTS, PROMPTS, VECTORS = "requests.json", "prompts.json", "vectors.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One run: what was asked for, where it is kept, and the models it opens on demand.
+
+    until: the verb after whose first stage the run stops; None to go to the end.
+    first_lm: the language model as shipped.
+    """
+
+    config: ReRecConfig
+    run: RunFolder
+    progress: Progress
+    until: str | None
+    first_lm: LmRef
+    open_lm: Callable[[Path], LanguageModel]
+
+    @contextmanager
+    def stage(
+        self, verb: str, key: str, inputs: Mapping[str, Any], folder: str | None = None
+    ) -> Generator[Stage]:
+        """`RunFolder.stage` named ``verb.key``; raises StageReached at its end if `verb` was asked for."""
+        with self.run.stage(f"{verb}.{key}" if key else verb, inputs, folder) as stage:
+            yield stage
+        if verb == self.until:
+            raise StageReached(stage.name)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTask:
+    """What all stages of a run work on.
+
+    prompts: of every request, by its number.
+    titles: as shown, by item.
+    digest: of the stage that made requests and prompts.
+    """
+
+    dataset: Dataset
+    graph: ItemGraph
+    requests: Mapping[Group, tuple[Request, ...]]
+    prompts: Mapping[int, Prompt]
+    titles: Sequence[str]
+    digest: str
+
+    def prompts_of(self, requests: Sequence[Request]) -> list[Prompt]:
+        return [self.prompts[request.number] for request in requests]
+
+    def candidate_titles(self, request: Request) -> list[str]:
+        """As the prompt shows them."""
+        return [self.titles[item] for item in request.candidates]
+
+
+def open_study(config: ReRecConfig, run: RunFolder, progress: Progress, until: str | None) -> Study:
+    """The study of a run; no model is loaded yet.
+
+    Raises:
+        SettingError: an unknown stage.
+    """
+    if until is not None and until not in VERBS:
+        raise SettingError(f"rerec has no stage {until}; its stages are {', '.join(VERBS)}")
+
+    @lru_cache(maxsize=1)
+    def open_lm(folder: Path) -> LanguageModel:
+        return TransformersLM(folder, device=config.lm.device, batch_tokens=config.lm.batch_tokens)
+
+    folder = lm_folder(config.lm)
+    first = LmRef("shipped", folder, weights_hash(folder))
+    return Study(config, run, progress, until, first, open_lm)
+
+
+def prepare(study: Study) -> RequestTask:
+    """Read the log; split its users, make requests and prompts, or find them made."""
+    config = study.config
+    dataset = load_dataset(config.data, config.data_seed, study.progress)
+    max_words = config.prompt.max_title_words
+    titles = [clean_title(title, max_words) for title in dataset.items["title"].to_list()]
+    inputs = {"dataset": dataset_digest(dataset), "lm": study.first_lm.digest}
+    with study.stage("prepare", "", inputs) as stage:
+        if not stage.is_done:
+            made = make_requests(
+                dataset,
+                split_users(dataset.num_users, config.split, config.data_seed),
+                config.requests,
+                config.data_seed,
+                noun=NOUNS[dataset.domain],
+                max_values=config.prompt.max_values,
+                can_tell=lambda shown: are_tellable([clean_title(title, max_words) for title in shown]),
+            )
+            everyone = [request for group in Group for request in made.of(group)]
+            count_tokens = study.open_lm(study.first_lm.folder).count_tokens
+            prompts = build_request_prompts(dataset, everyone, config.prompt, count_tokens)
+            rows = {group.value: [asdict(request) for request in made.of(group)] for group in Group}
+            atomic_write_json(stage.folder / REQUESTS, _without_nan(rows))
+            atomic_write_json(stage.folder / PROMPTS, [asdict(prompt) for prompt in prompts])
+            stage.note(
+                num_requests={group.value: len(made.of(group)) for group in Group},
+                num_given_up=dict(made.num_given_up),
+                num_history_items_cut=sum(prompt.num_items_cut for prompt in prompts),
+            )
+    folder = study.run.folder("prepare")
+    rows = json.loads((folder / REQUESTS).read_text(encoding="utf-8"))
+    prompts = [Prompt(**row) for row in json.loads((folder / PROMPTS).read_text(encoding="utf-8"))]
+    return RequestTask(
+        dataset,
+        build_item_graph(dataset, config.prompt.max_values),
+        {group: tuple(_request(row) for row in rows[group.value]) for group in Group},
+        {prompt.user: prompt for prompt in prompts},
+        titles,
+        study.run.digest("prepare"),
+    )
+
+
+def embed_items(study: Study, task: RequestTask) -> np.ndarray:
+    """LightGCN's item embeddings, Float32 [I, D], from train users alone."""
+    config = study.config
+    with study.stage("embed", "", {"requests": task.digest}) as stage:
+        if not stage.is_done:
+            users = split_users(task.dataset.num_users, config.split, config.data_seed)[Group.TRAIN]
+            seed = derived_seed(config.data_seed, "embed")
+            found = fit_item_embeddings(task.dataset, users, config.embedding, seed, study.progress)
+            save_file({"vectors_ID": found.vectors_ID}, stage.folder / VECTORS)
+            recall = {"recall": found.recall, "knn_recall": found.knn_recall}
+            stage.log({**recall, "k": found.k, "num_held_out": found.num_held_out})
+            stage.note(**recall, recall_k=found.k, num_held_out=found.num_held_out)
+    return load_file(study.run.folder("embed") / VECTORS)["vectors_ID"]
+
+
+def _request(row: Mapping[str, Any]) -> Request:
+    return Request(
+        number=row["number"],
+        kind=RequestKind(row["kind"]),
+        user=row["user"],
+        text=row["text"],
+        conditions=tuple(Condition(**one) for one in row["conditions"]),
+        candidates=tuple(row["candidates"]),
+        answer=row["answer"],
+        mentioned=tuple(row["mentioned"]),
+        history=tuple(row["history"]),
+        stars=tuple(float("nan") if star is None else star for star in row["stars"]),
+    )
+
+
+def _without_nan(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Unknown stars as null: JSON has no NaN."""
+    for requests in rows.values():
+        for request in requests:
+            request["stars"] = [None if star != star else star for star in request["stars"]]
+    return rows

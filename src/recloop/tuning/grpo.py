@@ -1,0 +1,219 @@
+"""Group relative policy optimisation, with an advantage for every token.
+
+The model answers each prompt several times; what an answer earns above the mean of its group, token by token,
+moves the model, clipped and held near the reference.
+
+Source: GRPO (arXiv 2402.03300), through TRL 1.16.0's GRPOTrainer; ReRec (arXiv 2604.07851). Ours: an epoch is
+one tuning run, so that the next one's requests can be chosen by what this one earned. The reference is the
+anchor in every epoch; Adam's moments start anew with each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from recloop.errors import RunError, SettingError
+from recloop.feedback.advantages import AdvantageConfig
+from recloop.progress import SILENT, Progress
+from recloop.records import Prompt
+from recloop.runs import sha256_of_folder
+from recloop.tuning.replies import PromptSet, count_prompt_tokens
+from recloop.tuning.tuned import Tuned, TuningBudget, read_tuned
+
+if TYPE_CHECKING:
+    from recloop.tuning.grpo_trainer import TokenGrpoTrainer
+    from recloop.tuning.trainers import Policy
+
+ANSWERS = "answers.json"
+LOG_NAMES = {
+    "step": "step",
+    "loss": "loss",
+    "lr": "learning_rate",
+    "grad_norm": "grad_norm",
+    "entropy": "entropy",
+    "reward": "reward",
+    "reward_std": "reward_std",
+    "tied_groups": "frac_reward_zero_std",
+    "answer_tokens": "completions/mean_length",
+    "clipped": "clip_ratio/region_mean",
+    "penalised_tokens": "penalised_tokens",
+    "side_share": "side_share",
+}
+
+
+class GrpoConfig(TuningBudget):
+    """How rewards of answers tune a language model."""
+
+    lr: float = Field(
+        default=1e-4, gt=0, description="learning rate, constant; a guess for the embedded model, ReRec: 5e-6"
+    )
+    epochs: int = Field(default=2, ge=1, description="passes over the requests that the curriculum keeps")
+    batch: int = Field(
+        default=4, ge=1, description="requests in one forward pass, all their answers with them"
+    )
+    accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default=2, description="forward passes in one optimiser step; auto: about 25 steps of max_pairs"
+    )
+    max_pairs: int = Field(default=400, ge=1, description="more requests than this are thinned at random")
+    max_prompt_tokens: int = Field(
+        default=784, ge=1, description="a longer prompt, chat template included, is an error"
+    )
+    max_reply_tokens: int = Field(default=160, ge=1, description="longest answer, end token included")
+    answers: int = Field(default=5, ge=2, description="G, answers to each request")
+    temperature: float = Field(default=1.0, gt=0, le=10, description="of sampling")
+    kl: float = Field(default=0.01, ge=0, description="coefficient of the divergence from the anchor")
+    clip: float = Field(default=0.2, gt=0, lt=1, description="how far a token's ratio may move and be paid")
+    updates: int = Field(
+        default=1, ge=1, description="optimiser steps on the same answers; from 2 on clipping has an effect"
+    )
+
+    @model_validator(mode="after")
+    def _steps_are_whole(self) -> GrpoConfig:
+        if self.max_pairs < self.requests_per_step:
+            raise SettingError(
+                f"max_pairs must hold the requests of one optimiser step, got {self.max_pairs} for "
+                f"{self.requests_per_step} (batch times accumulation); lower batch"
+            )
+        return self
+
+    @property
+    def requests_per_step(self) -> int:
+        return self.batch * self.passes_per_step(self.max_pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredAnswer:
+    """What one answer earned.
+
+    reward: r.
+    bare_reward: r without its side terms, whose part in the advantage is logged.
+    wrong_spans: characters of the paragraphs that are paid less.
+    terms: named, for the log; every answer has the same names.
+    """
+
+    reward: float
+    bare_reward: float
+    wrong_spans: tuple[tuple[int, int], ...]
+    terms: Mapping[str, float]
+
+
+Scorer = Callable[[int, str, bool], ScoredAnswer]
+"""(number of the prompt, answer, whether it is finished) -> what it earned."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrpoRun:
+    """A tuned model, and a row per answer: ``number``, ``reward`` and the terms."""
+
+    tuned: Tuned
+    answers: tuple[Mapping[str, float], ...]
+
+
+def tune_grpo(
+    lm_folder: Path,
+    anchor_folder: Path,
+    prompts: Sequence[Prompt],
+    score: Scorer,
+    score_digest: str,
+    config: GrpoConfig,
+    advantages: AdvantageConfig,
+    out: Path,
+    seed: int,
+    scratch: Path,
+    progress: Progress = SILENT,
+) -> GrpoRun:
+    """One epoch over `prompts`, in their order; the tuned model is written to `out`.
+
+    Killed at any moment and called again with the same arguments it goes on from its last checkpoint and
+    gives the same weights, log and answers.
+
+    Args:
+        lm_folder: what is tuned.
+        anchor_folder: the reference of the divergence; with LoRA it is the adapter's base in any case.
+        prompts: numbered by their `user`; those that fill no optimiser step are left out.
+        score: what an answer earns.
+        score_digest: says on what `score` depends.
+        out: absent, or holding this very result.
+        scratch: of checkpoints and answers; it stays.
+
+    Raises:
+        SettingError: a prompt is too long, or there are fewer than one step takes.
+        TrainingError, RunError: see `recloop.tuning.trainers.run_job`.
+    """
+    asked = {
+        "prompts": [asdict(prompt) for prompt in prompts],
+        "score": score_digest,
+        "advantages": advantages.model_dump(mode="json"),
+    }
+    inputs = {
+        "models": {"lm": sha256_of_folder(lm_folder), "anchor": sha256_of_folder(anchor_folder)},
+        "rows": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
+        "config": config.model_dump(mode="json"),
+        "seed": seed,
+    }
+    if not out.exists():
+        tuned = _tune(
+            lm_folder, anchor_folder, prompts, score, config, advantages, out, seed, scratch, inputs, progress
+        )
+    else:
+        tuned = read_tuned(out, inputs)
+    file = scratch / ANSWERS
+    if not file.is_file():
+        raise RunError(f"{out} was tuned and {file} is gone; remove the model and tune again")
+    return GrpoRun(tuned, tuple(json.loads(file.read_text(encoding="utf-8"))))
+
+
+def _tune(
+    lm_folder: Path,
+    anchor_folder: Path,
+    prompts: Sequence[Prompt],
+    score: Scorer,
+    config: GrpoConfig,
+    advantages: AdvantageConfig,
+    out: Path,
+    seed: int,
+    scratch: Path,
+    inputs: Mapping[str, Any],
+    progress: Progress,
+) -> Tuned:
+    num_asked = len(prompts) // config.requests_per_step * config.requests_per_step
+    if not num_asked:
+        raise SettingError(
+            f"an optimiser step takes {config.requests_per_step} requests, got {len(prompts)}; lower batch "
+            f"or accumulation, or make more requests"
+        )
+    _check_lengths(lm_folder, prompts, config)
+
+    from recloop.tuning.grpo_trainer import make_trainer
+    from recloop.tuning.trainers import Job, run_job
+
+    one_epoch = config.model_copy(update={"epochs": 1})
+    job = Job("tune by GRPO", lm_folder, out, scratch, inputs, one_epoch, seed)
+    rows = tuple(prompt for prompt in prompts[:num_asked] for _ in range(config.answers))
+
+    def make(policy: Policy) -> TokenGrpoTrainer:
+        return make_trainer(job, policy, anchor_folder, prompts[:num_asked], score, config, advantages)
+
+    return run_job(job, PromptSet(rows, len(prompts) - num_asked, 0), make, log_names(config), progress)
+
+
+def log_names(config: GrpoConfig) -> dict[str, str]:
+    """Our names of what is logged; the divergence is measured only where it counts."""
+    return LOG_NAMES | ({"kl": "kl"} if config.kl else {})
+
+
+def _check_lengths(lm_folder: Path, prompts: Sequence[Prompt], config: GrpoConfig) -> None:
+    for prompt, num_tokens in zip(prompts, count_prompt_tokens(lm_folder, prompts), strict=True):
+        if num_tokens > config.max_prompt_tokens:
+            raise SettingError(
+                f"a prompt may have {config.max_prompt_tokens} tokens with its chat template, got "
+                f"{num_tokens} for request {prompt.user}; lower prompt.max_prompt_tokens or raise "
+                f"grpo.max_prompt_tokens"
+            )

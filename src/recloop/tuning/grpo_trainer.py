@@ -1,0 +1,181 @@
+"""TRL's GRPO trainer with an advantage for every token, and answers that survive a kill."""
+
+# TRL and transformers are not fully typed.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import AutoTokenizer, TrainerCallback, TrainerState, TrainingArguments
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from recloop.feedback.advantages import AdvantageConfig, token_advantages, tokens_in
+from recloop.records import Prompt
+from recloop.runs import atomic_write_json
+from recloop.tuning.grpo import ANSWERS, GrpoConfig, ScoredAnswer, Scorer
+from recloop.tuning.replies import messages_of
+from recloop.tuning.trainers import Job, Policy, load_model, trainer_arguments
+
+
+@dataclass(slots=True)
+class Scores:
+    """What the answers of a tuning run earned. last: of the current batch, in its order."""
+
+    rows: list[dict[str, float]]
+    last: list[ScoredAnswer]
+
+
+class TokenGrpoTrainer(GRPOTrainer):
+    """GRPO with `token_advantages` in place of one advantage per answer.
+
+    Args:
+        scores: filled by the reward function of the same trainer.
+        advantages: how rewards become advantages.
+        group: G, answers to one prompt, which stand side by side.
+    """
+
+    def __init__(self, *, scores: Scores, advantages: AdvantageConfig, group: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._scores, self._advantages, self._group = scores, advantages, group
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        ids_BT: torch.Tensor = output["completion_ids"]
+        mask_BT = output["completion_mask"].bool().cpu().numpy()
+        scored = self._scores.last
+        is_wrong_BT = np.zeros(mask_BT.shape, dtype=bool)
+        for row, one in enumerate(scored):
+            if one.wrong_spans:
+                starts = token_starts(
+                    self.processing_class, ids_BT[row][output["completion_mask"][row].bool()]
+                )
+                is_wrong_BT[row, : len(starts)] = tokens_in(one.wrong_spans, starts)
+        rewards_B = np.array([one.reward for one in scored])
+        bare_B = np.array([one.bare_reward for one in scored])
+        found_BT, bare_BT = (
+            _by_group(rewards, is_wrong_BT, mask_BT, self._group, self._advantages)
+            for rewards in (rewards_B, bare_B)
+        )
+        size = np.abs(found_BT[mask_BT]).sum()
+        share = np.abs((found_BT - bare_BT)[mask_BT]).sum() / size if size > 0 else 0.0
+        self._metrics["train"]["side_share"].append(float(share))
+        self._metrics["train"]["penalised_tokens"].append(
+            float((is_wrong_BT & mask_BT).sum() / mask_BT.sum())
+        )
+        old = output["advantages"]
+        output["advantages"] = torch.from_numpy(found_BT).to(old.device, old.dtype)
+        return output
+
+
+def _by_group(
+    rewards_B: np.ndarray, is_wrong_BT: np.ndarray, mask_BT: np.ndarray, size: int, config: AdvantageConfig
+) -> np.ndarray:
+    groups = [slice(first, first + size) for first in range(0, len(rewards_B), size)]
+    return np.concatenate(
+        [token_advantages(rewards_B[g], is_wrong_BT[g] & mask_BT[g], mask_BT[g], config) for g in groups]
+    )
+
+
+def token_starts(tokenizer: Any, ids_T: torch.Tensor) -> np.ndarray:
+    """Where each token begins in the decoded text; special tokens begin at its end."""
+    ids = ids_T.tolist()
+    return np.array([len(tokenizer.decode(ids[:t], skip_special_tokens=True)) for t in range(len(ids))])
+
+
+def make_trainer(
+    job: Job,
+    policy: Policy,
+    anchor_folder: Path,
+    prompts: Sequence[Prompt],
+    score: Scorer,
+    config: GrpoConfig,
+    advantages: AdvantageConfig,
+) -> TokenGrpoTrainer:
+    """The trainer of one epoch over `prompts`, in their order."""
+    uses_lora = policy.adapter is not None
+    tokenizer: Any = AutoTokenizer.from_pretrained(job.lm_folder)
+    tokenizer.padding_side = "left"
+    scores = Scores([], [])
+    arguments = trainer_arguments(job, config.passes_per_step(config.max_pairs), uses_lora=uses_lora)
+    del arguments["max_length"]  # of no meaning here
+    arguments |= {
+        "per_device_train_batch_size": config.batch * config.answers,
+        "lr_scheduler_type": "constant",
+        "shuffle_dataset": False,
+        "num_generations": config.answers,
+        "num_iterations": config.updates,
+        "max_completion_length": config.max_reply_tokens,
+        "temperature": config.temperature,
+        "beta": config.kl,
+        "epsilon": config.clip,
+        "loss_type": "dapo",  # the mean over all tokens of a step, as ReRec
+        "scale_rewards": "group",
+    }
+    trainer = TokenGrpoTrainer(
+        scores=scores,
+        advantages=advantages,
+        group=config.answers,
+        model=policy.model,
+        reward_funcs=reward_function(score, scores, tokenizer),
+        args=GRPOConfig(**arguments),
+        train_dataset=Dataset.from_list([{"prompt": messages_of(p), "number": p.user} for p in prompts]),
+        processing_class=tokenizer,
+        peft_config=policy.adapter,
+        callbacks=[KeepAnswers(scores, job.work)],
+    )
+    if trainer.ref_model is not None:
+        reference: Any = trainer.accelerator.unwrap_model(trainer.ref_model).float()
+        reference.load_state_dict(load_model(anchor_folder, uses_lora=False).state_dict())
+    return trainer
+
+
+def reward_function(score: Scorer, scores: Scores, tokenizer: Any) -> Any:
+    """The scorer as TRL calls it; keeps what every answer earned."""
+
+    def reward(
+        *, completion_ids: list[list[int]], number: list[int], log_metric: Any, **_: Any
+    ) -> list[float]:
+        scores.last = [
+            score(one, tokenizer.decode(ids, skip_special_tokens=True), is_finished(ids, tokenizer))
+            for one, ids in zip(number, completion_ids, strict=True)
+        ]
+        for one, found in zip(number, scores.last, strict=True):
+            scores.rows.append({"number": one, "reward": found.reward, **found.terms})
+            for name, value in found.terms.items():
+                log_metric(f"terms/{name}", value)
+        return [found.reward for found in scores.last]
+
+    return reward
+
+
+def is_finished(ids: Sequence[int], tokenizer: Any) -> bool:
+    """Whether an answer ends with the end token."""
+    return bool(ids) and ids[-1] == tokenizer.eos_token_id
+
+
+class KeepAnswers(TrainerCallback):
+    """Writes what answers earned beside every checkpoint, and takes it up again from there."""
+
+    def __init__(self, scores: Scores, work: Path) -> None:
+        self._scores, self._work = scores, work
+
+    def on_train_begin(self, _args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        if state.global_step:
+            file = self._work / f"checkpoint-{state.global_step}" / ANSWERS
+            self._scores.rows = json.loads(file.read_text(encoding="utf-8"))
+
+    def on_save(self, _args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        atomic_write_json(self._work / f"checkpoint-{state.global_step}" / ANSWERS, self._scores.rows)
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        atomic_write_json(self._work / ANSWERS, self._scores.rows)

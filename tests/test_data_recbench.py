@@ -1,0 +1,67 @@
+"""RecBench+ requests: from a hand-written folder, and the real ones where they are at hand."""
+
+import json
+
+import pytest
+
+from recloop.data.movielens import read_movielens
+from recloop.data.recbench import read_recbench
+from recloop.errors import DataError
+from recloop.language.answers import are_tellable
+from recloop.records import RequestKind
+from worlds_by_hand import dataset_of
+
+ROW = {"id": "1", "query": "One.", "history_sample": None, "condition_num": 1, "gt_items": [["i2", "x"]]}
+
+
+def write(folder, explicit, implicit=(), misinformed=()):
+    for name, rows in (("explicit", explicit), ("implicit", implicit), ("misinformed", misinformed)):
+        (folder / f"movie_{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_requests_have_one_right_candidate_and_their_kind(tmp_path):
+    dataset = dataset_of([[(0, 4.0)]], num_items=12)
+    rows = [
+        ROW,
+        ROW | {"condition_num": 2, "gt_items": [["i2", "x"], ["i3", "y"], ["i99", "z"]]},
+        ROW | {"condition_num": 5},
+        ROW | {"gt_items": [["i99", "z"]]},
+    ]
+    told = ROW | {"history_sample": ["Title 7", "Title 99"]}
+    found = read_recbench(write(tmp_path, rows, [told], [ROW]), dataset, 5, 0, are_tellable)
+    assert [request.kind for request in found.requests] == [
+        RequestKind.EXPLICIT_1,
+        RequestKind.EXPLICIT_2,
+        RequestKind.EXPLICIT_3,
+        RequestKind.IMPLICIT,
+        RequestKind.MISINFORMED,
+    ]
+    assert found.num_unknown == 1
+    for request, right in zip(found.requests, ({2}, {2, 3}, {2}, {2}, {2}), strict=True):
+        assert len(set(request.candidates)) == 5
+        assert set(request.candidates) & right == {request.answer}
+    assert found.requests[3].history == (7,)
+    assert 7 not in found.requests[3].candidates
+
+
+def test_damaged_files_are_one_clear_error(tmp_path):
+    dataset = dataset_of([[(0, 4.0)]], num_items=12)
+    with pytest.raises(DataError, match=r"movie_explicit\.jsonl cannot be read"):
+        read_recbench(tmp_path, dataset, 5, 0, are_tellable)
+    write(tmp_path, [{"query": "One."}])
+    with pytest.raises(DataError, match=r"line 1 of .* must have condition_num, gt_items"):
+        read_recbench(tmp_path, dataset, 5, 0, are_tellable)
+    (tmp_path / "movie_explicit.jsonl").write_text("{")
+    with pytest.raises(DataError, match=r"line 1 of .* is not JSON"):
+        read_recbench(tmp_path, dataset, 5, 0, are_tellable)
+
+
+@pytest.mark.slow
+def test_the_real_requests_are_read(shared_data):
+    dataset = read_movielens(shared_data / "ml-1m")
+    found = read_recbench(shared_data / "recbenchplus", dataset, 20, 0, are_tellable)
+    assert len(found.requests) + found.num_unknown == 2_082 + 1_132 + 466
+    assert found.num_unknown < 100
+    assert all(request.answer in request.candidates for request in found.requests)
+    assert sum(request.kind is RequestKind.MISINFORMED for request in found.requests) > 400

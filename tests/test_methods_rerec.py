@@ -1,0 +1,206 @@
+"""ReRec from data to report on a world of two dozen users, with the embedded language model."""
+
+import json
+
+import numpy as np
+import pytest
+
+from recloop.config_files import validate
+from recloop.errors import RunError, SettingError
+from recloop.feedback.advantages import Penalty
+from recloop.language.answers import AnswerStatus, read_answer
+from recloop.methods import rerec_training
+from recloop.methods.asking import ask_run
+from recloop.methods.rerec import run as run_rerec
+from recloop.methods.rerec_config import ReRecConfig, arm_of, quick
+from recloop.methods.rerec_plan import forecast
+from recloop.methods.rerec_task import open_study, prepare
+from recloop.methods.rerec_training import canonical_answers, plan_requests, scorer
+from recloop.progress import SILENT
+from recloop.records import Group, RequestKind
+from recloop.runs import RunFolder
+
+SMALL = {
+    "data": {"world": {"num_users": 24, "num_items": 120, "num_interactions": 16}},
+    "requests": {"per_user": 3, "num_candidates": 5, "near_misses": 2},
+    "embedding": {"epochs": 3},
+    "lm": {"max_tokens": 12},
+    "sft": {"max_pairs": 8, "epochs": 1},
+    "grpo": {
+        "max_pairs": 4,
+        "batch": 1,
+        "accumulation": 2,
+        "answers": 2,
+        "max_reply_tokens": 12,
+        "checkpoint_steps": 1,
+        "epochs": 2,
+    },
+    "statistics": {"num_flips": 100, "num_resamples": 100},
+}
+
+
+def config_of(**changes):
+    return validate(ReRecConfig, SMALL | changes)
+
+
+def do(folder, config, until=None):
+    with RunFolder.open(folder, config.model_dump(mode="json"), method="rerec") as run:
+        return run_rerec(config, run, SILENT, until)
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    config = config_of(requests={"per_user": 7})
+    with RunFolder.open(folder, config.model_dump(mode="json"), method="rerec") as run:
+        study = open_study(config, run, SILENT, None)
+        yield study, prepare(study)
+
+
+def test_every_canonical_answer_is_right_by_the_written_rule(prepared):
+    study, task = prepared
+    kinds = set()
+    for group in Group:
+        requests = task.requests[group]
+        for request, pair in zip(requests, canonical_answers(study, task, requests), strict=True):
+            answer = read_answer(pair.chosen, task.candidate_titles(request), is_finished=True)
+            assert answer.status is AnswerStatus.OK, pair.chosen
+            assert request.candidates[answer.first] == request.answer
+            assert answer.is_well_formed
+            kinds.add(request.kind)
+    assert kinds == set(RequestKind) - {RequestKind.DEMOGRAPHIC}  # a world has no profiles
+
+
+def test_requests_survive_being_written_and_read(prepared):
+    study, task = prepared
+    again = prepare(study)  # found done
+    assert again.requests == task.requests
+    assert again.prompts == task.prompts
+
+
+def test_the_scorer_pays_the_right_and_marks_the_wrong(prepared):
+    study, task = prepared
+    request = task.requests[Group.FEEDBACK][0]
+    vectors_ID = np.ones((task.graph.num_items, 8), dtype=np.float32)
+    score = scorer(task, {request.number: request}, vectors_ID, arm_of(study.config, "rerec"))
+    right = canonical_answers(study, task, [request])[0].chosen
+    paid = score(request.number, right, True)
+    assert paid.reward == pytest.approx(1 + 0.01 + 0.01 + 0.05)
+    assert paid.bare_reward == pytest.approx(1.05)
+    assert paid.wrong_spans == ()
+    wrong = next(item for item in request.candidates if item != request.answer)
+    text = f"Something else.\n\n\\boxed{{{task.titles[wrong]}}}"
+    found = score(request.number, text, True)
+    assert [text[start:end] for start, end in found.wrong_spans] == [text.split("\n\n")[1]]
+    assert found.terms["ndcg"] == 0
+    assert score(request.number, right, False).terms["endless"] == 1
+
+
+def test_the_first_epoch_asks_everything_and_later_ones_what_is_hard(prepared):
+    study, _ = prepared
+    known = {1: 0.9, 2: 0.0, 3: 0.4, 4: 0.02}
+    arm = arm_of(study.config, "rerec")
+    first = plan_requests(study, known, arm, 0, 0)
+    assert sorted(first.numbers) == [1, 2, 3, 4]
+    assert plan_requests(study, known, arm, 0, 1).numbers == (3, 1)
+    plain = plan_requests(study, known, arm_of(study.config, "grpo_ndcg"), 0, 1)
+    assert sorted(plain.numbers) == [1, 2, 3, 4]
+
+
+def test_an_ablation_changes_one_thing():
+    config = ReRecConfig()
+    full = arm_of(config, "rerec")
+    parts = ("reward", "advantage", "curriculum")
+    changed = {
+        name: [part for part in parts if getattr(arm_of(config, name), part) != getattr(full, part)]
+        for name in ("no_penalty", "published_penalty", "no_qas", "no_pas", "no_curriculum")
+    }
+    assert changed == {
+        "no_penalty": ["advantage"],
+        "published_penalty": ["advantage"],
+        "no_qas": ["reward"],
+        "no_pas": ["reward"],
+        "no_curriculum": ["curriculum"],
+    }
+    plain = arm_of(config, "grpo_ndcg")
+    assert (plain.reward.qas_weight, plain.reward.pas_weight) == (0, 0)
+    assert plain.advantage.penalty is Penalty.NONE
+    assert not plain.curriculum.is_on
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": [1, 1]}, "seeds must differ, got 1, 1"),
+        ({"lm": {"name": "openai:http://x#m"}}, "ReRec tunes weights on this machine"),
+        ({"answering": {"drafts": 3}}, "at temperature 0 all answers are the same"),
+        ({"prompt": {"max_prompt_tokens": 1000}}, "sft.max_prompt_tokens must hold every prompt"),
+        ({"arms": ["ppo"]}, "arms"),
+    ],
+)
+def test_settings_that_do_not_hold_together_are_refused(changes, message):
+    with pytest.raises(SettingError, match=message):
+        config_of(**changes)
+
+
+def test_the_plan_counts_requests_and_the_quick_study_is_smaller():
+    config = ReRecConfig()
+    assert "arms grpo_ndcg, rerec" in forecast(config)
+    small = quick(config.model_copy(update={"seeds": (3, 4)}))
+    assert small.seeds == (3,)
+    assert small.grpo.max_pairs < config.grpo.max_pairs
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(tmp_path, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    config = config_of(arms=["rerec"])
+    assert "DEMONSTRATION" in do(whole, config)
+    results = json.loads((whole / "results.json").read_text())
+    rows = {row["name"] for row in results["tables"][0]["metrics"][0]["rows"]}
+    assert rows == {"chance", "shipped", "supervised", "rerec"}
+    logged = metrics(whole)
+    epochs = [row for row in logged if "mean_ndcg" in row]
+    assert [row["epoch"] for row in epochs] == [0, 1]
+    wanted = {"mean_qas", "mean_pas", "mean_format", "mean_endless", "mean_reward"}
+    assert all(wanted <= set(row) for row in epochs)
+    assert any("recall" in row and "knn_recall" in row for row in logged)
+    assert "<table" in (whole / "report.html").read_text()
+
+    real, calls = rerec_training.read_answer, 0
+
+    def stopping(*arguments, **named):
+        nonlocal calls
+        calls += 1
+        if calls == 15:  # 8 answers an epoch: inside the last step of the second
+            raise KeyboardInterrupt
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(rerec_training, "read_answer", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        do(cut, config)
+    monkeypatch.undo()
+    do(cut, config)
+    assert metrics(cut) == logged
+    assert json.loads((cut / "results.json").read_text()) == results
+
+    with RunFolder.reopen(whole) as run:
+        genre = "a film of genre Drama please"
+        told = ask_run(run, config, genre, None)
+        assert "pick" in told
+        assert "share of 8 answers (tune.rerec.s0.e1)" in told
+        assert "pick" in ask_run(run, config, "anything good", "u3")
+        with pytest.raises(SettingError, match="must name an attribute"):
+            ask_run(run, config, "anything good", None)
+        with pytest.raises(SettingError, match="has no user nobody"):
+            ask_run(run, config, genre, "nobody")
+
+
+def test_nobody_answers_before_a_model_is_tuned(prepared):
+    study, _ = prepared
+    with pytest.raises(RunError, match="no tuned model yet"):
+        ask_run(study.run, study.config, "a film of genre Drama", None)

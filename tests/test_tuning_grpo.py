@@ -1,0 +1,144 @@
+"""GRPO with token-level advantages, on a language model of 30,000 random parameters."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recloop.errors import RunError, SettingError
+from recloop.feedback.advantages import AdvantageConfig, Penalty
+from recloop.records import Prompt
+from recloop.runs import sha256_of_file
+from recloop.tuning.grpo import GrpoConfig, ScoredAnswer, tune_grpo
+from tiny_lm import build_tiny_lm
+
+pytestmark = pytest.mark.slow
+
+CONFIG = GrpoConfig(
+    lr=1e-2, batch=1, accumulation=2, answers=4, max_reply_tokens=8, max_pairs=8, checkpoint_steps=1, kl=0.05
+)
+PROMPTS = [Prompt(number, "Answer.", f"Say something about {number}.", 0, 0) for number in (5, 3, 9, 4)]
+PLAIN = AdvantageConfig(penalty=Penalty.NONE)
+
+
+@pytest.fixture(scope="module")
+def lm(tmp_path_factory):
+    return build_tiny_lm(tmp_path_factory.mktemp("lm") / "lm")
+
+
+def score(number, text, is_finished):
+    """The share of vowels; the first half of the text is called wrong where there is no 'e'."""
+    reward = sum(c in "aeiou" for c in text) / (len(text) + 1)
+    wrong = () if "e" in text else ((0, len(text) // 2),)
+    return ScoredAnswer(
+        reward, reward / 2, wrong, {"finished": float(is_finished), "length": float(len(text))}
+    )
+
+
+def tune(lm, folder, scorer=score, config=CONFIG, advantages=PLAIN, prompts=PROMPTS):
+    folder.mkdir(exist_ok=True)
+    return tune_grpo(
+        lm, lm, prompts, scorer, "test", config, advantages, folder / "out", 7, folder / "scratch"
+    )
+
+
+def test_with_constant_advantages_a_step_is_that_of_trl(lm, tmp_path, monkeypatch):
+    """Every answer has 8 tokens (the end token is forbidden), so TRL's advantage is ours at each token."""
+    import torch
+    from safetensors.torch import load_file
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    from recloop.tuning import grpo_trainer
+
+    made = grpo_trainer.make_trainer
+
+    def make(*arguments):
+        trainer = made(*arguments)
+        trainer.generation_config.suppress_tokens = [trainer.processing_class.eos_token_id]
+        return trainer
+
+    monkeypatch.setattr(grpo_trainer, "make_trainer", make)
+    ours = tune(lm, tmp_path / "ours")
+    ours_weights = load_file(ours.tuned.folder / "model.safetensors")
+    grpo = GRPOTrainer._generate_and_score_completions
+
+    def trls(self, inputs):
+        self._metrics["train"]["side_share"].append(0.0)
+        self._metrics["train"]["penalised_tokens"].append(0.0)
+        return grpo(self, inputs)
+
+    monkeypatch.setattr(grpo_trainer.TokenGrpoTrainer, "_generate_and_score_completions", trls)
+    theirs = tune(lm, tmp_path / "theirs")
+    assert [row["reward"] for row in ours.answers] == [row["reward"] for row in theirs.answers]
+    before = load_file(lm / "model.safetensors")
+    for name, weights in load_file(theirs.tuned.folder / "model.safetensors").items():
+        assert (weights - ours_weights[name]).abs().max() <= 1e-5
+    assert any(not torch.equal(before[name], ours_weights[name]) for name in before)
+    for mine, other in zip(ours.tuned.log, theirs.tuned.log, strict=True):
+        assert mine["loss"] == pytest.approx(other["loss"], abs=1e-5)
+        assert mine["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+
+
+def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(lm, tmp_path):
+    config = AdvantageConfig()
+    whole = tune(lm, tmp_path / "whole", advantages=config)
+    calls = 0
+
+    def killed(*arguments):
+        nonlocal calls
+        calls += 1
+        if calls == 11:  # inside the second of two steps, 8 answers each
+            raise KeyboardInterrupt
+        return score(*arguments)
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(lm, tmp_path / "cut", killed, advantages=config)
+    assert not (tmp_path / "cut" / "out").exists()
+    resumed = tune(lm, tmp_path / "cut", advantages=config)
+    assert resumed.answers == whole.answers
+    assert [dict(row) for row in resumed.tuned.log] == [dict(row) for row in whole.tuned.log]
+    one, other = (sha256_of_file(run.tuned.folder / "model.safetensors") for run in (resumed, whole))
+    assert one == other
+    assert tune(lm, tmp_path / "cut", advantages=config).answers == whole.answers  # found done
+    with pytest.raises(RunError, match="tuned from other inputs"):
+        tune(lm, tmp_path / "cut", advantages=PLAIN)
+
+
+def test_what_answers_earn_is_kept_in_the_order_of_the_requests(lm, tmp_path):
+    run = tune(lm, tmp_path)
+    assert [row["number"] for row in run.answers] == [n for n in (5, 3, 9, 4) for _ in range(4)]
+    assert all(set(row) == {"number", "reward", "finished", "length"} for row in run.answers)
+    assert run.tuned.num_rows == 16
+    assert [row["step"] for row in run.tuned.log] == [1, 2]
+    # side terms are half of every reward: without them advantages are the same up to the floor of the std
+    assert all(row["side_share"] < 0.05 for row in run.tuned.log)
+    rewards = [row["reward"] for row in run.answers]
+    assert run.tuned.log[0]["reward"] == pytest.approx(np.mean(rewards[:8]), abs=1e-4)
+
+
+def test_tokens_of_wrong_paragraphs_are_paid_less(lm, tmp_path):
+    import torch
+    from transformers import AutoTokenizer
+
+    from recloop.tuning import grpo_trainer
+
+    tokenizer = AutoTokenizer.from_pretrained(lm)
+    ids = torch.tensor(
+        [*tokenizer("Ann Vale, née Été", add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+    )
+    starts = grpo_trainer.token_starts(tokenizer, ids)
+    assert starts[0] == 0
+    assert starts[-1] == len("Ann Vale, née Été")
+    assert (np.diff(starts) >= 0).all()
+    run = tune(lm, tmp_path, advantages=AdvantageConfig(penalty_weight=1.0))
+    assert any(row["penalised_tokens"] > 0 for row in run.tuned.log)
+
+
+def test_what_cannot_be_tuned_is_said_before_anything_is_loaded(lm, tmp_path):
+    with pytest.raises(SettingError, match="an optimiser step takes 2 requests, got 1"):
+        tune(lm, tmp_path, prompts=PROMPTS[:1])
+    with pytest.raises(SettingError, match="may have 4 tokens with its chat template"):
+        tune(lm, tmp_path, config=CONFIG.model_copy(update={"max_prompt_tokens": 4}))
+    with pytest.raises(ValueError, match="max_pairs must hold"):
+        GrpoConfig(max_pairs=4)
+    assert not Path(tmp_path / "out").exists()
