@@ -76,6 +76,11 @@ def clean_title(text: str, max_words: int) -> str:
     return " ".join(_clean(text, r'[|"<>\[\]{}]').split(" ")[:max_words])[:80].strip() or "untitled"
 
 
+def clean_line(text: str, max_chars: int) -> str:
+    """A sentence fit for a line: one line, no quotes, bars or brackets, at most `max_chars` characters."""
+    return _clean(text, r'[|"<>\[\]{}]')[:max_chars].strip()
+
+
 def _clean(text: str, structural: str) -> str:
     text = unicodedata.normalize("NFC", text)
     text = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)

@@ -1,0 +1,162 @@
+"""Which of some known titles a piece of an answer names: a written rule for how titles are written.
+
+Compared are words: HTML entities resolved, accents, case, apostrophes and punctuation dropped, ``&`` read as
+``and``. So a title with a comma, in quotes or without its colon is the same title. Then, in this order:
+
+1. the longest title that stands at the place, as it is written, wins: ``Alien 3`` is not ``Alien``;
+2. an article may be absent, or follow (``Matrix, The``), and a year in brackets may be absent;
+3. after the title something must end it (a line's end, a bracket, a bar, a comma, a dash, an explanation
+   after a colon): ``Heat Wave`` does not name ``Heat``;
+4. a year that follows and is not the title's own makes it another title;
+5. three words or more that only one title begins with stand for it, if they are the whole entry;
+6. what could be two titles is neither.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+ARTICLES = frozenset({"the", "a", "an"})
+WORD = re.compile(r"\w+")
+YEAR_AT_END = re.compile(r"\s*[(\[]((?:18|19|20)\d\d)[)\]]\s*$")
+YEAR_NEXT = re.compile(r"\s*[(\[]((?:18|19|20)\d\d)[)\]]")
+ARTICLE_AT_END = re.compile(r",\s*(the|an?)$")
+IN_BRACKETS = re.compile(r"\s*[(\[][^)\]\n]*[)\]]")
+# A colon ends a title only before an explanation; a subtitle is shorter (guess: six words).
+ENDS_TITLE = re.compile(r"\s*(?:$|[\"”“»|(\[,;*.!?>\n)\]]|\s[-–—]+\s|:\s*$|:(?:\s+\S+){6,})")
+AND_NEXT = re.compile(r"\s+(?:and|then)\s")
+MIN_SHORTENED_WORDS = 3
+
+
+class NoTitle(Enum):
+    """Why an entry names no title."""
+
+    UNKNOWN = "unknown"
+    AMBIGUOUS = "ambiguous"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A title found in a text. end: where in the normalised text it and brackets after it end."""
+
+    title: int
+    end: int
+
+
+def normalised(text: str) -> str:
+    """The text as it is compared: no entities, accents, case or apostrophes; punctuation still there."""
+    text = unicodedata.normalize("NFKD", html.unescape(text))
+    text = "".join(c for c in text if not unicodedata.combining(c)).casefold()
+    return re.sub(r"['’‘`´]", "", text).replace("&", " and ")
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """The words of a normalised text; a text without any is one word."""
+    return tuple(WORD.findall(text)) or (text.strip(),)
+
+
+def distinct_titles(titles: Sequence[str]) -> list[str]:
+    """The titles, those that read alike numbered from the second on.
+
+    Example:
+        >>> distinct_titles(["Hamlet", "HAMLET!", "Heat"])
+        ['Hamlet', 'HAMLET! (2)', 'Heat']
+    """
+    taken: set[tuple[str, ...]] = {words_of(normalised(title)) for title in titles}
+    seen: set[tuple[str, ...]] = set()
+    shown: list[str] = []
+    for title in titles:
+        own, number = title, 1
+        while words_of(normalised(own)) in seen or (number > 1 and words_of(normalised(own)) in taken):
+            number += 1
+            own = f"{title} ({number})"
+        seen.add(words_of(normalised(own)))
+        shown.append(own)
+    return shown
+
+
+class TitleIndex:
+    """Titles by the words they may be written with.
+
+    A class because it is built once for many texts: it holds nothing but what `titles` imply.
+
+    Args:
+        titles: no two of the same words (`distinct_titles`).
+    """
+
+    def __init__(self, titles: Sequence[str]) -> None:
+        self.titles = tuple(titles)
+        self.years = tuple(_year_of(title) for title in titles)
+        self._exact: dict[tuple[str, ...], set[int]] = {}
+        self._loose: dict[tuple[str, ...], set[int]] = {}
+        for number, title in enumerate(titles):
+            text = normalised(title)
+            self._exact.setdefault(words_of(text), set()).add(number)
+            for words in _variants(text):
+                self._loose.setdefault(words, set()).add(number)
+        self._longest = max((len(words) for words in (*self._exact, *self._loose)), default=0)
+
+    def find(self, text: str, start: int = 0, *, inline: bool = False) -> Found | NoTitle:
+        """The title that a normalised text names from `start` on.
+
+        Args:
+            inline: ``and`` may follow the title, as in a list within a sentence.
+        """
+        spans = [(m.group(), m.end()) for m in WORD.finditer(text, start)][: self._longest + 1]
+        verdict = NoTitle.UNKNOWN
+        for skipped in (0, 1) if spans and spans[0][0] in ARTICLES else (0,):
+            for length in range(len(spans), skipped, -1):
+                words, end = tuple(word for word, _ in spans[skipped:length]), spans[length - 1][1]
+                rest = text[end:]
+                if not ENDS_TITLE.match(rest) and not (inline and AND_NEXT.match(rest)):
+                    continue
+                for index in (self._exact, self._loose):
+                    found = {n for n in index.get(words, ()) if self._year_fits(n, rest)}
+                    if len(found) == 1:
+                        told = IN_BRACKETS.match(rest)
+                        return Found(found.pop(), end + (told.end() if told else 0))
+                    if found:
+                        verdict = NoTitle.AMBIGUOUS
+        return verdict
+
+    def find_whole(self, text: str) -> Found | NoTitle:
+        """The title a whole entry names: at its beginning, or as the beginning of a longer title."""
+        found = self.find(text)
+        if isinstance(found, Found):
+            return found
+        words = words_of(text)
+        longer = {n for w, ns in self._exact.items() if w[: len(words)] == words for n in ns}
+        if len(words) >= MIN_SHORTENED_WORDS and len(longer) == 1:
+            return Found(longer.pop(), len(text))
+        return found
+
+    def _year_fits(self, title: int, rest: str) -> bool:
+        told = YEAR_NEXT.match(rest)
+        year = self.years[title]
+        return told is None or year is None or told[1] == year
+
+
+def _variants(text: str) -> set[tuple[str, ...]]:
+    """All ways to write a normalised title: its year there or not, its article before, after or nowhere."""
+    year = YEAR_AT_END.search(text)
+    name = YEAR_AT_END.sub("", text) if year else text
+    behind = ARTICLE_AT_END.search(name)
+    words = words_of(name)
+    if behind:
+        article, bare = behind[1], words[:-1]
+    elif words[0] in ARTICLES:
+        article, bare = words[0], words[1:]
+    else:
+        article, bare = "", words
+    forms = {(article, *bare), bare, (*bare, article)} if article and bare else {words}
+    return forms | ({(*form, year[1]) for form in forms} if year else set())
+
+
+def _year_of(title: str) -> str | None:
+    year = YEAR_AT_END.search(title)
+    return year[1] if year else None
