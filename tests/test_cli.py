@@ -175,3 +175,22 @@ def test_a_defect_keeps_its_traceback(method: StandIn) -> None:
     method.fails = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
         cli.main(["run", "dpo4rec", "--out", "r"])
+
+
+def test_quick_makes_re2llm_small_and_what_is_said_besides_wins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", "re2llm", "--quick", "--dry-run", "--data.world.num-test", "30"]) == 0
+    assert "120 training and 30 test sessions" in capsys.readouterr().out
+    assert cli.main(["run", "re2llm", "--dry-run", "--explore.max-hints", "9"]) == 0
+    assert "up to 9" in capsys.readouterr().out
+
+
+def test_ask_wants_a_run_and_a_session(method: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["ask", "--session", "A; B"]) == 2
+    assert "ask wants --run and --session, got session" in capsys.readouterr().err
+    assert cli.main(["run", "dpo4rec", "--out", "r"]) == 0
+    assert cli.main(["ask", "--session", "A; B", "--run", "r"]) == 2
+    assert "ask wants a run of re2llm, got one of dpo4rec" in capsys.readouterr().err
+    assert cli.main(["run", "dpo4rec", "--quick"]) == 2
+    assert "--quick is for re2llm" in capsys.readouterr().err

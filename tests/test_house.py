@@ -27,6 +27,8 @@ HEAVY = (
     "datasets",
     "sklearn",
     "httpx2",
+    "stable_baselines3",
+    "gymnasium",
 )
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 400, 100
 

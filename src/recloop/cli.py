@@ -11,7 +11,7 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -22,15 +22,14 @@ from recloop.errors import RecloopError, SettingError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from recloop.methods.dpo4rec_config import Dpo4RecConfig
     from recloop.runs import RunFolder
 
     Config = TypeVar("Config", bound=BaseModel)
 
-METHODS = ("dpo4rec",)
+METHODS = ("dpo4rec", "re2llm")
 STAGES = ("prepare", "sample", "encode", "reward", "pairs", "tune", "evaluate", "report")
 BENCHES = ("worlds", "reproduction", "quality", "speed")
-VERBS = ("run", *STAGES, "resume", "show", "export", "evaluate-lm", "pretrain", "bench")
+VERBS = ("run", *STAGES, "resume", "show", "ask", "export", "evaluate-lm", "pretrain", "bench")
 
 PUT_ASIDE = 3
 PASSING = ("lm.pace", "lm.budget", "lm.prices")  # decide no result, so a run may go on with others
@@ -39,8 +38,9 @@ HELP = """\
 recloop closes the loop between a recommender and a language model.
 
   recloop run METHOD [--config FILE] [--out FOLDER] [--dry-run] [--SECTION.FIELD VALUE ...]
-      Run a method (dpo4rec) from data to report. --dry-run prints the plan with its tokens and time.
-      A folder that holds the same run is continued. `recloop run METHOD --help` lists all settings.
+      Run a method (dpo4rec, re2llm) from data to report. --dry-run prints the plan with its tokens and time,
+      --quick makes re2llm small. A folder that holds the same run is continued. `recloop run METHOD --help`
+      lists all settings.
 
   recloop prepare | sample | encode | reward | pairs | tune | evaluate | report
       The same, up to and including that stage: with settings as above, or with the FOLDER of a run.
@@ -48,6 +48,8 @@ recloop closes the loop between a recommender and a language model.
   recloop resume FOLDER       Go on where a run was stopped or killed. Settings under --lm.pace, --lm.budget
                               and --lm.prices may change.
   recloop show FOLDER         What a run has done, and its table.
+  recloop ask --run FOLDER --session "A; B; C" [--candidates "X; Y"]
+                              The hint and the list that a run of re2llm gives after a session.
   recloop export MODEL OUT    A tuned model's folder for vLLM and others; --merge adds an adapter to its base.
   recloop evaluate-lm         How well a language model writes what a history says.
   recloop pretrain            Make the embedded language model again.
@@ -111,10 +113,9 @@ def dispatch(words: Sequence[str]) -> int:
         raise SettingError(
             f"there is no command {verb}{_near(verb, VERBS)}; the commands are {', '.join(VERBS)}"
         )
-    if verb == "run":
-        return run_method(parse(rest, flags=("config", "out"), switches=("dry-run", "help")), until=None)
-    if verb in STAGES:
-        return run_method(parse(rest, flags=("config", "out"), switches=("dry-run", "help")), until=verb)
+    if verb == "run" or verb in STAGES:
+        arguments = parse(rest, flags=("config", "out"), switches=("dry-run", "help", "quick"))
+        return run_method(arguments, until=None if verb == "run" else verb)
     if verb == "resume":
         arguments = parse(rest, flags=(), switches=())
         for key, _ in arguments.overrides:
@@ -129,6 +130,8 @@ def dispatch(words: Sequence[str]) -> int:
 
         print(show(_only_folder(verb, rest)))
         return 0
+    if verb == "ask":
+        return ask(parse(rest, flags=("run", "session", "candidates"), switches=()))
     if verb == "export":
         return export(parse(rest, flags=(), switches=("merge",)))
     return run_tool(verb, rest)
@@ -182,13 +185,16 @@ def run_method(arguments: Arguments, until: str | None) -> int:
         return _continue_stage(name, arguments, until)
     if until is None and not arguments.names:
         raise SettingError(f"which method? recloop run METHOD; the methods are {', '.join(METHODS)}")
-    config = _settings(name, _config_model(name), arguments)
+    from recloop.methods.by_name import config_model, forecast_by_name, quick_settings
+
+    config = _settings(name, config_model(name), arguments)
     if config is None:
         return 0
+    if "quick" in arguments.flags:
+        said = replace(arguments, overrides=(*quick_settings(name, config), *arguments.overrides))
+        config = _settings(name, config_model(name), said) or config
     if "dry-run" in arguments.flags:
-        from recloop.methods.plan import forecast
-
-        print(forecast(config))
+        print(forecast_by_name(name, config))
         return 0
     from recloop.runs import RunFolder
 
@@ -210,10 +216,11 @@ def resume(folder: Path, until: str | None, overrides: Sequence[tuple[str, str]]
         with RunFolder.reopen(folder) as run:
             return _execute(run, until)
     from recloop.config_files import override
+    from recloop.methods.by_name import config_model
 
     with RunFolder.reopen(folder) as run:
         method, old = run.manifest["method"], run.config
-    config = override(_config_model(method), old, overrides).model_dump(mode="json")
+    config = override(config_model(method), old, overrides).model_dump(mode="json")
     with RunFolder.open(folder, config, method=method, passing=PASSING) as run:
         return _execute(run, until)
 
@@ -235,18 +242,13 @@ def _continue_stage(name: str, arguments: Arguments, until: str | None) -> int:
 
 def _execute(run: RunFolder, until: str | None) -> int:
     from recloop.config_files import validate
+    from recloop.methods.by_name import config_model, run_by_name
     from recloop.progress import terminal_progress
 
     try:
-        match run.manifest["method"]:
-            case "dpo4rec":
-                from recloop.methods.dpo4rec import run as run_dpo4rec
-                from recloop.methods.dpo4rec_config import Dpo4RecConfig
-
-                config = validate(Dpo4RecConfig, run.config)
-                outcome = run_dpo4rec(config, run, terminal_progress(), until)
-            case method:
-                raise _no_method(method)
+        method = run.manifest["method"]
+        config = validate(config_model(method), run.config)
+        outcome = run_by_name(method, config, run, terminal_progress(), until)
     except KeyboardInterrupt:
         print(f"\nrecloop: interrupted; go on with: recloop resume {run.path}", file=sys.stderr)
         return 130
@@ -258,6 +260,20 @@ def _num_put_aside(run: RunFolder) -> int:
     from recloop.methods.served_words import num_put_aside
 
     return num_put_aside(run.manifest["stages"])
+
+
+def ask(arguments: Arguments) -> int:
+    """What a run of re2llm recommends after a session."""
+    if arguments.names or arguments.overrides or not {"run", "session"} <= set(arguments.flags):
+        raise SettingError(
+            f"ask wants --run and --session, got {', '.join(arguments.flags) or 'neither'}; "
+            f'recloop ask --run FOLDER --session "A; B; C"'
+        )
+    from recloop.methods.by_name import recommend_from
+
+    flags = arguments.flags
+    print(recommend_from(Path(flags["run"]), flags["session"], flags.get("candidates", "")))
+    return 0
 
 
 def export(arguments: Arguments) -> int:
@@ -372,20 +388,6 @@ def _one_folder(verb: str, names: Sequence[str]) -> Path:
     if len(names) != 1:
         raise SettingError(f"{verb} wants one run folder, got {len(names)}; recloop {verb} FOLDER")
     return Path(names[0])
-
-
-def _no_method(method: str) -> SettingError:
-    return SettingError(f"there is no method {method}; the methods are {', '.join(METHODS)}")
-
-
-def _config_model(method: str) -> type[Dpo4RecConfig]:
-    match method:
-        case "dpo4rec":
-            from recloop.methods.dpo4rec_config import Dpo4RecConfig
-
-            return Dpo4RecConfig
-        case _:
-            raise _no_method(method)
 
 
 def _new_folder(method: str) -> Path:
