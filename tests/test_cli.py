@@ -129,8 +129,8 @@ def test_dry_run_and_help_start_nothing(
         (["resume", "r", "--seed", "1"], "resume takes no settings, got --seed"),
         (["bench", "world"], r"got world \(did you mean worlds\?\)"),
         (["pretrain", "now"], "pretrain takes settings only, got now"),
-        (["ask", "r"], "ask wants a run folder and a request, got r"),
-        (["run", "dpo4rec", "--quick"], "--quick is for rerec"),
+        (["ask", "r"], "ask wants a run folder and a request or a session, got r"),
+        (["run", "dpo4rec", "--quick"], "--quick is for rerec and re2llm"),
     ],
 )
 def test_a_wrong_command_exits_with_2_and_says_what_was_meant(
@@ -177,3 +177,29 @@ def test_a_defect_keeps_its_traceback(method: StandIn) -> None:
     method.fails = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):
         cli.main(["run", "dpo4rec", "--out", "r"])
+
+
+def test_quick_makes_re2llm_small_and_what_is_said_besides_wins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", "re2llm", "--quick", "--dry-run", "--data.world.num-test", "30"]) == 0
+    assert "120 training and 30 test sessions" in capsys.readouterr().out
+    assert cli.main(["run", "re2llm", "--dry-run", "--explore.max-hints", "9"]) == 0
+    assert "up to 9" in capsys.readouterr().out
+
+
+def test_quick_makes_rerec_small_and_what_is_said_besides_wins(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "rerec", "--quick", "--dry-run", "--seeds", "[4]"]) == 0
+    quick = capsys.readouterr().out
+    assert cli.main(["run", "rerec", "--dry-run"]) == 0
+    assert "(4,)" in quick
+    assert quick != capsys.readouterr().out
+
+
+def test_ask_wants_a_run_of_the_right_method(method: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["ask", "--session", "A; B"]) == 2
+    assert "ask wants a run folder and a request or a session, got --session" in capsys.readouterr().err
+    assert cli.main(["run", "dpo4rec", "--out", "r"]) == 0
+    for question in (["A film"], ["--session", "A; B"]):
+        assert cli.main(["ask", "r", *question]) == 2
+        assert "got a run of dpo4rec" in capsys.readouterr().err

@@ -28,6 +28,8 @@ HEAVY = (
     "torch_geometric",
     "sklearn",
     "httpx2",
+    "stable_baselines3",
+    "gymnasium",
 )
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 400, 100
 

@@ -146,6 +146,24 @@ def test_a_year_between_entries_is_no_entry() -> None:
     assert ranking.num_invented == 0
 
 
+def test_titles_that_look_like_list_marks_or_begin_with_and() -> None:
+    titles = [
+        "4: Rise of the Silver Surfer",
+        "...And Justice for All.",
+        "And Now... Ladies and Gentlemen...",
+        "Up",
+    ]
+    for text in (
+        write_ranking(titles),
+        "\n".join(titles),
+        ", ".join(titles),
+        "Up, ...And Justice for All. and And Now... Ladies and Gentlemen..., 4: Rise of the Silver Surfer",
+    ):
+        ranking = parse_ranking(text, titles, 4)
+        assert set(ranking.places) == {0, 1, 2, 3}, text
+        assert ranking.num_invented == 0, text
+
+
 def test_an_unlisted_candidate_has_no_rank() -> None:
     assert parse_ranking("1. Heat", TITLES, 3).rank_of(1) is None
 

@@ -12,7 +12,7 @@ from recloop.language.answers import AnswerStatus, read_answer
 from recloop.methods import rerec_training
 from recloop.methods.asking import ask_run
 from recloop.methods.rerec import run as run_rerec
-from recloop.methods.rerec_config import ReRecConfig, arm_of, quick
+from recloop.methods.rerec_config import ReRecConfig, arm_of
 from recloop.methods.rerec_plan import forecast
 from recloop.methods.rerec_task import open_study, prepare
 from recloop.methods.rerec_training import canonical_answers, plan_requests, scorer
@@ -147,12 +147,8 @@ def test_settings_that_do_not_hold_together_are_refused(changes, message):
         config_of(**changes)
 
 
-def test_the_plan_counts_requests_and_the_quick_study_is_smaller():
-    config = ReRecConfig()
-    assert "arms grpo_ndcg, rerec" in forecast(config)
-    small = quick(config.model_copy(update={"seeds": (3, 4)}))
-    assert small.seeds == (3,)
-    assert small.grpo.max_pairs < config.grpo.max_pairs
+def test_the_plan_counts_requests():
+    assert "arms grpo_ndcg, rerec" in forecast(ReRecConfig())
 
 
 @pytest.mark.slow

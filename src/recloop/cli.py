@@ -11,7 +11,7 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Config = TypeVar("Config", bound=BaseModel)
 
-METHODS = ("dpo4rec", "rerec")
+METHODS = ("dpo4rec", "rerec", "re2llm")
 STAGES = ("prepare", "embed", "sample", "encode", "reward", "pairs", "tune", "evaluate", "report")
 BENCHES = ("worlds", "reproduction", "quality", "speed")
 VERBS = ("run", *STAGES, "resume", "show", "ask", "export", "evaluate-lm", "pretrain", "bench")
@@ -38,9 +38,9 @@ HELP = """\
 recloop closes the loop between a recommender and a language model.
 
   recloop run METHOD [--config FILE] [--out FOLDER] [--dry-run] [--quick] [--SECTION.FIELD VALUE ...]
-      Run a method (dpo4rec, rerec) from data to report. --dry-run prints the plan with its tokens and time.
-      A folder that holds the same run is continued. `recloop run METHOD --help` lists all settings.
-      --quick, for rerec, is a small demonstration.
+      Run a method (dpo4rec, rerec, re2llm) from data to report. --dry-run prints the plan with its tokens and
+      time, --quick makes rerec and re2llm small. A folder that holds the same run is continued.
+      `recloop run METHOD --help` lists all settings.
 
   recloop prepare | embed | sample | encode | reward | pairs | tune | evaluate | report
       The same, up to and including that stage: with settings as above, or with the FOLDER of a run.
@@ -49,6 +49,8 @@ recloop closes the loop between a recommender and a language model.
                               and --lm.prices may change.
   recloop show FOLDER         What a run has done, and its table.
   recloop ask FOLDER "TEXT"   An answer to a request by a rerec run: reasoning, pick, candidates (--user ID).
+  recloop ask FOLDER --session "A; B; C" [--candidates "X; Y"]
+                              The hint and the list that a re2llm run gives after a session.
   recloop export MODEL OUT    A tuned model's folder for vLLM and others; --merge adds an adapter to its base.
   recloop evaluate-lm         How well a language model writes what a history says.
   recloop pretrain            Make the embedded language model again.
@@ -130,7 +132,7 @@ def dispatch(words: Sequence[str]) -> int:
         print(show(_only_folder(verb, rest)))
         return 0
     if verb == "ask":
-        return ask(parse(rest, flags=("user",), switches=()))
+        return ask(parse(rest, flags=("user", "session", "candidates"), switches=()))
     if verb == "export":
         return export(parse(rest, flags=(), switches=("merge",)))
     return run_tool(verb, rest)
@@ -184,15 +186,16 @@ def run_method(arguments: Arguments, until: str | None) -> int:
         return _continue_stage(name, arguments, until)
     if until is None and not arguments.names:
         raise SettingError(f"which method? recloop run METHOD; the methods are {', '.join(METHODS)}")
-    from recloop.methods import running
+    from recloop.methods.by_name import config_model, forecast_by_name, quick_settings
 
-    config = _settings(name, running.config_model(name), arguments)
+    config = _settings(name, config_model(name), arguments)
     if config is None:
         return 0
     if "quick" in arguments.flags:
-        config = running.quick(config)
+        said = replace(arguments, overrides=(*quick_settings(name, config), *arguments.overrides))
+        config = _settings(name, config_model(name), said) or config
     if "dry-run" in arguments.flags:
-        print(running.forecast(config))
+        print(forecast_by_name(name, config))
         return 0
     from recloop.runs import RunFolder
 
@@ -214,7 +217,7 @@ def resume(folder: Path, until: str | None, overrides: Sequence[tuple[str, str]]
         with RunFolder.reopen(folder) as run:
             return _execute(run, until)
     from recloop.config_files import override
-    from recloop.methods.running import config_model
+    from recloop.methods.by_name import config_model
 
     with RunFolder.reopen(folder) as run:
         method, old = run.manifest["method"], run.config
@@ -240,12 +243,13 @@ def _continue_stage(name: str, arguments: Arguments, until: str | None) -> int:
 
 def _execute(run: RunFolder, until: str | None) -> int:
     from recloop.config_files import validate
-    from recloop.methods import running
+    from recloop.methods.by_name import config_model, run_by_name
     from recloop.progress import terminal_progress
 
-    config = validate(running.config_model(run.manifest["method"]), run.config)
+    method = run.manifest["method"]
+    config = validate(config_model(method), run.config)
     try:
-        outcome = running.run_method(config, run, terminal_progress(), until)
+        outcome = run_by_name(method, config, run, terminal_progress(), until)
     except KeyboardInterrupt:
         print(f"\nrecloop: interrupted; go on with: recloop resume {run.path}", file=sys.stderr)
         return 130
@@ -256,22 +260,10 @@ def _execute(run: RunFolder, until: str | None) -> int:
 
 
 def ask(arguments: Arguments) -> int:
-    """An answer to a request, by the language model of a run."""
-    if len(arguments.names) != 2 or arguments.overrides:
-        raise SettingError(
-            f"ask wants a run folder and a request, got {' '.join(arguments.names) or 'none'}; "
-            f'recloop ask RUN "a film by Ann Vale" [--user ID]'
-        )
-    from recloop.config_files import validate
-    from recloop.methods.asking import ask_run
-    from recloop.methods.rerec_config import ReRecConfig
-    from recloop.runs import RunFolder
+    """An answer to a request, or a list after a session, by the models of a run."""
+    from recloop.methods.by_name import ask_run
 
-    folder, text = arguments.names
-    with RunFolder.reopen(Path(folder)) as run:
-        if run.manifest["method"] != "rerec":
-            raise SettingError(f"ask wants a run of rerec, got one of {run.manifest['method']}")
-        print(ask_run(run, validate(ReRecConfig, run.config), text, arguments.flags.get("user")))
+    print(ask_run(arguments.names, arguments.flags, dict(arguments.overrides)))
     return 0
 
 

@@ -84,6 +84,7 @@ def render_report(data: ReportData) -> str:
         tuning=[_chart(chart) for chart in data.tuning],
         users=[_user(user) for user in data.users],
         lists=[_list(view, data) for view in data.lists],
+        extras=[(section, [_chart(chart) for chart in section.charts]) for section in data.extras],
         total_wall_s=sum(cost.wall_s for cost in data.costs),
     )
 

@@ -143,6 +143,26 @@ class StageCost:
 
 
 @dataclass(frozen=True, slots=True)
+class PlainTable:
+    """A small table as text: a heading per column, cells by row."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraSection:
+    """A section that only one method has. anchor: names it in links."""
+
+    anchor: str
+    title: str
+    note: str
+    tables: tuple[PlainTable, ...]
+    charts: tuple[Chart, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReportData:
     """Everything a report shows. Empty tuples leave their section out.
 
@@ -164,3 +184,4 @@ class ReportData:
     lists: tuple[ListView, ...]
     costs: tuple[StageCost, ...]
     versions: tuple[tuple[str, str], ...]
+    extras: tuple[ExtraSection, ...] = ()

@@ -30,12 +30,13 @@ HINT = "Hint: "
 MAX_HINT_CHARS = 240
 NUM_RANKED = 10  # titles asked for, as in the paper
 
-# `1.` `1)` `(1)` `#1:` `-` `*` `•`, perhaps two of them, and quotes or brackets that open
-LIST_MARK = re.compile(r"^\s*(?:(?:[-*•·–—>]+|#?\(?\d{1,3}\s?[.):\]]+|#\d{1,3})\s+)*[\s\"“”«\[({*_]*")
+# `1.` `1)` `(1)` `#1:` `-` `*` `•`, a bullet and a number, and quotes or brackets that open
+LIST_MARK = re.compile(r"^\s*(?:[-*•·–—>]+\s+)?(?:(?:#?\(?\d{1,3}\s?[.):\]]+|#\d{1,3})\s+)?[\s\"“”«\[({*_]*")
 HAS_MARK = re.compile(r"^\s*(?:[-*•·–—]+\s|#?\(?\d{1,3}\s?[.):\]]+\s|#\d{1,3}\s)")
 INLINE_NUMBER = re.compile(r"(?<=[\s,;])#?\(?\d{1,2}[.)]\s")
 SEPARATOR = re.compile(r"[,;>|\n]|\s(?:and|then)\s|\s[-–—]\s")
-BETWEEN = re.compile(r"[\s,;>|\"“”«»\[\](){}.*_\-–—:]*(?:(?:and|then)\s+)?[\s\"“”«\[(*_]*")
+BETWEEN = re.compile(r"[\s,;>|\"“”«»\[\](){}.*_\-–—:]*")
+JOINING = re.compile(r"(?:and|then)\s+[\s\"“”«\[(*_]*")
 MAX_TITLE_WORDS = 12  # guess: an unknown entry longer than this is prose, not a title
 
 
@@ -163,7 +164,12 @@ def parse_ranking(text: str, titles: Sequence[str], num_ranked: int) -> Ranking:
     text = normalised(text)
     lines = [line for line in text.splitlines() if line.strip()]
     entries = [LIST_MARK.sub("", line, count=1) for line in lines]
-    found = [index.find_whole(entry) for entry in entries]
+    # A title may look like a mark (`4: Rise of ...`), so a line is first read as it is.
+    as_told = [index.find_whole(line) for line in lines]
+    found = [
+        whole if isinstance(whole, Found) else index.find_whole(entry)
+        for whole, entry in zip(as_told, entries, strict=True)
+    ]
     is_listed = [
         isinstance(named, Found) or HAS_MARK.match(line) is not None
         for named, line in zip(found, lines, strict=True)
@@ -192,7 +198,8 @@ def _may_be_title(entry: str) -> bool:
 
 def _inline_entries(text: str, index: TitleIndex) -> list[Found | NoTitle]:
     """The entries of a list within a sentence; none where no piece of it names a candidate."""
-    text = INLINE_NUMBER.sub(", ", LIST_MARK.sub("", text, count=1))
+    is_title = isinstance(index.find(text, 0, inline=True), Found)
+    text = INLINE_NUMBER.sub(", ", text if is_title else LIST_MARK.sub("", text, count=1))
     entries: list[Found | NoTitle] = []
     place = 0
     while place < len(text):
@@ -200,6 +207,9 @@ def _inline_entries(text: str, index: TitleIndex) -> list[Found | NoTitle]:
         if place >= len(text):
             break
         named = index.find(text, place, inline=True)
+        if not isinstance(named, Found):  # a title may begin with `and`, so that word is skipped second
+            place = _end_of(JOINING, text, place)
+            named = index.find(text, place, inline=True)
         if isinstance(named, Found):
             entries.append(named)
             place = named.end

@@ -148,18 +148,14 @@ def arm_of(config: ReRecConfig, name: ArmName) -> Arm:
     return Arm(name=name, reward=reward, advantage=advantage, curriculum=curriculum)
 
 
-def quick(config: ReRecConfig) -> ReRecConfig:
-    """A small study of the same shape: one seed, two arms, few requests; a demonstration, never a claim."""
-    return config.model_copy(
-        update={
-            "seeds": config.seeds[:1],
-            "arms": ("grpo_ndcg", "rerec"),
-            "data": config.data.model_copy(
-                update={"world": config.data.world.model_copy(update={"num_users": 100})}
-            )
-            if config.data.name == "worlds"
-            else config.data,
-            "sft": config.sft.model_copy(update={"max_pairs": 280, "epochs": 1}),
-            "grpo": config.grpo.model_copy(update={"max_pairs": 64, "epochs": 2}),
-        }
-    )
+def quick_overrides(config: ReRecConfig) -> list[tuple[str, str]]:
+    """What ``--quick`` sets where nothing else was said: a demonstration of one seed and two arms."""
+    return [
+        *([("data.world.num-users", "100")] if config.data.name == "worlds" else []),
+        ("seeds", f"[{config.seeds[0]}]"),
+        ("arms", '["grpo_ndcg", "rerec"]'),
+        ("sft.max-pairs", "280"),
+        ("sft.epochs", "1"),
+        ("grpo.max-pairs", "64"),
+        ("grpo.epochs", "2"),
+    ]

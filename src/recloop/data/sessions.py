@@ -1,0 +1,208 @@
+"""Sessions: short runs of items, the item that came next, and the candidates it stands among.
+
+A session is cut out of a log by day, by a pause, or is a whole user. Each item counts once in a session, at
+its first place, so that the answer is never among the items shown. Candidates are drawn per session from
+its own random numbers: other sessions, or more of them, change nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+
+from recloop.errors import DataError, SettingError
+from recloop.records import Dataset, Domain
+
+DAY_S = 86_400
+
+
+class SessionConfig(BaseModel):
+    """How sessions are cut, which are kept, and what the answer stands among."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cut: Literal["day", "gap", "user"] = Field(
+        default="day", description="Where a session ends: at midnight UTC, after a pause, or with the user."
+    )
+    gap_minutes: int = Field(default=60, ge=1, description="The pause that ends a session, for cut=gap.")
+    min_items: int = Field(default=3, ge=1, description="Fewest items shown; the answer comes on top.")
+    max_items: int = Field(default=20, ge=1, description="Most items shown: the latest.")
+    num_candidates: int = Field(default=50, ge=2, description="Candidates, the answer among them.")
+    num_train: int = Field(default=500, ge=1, description="Training sessions: few, as in the paper.")
+    num_test: int = Field(default=500, ge=1, description="Test sessions.")
+    split: Literal["time", "session"] = Field(
+        default="time", description="Test sessions are the latest, or drawn from all."
+    )
+    test_share: float = Field(
+        default=0.3, gt=0, lt=1, description="Share of all sessions that test sessions are drawn from."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session and its question.
+
+    user, time: whose it is, and when it ended (seconds or a running number).
+    items: shown, oldest first, each once. answer: what came next.
+    candidates: in the order they are shown, each once, the answer among them.
+    facet: in a simulated world, the facet that decides the answer; otherwise empty.
+    """
+
+    user: int
+    time: int
+    items: tuple[int, ...]
+    answer: int
+    candidates: tuple[int, ...]
+    facet: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.items or len(set(self.items)) < len(self.items) or self.answer in self.items:
+            raise DataError(
+                f"a session needs items that differ from each other and from its answer, got {self.items} "
+                f"and {self.answer}; leave repeated items out"
+            )
+        if len(set(self.candidates)) < len(self.candidates) or self.answer not in self.candidates:
+            raise DataError(
+                f"candidates must differ and hold the answer {self.answer}, got {self.candidates}; draw them "
+                f"with draw_candidates"
+            )
+
+    @property
+    def answer_place(self) -> int:
+        """Where the answer stands among the candidates, from 0."""
+        return self.candidates.index(self.answer)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTask:
+    """Sessions with the catalogue they are about.
+
+    items: ``item`` (0..I-1), ``item_id``, ``title``, then a ``List[String]`` column per name in `facets`.
+    hints: that came with the data; empty otherwise.
+    notes: what was left out or repaired on the way, counted.
+    """
+
+    name: str
+    domain: Domain
+    items: pl.DataFrame
+    facets: tuple[str, ...]
+    train: tuple[Session, ...]
+    test: tuple[Session, ...]
+    hints: tuple[str, ...] = ()
+    notes: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """Train, then test: the order of every row of numbers about sessions."""
+        return self.train + self.test
+
+
+@dataclass(frozen=True, slots=True)
+class CutSession:
+    """A session before candidates: items oldest first, the last of them the answer."""
+
+    user: int
+    time: int
+    items: tuple[int, ...]
+
+
+def cut_sessions(dataset: Dataset, config: SessionConfig) -> list[CutSession]:
+    """All sessions of a log that are long enough, by the time they ended.
+
+    An item met again within a session counts at its first place only. Of a long session the answer is the
+    last item, and the latest items before it are kept.
+    """
+    new_user = pl.col("user") != pl.col("user").shift(1)
+    match config.cut:
+        case "day":
+            starts = new_user | (pl.col("time") // DAY_S != pl.col("time").shift(1) // DAY_S)
+        case "gap":
+            starts = new_user | (pl.col("time").diff() > 60 * config.gap_minutes)
+        case "user":
+            starts = new_user
+    table = (
+        dataset.interactions.with_columns(session=starts.fill_null(value=True).cum_sum())
+        .group_by("session", maintain_order=True)
+        .agg(pl.col("user").first(), pl.col("time").max(), pl.col("item").unique(maintain_order=True))
+        .filter(pl.col("item").list.len() > config.min_items)
+        .sort("time", "session")
+    )
+    return [
+        CutSession(user, time, tuple(items[-config.max_items - 1 :]))
+        for user, time, items in table.select("user", "time", "item").iter_rows()
+    ]
+
+
+def draw_candidates(
+    items: Sequence[int], answer: int, num_items: int, num_candidates: int, rng: np.random.Generator
+) -> tuple[int, ...]:
+    """The answer and others that are not in the session, all different, in random order.
+
+    Raises:
+        SettingError: the catalogue has too few items.
+    """
+    is_free = np.ones(num_items, dtype=bool)
+    is_free[[*items, answer]] = False
+    free = np.flatnonzero(is_free)
+    if len(free) < num_candidates - 1:
+        raise SettingError(
+            f"num_candidates must leave room for the session, got {num_candidates} with {len(free)} other "
+            f"items in the catalogue; use at most {len(free) + 1}"
+        )
+    drawn = rng.choice(free, num_candidates - 1, replace=False)
+    return tuple(rng.permutation(np.append(drawn, answer)).tolist())
+
+
+def sessions_of_log(dataset: Dataset, config: SessionConfig, seed: int) -> SessionTask:
+    """Few-shot sessions of a log: cut, split, drawn, with candidates.
+
+    Args:
+        seed: of the draw and of the candidates.
+
+    Raises:
+        SettingError: the log has fewer sessions than wanted, or fewer items than candidates.
+    """
+    cut = cut_sessions(dataset, config)
+    order = np.random.default_rng([seed, 0])
+    places = np.arange(len(cut)) if config.split == "time" else order.permutation(len(cut))
+    num_late = round(config.test_share * len(cut))
+    pools = {"train": places[: len(cut) - num_late], "test": places[len(cut) - num_late :]}
+    wanted = {"train": config.num_train, "test": config.num_test}
+    for part, pool in pools.items():
+        if len(pool) < wanted[part]:
+            raise SettingError(
+                f"{dataset.name} must have {wanted[part]} sessions for {part}, got {len(pool)} of more than "
+                f"{config.min_items} items; lower num_{part} or min_items, or cut otherwise"
+            )
+    chosen = {p: np.sort(order.choice(pool, wanted[p], replace=False)).tolist() for p, pool in pools.items()}
+
+    def complete(number: int) -> Session:
+        one = cut[number]
+        *shown, answer = one.items
+        rng = np.random.default_rng([seed, 1, number])
+        candidates = draw_candidates(shown, answer, dataset.num_items, config.num_candidates, rng)
+        return Session(one.user, one.time, tuple(shown), answer, candidates)
+
+    return SessionTask(
+        dataset.name,
+        dataset.domain,
+        dataset.items.select("item", "item_id", "title", *dataset.facets),
+        dataset.facets,
+        tuple(map(complete, chosen["train"])),
+        tuple(map(complete, chosen["test"])),
+        notes=(("sessions in the log", len(cut)),),
+    )
+
+
+def task_digest(task: SessionTask) -> str:
+    """SHA-256 over the catalogue, the sessions and the hints that came with them."""
+    digest = hashlib.sha256(task.items.write_json().encode())
+    for part in (task.facets, task.train, task.test, task.hints):
+        digest.update(repr(part).encode())
+    return digest.hexdigest()

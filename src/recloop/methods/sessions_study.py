@@ -1,0 +1,219 @@
+"""What every stage of Re2LLM is handed, and its first: the sessions and how they are put into words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from recloop.data.load import load_dataset
+from recloop.data.released_sessions import read_released
+from recloop.data.session_worlds import simulate_sessions
+from recloop.data.sessions import SessionTask, sessions_of_log, task_digest
+from recloop.errors import SettingError
+from recloop.language.claims import HistoryItem
+from recloop.language.encoder import TextEncoder
+from recloop.language.journal import DraftJournal, sample_drafts
+from recloop.language.model import LanguageModel, Sampling
+from recloop.language.next_item import SYSTEM, SessionText, clean_item, next_item_text, with_distinct_titles
+from recloop.language.prompts import CHAT_TOKENS, NOUNS
+from recloop.language.weights import weights_hash
+from recloop.methods.loop import StageReached, lm_folder, load_encoder, load_lm
+from recloop.methods.re2llm_config import Re2llmConfig, SessionDataConfig
+from recloop.methods.served import is_served, open_served
+from recloop.progress import Progress
+from recloop.records import Draft, Prompt
+from recloop.runs import RunFolder, Stage
+
+VERBS = ("prepare", "explore", "sample", "encode", "tune", "evaluate", "report")
+JOURNAL, CACHE, CUTS = "drafts.sqlite", "vectors.sqlite", "prompts.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One run: what was asked for, where it is kept, and the models it opens on demand.
+
+    until: the verb after whose first stage the run stops; None to go to the end.
+    lm_digest: of the language model; an input of every stage that asks it.
+    """
+
+    config: Re2llmConfig
+    run: RunFolder
+    progress: Progress
+    until: str | None
+    lm_digest: str
+    open_lm: Callable[[], LanguageModel]
+    open_encoder: Callable[[], TextEncoder]
+
+    @contextmanager
+    def stage(self, verb: str, key: str, inputs: Mapping[str, Any]) -> Generator[Stage]:
+        """`RunFolder.stage` named ``verb.key``; raises StageReached at its end if `verb` was asked for."""
+        with self.run.stage(f"{verb}.{key}" if key else verb, inputs) as stage:
+            yield stage
+        if verb == self.until:
+            raise StageReached(stage.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """The sessions of a run in words.
+
+    texts: what prompts show, train sessions first. items: cleaned, by number.
+    digest: of the stage that made them; an input of every stage that reads them.
+    """
+
+    task: SessionTask
+    items: tuple[HistoryItem, ...]
+    texts: tuple[SessionText, ...]
+    digest: str
+
+    @property
+    def train(self) -> range:
+        """Numbers of the training sessions."""
+        return range(len(self.task.train))
+
+    @property
+    def test(self) -> range:
+        """Numbers of the test sessions."""
+        return range(len(self.task.train), len(self.texts))
+
+
+def open_study(
+    config: Re2llmConfig,
+    run: RunFolder,
+    progress: Progress,
+    until: str | None,
+    lm: LanguageModel | None,
+    encoder: TextEncoder | None,
+) -> Study:
+    """The study of a run; no model is loaded yet.
+
+    Args:
+        lm, encoder: objects to use in place of the configured ones.
+
+    Raises:
+        SettingError: an unknown stage.
+    """
+    if until is not None and until not in VERBS:
+        raise SettingError(f"re2llm has no stage {until}; its stages are {', '.join(VERBS)}")
+    if lm is not None:
+        digest = lm.name
+    elif is_served(config.lm):
+        digest = open_served(config.lm).name
+    else:
+        digest = weights_hash(lm_folder(config.lm))
+
+    @lru_cache(maxsize=1)
+    def open_lm() -> LanguageModel:
+        return lm or load_lm(config.lm)
+
+    @lru_cache(maxsize=1)
+    def open_encoder() -> TextEncoder:
+        return encoder or load_encoder(config.encoder)
+
+    return Study(config, run, progress, until, digest, open_lm, open_encoder)
+
+
+def load_sessions(config: SessionDataConfig, seed: int, progress: Progress) -> SessionTask:
+    """The sessions that the configuration names."""
+    match config.name:
+        case "worlds":
+            return simulate_sessions(config.world, seed)
+        case "log":
+            return sessions_of_log(load_dataset(config.log, seed, progress), config.sessions, seed)
+        case "released":
+            assert config.path is not None
+            return read_released(config.path, config.sessions.num_train, config.sessions.num_test, seed)
+
+
+def prepare(study: Study) -> Questions:
+    """Read, cut or simulate the sessions, and cut them until every prompt fits; or find that done."""
+    config = study.config
+    task = load_sessions(config.data, config.data_seed, study.progress)
+    with study.stage("prepare", "", {"sessions": task_digest(task), "lm": study.lm_digest}) as stage:
+        if not stage.is_done:
+            items = clean_items(task, config)
+            cuts = [_fit(study, text) for text in session_texts(task, items)]
+            (stage.folder / CUTS).write_text(json.dumps(cuts) + "\n", encoding="utf-8")
+            stage.note(
+                num_train=len(task.train),
+                num_test=len(task.test),
+                num_items=task.items.height,
+                num_items_cut=sum(cut for cut, _ in cuts),
+                num_without_facets=sum(not has_facets for _, has_facets in cuts),
+                data_notes=dict(task.notes),
+            )
+    items = clean_items(task, config)
+    cuts = json.loads((study.run.folder("prepare") / CUTS).read_text(encoding="utf-8"))
+    texts = tuple(
+        cut_text(text, cut, has_facets=has_facets)
+        for text, (cut, has_facets) in zip(session_texts(task, items), cuts, strict=True)
+    )
+    return Questions(task, items, texts, study.run.digest("prepare"))
+
+
+def clean_items(task: SessionTask, config: Re2llmConfig) -> tuple[HistoryItem, ...]:
+    """Every item of the catalogue, fit for a line."""
+    asked = config.question
+    return tuple(
+        clean_item(title, values, max_title_words=asked.max_title_words, max_values=asked.max_values)
+        for title, *values in task.items.select("title", *task.facets).iter_rows()
+    )
+
+
+def session_texts(task: SessionTask, items: Sequence[HistoryItem]) -> list[SessionText]:
+    """What the prompts of all sessions show, nothing cut yet."""
+    return [
+        SessionText(
+            NOUNS[task.domain],
+            task.facets,
+            tuple(items[i] for i in session.items),
+            with_distinct_titles([items[i] for i in session.candidates]),
+        )
+        for session in task.sessions
+    ]
+
+
+def cut_text(text: SessionText, num_cut: int, *, has_facets: bool) -> SessionText:
+    """Without the oldest `num_cut` items, and perhaps without the candidates' facets."""
+    bare = tuple(replace(item, values=((),) * len(item.values)) for item in text.candidates)
+    return replace(text, shown=text.shown[num_cut:], candidates=text.candidates if has_facets else bare)
+
+
+def _fit(study: Study, text: SessionText) -> tuple[int, bool]:
+    """How many of the oldest items to cut, and whether candidates keep their facets."""
+    asked, count_tokens = study.config.question, study.open_lm().count_tokens
+    budget = asked.max_prompt_tokens - CHAT_TOKENS - count_tokens(SYSTEM)
+    most = 0
+    for has_facets in (True, False):
+        for num_cut in range(len(text.shown)):
+            cut = cut_text(text, num_cut, has_facets=has_facets)
+            most = count_tokens(next_item_text(cut, "", asked.num_ranked))
+            if most <= budget:
+                return num_cut, has_facets
+    raise SettingError(
+        f"question.max_prompt_tokens must hold the candidates, got {asked.max_prompt_tokens}; "
+        f"use at least {most + asked.max_prompt_tokens - budget}, or fewer candidates"
+    )
+
+
+def ask(study: Study, texts: Mapping[int, str], purpose: str) -> dict[int, Draft]:
+    """One answer to every text; what the run's journal holds is not asked for again.
+
+    Args:
+        texts: user turns by any number.
+        purpose: the stage a served model's cost is booked under.
+    """
+    lm = study.config.lm
+    sampling = Sampling(1, lm.temperature, lm.top_p, lm.max_tokens, study.config.data_seed)
+    prompts = [Prompt(number, SYSTEM, text, 0, 0) for number, text in texts.items()]
+    if not prompts:
+        return {}
+    with DraftJournal(study.run.path / JOURNAL) as journal:
+        drafts = sample_drafts(study.open_lm(), prompts, sampling, journal, study.progress, purpose)
+    return {
+        user: drafts_N[0] for user, drafts_N in zip(drafts.user_U.tolist(), drafts.drafts_UN, strict=True)
+    }
