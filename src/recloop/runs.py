@@ -31,8 +31,7 @@ CONFIG, MANIFEST, METRICS, LOCK = "config.json", "manifest.json", "metrics.jsonl
 STAGES, SCRATCH = "stages", ".scratch"
 VERSIONED = (
     "torch", "transformers", "trl", "peft", "tokenizers", "sentence-transformers", "polars", "numpy", "scipy",
-    "scikit-learn", "implicit", "pydantic", "safetensors", "torch-geometric", "stable-baselines3",
-    "gymnasium",
+    "scikit-learn", "implicit", "pydantic", "safetensors", "torch-geometric", "stable-baselines3", "gymnasium"
 )  # fmt: skip
 RESERVED = frozenset({"inputs", "outputs", "folder", "wall_s", "peak_memory_bytes"})
 
