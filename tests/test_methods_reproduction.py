@@ -1,9 +1,11 @@
 """The reproduction on a sample of the real log: every row, and what its numbers are."""
 
 import json
+import sqlite3
 
 import pytest
 
+from recloop.methods.dpo4rec_config import EncoderConfig
 from recloop.methods.reproduction import (
     ReproducedRow,
     ReproductionConfig,
@@ -30,6 +32,29 @@ def test_every_row_is_measured_on_the_same_lists_and_better_than_chance(shared_d
     # 2.2 of 10 items are positive: chance puts NDCG@5 of a list with a positive near .35
     floor = 0.35 * (1 - rows[0]["empty_share"])
     assert all(floor + 0.05 < row["means"]["ndcg@5"] < 1 - row["empty_share"] for row in rows)
+
+
+@pytest.mark.slow
+def test_texts_are_measured_as_vectors_are_and_written_once(shared_data, tmp_path):
+    config = ReproductionConfig(
+        data_path=shared_data / "ml-1m",
+        users=60,
+        rows="texts",
+        encoder=EncoderConfig(name="static"),
+        reranker=RerankerConfig(kind="dlcm", max_epochs=1, min_epoch_steps=1),
+    )
+    first = run_reproduction(config, tmp_path)
+    rows = json.loads((tmp_path / "reproduction.json").read_text())["rows"]
+    assert [row["row"] for row in rows] == ["text", "shuffled text", "all that is supported"]
+    assert len({row["means"]["ndcg@5"] for row in rows}) == 3  # three different things were read
+    with sqlite3.connect(tmp_path / "drafts.sqlite") as journal:
+        drafts = journal.execute("select count(*), count(distinct text) from drafts").fetchone()
+    assert drafts[0] == 60
+    assert drafts[1] > 40
+    again = run_reproduction(config, tmp_path)
+    assert [line.split()[:-1] for line in again.splitlines()] == [
+        line.split()[:-1] for line in first.splitlines()
+    ]
 
 
 def test_the_table_adds_the_mean_over_seeds():

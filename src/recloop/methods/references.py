@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from recloop.language.claims import true_claims, write_summary
-from recloop.language.prompts import history_items, history_line
+from recloop.language.prompts import PromptConfig, history_items, history_line
 from recloop.methods.knowledge import FIT, GROUPS, TEST, KnowledgeVectors, encode_knowledge, fixed_texts
 from recloop.methods.loop import Loop, derived_seed
 from recloop.methods.rows import (
@@ -26,7 +26,7 @@ from recloop.methods.rows import (
 from recloop.methods.task import Task
 from recloop.ranking.fitted import FittedReranker
 from recloop.ranking.star_mean import star_weighted_means
-from recloop.records import Group, UserVectors
+from recloop.records import Dataset, Group, Histories, UserVectors
 
 
 def measure_references(loop: Loop, task: Task, seed: int) -> list[Scored]:
@@ -102,11 +102,17 @@ def best_template(loop: Loop, task: Task, seed: int) -> list[Scored]:
 
 def template_texts(loop: Loop, task: Task, facets: tuple[str, ...]) -> dict[int, str]:
     """All that a user's history supports saying about these facets, in the canonical form."""
-    lines_of = history_items(task.dataset, loop.config.prompt)
-    histories = task.lists.histories
+    return supported_texts(task.dataset, task.lists.histories, task.prompts, loop.config.prompt, facets)
+
+
+def supported_texts(
+    dataset: Dataset, histories: Histories, users: Iterable[int], config: PromptConfig, facets: Sequence[str]
+) -> dict[int, str]:
+    """For each user all claims about these facets that the history supports, in the canonical form."""
+    lines_of = history_items(dataset, config)
     texts: dict[int, str] = {}
-    for user in task.prompts:
-        claims = [c for c, _ in true_claims(task.dataset.facets, lines_of(*histories.of(user)))]
+    for user in users:
+        claims = [c for c, _ in true_claims(dataset.facets, lines_of(*histories.of(user)))]
         texts[user] = write_summary([claim for claim in claims if claim.facet in facets], facets)
     return texts
 

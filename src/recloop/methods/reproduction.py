@@ -1,8 +1,9 @@
-"""`recloop bench reproduction`: KAR's protocol on MovieLens-1M, with no language model at all.
+"""`recloop bench reproduction`: KAR's protocol on MovieLens-1M, first with no language model at all.
 
 The star-weighted mean of item vectors stands in for a user's text. It must help (`STAR_MEAN` above
 `NO_KNOWLEDGE`, `BOTH` above `ITEM_VECTORS`), and must not once users have exchanged it (`SHUFFLED` no better
-than `NO_KNOWLEDGE`).
+than `NO_KNOWLEDGE`). With ``--rows texts`` the same for texts: those of the language model, exchanged
+ones, and all that a history supports saying.
 
 The mean over lists in which a list without a positive counts as 0 moves with the share of such lists, and
 that share moves with the split of users: from .127 to .151 over six splits. Compare rows within a split.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,7 +22,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from recloop.data.lists import ProtocolConfig, build_lists
 from recloop.data.load import DataConfig, load_dataset
 from recloop.data.splits import REPRODUCTION, split_users
-from recloop.methods.references import exchange_texts
+from recloop.language.encoder import EncoderCache, encode_drafts
+from recloop.language.journal import DraftJournal, sample_drafts
+from recloop.language.model import Sampling
+from recloop.language.prompts import PromptConfig, build_prompts
+from recloop.methods.dpo4rec_config import EncoderConfig, LmConfig
+from recloop.methods.loop import load_encoder, load_lm
+from recloop.methods.references import exchange_texts, supported_texts
 from recloop.progress import SILENT, Progress
 from recloop.ranking.features import item_features
 from recloop.ranking.fit import fit_reranker
@@ -29,7 +36,7 @@ from recloop.ranking.item_vectors import item_texts, tfidf_vectors
 from recloop.ranking.metrics import compute_metric, list_mean
 from recloop.ranking.reranker_config import RerankerConfig
 from recloop.ranking.star_mean import star_weighted_means
-from recloop.records import Group
+from recloop.records import Draft, Group, UserDrafts
 from recloop.runs import atomic_write_json
 
 if TYPE_CHECKING:
@@ -40,6 +47,7 @@ if TYPE_CHECKING:
 
 NO_KNOWLEDGE, ITEM_VECTORS = "no knowledge", "item vectors"
 STAR_MEAN, BOTH, SHUFFLED = "star-weighted mean", "mean and item vectors", "shuffled mean"
+TEXT, SHUFFLED_TEXT, SUPPORTED = "text", "shuffled text", "all that is supported"
 METRICS = ("ndcg@5", "map@5", "map_kar@5")
 
 
@@ -53,6 +61,12 @@ class ReproductionConfig(BaseModel):
     seeds: tuple[int, ...] = Field(
         default=(0,), min_length=1, description="each a split, lists, weights and shuffle of its own"
     )
+    rows: Literal["vectors", "texts", "all"] = Field(
+        default="vectors", description="vectors: no language model; texts: one draft a user, encoded"
+    )
+    lm: LmConfig = Field(default=LmConfig(), description="writes the texts")
+    encoder: EncoderConfig = Field(default=EncoderConfig(), description="encodes them")
+    prompt: PromptConfig = Field(default=PromptConfig(), description="histories in words")
     vector_width: int = Field(default=128, ge=2, description="TF-IDF components of an item")
     reranker: RerankerConfig = Field(
         default=RerankerConfig(kind="prm", max_epochs=5),
@@ -80,30 +94,62 @@ def run_reproduction(config: ReproductionConfig, out: Path, progress: Progress =
         DataError: the folder does not hold MovieLens-1M.
     """
     rows: list[ReproducedRow] = []
+    out.mkdir(parents=True, exist_ok=True)
     for seed in config.seeds:
         dataset = load_dataset(DataConfig(name="ml-1m", path=config.data_path, users=config.users), seed)
         groups = split_users(dataset.num_users, REPRODUCTION, seed)
         lists = build_lists(dataset, groups, ProtocolConfig(), seed)
         vectors_ID = tfidf_vectors(item_texts(dataset), config.vector_width, seed)
         features = item_features(dataset, vectors_ID)
-        for name, vectors in _texts_of_rows(dataset, lists, vectors_ID, seed).items():
+        stand_ins: dict[str, UserVectors | None] = {}
+        if config.rows != "texts":
+            stand_ins |= _vectors_of_rows(dataset, lists, vectors_ID, seed)
+        if config.rows != "vectors":
+            stand_ins |= _texts_of_rows(config, dataset, lists, out, seed, progress)
+        for name, vectors in stand_ins.items():
             reranker = config.reranker.model_copy(update={"use_item_knowledge": name in (ITEM_VECTORS, BOTH)})
             rows.append(_fit_row(name, reranker, features, lists, vectors, seed, progress))
             progress.say(f"seed {seed}, {name}: ndcg@5 {rows[-1].means['ndcg@5']:.4f}")
-    out.mkdir(parents=True, exist_ok=True)
     about = {"config": config.model_dump(mode="json"), "rows": [asdict(row) for row in rows]}
     atomic_write_json(out / "reproduction.json", about)
     return reproduction_table(rows)
 
 
-def _texts_of_rows(
+def _vectors_of_rows(
     dataset: Dataset, lists: CandidateLists, vectors_ID: Float32[np.ndarray, "I D"], seed: int
 ) -> dict[str, UserVectors | None]:
     """What stands in for the users' texts in each row; means change hands within a group only."""
     means = star_weighted_means(lists.histories, vectors_ID, np.arange(dataset.num_users))
-    groups = [np.unique(lists.of(group).user_B) for group in (Group.TRAIN, Group.VALID, Group.TEST)]
-    shuffled = exchange_texts(means, groups, np.random.default_rng(seed))
+    shuffled = exchange_texts(means, _users_of_groups(lists), np.random.default_rng(seed))
     return {NO_KNOWLEDGE: None, STAR_MEAN: means, SHUFFLED: shuffled, ITEM_VECTORS: None, BOTH: means}
+
+
+def _texts_of_rows(
+    config: ReproductionConfig,
+    dataset: Dataset,
+    lists: CandidateLists,
+    out: Path,
+    seed: int,
+    progress: Progress,
+) -> dict[str, UserVectors]:
+    """One draft of every user, the same exchanged within groups, and what a rule would have written."""
+    users = np.concatenate(_users_of_groups(lists))
+    users.sort()
+    lm, encoder = load_lm(config.lm), load_encoder(config.encoder)
+    prompts = build_prompts(dataset, lists.histories, users, config.prompt, lm.count_tokens)
+    sampling = Sampling(1, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, seed)
+    with DraftJournal(out / "drafts.sqlite") as journal:
+        drafts = sample_drafts(lm, prompts, sampling, journal, progress)
+    texts = supported_texts(dataset, lists.histories, users.tolist(), config.prompt, dataset.facets)
+    told = UserDrafts(users, tuple((Draft(u, 0, texts[u], 0, True, float("nan")),) for u in users.tolist()))
+    with EncoderCache(out / "vectors.sqlite") as cache:
+        written, supported = (encode_drafts(encoder, each, cache, progress) for each in (drafts, told))
+    shuffled = exchange_texts(written, _users_of_groups(lists), np.random.default_rng(seed))
+    return {TEXT: written, SHUFFLED_TEXT: shuffled, SUPPORTED: supported}
+
+
+def _users_of_groups(lists: CandidateLists) -> list[np.ndarray]:
+    return [np.unique(lists.of(group).user_B) for group in (Group.TRAIN, Group.VALID, Group.TEST)]
 
 
 def _fit_row(
