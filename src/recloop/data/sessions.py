@@ -28,7 +28,7 @@ class SessionConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cut: Literal["day", "gap", "user"] = Field(
-        default="day", description="Where a session ends: at midnight UTC, after a pause, or with the user."
+        default="day", description="How a log is cut: by day (UTC), after a pause, or all of a user in one."
     )
     gap_minutes: int = Field(default=60, ge=1, description="The pause that ends a session, for cut=gap.")
     min_items: int = Field(default=3, ge=1, description="Fewest items shown; the answer comes on top.")
