@@ -39,18 +39,6 @@ def test_some_users_are_kept_whole_and_renumbered():
     assert (np.diff(order) > 0).all()
 
 
-def test_panels_are_disjoint_and_make_up_all_users():
-    whole = load_dataset(DataConfig(world=SMALL), 0)
-    panels = [load_dataset(DataConfig(world=SMALL, users=10, panel=panel), 0) for panel in range(4)]
-    ids = [panel.users["user_id"].to_list() for panel in panels]
-    assert [len(own) for own in ids] == [10] * 4
-    assert sorted(user for own in ids for user in own) == sorted(whole.users["user_id"].to_list())
-    with pytest.raises(SettingError, match="make 4 panels of 10, got panel 4"):
-        load_dataset(DataConfig(world=SMALL, users=10, panel=4), 0)
-    with pytest.raises(ValueError, match=r"set data\.users"):
-        DataConfig(panel=1)
-
-
 def test_more_users_than_there_are_is_refused():
     with pytest.raises(SettingError, match="at most the 40 users of worlds, got 41"):
         load_dataset(DataConfig(world=SMALL, users=41), 0)

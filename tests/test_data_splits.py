@@ -43,6 +43,17 @@ def test_the_draw_follows_the_seed():
     assert (one != other).any()
 
 
+def test_turns_share_no_test_user_and_keep_every_group_whole():
+    turns = [split_users(101, SplitConfig(turn=turn), 0) for turn in range(5)]
+    tested = [set(groups[Group.TEST].tolist()) for groups in turns]
+    assert sum(map(len, tested)) == len(set().union(*tested)) == 100
+    for groups in turns:
+        assert sorted(np.concatenate(list(groups.values()))) == list(range(101))
+        assert [len(users) for users in groups.values()] == [len(users) for users in turns[0].values()]
+    with pytest.raises(ValidationError, match=r"turns up to 4, got 5; lower split\.turn"):
+        SplitConfig(turn=5)
+
+
 def test_shares_must_add_up():
     with pytest.raises(ValidationError, match=r"add up to 1, got 1\.1"):
         SplitConfig(train=0.6)

@@ -10,12 +10,15 @@ from recloop.language.answers import read_answer
 from recloop.language.claims import HistoryItem
 from recloop.language.embedded.corpus import Words
 from recloop.language.embedded.skills import (
+    NUM_LOOKUPS,
+    another_request,
     draw_ranking,
     invent_next_item_lesson,
     invent_reflection_lesson,
     invent_request,
     invent_request_lesson,
     invent_session,
+    lookups,
     nearness,
     request_prompt,
 )
@@ -46,6 +49,53 @@ def test_only_the_answer_goes_on_with_what_a_session_is_about(words):
         assert scores[task.answer] >= 1.0
 
 
+def test_requests_about_the_same_candidates_have_one_right_answer_each(words):
+    rng = np.random.default_rng(4)
+    said: set[str] = set()
+    num_mentioned = 0
+    for _ in range(40):
+        task = invent_request(words, 12, 1, rng)
+        other = another_request(task, words, rng)
+        if other is None:
+            continue
+        meeting = [
+            place
+            for place, item in enumerate(other.candidates)
+            if all(one.value in item.values[other.facets.index(one.facet)] for one in other.wanted)
+        ]
+        assert meeting == [other.answer]
+        assert other.candidates == task.candidates
+        said.add(other.text)
+        if other.mentioned is not None:
+            num_mentioned += 1
+            main = other.wanted[0]
+            assert other.mentioned.values[other.facets.index(main.facet)] == (main.value,)
+            assert other.mentioned.title in other.text
+            assert request_prompt(other).count(other.mentioned.title) >= 2
+        else:
+            assert all(one.value in other.text for one in other.wanted)
+    assert len(said) > 30
+    assert 3 <= num_mentioned <= 25
+
+
+def test_lookups_tell_every_holder_of_a_value():
+    items = [
+        HistoryItem("a", (("War",), ("Vale",)), None),
+        HistoryItem("b", (("War", "Noir"), ("Lee",)), None),
+        HistoryItem("c", (("Noir",), ()), None),
+    ]
+    told = {
+        branch.question: branch.answers[0]
+        for seed in range(30)
+        for branch in lookups(("genre", "director"), items, np.random.default_rng(seed))
+    }
+    assert told["Which have genre War?"] == '"a"; "b".'
+    assert told["Which have director Lee?"] == '"b".'
+    assert told['The genre of "b"?'] == "War, Noir."
+    assert told['The director of "c"?'] == "none."
+    assert len(told) == 4 + 6
+
+
 def test_nearness_by_hand():
     """Item 2 counts 1, item 1 a half: candidate a shares genre with both, b era with the later, c nothing."""
 
@@ -72,7 +122,7 @@ def test_lessons_are_read_back_as_they_were_meant(words):
         lesson = invent_next_item_lesson(words, 10, rng)
         offered = lesson.trunk.split("10 candidates:\n")[1].splitlines()
         titles = [line.split('"')[1] for line in offered]
-        for branch in lesson.branches:
+        for branch in lesson.branches[:-NUM_LOOKUPS]:
             ranking = next_item.parse_ranking(branch.answers[0], titles, 10)
             assert len(ranking.places) == len(branch.answers[0].splitlines())
             assert ranking.num_invented == ranking.num_repeated == 0
@@ -83,7 +133,7 @@ def test_lessons_are_read_back_as_they_were_meant(words):
         assert len(parsed.hints) == 1
         assert not names_title(hint.branches[2].answers[0], titles)
         request = invent_request_lesson(words, 10, rng)
-        assert request.branches[0].answers[0].endswith("}")
+        assert all(branch.answers[0].endswith("}") for branch in request.branches[:-NUM_LOOKUPS])
 
 
 def test_only_the_answer_of_a_request_meets_all_of_it(words):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recloop import cli
-from recloop.data.load import load_dataset
+from recloop.data.splits import split_users
 from recloop.errors import DataError, SettingError
 from recloop.evaluation.compare import holm
 from recloop.evaluation.report_data import Chart, Curve
@@ -39,6 +39,7 @@ from recloop.methods.quality.study import (
 )
 from recloop.methods.quality.wording import by_heading, table, verdict
 from recloop.methods.rows import BEST_OF_N, NO_KNOWLEDGE, SHUFFLED, TUNED, UNTUNED
+from recloop.records import Group
 
 ROOT = Path(__file__).resolve().parents[1]
 MAIN = 'title = "Main"\nplace = "main"\npanels = [1, 2]\nminutes = 7\n[run.dpo]\nlr = 1e-3\nbeta = 0.5\n'
@@ -69,26 +70,28 @@ def test_no_panel_that_reports_was_chosen_on() -> None:
     """Panels of one log are disjoint: choices and tables must name different ones, of equal size."""
     studies = read_studies(ROOT / "studies" / "quality")
     units = [unit for unit in units_of(studies) if unit.config.data.name == "ml-1m"]
-    choosing = {unit.panel for unit in units if studies[unit.study].place == "choices"}
-    reporting = {unit.panel for unit in units if studies[unit.study].place != "choices"}
-    assert not choosing & reporting
-    assert len({(unit.config.data.users, unit.config.data_seed) for unit in units}) == 1
-    users = units[0].config.data.users
-    assert users is not None
-    assert users * (max(choosing | reporting) + 1) <= 6040
+    assert {(unit.config.data.users, unit.config.data_seed) for unit in units} == {(None, 0)}
+    choosing: set[int] = set()
+    reporting: dict[int, set[int]] = {}
+    for unit in units:
+        groups = split_users(6040, unit.config.split, unit.config.data_seed)
+        if studies[unit.study].place == "choices":
+            choosing |= {*groups[Group.VALID].tolist(), *groups[Group.TEST].tolist()}
+        else:
+            reporting[unit.panel] = set(groups[Group.TEST].tolist())
+    assert choosing
+    assert not any(choosing & users for users in reporting.values())
+    assert len(set().union(*reporting.values())) == sum(map(len, reporting.values()))
 
 
-def test_panels_are_seeds_and_samples_or_worlds(tmp_path: Path) -> None:
-    sampled = MAIN.replace("minutes", "panel_users = 40\nminutes")
-    folder = write_studies(tmp_path / "s", a=MAIN, b=sampled)
+def test_panels_are_seeds_and_turns_or_worlds(tmp_path: Path) -> None:
+    turned = MAIN.replace("minutes", 'panels_are = "turns"\nminutes')
+    folder = write_studies(tmp_path / "s", a=MAIN, b=turned)
     first, second, third, fourth = units_of(read_studies(folder))
     assert [unit.name for unit in (first, second, third, fourth)] == ["a.p1", "a.p2", "b.p1", "b.p2"]
     assert (first.config.seeds, first.config.data_seed) == ((1,), 1)
     assert (second.config.seeds, second.config.data_seed) == ((2,), 2)
-    assert (fourth.config.data.users, fourth.config.data.panel, fourth.config.data_seed) == (40, 2, 0)
-    ids = [set(load_dataset(u.config.data, u.config.data_seed).users["user_id"]) for u in (third, fourth)]
-    assert len(ids[0]) == 40
-    assert not ids[0] & ids[1]
+    assert [(u.config.split.turn, u.config.data_seed) for u in (third, fourth)] == [(1, 0), (2, 0)]
 
 
 def test_arms_change_the_study_and_a_base_gives_it_its_settings(tmp_path: Path) -> None:
@@ -110,7 +113,7 @@ def test_arms_change_the_study_and_a_base_gives_it_its_settings(tmp_path: Path) 
     ("text", "message"),
     [
         (MAIN.replace("[run.dpo]", "[run]\nseeds = [4]\n[run.dpo]"), "sets seeds, which each unit sets"),
-        (MAIN.replace("[run.dpo]", "[run.data]\nusers = 30\n[run.dpo]"), r"sets data\.users"),
+        (MAIN.replace("[run.dpo]", "[run.split]\nturn = 3\n[run.dpo]"), r"sets split\.turn"),
         (MAIN.replace("lr", "lrr"), "make no run.*lrr"),
         (MAIN.replace("= 7", "= 46"), "less than or equal to 45"),
         (MAIN.replace("minutes", 'base = "a"\nminutes'), "base of a must be another study"),

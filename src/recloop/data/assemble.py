@@ -90,12 +90,8 @@ def keep_core(raw: RawLog, min_per_user: int, min_per_item: int) -> RawLog:
         kept = smaller
 
 
-def sample_users(dataset: Dataset, num_users: int, seed: int, panel: int | None = None) -> Dataset:
+def sample_users(dataset: Dataset, num_users: int, seed: int) -> Dataset:
     """The same log with `num_users` of its users, drawn by `seed`, renumbered.
-
-    Args:
-        panel: which of the disjoint samples that the users, in an order drawn by `seed`, are cut into; None
-            for one sample that may share users with any panel.
 
     Raises:
         SettingError: more users are wanted than there are.
@@ -105,16 +101,7 @@ def sample_users(dataset: Dataset, num_users: int, seed: int, panel: int | None 
             f"data.users must be at most the {dataset.num_users} users of {dataset.name}, got {num_users}; "
             f"leave it out for all users"
         )
-    rng = np.random.default_rng([seed, 0x05E25])
-    if panel is None:
-        drawn = rng.choice(dataset.num_users, num_users, replace=False)
-    else:
-        drawn = rng.permutation(dataset.num_users)[panel * num_users :][:num_users]
-    if len(drawn) < num_users:
-        raise SettingError(
-            f"data.panel counts from 0 and {dataset.num_users} users of {dataset.name} make "
-            f"{dataset.num_users // num_users} panels of {num_users}, got panel {panel}; lower one of the two"
-        )
+    drawn = np.random.default_rng([seed, 0x05E25]).choice(dataset.num_users, num_users, replace=False)
     is_kept = np.zeros(dataset.num_users, dtype=bool)
     is_kept[drawn] = True
     interactions = dataset.interactions.filter(pl.Series(is_kept[dataset.interactions["user"].to_numpy()]))

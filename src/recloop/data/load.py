@@ -57,11 +57,6 @@ class DataConfig(BaseModel):
     users: int | None = Field(
         default=None, ge=1, description="Read all, then keep this many users, drawn by the seed."
     )
-    panel: int | None = Field(
-        default=None,
-        ge=0,
-        description="Which of the disjoint samples of that many users; none for a sample of its own.",
-    )
     min_item_ratings: int = Field(default=0, ge=0, description="Leave items with fewer interactions out.")
     on_bad_rows: Literal["error", "quarantine"] = Field(
         default="error", description="Stop at bad rows, or set them aside and go on."
@@ -75,7 +70,7 @@ class DataConfig(BaseModel):
 
     @model_validator(mode="after")
     def _nothing_unread(self) -> DataConfig:
-        readable = _READ_BY[self.name] | {"name", "users", "panel"}
+        readable = _READ_BY[self.name] | {"name", "users"}
         for field, info in type(self).model_fields.items():
             if field not in readable and getattr(self, field) != info.default:
                 readers = ", ".join(name for name, fields in _READ_BY.items() if field in fields)
@@ -83,11 +78,6 @@ class DataConfig(BaseModel):
                     f"data.{field} is read for {readers} only, got it with data.name {self.name}; "
                     f"leave it out"
                 )
-        if self.panel is not None and self.users is None:
-            raise SettingError(
-                f"data.panel is one of several samples of data.users users, got panel {self.panel} of all "
-                f"users; set data.users"
-            )
         if "path" in readable and self.path is None:
             raise SettingError(f"data.path says where {self.name} is, got none; give --data.path")
         if self.kar is not None and self.item_knowledge is not None:
@@ -142,7 +132,7 @@ def load_dataset(config: DataConfig, seed: int, progress: Progress = SILENT) -> 
         beside = config.quarantine.with_stem(config.quarantine.stem + "-kar")
         knowledge = read_klg(config.kar, policy if policy is STRICT else replace(policy, quarantine=beside))
         dataset = with_user_texts(with_item_texts(dataset, knowledge), knowledge)
-    return dataset if config.users is None else sample_users(dataset, config.users, seed, config.panel)
+    return dataset if config.users is None else sample_users(dataset, config.users, seed)
 
 
 def _beside(folder: Path, what: str, file: str) -> Path | None:

@@ -18,13 +18,24 @@ class SplitConfig(BaseModel):
     feedback: float = Field(default=0.25, ge=0, le=1, description="Share of users that earn rewards.")
     valid: float = Field(default=0.05, ge=0, le=1, description="Share of users that choose everything.")
     test: float = Field(default=0.2, gt=0, le=1, description="Share of users that report.")
+    turn: int = Field(
+        default=0,
+        ge=0,
+        description="Groups are cut from one order of the users; each turn moves them on by a test group, so "
+        "that turns share no test user.",
+    )
 
     @model_validator(mode="after")
-    def _shares_add_up(self) -> SplitConfig:
+    def _fits_together(self) -> SplitConfig:
         total = self.train + self.feedback + self.valid + self.test
         if abs(total - 1) > 1e-9:
             raise SettingError(
                 f"train, feedback, valid and test shares must add up to 1, got {total:g}; adjust one of them"
+            )
+        if (self.turn + 1) * self.test > 1 + 1e-9:
+            raise SettingError(
+                f"test groups of {self.test:g} allow turns up to {int(1 / self.test + 1e-9) - 1}, got "
+                f"{self.turn}; lower split.turn or split.test"
             )
         return self
 
@@ -62,5 +73,6 @@ def split_users(num_users: int, config: SplitConfig, seed: int) -> dict[Group, n
                 f"use more users or a larger {group} share"
             )
     order = np.random.default_rng([seed, 0x59117]).permutation(num_users)
+    order = np.roll(order, config.turn * size_G[list(Group).index(Group.TEST)])  # the test group comes last
     parts = np.split(order, np.cumsum(size_G)[:-1])
     return {group: np.sort(part).astype(np.int64) for group, part in zip(Group, parts, strict=True)}

@@ -35,6 +35,9 @@ ACCENTS = {
 COMMON_VALUES = tuple(CATALOGUE_TEXT.split())
 RARE_SHARE = 0.4  # of words: any of the vocabulary, mostly several tokens long, as people's names are
 SHARED_NAMES = 0.8  # at most this share of names have a word in common with another of their catalogue
+BRAND_SHARE = 0.4  # of catalogues, whose makers are mostly brands
+KIN_SHARE = 0.35  # of columns of kinds, whose values share words
+SUFFIXES = ("Co", "Inc", "Ltd", "Industries", "Tools", "Mfg", "Labs", "Products", "& Sons", "Press", "USA")
 COMMON_SHARE = 0.6  # of kinds; real catalogues share many of theirs, and a model may well know them
 
 MAKERS = ("director", "author", "artist", "studio", "brand", "developer", "publisher", "designer", "maker")
@@ -162,6 +165,53 @@ class Words:
             return " ".join(self.word() for _ in range(self._rng.integers(3, 6)))
         return self.invented()
 
+    def brand(self) -> str:
+        """A maker as shops write it: in capitals, in small letters, run together, with digits."""
+        form = int(self._rng.integers(8))
+        number = int(self._rng.choice([2, 3, 7, 18, 40, 66, 360, 911, 2000]))
+        match form:
+            case 0:
+                return self.word().upper()
+            case 1:
+                return self.invented().lower()
+            case 2:
+                return self.word() + self.word()
+            case 3:
+                letters = "".join(
+                    chr(65 + int(self._rng.integers(26))) for _ in range(self._rng.integers(2, 5))
+                )
+                return letters if self._rng.random() < 0.5 else f"{letters} {self.word()}"
+            case 4:
+                return f"{chr(65 + self._rng.integers(26))}-{chr(65 + self._rng.integers(26))} {self.word()}"
+            case 5:
+                start = self.word()[: self._rng.integers(1, 4)].upper()
+                return f"{number}{start}" if self._rng.random() < 0.4 else f"{start}-{number}"
+            case 6:
+                return f"{self.invented()} {SUFFIXES[self._rng.integers(len(SUFFIXES))]}"
+            case _:
+                return f"{self.name()} {SUFFIXES[self._rng.integers(len(SUFFIXES))]}"
+
+    def kin(self, count: int) -> list[str]:
+        """So many values made of few words, as the branches of a shop's tree: any two may share a word."""
+        pool = [self.word() for _ in range(max(4, count // 2))]
+        found: list[str] = []
+        for _ in range(count):
+            drawn = [pool[p] for p in self._rng.choice(len(pool), size=min(4, len(pool)), replace=False)]
+            if self._rng.random() < 0.3:
+                drawn[0] = self.word()
+            match int(self._rng.integers(6)):
+                case 0:
+                    found.append(drawn[0])
+                case 1:
+                    found.append(f"{drawn[0]} & {drawn[1]}")
+                case 2:
+                    found.append(f"{drawn[0]} {drawn[1]} & {drawn[2]}")
+                case 3:
+                    found.append(" ".join(drawn[:3]))
+                case _:
+                    found.append(" ".join(drawn[:2]))
+        return found
+
     def foreign(self) -> str:
         """A word in another script, any of its letters."""
         first, size = ((0x4E00, 2000), (0x0430, 32), (0x3041, 80), (0xAC00, 2000), (0x0627, 30))[
@@ -218,9 +268,13 @@ def _invent_facet(role: str, words: Words, num_items: int, rng: np.random.Genera
         rng.shuffle(values)
     elif role == "maker":
         count = int(max(2, num_items * rng.uniform(0.2, 1.6)))
-        values = [name if rng.random() < 0.85 else words.value() for name in words.names(count)]
+        brands = rng.uniform(0.3, 1.0) if rng.random() < BRAND_SHARE else 0.0
+        names = [name if rng.random() < 0.85 else words.value() for name in words.names(count)]
+        values = [words.brand() if rng.random() < brands else name for name in names]
     else:
-        values = [words.value() for _ in range(rng.integers(3, 20))]
+        count = int(rng.integers(3, 20))
+        are_kin = rng.random() < KIN_SHARE
+        values = words.kin(count) if are_kin else [words.value() for _ in range(count)]
     values = list(dict.fromkeys(filter(None, map(clean_value, values))))
     weights = (1.0 + np.arange(len(values))) ** -rng.uniform(0.3, 1.3)
     max_per_item = 1 if role == "era" or rng.random() < 0.3 else int(rng.integers(2, 5))
@@ -236,7 +290,7 @@ def invent_history(
     few = rng.random() < 0.02
     num_items = int(rng.integers(0, 3)) if few else int(rng.integers(min_items, max_items + 1))
     facets = invent_facets(words, num_items, rng)
-    has_stars = rng.random() < 0.72
+    has_stars = rng.random() < 0.65
     level, noise, reach = rng.normal(3.6, 0.5), rng.uniform(0.3, 1.2), rng.uniform(0.0, 1.3)
     tastes = [rng.normal(0, reach, size=len(facet.values)) for facet in facets]
     items = []

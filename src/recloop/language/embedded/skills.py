@@ -7,11 +7,11 @@ and candidates under several hints, the same candidates under several requests.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from recloop.data.request_words import ask_explicitly
+from recloop.data.request_words import ask_by_item, ask_explicitly, ask_misinformed
 from recloop.language import next_item, requests
 from recloop.language.claims import HistoryItem
 from recloop.language.embedded.corpus import NOUNS, Branch, Facet, Lesson, Words, invent_facets
@@ -30,6 +30,12 @@ from recloop.records import Condition
 MIN_SESSION, MAX_SESSION = 3, 8
 FADING = 0.5  # what an item of a session counts for, of what the next later one does
 KEPT_VALUE = 0.8  # chance that an item of a session carries the value the session is about
+NUM_REQUESTS = 5  # about the same candidates
+CONDITION_SHARES = (0.5, 0.3, 0.2)  # of requests with one, two and three conditions
+EXPLICIT_SHARE = 0.7  # of requests that name all they want; the others go by way of an item
+ATTEMPTS = 30
+NUM_LOOKUPS = 6  # short questions under a list of candidates
+MAX_HOLDERS = 3  # of a value that is looked up
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,10 @@ class SessionTask:
 
 @dataclass(frozen=True, slots=True)
 class RequestTask:
-    """Candidates, conditions in words, and the only candidate that meets them all."""
+    """Candidates, conditions in words, and the only candidate that meets them all.
+
+    mentioned: the item by way of which the first condition is said.
+    """
 
     noun: str
     facets: tuple[str, ...]
@@ -54,6 +63,7 @@ class RequestTask:
     text: str
     wanted: tuple[Condition, ...]
     answer: int
+    mentioned: HistoryItem | None = None
 
 
 def invent_session(words: Words, num_candidates: int, rng: np.random.Generator) -> SessionTask:
@@ -125,8 +135,29 @@ def draw_ranking(
     return Summary((*choices, Choice((END,), END)))
 
 
+def lookups(facets: Sequence[str], items: Sequence[HistoryItem], rng: np.random.Generator) -> list[Branch]:
+    """Short questions that teach to find a line by a value and a value by its title."""
+    holders: dict[tuple[int, str], list[str]] = {}
+    for item in items:
+        for column, values in enumerate(item.values):
+            for value in values:
+                holders.setdefault((column, value), []).append(item.title)
+    rare = [key for key, titles in holders.items() if len(titles) <= MAX_HOLDERS]
+    branches: list[Branch] = []
+    for _ in range(NUM_LOOKUPS):
+        if rare and rng.random() < 0.7:
+            column, value = rare[int(rng.integers(len(rare)))]
+            told = "; ".join(f'"{title}"' for title in holders[column, value])
+            branches.append(Branch(f"Which have {facets[column]} {value}?", (f"{told}.",)))
+        else:
+            item, column = items[int(rng.integers(len(items)))], int(rng.integers(len(facets)))
+            told = ", ".join(item.values[column]) or "none"
+            branches.append(Branch(f'The {facets[column]} of "{item.title}"?', (f"{told}.",)))
+    return branches
+
+
 def invent_next_item_lesson(words: Words, num_candidates: int, rng: np.random.Generator) -> Lesson:
-    """One session, ranked without a hint and by the hint of every facet."""
+    """One session, ranked without a hint and by the hint of every facet, and lookups in its candidates."""
     task = invent_session(words, num_candidates, rng)
     session = task.session
     num_ranked = int(rng.integers(1, min(next_item.NUM_RANKED, num_candidates) + 1))
@@ -136,6 +167,7 @@ def invent_next_item_lesson(words: Words, num_candidates: int, rng: np.random.Ge
     for facet in session.facets:
         question = f"{next_item.HINT}{next_item.clean_hint(write_hint(facet))}\n{ask}"
         branches.append(_ranking_branch(question, session, (facet,), num_ranked, rng))
+    branches += lookups(session.facets, session.candidates, rng)
     return Lesson(f"<|system|>{next_item.SYSTEM}<|end|><|user|>{trunk}", tuple(branches))
 
 
@@ -199,27 +231,79 @@ def invent_request(
     return RequestTask(noun, names, next_item.with_distinct_titles(candidates), text, conditions, answer)
 
 
+def another_request(task: RequestTask, words: Words, rng: np.random.Generator) -> RequestTask | None:
+    """Another request about the same candidates: named, by way of an item, or after a false claim about it.
+
+    Returns:
+        The request, or None when no conditions that single out one candidate were found.
+    """
+    for _ in range(ATTEMPTS):
+        answer = int(rng.integers(len(task.candidates)))
+        right = task.candidates[answer]
+        told = [column for column, values in enumerate(right.values) if values]
+        if not told:
+            continue
+        size = min(int(rng.choice([1, 2, 3], p=CONDITION_SHARES)), len(told))
+        columns = rng.permutation(told)[:size].tolist()
+        wanted = [
+            (column, right.values[column][int(rng.integers(len(right.values[column])))]) for column in columns
+        ]
+        meeting = [c for c in task.candidates if all(value in c.values[column] for column, value in wanted)]
+        if len(meeting) == 1:
+            break
+    else:
+        return None
+    conditions = tuple(Condition(task.facets[column], value) for column, value in wanted)
+    form = rng.random()
+    if form < EXPLICIT_SHARE:
+        text = ask_explicitly(task.noun, conditions, rng)
+        return replace(task, text=text, wanted=conditions, answer=answer, mentioned=None)
+    main, more = conditions[0], conditions[1:]
+    found = [[value for c in task.candidates for value in c.values[n]] for n in range(len(task.facets))]
+    values = [(column[int(rng.integers(len(column)))],) if column else () for column in found]
+    values[columns[0]] = (main.value,)
+    item = next_item.clean_item(words.title(), values)
+    rivals = sorted({*found[columns[0]]} - {main.value})
+    if form < EXPLICIT_SHARE + (1 - EXPLICIT_SHARE) / 2 or not rivals:
+        text = ask_by_item(task.noun, item.title, main.facet, more, rng)
+    else:
+        false = Condition(main.facet, rivals[int(rng.integers(len(rivals)))])
+        text = ask_misinformed(task.noun, item.title, false, more, rng)
+    return replace(task, text=text, wanted=conditions, answer=answer, mentioned=item)
+
+
 def request_prompt(task: RequestTask) -> str:
     """The user turn of a request."""
-    return requests.request_text(task.noun, task.facets, task.candidates, task.text)
+    mentioned = () if task.mentioned is None else (task.mentioned,)
+    return requests.request_text(task.noun, task.facets, task.candidates, task.text, (), mentioned)
 
 
 def invent_request_lesson(words: Words, num_candidates: int, rng: np.random.Generator) -> Lesson:
-    """One request and its canonical answer."""
-    task = invent_request(words, num_candidates, int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15])), rng)
-    answer = requests.reference_answer(task.facets, task.candidates, task.wanted, task.answer)
-    trunk, _, ask = request_prompt(task).rpartition("\n")
-    return Lesson(f"<|system|>{requests.SYSTEM}<|end|><|user|>{trunk}", (Branch(ask, (answer,)),))
+    """Several requests about the same candidates and their canonical answers, and lookups in them."""
+    first = invent_request(words, num_candidates, int(rng.choice([1, 2, 3], p=CONDITION_SHARES)), rng)
+    others = [another_request(first, words, rng) for _ in range(NUM_REQUESTS - 1)]
+    branches: list[Branch] = []
+    for task in (first, *others):
+        if task is not None:
+            text = request_prompt(task)
+            lines = text.split("\n")
+            answer = requests.reference_answer(
+                task.facets, task.candidates, task.wanted, task.answer, task.mentioned
+            )
+            branches.append(Branch("\n".join(lines[1 + num_candidates :]), (answer,)))
+    branches += lookups(first.facets, first.candidates, rng)
+    trunk = "\n".join(request_prompt(first).split("\n")[: 1 + num_candidates])
+    return Lesson(f"<|system|>{requests.SYSTEM}<|end|><|user|>{trunk}", tuple(branches))
 
 
 def invent_skill_lesson(words: Words, max_candidates: int, rng: np.random.Generator) -> Lesson:
-    """A lesson of one of the three skills: next item and requests twice as often as reflection."""
+    """A lesson of one of the three skills: reflection least often, as it is short and easy."""
     makers: tuple[Callable[[Words, int, np.random.Generator], Lesson], ...] = (
         invent_next_item_lesson,
         invent_request_lesson,
         invent_reflection_lesson,
     )
-    make = makers[int(rng.choice(3, p=[0.4, 0.4, 0.2]))]
+    make = makers[int(rng.choice(3, p=[0.45, 0.45, 0.1]))]
     return make(words, int(rng.integers(3, max_candidates + 1)), rng)
 
 

@@ -1,7 +1,7 @@
 """What is kept of many users' numbers so that panels of users can be put together again: their moments.
 
 No number of a single user leaves a unit, and nothing is lost for the mean and its spread: panels share no
-user, so the sums of their users are the sums of all users, exactly. The test of a difference is the
+test user, so the sums of their users are the sums of all users, exactly. The test of a difference is the
 sign-flip test of `recloop.evaluation.compare` in its large-sample form: under random signs the sum of the
 differences has mean 0 and variance the sum of their squares, whatever their distribution. With the hundreds
 of users of a panel the two agree to the third digit; each unit also keeps its own exact p beside.

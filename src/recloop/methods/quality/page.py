@@ -19,13 +19,13 @@ HEAD = """\
 Written by `recloop bench quality` from the files in `results/`, one per unit; do not edit. Every number here
 is in those files or follows from them.
 
-**How to read.** A unit is one whole run of DPO4Rec with its own users (a *panel*: panels share no user),
-seed, judge, tuned language model and evaluators. Differences are taken user by user and added up over the
-users of all panels: intervals are 95% of the mean over users, p is the sign-flip test (large-sample form),
-"Holm" is p corrected for all differences of its table in the same metric. The test speaks of users, given the
-trained models; that training itself repeats is what the signs of the panels say. Settings were chosen on
-valid users of a panel that no reported number comes from. A list without a positive is left out, and every
-user weighs the same.
+**How to read.** A unit is one whole run of DPO4Rec with its own test users (a *panel*: panels share no test
+user; as in cross-validation, one panel's test users may fit and reward in another), seed, judge, tuned
+language model and evaluators. Differences are taken user by user and added up over the test users of all
+panels: intervals are 95% of the mean over users, p is the sign-flip test (large-sample form), "Holm" is p
+corrected for all differences of its table in the same metric. The test speaks of users, given the trained
+models; that training itself repeats is what the signs of the panels say. Settings were chosen on valid users
+who report nowhere. A list without a positive is left out, and every user weighs the same.
 """
 SECTIONS: tuple[tuple[str, Callable[[Evidence], Part]], ...] = (
     ("What was to be shown", claims),

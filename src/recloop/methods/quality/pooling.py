@@ -1,4 +1,4 @@
-"""Units put together: panels of one arm become one table over all their users."""
+"""Units put together: panels of one arm become one table over all their test users."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """A mean over the users of all panels, and the mean of each panel."""
+    """A mean over the test users of all panels, and the mean of each panel."""
 
     values: Moments
     by_panel: tuple[float, ...]
@@ -141,7 +141,8 @@ def gap_closed(tables: Sequence[TableNumbers], metric: str) -> GapClosed | None:
 def pooled_reliability(results: Sequence[UnitResult]) -> list[ReliabilityNumbers]:
     """Reliabilities over panels: the mean weighted by users, its interval from those of the panels.
 
-    Panels are independent, so variances add; a panel's is that of a normal distribution with its interval.
+    Variances add as if panels were independent, though turns of a log share some feedback users; a panel's is
+    that of a normal distribution with its interval.
     """
     by_key: dict[tuple[str, int | None], list[ReliabilityNumbers]] = {}
     for result in results:

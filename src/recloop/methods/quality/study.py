@@ -1,8 +1,9 @@
 """Studies as files: each TOML file names runs of DPO4Rec, cut into units of at most 45 minutes.
 
-A unit is one run: one study, one arm (a change to the study's settings), one panel. Panels share no user, and
-each has a seed of its own, so that panels of an arm are independent repetitions and their users can be added
-up (`moments`).
+A unit is one run: one study, one arm (a change to the study's settings), one panel. A panel is a simulated
+world of its own, or another turn of a log's groups (`SplitConfig.turn`). Panels share no test user, each has
+a seed of its own, and their test users can be added up (`moments`). As in cross-validation, users who report
+in one turn may fit and reward in another.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from recloop.methods.dpo4rec_config import Dpo4RecConfig
 from recloop.runs import differing_keys
 
 MAX_MINUTES = 45.0
-SET_BY_THE_UNIT = ("seeds", "data_seed", "data.users", "data.panel")
+SET_BY_THE_UNIT = ("seeds", "data_seed", "split.turn")
 PATHS = ("path", "metadata", "item_knowledge", "kar")
 Extra = Literal["transfer", "leakage"]
 Place = Literal["choices", "main", "external", "ablations"]
@@ -51,9 +52,10 @@ class Study(BaseModel):
     title: str = Field(description="as the page calls it")
     about: str = Field(default="", description="a sentence or two for the page")
     place: Place = Field(description="which part of the page it fills")
-    panels: tuple[int, ...] = Field(min_length=1, description="disjoint groups of users; each is also a seed")
-    panel_users: int | None = Field(
-        default=None, ge=20, description="users of a panel; None: every panel is a simulated world of its own"
+    panels: tuple[int, ...] = Field(min_length=1, description="each is also a seed")
+    panels_are: Literal["worlds", "turns"] = Field(
+        default="worlds",
+        description="worlds: each panel is a simulated world; turns: another turn of the groups of a log",
     )
     minutes: float = Field(gt=0, le=MAX_MINUTES, description="of a unit, about, on two cores")
     journal_of: str | None = Field(
@@ -189,11 +191,10 @@ def run_config(stem: str, study: Study, arm: Arm, panel: int) -> Dpo4RecConfig:
     for key in SET_BY_THE_UNIT:
         if _holds(settings, key):
             raise SettingError(f"{stem} sets {key}, which each unit sets by its panel; leave it out")
-    if study.panel_users is None:
+    if study.panels_are == "worlds":
         settings |= {"data_seed": panel}
     else:
-        sample = {"users": study.panel_users, "panel": panel}
-        settings["data"] = merged(settings.get("data", {}), sample)
+        settings["split"] = merged(settings.get("split", {}), {"turn": panel})
     try:
         return Dpo4RecConfig.model_validate(settings | {"seeds": [panel]})
     except ValidationError as error:
