@@ -31,7 +31,7 @@ def test_every_turn_holds_the_one_before_and_the_reply_to_it() -> None:
     third = hints_text(SESSION, ["Heat"], 1, "The list went by director.", UP, "It shares\nthe genre.", 2)
     assert first == f'{next_item_text(SESSION, "", 1)}\nThe list was: "Heat".\n{ASK_WRONG}'
     assert second == (
-        f'{first}\nReply: The list went by director.\nThe right one was: "Up" | genre Horror\n{ASK_ANALYSIS}'
+        f'{first}\nReply: The list went by director.\nThe right one was: genre Horror | "Up"\n{ASK_ANALYSIS}'
     )
     assert third.startswith(f"{second}\nReply: It shares the genre.\nWrite at most 2 short hints")
 

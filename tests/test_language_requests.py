@@ -63,12 +63,12 @@ def test_the_prompt_lists_candidates_history_and_mentioned_items_before_the_requ
     )
     assert text == (
         "2 films:\n"
-        '"Iron Tide" | genre War | director Ann Vale\n'
-        '"Paper Crown" | genre Drama | director Bo Lee\n'
+        'genre War | director Ann Vale | "Iron Tide"\n'
+        'genre Drama | director Bo Lee | "Paper Crown"\n'
         "History, oldest first:\n"
         '4 stars | "Ox" | genre War\n'
         "Mentioned:\n"
-        '"Velvet Harbour" | genre Drama, Crime | director Ann Vale\n'
+        'genre Drama, Crime | director Ann Vale | "Velvet Harbour"\n'
         "Request: Something by Ann Vale\n"
         "Say what is wanted, check candidates, one a paragraph, and end with \\boxed{Title}."
     )
@@ -79,28 +79,35 @@ def test_a_request_cannot_pose_as_anything_else():
     assert len(clean_request("word " * 999)) <= 600
 
 
-def test_the_canonical_answer_checks_the_rarest_condition_in_the_order_of_the_list():
-    # Drama: places 1, 2, 3; Ann Vale: places 0, 2, so she is the rarer.
-    assert reference_answer(FACETS, ITEMS, [DRAMA, ANN], 2) == (
-        "Wanted: genre Drama, director Ann Vale.\n\n"
-        '"Iron Tide": genre War, director Ann Vale. No.\n\n'
-        '"Velvet Harbour": genre Drama, Crime, director Ann Vale. Yes.\n\n'
+def test_the_canonical_answer_checks_one_condition_in_the_order_of_the_list():
+    # Drama is the first column's and met by three: places 1, 2, 3.
+    assert reference_answer(FACETS, ITEMS, [ANN, DRAMA], 2) == (
+        "Wanted: director Ann Vale, genre Drama.\n\n"
+        'Drama | director Bo Lee | "Paper Crown": no.\n\n'
+        'Drama, Crime | director Ann Vale | "Velvet Harbour": yes.\n\n'
         "\\boxed{Velvet Harbour}"
+    )
+    # Crime stands inside its cell, so the rest of the line begins there.
+    assert '\n\nCrime | director Ann Vale | "Velvet' in reference_answer(
+        FACETS, ITEMS, [Condition("genre", "Crime")], 2
     )
 
 
 def test_the_canonical_answer_begins_with_what_a_mentioned_item_has():
     answer = reference_answer(FACETS, ITEMS, [Condition("director", "Bo Lee")], 1, mentioned=ITEMS[0])
-    assert answer.split("\n\n")[:2] == ['"Iron Tide": director Ann Vale.', "Wanted: director Bo Lee."]
+    assert answer.split("\n\n")[:2] == [
+        "The mentioned one has director Ann Vale.",
+        "Wanted: director Bo Lee.",
+    ]
 
 
-def test_the_canonical_answer_stays_short_and_says_what_is_unknown():
+def test_the_canonical_answer_stays_short():
     many = [HistoryItem(f"No {place}", (("Drama",), ()), None) for place in range(9)]
     answer = reference_answer(FACETS, [*many, ITEMS[2]], [DRAMA, DRAMA], 9)
-    assert answer.count(" No.") == 3
-    assert answer.endswith("Yes.\n\n\\boxed{Velvet Harbour}")
-    unknown = reference_answer(FACETS, [ITEMS[3]], [Condition("director", "Bo Lee")], 0)
-    assert "director unknown" in unknown
+    assert answer.count(": no.") == 3
+    assert answer.endswith(": yes.\n\n\\boxed{Velvet Harbour}")
+    rarer = reference_answer(FACETS, [*many, ITEMS[2]], [DRAMA, ANN], 9)
+    assert rarer.count("| ") == 1  # few are by Ann Vale, so the lines begin with her
 
 
 def test_the_canonical_answer_is_read_as_its_own_right_answer():
@@ -109,7 +116,7 @@ def test_the_canonical_answer_is_read_as_its_own_right_answer():
     assert answer.status is AnswerStatus.OK
     assert answer.first == 2
     assert answer.is_well_formed
-    assert [p.named for p in answer.paragraphs] == [(), (0,), (2,), (2,)]
+    assert [p.named for p in answer.paragraphs] == [(), (1,), (2,), (2,)]
 
 
 def test_prompts_are_numbered_like_their_requests_and_lose_their_oldest_history_first():

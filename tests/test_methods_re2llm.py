@@ -324,11 +324,11 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], match
 def test_the_fake_keeps_the_promises_of_a_language_model_and_follows_a_hint() -> None:
     lines = [
         "1 films, oldest first:",
-        '"Jaws" | genre Horror | era 1970s',
+        'genre Horror | era 1970s | "Jaws"',
         "3 candidates:",
-        '"Up" | genre Comedy | era 1970s',
-        '"Brazil" | genre Comedy',
-        '"Alien" | genre Horror',
+        'genre Comedy | era 1970s | "Up"',
+        'genre Comedy | "Brazil"',
+        'genre Horror | "Alien"',
         "{}Rank the 3 candidates most likely to be the next.",
     ]
     text = "\n".join(lines)

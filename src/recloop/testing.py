@@ -18,7 +18,6 @@ from recloop.errors import ContractError
 from recloop.language.claims import Claim, Polarity, write_summary
 from recloop.language.encoder import TextEncoder
 from recloop.language.model import LanguageModel, Sampling, draft_uniforms, prompt_digest
-from recloop.language.next_item import write_ranking
 from recloop.language.reflection import (
     ASK_ANALYSIS,
     ASK_SAME,
@@ -357,7 +356,7 @@ class FakeHintFollower:
         facet = next((f for f in last if f"by {f}" in told.get("Hint", "")), "")
         ranked = sorted(offered, key=lambda one: not facet or one.get(facet) != last[facet])
         asked = int(lines[-1].split()[2])
-        return write_ranking([one["title"] for one in ranked[:asked]])
+        return "\n".join(f"{place}. {one['title']}" for place, one in enumerate(ranked[:asked], 1))
 
 
 TOLD = ("The right one was", "Hint", "New hint")
@@ -365,7 +364,7 @@ TOLD = ("The right one was", "Hint", "New hint")
 
 def _facets_of(line: str) -> dict[str, str]:
     """Title and facets of an item's line."""
-    title, *cells = line.split(" | ")
+    *cells, title = line.split(" | ")
     return {
         "title": title.strip('"'),
         **{name: value for name, _, value in (c.partition(" ") for c in cells)},

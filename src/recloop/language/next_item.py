@@ -1,11 +1,15 @@
 """Next item: a session and its candidates in words, and what an answer ranks.
 
 The prompt, line by line: how many items the session has, the items (oldest first), how many candidates
-there are, the candidates, a hint where there is one, the task. Items are written as in every other prompt,
-``"Title" | genre Drama | director Ann Vale``. The canonical answer, short enough for a small model:
+there are, the candidates, the latest item once more, a hint where there is one, the task. Items are written
+with the title last, ``genre Drama | director Ann Vale | "Title"``. The canonical answer of a small model says
+by what it goes, then writes candidates that share it as the rest of their line, then others:
 
-    1. Quiet Bridge
-    2. Glass Harbour
+    By director Ann Vale:
+    1. Ann Vale | "Quiet Bridge"
+    2. "Glass Harbour"
+
+Any other list of titles is read alike.
 
 Titles, values and hints are data: they are cleaned as in `recloop.language.prompts`, so that none can end a
 line or pose as the task.
@@ -22,11 +26,12 @@ from dataclasses import dataclass, fields
 
 from recloop.errors import SettingError
 from recloop.language.claims import HistoryItem
-from recloop.language.prompts import clean_line, clean_title, clean_value, history_line
+from recloop.language.prompts import candidate_line, clean_line, clean_title, clean_value
 from recloop.language.title_match import Found, NoTitle, TitleIndex, distinct_titles, normalised
 
 SYSTEM = "You recommend the next item."
 HINT = "Hint: "
+LATEST = "Latest: "
 MAX_HINT_CHARS = 240
 NUM_RANKED = 10  # titles asked for, as in the paper
 
@@ -37,6 +42,7 @@ INLINE_NUMBER = re.compile(r"(?<=[\s,;])#?\(?\d{1,2}[.)]\s")
 SEPARATOR = re.compile(r"[,;>|\n]|\s(?:and|then)\s|\s[-–—]\s")
 BETWEEN = re.compile(r"[\s,;>|\"“”«»\[\](){}.*_\-–—:]*")
 JOINING = re.compile(r"(?:and|then)\s+[\s\"“”«\[(*_]*")
+LINE_OF_ITEM = re.compile(r"^(\s*(?:\d{1,3}[.)]\s*)?)[^\n]*\|\s*[\"“]([^\"”\n]+)[\"”]\s*$", re.MULTILINE)
 MAX_TITLE_WORDS = 12  # guess: an unknown entry longer than this is prose, not a title
 
 
@@ -105,8 +111,8 @@ def next_item_text(session: SessionText, hint: str = "", num_ranked: int = NUM_R
             f"a next-item prompt needs an item and candidates of different titles, got "
             f"{len(session.shown)} items and {len(titles)} candidates; make them with with_distinct_titles"
         )
-    told = [history_line(session.facets, item) for item in session.shown]
-    offered = [history_line(session.facets, item) for item in session.candidates]
+    told = [candidate_line(session.facets, item) for item in session.shown]
+    offered = [candidate_line(session.facets, item) for item in session.candidates]
     hints = [HINT + clean_hint(hint)] if hint.strip() else []
     return "\n".join(
         [
@@ -114,6 +120,7 @@ def next_item_text(session: SessionText, hint: str = "", num_ranked: int = NUM_R
             *told,
             f"{len(offered)} candidates:",
             *offered,
+            LATEST + told[-1],
             *hints,
             next_item_task(session.noun, min(num_ranked, len(offered))),
         ]
@@ -133,19 +140,10 @@ def with_distinct_titles(items: Sequence[HistoryItem]) -> tuple[HistoryItem, ...
     )
 
 
-def write_ranking(titles: Sequence[str]) -> str:
-    """The canonical answer.
-
-    Example:
-        >>> print(write_ranking(["Heat", "Alien"]))
-        1. Heat
-        2. Alien
-    """
-    return "\n".join(f"{place}. {title}" for place, title in enumerate(titles, 1))
-
-
 def parse_ranking(text: str, titles: Sequence[str], num_ranked: int) -> Ranking:
     """The candidates an answer names, in its order.
+
+    Of a line with bars that ends in a title between quotation marks, that title is the entry.
 
     An answer with several lines that are marked as a list or begin with a candidate is read line by line, one
     entry each; a line of it that is no entry (a greeting, an explanation) is passed over. Any other answer is
@@ -161,7 +159,12 @@ def parse_ranking(text: str, titles: Sequence[str], num_ranked: int) -> Ranking:
         (1, 0)
     """
     index = TitleIndex(titles)
-    text = normalised(text)
+
+    def title_of(line: re.Match[str]) -> str:
+        is_title = isinstance(index.find_whole(normalised(line[2])), Found)
+        return line[1] + line[2] if is_title else line[0]
+
+    text = normalised(LINE_OF_ITEM.sub(title_of, text))
     lines = [line for line in text.splitlines() if line.strip()]
     entries = [LIST_MARK.sub("", line, count=1) for line in lines]
     # A title may look like a mark (`4: Rise of ...`), so a line is first read as it is.

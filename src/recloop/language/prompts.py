@@ -90,11 +90,35 @@ def one_line(text: str, structural: str) -> str:
 
 def history_line(facets: Sequence[str], item: HistoryItem) -> str:
     """One attributed line: ``5 stars | "Title" | genre Drama, War``; what is unknown is left out."""
-    cells = [
-        f"{facet} {', '.join(values)}" for facet, values in zip(facets, item.values, strict=True) if values
-    ]
+    cells = [f"{facet} {', '.join(values)}" for facet, values in _known(facets, item)]
     stars = [] if item.stars is None else [f"{item.stars:g} stars"]
     return " | ".join([*stars, f'"{item.title}"', *cells])
+
+
+def candidate_line(facets: Sequence[str], item: HistoryItem) -> str:
+    """One line with the title last, what is unknown left out: ``genre Drama, War | director Lee | "Title"``.
+
+    Who has found a value in it needs only to read on to come to the title, which a small model can.
+    """
+    cells = [f"{facet} {', '.join(values)}" for facet, values in _known(facets, item)]
+    return " | ".join([*cells, f'"{item.title}"'])
+
+
+def line_from(facets: Sequence[str], item: HistoryItem, facet: str, value: str) -> str:
+    """The rest of a `candidate_line` from one of its values on: ``War | director Lee | "Title"``.
+
+    Raises:
+        ValueError: the item does not have the value.
+    """
+    own = item.values[facets.index(facet)]
+    rest = [", ".join(own[own.index(value) :])]
+    later = facets[facets.index(facet) + 1 :]
+    rest += [f"{name} {', '.join(values)}" for name, values in _known(facets, item) if name in later]
+    return " | ".join([*rest, f'"{item.title}"'])
+
+
+def _known(facets: Sequence[str], item: HistoryItem) -> list[tuple[str, tuple[str, ...]]]:
+    return [(facet, values) for facet, values in zip(facets, item.values, strict=True) if values]
 
 
 def preference_header(noun: str, items: Sequence[HistoryItem], num_shown: int) -> str:

@@ -24,7 +24,7 @@ from recloop.language.next_item import (
     clean_hint,
     next_item_text,
 )
-from recloop.language.prompts import clean_line, history_line
+from recloop.language.prompts import candidate_line, clean_line
 from recloop.language.title_match import normalised, words_of
 
 MAX_TURN_CHARS = 600  # guess: of each earlier turn, repeated in the next
@@ -68,7 +68,7 @@ def analysis_text(
         [
             wrong_text(session, ranked, num_ranked),
             f"Reply: {clean_line(reflection, MAX_TURN_CHARS)}",
-            f"The right one was: {history_line(session.facets, answer)}",
+            f"The right one was: {candidate_line(session.facets, answer)}",
             ASK_ANALYSIS,
         ]
     )

@@ -20,7 +20,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.errors import SettingError
 from recloop.language.claims import HistoryItem
-from recloop.language.prompts import NOUNS, PromptConfig, history_items, history_line, one_line
+from recloop.language.prompts import (
+    NOUNS,
+    PromptConfig,
+    candidate_line,
+    history_items,
+    history_line,
+    line_from,
+    one_line,
+)
 from recloop.records import Condition, Dataset, Prompt, Request
 
 SYSTEM = "You recommend one item for a request, step by step."
@@ -73,11 +81,11 @@ def request_text(
         history: oldest first.
         mentioned: items the request names, whose attributes are thereby known.
     """
-    lines = [f"{len(candidates)} {noun}:", *(history_line(facets, item) for item in candidates)]
+    lines = [f"{len(candidates)} {noun}:", *(candidate_line(facets, item) for item in candidates)]
     if history:
         lines += ["History, oldest first:", *(history_line(facets, item) for item in history)]
     if mentioned:
-        lines += ["Mentioned:", *(history_line(facets, item) for item in mentioned)]
+        lines += ["Mentioned:", *(candidate_line(facets, item) for item in mentioned)]
     return "\n".join([*lines, f"Request: {clean_request(request)}", TASK])
 
 
@@ -90,9 +98,10 @@ def reference_answer(
 ) -> str:
     """The canonical answer to a request.
 
-    First, where the request names an item, what that item has; then what is wanted; then the candidates that
-    meet the rarest condition, in the order of the list up to the right one, each with what it has in the
-    wanted facets; then the box.
+    First, where the request names an item, what that item has; then what is wanted; then candidates that meet
+    one of the conditions, in the order of the list up to the right one, each as the rest of its line from
+    that value on; then the box. The condition is the first in the order of the columns that no more than
+    `MAX_CHECKED` candidates meet, or the one that fewest meet.
 
     Args:
         wanted: the conditions, cleaned as the candidates' values are; in the order they are said.
@@ -107,35 +116,32 @@ def reference_answer(
         >>> print(reference_answer(("genre", "director"), items, wanted, answer=2))
         Wanted: director Ann Vale, genre Drama.
         <BLANKLINE>
-        "Iron Tide": director Ann Vale, genre War. No.
+        Drama | director Bo Lee | "Paper Crown": no.
         <BLANKLINE>
-        "Velvet Harbour": director Ann Vale, genre Drama. Yes.
+        Drama | director Ann Vale | "Velvet Harbour": yes.
         <BLANKLINE>
         \\boxed{Velvet Harbour}
     """
 
-    def has(item: HistoryItem, condition: Condition) -> bool:
-        return condition.value in item.values[facets.index(condition.facet)]
+    def meeting(condition: Condition) -> list[int]:
+        column = facets.index(condition.facet)
+        return [place for place, item in enumerate(candidates) if condition.value in item.values[column]]
 
-    asked = list(dict.fromkeys(condition.facet for condition in wanted))
-    meeting = [[place for place, item in enumerate(candidates) if has(item, one)] for one in wanted]
-    rarest = min(meeting, key=len)  # of equals the first said
-    passed_by = [place for place in rarest if place < answer]
+    by_column = sorted(wanted, key=lambda condition: facets.index(condition.facet))
+    few = [condition for condition in by_column if len(meeting(condition)) <= MAX_CHECKED]
+    start = few[0] if few else min(by_column, key=lambda condition: len(meeting(condition)))
+    passed_by = [place for place in meeting(start) if place < answer]
     checked = [*passed_by[: MAX_CHECKED - 1], answer]
     paragraphs: list[str] = []
     if mentioned is not None:
-        paragraphs.append(_account(mentioned, facets, asked[:1]) + ".")
+        facet = wanted[0].facet
+        values = ", ".join(mentioned.values[facets.index(facet)]) or "unknown"
+        paragraphs.append(f"The mentioned one has {facet} {values}.")
     paragraphs.append("Wanted: " + ", ".join(f"{one.facet} {one.value}" for one in wanted) + ".")
     for place in checked:
-        verdict = "Yes" if place == answer else "No"
-        paragraphs.append(f"{_account(candidates[place], facets, asked)}. {verdict}.")
+        verdict = "yes" if place == answer else "no"
+        paragraphs.append(f"{line_from(facets, candidates[place], start.facet, start.value)}: {verdict}.")
     return "\n\n".join([*paragraphs, f"\\boxed{{{candidates[answer].title}}}"])
-
-
-def _account(item: HistoryItem, facets: Sequence[str], asked: Sequence[str]) -> str:
-    """``"Iron Tide": director Ann Vale, genre War``; a facet without values is ``unknown``."""
-    told = [f"{f} {', '.join(item.values[facets.index(f)]) or 'unknown'}" for f in asked]
-    return f'"{item.title}": {", ".join(told)}'
 
 
 def request_shower(

@@ -151,6 +151,7 @@ def learn_policy(
     import torch
     from stable_baselines3 import PPO
     from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.logger import Logger
 
     mean_D, scale_D = standardise(vectors_SD)
     states_SD = ((vectors_SD - mean_D) / scale_D).astype(np.float32)
@@ -189,6 +190,7 @@ def learn_policy(
             points.append(LearningPoint(self.num_timesteps, reward, entropy))
             report(config.rollout)
 
+    agent.set_logger(Logger(folder=None, output_formats=[]))  # its own would leave a folder per call behind
     agent.learn(config.steps, callback=Watch())
     return _policy_of(agent, mean_D, scale_D), tuple(points)
 

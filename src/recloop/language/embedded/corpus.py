@@ -79,6 +79,7 @@ class Difficulty:
     counted_share: float = 0.0  # share of histories whose prompt carries count lines
     skill_share: float = 0.0  # share of lessons about next items, reflection and requests
     max_candidates: int = 20  # in those
+    lookup_share: float = 0.0  # share of those that only look up lines of a list
 
 
 class Words:

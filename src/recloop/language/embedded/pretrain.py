@@ -84,6 +84,13 @@ class PretrainConfig(BaseModel):
         description="share of lessons about next items, reflection and requests; the rest are summaries",
     )
     max_candidates: int = Field(default=20, ge=3, description="in those lessons")
+    lookup_share: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="share of those lessons that only look up lines of a list; begin with most of them, and "
+        "with few candidates",
+    )
     drawn_weight: float = Field(
         default=0.3,
         ge=0,
@@ -116,6 +123,7 @@ def difficulty_at(tokens: int, config: PretrainConfig) -> Difficulty:
         counted_share=config.counted_share,
         skill_share=config.skill_share,
         max_candidates=config.max_candidates,
+        lookup_share=config.lookup_share,
     )
 
 

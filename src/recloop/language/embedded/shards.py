@@ -144,7 +144,8 @@ def lessons_of_shard(
         if rng.random() < difficulty.repeat_share:
             done.append(repeat_lesson(few, rng))
         elif difficulty.skill_share and rng.random() < difficulty.skill_share:
-            lessons.append(invent_skill_lesson(words, difficulty.max_candidates, rng))
+            max_candidates, lookup_share = difficulty.max_candidates, difficulty.lookup_share
+            lessons.append(invent_skill_lesson(words, max_candidates, lookup_share, rng))
         else:
             lessons.append(invent_lesson(words, difficulty, rng))
     texts: list[str] = []

@@ -16,6 +16,7 @@ from recloop.language import next_item, requests
 from recloop.language.claims import HistoryItem
 from recloop.language.embedded.corpus import NOUNS, Branch, Facet, Lesson, Words, invent_facets
 from recloop.language.embedded.summaries import END, Choice, Summary
+from recloop.language.prompts import candidate_line, line_from
 from recloop.language.reflection import (
     ASK_ANALYSIS,
     ASK_HINTS,
@@ -28,13 +29,14 @@ from recloop.language.reflection import (
 from recloop.records import Condition
 
 MIN_SESSION, MAX_SESSION = 3, 8
-FADING = 0.5  # what an item of a session counts for, of what the next later one does
+UNKNOWN = "unknown"  # in place of a value that an item lacks
 KEPT_VALUE = 0.8  # chance that an item of a session carries the value the session is about
 NUM_REQUESTS = 5  # about the same candidates
 CONDITION_SHARES = (0.5, 0.3, 0.2)  # of requests with one, two and three conditions
 EXPLICIT_SHARE = 0.7  # of requests that name all they want; the others go by way of an item
 ATTEMPTS = 30
-NUM_LOOKUPS = 6  # short questions under a list of candidates
+NUM_LOOKUPS = 6  # short questions under a list of candidates, beside the skill's own
+NUM_ALONE = 24  # in a lesson that has no others
 MAX_HOLDERS = 3  # of a value that is looked up
 
 
@@ -101,58 +103,62 @@ def invent_session(words: Words, num_candidates: int, rng: np.random.Generator) 
     return SessionTask(session, facets[hidden].name, answer)
 
 
-def nearness(session: next_item.SessionText, facets: Sequence[str]) -> list[float]:
-    """How near each candidate is to a session in some facets: shared values, later items counting more."""
-    columns = [session.facets.index(facet) for facet in facets]
-    weights = FADING ** np.arange(len(session.shown))[::-1]
-
-    def near(candidate: HistoryItem) -> float:
-        shares = [
-            sum(bool(set(candidate.values[c]) & set(item.values[c])) for c in columns)
-            for item in session.shown
-        ]
-        return float(np.round(weights @ np.array(shares), 6))
-
-    return [near(candidate) for candidate in session.candidates]
+def telling_facets(session: next_item.SessionText) -> list[str]:
+    """The facets by which a session may be gone on with: most of its items share the latest one's value."""
+    counts = [
+        max((sum(value in item.values[column] for item in session.shown) for value in last), default=0)
+        for column, last in enumerate(session.shown[-1].values)
+    ]
+    return [facet for facet, count in zip(session.facets, counts, strict=True) if count == max(counts)]
 
 
 def draw_ranking(
     session: next_item.SessionText, facets: Sequence[str], num_ranked: int, rng: np.random.Generator
 ) -> Summary:
-    """A list by nearness, ties in any order, as the choices that make it."""
-    scores = nearness(session, facets)
-    left = list(range(len(scores)))
-    choices: list[Choice] = []
+    """A canonical list as the choices that make it.
+
+    It goes by one of `facets` and a value that the latest item has of it: first the candidates with that
+    value, then any others, in any order. A value that no candidate has is taken only where all are such.
+    """
+    held: dict[tuple[str, str], list[HistoryItem]] = {}
+    for facet in facets:
+        column = session.facets.index(facet)
+        for value in session.shown[-1].values[column]:
+            held[facet, value] = [item for item in session.candidates if value in item.values[column]]
+    keys = [key for key, items in held.items() if items] or list(held) or [(facets[0], UNKNOWN)]
+    leads = {f"By {facet} {value}:": (facet, value) for facet, value in keys}
+    lead = list(leads)[int(rng.integers(len(leads)))]
+    facet, value = leads[lead]
+    having = held.get((facet, value), [])
+    others = [item for item in session.candidates if item not in having]
+    choices = [Choice(tuple(leads), lead)]
     for place in range(1, num_ranked + 1):
-        lead = f"{place}." if place == 1 else f"\n{place}."
-        choices.append(Choice((lead,), lead))
-        best = max(scores[c] for c in left)
-        tied = [c for c in left if scores[c] == best]
-        taken = tied[int(rng.integers(len(tied)))]
-        titles = tuple(dict.fromkeys(f" {session.candidates[c].title}" for c in tied))
-        choices.append(Choice(titles, f" {session.candidates[taken].title}"))
-        left.remove(taken)
+        choices.append(Choice((f"\n{place}.",), f"\n{place}."))
+        pool = having or others
+        told = [
+            line_from(session.facets, item, facet, value) if having else f'"{item.title}"' for item in pool
+        ]
+        taken = int(rng.integers(len(pool)))
+        choices.append(Choice(tuple(f" {line}" for line in told), f" {told[taken]}"))
+        pool.pop(taken)
     return Summary((*choices, Choice((END,), END)))
 
 
-def lookups(facets: Sequence[str], items: Sequence[HistoryItem], rng: np.random.Generator) -> list[Branch]:
-    """Short questions that teach to find a line by a value and a value by its title."""
-    holders: dict[tuple[int, str], list[str]] = {}
+def lookups(
+    facets: Sequence[str], items: Sequence[HistoryItem], rng: np.random.Generator, count: int = NUM_LOOKUPS
+) -> list[Branch]:
+    """Short questions that teach to find lines by a value and to read on to their titles."""
+    holders: dict[tuple[str, str], list[HistoryItem]] = {}
     for item in items:
-        for column, values in enumerate(item.values):
+        for facet, values in zip(facets, item.values, strict=True):
             for value in values:
-                holders.setdefault((column, value), []).append(item.title)
-    rare = [key for key, titles in holders.items() if len(titles) <= MAX_HOLDERS]
+                holders.setdefault((facet, value), []).append(item)
+    rare = [key for key, having in holders.items() if len(having) <= MAX_HOLDERS]
     branches: list[Branch] = []
-    for _ in range(NUM_LOOKUPS):
-        if rare and rng.random() < 0.7:
-            column, value = rare[int(rng.integers(len(rare)))]
-            told = "; ".join(f'"{title}"' for title in holders[column, value])
-            branches.append(Branch(f"Which have {facets[column]} {value}?", (f"{told}.",)))
-        else:
-            item, column = items[int(rng.integers(len(items)))], int(rng.integers(len(facets)))
-            told = ", ".join(item.values[column]) or "none"
-            branches.append(Branch(f'The {facets[column]} of "{item.title}"?', (f"{told}.",)))
+    for place in rng.permutation(len(rare))[:count].tolist():
+        facet, value = rare[place]
+        told = "\n".join(line_from(facets, item, facet, value) for item in holders[facet, value])
+        branches.append(Branch(f"Which have {facet} {value}?", (told,)))
     return branches
 
 
@@ -163,7 +169,7 @@ def invent_next_item_lesson(words: Words, num_candidates: int, rng: np.random.Ge
     num_ranked = int(rng.integers(1, min(next_item.NUM_RANKED, num_candidates) + 1))
     text = next_item.next_item_text(session, "", num_ranked)
     trunk, _, ask = text.rpartition("\n")
-    branches = [_ranking_branch(ask, session, session.facets, num_ranked, rng)]
+    branches = [_ranking_branch(ask, session, telling_facets(session), num_ranked, rng)]
     for facet in session.facets:
         question = f"{next_item.HINT}{next_item.clean_hint(write_hint(facet))}\n{ask}"
         branches.append(_ranking_branch(question, session, (facet,), num_ranked, rng))
@@ -189,13 +195,16 @@ def invent_reflection_lesson(words: Words, num_candidates: int, rng: np.random.G
     others = [facet for facet in session.facets if facet != task.hidden]
     wrong = others[int(rng.integers(len(others)))]
     num_ranked = min(int(rng.integers(2, 6)), num_candidates - 1)
-    scores = nearness(session, (wrong,))
-    order = [c for c in np.argsort([-s for s in scores], kind="stable").tolist() if c != task.answer]
-    listed = "; ".join(f'"{session.candidates[c].title}"' for c in order[:num_ranked])
+    column, right = session.facets.index(wrong), session.candidates[task.answer]
+    last = set(session.shown[-1].values[column])
+    passed = sorted(
+        (item for item in session.candidates if item != right),
+        key=lambda item: not last & set(item.values[column]),
+    )
+    listed = "; ".join(f'"{item.title}"' for item in passed[:num_ranked])
     trunk = "\n".join([next_item.next_item_text(session, "", num_ranked), f"The list was: {listed}."])
-    right = session.candidates[task.answer]
     shared = shared_facets(session.facets, session.shown[-1], right)
-    line = f"The right one was: {next_item.history_line(session.facets, right)}"
+    line = f"The right one was: {candidate_line(session.facets, right)}"
     said, found, hint = write_wrong(wrong), write_analysis(shared), write_hint(task.hidden)
     first = ASK_WRONG
     second = "\n".join([first, f"Reply: {said}", line, ASK_ANALYSIS])
@@ -296,15 +305,27 @@ def invent_request_lesson(words: Words, num_candidates: int, rng: np.random.Gene
     return Lesson(f"<|system|>{requests.SYSTEM}<|end|><|user|>{trunk}", tuple(branches))
 
 
-def invent_skill_lesson(words: Words, max_candidates: int, rng: np.random.Generator) -> Lesson:
-    """A lesson of one of the three skills: reflection least often, as it is short and easy."""
+def invent_lookup_lesson(words: Words, num_candidates: int, rng: np.random.Generator) -> Lesson:
+    """Candidates and many short questions about them."""
+    task = invent_request(words, num_candidates, 1, rng)
+    trunk = "\n".join(request_prompt(task).split("\n")[: 1 + num_candidates])
+    branches = lookups(task.facets, task.candidates, rng, NUM_ALONE)
+    return Lesson(f"<|system|>{requests.SYSTEM}<|end|><|user|>{trunk}", tuple(branches))
+
+
+def invent_skill_lesson(
+    words: Words, max_candidates: int, lookup_share: float, rng: np.random.Generator
+) -> Lesson:
+    """A lesson of lookups alone or of one of the three skills; reflection, short and easy, least often."""
+    num_candidates = int(rng.integers(3, max_candidates + 1))
+    if rng.random() < lookup_share:
+        return invent_lookup_lesson(words, num_candidates, rng)
     makers: tuple[Callable[[Words, int, np.random.Generator], Lesson], ...] = (
         invent_next_item_lesson,
         invent_request_lesson,
         invent_reflection_lesson,
     )
-    make = makers[int(rng.choice(3, p=[0.45, 0.45, 0.1]))]
-    return make(words, int(rng.integers(3, max_candidates + 1)), rng)
+    return makers[int(rng.choice(3, p=[0.45, 0.45, 0.1]))](words, num_candidates, rng)
 
 
 def _facets_for(words: Words, num_items: int, rng: np.random.Generator) -> list[Facet]:
