@@ -11,6 +11,7 @@ import pytest
 from recloop.language.claims import parse_claims
 from recloop.language.embedded import embedded_lm_folder
 from recloop.language.evaluate_lm import judge_drafts
+from recloop.language.evaluate_skills import evaluate_next_item, evaluate_requests
 from recloop.language.model import Sampling
 from recloop.language.prompts import PromptConfig, build_prompts, history_items
 from recloop.language.transformers_lm import TransformersLM
@@ -94,3 +95,14 @@ def test_it_tells_the_truth_about_histories_of_its_own_choosing(lm):
     assert skill.grounded >= 0.8
     assert skill.true >= 0.8
     assert skill.claims_per_draft >= 3
+
+
+def test_the_model_for_answers_follows_hints_and_meets_requests():
+    answers = TransformersLM(embedded_lm_folder("answers"), device="cpu")
+    greedy = Sampling(num_drafts=1, temperature=0.0, top_p=1.0, max_tokens=160, seed=5)
+    asked = evaluate_requests(answers, 45, 12, greedy)
+    assert asked.readable >= 0.7
+    assert asked.right["1 condition"] >= 0.4  # chance is a twelfth
+    ranked = evaluate_next_item(answers, 30, 12, greedy)
+    assert ranked.right["right hint"] >= 0.4
+    assert ranked.right["right hint"] > ranked.right["wrong hint"]

@@ -83,12 +83,12 @@ def test_the_canonical_answer_checks_one_condition_in_the_order_of_the_list():
     # Drama is the first column's and met by three: places 1, 2, 3.
     assert reference_answer(FACETS, ITEMS, [ANN, DRAMA], 2) == (
         "Wanted: director Ann Vale, genre Drama.\n\n"
-        'Drama | director Bo Lee | "Paper Crown": no.\n\n'
-        'Drama, Crime | director Ann Vale | "Velvet Harbour": yes.\n\n'
+        'With Drama | director Bo Lee | "Paper Crown": no.\n\n'
+        'With Drama, Crime | director Ann Vale | "Velvet Harbour": yes.\n\n'
         "\\boxed{Velvet Harbour}"
     )
     # Crime stands inside its cell, so the rest of the line begins there.
-    assert '\n\nCrime | director Ann Vale | "Velvet' in reference_answer(
+    assert '\n\nWith Crime | director Ann Vale | "Velvet' in reference_answer(
         FACETS, ITEMS, [Condition("genre", "Crime")], 2
     )
 

@@ -3,11 +3,11 @@
 The prompt, line by line: how many items the session has, the items (oldest first), how many candidates
 there are, the candidates, the latest item once more, a hint where there is one, the task. Items are written
 with the title last, ``genre Drama | director Ann Vale | "Title"``. The canonical answer of a small model says
-by what it goes, then writes candidates that share it as the rest of their line, then others:
+by what it goes, then writes the candidates that share it as the rest of their line:
 
     By director Ann Vale:
     1. Ann Vale | "Quiet Bridge"
-    2. "Glass Harbour"
+    2. Ann Vale, Bo Lee | genre Drama | "Glass Harbour"
 
 Any other list of titles is read alike.
 
@@ -184,12 +184,19 @@ def parse_ranking(text: str, titles: Sequence[str], num_ranked: int) -> Ranking:
             if listed or what is NoTitle.AMBIGUOUS or _may_be_title(entry)
         ]
     else:
-        named = _inline_entries("\n".join(lines), index)
+        told = [
+            line for line, listed in zip(lines, is_listed, strict=True) if listed or not _is_heading(line)
+        ]
+        named = _inline_entries("\n".join(told), index)
     return _ranking(named, min(num_ranked, len(titles)))
 
 
 def _numbers_inside(line: str) -> bool:
     return len(INLINE_NUMBER.findall(LIST_MARK.sub("", line, count=1))) >= 2
+
+
+def _is_heading(line: str) -> bool:
+    return line.rstrip().endswith(":")
 
 
 def _may_be_title(entry: str) -> bool:

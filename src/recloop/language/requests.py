@@ -116,9 +116,9 @@ def reference_answer(
         >>> print(reference_answer(("genre", "director"), items, wanted, answer=2))
         Wanted: director Ann Vale, genre Drama.
         <BLANKLINE>
-        Drama | director Bo Lee | "Paper Crown": no.
+        With Drama | director Bo Lee | "Paper Crown": no.
         <BLANKLINE>
-        Drama | director Ann Vale | "Velvet Harbour": yes.
+        With Drama | director Ann Vale | "Velvet Harbour": yes.
         <BLANKLINE>
         \\boxed{Velvet Harbour}
     """
@@ -140,7 +140,9 @@ def reference_answer(
     paragraphs.append("Wanted: " + ", ".join(f"{one.facet} {one.value}" for one in wanted) + ".")
     for place in checked:
         verdict = "yes" if place == answer else "no"
-        paragraphs.append(f"{line_from(facets, candidates[place], start.facet, start.value)}: {verdict}.")
+        paragraphs.append(
+            f"With {line_from(facets, candidates[place], start.facet, start.value)}: {verdict}."
+        )
     return "\n\n".join([*paragraphs, f"\\boxed{{{candidates[answer].title}}}"])
 
 

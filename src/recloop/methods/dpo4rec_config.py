@@ -20,6 +20,8 @@ from recloop.ranking.metrics import MetricName
 from recloop.ranking.reranker_config import RerankerConfig, RerankerKind
 from recloop.tuning.dpo import DpoConfig
 
+LM_NAME = r"^(embedded|embedded:answers|transformers:.+|openai:.+)$"
+
 
 class LmConfig(BaseModel):
     """Which language model writes, and how it is sampled."""
@@ -28,8 +30,9 @@ class LmConfig(BaseModel):
 
     name: str = Field(
         default="embedded",
-        pattern=r"^(embedded|transformers:.+|openai:.+)$",
-        description="embedded; transformers:NAME_OR_FOLDER for a causal LM with a chat template; "
+        pattern=LM_NAME,
+        description="embedded, which writes preferences; embedded:answers, which ranks and answers requests; "
+        "transformers:NAME_OR_FOLDER for a causal LM with a chat template; "
         "openai:BASE_URL#MODEL for one behind an OpenAI-compatible endpoint",
     )
     temperature: float = Field(

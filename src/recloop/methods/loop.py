@@ -144,7 +144,7 @@ def lm_folder(config: LmConfig) -> Path:
     kind, _, name = config.name.partition(":")
     match kind:
         case "embedded":
-            return embedded_lm_folder()
+            return embedded_lm_folder("answers" if name == "answers" else "summaries")
         case "transformers":
             return find_model_folder(name)
         case _:

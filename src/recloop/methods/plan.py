@@ -53,7 +53,7 @@ def forecast(config: Dpo4RecConfig) -> str:
     ]
     if is_served(config.lm):
         lines += served_plan(config, lists)
-    if config.lm.name != "embedded":
+    if not config.lm.name.startswith("embedded"):
         lines.append(f"  times of sample and tune are those of the embedded model, not of {config.lm.name}")
     return "\n".join(lines)
 

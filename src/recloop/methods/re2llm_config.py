@@ -14,7 +14,7 @@ from recloop.errors import SettingError
 from recloop.evaluation.compare import StatisticsConfig
 from recloop.evaluation.scores import MeasureConfig
 from recloop.feedback.hints import MAX_HINTS
-from recloop.methods.dpo4rec_config import EncoderConfig, LmConfig, complete_sections
+from recloop.methods.dpo4rec_config import LM_NAME, EncoderConfig, LmConfig, complete_sections
 from recloop.ranking.sasrec import SasrecConfig
 from recloop.tuning.hint_agent import AgentConfig
 
@@ -22,11 +22,16 @@ from recloop.tuning.hint_agent import AgentConfig
 class AnswerLmConfig(LmConfig):
     """Which language model answers; it stays as it is. At temperature 0 each prompt has one answer."""
 
+    name: str = Field(
+        default="embedded:answers",
+        pattern=LM_NAME,
+        description="as for dpo4rec; the default ranks candidates and reflects",
+    )
     temperature: float = Field(
         default=0.0, ge=0, le=10, description="of sampling; 0 takes the likeliest token"
     )
     max_tokens: int = Field(
-        default=160, ge=1, description="longest answer: a list of titles, or a reflection"
+        default=200, ge=1, description="longest answer: a list of titles, or a reflection"
     )
 
 

@@ -67,7 +67,9 @@ class ReRecConfig(BaseModel):
     )
     requests: RequestConfig = Field(default=RequestConfig(), description="the requests")
     prompt: RequestPromptConfig = Field(default=RequestPromptConfig(), description="requests in words")
-    lm: LmConfig = Field(default=LmConfig(max_tokens=160), description="the language model")
+    lm: LmConfig = Field(
+        default=LmConfig(name="embedded:answers", max_tokens=160), description="the language model"
+    )
     answering: AnsweringConfig = Field(default=AnsweringConfig(), description="answers to test requests")
     embedding: EmbeddingConfig = Field(default=EmbeddingConfig(), description="LightGCN, for PAS")
     reward: AnswerRewardConfig = Field(default=AnswerRewardConfig(), description="the reward's weights")

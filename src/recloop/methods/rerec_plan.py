@@ -37,6 +37,6 @@ def forecast(config: ReRecConfig) -> str:
         *(f"  {verb:<9} {amount:<64} {format_seconds(num_seeds * s):>14}" for verb, amount, s in steps),
         f"  {'in all':<74} {format_seconds(num_seeds * sum(s for _, _, s in steps)):>14}",
     ]
-    if config.lm.name != "embedded":
+    if not config.lm.name.startswith("embedded"):
         lines.append(f"  times are those of the embedded model, not of {config.lm.name}")
     return "\n".join(lines)

@@ -30,6 +30,7 @@ from recloop.records import Condition
 
 MIN_SESSION, MAX_SESSION = 3, 8
 UNKNOWN = "unknown"  # in place of a value that an item lacks
+NOBODY = "\nnone"  # in place of candidates that have a value
 KEPT_VALUE = 0.8  # chance that an item of a session carries the value the session is about
 NUM_REQUESTS = 5  # about the same candidates
 CONDITION_SHARES = (0.5, 0.3, 0.2)  # of requests with one, two and three conditions
@@ -117,8 +118,8 @@ def draw_ranking(
 ) -> Summary:
     """A canonical list as the choices that make it.
 
-    It goes by one of `facets` and a value that the latest item has of it: first the candidates with that
-    value, then any others, in any order. A value that no candidate has is taken only where all are such.
+    It goes by one of `facets` and a value that the latest item has of it, and names the candidates with that
+    value in any order, at most `num_ranked`. A value that no candidate has is taken only where all are such.
     """
     held: dict[tuple[str, str], list[HistoryItem]] = {}
     for facet in facets:
@@ -129,18 +130,15 @@ def draw_ranking(
     leads = {f"By {facet} {value}:": (facet, value) for facet, value in keys}
     lead = list(leads)[int(rng.integers(len(leads)))]
     facet, value = leads[lead]
-    having = held.get((facet, value), [])
-    others = [item for item in session.candidates if item not in having]
-    choices = [Choice(tuple(leads), lead)]
-    for place in range(1, num_ranked + 1):
+    lines = [f" {line_from(session.facets, item, facet, value)}" for item in held.get((facet, value), [])]
+    choices = [Choice((lead,) if len(leads) == 1 else tuple(leads), lead)]
+    for place in range(1, min(num_ranked, len(lines)) + 1):
         choices.append(Choice((f"\n{place}.",), f"\n{place}."))
-        pool = having or others
-        told = [
-            line_from(session.facets, item, facet, value) if having else f'"{item.title}"' for item in pool
-        ]
-        taken = int(rng.integers(len(pool)))
-        choices.append(Choice(tuple(f" {line}" for line in told), f" {told[taken]}"))
-        pool.pop(taken)
+        taken = int(rng.integers(len(lines)))
+        choices.append(Choice(tuple(lines), lines[taken]))
+        lines.pop(taken)
+    if len(choices) == 1:
+        choices.append(Choice((NOBODY,), NOBODY))
     return Summary((*choices, Choice((END,), END)))
 
 
@@ -157,7 +155,7 @@ def lookups(
     branches: list[Branch] = []
     for place in rng.permutation(len(rare))[:count].tolist():
         facet, value = rare[place]
-        told = "\n".join(line_from(facets, item, facet, value) for item in holders[facet, value])
+        told = "\n".join(f"With {line_from(facets, item, facet, value)}" for item in holders[facet, value])
         branches.append(Branch(f"Which have {facet} {value}?", (told,)))
     return branches
 
@@ -208,7 +206,7 @@ def invent_reflection_lesson(words: Words, num_candidates: int, rng: np.random.G
     said, found, hint = write_wrong(wrong), write_analysis(shared), write_hint(task.hidden)
     first = ASK_WRONG
     second = "\n".join([first, f"Reply: {said}", line, ASK_ANALYSIS])
-    third = "\n".join([second, f"Reply: {found}", ASK_HINTS.format(num=1)])
+    third = "\n".join([second, f"Reply: {found}", ASK_HINTS.format(num=int(rng.integers(1, 4)))])
     branches = (Branch(first, (said,)), Branch(second, (found,)), Branch(third, (hint,)))
     return Lesson(f"<|system|>{next_item.SYSTEM}<|end|><|user|>{trunk}", branches)
 
@@ -325,7 +323,7 @@ def invent_skill_lesson(
         invent_request_lesson,
         invent_reflection_lesson,
     )
-    return makers[int(rng.choice(3, p=[0.45, 0.45, 0.1]))](words, num_candidates, rng)
+    return makers[int(rng.choice(3, p=[0.35, 0.45, 0.2]))](words, num_candidates, rng)
 
 
 def _facets_for(words: Words, num_items: int, rng: np.random.Generator) -> list[Facet]:

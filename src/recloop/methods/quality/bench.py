@@ -187,7 +187,9 @@ def state_of(unit: Unit, folder: Path) -> UnitState:
     changed = changed_settings(result.config, unit)
     if changed:
         return UnitState(unit, None, f"run with other settings ({'; '.join(changed)})", unit.minutes)
-    if unit.config.lm.name == "embedded" and result.lm_digest != weights_hash(lm_folder(unit.config.lm)):
+    if unit.config.lm.name.startswith("embedded") and result.lm_digest != weights_hash(
+        lm_folder(unit.config.lm)
+    ):
         return UnitState(unit, None, "run with another embedded language model", unit.minutes)
     return UnitState(unit, result, "", unit.minutes)
 
