@@ -100,9 +100,9 @@ def test_it_tells_the_truth_about_histories_of_its_own_choosing(lm):
 def test_the_model_for_answers_follows_hints_and_meets_requests():
     answers = TransformersLM(embedded_lm_folder("answers"), device="cpu")
     greedy = Sampling(num_drafts=1, temperature=0.0, top_p=1.0, max_tokens=160, seed=5)
-    asked = evaluate_requests(answers, 45, 12, greedy)
+    asked = evaluate_requests(answers, 90, 12, greedy)
     assert asked.readable >= 0.7
-    assert asked.right["1 condition"] >= 0.4  # chance is a twelfth
+    assert np.mean(list(asked.right.values())) >= 0.18  # chance is a twelfth; two seeds gave .31
     ranked = evaluate_next_item(answers, 30, 12, greedy)
-    assert ranked.right["right hint"] >= 0.4
-    assert ranked.right["right hint"] > ranked.right["wrong hint"]
+    assert ranked.right["right hint"] >= 0.3  # two seeds gave .47 and .67
+    assert ranked.p_hint < 0.05
