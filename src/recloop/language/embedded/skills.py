@@ -131,7 +131,7 @@ def draw_ranking(
     lead = list(leads)[int(rng.integers(len(leads)))]
     facet, value = leads[lead]
     lines = [f" {line_from(session.facets, item, facet, value)}" for item in held.get((facet, value), [])]
-    choices = [Choice((lead,) if len(leads) == 1 else tuple(leads), lead)]
+    choices = [Choice(tuple(leads), lead)]
     for place in range(1, min(num_ranked, len(lines)) + 1):
         choices.append(Choice((f"\n{place}.",), f"\n{place}."))
         taken = int(rng.integers(len(lines)))
