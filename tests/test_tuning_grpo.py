@@ -43,7 +43,10 @@ def tune(lm, folder, scorer=score, config=CONFIG, advantages=PLAIN, prompts=PROM
 
 
 def test_with_constant_advantages_a_step_is_that_of_trl(lm, tmp_path, monkeypatch):
-    """Every answer has 8 tokens (the end token is forbidden), so TRL's advantage is ours at each token."""
+    """Every answer has 8 tokens (the end token is forbidden), so TRL's advantage is ours at each token.
+
+    Both sample by TRL; theirs reads a prompt once for every answer.
+    """
     import torch
     from safetensors.torch import load_file
     from trl.trainer.grpo_trainer import GRPOTrainer
@@ -58,6 +61,8 @@ def test_with_constant_advantages_a_step_is_that_of_trl(lm, tmp_path, monkeypatc
         return trainer
 
     monkeypatch.setattr(grpo_trainer, "make_trainer", make)
+    trainer_class = grpo_trainer.TokenGrpoTrainer
+    monkeypatch.setattr(trainer_class, "_generate_single_turn", GRPOTrainer._generate_single_turn)
     ours = tune(lm, tmp_path / "ours")
     ours_weights = load_file(ours.tuned.folder / "model.safetensors")
     grpo = GRPOTrainer._generate_and_score_completions
@@ -67,7 +72,8 @@ def test_with_constant_advantages_a_step_is_that_of_trl(lm, tmp_path, monkeypatc
         self._metrics["train"]["penalised_tokens"].append(0.0)
         return grpo(self, inputs)
 
-    monkeypatch.setattr(grpo_trainer.TokenGrpoTrainer, "_generate_and_score_completions", trls)
+    monkeypatch.setattr(trainer_class, "_generate_and_score_completions", trls)
+    monkeypatch.setattr(grpo_trainer, "share_prompts", lambda *_: None)
     theirs = tune(lm, tmp_path / "theirs")
     assert [row["reward"] for row in ours.answers] == [row["reward"] for row in theirs.answers]
     before = load_file(lm / "model.safetensors")
@@ -77,6 +83,29 @@ def test_with_constant_advantages_a_step_is_that_of_trl(lm, tmp_path, monkeypatc
     for mine, other in zip(ours.tuned.log, theirs.tuned.log, strict=True):
         assert mine["loss"] == pytest.approx(other["loss"], abs=1e-5)
         assert mine["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+
+
+def test_answers_are_those_of_trl_where_chance_has_no_part(lm, tmp_path, monkeypatch):
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    from recloop.tuning import grpo_trainer
+
+    texts = []
+
+    def listening(number, text, is_finished):
+        texts.append((number, text, is_finished))
+        return score(number, text, is_finished)
+
+    config = CONFIG.model_copy(update={"temperature": 1e-4})
+    tune(lm, tmp_path / "ours", listening, config, prompts=PROMPTS[:2])
+    ours = list(texts)
+    texts.clear()
+    monkeypatch.setattr(
+        grpo_trainer.TokenGrpoTrainer, "_generate_single_turn", GRPOTrainer._generate_single_turn
+    )
+    tune(lm, tmp_path / "theirs", listening, config, prompts=PROMPTS[:2])
+    assert len(ours) == 8
+    assert ours == texts
 
 
 def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(lm, tmp_path):

@@ -36,8 +36,26 @@ def make_batch(prompt_lengths, reply_lengths):
     return ids, mask, pad(labels, batch_first=True, padding_value=NO_LABEL)
 
 
-def run(lm, batch, num_replies):
-    """Outputs and gradients; TRL's forward pass when `num_replies` is None."""
+def mixed(batch):
+    """The same rows as reinforcement has them: replies of one prompt anywhere, prompts padded at the left."""
+    import torch
+
+    rows = torch.randperm(len(batch[0]), generator=torch.Generator().manual_seed(1)).tolist()
+    ids, mask, labels = (one[rows] for one in batch)
+    starts = (labels != NO_LABEL).int().argmax(dim=1)
+    spare = int(starts.max()) - starts
+
+    def moved(one, value):
+        room = one.new_full((len(one), one.shape[1] + int(spare.max())), value)
+        for row, left in enumerate(spare.tolist()):
+            room[row, left : left + one.shape[1]] = one[row]
+        return room
+
+    return moved(ids, PAD), moved(mask, 0), moved(labels, NO_LABEL)
+
+
+def run(lm, batch, *, shares, temperature=1.0):
+    """Outputs and gradients; TRL's forward pass when prompts are not shared."""
     import torch
     from transformers import AutoModelForCausalLM
     from trl.trainer.utils import add_fused_lm_head
@@ -45,9 +63,9 @@ def run(lm, batch, num_replies):
     from recloop.tuning.shared_prompt import share_prompts
 
     model = AutoModelForCausalLM.from_pretrained(lm, dtype=torch.float64)
-    add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
-    if num_replies is not None:
-        share_prompts(model, num_replies)
+    add_fused_lm_head(model, temperature, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
+    if shares:
+        share_prompts(model, temperature)
     ids, mask, labels = batch
     found = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False, fused_lm_head=True)
     weights = torch.randn(
@@ -66,12 +84,13 @@ def run(lm, batch, num_replies):
         ([30, 18, 25], [[6, 1, 11]]),  # one reply a prompt
     ],
 )
-def test_values_and_gradients_equal_those_of_trl(lm, prompt_lengths, reply_lengths):
+@pytest.mark.parametrize(("form", "temperature"), [(lambda batch: batch, 1.0), (mixed, 0.7)])
+def test_values_and_gradients_equal_those_of_trl(lm, prompt_lengths, reply_lengths, form, temperature):
     import torch
 
-    batch = make_batch(prompt_lengths, reply_lengths)
-    _, plain, plain_grads = run(lm, batch, None)
-    _, shared, shared_grads = run(lm, batch, len(reply_lengths))
+    batch = form(make_batch(prompt_lengths, reply_lengths))
+    _, plain, plain_grads = run(lm, batch, shares=False, temperature=temperature)
+    _, shared, shared_grads = run(lm, batch, shares=True, temperature=temperature)
     for name in ("log_probs", "entropy", "mean_logits"):
         torch.testing.assert_close(getattr(shared, name), getattr(plain, name), rtol=1e-4, atol=1e-5)
     assert torch.equal(shared.is_top1.bool(), plain.is_top1.bool())
@@ -84,8 +103,8 @@ def test_other_calls_are_untouched(lm):
     import torch
 
     batch = make_batch([9, 4], [[3, 2], [1, 5]])
-    model, *_ = run(lm, batch, 2)
-    plain_model, *_ = run(lm, batch, None)
+    model, *_ = run(lm, batch, shares=True)
+    plain_model, *_ = run(lm, batch, shares=False)
     ids, mask, _ = batch
     with torch.no_grad():
         logits = [one(input_ids=ids, attention_mask=mask).logits for one in (model, plain_model)]

@@ -116,8 +116,8 @@ def _make_trainer(job: Job, policy: Policy, anchor_folder: Path, row_set: RowSet
         peft_config=policy.adapter,
     )
     if anchor is not None and not uses_lora and policy.model.config.model_type in SHARING_TYPES:
-        share_prompts(policy.model, num_replies=2)
-        share_prompts(anchor, num_replies=2)
+        share_prompts(policy.model)
+        share_prompts(anchor)
     return trainer
 
 

@@ -56,10 +56,10 @@ class GrpoConfig(TuningBudget):
     )
     epochs: int = Field(default=2, ge=1, description="passes over the requests that the curriculum keeps")
     batch: int = Field(
-        default=4, ge=1, description="requests in one forward pass, all their answers with them"
+        default=8, ge=1, description="requests in one forward pass, all their answers with them"
     )
     accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default=2, description="forward passes in one optimiser step; auto: about 25 steps of max_pairs"
+        default=1, description="forward passes in one optimiser step; auto: about 25 steps of max_pairs"
     )
     max_pairs: int = Field(default=400, ge=1, description="more requests than this are thinned at random")
     max_prompt_tokens: int = Field(

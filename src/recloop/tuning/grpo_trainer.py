@@ -1,4 +1,8 @@
-"""TRL's GRPO trainer with an advantage for every token, and answers that survive a kill."""
+"""TRL's GRPO trainer with an advantage for every token, and answers that survive a kill.
+
+A model of the Llama family that is tuned whole reads each prompt once for all its answers, when it samples
+and when it learns; other models do as TRL does.
+"""
 
 # TRL and transformers are not fully typed.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -20,10 +24,12 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from recloop.feedback.advantages import AdvantageConfig, token_advantages, tokens_in
+from recloop.language.decoding import SharedPrefix, decode
 from recloop.records import Prompt
 from recloop.runs import atomic_write_json
 from recloop.tuning.grpo import ANSWERS, GrpoConfig, ScoredAnswer, Scorer
 from recloop.tuning.replies import messages_of
+from recloop.tuning.shared_prompt import SHARING_TYPES, share_prompts
 from recloop.tuning.trainers import Job, Policy, load_model, trainer_arguments
 
 
@@ -42,11 +48,45 @@ class TokenGrpoTrainer(GRPOTrainer):
         scores: filled by the reward function of the same trainer.
         advantages: how rewards become advantages.
         group: G, answers to one prompt, which stand side by side.
+        shares_prompts: whether a prompt is read once for all its answers.
     """
 
-    def __init__(self, *, scores: Scores, advantages: AdvantageConfig, group: int, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        scores: Scores,
+        advantages: AdvantageConfig,
+        group: int,
+        shares_prompts: bool,
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
         self._scores, self._advantages, self._group = scores, advantages, group
+        self._shares_prompts = shares_prompts
+        if shares_prompts:
+            for model in (self.model, self.ref_model):
+                if model is not None:
+                    share_prompts(self.accelerator.unwrap_model(model), self.temperature)
+
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], *arguments: Any, **named: Any
+    ) -> tuple[list[list[int]], None]:
+        if not self._shares_prompts:
+            return super()._generate_single_turn(prompt_ids, *arguments, **named)
+        policy: Any = self.accelerator.unwrap_model(self.model_wrapped)
+        end = self.processing_class.eos_token_id
+        # TRL puts torch's generator back to where it was at a checkpoint.
+        uniforms_BGTA = torch.rand(
+            (len(prompt_ids) // self._group, self._group, self.max_completion_length, 1), dtype=torch.float64
+        ).numpy()
+        with torch.no_grad():
+            prefix = SharedPrefix(policy, prompt_ids[:: self._group], self._group, self.max_completion_length)
+            answers_BG = decode(prefix, uniforms_BGTA, (end,), self.temperature, top_p=1.0)
+        return [
+            [*answer.tokens, end] if answer.is_finished else list(answer.tokens)
+            for answers in answers_BG
+            for answer in answers
+        ], None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
@@ -125,6 +165,7 @@ def make_trainer(
         scores=scores,
         advantages=advantages,
         group=config.answers,
+        shares_prompts=not uses_lora and policy.model.config.model_type in SHARING_TYPES,
         model=policy.model,
         reward_funcs=reward_function(score, scores, tokenizer),
         args=GRPOConfig(**arguments),

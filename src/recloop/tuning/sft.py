@@ -89,7 +89,7 @@ def _make_trainer(job: Job, policy: Policy, row_set: RowSet) -> SFTTrainer:
         peft_config=policy.adapter,
     )
     if not uses_lora and policy.model.config.model_type in SHARING_TYPES:
-        share_prompts(policy.model, num_replies=1)
+        share_prompts(policy.model)
     return trainer
 
 

@@ -323,7 +323,7 @@ def invent_skill_lesson(
         invent_request_lesson,
         invent_reflection_lesson,
     )
-    return makers[int(rng.choice(3, p=[0.35, 0.45, 0.2]))](words, num_candidates, rng)
+    return makers[int(rng.choice(3, p=[0.3, 0.6, 0.1]))](words, num_candidates, rng)
 
 
 def _facets_for(words: Words, num_items: int, rng: np.random.Generator) -> list[Facet]:
