@@ -7,7 +7,7 @@ import pytest
 from recloop.errors import SettingError
 from recloop.language.evaluate_lm import SummarySkill
 from recloop.methods.dpo4rec_config import LmConfig
-from recloop.methods.lm_skill import EvaluateLmConfig, evaluate_lm, skill_text
+from recloop.methods.lm_skill import EvaluateLmConfig, evaluate_lm, evaluation_text, skill_text
 from tiny_lm import build_tiny_lm
 
 SKILL = SummarySkill(
@@ -49,3 +49,16 @@ def test_a_model_that_was_taught_nothing_says_nothing_well_formed(tmp_path: Path
 def test_more_users_than_the_log_has_are_refused() -> None:
     with pytest.raises(SettingError, match="has 400 users, got users=401"):
         evaluate_lm(EvaluateLmConfig(users=401))
+
+
+def test_an_evaluation_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="got users=0 and tasks=0"):
+        EvaluateLmConfig(users=0)
+
+
+@pytest.mark.slow
+def test_tasks_alone_leave_summaries_out() -> None:
+    lm = LmConfig(name="embedded:answers", max_tokens=8, device="cpu")
+    lines = evaluation_text(EvaluateLmConfig(users=0, tasks=2, candidates=3, lm=lm)).splitlines()
+    assert lines[0] == "next item, invented sessions: 2 tasks, 3 candidates, chance 33.3 %"
+    assert "requests, invented catalogues: 2 tasks, 3 candidates, chance 33.3 %" in lines

@@ -52,7 +52,7 @@ recloop closes the loop between a recommender and a language model.
   recloop ask FOLDER --session "A; B; C" [--candidates "X; Y"]
                               The hint and the list that a re2llm run gives after a session.
   recloop export MODEL OUT    A tuned model's folder for vLLM and others; --merge adds an adapter to its base.
-  recloop evaluate-lm         How well a language model writes what a history says.
+  recloop evaluate-lm         How truthfully a language model writes about users; --tasks N: how well it answers.
   recloop pretrain            Make the embedded language model again.
   recloop bench worlds        Does tuning help where it should, and only there?
   recloop bench reproduction  Published numbers on MovieLens-1M.
@@ -300,13 +300,11 @@ def run_tool(verb: str, words: Sequence[str]) -> int:
         if config is not None:
             print(pretrain(config, Path(arguments.flags.get("out", "runs/pretrain")), terminal_progress()))
         return 0
-    from recloop.methods.lm_skill import EvaluateLmConfig, evaluate_lm, evaluate_tasks, skill_text, tasks_text
+    from recloop.methods.lm_skill import EvaluateLmConfig, evaluation_text
 
     config = _settings("evaluate-lm", EvaluateLmConfig, arguments)
     if config is not None:
-        print(skill_text(evaluate_lm(config, terminal_progress())))
-        if tasks := evaluate_tasks(config, terminal_progress()):
-            print(tasks_text(tasks))
+        print(evaluation_text(config, terminal_progress()))
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recloop.data.lists import ProtocolConfig, build_lists
 from recloop.data.load import DataConfig, load_dataset
@@ -37,7 +37,7 @@ class EvaluateLmConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    users: int = Field(default=100, ge=1, description="Users asked about, drawn by the seed.")
+    users: int = Field(default=100, ge=0, description="Users to write about, drawn by the seed; 0 for none.")
     drafts: int = Field(default=4, ge=1, description="Drafts per user.")
     tasks: int = Field(
         default=0, ge=0, description="Invented tasks for each further skill: next item, requests; 0 for none."
@@ -50,6 +50,22 @@ class EvaluateLmConfig(BaseModel):
     )
     prompt: PromptConfig = Field(default=PromptConfig(), description="Histories in words.")
     lm: LmConfig = Field(default=LmConfig(), description="The language model.")
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> EvaluateLmConfig:
+        if not self.users and not self.tasks:
+            raise SettingError("nothing to evaluate, got users=0 and tasks=0; give one of them a number")
+        return self
+
+
+def evaluation_text(config: EvaluateLmConfig, progress: Progress = SILENT) -> str:
+    """What `recloop evaluate-lm` prints: summaries, then the further skills, each where it is asked for."""
+    parts: list[str] = []
+    if config.users:
+        parts.append(skill_text(evaluate_lm(config, progress)))
+    if config.tasks:
+        parts.append(tasks_text(evaluate_tasks(config, progress)))
+    return "\n".join(parts)
 
 
 def evaluate_lm(config: EvaluateLmConfig, progress: Progress = SILENT) -> SummarySkill:
@@ -74,9 +90,7 @@ def evaluate_lm(config: EvaluateLmConfig, progress: Progress = SILENT) -> Summar
 
 
 def evaluate_tasks(config: EvaluateLmConfig, progress: Progress = SILENT) -> dict[str, TaskSkill]:
-    """The further skills, on tasks about invented catalogues; none when `tasks` is 0."""
-    if not config.tasks:
-        return {}
+    """The further skills, on tasks about invented catalogues."""
     lm = load_lm(config.lm)
     sampling = Sampling(1, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, config.seed)
     asked = (config.tasks, config.candidates, sampling, progress)
