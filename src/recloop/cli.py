@@ -52,7 +52,7 @@ recloop closes the loop between a recommender and a language model.
   recloop ask FOLDER --session "A; B; C" [--candidates "X; Y"]
                               The hint and the list that a re2llm run gives after a session.
   recloop export MODEL OUT    A tuned model's folder for vLLM and others; --merge adds an adapter to its base.
-  recloop evaluate-lm         How truthfully a language model writes about users; --tasks N: how well it answers.
+  recloop evaluate-lm         How truthfully a language model writes; --tasks N: how well it answers.
   recloop pretrain            Make the embedded language model again.
   recloop bench worlds        Does tuning help where it should, and only there?
   recloop bench reproduction  Published numbers on MovieLens-1M.
