@@ -35,6 +35,7 @@ SMALL = {
         "checkpoint_steps": 1,
         "epochs": 2,
     },
+    "retention": {"tasks": 4, "candidates": 3},
     "statistics": {"num_flips": 100, "num_resamples": 100},
 }
 
@@ -159,7 +160,10 @@ def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(
     results = json.loads((whole / "results.json").read_text())
     rows = {row["name"] for row in results["tables"][0]["metrics"][0]["rows"]}
     assert rows == {"chance", "shipped", "supervised", "rerec"}
+    assert results["tables"][-1]["title"].startswith("Kept:")
+    assert results["tables"][-1]["metrics"][0]["num_users"] == 4  # tasks
     logged = metrics(whole)
+    assert {row["kept"] for row in logged if "perplexity" in row} == {"shipped", "supervised", "rerec"}
     epochs = [row for row in logged if "mean_ndcg" in row]
     assert [row["epoch"] for row in epochs] == [0, 1]
     wanted = {"mean_qas", "mean_pas", "mean_format", "mean_endless", "mean_reward"}

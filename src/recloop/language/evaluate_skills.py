@@ -25,6 +25,8 @@ from recloop.progress import SILENT, Progress
 from recloop.records import Draft, Prompt
 
 if TYPE_CHECKING:
+    from jaxtyping import Int64
+
     from recloop.language.embedded.skills import SessionTask
     from recloop.language.model import LanguageModel
 
@@ -61,23 +63,35 @@ def evaluate_next_item(
     words = Words(english_words(), rng)
     tasks = [invent_session(words, num_candidates, rng) for _ in range(num_tasks)]
     hints = [_hints_for(task, rng) for task in tasks]
-    texts = [
-        next_item.next_item_text(task.session, hint, 1)
-        for task, by_form in zip(tasks, hints, strict=True)
-        for hint in by_form
-    ]
-    drafts = _ask(lm, next_item.SYSTEM, texts, sampling, progress)
-    firsts = []
-    for number, draft in enumerate(drafts):
-        titles = [item.title for item in tasks[number // len(HINTS)].session.candidates]
-        places = next_item.parse_ranking(draft.text, titles, 1).places
-        firsts.append(places[0] if places else -1)
-    first_TF = np.array(firsts).reshape(num_tasks, len(HINTS))
+    sessions = [task.session for task in tasks for _ in HINTS]
+    asked = [hint for by_form in hints for hint in by_form]
+    first_TF = first_places(lm, sessions, asked, sampling, progress).reshape(num_tasks, len(HINTS))
     is_right_TF = first_TF == np.array([[task.answer] for task in tasks])
     gained, lost = (int((a & ~b).sum()) for a, b in (is_right_TF.T[1:], is_right_TF.T[:0:-1]))
     p = float(binomtest(gained, gained + lost, alternative="greater").pvalue) if gained + lost else 1.0
     right = {form: float(is_right_TF[:, number].mean()) for number, form in enumerate(HINTS)}
     return TaskSkill(num_tasks, num_candidates, right, float((first_TF >= 0).mean()), p)
+
+
+def first_places(
+    lm: LanguageModel,
+    sessions: Sequence[next_item.SessionText],
+    hints: Sequence[str],
+    sampling: Sampling,
+    progress: Progress = SILENT,
+) -> Int64[np.ndarray, " N"]:
+    """The candidate that each answer names first, by its place; -1 where it names none.
+
+    Args:
+        hints: one per session; empty for none.
+    """
+    texts = [next_item.next_item_text(*asked, 1) for asked in zip(sessions, hints, strict=True)]
+    firsts: list[int] = []
+    for session, draft in zip(sessions, _ask(lm, next_item.SYSTEM, texts, sampling, progress), strict=True):
+        titles = [item.title for item in session.candidates]
+        places = next_item.parse_ranking(draft.text, titles, 1).places
+        firsts.append(places[0] if places else -1)
+    return np.array(firsts, dtype=np.int64)
 
 
 def evaluate_requests(

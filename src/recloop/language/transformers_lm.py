@@ -106,6 +106,27 @@ class TransformersLM:
                 drafts_BN = self._decode(batch, [prompts[position] for position in batch.positions], sampling)
             yield from zip(batch.positions, drafts_BN, strict=True)
 
+    def reply_logps(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> Iterator[tuple[float, int]]:
+        """Log-probability of each reply after its prompt, end token included, and how many tokens it has.
+
+        Args:
+            replies: one per prompt.
+        """
+        import torch
+
+        texts = [self.render(prompt) for prompt in prompts]
+        prompt_ids: list[list[int]] = self._tokenizer(texts, add_special_tokens=False).input_ids
+        reply_ids: list[list[int]] = self._tokenizer(list(replies), add_special_tokens=False).input_ids
+        end = self._tokenizer.eos_token_id
+        for ids, reply in zip(prompt_ids, reply_ids, strict=True):
+            row, labels = torch.tensor([[*ids, *reply, end]]), torch.tensor([*reply, end])
+            with torch.inference_mode():
+                logits_TV = self._model(
+                    input_ids=row.to(self._device), logits_to_keep=len(labels) + 1
+                ).logits[0, :-1]
+            logps_TV = logits_TV.float().log_softmax(dim=-1)
+            yield float(logps_TV.gather(1, labels.to(self._device)[:, None]).sum()), len(labels)
+
     def _plan(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[_Batch]:
         texts = [self.render(prompt) for prompt in prompts]
         if not texts:

@@ -17,6 +17,7 @@ from recloop.feedback.answer_rewards import AnswerRewardConfig
 from recloop.feedback.curriculum import CurriculumConfig
 from recloop.feedback.item_embeddings import EmbeddingConfig
 from recloop.language.requests import RequestPromptConfig
+from recloop.language.retention import RetentionConfig
 from recloop.methods.dpo4rec_config import LmConfig, complete_sections
 from recloop.tuning.grpo import GrpoConfig
 from recloop.tuning.sft import SftConfig
@@ -80,6 +81,9 @@ class ReRecConfig(BaseModel):
         description="supervised fine-tuning on canonical answers",
     )
     grpo: GrpoConfig = Field(default=GrpoConfig(), description="reinforcement")
+    retention: RetentionConfig = Field(
+        default=RetentionConfig(), description="whether the other skills are kept"
+    )
     statistics: StatisticsConfig = Field(default=StatisticsConfig(), description="tests and intervals")
 
     @model_validator(mode="before")
@@ -158,6 +162,7 @@ def quick_overrides(config: ReRecConfig) -> list[tuple[str, str]]:
         ("arms", '["grpo_ndcg", "rerec"]'),
         ("sft.max-pairs", "280"),
         ("sft.epochs", "1"),
+        ("retention.tasks", "50"),
         ("grpo.max-pairs", "64"),
         ("grpo.epochs", "2"),
     ]

@@ -19,6 +19,7 @@ from recloop.feedback.answer_rewards import ndcg_of
 from recloop.language.answers import AnswerStatus, read_answer
 from recloop.language.journal import DraftJournal, sample_drafts
 from recloop.language.model import Sampling
+from recloop.language.retention import evaluate_retention
 from recloop.methods.comparing import RESULTS, Results, metric_rows, results_json
 from recloop.methods.knowledge import JOURNAL
 from recloop.methods.loop import LmRef, derived_seed
@@ -60,11 +61,16 @@ WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The test requests answered by one language model of one seed; `stage` holds ROWS and TEXTS."""
+    """What one language model of one seed did.
+
+    stage: holds ROWS and TEXTS of the test requests.
+    kept: holds ROWS of the skills that were not tuned; None when they were not looked at.
+    """
 
     row: str
     seed: int
     stage: str
+    kept: str | None
 
 
 def answer_tests(study: Study, task: RequestTask, lm: LmRef, seed: int) -> Answered:
@@ -75,7 +81,7 @@ def answer_tests(study: Study, task: RequestTask, lm: LmRef, seed: int) -> Answe
         config.answering.temperature,
         config.lm.top_p if config.answering.temperature else 1.0,
         config.lm.max_tokens,
-        seed,
+        seed if config.answering.temperature else 0,  # the likeliest answer has no seed
     )
     with study.stage("sample", f"{lm.label}.s{seed}", {"lm": lm.digest, "requests": task.digest}) as stage:
         if not stage.is_done:
@@ -91,7 +97,29 @@ def answer_tests(study: Study, task: RequestTask, lm: LmRef, seed: int) -> Answe
                 statuses=dict(statuses),
             )
             stage.log({"row": lm.label, "seed": seed, **{f"num_{name}": n for name, n in statuses.items()}})
-    return Answered(lm.label, seed, stage.name)
+    return Answered(lm.label, seed, stage.name, _look_at_retention(study, lm, seed))
+
+
+def _look_at_retention(study: Study, lm: LmRef, seed: int) -> str | None:
+    """The stage that says what the model still can do; None when nobody asked."""
+    config = study.config
+    if not config.retention.tasks:
+        return None
+    with study.stage("sample", f"kept.{lm.label}.s{seed}", {"lm": lm.digest}) as stage:
+        if not stage.is_done:
+            kept = evaluate_retention(
+                study.open_lm(lm.folder), config.retention, config.lm.max_tokens, study.progress
+            )
+            values_SUM = kept.is_right_T.astype(np.float64)[None, :, None]
+            tasks_T = np.arange(len(kept.is_right_T))
+            row = RowScores(
+                lm.label, "user", "drop", (ACCURACY,), (seed,), tasks_T, np.ones_like(tasks_T), values_SUM
+            )
+            write_row_scores(stage.folder / ROWS, [row])
+            told = {"perplexity": kept.perplexity, "accuracy": float(kept.is_right_T.mean())}
+            stage.note(**told)
+            stage.log({"kept": lm.label, "seed": seed, **told})
+    return stage.name
 
 
 def write_answers(
@@ -135,12 +163,8 @@ def chance_row(study: Study, requests: Sequence[Request]) -> RowScores:
 def compare_answers(study: Study, task: RequestTask, answered: Sequence[Answered]) -> Results:
     """A table over all kinds with its tests, and one per kind; writes ``results.json``."""
     requests = task.requests[Group.TEST]
-    by_name: dict[str, list[RowScores]] = {}
-    for one in answered:
-        (row,) = read_row_scores(study.run.folder(one.stage) / ROWS)
-        by_name.setdefault(one.row, []).append(row)
-    rows = [chance_row(study, requests), *(join_seeds(seeds) for seeds in by_name.values())]
-    rows.sort(key=lambda row: (list(RowKind).index(WORDS[row.name].kind), list(WORDS).index(row.name)))
+    rows = _read_rows(study, [one.stage for one in answered])
+    rows.insert(0, chance_row(study, requests))
     statistics, seed = study.config.statistics, derived_seed(study.config.data_seed, "statistics")
     tables: list[TableSection] = []
     kinds = [None, *dict.fromkeys(request.kind for request in requests)]
@@ -152,13 +176,30 @@ def compare_answers(study: Study, task: RequestTask, answered: Sequence[Answered
         main = compare(part, contrasts, ACCURACY, statistics, seed)
         others = tuple(compare(part, (), metric, statistics, seed) for metric in MEASURED[1:])
         tables.append(TableSection(title, main, others, CHANCE))
+    if kept := [one.kept for one in answered if one.kept is not None]:
+        title = "Kept: invented sessions, ranked by the right hint"
+        tables.append(
+            TableSection(title, compare(_read_rows(study, kept), (), ACCURACY, statistics, seed), (), SHIPPED)
+        )
     results = Results(tuple(tables), {row.name: WORDS[row.name] for row in rows})
-    inputs = {one.stage: study.run.digest(one.stage) for one in answered}
+    stages = [name for one in answered for name in (one.stage, one.kept) if name is not None]
+    inputs = {name: study.run.digest(name) for name in stages}
     with study.stage("evaluate", "", inputs) as stage:
         if not stage.is_done:
             atomic_write_json(study.run.path / RESULTS, results_json(results))
             stage.log(*metric_rows(results))
     return results
+
+
+def _read_rows(study: Study, stages: Sequence[str]) -> list[RowScores]:
+    """The rows that stages hold, seeds joined, in the order of the table."""
+    by_name: dict[str, list[RowScores]] = {}
+    for stage in stages:
+        (row,) = read_row_scores(study.run.folder(stage) / ROWS)
+        by_name.setdefault(row.name, []).append(row)
+    rows = [join_seeds(seeds) for seeds in by_name.values()]
+    order = list(WORDS)
+    return sorted(rows, key=lambda row: (list(RowKind).index(WORDS[row.name].kind), order.index(row.name)))
 
 
 def take_requests(row: RowScores, taken_U: np.ndarray) -> RowScores:
@@ -194,7 +235,8 @@ def report_data(study: Study, task: RequestTask, results: Results) -> ReportData
         summary=(
             "A user asks in words, and a language model reasons and names one of the candidates. The unit of "
             "every table is the request; HR@1 is the accuracy of the first item named. Answers that name no "
-            "item, several or none of the candidates count as wrong."
+            "item, several or none of the candidates count as wrong. The last table shows what tuning did to "
+            "a skill that it was not for."
         ),
         facts=facts(study),
         words=results.words,
@@ -230,8 +272,21 @@ def facts(study: Study) -> tuple[tuple[str, str], ...]:
         ("Requests not found", given_up),
         (f"Recall@{embed['recall_k']}", recalls),
         ("Answers", statuses),
+        *_perplexities(stages),
         ("Seeds", ", ".join(map(str, study.config.seeds))),
     )
+
+
+def _perplexities(stages: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Of canonical lists and reflections, by model; seeds averaged."""
+    by_row: dict[str, list[float]] = {}
+    for name, entry in stages.items():
+        if "perplexity" in entry:
+            by_row.setdefault(name.split(".")[2], []).append(entry["perplexity"])
+    if not by_row:
+        return ()
+    told = ", ".join(f"{WORDS[row].title} {np.mean(found):.3f}" for row, found in by_row.items())
+    return (("Perplexity of held-out lists and reflections", told),)
 
 
 def reward_charts(study: Study, rows: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:

@@ -20,7 +20,6 @@ from recloop.data.splits import split_users
 from recloop.errors import SettingError
 from recloop.feedback.item_embeddings import fit_item_embeddings
 from recloop.language.answers import are_tellable
-from recloop.language.model import LanguageModel
 from recloop.language.prompts import NOUNS, clean_title
 from recloop.language.requests import build_request_prompts
 from recloop.language.transformers_lm import TransformersLM
@@ -49,7 +48,7 @@ class Study:
     progress: Progress
     until: str | None
     first_lm: LmRef
-    open_lm: Callable[[Path], LanguageModel]
+    open_lm: Callable[[Path], TransformersLM]
 
     @contextmanager
     def stage(
@@ -96,7 +95,7 @@ def open_study(config: ReRecConfig, run: RunFolder, progress: Progress, until: s
         raise SettingError(f"rerec has no stage {until}; its stages are {', '.join(VERBS)}")
 
     @lru_cache(maxsize=1)
-    def open_lm(folder: Path) -> LanguageModel:
+    def open_lm(folder: Path) -> TransformersLM:
         return TransformersLM(folder, device=config.lm.device, batch_tokens=config.lm.batch_tokens)
 
     folder = lm_folder(config.lm)
