@@ -141,6 +141,8 @@ def test_an_ablation_changes_one_thing():
         ({"answering": {"drafts": 3}}, "at temperature 0 all answers are the same"),
         ({"prompt": {"max_prompt_tokens": 1000}}, "sft.max_prompt_tokens must hold every prompt"),
         ({"arms": ["ppo"]}, "arms"),
+        ({"transfer": [{"name": "a", "data": {}}] * 2}, "transfer names must differ, got a, a"),
+        ({"transfer": [{"name": "A B", "data": {}}]}, "transfer"),
     ],
 )
 def test_settings_that_do_not_hold_together_are_refused(changes, message):
@@ -155,13 +157,17 @@ def test_the_plan_counts_requests():
 @pytest.mark.slow
 def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    config = config_of(arms=["rerec"])
+    other = {"name": "other", "data": {"world": {"num_users": 12, "num_items": 60}}, "max_requests": 5}
+    config = config_of(arms=["rerec"], transfer=[other])
     assert "DEMONSTRATION" in do(whole, config)
     results = json.loads((whole / "results.json").read_text())
     rows = {row["name"] for row in results["tables"][0]["metrics"][0]["rows"]}
     assert rows == {"chance", "shipped", "supervised", "rerec"}
     assert results["tables"][-1]["title"].startswith("Kept:")
     assert results["tables"][-1]["metrics"][0]["num_users"] == 4  # tasks
+    elsewhere = next(table for table in results["tables"] if table["title"] == "Elsewhere: other")
+    assert elsewhere["metrics"][0]["num_users"] == 5  # requests
+    assert {row["name"] for row in elsewhere["metrics"][0]["rows"]} == rows
     logged = metrics(whole)
     assert {row["kept"] for row in logged if "perplexity" in row} == {"shipped", "supervised", "rerec"}
     epochs = [row for row in logged if "mean_ndcg" in row]

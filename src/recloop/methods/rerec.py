@@ -12,7 +12,7 @@ from __future__ import annotations
 from recloop.methods.loop import StageReached
 from recloop.methods.rerec_config import ReRecConfig, arm_of
 from recloop.methods.rerec_results import Answered, answer_tests, compare_answers, report_study
-from recloop.methods.rerec_task import Study, embed_items, open_study, prepare
+from recloop.methods.rerec_task import Study, embed_items, open_study, prepare, prepare_elsewhere
 from recloop.methods.rerec_training import reinforce, supervise
 from recloop.methods.show import show
 from recloop.progress import SILENT, Progress
@@ -23,18 +23,19 @@ def rerec(study: Study) -> None:
     """For every seed: teach the form, reinforce in every arm, answer the test requests; then the table."""
     config = study.config
     task = prepare(study)  # requests of train, feedback, valid and test users; ground truth by the graph
+    tests = [task.tests, *prepare_elsewhere(study)]  # the second: requests about other logs
     vectors_ID = embed_items(study, task)  # LightGCN on train users, for preference alignment
     answered: list[Answered] = []
     for seed in config.seeds:
-        answered.append(answer_tests(study, task, study.first_lm, seed))
+        answered.append(answer_tests(study, tests, study.first_lm, seed))
         anchor = supervise(study, task, study.first_lm, seed)  # canonical answers of train users
         if config.supervised:
-            answered.append(answer_tests(study, task, anchor, seed))
+            answered.append(answer_tests(study, tests, anchor, seed))
         for name in config.arms:
             arm = arm_of(config, name)
             lm = reinforce(study, task, anchor, vectors_ID, arm, seed)  # feedback users, epoch by epoch
-            answered.append(answer_tests(study, task, lm, seed))
-    report_study(study, task, compare_answers(study, task, answered))
+            answered.append(answer_tests(study, tests, lm, seed))
+    report_study(study, task, compare_answers(study, tests, answered))
 
 
 def run(config: ReRecConfig, folder: RunFolder, progress: Progress = SILENT, until: str | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -36,6 +37,20 @@ class AnsweringConfig(BaseModel):
     temperature: float = Field(
         default=0.0, ge=0, le=10, description="0 for the likeliest answer; above 0 with several drafts"
     )
+
+
+class TransferConfig(BaseModel):
+    """Requests about another log, which all models answer and none is tuned on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$", description="of the table; small letters, digits, hyphens")
+    data: DataConfig = Field(description="the other log")
+    recbench: Path | None = Field(
+        default=None,
+        description="folder of RecBench+'s requests, with ml-1m as the log; none: requests are made from it",
+    )
+    max_requests: int = Field(default=300, ge=1, description="more are thinned at random")
 
 
 class ReRecConfig(BaseModel):
@@ -84,6 +99,9 @@ class ReRecConfig(BaseModel):
     retention: RetentionConfig = Field(
         default=RetentionConfig(), description="whether the other skills are kept"
     )
+    transfer: tuple[TransferConfig, ...] = Field(
+        default=(), description="requests about other logs; in a file: [[transfer]], name and transfer.data"
+    )
     statistics: StatisticsConfig = Field(default=StatisticsConfig(), description="tests and intervals")
 
     @model_validator(mode="before")
@@ -93,7 +111,8 @@ class ReRecConfig(BaseModel):
 
     @model_validator(mode="after")
     def _holds_together(self) -> ReRecConfig:
-        for name, values in (("seeds", self.seeds), ("arms", self.arms)):
+        places = [place.name for place in self.transfer]
+        for name, values in (("seeds", self.seeds), ("arms", self.arms), ("transfer names", places)):
             if len(set(values)) < len(values):
                 raise SettingError(
                     f"{name} must differ, got {', '.join(map(str, values))}; drop the repeated"

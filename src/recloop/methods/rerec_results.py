@@ -24,9 +24,9 @@ from recloop.methods.comparing import RESULTS, Results, metric_rows, results_jso
 from recloop.methods.knowledge import JOURNAL
 from recloop.methods.loop import LmRef, derived_seed
 from recloop.methods.reporting import REPORT, stage_costs
-from recloop.methods.rerec_task import RequestTask, Study
+from recloop.methods.rerec_task import RequestTask, Study, TestSet
 from recloop.methods.rerec_training import SUPERVISED
-from recloop.records import Draft, Group, Request
+from recloop.records import Draft, Request
 from recloop.runs import METRICS, atomic_write_json
 
 CHANCE, SHIPPED, PLAIN, FULL = "chance", "shipped", "grpo_ndcg", "rerec"
@@ -63,19 +63,25 @@ WORDS = {
 class Answered:
     """What one language model of one seed did.
 
-    stage: holds ROWS and TEXTS of the test requests.
+    stages: hold ROWS and TEXTS of the test requests, by name of the test set.
     kept: holds ROWS of the skills that were not tuned; None when they were not looked at.
     """
 
     row: str
     seed: int
-    stage: str
+    stages: Mapping[str, str]
     kept: str | None
 
 
-def answer_tests(study: Study, task: RequestTask, lm: LmRef, seed: int) -> Answered:
-    """Have the model answer every test request, and score the answers by the written rule."""
-    config, requests = study.config, task.requests[Group.TEST]
+def answer_tests(study: Study, tests: Sequence[TestSet], lm: LmRef, seed: int) -> Answered:
+    """Have the model answer every test request, here and elsewhere, and look at what else it still can do."""
+    stages = {one.name: _answer(study, one, lm, seed) for one in tests}
+    return Answered(lm.label, seed, stages, _look_at_retention(study, lm, seed))
+
+
+def _answer(study: Study, tests: TestSet, lm: LmRef, seed: int) -> str:
+    """Answers scored by the written rule; the stage that holds them."""
+    config, requests = study.config, tests.requests
     sampling = Sampling(
         config.answering.drafts,
         config.answering.temperature,
@@ -83,21 +89,23 @@ def answer_tests(study: Study, task: RequestTask, lm: LmRef, seed: int) -> Answe
         config.lm.max_tokens,
         seed if config.answering.temperature else 0,  # the likeliest answer has no seed
     )
-    with study.stage("sample", f"{lm.label}.s{seed}", {"lm": lm.digest, "requests": task.digest}) as stage:
+    key = ".".join(part for part in (f"{lm.label}.s{seed}", tests.name) if part)
+    with study.stage("sample", key, {"lm": lm.digest, "requests": tests.digest}) as stage:
         if not stage.is_done:
             with DraftJournal(study.run.path / JOURNAL) as journal:
-                drafts = sample_drafts(
-                    study.open_lm(lm.folder), task.prompts_of(requests), sampling, journal, study.progress
-                )
+                prompts = [tests.prompts[request.number] for request in requests]
+                lm_here = study.open_lm(lm.folder)
+                drafts = sample_drafts(lm_here, prompts, sampling, journal, study.progress)
             by_number = dict(zip(drafts.user_U.tolist(), drafts.drafts_UN, strict=True))
             answers_N = [by_number[request.number] for request in requests]
-            statuses = write_answers(stage.folder, task, requests, answers_N, lm.label, seed)
+            statuses = write_answers(stage.folder, tests, answers_N, lm.label, seed)
             stage.note(
                 tokens=sum(draft.num_tokens for row in answers_N for draft in row),
                 statuses=dict(statuses),
             )
-            stage.log({"row": lm.label, "seed": seed, **{f"num_{name}": n for name, n in statuses.items()}})
-    return Answered(lm.label, seed, stage.name, _look_at_retention(study, lm, seed))
+            counts = {f"num_{name}": n for name, n in statuses.items()}
+            stage.log({"row": lm.label, "seed": seed, "tests": tests.name, **counts})
+    return stage.name
 
 
 def _look_at_retention(study: Study, lm: LmRef, seed: int) -> str | None:
@@ -123,21 +131,17 @@ def _look_at_retention(study: Study, lm: LmRef, seed: int) -> str | None:
 
 
 def write_answers(
-    folder: Path,
-    task: RequestTask,
-    requests: Sequence[Request],
-    answers_UN: Sequence[Sequence[Draft]],
-    label: str,
-    seed: int,
+    folder: Path, tests: TestSet, answers_UN: Sequence[Sequence[Draft]], label: str, seed: int
 ) -> Counter[str]:
     """Scores as a row of the table and answers as texts; how many have which status."""
+    requests = tests.requests
     values = np.zeros((1, len(requests), len(MEASURED)))
     statuses: Counter[str] = Counter({status.value: 0 for status in AnswerStatus})
     texts: list[dict[str, Any]] = []
     for place, (request, drafts_N) in enumerate(zip(requests, answers_UN, strict=True)):
         right = request.candidates.index(request.answer)
         for draft in drafts_N:
-            answer = read_answer(draft.text, task.candidate_titles(request), is_finished=draft.is_finished)
+            answer = read_answer(draft.text, tests.candidate_titles(request), is_finished=draft.is_finished)
             statuses[answer.status.value] += 1
             gains = (ndcg_of(answer.ranked, right, 1), ndcg_of(answer.ranked, right, 5))
             values[0, place] += np.array(gains) / len(drafts_N)
@@ -160,29 +164,29 @@ def chance_row(study: Study, requests: Sequence[Request]) -> RowScores:
     return join_seeds(rows)
 
 
-def compare_answers(study: Study, task: RequestTask, answered: Sequence[Answered]) -> Results:
-    """A table over all kinds with its tests, and one per kind; writes ``results.json``."""
-    requests = task.requests[Group.TEST]
-    rows = _read_rows(study, [one.stage for one in answered])
-    rows.insert(0, chance_row(study, requests))
+def compare_answers(study: Study, tests: Sequence[TestSet], answered: Sequence[Answered]) -> Results:
+    """A table over all kinds with its tests, one per kind, one per test set elsewhere, and what was kept."""
     statistics, seed = study.config.statistics, derived_seed(study.config.data_seed, "statistics")
     tables: list[TableSection] = []
-    kinds = [None, *dict.fromkeys(request.kind for request in requests)]
-    for kind in kinds:
-        taken = np.array([kind is None or request.kind is kind for request in requests])
-        part = [take_requests(row, taken) for row in rows]
-        contrasts = contrasts_of([row.name for row in part]) if kind is None else ()
-        title = "All kinds of requests" if kind is None else f"Kind: {kind.value.replace('_', ' ')}"
-        main = compare(part, contrasts, ACCURACY, statistics, seed)
-        others = tuple(compare(part, (), metric, statistics, seed) for metric in MEASURED[1:])
-        tables.append(TableSection(title, main, others, CHANCE))
+    for one in tests:
+        requests = one.requests
+        rows = [chance_row(study, requests), *_read_rows(study, [row.stages[one.name] for row in answered])]
+        kinds = [None] if one.name else [None, *dict.fromkeys(request.kind for request in requests)]
+        for kind in kinds:
+            taken = np.array([kind is None or request.kind is kind for request in requests])
+            part = [take_requests(row, taken) for row in rows]
+            contrasts = contrasts_of([row.name for row in part]) if kind is None else ()
+            here = "All kinds of requests" if kind is None else f"Kind: {kind.value.replace('_', ' ')}"
+            main = compare(part, contrasts, ACCURACY, statistics, seed)
+            others = tuple(compare(part, (), metric, statistics, seed) for metric in MEASURED[1:])
+            tables.append(TableSection(f"Elsewhere: {one.name}" if one.name else here, main, others, CHANCE))
     if kept := [one.kept for one in answered if one.kept is not None]:
         title = "Kept: invented sessions, ranked by the right hint"
         tables.append(
             TableSection(title, compare(_read_rows(study, kept), (), ACCURACY, statistics, seed), (), SHIPPED)
         )
-    results = Results(tuple(tables), {row.name: WORDS[row.name] for row in rows})
-    stages = [name for one in answered for name in (one.stage, one.kept) if name is not None]
+    results = Results(tuple(tables), {name: WORDS[name] for name in (CHANCE, *(one.row for one in answered))})
+    stages = [name for one in answered for name in (*one.stages.values(), one.kept) if name is not None]
     inputs = {name: study.run.digest(name) for name in stages}
     with study.stage("evaluate", "", inputs) as stage:
         if not stage.is_done:

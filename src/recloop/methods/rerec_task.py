@@ -15,7 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from recloop.data.item_graph import ItemGraph, build_item_graph
 from recloop.data.load import load_dataset
-from recloop.data.requests import make_requests
+from recloop.data.recbench import read_recbench
+from recloop.data.requests import RequestSet, make_requests
 from recloop.data.splits import split_users
 from recloop.errors import SettingError
 from recloop.feedback.item_embeddings import fit_item_embeddings
@@ -25,7 +26,7 @@ from recloop.language.requests import build_request_prompts
 from recloop.language.transformers_lm import TransformersLM
 from recloop.language.weights import weights_hash
 from recloop.methods.loop import LmRef, StageReached, derived_seed, lm_folder
-from recloop.methods.rerec_config import ReRecConfig
+from recloop.methods.rerec_config import ReRecConfig, TransferConfig
 from recloop.methods.task import dataset_digest
 from recloop.progress import Progress
 from recloop.records import Condition, Dataset, Group, Prompt, Request, RequestKind
@@ -62,6 +63,27 @@ class Study:
 
 
 @dataclass(frozen=True, slots=True)
+class TestSet:
+    """Requests that every model answers, and how they are shown.
+
+    name: of the log elsewhere that they are about; empty for the run's own.
+    prompts: by number of request.
+    titles: as shown, by item.
+    digest: of the stage that made requests and prompts.
+    """
+
+    name: str
+    requests: tuple[Request, ...]
+    prompts: Mapping[int, Prompt]
+    titles: Sequence[str]
+    digest: str
+
+    def candidate_titles(self, request: Request) -> list[str]:
+        """As the prompt shows them."""
+        return [self.titles[item] for item in request.candidates]
+
+
+@dataclass(frozen=True, slots=True)
 class RequestTask:
     """What all stages of a run work on.
 
@@ -83,6 +105,11 @@ class RequestTask:
     def candidate_titles(self, request: Request) -> list[str]:
         """As the prompt shows them."""
         return [self.titles[item] for item in request.candidates]
+
+    @property
+    def tests(self) -> TestSet:
+        """The test users' requests."""
+        return TestSet("", self.requests[Group.TEST], self.prompts, self.titles, self.digest)
 
 
 def open_study(config: ReRecConfig, run: RunFolder, progress: Progress, until: str | None) -> Study:
@@ -107,42 +134,115 @@ def prepare(study: Study) -> RequestTask:
     """Read the log; split its users, make requests and prompts, or find them made."""
     config = study.config
     dataset = load_dataset(config.data, config.data_seed, study.progress)
-    max_words = config.prompt.max_title_words
-    titles = [clean_title(title, max_words) for title in dataset.items["title"].to_list()]
     inputs = {"dataset": dataset_digest(dataset), "lm": study.first_lm.digest}
     with study.stage("prepare", "", inputs) as stage:
         if not stage.is_done:
-            made = make_requests(
-                dataset,
-                split_users(dataset.num_users, config.split, config.data_seed),
-                config.requests,
-                config.data_seed,
-                noun=NOUNS[dataset.domain],
-                max_values=config.prompt.max_values,
-                can_tell=lambda shown: are_tellable([clean_title(title, max_words) for title in shown]),
-            )
-            everyone = [request for group in Group for request in made.of(group)]
-            count_tokens = study.open_lm(study.first_lm.folder).count_tokens
-            prompts = build_request_prompts(dataset, everyone, config.prompt, count_tokens)
-            rows = {group.value: [asdict(request) for request in made.of(group)] for group in Group}
-            atomic_write_json(stage.folder / REQUESTS, _without_nan(rows))
-            atomic_write_json(stage.folder / PROMPTS, [asdict(prompt) for prompt in prompts])
-            stage.note(
-                num_requests={group.value: len(made.of(group)) for group in Group},
-                num_given_up=dict(made.num_given_up),
-                num_history_items_cut=sum(prompt.num_items_cut for prompt in prompts),
-            )
-    folder = study.run.folder("prepare")
-    rows = json.loads((folder / REQUESTS).read_text(encoding="utf-8"))
-    prompts = [Prompt(**row) for row in json.loads((folder / PROMPTS).read_text(encoding="utf-8"))]
+            groups = split_users(dataset.num_users, config.split, config.data_seed)
+            _write_requests(study, stage, dataset, _make_requests(study, dataset, groups))
+    requests, prompts = _read_requests(study, stage.name)
     return RequestTask(
         dataset,
         build_item_graph(dataset, config.prompt.max_values),
-        {group: tuple(_request(row) for row in rows[group.value]) for group in Group},
-        {prompt.user: prompt for prompt in prompts},
-        titles,
+        requests,
+        prompts,
+        _titles(study, dataset),
         study.run.digest("prepare"),
     )
+
+
+def prepare_elsewhere(study: Study) -> list[TestSet]:
+    """Requests about other logs, which no model was taught or reinforced on."""
+    config = study.config
+    found: list[TestSet] = []
+    for place in config.transfer:
+        dataset = load_dataset(place.data, config.data_seed, study.progress)
+        inputs = {
+            "dataset": dataset_digest(dataset),
+            "lm": study.first_lm.digest,
+            "place": place.model_dump(mode="json"),
+        }
+        with study.stage("prepare", place.name, inputs) as stage:
+            if not stage.is_done:
+                _write_requests(study, stage, dataset, _requests_elsewhere(study, place, dataset))
+        requests, prompts = _read_requests(study, stage.name)
+        found.append(
+            TestSet(
+                place.name,
+                requests[Group.TEST],
+                prompts,
+                _titles(study, dataset),
+                study.run.digest(stage.name),
+            )
+        )
+    return found
+
+
+def _make_requests(study: Study, dataset: Dataset, groups: Mapping[Group, np.ndarray]) -> RequestSet:
+    config = study.config
+    return make_requests(
+        dataset,
+        groups,
+        config.requests,
+        config.data_seed,
+        noun=NOUNS[dataset.domain],
+        max_values=config.prompt.max_values,
+        can_tell=_teller(study),
+    )
+
+
+def _requests_elsewhere(study: Study, place: TransferConfig, dataset: Dataset) -> RequestSet:
+    """At most `place.max_requests`, drawn at random: RecBench+'s, or those of some users of the log."""
+    config = study.config
+    rng = np.random.default_rng([config.data_seed, 0x7A])
+    if place.recbench is not None:
+        num_candidates = config.requests.num_candidates
+        found = read_recbench(place.recbench, dataset, num_candidates, config.data_seed, _teller(study))
+        made, num_given_up = found.requests, {"unknown": found.num_unknown}
+    else:
+        num_users = min(dataset.num_users, -(-place.max_requests // config.requests.per_user) * 2)
+        users = np.sort(rng.choice(dataset.num_users, num_users, replace=False))
+        nobody = np.empty(0, dtype=np.int64)
+        by_group = _make_requests(study, dataset, {g: users if g is Group.TEST else nobody for g in Group})
+        made, num_given_up = by_group.of(Group.TEST), by_group.num_given_up
+    if len(made) > place.max_requests:
+        drawn = rng.choice(len(made), place.max_requests, replace=False)
+        made = tuple(made[number] for number in sorted(drawn.tolist()))
+    return RequestSet({group: made if group is Group.TEST else () for group in Group}, num_given_up)
+
+
+def _titles(study: Study, dataset: Dataset) -> list[str]:
+    max_words = study.config.prompt.max_title_words
+    return [clean_title(title, max_words) for title in dataset.items["title"].to_list()]
+
+
+def _teller(study: Study) -> Callable[[Sequence[str]], bool]:
+    """Whether titles can be told apart as they are shown."""
+    max_words = study.config.prompt.max_title_words
+    return lambda shown: are_tellable([clean_title(title, max_words) for title in shown])
+
+
+def _write_requests(study: Study, stage: Stage, dataset: Dataset, made: RequestSet) -> None:
+    """Requests and their prompts, and how many there are."""
+    everyone = [request for group in Group for request in made.of(group)]
+    count_tokens = study.open_lm(study.first_lm.folder).count_tokens
+    prompts = build_request_prompts(dataset, everyone, study.config.prompt, count_tokens)
+    rows = {group.value: [asdict(request) for request in made.of(group)] for group in Group}
+    atomic_write_json(stage.folder / REQUESTS, _without_nan(rows))
+    atomic_write_json(stage.folder / PROMPTS, [asdict(prompt) for prompt in prompts])
+    stage.note(
+        num_requests={group.value: len(made.of(group)) for group in Group},
+        num_given_up=dict(made.num_given_up),
+        num_history_items_cut=sum(prompt.num_items_cut for prompt in prompts),
+    )
+
+
+def _read_requests(study: Study, stage: str) -> tuple[dict[Group, tuple[Request, ...]], dict[int, Prompt]]:
+    """What `_write_requests` wrote: requests by group, prompts by number."""
+    folder = study.run.folder(stage)
+    rows = json.loads((folder / REQUESTS).read_text(encoding="utf-8"))
+    prompts = [Prompt(**row) for row in json.loads((folder / PROMPTS).read_text(encoding="utf-8"))]
+    requests = {group: tuple(_request(row) for row in rows[group.value]) for group in Group}
+    return requests, {prompt.user: prompt for prompt in prompts}
 
 
 def embed_items(study: Study, task: RequestTask) -> np.ndarray:
