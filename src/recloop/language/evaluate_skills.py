@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from recloop.language.model import LanguageModel
 
 HINTS = ("no hint", "right hint", "wrong hint")
-MAX_ANSWER_TOKENS = 160
+MAX_ANSWER_TOKENS = 200
 SEED = 2**30  # apart from those of lessons
 
 

@@ -34,7 +34,7 @@ from recloop.records import Condition, Dataset, Prompt, Request
 SYSTEM = "You recommend one item for a request, step by step."
 TASK = "Say what is wanted, check candidates, one a paragraph, and end with \\boxed{Title}."
 MAX_REQUEST_CHARS = 600
-MAX_CHECKED = 4  # candidates that the canonical reasoning checks, the right one last
+MAX_CHECKED = 6  # candidates that the canonical reasoning checks, the right one last
 CHAT_TOKENS = 16  # guess: what a chat template adds around the two turns
 
 
@@ -100,8 +100,8 @@ def reference_answer(
 
     First, where the request names an item, what that item has; then what is wanted; then candidates that meet
     one of the conditions, in the order of the list up to the right one, each as the rest of its line from
-    that value on; then the box. The condition is the first in the order of the columns that no more than
-    `MAX_CHECKED` candidates meet, or the one that fewest meet.
+    that value on; then the box. The condition is that of the first column, so that the rest of a line shows
+    whether the others are met, too; where more than `MAX_CHECKED` candidates meet it, the next one.
 
     Args:
         wanted: the conditions, cleaned as the candidates' values are; in the order they are said.

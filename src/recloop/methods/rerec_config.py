@@ -84,7 +84,7 @@ class ReRecConfig(BaseModel):
     requests: RequestConfig = Field(default=RequestConfig(), description="the requests")
     prompt: RequestPromptConfig = Field(default=RequestPromptConfig(), description="requests in words")
     lm: LmConfig = Field(
-        default=LmConfig(name="embedded:answers", max_tokens=160), description="the language model"
+        default=LmConfig(name="embedded:answers", max_tokens=200), description="the language model"
     )
     answering: AnsweringConfig = Field(default=AnsweringConfig(), description="answers to test requests")
     embedding: EmbeddingConfig = Field(default=EmbeddingConfig(), description="LightGCN, for PAS")

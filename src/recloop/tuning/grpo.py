@@ -65,7 +65,7 @@ class GrpoConfig(TuningBudget):
     max_prompt_tokens: int = Field(
         default=784, ge=1, description="a longer prompt, chat template included, is an error"
     )
-    max_reply_tokens: int = Field(default=160, ge=1, description="longest answer, end token included")
+    max_reply_tokens: int = Field(default=200, ge=1, description="longest answer, end token included")
     answers: int = Field(default=5, ge=2, description="G, answers to each request")
     temperature: float = Field(default=1.0, gt=0, le=10, description="of sampling")
     kl: float = Field(default=0.01, ge=0, description="coefficient of the divergence from the anchor")
