@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recloop.language.claims import Claim, Evidence, HistoryItem, Polarity, weigh_history, write_summary
+from recloop.language.embedded.given_names import GIVEN_NAMES
 from recloop.language.embedded.summaries import MAX_COUNTED, Summary, draw_summary
 from recloop.language.embedded.tokenizer import CATALOGUE_TEXT
 from recloop.language.prompts import SYSTEM, attributed_text, clean_value, count_lines, preference_task
@@ -33,7 +34,8 @@ ACCENTS = {
     "u": "úùûü", "y": "ý", "z": "žż", "A": "ÁÅÄ", "E": "É", "O": "ÓÖØ",
 }  # fmt: skip
 COMMON_VALUES = tuple(CATALOGUE_TEXT.split())
-RARE_SHARE = 0.4  # of words: any of the vocabulary, mostly several tokens long, as people's names are
+RARE_SHARE = 0.5  # of words: any of the vocabulary, mostly several tokens long, as people's names are
+GIVEN_SHARE = 0.65  # of names that begin with a common given name; without it these tokens are all but unseen
 SHARED_NAMES = 0.8  # at most this share of names have a word in common with another of their catalogue
 BRAND_SHARE = 0.4  # of catalogues, whose makers are mostly brands
 KIN_SHARE = 0.35  # of columns of kinds, whose values share words
@@ -112,13 +114,20 @@ class Words:
         return ("".join(parts) + coda[self._rng.integers(len(coda))]).capitalize()
 
     def name(self) -> str:
-        last = self.invented() if self._rng.random() < 0.45 else self.word()
-        first = f"{chr(65 + self._rng.integers(26))}." if self._rng.random() < 0.06 else self.word()
-        middle = f" {self.word()}" if self._rng.random() < 0.08 else ""
+        last = self.invented() if self._rng.random() < 0.35 else self.word_or_given(0.1)
+        first = f"{chr(65 + self._rng.integers(26))}." if self._rng.random() < 0.06 else ""
+        first = first or self.word_or_given(GIVEN_SHARE)
+        middle = f" {self.word_or_given(0.3)}" if self._rng.random() < 0.08 else ""
         if self._rng.random() < 0.05:
             last = f"{last}-{self.word()}"
         whole = f"{first}{middle} {last}"
         return self.accented(whole) if self._rng.random() < ACCENTED_SHARE else whole
+
+    def word_or_given(self, share: float) -> str:
+        """A common given name so often, else any word."""
+        if self._rng.random() < share:
+            return GIVEN_NAMES[self._rng.integers(len(GIVEN_NAMES))]
+        return self.word()
 
     def accented(self, text: str) -> str:
         """The text with an accent on some of its letters, in many a name the only bytes beyond ASCII."""
