@@ -19,11 +19,11 @@ from recloop.methods.controls import measure_controls
 from recloop.methods.dpo4rec_config import Dpo4RecConfig
 from recloop.methods.judging import fit_judge, pair_drafts, reward_knowledge
 from recloop.methods.knowledge import drafts_wanted, encode_knowledge, sample_knowledge
-from recloop.methods.loop import Loop, StageReached, open_loop
+from recloop.methods.loop import Loop, open_loop
 from recloop.methods.references import measure_references, measure_shuffled
 from recloop.methods.reporting import report_run
 from recloop.methods.rows import TUNED, Scored, measure_row, row_after, score_judge
-from recloop.methods.show import show
+from recloop.methods.stages import go_through
 from recloop.methods.task import prepare
 from recloop.progress import SILENT, Progress
 from recloop.records import Pair
@@ -79,8 +79,4 @@ def run(
         The table and where the report is, or which stage was reached.
     """
     loop = open_loop(config, folder, progress, until, lm, encoder)
-    try:
-        dpo4rec(loop)
-    except StageReached as reached:
-        return f"{reached} is done; go on with: recloop resume {folder.path}"
-    return show(folder.path)
+    return go_through(lambda: dpo4rec(loop), folder)

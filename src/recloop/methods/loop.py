@@ -1,4 +1,4 @@
-"""What every stage of a method is handed, and how a stage begins and ends.
+"""What every stage of DPO4Rec is handed.
 
 The language models of a run are named by where their weights lie (`LmRef`) and loaded only by a stage that
 has something left to write: a finished run is read back without loading any.
@@ -7,12 +7,10 @@ has something left to write: a finished run is read back without loading any.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from recloop.errors import SettingError
 from recloop.language.embedded import embedded_lm_folder
@@ -23,15 +21,12 @@ from recloop.language.transformers_lm import TransformersLM
 from recloop.language.weights import find_model_folder, weights_hash
 from recloop.methods.dpo4rec_config import Dpo4RecConfig, EncoderConfig, LmConfig
 from recloop.methods.served import UNKNOWN_WEIGHTS, is_served, open_served, served_weights
+from recloop.methods.stages import Staged
 from recloop.progress import Progress
-from recloop.runs import RunFolder, Stage
+from recloop.runs import RunFolder
 
 VERBS = ("prepare", "sample", "encode", "reward", "pairs", "tune", "evaluate", "report")
 OWN_LM = Path("own")  # stands for the folder of a language model that was passed as an object
-
-
-class StageReached(Exception):
-    """The stage the user asked for is done. Ends a method; never reaches the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,31 +43,17 @@ class LmRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Loop:
-    """One run: what was asked for, where it is kept, and the models it opens on demand.
+class Loop(Staged):
+    """One run: what was asked for, and the models it opens on demand.
 
-    until: the verb after whose first stage the run stops; None to go to the end.
     first_lm: the language model before any tuning.
     open_lm, open_encoder: load a model; asked again for the same, they give the same object.
     """
 
     config: Dpo4RecConfig
-    run: RunFolder
-    progress: Progress
-    until: str | None
     first_lm: LmRef
     open_lm: Callable[[Path], LanguageModel]
     open_encoder: Callable[[], TextEncoder]
-
-    @contextmanager
-    def stage(
-        self, verb: str, key: str, inputs: Mapping[str, Any], folder: str | None = None
-    ) -> Generator[Stage]:
-        """`RunFolder.stage` named ``verb.key``; raises StageReached at its end if `verb` was asked for."""
-        with self.run.stage(f"{verb}.{key}" if key else verb, inputs, folder) as stage:
-            yield stage
-        if verb == self.until:
-            raise StageReached(stage.name)
 
 
 def open_loop(
@@ -118,7 +99,7 @@ def open_loop(
     def open_encoder() -> TextEncoder:
         return encoder or load_encoder(config.encoder)
 
-    return Loop(config, run, progress, until, first, open_lm, open_encoder)
+    return Loop(run, progress, until, config, first, open_lm, open_encoder)
 
 
 def first_served(config: Dpo4RecConfig) -> LmRef:

@@ -16,10 +16,9 @@ from recloop.methods.exploring import explore
 from recloop.methods.hint_answers import answer_all, encode_sessions
 from recloop.methods.hint_choices import choose_hints
 from recloop.methods.hint_report import compare_choices, report_choices
-from recloop.methods.loop import StageReached
 from recloop.methods.re2llm_config import Re2llmConfig
 from recloop.methods.sessions_study import Study, open_study, prepare
-from recloop.methods.show import show
+from recloop.methods.stages import go_through
 from recloop.progress import SILENT, Progress
 from recloop.runs import RunFolder
 
@@ -56,8 +55,4 @@ def run(
         The table and where the report is, or which stage was reached.
     """
     study = open_study(config, folder, progress, until, lm, encoder)
-    try:
-        re2llm(study)
-    except StageReached as reached:
-        return f"{reached} is done; go on with: recloop resume {folder.path}"
-    return show(folder.path)
+    return go_through(lambda: re2llm(study), folder)

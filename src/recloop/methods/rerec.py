@@ -9,12 +9,11 @@ teaching, reinforcement and report; `docs/sources.md` lists the others.
 
 from __future__ import annotations
 
-from recloop.methods.loop import StageReached
 from recloop.methods.rerec_config import ReRecConfig, arm_of
 from recloop.methods.rerec_results import Answered, answer_tests, compare_answers, report_study
 from recloop.methods.rerec_task import Study, embed_items, open_study, prepare, prepare_elsewhere
 from recloop.methods.rerec_training import reinforce, supervise
-from recloop.methods.show import show
+from recloop.methods.stages import go_through
 from recloop.progress import SILENT, Progress
 from recloop.runs import RunFolder
 
@@ -50,8 +49,4 @@ def run(config: ReRecConfig, folder: RunFolder, progress: Progress = SILENT, unt
         The tables and where the report is, or which stage was reached.
     """
     study = open_study(config, folder, progress, until)
-    try:
-        rerec(study)
-    except StageReached as reached:
-        return f"{reached} is done; go on with: recloop resume {folder.path}"
-    return show(folder.path)
+    return go_through(lambda: rerec(study), folder)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,8 +24,9 @@ from recloop.language.prompts import NOUNS, clean_title
 from recloop.language.requests import build_request_prompts
 from recloop.language.transformers_lm import TransformersLM
 from recloop.language.weights import weights_hash
-from recloop.methods.loop import LmRef, StageReached, derived_seed, lm_folder
+from recloop.methods.loop import LmRef, derived_seed, lm_folder
 from recloop.methods.rerec_config import ReRecConfig, TransferConfig
+from recloop.methods.stages import Staged
 from recloop.methods.task import dataset_digest
 from recloop.progress import Progress
 from recloop.records import Condition, Dataset, Group, Prompt, Request, RequestKind
@@ -37,29 +37,15 @@ REQUESTS, PROMPTS, VECTORS = "requests.json", "prompts.json", "vectors.safetenso
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
-    """One run: what was asked for, where it is kept, and the models it opens on demand.
+class Study(Staged):
+    """One run: what was asked for, and the models it opens on demand.
 
-    until: the verb after whose first stage the run stops; None to go to the end.
     first_lm: the language model as shipped.
     """
 
     config: ReRecConfig
-    run: RunFolder
-    progress: Progress
-    until: str | None
     first_lm: LmRef
     open_lm: Callable[[Path], TransformersLM]
-
-    @contextmanager
-    def stage(
-        self, verb: str, key: str, inputs: Mapping[str, Any], folder: str | None = None
-    ) -> Generator[Stage]:
-        """`RunFolder.stage` named ``verb.key``; raises StageReached at its end if `verb` was asked for."""
-        with self.run.stage(f"{verb}.{key}" if key else verb, inputs, folder) as stage:
-            yield stage
-        if verb == self.until:
-            raise StageReached(stage.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +113,7 @@ def open_study(config: ReRecConfig, run: RunFolder, progress: Progress, until: s
 
     folder = lm_folder(config.lm)
     first = LmRef("shipped", folder, weights_hash(folder))
-    return Study(config, run, progress, until, first, open_lm)
+    return Study(run, progress, until, config, first, open_lm)
 
 
 def prepare(study: Study) -> RequestTask:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 from recloop.data.load import load_dataset
 from recloop.data.released_sessions import read_released
@@ -21,40 +19,29 @@ from recloop.language.model import LanguageModel, Sampling
 from recloop.language.next_item import SYSTEM, SessionText, clean_item, next_item_text, with_distinct_titles
 from recloop.language.prompts import CHAT_TOKENS, NOUNS
 from recloop.language.weights import weights_hash
-from recloop.methods.loop import StageReached, lm_folder, load_encoder, load_lm
+from recloop.methods.loop import lm_folder, load_encoder, load_lm
 from recloop.methods.re2llm_config import Re2llmConfig, SessionDataConfig
 from recloop.methods.served import is_served, open_served
+from recloop.methods.stages import Staged
 from recloop.progress import Progress
 from recloop.records import Draft, Prompt
-from recloop.runs import RunFolder, Stage
+from recloop.runs import RunFolder
 
 VERBS = ("prepare", "explore", "sample", "encode", "tune", "evaluate", "report")
 JOURNAL, CACHE, CUTS = "drafts.sqlite", "vectors.sqlite", "prompts.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Study:
-    """One run: what was asked for, where it is kept, and the models it opens on demand.
+class Study(Staged):
+    """One run: what was asked for, and the models it opens on demand.
 
-    until: the verb after whose first stage the run stops; None to go to the end.
     lm_digest: of the language model; an input of every stage that asks it.
     """
 
     config: Re2llmConfig
-    run: RunFolder
-    progress: Progress
-    until: str | None
     lm_digest: str
     open_lm: Callable[[], LanguageModel]
     open_encoder: Callable[[], TextEncoder]
-
-    @contextmanager
-    def stage(self, verb: str, key: str, inputs: Mapping[str, Any]) -> Generator[Stage]:
-        """`RunFolder.stage` named ``verb.key``; raises StageReached at its end if `verb` was asked for."""
-        with self.run.stage(f"{verb}.{key}" if key else verb, inputs) as stage:
-            yield stage
-        if verb == self.until:
-            raise StageReached(stage.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +101,7 @@ def open_study(
     def open_encoder() -> TextEncoder:
         return encoder or load_encoder(config.encoder)
 
-    return Study(config, run, progress, until, digest, open_lm, open_encoder)
+    return Study(run, progress, until, config, digest, open_lm, open_encoder)
 
 
 def load_sessions(config: SessionDataConfig, seed: int, progress: Progress) -> SessionTask:

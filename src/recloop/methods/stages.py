@@ -1,0 +1,48 @@
+"""How a stage of a method begins and ends, and how a run does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from recloop.methods.show import show
+from recloop.progress import Progress
+from recloop.runs import RunFolder, Stage
+
+
+class StageReached(Exception):
+    """The stage the user asked for is done. Ends a method; never reaches the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A run that goes stage by stage.
+
+    run: where everything is kept; a stage found done there is not done again.
+    until: the verb after whose first stage the run stops; None to go to the end.
+    """
+
+    run: RunFolder
+    progress: Progress
+    until: str | None
+
+    @contextmanager
+    def stage(
+        self, verb: str, key: str, inputs: Mapping[str, Any], folder: str | None = None
+    ) -> Generator[Stage]:
+        """`RunFolder.stage` named ``verb.key``; raises StageReached at its end if `verb` was asked for."""
+        with self.run.stage(f"{verb}.{key}" if key else verb, inputs, folder) as stage:
+            yield stage
+        if verb == self.until:
+            raise StageReached(stage.name)
+
+
+def go_through(method: Callable[[], None], run: RunFolder) -> str:
+    """Do a method's stages, and say how they ended: its tables, or which stage was reached."""
+    try:
+        method()
+    except StageReached as reached:
+        return f"{reached} is done; go on with: recloop resume {run.path}"
+    return show(run.path)
