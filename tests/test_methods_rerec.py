@@ -157,7 +157,8 @@ def test_the_plan_counts_requests():
 @pytest.mark.slow
 def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    other = {"name": "other", "data": {"world": {"num_users": 12, "num_items": 60, "num_interactions": 16}}, "max_requests": 5}
+    world = {"num_users": 12, "num_items": 60, "num_interactions": 16}
+    other = {"name": "other", "data": {"world": world}, "max_requests": 5}
     config = config_of(arms=["rerec"], transfer=[other])
     assert "DEMONSTRATION" in do(whole, config)
     results = json.loads((whole / "results.json").read_text())
