@@ -267,6 +267,19 @@ def test_sharpness_multiplies_the_logits_of_the_exported_model_alone(tokenizer, 
     torch.testing.assert_close(after, 1.5 * before, rtol=0.02, atol=0.02)
 
 
+def test_an_exported_model_may_be_the_mean_of_two(tokenizer, tmp_path: Path):
+    from transformers import LlamaForCausalLM
+
+    model, start = (make_model(SMALL.model_copy(update={"seed": seed}), tokenizer) for seed in (1, 2))
+    export(model, tokenizer, tmp_path / "mean", 1.0, start, 0.25)
+    found = LlamaForCausalLM.from_pretrained(tmp_path / "mean", dtype=torch.float32).state_dict()
+    for name, mine in model.state_dict().items():
+        wanted = 0.75 * mine + 0.25 * start.state_dict()[name]
+        torch.testing.assert_close(found[name], wanted, rtol=2e-3, atol=1e-5)
+    with pytest.raises(ValueError, match="no start; give one"):
+        PretrainConfig(start_share=0.5)
+
+
 def test_any_text_comes_back(tokenizer):
     text = 'Amélie 漢字 "x" 5 stars | 1990s \x07 🎬\n'
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recloop.errors import SettingError
 from recloop.language.embedded.corpus import Difficulty, Words, invent_lesson
@@ -101,12 +101,26 @@ class PretrainConfig(BaseModel):
         description="exported folder whose weights and tokenizer to go on from, with lessons at full size; "
         "None starts afresh",
     )
+    start_share: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="share of the starting weights in the exported ones; the trained ones are the rest",
+    )
     sharpness: float = Field(
         default=1.0,
         gt=0,
         description="factor on the exported model's logits; above 1 it samples less of the tail",
     )
     checkpoint_every_s: float = Field(default=300, gt=0)
+
+    @model_validator(mode="after")
+    def _has_what_it_shares(self) -> PretrainConfig:
+        if self.start_share and self.start is None:
+            raise SettingError(
+                f"start_share is of the weights in --start, got {self.start_share} and no start; give one"
+            )
+        return self
 
 
 def difficulty_at(tokens: int, config: PretrainConfig) -> Difficulty:
@@ -226,7 +240,8 @@ def pretrain(config: PretrainConfig, out: Path, progress: Progress = SILENT) -> 
         beside = checkpoint.with_suffix(".tmp")
         torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": state}, beside)
         beside.replace(checkpoint)
-        export(model, tokenizer, out / "model", config.sharpness)
+        start = make_model(config, tokenizer) if config.start_share else None
+        export(model, tokenizer, out / "model", config.sharpness, start, config.start_share)
 
     saved_at = time.monotonic()
     with progress.stage("pretrain", total=config.budget_tokens, unit="tokens") as advance:
@@ -331,7 +346,12 @@ def build_shards(
 
 
 def export(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path, sharpness: float = 1.0
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    sharpness: float = 1.0,
+    start: LlamaForCausalLM | None = None,
+    start_share: float = 0.0,
 ) -> None:
     """Write a Hugging Face folder with float16 weights; the model in memory is left as it is.
 
@@ -339,10 +359,15 @@ def export(
         sharpness: factor on the logits, put into the weight of the last norm, so that any loader applies it.
             A model trained for long needs none; this small one spreads a tenth of its probability over words
             that the prompt does not hold.
+        start, start_share: the model it started from, and its share in the mean of both. Lessons of a new
+            kind then cost less of what was known before (Wortsman and others, arXiv 2109.01903).
     """
     import copy
 
     exported = copy.deepcopy(model)
+    if start is not None:
+        for mine, theirs in zip(exported.parameters(), start.parameters(), strict=True):
+            mine.data.lerp_(theirs.data, start_share)
     exported.model.norm.weight.data *= sharpness
     # A server that goes by this file would else take the likeliest token whatever the temperature.
     exported.generation_config.do_sample = True
@@ -352,7 +377,8 @@ def export(
 
 def _check_same_recipe(config: PretrainConfig, path: Path) -> None:
     """Refuse to continue another recipe; budget and checkpoint interval may differ."""
-    free = {"budget_tokens", "fall_share", "full_softmax_from", "sharpness", "checkpoint_every_s"}
+    free = {"budget_tokens", "fall_share", "full_softmax_from", "start_share", "sharpness"}
+    free.add("checkpoint_every_s")
     mine = {k: v for k, v in config.model_dump(mode="json").items() if k not in free}
     if path.exists():
         theirs = json.loads(path.read_text(encoding="utf-8"))
