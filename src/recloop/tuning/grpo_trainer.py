@@ -48,6 +48,7 @@ class TokenGrpoTrainer(GRPOTrainer):
         scores: filled by the reward function of the same trainer.
         advantages: how rewards become advantages.
         group: G, answers to one prompt, which stand side by side.
+        max_tokens: of an answer.
         shares_prompts: whether a prompt is read once for all its answers.
     """
 
@@ -57,12 +58,13 @@ class TokenGrpoTrainer(GRPOTrainer):
         scores: Scores,
         advantages: AdvantageConfig,
         group: int,
+        max_tokens: int,
         shares_prompts: bool,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
         self._scores, self._advantages, self._group = scores, advantages, group
-        self._shares_prompts = shares_prompts
+        self._max_tokens, self._shares_prompts = max_tokens, shares_prompts
         if shares_prompts:
             for model in (self.model, self.ref_model):
                 if model is not None:
@@ -70,17 +72,18 @@ class TokenGrpoTrainer(GRPOTrainer):
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *arguments: Any, **named: Any
-    ) -> tuple[list[list[int]], None]:
+    ) -> tuple[list[list[int]], list[list[Any]] | None]:
         if not self._shares_prompts:
             return super()._generate_single_turn(prompt_ids, *arguments, **named)
         policy: Any = self.accelerator.unwrap_model(self.model_wrapped)
-        end = self.processing_class.eos_token_id
+        tokenizer: Any = self.processing_class
+        end = int(tokenizer.eos_token_id)
         # TRL puts torch's generator back to where it was at a checkpoint.
         uniforms_BGTA = torch.rand(
-            (len(prompt_ids) // self._group, self._group, self.max_completion_length, 1), dtype=torch.float64
+            (len(prompt_ids) // self._group, self._group, self._max_tokens, 1), dtype=torch.float64
         ).numpy()
         with torch.no_grad():
-            prefix = SharedPrefix(policy, prompt_ids[:: self._group], self._group, self.max_completion_length)
+            prefix = SharedPrefix(policy, prompt_ids[:: self._group], self._group, self._max_tokens)
             answers_BG = decode(prefix, uniforms_BGTA, (end,), self.temperature, top_p=1.0)
         return [
             [*answer.tokens, end] if answer.is_finished else list(answer.tokens)
@@ -165,6 +168,7 @@ def make_trainer(
         scores=scores,
         advantages=advantages,
         group=config.answers,
+        max_tokens=config.max_reply_tokens,
         shares_prompts=not uses_lora and policy.model.config.model_type in SHARING_TYPES,
         model=policy.model,
         reward_funcs=reward_function(score, scores, tokenizer),
