@@ -152,6 +152,10 @@ def test_settings_that_do_not_hold_together_are_refused(changes, message):
 
 def test_the_plan_counts_requests():
     assert "arms grpo_ndcg, rerec" in forecast(ReRecConfig())
+    here = forecast(config_of())
+    other = {"name": "other", "data": {}, "max_requests": 50}
+    assert "60 answers to test requests, 16 of other skills, 4 models" in here
+    assert "260 answers to test requests" in forecast(config_of(transfer=[other]))
 
 
 @pytest.mark.slow

@@ -22,12 +22,15 @@ def forecast(config: ReRecConfig) -> str:
     taught = min(most[Group.TRAIN], config.sft.max_pairs) * config.sft.epochs if config.supervised else 0
     asked = min(most[Group.FEEDBACK], config.grpo.max_pairs) * config.grpo.epochs * len(config.arms)
     num_models = 1 + config.supervised + len(config.arms)
-    answered = most[Group.TEST] * config.answering.drafts * num_models
+    elsewhere = sum(place.max_requests for place in config.transfer)
+    answered = (most[Group.TEST] + elsewhere) * config.answering.drafts * num_models
+    kept = config.retention.tasks * num_models
     reinforced = asked * config.grpo.answers
     steps = (
         ("tune", f"{taught:,} canonical answers, {reinforced:,} answers reinforced",
          taught / FINE_TUNED_PER_S + reinforced / REINFORCED_PER_S),
-        ("sample", f"{answered:,} answers to test requests by {num_models} models", answered / ANSWERS_PER_S),
+        ("sample", f"{answered:,} answers to test requests, {kept:,} of other skills, {num_models} models",
+         (answered + kept) / ANSWERS_PER_S),
     )  # fmt: skip
     num_seeds = len(config.seeds)
     counts = ", ".join(f"at most {num:,} {group}" for group, num in most.items())
