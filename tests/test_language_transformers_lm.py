@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from recloop.errors import GenerationError
+from recloop.errors import GenerationError, SettingError
 from recloop.language.model import Sampling
 from recloop.language.transformers_lm import TransformersLM
 from recloop.records import Prompt
@@ -205,3 +205,53 @@ def test_ten_drafts_cost_a_third_of_what_generate_needs(tmp_path):
     finally:
         torch.set_num_threads(num_threads)
     assert theirs_s > 3 * ours_s
+
+
+@pytest.fixture(scope="module")
+def wide_folder(tmp_path_factory):
+    return build_tiny_lm(tmp_path_factory.mktemp("wide"), width=64)  # 4 bits come in blocks of 64 weights
+
+
+def test_in_four_bits_it_keeps_the_contract_under_a_name_of_its_own(wide_folder):
+    lm = TransformersLM(wide_folder, device="cpu")
+    small = TransformersLM(wide_folder, device="cpu", load_in_4bit=True)
+    check_language_model(small)
+    assert small.name == lm.name.replace("M-", "M-4bit-")
+    layer = small._model.model.layers[0].mlp.gate_proj
+    assert type(layer).__name__ == "Linear4bit"
+    assert layer.weight.element_size() * layer.weight.numel() * 2 == layer.in_features * layer.out_features
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_in_four_bits_an_adapter_is_not_rounded_with_its_base(wide_folder, tmp_path):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(wide_folder)
+    adapted = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    AutoTokenizer.from_pretrained(wide_folder).save_pretrained(tmp_path / "adapter")
+    adapter, plain = (
+        TransformersLM(folder, device="cpu", load_in_4bit=True)
+        for folder in (tmp_path / "adapter", wide_folder)
+    )
+    prompts = make_prompts(4)
+    reply = "By genre: likes Drama."
+    changes = [
+        abs(one - other) > 0.1
+        for (one, _), (other, _) in zip(
+            adapter.reply_logps(prompts, [reply] * 4), plain.reply_logps(prompts, [reply] * 4), strict=True
+        )
+    ]
+    assert all(changes)
+    layer = adapter._model.model.layers[0].mlp.gate_proj
+    whole = adapted.base_model.model.model.layers[0].mlp.gate_proj
+    assert torch.equal(layer.lora_A["default"].weight, whole.lora_A["default"].weight)
+
+
+def test_without_bitsandbytes_four_bits_are_one_clear_error(lm_folder, monkeypatch):
+    monkeypatch.setattr("recloop.language.weights.find_spec", lambda name: None)
+    with pytest.raises(SettingError, match="load_in_4bit needs bitsandbytes, got none; pip install"):
+        TransformersLM(lm_folder, device="cpu", load_in_4bit=True)

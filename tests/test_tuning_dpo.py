@@ -181,7 +181,7 @@ def test_trl_reads_the_rows_that_were_checked(lm, tmp_path):
     row_set = select_rows(lm, make_prompts(7), make_pairs(7), CONFIG, seed=0)
     job = Job("test", lm, tmp_path / "out", None, {}, CONFIG, 0)
     with quiet(0):
-        trainer = dpo._make_trainer(job, load_policy(lm, CONFIG), lm, row_set, CONFIG.beta)
+        trainer = dpo._make_trainer(job, load_policy(lm, CONFIG), lm, row_set, CONFIG)
     end_id = AutoTokenizer.from_pretrained(lm).eos_token_id
     order = training_order([row.num_tokens for row in row_set.rows], CONFIG, 0)
     assert len(trainer.train_dataset) == len(order)
@@ -230,3 +230,36 @@ def test_killed_and_called_again_it_gives_the_same_weights(lm, tmp_path):
     again, whole = (tune_dpo(*arguments, folder, 0) for folder in (out, tmp_path / "whole"))
     assert weights_of(again.folder) == weights_of(whole.folder)
     assert again.log == whole.log
+
+
+def test_over_a_base_in_four_bits_an_adapter_learns_what_is_preferred(tmp_path):
+    # QLoRA: what is written is an adapter of the base as it is, and it is read again with either.
+    from recloop.language.transformers_lm import TransformersLM
+
+    lm = build_tiny_lm(tmp_path / "lm", width=64)  # 4 bits come in blocks of 64 weights
+    prompts, pairs = make_prompts(24), make_pairs(24)
+    config = CONFIG.model_copy(update={"load_in_4bit": True, "lr": 1e-2})
+    tuned = tune_dpo(lm, lm, prompts, pairs, config, tmp_path / "tuned", seed=0)
+    assert tuned.log[-1]["reward_margin"] > tuned.log[0]["reward_margin"] + 0.5
+    asked = [prompts[user] for user in (0, 7, 23)]
+
+    def liking(folder, in_4bit):
+        model = TransformersLM(folder, device="cpu", load_in_4bit=in_4bit)
+        liked, disliked = (
+            sum(logp for logp, _ in model.reply_logps(asked, [reply] * 3)) for reply in (LIKED, DISLIKED)
+        )
+        return liked - disliked
+
+    for in_4bit in (True, False):
+        assert liking(tuned.folder, in_4bit) > liking(lm, in_4bit) + 3.0
+    again = config.model_copy(update={"lr": 1e-3})
+    assert (
+        tune_dpo(tuned.folder, lm, prompts, pairs, again, tmp_path / "second", seed=0).log[0]["reward_margin"]
+        > 0.5
+    )
+
+
+def test_four_bits_without_an_adapter_are_refused(lm, tmp_path):
+    config = CONFIG.model_copy(update={"load_in_4bit": True, "lora": False})
+    with pytest.raises(SettingError, match="trains an adapter only, got lora=False"):
+        tune_dpo(lm, lm, make_prompts(2), make_pairs(2), config, tmp_path / "out", seed=0)

@@ -8,6 +8,7 @@ else that goes wrong is a defect and shows its traceback.
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -88,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("MKL_DYNAMIC", "FALSE")
     os.environ.setdefault("MKL_CBWR", "AUTO")
+    # Imported by others wherever it is installed, it warns on machines without a GPU that it is slow there.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         return dispatch(list(sys.argv[1:] if argv is None else argv))
     except RecloopError as error:

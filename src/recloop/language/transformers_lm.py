@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from recloop.errors import GenerationError, SettingError
 from recloop.language.model import Sampling, chat_messages, draft_uniforms, prompt_digest
-from recloop.language.weights import adapter_config, find_model_folder, reading, weights_hash
+from recloop.language.weights import adapter_config, find_model_folder, in_four_bits, reading, weights_hash
 from recloop.records import Draft, Prompt
 
 # Full attention, places from `position_ids`, logits straight from the output embedding.
@@ -38,14 +39,20 @@ class TransformersLM:
             base can be found), or a Hugging Face name. Only safetensors are read, no code.
         device: ``auto`` takes CUDA where there is one; otherwise a torch device.
         batch_tokens: cache slots of one batch, over all its prompts and drafts.
+        load_in_4bit: keep the linear layers in 4 bits; needs bitsandbytes.
 
     Raises:
-        SettingError: `batch_tokens` below 1.
+        SettingError: `batch_tokens` below 1, or no bitsandbytes for `load_in_4bit`.
         GenerationError: no such model, or one that is damaged, needs its own code or has no chat template.
     """
 
     def __init__(
-        self, folder_or_name: str | Path, *, device: str = "auto", batch_tokens: int = 24_576
+        self,
+        folder_or_name: str | Path,
+        *,
+        device: str = "auto",
+        batch_tokens: int = 24_576,
+        load_in_4bit: bool = False,
     ) -> None:
         if batch_tokens < 1:
             raise SettingError(f"batch_tokens must be at least 1, got {batch_tokens}; 24576 is usual")
@@ -58,15 +65,15 @@ class TransformersLM:
         has_cuda = torch.cuda.is_available()
         self._device = torch.device(("cuda" if has_cuda else "cpu") if device == "auto" else device)
         with reading(self.folder, "causal LM"):
-            self._model, self._tokenizer = _load(self.folder, self._device)
+            self._model, self._tokenizer = _load(self.folder, self._device, load_in_4bit=load_in_4bit)
         self._has_system_role = _takes_system_role(self._tokenizer, self.folder)
         self._end_tokens = _end_tokens(self._model, self._tokenizer)
         layers = DynamicCache(config=self._model.config).layers
         self._shares_prefix = self._model.config.model_type in SHARED_PREFIX_ARCHITECTURES and all(
             type(layer) is DynamicLayer for layer in layers
         )
-        millions = self._model.num_parameters() / 1e6
-        self._name = f"{self._model.config.model_type}-{millions:.1f}M-{weights_hash(self.folder)[:16]}"
+        size = f"{self._model.num_parameters() / 1e6:.1f}M" + ("-4bit" if load_in_4bit else "")
+        self._name = f"{self._model.config.model_type}-{size}-{weights_hash(self.folder)[:16]}"
 
     @property
     def name(self) -> str:
@@ -197,28 +204,37 @@ class TransformersLM:
         ]
 
 
-def _load(folder: Path, device: Any) -> tuple[Any, Any]:
+def _load(folder: Path, device: Any, *, load_in_4bit: bool) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     adapter = adapter_config(folder)
     base = folder if adapter is None else find_model_folder(adapter["base_model_name_or_path"])
+    smaller: dict[str, Any] = {}
+    if load_in_4bit:
+        smaller = {"quantization_config": in_four_bits(device.type), "device_map": {"": device}}
     model = AutoModelForCausalLM.from_pretrained(
         base,
         dtype=torch.float32 if device.type == "cpu" else "auto",
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
+        **smaller,
     )
-    if adapter is not None:
+    if adapter is not None and load_in_4bit:
+        model.load_adapter(str(folder))  # merged, it would be rounded to 4 bits with the rest
+    elif adapter is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        with warnings.catch_warnings():
+            # peft reads an attribute that transformers is about to rename.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     has_own_tokenizer = (folder / "tokenizer_config.json").is_file()
     tokenizer = AutoTokenizer.from_pretrained(
         folder if has_own_tokenizer else base, trust_remote_code=False, local_files_only=True
     )
-    return model.to(device).eval(), tokenizer
+    return (model if load_in_4bit else model.to(device)).eval(), tokenizer
 
 
 def _takes_system_role(tokenizer: Any, folder: Path) -> bool:

@@ -7,10 +7,11 @@ import json
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from recloop.errors import GenerationError
+from recloop.errors import GenerationError, RecloopError, SettingError
 
 # What decides a model's answers: weights, shapes, tokenizer, chat template, and an encoder's pooling.
 IDENTITY_FILES = (
@@ -86,6 +87,30 @@ def adapter_config(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
+def in_four_bits(device_type: str) -> Any:
+    """How transformers keeps the linear layers of a model in 4 bits (NF4, as in QLoRA, arXiv 2305.14314).
+
+    Args:
+        device_type: of the device it will run on; sums are in float32 on the CPU, in bfloat16 elsewhere.
+
+    Raises:
+        SettingError: bitsandbytes is not installed.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise SettingError(
+            "load_in_4bit needs bitsandbytes, got none; pip install 'recloop[4bit]', or leave it off"
+        )
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32 if device_type == "cpu" else torch.bfloat16,
+    )
+
+
 @contextmanager
 def reading(folder: Path, kind: str) -> Generator[None]:
     """Without transformers' progress bars, and with one error for all that can be wrong with a folder."""
@@ -96,6 +121,8 @@ def reading(folder: Path, kind: str) -> Generator[None]:
     logging.disable_progress_bar()
     try:
         yield
+    except RecloopError:
+        raise
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         why = (str(error) or repr(error)).splitlines()[0]
         raise GenerationError(

@@ -46,6 +46,11 @@ class LmConfig(BaseModel):
     batch_tokens: int = Field(
         default=24_576, ge=1, description="cache slots of one batch, all its drafts together"
     )
+    load_in_4bit: bool = Field(
+        default=False,
+        description="keep the linear layers in 4 bits while sampling; needs bitsandbytes. "
+        "dpo.load_in_4bit does it while tuning",
+    )
     endpoint: EndpointConfig = Field(default=EndpointConfig(), description="a served model: what it is sent")
     pace: PaceConfig = Field(default=PaceConfig(), description="a served model: how fast, and as whom")
     budget: BudgetConfig = Field(default=BudgetConfig(), description="a served model: caps over the run")

@@ -93,7 +93,7 @@ def open_loop(
             return lm
         if is_served(config.lm):
             return open_served(config.lm, folder)
-        return TransformersLM(folder, device=config.lm.device, batch_tokens=config.lm.batch_tokens)
+        return open_local(config.lm, folder)
 
     @lru_cache(maxsize=1)
     def open_encoder() -> TextEncoder:
@@ -117,7 +117,14 @@ def load_lm(config: LmConfig) -> LanguageModel:
     """The configured language model, in this process or served."""
     if is_served(config):
         return open_served(config)
-    return TransformersLM(lm_folder(config), device=config.device, batch_tokens=config.batch_tokens)
+    return open_local(config, lm_folder(config))
+
+
+def open_local(config: LmConfig, folder: Path) -> TransformersLM:
+    """The model in `folder`, the configured one or one that was tuned, in this process."""
+    return TransformersLM(
+        folder, device=config.device, batch_tokens=config.batch_tokens, load_in_4bit=config.load_in_4bit
+    )
 
 
 def lm_folder(config: LmConfig) -> Path:

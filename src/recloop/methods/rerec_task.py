@@ -24,7 +24,7 @@ from recloop.language.prompts import NOUNS, clean_title
 from recloop.language.requests import build_request_prompts
 from recloop.language.transformers_lm import TransformersLM
 from recloop.language.weights import weights_hash
-from recloop.methods.loop import LmRef, derived_seed, lm_folder
+from recloop.methods.loop import LmRef, derived_seed, lm_folder, open_local
 from recloop.methods.rerec_config import ReRecConfig, TransferConfig
 from recloop.methods.stages import Staged
 from recloop.methods.task import dataset_digest
@@ -109,7 +109,7 @@ def open_study(config: ReRecConfig, run: RunFolder, progress: Progress, until: s
 
     @lru_cache(maxsize=1)
     def open_lm(folder: Path) -> TransformersLM:
-        return TransformersLM(folder, device=config.lm.device, batch_tokens=config.lm.batch_tokens)
+        return open_local(config.lm, folder)
 
     folder = lm_folder(config.lm)
     first = LmRef("shipped", folder, weights_hash(folder))

@@ -8,21 +8,25 @@ replies where the type of model allows it (`shared_prompt`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from recloop.errors import SettingError
 from recloop.progress import SILENT, Progress
 from recloop.records import Pair, Prompt
 from recloop.tuning.replies import Row, RowSet, base_folder_of, messages_of, reply_of, select_rows
-from recloop.tuning.tuned import Tuned, TuningBudget, digest_inputs, read_tuned
+from recloop.tuning.several import is_one_of_several, run_in_processes
+from recloop.tuning.tuned import STEPS_PER_EPOCH, Tuned, TuningBudget, digest_inputs, read_tuned
 
 if TYPE_CHECKING:
     from trl.trainer.dpo_trainer import DPOTrainer
 
     from recloop.tuning.trainers import Job, Policy
 
+TASK = "tune by DPO"
 LOG_NAMES = {
     "step": "step",
     "loss": "loss",
@@ -44,6 +48,26 @@ class DpoConfig(TuningBudget):
     beta: float = Field(
         default=0.1, gt=0, description="strength of the pull to the anchor; DPO4Rec uses 0.01 for an 8B model"
     )
+    processes: int = Field(
+        default=1,
+        ge=1,
+        description="GPUs that share every step, each with the whole model; rows in a step stay as they are",
+    )
+
+    def passes_of_each(self, num_rows: int) -> int:
+        """Forward passes of one process in one optimiser step.
+
+        Raises:
+            SettingError: the passes asked for cannot be shared evenly.
+        """
+        if self.accumulation == "auto":
+            return max(1, round(num_rows / (self.batch * self.processes * STEPS_PER_EPOCH)))
+        if self.accumulation % self.processes:
+            raise SettingError(
+                f"processes must share a step evenly, got accumulation={self.accumulation} and "
+                f"processes={self.processes}; choose a multiple"
+            )
+        return self.accumulation // self.processes
 
 
 def tune_dpo(
@@ -81,18 +105,54 @@ def tune_dpo(
     if out.exists():
         return read_tuned(out, inputs)
     row_set = select_rows(lm_folder, prompts, pairs, config, seed)
+    config.passes_of_each(len(row_set.rows))
+    if config.processes > 1 and not is_one_of_several():
+        asked = {pair.user: prompts[pair.user] for pair in pairs}
+        call = _Call(lm_folder, anchor_folder, asked, tuple(pairs), config, out, seed, scratch)
+        num_shown = len(row_set.rows) * config.epochs
+        run_in_processes(call, config.processes, TASK, num_shown, progress)
+        return read_tuned(out, inputs)
 
     from recloop.tuning.trainers import Job, run_job
 
-    job = Job("tune by DPO", lm_folder, out, scratch, inputs, config, seed)
+    job = Job(TASK, lm_folder, out, scratch, inputs, config, seed)
 
     def make_trainer(policy: Policy) -> DPOTrainer:
-        return _make_trainer(job, policy, anchor_folder, row_set, config.beta)
+        return _make_trainer(job, policy, anchor_folder, row_set, config)
 
     return run_job(job, row_set, make_trainer, LOG_NAMES, progress)
 
 
-def _make_trainer(job: Job, policy: Policy, anchor_folder: Path, row_set: RowSet, beta: float) -> DPOTrainer:
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call of `tune_dpo` that can be sent to another process."""
+
+    lm_folder: Path
+    anchor_folder: Path
+    prompts: Mapping[int, Prompt]
+    pairs: Sequence[Pair]
+    config: DpoConfig
+    out: Path
+    seed: int
+    scratch: Path | None
+
+    def __call__(self, progress: Progress) -> Tuned:
+        return tune_dpo(
+            self.lm_folder,
+            self.anchor_folder,
+            self.prompts,
+            self.pairs,
+            self.config,
+            self.out,
+            self.seed,
+            progress,
+            self.scratch,
+        )
+
+
+def _make_trainer(
+    job: Job, policy: Policy, anchor_folder: Path, row_set: RowSet, config: DpoConfig
+) -> DPOTrainer:
     from transformers import AutoTokenizer
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
@@ -103,13 +163,17 @@ def _make_trainer(job: Job, policy: Policy, anchor_folder: Path, row_set: RowSet
     uses_lora = policy.adapter is not None
     # Without its adapter such a policy is the anchor already.
     is_own_anchor = uses_lora and base_folder_of(job.lm_folder).resolve() == anchor_folder.resolve()
-    anchor = None if is_own_anchor else load_model(anchor_folder, uses_lora=uses_lora)
+    anchor = (
+        None
+        if is_own_anchor
+        else load_model(anchor_folder, uses_lora=uses_lora, load_in_4bit=config.load_in_4bit)
+    )
     trainer = DPOTrainer(
         model=policy.model,
         ref_model=anchor,
         args=DPOConfig(
-            **trainer_arguments(job, job.budget.passes_per_step(len(row_set.rows)), uses_lora=uses_lora),
-            beta=beta,
+            **trainer_arguments(job, config.passes_of_each(len(row_set.rows)), uses_lora=uses_lora),
+            beta=config.beta,
         ),
         train_dataset=training_data(job, row_set, _conversation),
         processing_class=AutoTokenizer.from_pretrained(job.lm_folder),

@@ -23,6 +23,7 @@ import huggingface_hub.constants
 import numpy as np
 import torch
 import transformers
+from accelerate import PartialState
 from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
 from transformers import (
@@ -38,9 +39,11 @@ from transformers import (
 )
 
 from recloop.errors import RunError, SettingError, TrainingError
+from recloop.language.weights import in_four_bits
 from recloop.progress import Progress
 from recloop.runs import atomic_write_json, atomic_write_text
 from recloop.tuning.replies import PromptSet, Row, RowSet, base_folder_of, training_order
+from recloop.tuning.several import is_first
 from recloop.tuning.tuned import TUNING_FILE, Tuned, TuningBudget, tuning_text
 
 LORA_ABOVE = 500_000_000  # parameters; smaller models are cheaper to train whole
@@ -107,7 +110,8 @@ def run_job(
         TrainingError: the loss is not finite.
         SettingError: see `load_policy`.
     """
-    _claim(job.work, job.inputs)
+    if is_first():
+        _claim(job.work, job.inputs)
     with quiet(job.seed):
         policy = load_policy(job.lm_folder, job.budget)
         trainer = make_trainer(policy)
@@ -121,8 +125,9 @@ def run_job(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         log = _log_rows(trainer, log_names)
         tuned = Tuned(job.out, log, len(row_set.rows), row_set.num_thinned, row_set.num_too_long)
-        _save(trainer, job, tuned)
-    if job.scratch is None:
+        if is_first():
+            _save(trainer, job, tuned)
+    if job.scratch is None and is_first():
         shutil.rmtree(job.work)
     return tuned
 
@@ -131,23 +136,36 @@ def load_policy(lm_folder: Path, budget: TuningBudget) -> Policy:
     """The model in `lm_folder`, ready to be given to a TRL trainer.
 
     Raises:
-        SettingError: the folder holds an adapter but `lora` is False.
+        SettingError: the folder holds an adapter, or 4 bits are asked for, but `lora` is False.
     """
     base = base_folder_of(lm_folder)
-    uses_lora = _count_parameters(base) > LORA_ABOVE if budget.lora == "auto" else budget.lora
+    if budget.load_in_4bit and budget.lora is False:
+        raise SettingError("load_in_4bit trains an adapter only, got lora=False; use lora=True or auto")
+    is_large = budget.load_in_4bit or _count_parameters(base) > LORA_ABOVE
+    uses_lora = is_large if budget.lora == "auto" else budget.lora
     if base != lm_folder and not uses_lora:
         raise SettingError(f"{lm_folder} holds a LoRA adapter, got lora=False or auto; use lora=True")
     return Policy(
-        load_model(base, uses_lora=uses_lora),
+        load_model(base, uses_lora=uses_lora, load_in_4bit=budget.load_in_4bit),
         _lora(budget.lora_rank) if uses_lora else None,
         lm_folder if base != lm_folder else None,
     )
 
 
-def load_model(folder: Path, *, uses_lora: bool) -> PreTrainedModel:
-    """A causal language model: float32, or bfloat16 under LoRA on a GPU."""
-    dtype = torch.bfloat16 if uses_lora and torch.cuda.is_available() else torch.float32
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+def load_model(folder: Path, *, uses_lora: bool, load_in_4bit: bool = False) -> PreTrainedModel:
+    """A causal language model: float32, or bfloat16 under LoRA on a GPU, or with its linear layers in 4 bits.
+
+    Raises:
+        SettingError: no bitsandbytes for 4 bits.
+    """
+    on_gpu = torch.cuda.is_available()
+    dtype = torch.bfloat16 if uses_lora and on_gpu else torch.float32
+    if not load_in_4bit:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, quantization_config=in_four_bits(device.type), device_map={"": device}
+    )
 
 
 def training_data(job: Job, row_set: RowSet, conversation: Callable[[Row], dict[str, Any]]) -> Dataset:
@@ -181,6 +199,7 @@ def trainer_arguments(job: Job, accumulation: int, *, uses_lora: bool) -> dict[s
         "report_to": [],
         "disable_tqdm": True,
         "dataloader_pin_memory": on_gpu,
+        "ddp_find_unused_parameters": False,
     }
 
 
@@ -273,13 +292,16 @@ class _Watch(TrainerCallback):
             )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        PartialState().wait_for_everyone()  # each process has a file in it
+        if not is_first():
+            return
         checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         for file in checkpoint.iterdir():
             _fsync(file)
         atomic_write_text(checkpoint / COMPLETE, "")
 
     def _report(self, args: TrainingArguments, state: TrainerState) -> None:
-        rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps
+        rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
         done = min(state.global_step * rows_per_step, self._num_rows)
         if done > self._done:
             self._step(done - self._done)
@@ -304,7 +326,7 @@ def _last_checkpoint(scratch: Path) -> Path | None:
     for folder in scratch.glob("checkpoint-*"):
         if (folder / COMPLETE).is_file():
             whole.append((int(folder.name.rpartition("-")[2]), folder))
-        else:
+        elif is_first():
             shutil.rmtree(folder)
     return max(whole)[1] if whole else None
 

@@ -51,6 +51,10 @@ class TuningBudget(BaseModel):
     lora_rank: int = Field(
         default=16, ge=1, description="rank of the adapter on every linear layer; alpha is twice this"
     )
+    load_in_4bit: bool = Field(
+        default=False,
+        description="keep the base of the adapter in 4 bits (QLoRA); needs bitsandbytes",
+    )
     checkpoint_steps: int = Field(default=5, ge=1, description="optimiser steps between two checkpoints")
 
     def passes_per_step(self, num_rows: int) -> int:

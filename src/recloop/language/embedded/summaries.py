@@ -17,12 +17,26 @@ from recloop.language.claims import NO_PREFERENCE, Evidence, Polarity
 MAX_ANSWER_WORDS = 34  # keeps answers within 64 tokens
 MAX_COUNTED = 8  # values a prompt counts on each side, by default; no others can be copied
 FIRST_SHARE = 0.7  # of sides that begin with the strongest value
-SIDES = (  # share of sections that have this side where they can; most values in it
-    (Polarity.LIKES, 1.0, 4),
-    (Polarity.DISLIKES, 0.65, 3),
-    (Polarity.ALSO, 0.6, 3),
-)
 END = ""  # the option that nothing more is said
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How summaries of one kind of history vary.
+
+    sides: the share of sections that have a side where they can, and the most values in it.
+    breadth: the larger, the more columns a summary tells of; at 0 every number of them is as likely.
+    tries: sizes of a side are the largest of so many draws.
+    """
+
+    sides: tuple[tuple[Polarity, float, int], ...]
+    breadth: float
+    tries: int
+
+
+RATED = Habits(((Polarity.LIKES, 1.0, 4), (Polarity.DISLIKES, 0.65, 3)), breadth=1.2, tries=1)
+# Without stars most histories are short and support few sides: drafts differ by the sides they leave out.
+UNRATED = Habits(((Polarity.LIKES, 0.6, 6), (Polarity.ALSO, 0.6, 6)), breadth=0.2, tries=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +73,8 @@ def draw_summary(facets: Sequence[str], evidence: Sequence[Evidence], rng: np.ra
     }
     if not any(values for sides in pools.values() for values in sides.values()):
         return Summary((Choice((NO_PREFERENCE,), NO_PREFERENCE), Choice((END,), END)))
-    weights = np.arange(1, len(facets) + 1) ** 1.2
+    habits = RATED if any(e.has_stars for e in evidence) else UNRATED
+    weights = np.arange(1, len(facets) + 1) ** habits.breadth
     count = int(rng.choice(len(facets), p=weights / weights.sum())) + 1
     left = [facets[int(c)] for c in rng.permutation(len(facets))]
     choices: list[Choice] = []
@@ -71,27 +86,33 @@ def draw_summary(facets: Sequence[str], evidence: Sequence[Evidence], rng: np.ra
         if number and _num_words(choices) > MAX_ANSWER_WORDS - 4:
             break
         choices.append(Choice(options, options[0]))
-        choices += _draw_section(pools[left.pop(0)], MAX_ANSWER_WORDS - _num_words(choices), rng)
+        choices += _draw_section(pools[left.pop(0)], MAX_ANSWER_WORDS - _num_words(choices), habits, rng)
     may_go_on = left and _num_words(choices) <= MAX_ANSWER_WORDS - 4
     choices.append(Choice((*(f" By {facet}:" for facet in left), END) if may_go_on else (END,), END))
     return Summary(tuple(choices))
 
 
-def _draw_section(pool: dict[Polarity, list[str]], num_words: int, rng: np.random.Generator) -> list[Choice]:
+def _draw_section(
+    pool: dict[Polarity, list[str]], num_words: int, habits: Habits, rng: np.random.Generator
+) -> list[Choice]:
     """What follows ``By genre:``, in at most about so many words."""
-    wanted = [
-        (polarity, int(rng.integers(1, most + 1)))
-        for polarity, share, most in SIDES
-        if pool[polarity] and rng.random() < share
-    ]
     sides = [polarity for polarity in Polarity if pool[polarity]]
+    named = {polarity for polarity, share, _ in habits.sides if pool[polarity] and rng.random() < share}
+    says_something = pool[Polarity.LIKES] or pool[Polarity.ALSO]
+    if says_something and not named:
+        named = {sides[int(rng.integers(len(sides)))]}
+    wanted = [
+        (polarity, int(rng.integers(1, most + 1, size=habits.tries).max()))
+        for polarity, _, most in habits.sides
+        if polarity in named
+    ]
     if not wanted:
         options = [f" {polarity.value}" for polarity in sides]
         return [Choice((*options, " mixed"), " mixed"), Choice((".",), ".")]
     choices: list[Choice] = []
     for number, (polarity, size) in enumerate(wanted):
         options = tuple(f" {p.value}" for p in sides)
-        if not number and not pool[Polarity.LIKES]:
+        if not number and not says_something:
             options += (" mixed",)
         choices.append(Choice(options, f" {polarity.value}"))
         values, sides = pool[polarity], sides[sides.index(polarity) + 1 :]
