@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -17,6 +18,7 @@ from recloop.errors import DataError, RunError, SettingError
 from recloop.feedback.hints import HintBase, read_hint_base
 from recloop.language.model import Sampling
 from recloop.methods.exploring import HINTS
+from recloop.methods.hint_repeats import score_on_halves
 from recloop.methods.re2llm import run
 from recloop.methods.re2llm_config import Re2llmConfig
 from recloop.methods.re2llm_plan import count_calls, forecast
@@ -289,6 +291,33 @@ def test_a_language_model_that_leaves_no_hint_ends_in_a_table_without_gain(tmp_p
     assert rows["ppo"] == rows["no_hint"] == rows["best_hint"]
 
 
+def test_halves_do_not_flatter_where_hints_mean_nothing_and_find_the_best_where_they_do() -> None:
+    rng = np.random.default_rng(0)
+    noise_SHR = rng.random((4000, 6, 4))  # mean 0.5, whatever the hint
+    halves_S, hindsight_S = score_on_halves(noise_SHR)
+    assert abs(halves_S.mean() - 0.5) < 0.01
+    assert hindsight_S.mean() > 0.65
+    noise_SHR[np.arange(4000), rng.integers(6, size=4000)] += 2.0  # each session has a hint of its own
+    assert score_on_halves(noise_SHR)[0].mean() == pytest.approx(2.5, abs=0.02)
+
+
+def test_repeated_answers_tell_what_the_best_hint_is_worth(tmp_path: Path) -> None:
+    lm = FakeHintFollower()
+    plain = config_of(TINY)
+    do(plain, tmp_path / "plain", lm)
+    assert not (tmp_path / "plain" / "repeats.json").exists()
+    config = config_of(TINY, repeats={"answers": 2, "max_sessions": 8})
+    do(config, tmp_path / "run", lm)
+    rows = {row["name"]: row for row in json.loads((tmp_path / "run" / "repeats.json").read_text())}
+    assert set(rows) == {"no_hint", "best_single", "ppo", "known_hint", "oracle_on_halves", "hindsight"}
+    assert rows["no_hint"]["gain"] == 0
+    assert rows["known_hint"]["value"] <= rows["oracle_on_halves"]["value"] <= rows["hindsight"]["value"]
+    assert "What the best hint is worth" in (tmp_path / "run" / "report.html").read_text()
+    asked = lm.num_asked
+    do(config, tmp_path / "run", lm)
+    assert lm.num_asked == asked
+
+
 def test_an_agent_that_was_not_learnt_cannot_be_asked(tmp_path: Path) -> None:
     config = config_of(TINY)
     do(config, tmp_path / "run", until="prepare")
@@ -303,11 +332,15 @@ def test_the_forecast_counts_before_anything_is_asked() -> None:
     assert "70 prompts" in told
     assert "250 prompts" in told
     assert "would send 64" in told
+    assert "repeats" not in told
+    often = forecast(config_of(TINY, explore={"max_hints": 4}, repeats={"answers": 2, "max_sessions": 7}))
+    assert "35 prompts, 2 answers each" in often
 
 
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
+        ({"repeats": {"answers": 3}}, "multiple of 2"),
         ({"headline": "map@5"}, "headline must be one of"),
         ({"reward": "loglik"}, "one answer"),
         ({"seeds": [1, 1]}, "seeds must differ"),

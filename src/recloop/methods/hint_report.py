@@ -29,6 +29,7 @@ from recloop.methods.hint_choices import (
     Chosen,
     score_rows,
 )
+from recloop.methods.hint_repeats import HINDSIGHT, ORACLE, Repeated
 from recloop.methods.loop import derived_seed
 from recloop.methods.reporting import REPORT, stage_costs
 from recloop.methods.served_words import describe_served
@@ -70,6 +71,7 @@ def report_choices(
     answers: Answers,
     chosen: Chosen,
     results: Results,
+    repeated: Sequence[Repeated],
 ) -> None:
     """Write ``report.html`` into the run folder."""
     with study.stage("report", "", {"evaluate": study.run.digest("evaluate")}) as stage:
@@ -94,6 +96,7 @@ def report_choices(
                 versions=tuple(study.run.manifest["versions"].items()),
                 extras=(
                     verdict_section(study, results),
+                    *([repeats_section(study, repeated)] if repeated else []),
                     hint_section(study, questions, base, answers, chosen),
                     where_section(study, questions, base, answers, chosen),
                     learning_section(study),
@@ -150,6 +153,29 @@ def verdict_section(study: Study, results: Results) -> ExtraSection:
         )
     columns = ("Row", f"Gain in {metric} over no hint", "Share of the known hint's gain")
     return ExtraSection("gain", "What choosing is worth", says, (PlainTable("Gains", columns, rows),))
+
+
+def repeats_section(study: Study, repeated: Sequence[Repeated]) -> ExtraSection:
+    """What the best hint of each session is worth, by repeated answers."""
+    config, metric = study.config.repeats, metric_title(study.config.headline)
+    titles = {name: words.title for name, words in WORDS.items()} | {
+        ORACLE: "Best hint by the other half of the answers",
+        HINDSIGHT: "Best hint by the same answers",
+    }
+    rows = tuple(
+        (titles[row.name], number(row.value), signed(row.gain), f"{signed(row.low)} to {signed(row.high)}")
+        for row in repeated
+    )
+    note = (
+        f"The first {config.max_sessions:,} test sessions, {config.answers} answers to each with every hint "
+        f"at temperature {config.temperature:g}. A hint chosen by one half of the answers and scored by the "
+        f"other is what a policy could reach that knew each session; chosen by the same answers, chance "
+        f"flatters it."
+    )
+    columns = ("Row", metric, "Gain over no hint", "95% interval")
+    return ExtraSection(
+        "repeats", "What the best hint is worth", note, (PlainTable("Repeated answers", columns, rows),)
+    )
 
 
 def hint_section(

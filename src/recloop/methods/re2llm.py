@@ -15,6 +15,7 @@ from recloop.language.model import LanguageModel
 from recloop.methods.exploring import explore
 from recloop.methods.hint_answers import answer_all, encode_sessions
 from recloop.methods.hint_choices import choose_hints
+from recloop.methods.hint_repeats import repeat_answers
 from recloop.methods.hint_report import compare_choices, report_choices
 from recloop.methods.re2llm_config import Re2llmConfig
 from recloop.methods.sessions_study import Study, open_study, prepare
@@ -31,7 +32,8 @@ def re2llm(study: Study) -> None:
     states = encode_sessions(study, questions)  # the mean vector of the items shown
     chosen = choose_hints(study, questions, answers, states, base)  # PPO on train; choices for test
     results = compare_choices(study, questions, answers, chosen)
-    report_choices(study, questions, base, answers, chosen, results)
+    repeated = repeat_answers(study, questions, base, chosen)  # off unless asked for
+    report_choices(study, questions, base, answers, chosen, results, repeated)
 
 
 def run(

@@ -106,6 +106,21 @@ class ExploreConfig(BaseModel):
     max_alike: float = Field(default=0.9, gt=0, le=1, description="cosine above which hints are the same")
 
 
+class RepeatConfig(BaseModel):
+    """Repeated answers, which tell what the best hint of each session is worth without flattery."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    answers: int = Field(
+        default=0,
+        ge=0,
+        multiple_of=2,
+        description="answers to each test session with each hint, half to choose by, half to score; 0: none",
+    )
+    temperature: float = Field(default=0.7, gt=0, le=10, description="of these answers")
+    max_sessions: int = Field(default=100, ge=1, description="test sessions asked so, the first ones")
+
+
 class RivalConfig(BaseModel):
     """The simple ways to choose a hint."""
 
@@ -136,6 +151,7 @@ class Re2llmConfig(BaseModel):
     explore: ExploreConfig = Field(default=ExploreConfig(), description="reflective exploration")
     agent: AgentConfig = Field(default=AgentConfig(), description="the agent that chooses hints")
     rivals: RivalConfig = Field(default=RivalConfig(), description="the simple ways beside it")
+    repeats: RepeatConfig = Field(default=RepeatConfig(), description="the best hint by repeated answers")
     sasrec: SasrecConfig = Field(default=SasrecConfig(), description="the self-attentive baseline")
     measure: MeasureConfig = Field(
         default=MeasureConfig(

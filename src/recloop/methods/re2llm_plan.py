@@ -19,17 +19,20 @@ class Calls:
     """Distinct prompts of a run, at most.
 
     answers: sessions by hints, the empty one too. exploration: turns, tries and comparisons of hints.
+    repeats: prompts that are answered several times. num_repeats: how often.
     uncached: what a loop asks that asks for every episode anew, with the hint and without, on all seeds.
     """
 
     answers: int
     exploration: int
+    repeats: int
+    num_repeats: int
     uncached: int
 
     @property
     def total(self) -> int:
-        """All of them, at most."""
-        return self.answers + self.exploration
+        """All answers, at most."""
+        return self.answers + self.exploration + self.repeats * self.num_repeats
 
 
 def count_calls(config: Re2llmConfig, num_train: int, num_test: int, num_hints: int | None = None) -> Calls:
@@ -45,7 +48,9 @@ def count_calls(config: Re2llmConfig, num_train: int, num_test: int, num_hints: 
         per_mistake = TURNS + explored.per_mistake * (2 if explored.redundant == "lm" else 1)
         exploration = min(explored.max_mistakes, num_train) * per_mistake
     episodes = len(config.seeds) * config.agent.steps
-    return Calls((num_train + num_test) * (num_kept + 1), exploration, 2 * episodes)
+    often = config.repeats
+    repeats = min(often.max_sessions, num_test) * (num_kept + 1) if often.answers else 0
+    return Calls((num_train + num_test) * (num_kept + 1), exploration, repeats, often.answers, 2 * episodes)
 
 
 def forecast(config: Re2llmConfig) -> str:
@@ -67,6 +72,11 @@ def forecast(config: Re2llmConfig) -> str:
         f"  hints        {hints}, and the empty one",
         f"  answers      at most {calls.answers:>9,} prompts: sessions x (hints + 1)",
         f"  exploration  at most {calls.exploration:>9,} prompts",
+        *(
+            [f"  repeats      at most {calls.repeats:>9,} prompts, {calls.num_repeats} answers each"]
+            if calls.repeats
+            else []
+        ),
         f"  in all       at most {calls.total:>9,} prompts, each asked once; at most {read:,} tokens",
         f"  a loop that asks in every episode anew would send {calls.uncached:,}",
     ]

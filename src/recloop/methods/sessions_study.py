@@ -194,13 +194,19 @@ def ask(study: Study, texts: Mapping[int, str], purpose: str) -> dict[int, Draft
         texts: user turns by any number.
         purpose: the stage a served model's cost is booked under.
     """
+    found = ask_often(study, texts, purpose, 1, study.config.lm.temperature)
+    return {number: drafts_N[0] for number, drafts_N in found.items()}
+
+
+def ask_often(
+    study: Study, texts: Mapping[int, str], purpose: str, num_answers: int, temperature: float
+) -> dict[int, tuple[Draft, ...]]:
+    """As `ask`, several answers to every text."""
     lm = study.config.lm
-    sampling = Sampling(1, lm.temperature, lm.top_p, lm.max_tokens, study.config.data_seed)
+    sampling = Sampling(num_answers, temperature, lm.top_p, lm.max_tokens, study.config.data_seed)
     prompts = [Prompt(number, SYSTEM, text, 0, 0) for number, text in texts.items()]
     if not prompts:
         return {}
     with DraftJournal(study.run.path / JOURNAL) as journal:
         drafts = sample_drafts(study.open_lm(), prompts, sampling, journal, study.progress, purpose)
-    return {
-        user: drafts_N[0] for user, drafts_N in zip(drafts.user_U.tolist(), drafts.drafts_UN, strict=True)
-    }
+    return dict(zip(drafts.user_U.tolist(), drafts.drafts_UN, strict=True))

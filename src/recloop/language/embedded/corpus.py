@@ -300,7 +300,7 @@ def invent_history(
     few = rng.random() < 0.02
     num_items = int(rng.integers(0, 3)) if few else int(rng.integers(min_items, max_items + 1))
     facets = invent_facets(words, num_items, rng)
-    has_stars = rng.random() < 0.65
+    has_stars = rng.random() < 0.55
     level, noise, reach = rng.normal(3.6, 0.5), rng.uniform(0.3, 1.2), rng.uniform(0.0, 1.3)
     tastes = [rng.normal(0, reach, size=len(facet.values)) for facet in facets]
     items = []

@@ -7,7 +7,7 @@ set it came from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,26 +17,16 @@ from recloop.language.claims import NO_PREFERENCE, Evidence, Polarity
 MAX_ANSWER_WORDS = 34  # keeps answers within 64 tokens
 MAX_COUNTED = 8  # values a prompt counts on each side, by default; no others can be copied
 FIRST_SHARE = 0.7  # of sides that begin with the strongest value
+RATED_SIDES = (  # share of sections that have this side where they can; most values in it
+    (Polarity.LIKES, 1.0, 4),
+    (Polarity.DISLIKES, 0.65, 3),
+)
+UNRATED_VALUES = (4, 7)  # least and most values of a summary without stars, where the history has as many
 END = ""  # the option that nothing more is said
 
-
-@dataclass(frozen=True, slots=True)
-class Habits:
-    """How summaries of one kind of history vary.
-
-    sides: the share of sections that have a side where they can, and the most values in it.
-    breadth: the larger, the more columns a summary tells of; at 0 every number of them is as likely.
-    tries: sizes of a side are the largest of so many draws.
-    """
-
-    sides: tuple[tuple[Polarity, float, int], ...]
-    breadth: float
-    tries: int
-
-
-RATED = Habits(((Polarity.LIKES, 1.0, 4), (Polarity.DISLIKES, 0.65, 3)), breadth=1.2, tries=1)
-# Without stars most histories are short and support few sides: drafts differ by the sides they leave out.
-UNRATED = Habits(((Polarity.LIKES, 0.6, 6), (Polarity.ALSO, 0.6, 6)), breadth=0.2, tries=2)
+Plan = list[
+    tuple[str, list[tuple[Polarity, int]]]
+]  # sections in their order: facet, sides with how many values
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +63,11 @@ def draw_summary(facets: Sequence[str], evidence: Sequence[Evidence], rng: np.ra
     }
     if not any(values for sides in pools.values() for values in sides.values()):
         return Summary((Choice((NO_PREFERENCE,), NO_PREFERENCE), Choice((END,), END)))
-    habits = RATED if any(e.has_stars for e in evidence) else UNRATED
-    weights = np.arange(1, len(facets) + 1) ** habits.breadth
-    count = int(rng.choice(len(facets), p=weights / weights.sum())) + 1
-    left = [facets[int(c)] for c in rng.permutation(len(facets))]
+    draw_plan = _plan_rated if any(e.has_stars for e in evidence) else _plan_unrated
+    plan = draw_plan(pools, rng)
+    left = [facet for facet, _ in plan] + [facet for facet in facets if facet not in dict(plan)]
     choices: list[Choice] = []
-    for number in range(count):
+    for number, (facet, wanted) in enumerate(plan):
         lead = " " if number else ""
         options = tuple(f"{lead}By {facet}:" for facet in left)
         if number:
@@ -86,37 +75,72 @@ def draw_summary(facets: Sequence[str], evidence: Sequence[Evidence], rng: np.ra
         if number and _num_words(choices) > MAX_ANSWER_WORDS - 4:
             break
         choices.append(Choice(options, options[0]))
-        choices += _draw_section(pools[left.pop(0)], MAX_ANSWER_WORDS - _num_words(choices), habits, rng)
+        choices += _draw_section(pools[facet], wanted, MAX_ANSWER_WORDS - _num_words(choices), rng)
+        left.remove(facet)
     may_go_on = left and _num_words(choices) <= MAX_ANSWER_WORDS - 4
     choices.append(Choice((*(f" By {facet}:" for facet in left), END) if may_go_on else (END,), END))
     return Summary(tuple(choices))
 
 
+def _plan_rated(pools: Mapping[str, Mapping[Polarity, list[str]]], rng: np.random.Generator) -> Plan:
+    """Most columns more often than few; in each what is liked, mostly what is not, sides of any size."""
+    weights = np.arange(1, len(pools) + 1) ** 1.2
+    count = int(rng.choice(len(pools), p=weights / weights.sum())) + 1
+    facets = list(pools)
+    return [
+        (
+            facet,
+            [
+                (polarity, int(rng.integers(1, most + 1)))
+                for polarity, share, most in RATED_SIDES
+                if pools[facet][polarity] and rng.random() < share
+            ],
+        )
+        for facet in (facets[int(c)] for c in rng.permutation(len(facets))[:count])
+    ]
+
+
+def _plan_unrated(pools: Mapping[str, Mapping[Polarity, list[str]]], rng: np.random.Generator) -> Plan:
+    """Any sides, every set of them as likely, and about as many values whatever the sides.
+
+    Without stars most histories are short and support few sides: drafts can differ by those they name only.
+    """
+    sides = [(facet, polarity) for facet in pools for polarity in Polarity if pools[facet][polarity]]
+    chosen: list[tuple[str, Polarity]] = []
+    while not chosen:
+        chosen = [side for side in sides if rng.random() < 0.5]
+    left = int(rng.integers(UNRATED_VALUES[0], UNRATED_VALUES[1] + 1)) - len(chosen)
+    sizes = dict.fromkeys(chosen, 1)
+    while left > 0 and (open_sides := [s for s in chosen if sizes[s] < len(pools[s[0]][s[1]])]):
+        sizes[open_sides[int(rng.integers(len(open_sides)))]] += 1
+        left -= 1
+    named = list(dict.fromkeys(facet for facet, _ in chosen))
+    return [
+        (facet, [(polarity, size) for (f, polarity), size in sizes.items() if f == facet])
+        for facet in (named[int(c)] for c in rng.permutation(len(named)))
+    ]
+
+
 def _draw_section(
-    pool: dict[Polarity, list[str]], num_words: int, habits: Habits, rng: np.random.Generator
+    pool: Mapping[Polarity, list[str]],
+    wanted: Sequence[tuple[Polarity, int]],
+    num_words: int,
+    rng: np.random.Generator,
 ) -> list[Choice]:
     """What follows ``By genre:``, in at most about so many words."""
     sides = [polarity for polarity in Polarity if pool[polarity]]
-    named = {polarity for polarity, share, _ in habits.sides if pool[polarity] and rng.random() < share}
-    says_something = pool[Polarity.LIKES] or pool[Polarity.ALSO]
-    if says_something and not named:
-        named = {sides[int(rng.integers(len(sides)))]}
-    wanted = [
-        (polarity, int(rng.integers(1, most + 1, size=habits.tries).max()))
-        for polarity, _, most in habits.sides
-        if polarity in named
-    ]
     if not wanted:
         options = [f" {polarity.value}" for polarity in sides]
         return [Choice((*options, " mixed"), " mixed"), Choice((".",), ".")]
     choices: list[Choice] = []
     for number, (polarity, size) in enumerate(wanted):
         options = tuple(f" {p.value}" for p in sides)
-        if not number and not says_something:
+        if not number and not pool[Polarity.LIKES] and not pool[Polarity.ALSO]:
             options += (" mixed",)
         choices.append(Choice(options, f" {polarity.value}"))
         values, sides = pool[polarity], sides[sides.index(polarity) + 1 :]
         start = 0 if rng.random() < FIRST_SHARE else int(rng.integers(len(values)))
+        start = min(start, max(0, len(values) - size))
         stop = min(start + size, len(values))
         for place in range(start, stop):
             options = values if place == start else values[place:]
