@@ -28,6 +28,10 @@ LONG_SHARE = 0.06  # of counted histories: far more items than lines are shown
 MAX_LONG = 200
 MAX_SHOWN = 16  # lines beside count lines; the smaller, the cheaper
 
+RATED_SHARE = 0.5  # of histories
+SHORT_SHARE = 0.5  # of histories without stars, most of which are short in real logs
+SHORT_ITEMS = 6
+
 ACCENTED_SHARE = 0.12  # of names
 ACCENTS = {
     "a": "áàâäåã", "c": "çćč", "e": "éèêëě", "i": "íîï", "l": "ł", "n": "ñń", "o": "óòôöøõ", "s": "šś",
@@ -196,6 +200,9 @@ class Words:
             case 5:
                 start = self.word()[: self._rng.integers(1, 4)].upper()
                 return f"{number}{start}" if self._rng.random() < 0.4 else f"{start}-{number}"
+            case 6 if self._rng.random() < 0.4:
+                word = self.word()
+                return word[0].lower() + (word[1:].upper() if self._rng.random() < 0.5 else word.capitalize())
             case 6:
                 return f"{self.invented()} {SUFFIXES[self._rng.integers(len(SUFFIXES))]}"
             case _:
@@ -298,9 +305,11 @@ def invent_history(
 ) -> tuple[list[str], list[HistoryItem]]:
     """Facet names and the history of one user of one invented catalogue; one in 50 has 0 to 2 items."""
     few = rng.random() < 0.02
+    has_stars = rng.random() < RATED_SHARE
+    if not has_stars and min_items < SHORT_ITEMS and rng.random() < SHORT_SHARE:
+        max_items = min(max_items, SHORT_ITEMS)
     num_items = int(rng.integers(0, 3)) if few else int(rng.integers(min_items, max_items + 1))
     facets = invent_facets(words, num_items, rng)
-    has_stars = rng.random() < 0.55
     level, noise, reach = rng.normal(3.6, 0.5), rng.uniform(0.3, 1.2), rng.uniform(0.0, 1.3)
     tastes = [rng.normal(0, reach, size=len(facet.values)) for facet in facets]
     items = []
