@@ -50,6 +50,7 @@ class EndpointServer:
         takes_n: False to give one choice whatever was asked; None to answer 400 to n > 1.
         delay_s: time an honest answer takes.
         port: 0 for any.
+        write: (prompt, seed, place among the choices) -> the text of an honest answer.
     """
 
     def __init__(
@@ -59,8 +60,10 @@ class EndpointServer:
         takes_n: bool | None = True,
         delay_s: float = 0.0,
         port: int = 0,
+        write: Callable[[str, int | None, int], str] = text_for,
     ) -> None:
         self.fault, self.takes_n, self.delay_s, self.port = fault, takes_n, delay_s, port
+        self.write = write
         self.seen: list[Seen] = []
         self.open = self.most_open = 0
         self._loop = asyncio.new_event_loop()
@@ -183,7 +186,7 @@ class EndpointServer:
                 num = max(1, seen.n - 1)
             case "more":
                 num = seen.n + 2
-        texts = [text_for(seen.prompt, seen.body.get("seed"), index) for index in range(num)]
+        texts = [self.write(seen.prompt, seen.body.get("seed"), index) for index in range(num)]
         match seen.fault:
             case "empty":
                 texts = [" \n"] * num

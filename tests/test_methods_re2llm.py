@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from endpoint_server import EndpointServer
 from recloop.errors import DataError, RunError, SettingError
 from recloop.feedback.hints import HintBase, read_hint_base
 from recloop.language.model import Sampling
@@ -289,6 +290,25 @@ def test_a_language_model_that_leaves_no_hint_ends_in_a_table_without_gain(tmp_p
     do(config_of(TINY), tmp_path / "run", Mute())
     rows = {row["name"]: row["estimate"]["value"] for row in results_of(tmp_path / "run")["rows"]}
     assert rows["ppo"] == rows["no_hint"] == rows["best_hint"]
+
+
+def test_through_an_endpoint_the_table_is_the_same_and_every_call_is_counted_there(tmp_path: Path) -> None:
+    do(config_of(TINY), tmp_path / "local")
+    follower = FakeHintFollower()
+    with EndpointServer(write=lambda prompt, seed, place: follower._answer(prompt)) as server:
+        config = config_of(TINY, lm={"name": f"openai:{server.base_url}#follower"})
+        for _ in range(2):  # the second time from the journal
+            with RunFolder.open(
+                tmp_path / "served", config.model_dump(mode="json"), method="re2llm"
+            ) as folder:
+                run(config, folder, encoder=FakeEncoder())
+    served, local = (results_of(tmp_path / name)["rows"] for name in ("served", "local"))
+    assert served == local
+    texts = [seen.prompt for seen in server.seen]
+    assert len(texts) == len(set(texts))
+    calls = count_calls(config, 24, 12)
+    num_hints = len(read_hint_base(tmp_path / "served" / HINTS).texts)
+    assert 36 * num_hints <= len(texts) <= 36 * num_hints + calls.exploration
 
 
 def test_halves_do_not_flatter_where_hints_mean_nothing_and_find_the_best_where_they_do() -> None:

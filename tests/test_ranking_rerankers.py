@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from recloop.errors import SettingError
+from recloop.ranking.draft_inputs import DraftInputs
 from recloop.ranking.reranker_config import RerankerConfig
 from recloop.ranking.rerankers import AttentionBlock, Dlcm, Mir, Prm, SetRank
 
@@ -132,3 +133,19 @@ def test_prm_refuses_lists_longer_than_its_positions():
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(SettingError, match=r"multiple of heads, got 8 and 3; use e\.g\. 6"):
         AttentionBlock(8, 3)
+
+
+@pytest.mark.parametrize("is_matched", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs_in_parts_are_scored_as_those_side_by_side(kind, is_matched):
+    # One list under three drafts: MIR's fixed history has three rows.
+    torch.manual_seed(2)
+    widths = (5, 2, 2) if is_matched else (7, 2, 0)
+    items, texts = torch.randn(1, LIST_LEN, widths[0]), torch.randn(1, 3, widths[1])
+    inputs = DraftInputs(items, texts, torch.randn(1, 3, LIST_LEN, 2) if is_matched else None)
+    dense = inputs.dense()
+    assert dense.shape == (3, LIST_LEN, WIDTH) == (3, inputs.num_places, inputs.width)
+    torch.testing.assert_close(dense[1, 4, :-2], torch.cat([items[0, 4], texts[0, 1]])[: WIDTH - 2])
+    backbone, (_, is_item) = backbone_of(kind), batch()
+    together, apart = backbone(dense, is_item), backbone(inputs, is_item)
+    torch.testing.assert_close(apart[is_item], together[is_item])

@@ -44,7 +44,7 @@ class Rows(Progress):
 
 
 def kill_the_second(progress):
-    if os.environ["RANK"] == "1":
+    if os.environ["RECLOOP_RANK"] == "1":
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -10,11 +10,12 @@ from torch import nn
 
 from recloop.errors import ContractError, SettingError
 from recloop.ranking.adaptor import HybridExpertAdaptor, MlpAdaptor, Tower
+from recloop.ranking.draft_inputs import DraftInputs, side_by_side
 from recloop.ranking.history import HistoryAttention, HistoryTokens
 from recloop.ranking.rerankers import Dlcm, Mir, Prm, SetRank
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int64
+    from jaxtyping import Bool, Float, Int64
     from torch import Tensor
 
     from recloop.ranking.features import ItemFeatures
@@ -93,35 +94,70 @@ class RerankNetwork(nn.Module):
             row_B: which lists.
             draft_B: one draft for each of them (N is 1); None for all drafts.
         """
-        history = self._history(lists, row_B)
+        history = self.history_tokens(lists, row_B)
         x_BLW = self._candidates(lists.items_BL[row_B], history)
-        texts_BNA = self._texts(lists, row_B, draft_B)
+        return self.score_inputs(
+            x_BLW, self.adapted_texts(lists, row_B, draft_B), lists.is_item_BL[row_B], history
+        )
+
+    def score_inputs(
+        self,
+        x_BLW: Float[Tensor, "B L W"],
+        texts_BNA: Float[Tensor, "B N A"] | None,
+        is_item_BL: Bool[Tensor, "B L"],
+        history: tuple[Tensor, Tensor] | None,
+    ) -> Float[Tensor, "B N L"]:
+        """Score lists whose item side and texts are computed.
+
+        Args:
+            x_BLW: as `candidates` gives them.
+            history: tokens and their mask, `[B, H, E]` and `[B, H]`, where the network reads them.
+        """
         num_drafts = 1 if texts_BNA is None else texts_BNA.shape[1]
-        matching_BLA = None if self.match is None else self.match(x_BLW).repeat_interleave(num_drafts, dim=0)
-        x_BLW = x_BLW.repeat_interleave(num_drafts, dim=0)
-        is_item_BL = lists.is_item_BL[row_B].repeat_interleave(num_drafts, dim=0)
-        if texts_BNA is not None:
-            texts_BLA = texts_BNA.flatten(0, 1)[:, None].expand(-1, x_BLW.shape[1], -1)
-            matched = [] if matching_BLA is None else [texts_BLA * matching_BLA]
-            x_BLW = torch.cat([x_BLW, texts_BLA, *matched], dim=-1)
-        x_BLW = self.dropout(x_BLW)
+        is_item_BL = is_item_BL.repeat_interleave(num_drafts, dim=0)
+        inputs = self._inputs(x_BLW, texts_BNA)
+        if self.training or num_drafts == 1:
+            inputs = self.dropout(side_by_side(inputs))
         if isinstance(self.backbone, Mir) and history is not None:
             tokens_BHE, is_token_BH = (part.repeat_interleave(num_drafts, dim=0) for part in history)
-            scores_BL = self.backbone(x_BLW, is_item_BL, tokens_BHE, is_token_BH)
+            scores_BL = self.backbone(inputs, is_item_BL, tokens_BHE, is_token_BH)
         else:
-            scores_BL = self.backbone(x_BLW, is_item_BL)
+            scores_BL = self.backbone(inputs, is_item_BL)
         return scores_BL.unflatten(0, (-1, num_drafts))
+
+    def _inputs(self, x_BLW: Tensor, texts_BNA: Tensor | None) -> Tensor | DraftInputs:
+        """The candidates with the texts, and with what the two have to do with each other."""
+        if texts_BNA is None:
+            return x_BLW
+        matched_BNLA = None
+        if self.match is not None:
+            matched_BNLA = texts_BNA[:, :, None] * self.match(x_BLW)[:, None]
+        return DraftInputs(x_BLW, texts_BNA, matched_BNLA)
 
     def _candidates(self, items_BL: Tensor, history: tuple[Tensor, Tensor] | None) -> Tensor:
         """What is known of each candidate without the user's text, ``[B, L, W]``."""
         item_I, row_BL = torch.unique(items_BL, return_inverse=True)
-        items_BLW = rows_of(self._items(item_I), row_BL)
+        items_IW, adapted_IA = self.item_table(item_I)
+        adapted_BLA = None if adapted_IA is None else rows_of(adapted_IA, row_BL)
+        return self.candidates(rows_of(items_IW, row_BL), adapted_BLA, history)
+
+    def item_table(self, item_I: Tensor) -> tuple[Float[Tensor, "I W"], Float[Tensor, "I A"] | None]:
+        """What is known of some items for all users: embeddings, and adapted vectors if there are any."""
+        vectors_ID = self.get_buffer("item_vectors_ID")
+        adapted_IA = None
+        if self.adaptor is not None and vectors_ID.shape[1]:
+            adapted_IA = self.adaptor(vectors_ID[item_I], Tower.ITEM)
+        return self._items(item_I), adapted_IA
+
+    def candidates(
+        self, items_BLW: Tensor, adapted_BLA: Tensor | None, history: tuple[Tensor, Tensor] | None
+    ) -> Float[Tensor, "B L W"]:
+        """Rows of `item_table` with what each reads in the user's history."""
         parts = [items_BLW]
         if self.read_history is not None and history is not None:
             parts.append(self.read_history(items_BLW, *history))
-        vectors_ID = self.get_buffer("item_vectors_ID")
-        if self.adaptor is not None and vectors_ID.shape[1]:
-            parts.append(rows_of(self.adaptor(vectors_ID[item_I], Tower.ITEM), row_BL))
+        if adapted_BLA is not None:
+            parts.append(adapted_BLA)
         return torch.cat(parts, dim=-1)
 
     def _items(self, item_I: Tensor) -> Tensor:
@@ -130,7 +166,7 @@ class RerankNetwork(nn.Module):
         facets = [embed(numbers_IM) for embed, numbers_IM in zip(self.facets, numbers, strict=True)]
         return torch.cat([self.item_ids(item_I), *facets], dim=-1)
 
-    def _history(self, lists: ListTensors, row_B: Tensor) -> tuple[Tensor, Tensor] | None:
+    def history_tokens(self, lists: ListTensors, row_B: Tensor) -> tuple[Tensor, Tensor] | None:
         """History tokens and their mask, ``[B, H, E]`` and ``[B, H]``; encoded once per distinct user."""
         if self.tokens is None:
             return None
@@ -142,7 +178,7 @@ class RerankNetwork(nn.Module):
         )
         return tokens_UHE.index_select(0, row_B), is_token_UH[row_B]
 
-    def _texts(self, lists: ListTensors, row_B: Tensor, draft_B: Tensor | None) -> Tensor | None:
+    def adapted_texts(self, lists: ListTensors, row_B: Tensor, draft_B: Tensor | None) -> Tensor | None:
         """Adapted texts, ``[B, N, A]``; each distinct (user, draft) adapted once."""
         if not self.has_texts or self.adaptor is None:
             return None

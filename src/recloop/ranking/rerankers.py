@@ -1,7 +1,8 @@
 """Four reranker backbones: the candidates of a list in, one score each out.
 
-Every backbone takes the candidate inputs ``[B, L, W]`` and the mask of items (padding trails) and gives
-scores ``[B, L]``; those at padding mean nothing. MIR reads the user's history tokens too.
+Every backbone takes the candidate inputs ``[B, L, W]``, or their parts when lists are scored under all
+drafts, and the mask of items (padding trails), and gives scores ``[B, L]``; those at padding mean nothing.
+MIR reads the history tokens too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from recloop.errors import SettingError
+from recloop.ranking.draft_inputs import DraftInputs, side_by_side, through, width_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -31,19 +33,27 @@ class Mlp(nn.Module):
             layers += [nn.Linear(before, after), nn.ReLU(inplace=True), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear(hidden[-1], 1))
 
-    def forward(self, *parts_BLW: Float[Tensor, "B L _"]) -> Float[Tensor, "B L"]:
-        """One score per item, from all its parts side by side.
+    def forward(
+        self, x_BLW: Float[Tensor, "B L W"] | DraftInputs, *before_BLW: Float[Tensor, "B L _"]
+    ) -> Float[Tensor, "B L"]:
+        """One score per item, from all its parts side by side: what comes before the inputs, then these.
 
         The first layer multiplies part by part and adds up: writing them side by side first took a tenth of
         the time of scoring.
         """
         first = self.layers[0]
         assert isinstance(first, nn.Linear)
-        columns = first.weight.split([part_BLW.shape[-1] for part_BLW in parts_BLW], dim=1)
-        hidden_PH = F.linear(parts_BLW[0].flatten(0, 1), columns[0], first.bias)
-        for part_BLW, weight in zip(parts_BLW[1:], columns[1:], strict=True):
+        *before, own = first.weight.split([*(part.shape[-1] for part in before_BLW), width_of(x_BLW)], dim=1)
+        rest = list(zip(before_BLW, before, strict=True))
+        if isinstance(x_BLW, DraftInputs):
+            hidden_BLH = x_BLW.times(own, first.bias)
+        else:
+            (begin_BLW, weight), *rest = [*rest, (x_BLW, own)]
+            hidden_BLH = F.linear(begin_BLW, weight, first.bias)
+        hidden_PH = hidden_BLH.flatten(0, 1)
+        for part_BLW, weight in rest:
             hidden_PH.addmm_(part_BLW.flatten(0, 1), weight.T)
-        return self.layers[1:](hidden_PH).view(parts_BLW[0].shape[:2])
+        return self.layers[1:](hidden_PH).view(hidden_BLH.shape[:2])
 
 
 class AttentionBlock(nn.Module):
@@ -91,13 +101,15 @@ class Dlcm(nn.Module):
         self.gate = nn.Linear(config.gru, config.gru)
         self.score = Mlp(width + config.gru, config.mlp, config.dropout)
 
-    def forward(self, x_BLW: Float[Tensor, "B L W"], is_item_BL: Bool[Tensor, "B L"]) -> Float[Tensor, "B L"]:
+    def forward(
+        self, x_BLW: Float[Tensor, "B L W"] | DraftInputs, is_item_BL: Bool[Tensor, "B L"]
+    ) -> Float[Tensor, "B L"]:
         """One score per item."""
         backwards_BL = _reversed_places(is_item_BL)
-        out_BLG, _ = self.gru(_take_places(x_BLW, backwards_BL))
+        out_BLG, _ = self.gru(_take_places(side_by_side(x_BLW), backwards_BL))
         final_BG = _take_places(out_BLG, is_item_BL.sum(dim=1, keepdim=True) - 1).squeeze(1)
         gated_BLG = _take_places(out_BLG, backwards_BL) * torch.tanh(self.gate(final_BG))[:, None]
-        return self.score(gated_BLG, x_BLW)
+        return self.score(x_BLW, gated_BLG)
 
 
 class Prm(nn.Module):
@@ -114,16 +126,18 @@ class Prm(nn.Module):
         self.block = AttentionBlock(config.attention, config.heads)
         self.score = Mlp(width + config.attention, config.mlp, config.dropout)
 
-    def forward(self, x_BLW: Float[Tensor, "B L W"], is_item_BL: Bool[Tensor, "B L"]) -> Float[Tensor, "B L"]:
+    def forward(
+        self, x_BLW: Float[Tensor, "B L W"] | DraftInputs, is_item_BL: Bool[Tensor, "B L"]
+    ) -> Float[Tensor, "B L"]:
         """One score per item."""
-        list_len, longest = x_BLW.shape[1], self.position_L.num_embeddings
+        list_len, longest = is_item_BL.shape[1], self.position_L.num_embeddings
         if list_len > longest:
             raise SettingError(
                 f"PRM has positions for lists of at most {longest} items, got {list_len}; "
                 f"fit it on lists as long as those it scores, or use setrank"
             )
-        attended_BLA = self.block(self.enter(x_BLW) + self.position_L.weight[:list_len], is_item_BL)
-        return self.score(attended_BLA, x_BLW)
+        attended_BLA = self.block(through(self.enter, x_BLW) + self.position_L.weight[:list_len], is_item_BL)
+        return self.score(x_BLW, attended_BLA)
 
 
 class SetRank(nn.Module):
@@ -139,12 +153,14 @@ class SetRank(nn.Module):
         self.blocks = nn.ModuleList([AttentionBlock(config.attention, config.heads) for _ in range(2)])
         self.score = Mlp(width + config.attention, config.mlp, config.dropout)
 
-    def forward(self, x_BLW: Float[Tensor, "B L W"], is_item_BL: Bool[Tensor, "B L"]) -> Float[Tensor, "B L"]:
+    def forward(
+        self, x_BLW: Float[Tensor, "B L W"] | DraftInputs, is_item_BL: Bool[Tensor, "B L"]
+    ) -> Float[Tensor, "B L"]:
         """One score per item."""
-        attended_BLA = self.enter(x_BLW)
+        attended_BLA = through(self.enter, x_BLW)
         for block in self.blocks:
             attended_BLA = block(attended_BLA, is_item_BL)
-        return self.score(attended_BLA, x_BLW)
+        return self.score(x_BLW, attended_BLA)
 
 
 class Mir(nn.Module):
@@ -165,15 +181,15 @@ class Mir(nn.Module):
 
     def forward(
         self,
-        x_BLW: Float[Tensor, "B L W"],
+        x_BLW: Float[Tensor, "B L W"] | DraftInputs,
         is_item_BL: Bool[Tensor, "B L"],
         tokens_BHE: Float[Tensor, "B H E"],
         is_token_BH: Bool[Tensor, "B H"],
     ) -> Float[Tensor, "B L"]:
         """One score per item. Tokens run from old to new; every user has at least one."""
-        set_BLA = self.block(self.enter(x_BLW), is_item_BL)
+        set_BLA = self.block(through(self.enter, x_BLW), is_item_BL)
         history_BHG, _ = self.gru(tokens_BHE)
-        place_H = torch.arange(is_token_BH.shape[1], device=x_BLW.device)
+        place_H = torch.arange(is_token_BH.shape[1], device=is_item_BL.device)
         age_BH = (is_token_BH.sum(dim=1, keepdim=True) - 1 - place_H) / 10
         affinity_BLH = set_BLA @ self.affinity(history_BHG).transpose(1, 2) / set_BLA.shape[-1] ** 0.5
         affinity_BLH = affinity_BLH - F.softplus(self.fading) * age_BH[:, None]
@@ -181,8 +197,7 @@ class Mir(nn.Module):
         read_BLG = torch.softmax(affinity_BLH, dim=2) @ history_BHG
         closest_BH = affinity_BLH.masked_fill(~is_item_BL[:, :, None], -torch.inf).amax(dim=1)
         summary_B1G = torch.softmax(closest_BH, dim=1)[:, None] @ history_BHG
-        parts = [set_BLA, read_BLG, summary_B1G.expand(-1, x_BLW.shape[1], -1), x_BLW]
-        return self.score(*parts)
+        return self.score(x_BLW, set_BLA, read_BLG, summary_B1G.expand(-1, is_item_BL.shape[1], -1))
 
 
 def _reversed_places(is_item_BL: Tensor) -> Tensor:

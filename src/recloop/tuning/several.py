@@ -21,7 +21,7 @@ from recloop.progress import SILENT, Progress
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
 
-RANK = "RANK"  # names of torch.distributed
+RANK = "RECLOOP_RANK"  # a name of its own: schedulers set RANK for whole machines
 POLL_S = 0.2
 
 
@@ -123,6 +123,7 @@ def _work(
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     os.environ |= {
         RANK: str(rank),
+        "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),

@@ -141,8 +141,9 @@ def load_policy(lm_folder: Path, budget: TuningBudget) -> Policy:
     base = base_folder_of(lm_folder)
     if budget.load_in_4bit and budget.lora is False:
         raise SettingError("load_in_4bit trains an adapter only, got lora=False; use lora=True or auto")
-    is_large = budget.load_in_4bit or _count_parameters(base) > LORA_ABOVE
-    uses_lora = is_large if budget.lora == "auto" else budget.lora
+    uses_lora = budget.lora
+    if uses_lora == "auto":
+        uses_lora = budget.load_in_4bit or _count_parameters(base) > LORA_ABOVE
     if base != lm_folder and not uses_lora:
         raise SettingError(f"{lm_folder} holds a LoRA adapter, got lora=False or auto; use lora=True")
     return Policy(

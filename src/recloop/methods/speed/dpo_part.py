@@ -21,6 +21,8 @@ from recloop.tuning.replies import messages_of, reply_of, select_rows, training_
 
 NUM_PAIRS = 64
 SEED = 0
+# Every step meets the weights it began with: what is compared is a step, not how rounding adds up over many.
+LEARNING_RATE = 1e-9
 ALLOWED = 1e-5
 WANTED_RATIO = 1.5
 
@@ -29,7 +31,7 @@ def measure(bench: Bench) -> Findings:
     """The same pairs in the same order, the same rates and batches; whole calls, loading included in both."""
     lm = TransformersLM(embedded_lm_folder(), device="cpu")
     prompts, pairs = make_pairs(lm, bench.amount(NUM_PAIRS, 8))
-    config = DpoConfig()
+    config = DpoConfig(lr=LEARNING_RATE)
     num_tokens = count_tokens(prompts, pairs, config)
     folder = bench.scratch / "tuned"
     some = pairs[:2]
@@ -92,10 +94,10 @@ def count_tokens(prompts: dict[int, Prompt], pairs: tuple[Pair, ...], config: Dp
 def our_losses(
     prompts: dict[int, Prompt], pairs: tuple[Pair, ...], config: DpoConfig, out: Path
 ) -> list[float]:
-    """`tune_dpo` from nothing; the loss of every step."""
+    """`tune_dpo` from nothing; the loss of every step. The reference is another model: else all are ln 2."""
     shutil.rmtree(out, ignore_errors=True)
-    lm = embedded_lm_folder()
-    tuned = tune_dpo(lm, lm, prompts, pairs, config, out, seed=SEED)
+    lm, anchor = embedded_lm_folder(), embedded_lm_folder("answers")
+    tuned = tune_dpo(lm, anchor, prompts, pairs, config, out, seed=SEED)
     return [row["loss"] for row in tuned.log]
 
 
@@ -133,7 +135,7 @@ def trl_losses(
     with quiet(SEED):
         trainer = DPOTrainer(
             model=load_model(lm, uses_lora=False),
-            ref_model=load_model(lm, uses_lora=False),
+            ref_model=load_model(embedded_lm_folder("answers"), uses_lora=False),
             args=DPOConfig(
                 output_dir=str(out.with_name("trl")),
                 seed=SEED,

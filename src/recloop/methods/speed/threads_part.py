@@ -15,7 +15,7 @@ from recloop.methods.speed.bench import Bench
 from recloop.methods.speed.figures import Figure, Findings, Side
 
 DEFAULT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # what `recloop` sets
-NUM_LISTS, NUM_PROMPTS = 4_096, 4
+NUM_LISTS, NUM_PROMPTS = 1_024, 4
 WORK = "from recloop.methods.speed.threads_part import work; work({lists}, {prompts}, {repetitions})"
 NEIGHBOUR = "import torch; torch.set_num_threads(1); a = torch.randn(512, 512)\nwhile True: a @ a"
 
