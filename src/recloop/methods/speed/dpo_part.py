@@ -49,14 +49,16 @@ def measure(bench: Bench) -> Findings:
                 bench.repetitions,
                 step,
             )
-            gap = float(np.abs(np.subtract(found.our_result, found.their_result)).max())
+            gap = float(np.abs(np.divide(found.our_result, found.their_result) - 1).max())
             figures.append(
                 Figure(
                     name="DPO",
                     unit="tokens",
                     ours=found.ours,
                     against=found.against,
-                    checks=(Check(what="largest difference of a step's loss", value=gap, most=ALLOWED),),
+                    checks=(
+                        Check(what="largest share by which a step's loss differs", value=gap, most=ALLOWED),
+                    ),
                     notes=(
                         f"{name}: {len(pairs)} pairs, prompts and replies counted once per pair and reply",
                     ),
