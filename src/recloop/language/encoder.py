@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import numpy as np
 
 from recloop.errors import ContractError, RunError
+from recloop.language.shared_file import open_shared
 from recloop.language.weights import find_model_folder, reading, weights_hash
 from recloop.progress import SILENT, Progress
 from recloop.records import UserDrafts, UserVectors
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float32
 
 CHUNK_TEXTS = 512  # encoded, then committed, together: what a kill can cost
-BUSY_WAIT_S = 60.0
 
 
 class TextEncoder(Protocol):
@@ -122,9 +122,7 @@ class EncoderCache:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            self._connection = sqlite3.connect(self.path, timeout=BUSY_WAIT_S, isolation_level=None)
-            self._connection.execute("pragma journal_mode = wal")
-            self._connection.execute("pragma synchronous = normal")
+            self._connection = open_shared(self.path)
             self._connection.execute(
                 "create table if not exists vectors "
                 "(key blob primary key, vector blob not null) without rowid"

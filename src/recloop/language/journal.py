@@ -19,6 +19,7 @@ from recloop.errors import ContractError, GenerationError, RunError
 from recloop.language.leases import LEASE_TABLE, Leases
 from recloop.language.model import LanguageModel, Sampling, prompt_digest
 from recloop.language.replies import tidy_draft
+from recloop.language.shared_file import open_shared
 from recloop.language.shared_sampling import stream_drafts
 from recloop.language.spending import Spending
 from recloop.language.streaming import StreamingModel
@@ -26,7 +27,6 @@ from recloop.progress import SILENT, Progress, Step
 from recloop.records import Draft, DraftStatus, Prompt, UserDrafts
 
 CHUNK_DRAFTS = 1024  # drafts committed together: what a kill can cost, some ten seconds of the embedded LM
-BUSY_WAIT_S = 60.0
 LAYOUT = 2
 OTHERS_POLL_S = 0.25
 TABLES = f"""
@@ -75,7 +75,7 @@ class DraftJournal:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            self._connection = sqlite3.connect(self.path, timeout=BUSY_WAIT_S, isolation_level=None)
+            self._connection = open_shared(self.path)
             self._open()
             self.leases = Leases(self._connection)
         except sqlite3.Error as error:
@@ -85,10 +85,6 @@ class DraftJournal:
             ) from error
 
     def _open(self) -> None:
-        self._connection.execute("pragma journal_mode = wal")
-        self._connection.execute(
-            "pragma synchronous = normal"
-        )  # in WAL mode only a power cut can lose a commit
         self._connection.execute("begin immediate")
         layout = self._connection.execute("pragma user_version").fetchone()[0]
         has_tables = self._connection.execute("select count(*) from sqlite_master").fetchone()[0] > 0
