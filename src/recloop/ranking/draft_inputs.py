@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from jaxtyping import Float
     from torch import Tensor, nn
 
@@ -25,13 +23,11 @@ class DraftInputs:
     item_BLW: what no draft changes.
     text_BNA: adapted texts.
     match_BNLA: texts matched with items; None for a network without.
-    item_times: gives the items through a layer's columns for them, ``[B, L, H]``, where that is known.
     """
 
     item_BLW: Float[Tensor, "B L W"]
     text_BNA: Float[Tensor, "B N A"]
     match_BNLA: Float[Tensor, "B N L A"] | None
-    item_times: Callable[[Tensor, Tensor | None], Tensor] | None = None
 
     @property
     def width(self) -> int:
@@ -48,11 +44,8 @@ class DraftInputs:
         """The inputs through a linear layer, ``X = B N`` lists."""
         num_items, num_texts = self.item_BLW.shape[-1], self.text_BNA.shape[-1]
         item_HW, text_HA = weight_HW[:, :num_items], weight_HW[:, num_items : num_items + num_texts]
-        if self.item_times is not None:
-            item_BLH = self.item_times(item_HW, bias_H)
-        else:
-            item_BLH = F.linear(self.item_BLW, item_HW, bias_H)
-        out_PH = (item_BLH[:, None] + F.linear(self.text_BNA, text_HA)[:, :, None]).flatten(0, 2)
+        item_B1LH = F.linear(self.item_BLW, item_HW, bias_H)[:, None]
+        out_PH = (item_B1LH + F.linear(self.text_BNA, text_HA)[:, :, None]).flatten(0, 2)
         if self.match_BNLA is not None:
             out_PH.addmm_(self.match_BNLA.flatten(0, 2), weight_HW[:, num_items + num_texts :].T)
         return out_PH.view(-1, self.num_places, weight_HW.shape[0])

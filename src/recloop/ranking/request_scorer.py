@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from recloop.errors import DataError
-from recloop.ranking.draft_inputs import DraftInputs
 from recloop.records import Group, Lists
 
 if TYPE_CHECKING:
@@ -31,8 +29,6 @@ class RequestScorer:
     items_IW, adapted_IA: rows of `RerankNetwork.item_table` for the whole catalogue.
     texts_UA: each user's adapted text; histories: tokens and mask, ``[U, H, E]`` and ``[U, H]``.
     row_of: where a user stands in them.
-    products: the catalogue through the first layers, by layer; a few hundred numbers an item. Filled by the
-        first request, where items do not read the user's history.
     """
 
     network: RerankNetwork
@@ -41,7 +37,6 @@ class RequestScorer:
     texts_UA: Tensor | None
     histories: tuple[Tensor, Tensor] | None
     row_of: Mapping[int, int]
-    products: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     def score(self, user: int, items: Sequence[int] | np.ndarray) -> Float32[np.ndarray, " L"]:
         """Scores of some items for one user; higher is better. The order of the items is that of the list.
@@ -60,36 +55,15 @@ class RequestScorer:
                 f"candidates must be items from 0 to {len(self.items_IW) - 1}, got {asked_L.tolist()}; "
                 f"leave out what is not in the catalogue"
             )
-        texts = None if self.texts_UA is None else self.texts_UA[row][None, None]
-        is_item_1L = torch.ones(1, len(asked_L), dtype=torch.bool)
         with torch.inference_mode():
-            if texts is not None and self.histories is None:
-                return self.network.backbone(self._inputs(asked_L, texts), is_item_1L)[0].numpy()
             history = None
             if self.histories is not None:
                 history = self.histories[0][row : row + 1], self.histories[1][row : row + 1]
-            x_1LW = self._items(asked_L, history)
+            adapted = None if self.adapted_IA is None else self.adapted_IA[asked_L][None]
+            x_1LW = self.network.candidates(self.items_IW[asked_L][None], adapted, history)
+            texts = None if self.texts_UA is None else self.texts_UA[row][None, None]
+            is_item_1L = torch.ones(1, len(asked_L), dtype=torch.bool)
             return self.network.score_inputs(x_1LW, texts, is_item_1L, history)[0, 0].numpy()
-
-    def _items(self, item_L: Tensor, history: tuple[Tensor, Tensor] | None) -> Tensor:
-        adapted = None if self.adapted_IA is None else self.adapted_IA[item_L][None]
-        return self.network.candidates(self.items_IW[item_L][None], adapted, history)
-
-    def _inputs(self, item_L: Tensor, text_11A: Tensor) -> DraftInputs:
-        """The request in parts, the items' products looked up."""
-
-        def item_times(weight_HW: Tensor, bias_H: Tensor | None) -> Tensor:
-            layer = weight_HW.data_ptr(), len(weight_HW)
-            if layer not in self.products:
-                everything = torch.arange(len(self.items_IW))
-                self.products[layer] = F.linear(self._items(everything, None)[0], weight_HW, bias_H)
-            return self.products[layer][item_L][None]
-
-        match = self.network.match
-        match_11LA = None
-        if match is not None:
-            match_11LA = text_11A[:, :, None] * item_times(match.weight, match.bias)[:, None]
-        return DraftInputs(self._items(item_L, None), text_11A, match_11LA, item_times)
 
 
 def prepare_requests(
