@@ -1,6 +1,7 @@
 """The embedded LM's recipe: lessons are true, packing changes nothing, a stopped run ends the same."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from recloop.errors import SettingError
-from recloop.language.claims import parse_claims, true_claims, weigh_history
+from recloop.language.claims import HistoryItem, Polarity, parse_claims, true_claims, weigh_history
 from recloop.language.embedded.corpus import Difficulty, Words, invent_history, invent_lesson
 from recloop.language.embedded.lesson_loss import collate, lesson_loss
 from recloop.language.embedded.pretrain import (
@@ -63,6 +64,22 @@ def test_summaries_of_one_history_differ():
         facets, items = invent_history(words, 30, rng)
     evidence = weigh_history(facets, items)
     assert len({draw_summary(facets, evidence, rng).text for _ in range(10)}) >= 8
+
+
+def test_without_stars_every_set_of_sides_is_as_likely_and_little_is_left_unsaid():
+    # Two columns, in each a value met twice and three met once: four sides, 15 sets of them.
+    values = [(("a",), ("p",)), (("a",), ("p",)), *(((f"b{n}",), (f"q{n}",)) for n in range(3))]
+    items = [HistoryItem(f"title {n}", one, None) for n, one in enumerate(values)]
+    facets, rng = ["kind", "maker"], np.random.default_rng(0)
+    evidence = weigh_history(facets, items)
+    drafts = [parse_claims(draw_summary(facets, evidence, rng).text, facets).claims for _ in range(3000)]
+    counts = Counter(frozenset((c.facet, c.polarity) for c in claims) for claims in drafts)
+    assert len(counts) == 15
+    assert max(counts.values()) < 1.5 * min(counts.values())  # 200 each, give or take 14
+    for claims in drafts:
+        sides = {(c.facet, c.polarity) for c in claims}
+        held = sum(1 if polarity is Polarity.LIKES else 3 for _, polarity in sides)
+        assert min(4, held) <= len(claims) <= 7
 
 
 def test_at_every_place_of_a_summary_any_option_can_go_on_to_a_true_summary():
