@@ -13,6 +13,7 @@ from transformers import (  # noqa: E402
 )
 
 from recloop.language.decoding import ATTEMPTS, ExpandedPrefix, SharedPrefix, decode, sample_tokens  # noqa: E402
+from recloop.language.shared_heads import share_heads  # noqa: E402
 
 VOCAB = 50
 SMALL = {
@@ -183,3 +184,39 @@ def test_a_token_of_probability_0_is_never_drawn(uniform):
     logits = torch.tensor([[-torch.inf, 1.0, 2.0, -torch.inf]])
     token, _ = sample_tokens(logits, np.full((1, ATTEMPTS), uniform), 1.0, 1.0)
     assert token[0] == (1 if uniform == 0 else 2)
+
+
+def branching_prompts(seed=4):
+    """Two heads of 40 and 31 tokens with tails of 1 to 7, one prompt alone, out of order."""
+    rng = np.random.default_rng(seed)
+    first, second, single = (rng.integers(2, VOCAB, num).tolist() for num in (40, 31, 12))
+    tails = [rng.integers(2, VOCAB, num).tolist() for num in (1, 7, 3, 4, 2)]
+    return [
+        tuple(ids)
+        for ids in (
+            first + tails[0],
+            second + tails[1],
+            single,
+            first + tails[2],
+            second + tails[3],
+            first + tails[4],
+        )
+    ]
+
+
+@pytest.mark.parametrize("build", [llama, lambda: llama(2), qwen])
+@torch.inference_mode()
+def test_prompts_that_begin_alike_share_a_row_and_come_to_the_same(build):
+    model, prompts, end_tokens = build(), branching_prompts(), [1, 7, 13, 21, 33]
+    heads = share_heads(prompts, 6)
+    assert sorted(len(head.members) for head in heads) == [1, 2, 3]
+    uniforms_BNTA = uniforms(6, 3, 8, seed=5)
+    shared = decode(SharedPrefix(model, prompts, 3, 8, heads), uniforms_BNTA, end_tokens, 0.8, 0.9)
+    num_finished = 0
+    for b, prompt in enumerate(prompts):
+        for n, draft in enumerate(shared[b]):
+            tokens, logp, is_finished = slow_draft(model, prompt, uniforms_BNTA[b, n], end_tokens, 0.8, 0.9)
+            assert draft.tokens == tuple(tokens)
+            assert draft.logp_sum == pytest.approx(logp, abs=1e-4)
+            num_finished += is_finished
+    assert 4 < num_finished < 18  # whole rows end before others and are moved out

@@ -230,6 +230,36 @@ def test_the_redundancy_filter_keeps_one_of_a_kind(tmp_path: Path, redundant: st
     assert len(low.hints) == (1 if redundant == "embedding" else len(base.hints))
 
 
+class Measuring(FakeHintFollower):
+    """Keeps how long the prompts of reflection were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lengths: list[int] = []
+
+    def _answer(self, text: str) -> str:
+        if "The list was: " in text:
+            self.lengths.append(self.count_tokens(text))
+        return super()._answer(text)
+
+
+@pytest.mark.slow
+def test_turns_of_reflection_are_cut_to_their_budget_and_those_that_cannot_be_are_counted(
+    tmp_path: Path,
+) -> None:
+    longest: dict[int, int] = {}
+    bases: dict[int, HintBase] = {}
+    for budget in (1800, 500, 100):
+        lm = Measuring()
+        explore = {"max_mistakes": 16, "max_prompt_tokens": budget}
+        do(config_of(TINY, explore=explore), tmp_path / str(budget), lm, until="explore")
+        bases[budget] = read_hint_base(tmp_path / str(budget) / HINTS)
+        longest[budget] = max(lm.lengths, default=0)
+    assert longest[1800] > 500 > longest[500] > 0 == longest[100]
+    assert bases[500].hints
+    assert bases[100].counts["too long to look at"] == bases[100].counts["mistakes looked at"] > 0
+
+
 @pytest.mark.slow
 def test_a_base_takes_as_many_hints_as_it_may_and_a_file_replaces_it(tmp_path: Path) -> None:
     assert len(explored(tmp_path / "two", max_hints=2).hints) == 2

@@ -2,8 +2,8 @@
 
 Two ways of holding what was read of a prompt, one interface. `SharedPrefix` keeps its keys and values once:
 the N drafts stand side by side as query columns of the prompt's row, and a mask lets each see the prompt and
-its own tokens. `ExpandedPrefix` repeats them N times and leaves masking to the model: slower, for any
-architecture that the transformers cache can hold.
+its own tokens; prompts that begin alike share a row as well. `ExpandedPrefix` repeats them N times and leaves
+masking to the model: slower, for any architecture that the transformers cache can hold.
 
 Axes here, beside those of `recloop.records`: ``R`` drafts still growing, over all prompts of the batch;
 ``M`` columns, the most drafts any one prompt still grows; ``C`` cache slots; ``V`` tokens of the vocabulary;
@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from recloop.language.shared_heads import Head, alone
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64, Int64
@@ -149,6 +151,15 @@ def _draw_nucleus(
     return tokens_R
 
 
+def _places_within(group_R: np.ndarray) -> np.ndarray:
+    """The place of each entry among those of its group, from 0."""
+    order_R = np.argsort(group_R, kind="stable")
+    _, first, counts = np.unique(group_R[order_R], return_index=True, return_counts=True)
+    place_R = np.empty(len(group_R), dtype=np.int64)
+    place_R[order_R] = np.arange(len(group_R)) - np.repeat(first, counts)
+    return place_R
+
+
 def _invert_cdf(cdf_RV: Float[Tensor, "R V"], uniforms_R: Float[Tensor, " R"]) -> Int64[Tensor, " R"]:
     total_R = cdf_RV[:, -1]
     # Kept below the total, so that rounding never lands on a token of probability 0.
@@ -185,38 +196,56 @@ class _RoomyLayer(DynamicLayer):
 
 
 class SharedPrefix:
-    """Prompts of one batch, each read and held once.
+    """Prompts of one batch; what several have in common is read and held once.
 
-    Right where attention is full and a token's place comes from `position_ids` alone: the Llama family.
+    A row of the cache is a head: the common beginning, what its prompts have of their own, and their drafts'
+    tokens, each seen only by those it belongs to. Right where attention is full and a token's place comes
+    from `position_ids` alone: the Llama family.
+
+    Axes: ``H`` heads; ``S`` slots, the most drafts that grow from one head; ``W`` columns of tails.
 
     Args:
         model: a causal LM with an inner ``model`` and a plain output embedding.
         prompts: token ids, at least one each.
         num_drafts: how many drafts grow from each prompt.
         max_tokens: how many tokens each may get.
+        heads: which prompts begin alike; None where each stands alone.
     """
 
     def __init__(
-        self, model: Any, prompts: Sequence[Sequence[int]], num_drafts: int, max_tokens: int
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        num_drafts: int,
+        max_tokens: int,
+        heads: Sequence[Head] | None = None,
     ) -> None:
+        heads = alone(prompts) if heads is None else heads
         self._model = model
         self._position_B = np.array([len(ids) for ids in prompts])
-        self._row_of_prompt_B = np.arange(len(prompts))
-        width = int(self._position_B.max())
-        capacity = width + num_drafts * max_tokens
+        self._row_B, self._slot_B = np.zeros((2, len(prompts)), dtype=np.int64)
+        for row, head in enumerate(heads):
+            members = list(head.members)
+            self._row_B[members], self._slot_B[members] = row, np.arange(len(members)) * num_drafts
+        self._num_rows = len(heads)
+        width = max(head.length for head in heads)
+        tail_width = max(sum(len(prompts[b]) - head.length for b in head.members) for head in heads)
+        num_slots = max(len(head.members) for head in heads) * num_drafts
+        capacity = width + tail_width + num_slots * max_tokens
         self._layers = [_RoomyLayer(capacity) for _ in range(model.config.num_hidden_layers)]
         self._cache = Cache(layers=list(self._layers))
-        is_hidden_BNC = np.ones((len(prompts), num_drafts, capacity), dtype=bool)
-        # Padding stands to the right of a prompt, where causal attention hides it from every real token.
-        ids_BT = np.zeros((len(prompts), width), dtype=np.int64)
-        for row, ids in enumerate(prompts):
-            ids_BT[row, : len(ids)] = ids
-            is_hidden_BNC[row, :, : len(ids)] = False
-        self._mask_BNC = torch.zeros(is_hidden_BNC.shape, dtype=model.dtype, device=model.device)
-        self._mask_BNC.masked_fill_(self._to_device(is_hidden_BNC), -torch.inf)
-        hidden_BTD = self._read(ids_BT)
-        rows, last = self._to_device(self._row_of_prompt_B), self._to_device(self._position_B - 1)
-        self._last_BD = hidden_BTD[rows, last]
+        is_seen_HSC = np.zeros((len(heads), num_slots, capacity), dtype=bool)
+        # Padding stands to the right of a head, where causal attention hides it from every real token.
+        ids_HT = np.zeros((len(heads), width), dtype=np.int64)
+        for row, head in enumerate(heads):
+            ids_HT[row, : head.length] = prompts[head.members[0]][: head.length]
+            is_seen_HSC[row, :, : head.length] = True
+        hidden_HTD = self._read(ids_HT)
+        last_B = np.array([head.length - 1 for head in heads])[self._row_B]
+        self._last_BD = hidden_HTD[self._to_device(self._row_B), self._to_device(last_B)]
+        if tail_width:
+            self._read_tails(prompts, heads, num_drafts, is_seen_HSC)
+        self._mask_HSC = self._as_mask(is_seen_HSC)
 
     def first_logits(self) -> Float[Tensor, "B V"]:
         return self._model.get_output_embeddings()(self._last_BD)
@@ -224,36 +253,79 @@ class SharedPrefix:
     def next_logits(
         self, tokens_R: np.ndarray, prompt_R: np.ndarray, draft_R: np.ndarray
     ) -> Float[Tensor, "R V"]:
-        growing, first, counts = np.unique(prompt_R, return_index=True, return_counts=True)
-        if len(growing) <= COMPACT_BELOW * len(self._position_B):
+        growing = np.unique(self._row_B[prompt_R])
+        if len(growing) <= COMPACT_BELOW * self._num_rows:
             self._keep(growing)
-        shape_BM = (len(self._position_B), int(counts.max()))
-        row_R = self._row_of_prompt_B[prompt_R]
-        column_R = np.arange(len(prompt_R)) - np.repeat(first, counts)
-        ids_BM, draft_BM = np.zeros(shape_BM, dtype=np.int64), np.zeros(shape_BM, dtype=np.int64)
-        ids_BM[row_R, column_R], draft_BM[row_R, column_R] = tokens_R, draft_R
+        row_R, slot_R = self._row_B[prompt_R], self._slot_B[prompt_R] + draft_R
+        column_R = _places_within(row_R)
+        shape_HM = (self._num_rows, int(column_R.max()) + 1)
+        ids_HM, slot_HM, position_HM = np.zeros((3, *shape_HM), dtype=np.int64)
+        ids_HM[row_R, column_R], slot_HM[row_R, column_R] = tokens_R, slot_R
+        position_HM[row_R, column_R] = self._position_B[prompt_R]
+        self._position_B += 1
         rows, columns = self._to_device(row_R), self._to_device(column_R)
         length = self._layers[0].length
-        self._mask_BNC[rows, self._to_device(draft_R), columns + length] = 0
-        every_row_B1 = self._to_device(np.arange(shape_BM[0])[:, None])
-        mask_BMC = self._mask_BNC[every_row_B1, self._to_device(draft_BM), : length + shape_BM[1]]
-        position_BM = self._to_device(self._position_B)[:, None].expand(shape_BM)
-        self._position_B = self._position_B + 1
-        hidden_BMD = self._read(ids_BM, attention_mask=mask_BMC[:, None], position_ids=position_BM)
-        return self._model.get_output_embeddings()(hidden_BMD[rows, columns])
+        self._mask_HSC[rows, self._to_device(slot_R), columns + length] = 0
+        every_row_H1 = self._to_device(np.arange(self._num_rows)[:, None])
+        mask_HMC = self._mask_HSC[every_row_H1, self._to_device(slot_HM), : length + shape_HM[1]]
+        hidden_HMD = self._read(
+            ids_HM, attention_mask=mask_HMC[:, None], position_ids=self._to_device(position_HM)
+        )
+        return self._model.get_output_embeddings()(hidden_HMD[rows, columns])
 
-    def _read(self, ids_BT: np.ndarray, **where: Tensor) -> Float[Tensor, "B T D"]:
-        ids = self._to_device(ids_BT)
+    def _read_tails(
+        self,
+        prompts: Sequence[Sequence[int]],
+        heads: Sequence[Head],
+        num_drafts: int,
+        is_seen_HSC: np.ndarray,
+    ) -> None:
+        """Read what each prompt has of its own, side by side in its head's row; its drafts see it."""
+        start = self._layers[0].length
+        where: list[tuple[int, int, int, int]] = []  # prompt, row, from column, to column
+        for row, head in enumerate(heads):
+            end = 0
+            for b in head.members:
+                where.append((b, row, end, end := end + len(prompts[b]) - head.length))
+        shape_HW = (len(heads), max(end for *_, end in where))
+        ids_HW, position_HW = np.zeros((2, *shape_HW), dtype=np.int64)
+        is_seen_HWC = np.zeros((*shape_HW, start + shape_HW[1]), dtype=bool)
+        for row, head in enumerate(heads):
+            is_seen_HWC[row, :, : head.length] = True
+        for b, row, first, end in where:
+            tail = prompts[b][heads[row].length :]
+            own = slice(start + first, start + end)
+            ids_HW[row, first:end] = tail
+            position_HW[row, first:end] = heads[row].length + np.arange(len(tail))
+            is_seen_HWC[row, first:end, own] = np.tri(len(tail), dtype=bool)
+            is_seen_HSC[row, self._slot_B[b] : self._slot_B[b] + num_drafts, own] = True
+        hidden_HWD = self._read(
+            ids_HW,
+            attention_mask=self._as_mask(is_seen_HWC)[:, None],
+            position_ids=self._to_device(position_HW),
+        )
+        prompt_E, row_E, _, end_E = np.array([at for at in where if at[3] > at[2]]).T
+        self._last_BD[self._to_device(prompt_E)] = hidden_HWD[
+            self._to_device(row_E), self._to_device(end_E - 1)
+        ]
+
+    def _read(self, ids_HT: np.ndarray, **where: Tensor) -> Float[Tensor, "H T D"]:
+        ids = self._to_device(ids_HT)
         output = self._model.model(input_ids=ids, past_key_values=self._cache, use_cache=True, **where)
         return output.last_hidden_state
 
-    def _keep(self, prompts: np.ndarray) -> None:
-        rows = self._row_of_prompt_B[prompts]
+    def _keep(self, rows: np.ndarray) -> None:
+        kept = self._to_device(rows)
         for layer in self._layers:
-            layer.keep_rows(self._to_device(rows))
-        self._mask_BNC = self._mask_BNC[self._to_device(rows)]
-        self._position_B = self._position_B[rows]
-        self._row_of_prompt_B[prompts] = np.arange(len(prompts))
+            layer.keep_rows(kept)
+        self._mask_HSC = self._mask_HSC[kept]
+        new_row_H = np.full(self._num_rows, -1)
+        new_row_H[rows] = np.arange(len(rows))
+        self._row_B, self._num_rows = new_row_H[self._row_B], len(rows)
+
+    def _as_mask(self, is_seen: np.ndarray) -> Tensor:
+        mask = torch.zeros(is_seen.shape, dtype=self._model.dtype, device=self._model.device)
+        return mask.masked_fill_(self._to_device(~is_seen), -torch.inf)
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self._model.device)

@@ -20,6 +20,7 @@ from recloop.language.leases import LEASE_TABLE, Leases
 from recloop.language.model import LanguageModel, Sampling, prompt_digest
 from recloop.language.replies import tidy_draft
 from recloop.language.shared_file import open_shared
+from recloop.language.shared_heads import share_heads
 from recloop.language.shared_sampling import stream_drafts
 from recloop.language.spending import Spending
 from recloop.language.streaming import StreamingModel
@@ -247,18 +248,27 @@ def sample_drafts(
         raise GenerationError(
             f"each user must have one prompt, got several for user {again}; sample them apart"
         )
-    by_length = sorted(prompts, key=lambda prompt: (-len(prompt.system) - len(prompt.text), prompt.user))
+    in_order = _longest_first(prompts)
     chunk = max(1, CHUNK_DRAFTS // sampling.num_drafts)
     with progress.stage("sample drafts", total=len(prompts) * sampling.num_drafts, unit="drafts") as step:
         if isinstance(lm, StreamingModel):
-            stream_drafts(lm, by_length, sampling, journal, step, purpose)
+            stream_drafts(lm, in_order, sampling, journal, step, purpose)
         else:
-            chunks = [by_length[start : start + chunk] for start in range(0, len(by_length), chunk)]
+            chunks = [in_order[start : start + chunk] for start in range(0, len(in_order), chunk)]
             _fill_all(lm, chunks, sampling, journal, step)
     ordered = sorted(prompts, key=lambda prompt: prompt.user)
     found = journal.read(lm.name, ordered, sampling)
     drafts_UN = tuple(tuple(drafts[number] for number in sampling.draft_numbers) for drafts in found)
     return UserDrafts(np.array(sorted(users), dtype=np.int64), drafts_UN)
+
+
+def _longest_first(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Prompts of like length side by side, and those that begin alike together."""
+    texts = [prompt.system + prompt.text for prompt in prompts]
+    together = [
+        sorted((-len(texts[n]), prompts[n].user, n) for n in head.members) for head in share_heads(texts, 0)
+    ]
+    return [prompts[n] for members in sorted(together) for *_, n in members]
 
 
 def _fill_all(

@@ -12,6 +12,7 @@ import numpy as np
 
 from recloop.errors import GenerationError, SettingError
 from recloop.language.model import Sampling, chat_messages, draft_uniforms, prompt_digest
+from recloop.language.shared_heads import Head, alone, share_heads
 from recloop.language.weights import adapter_config, find_model_folder, in_four_bits, reading, weights_hash
 from recloop.records import Draft, Prompt
 
@@ -21,10 +22,14 @@ SHARED_PREFIX_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Prompts decoded together: positions in the caller's list, and their token ids."""
+    """Prompts decoded together.
+
+    positions: in the caller's list. prompts: token ids. heads: which of these begin alike.
+    """
 
     positions: tuple[int, ...]
     prompts: tuple[tuple[int, ...], ...]
+    heads: tuple[Head, ...]
 
 
 class TransformersLM:
@@ -141,17 +146,21 @@ class TransformersLM:
         ids = [tuple(row) for row in self._tokenizer(texts, add_special_tokens=False).input_ids]
         for prompt, row in zip(prompts, ids, strict=True):
             self._check_length(prompt, len(row), sampling)
-        order = sorted(range(len(ids)), key=lambda position: -len(ids[position]))
+        heads = (
+            share_heads(ids, sampling.num_drafts * sampling.max_tokens) if self._shares_prefix else alone(ids)
+        )
+        num_slots = [self._slots(head, ids, sampling) for head in heads]
+        order = sorted(range(len(heads)), key=lambda n: (-num_slots[n], heads[n].members))
         start = 0
         while start < len(order):
-            num_slots = self._slots(len(ids[order[start]]), sampling)
-            positions = tuple(order[start : start + max(1, self._batch_tokens // num_slots)])
-            yield _Batch(positions, tuple(ids[position] for position in positions))
-            start += len(positions)
+            end = start + max(1, self._batch_tokens // num_slots[order[start]])
+            yield _batch_of([heads[n] for n in order[start:end]], ids)
+            start = end
 
-    def _slots(self, prompt_tokens: int, sampling: Sampling) -> int:
-        own = sampling.num_drafts * sampling.max_tokens
-        return own + prompt_tokens * (1 if self._shares_prefix else sampling.num_drafts)
+    def _slots(self, head: Head, ids: Sequence[tuple[int, ...]], sampling: Sampling) -> int:
+        tails = sum(len(ids[position]) - head.length for position in head.members)
+        own = len(head.members) * sampling.num_drafts * sampling.max_tokens
+        return own + tails + head.length * (1 if self._shares_prefix else sampling.num_drafts)
 
     def _check_length(self, prompt: Prompt, num_tokens: int, sampling: Sampling) -> None:
         limit = self.context_tokens
@@ -173,7 +182,7 @@ class TransformersLM:
 
         num_drafts, max_tokens = sampling.num_drafts, sampling.max_tokens
         if self._shares_prefix:
-            prefix = SharedPrefix(self._model, batch.prompts, num_drafts, max_tokens)
+            prefix = SharedPrefix(self._model, batch.prompts, num_drafts, max_tokens, batch.heads)
         else:
             prefix = ExpandedPrefix(self._model, batch.prompts, num_drafts)
         uniforms_BNTA = np.stack(
@@ -202,6 +211,16 @@ class TransformersLM:
             )
             for prompt, raw_N in zip(prompts, raw_BN, strict=True)
         ]
+
+
+def _batch_of(heads: Sequence[Head], ids: Sequence[tuple[int, ...]]) -> _Batch:
+    positions = tuple(position for head in heads for position in head.members)
+    place = {position: n for n, position in enumerate(positions)}
+    return _Batch(
+        positions,
+        tuple(ids[position] for position in positions),
+        tuple(Head(head.length, tuple(place[p] for p in head.members)) for head in heads),
+    )
 
 
 def _load(folder: Path, device: Any, *, load_in_4bit: bool) -> tuple[Any, Any]:

@@ -12,8 +12,9 @@ hint after the other.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from recloop.feedback.hints import (
     write_hint_base,
 )
 from recloop.language.encoder import EncoderCache, encode_texts
-from recloop.language.next_item import Ranking, next_item_text, parse_ranking
+from recloop.language.next_item import Ranking, SessionText, next_item_text, parse_ranking
 from recloop.language.reflection import (
     analysis_text,
     hints_text,
@@ -40,7 +41,7 @@ from recloop.language.reflection import (
 )
 from recloop.methods.loop import derived_seed
 from recloop.methods.served import spending_note
-from recloop.methods.sessions_study import CACHE, JOURNAL, Questions, Study, ask
+from recloop.methods.sessions_study import CACHE, JOURNAL, Questions, Study, ask, fitting_prompt
 from recloop.runs import atomic_write_text, sha256_of_file
 
 HINTS = "hints.json"
@@ -145,24 +146,27 @@ def propose(
         number: [texts[number].candidates[p].title for p in ranking.places] for number, ranking in batch
     }
     answer = {n: texts[n].candidates[questions.task.sessions[n].answer_place] for n in texts}
-    wrong = ask(study, {n: wrong_text(texts[n], ranked[n], num) for n in texts}, purpose)
-    analyses = ask(
-        study,
-        {n: analysis_text(texts[n], ranked[n], num, wrong[n].text, answer[n]) for n in texts},
-        purpose,
-    )
-    replies = ask(
-        study,
-        {
-            n: hints_text(texts[n], ranked[n], num, wrong[n].text, answer[n], analyses[n].text, per_mistake)
-            for n in texts
-        },
-        purpose,
+
+    def turn(numbers: Iterable[int], build: Callable[[int, SessionText], str]) -> dict[int, str]:
+        budget = study.config.explore.max_prompt_tokens
+        prompts = {n: fitting_prompt(study, texts[n], budget, partial(build, n)) for n in numbers}
+        fitting = {n: prompt for n, prompt in prompts.items() if prompt is not None}
+        if len(fitting) < len(prompts):
+            counts["too long to look at"] += len(prompts) - len(fitting)
+        return {n: draft.text for n, draft in ask(study, fitting, purpose).items()}
+
+    wrong = turn(texts, lambda n, text: wrong_text(text, ranked[n], num))
+    analyses = turn(wrong, lambda n, text: analysis_text(text, ranked[n], num, wrong[n], answer[n]))
+    replies = turn(
+        analyses,
+        lambda n, text: hints_text(text, ranked[n], num, wrong[n], answer[n], analyses[n], per_mistake),
     )
     proposals: list[Proposal] = []
     for number, ranking in batch:
+        if number not in replies:
+            continue
         titles = [item.title for item in texts[number].candidates]
-        parsed = parse_hints(replies[number].text, titles, per_mistake)
+        parsed = parse_hints(replies[number], titles, per_mistake)
         counts["proposed"] += len(parsed.hints)
         counts["naming a title"] += parsed.num_leaking
         counts["too short or long"] += parsed.num_unfit

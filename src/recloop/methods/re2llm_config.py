@@ -94,6 +94,11 @@ class ExploreConfig(BaseModel):
     per_mistake: int = Field(default=2, ge=1, description="hints asked for per mistake")
     max_mistakes: int = Field(default=200, ge=1, description="mistakes looked at, at most")
     batch: int = Field(default=16, ge=1, description="mistakes looked at together")
+    max_prompt_tokens: int = Field(
+        default=1800,
+        ge=64,
+        description="token budget of each of the three turns; what does not fit is cut as in questions",
+    )
     wrong_beyond: int = Field(
         default=10, ge=1, description="a mistake is an answer not among the first this many"
     )

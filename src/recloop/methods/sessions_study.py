@@ -30,6 +30,8 @@ from recloop.runs import RunFolder
 VERBS = ("prepare", "explore", "sample", "encode", "tune", "evaluate", "report")
 JOURNAL, CACHE, CUTS = "drafts.sqlite", "vectors.sqlite", "prompts.json"
 
+PromptOf = Callable[[SessionText], str]
+
 
 @dataclass(frozen=True, slots=True)
 class Study(Staged):
@@ -172,19 +174,37 @@ def cut_text(text: SessionText, num_cut: int, *, has_facets: bool) -> SessionTex
 
 def _fit(study: Study, text: SessionText) -> tuple[int, bool]:
     """How many of the oldest items to cut, and whether candidates keep their facets."""
-    asked, count_tokens = study.config.question, study.open_lm().count_tokens
-    budget = asked.max_prompt_tokens - CHAT_TOKENS - count_tokens(SYSTEM)
-    most = 0
+    asked = study.config.question
+    cut, num_tokens = _cut_to_fit(
+        study, text, asked.max_prompt_tokens, lambda cut: next_item_text(cut, "", asked.num_ranked)
+    )
+    if cut is None:
+        raise SettingError(
+            f"question.max_prompt_tokens must hold the candidates, got {asked.max_prompt_tokens}; "
+            f"use at least {num_tokens}, or fewer candidates"
+        )
+    return cut
+
+
+def fitting_prompt(study: Study, text: SessionText, budget: int, build: PromptOf) -> str | None:
+    """The prompt `build` makes of a session, cut as far as `budget` tokens ask; None if nothing fits."""
+    cut, _ = _cut_to_fit(study, text, budget, build)
+    return None if cut is None else build(cut_text(text, cut[0], has_facets=cut[1]))
+
+
+def _cut_to_fit(
+    study: Study, text: SessionText, budget: int, build: PromptOf
+) -> tuple[tuple[int, bool] | None, int]:
+    """The least cut with which the prompt fits, None if none does; and the tokens of the last one tried."""
+    count_tokens = study.open_lm().count_tokens
+    around = CHAT_TOKENS + count_tokens(SYSTEM)
+    num_tokens = 0
     for has_facets in (True, False):
         for num_cut in range(len(text.shown)):
-            cut = cut_text(text, num_cut, has_facets=has_facets)
-            most = count_tokens(next_item_text(cut, "", asked.num_ranked))
-            if most <= budget:
-                return num_cut, has_facets
-    raise SettingError(
-        f"question.max_prompt_tokens must hold the candidates, got {asked.max_prompt_tokens}; "
-        f"use at least {most + asked.max_prompt_tokens - budget}, or fewer candidates"
-    )
+            num_tokens = around + count_tokens(build(cut_text(text, num_cut, has_facets=has_facets)))
+            if num_tokens <= budget:
+                return (num_cut, has_facets), num_tokens
+    return None, num_tokens
 
 
 def ask(study: Study, texts: Mapping[int, str], purpose: str) -> dict[int, Draft]:

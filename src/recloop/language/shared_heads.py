@@ -1,0 +1,78 @@
+"""Which prompts begin alike, so that what they share is read once.
+
+Every session is asked with every hint, and the hint stands near the end: all but some forty tokens of those
+prompts are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LEAST_SHARE = 0.5  # guess: of each member's length; sharing less saves little and widens the batch
+MOST_OWN = 4.0  # guess: what the members have of their own, in lengths of the head
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What some prompts have in common.
+
+    length: of the common beginning; of a prompt that stands alone, all of it.
+    members: positions of the prompts, one at least.
+    """
+
+    length: int
+    members: tuple[int, ...]
+
+
+def alone(prompts: Sequence[Sequence[object]]) -> list[Head]:
+    """Every prompt by itself."""
+    return [Head(len(prompt), (position,)) for position, prompt in enumerate(prompts)]
+
+
+def share_heads(prompts: Sequence[str] | Sequence[tuple[int, ...]], growth: int) -> list[Head]:
+    """Put prompts that begin alike together.
+
+    A prompt joins its neighbour in lexicographic order where at least `LEAST_SHARE` of both is common, each
+    keeps something of its own, and all that the members have of their own stays below `MOST_OWN` heads:
+    every member's columns are looked at, and masked, for all others.
+
+    Args:
+        prompts: token ids, or texts.
+        growth: how much each may grow, in the same units.
+
+    Returns:
+        Each position in one head, in lexicographic order.
+
+    Example:
+        >>> share_heads(["to be or not", "a rose", "to be or so"], 1)
+        [Head(length=6, members=(1,)), Head(length=9, members=(0, 2))]
+    """
+    heads: list[Head] = []
+    total = longest = 0  # over the members of the last head
+    for position in sorted(range(len(prompts)), key=prompts.__getitem__):
+        prompt = prompts[position]
+        if heads:
+            last = heads[-1]
+            first, members = prompts[last.members[0]], (*last.members, position)
+            length = min(last.length, len(first) - 1, len(prompt) - 1, _num_common(first, prompt))
+            own = total + len(prompt) + len(members) * (growth - length)
+            if length >= LEAST_SHARE * max(longest, len(prompt)) and own <= MOST_OWN * length:
+                heads[-1] = Head(length, members)
+                total, longest = total + len(prompt), max(longest, len(prompt))
+                continue
+        heads.append(Head(len(prompt), (position,)))
+        total = longest = len(prompt)
+    return heads
+
+
+def _num_common(first: Sequence[object], second: Sequence[object]) -> int:
+    """How long the common beginning is, found by halving."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
