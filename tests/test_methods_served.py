@@ -2,11 +2,13 @@
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -146,31 +148,53 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@contextmanager
+def started(command: list[str], port: int, ready: str, log_file: Path):
+    """A server of its own process on loopback, from when it answers GET `ready`."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    with log_file.open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        try:
+            deadline = time.monotonic() + 120
+            while True:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}{ready}", timeout=1).close()
+                    break
+                except OSError:
+                    assert server.poll() is None, log_file.read_text()
+                    assert time.monotonic() < deadline
+                    time.sleep(0.5)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            server.terminate()
+            server.wait()
+
+
 @pytest.fixture
 def transformers_serve(tmp_path: Path):
-    """`transformers serve` on loopback; it loads whichever model folder a request names."""
+    """`transformers serve`; it loads whichever model folder a request names."""
     if find_spec("fastapi") is None or find_spec("uvicorn") is None or find_spec("openai") is None:
         pytest.skip("transformers serve needs transformers[serving]")
     port = free_port()
-    log = (tmp_path / "serve.log").open("w")
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", "--port", str(port)]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    server = subprocess.Popen(
-        [*command, "--device", "cpu", "--log-level", "error"], stdout=log, stderr=log, env=environment
-    )
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
-            break
-        except OSError:
-            assert server.poll() is None, (tmp_path / "serve.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-    yield f"http://127.0.0.1:{port}/v1"
-    server.terminate()
-    server.wait()
-    log.close()
+    program = str(Path(sys.executable).with_name("transformers"))
+    command = [program, "serve", "--port", str(port), "--device", "cpu", "--log-level", "error"]
+    with started(command, port, "/health", tmp_path / "serve.log") as address:
+        yield address
+
+
+@pytest.fixture
+def llama_cpp(tmp_path: Path):
+    """llama.cpp's server, where the environment says how one is started with a model."""
+    command = os.environ.get("RECLOOP_LLAMA_CPP")
+    if not command:
+        pytest.skip(
+            "llama.cpp is built from source: set RECLOOP_LLAMA_CPP to what starts its server with a model, "
+            "without the port, such as 'llama-server -m model.gguf'"
+        )
+    port = free_port()
+    command = [*shlex.split(command), "--port", str(port)]
+    with started(command, port, "/v1/models", tmp_path / "llama.log") as address:
+        yield address
 
 
 @pytest.mark.soak
@@ -209,6 +233,28 @@ def test_the_whole_loop_runs_against_a_real_server(transformers_serve: str, tmp_
     assert shapes[0] == shapes[1]
     stages = manifest_of(tmp_path / "served")["stages"]
     assert stages["sample.tuned.s0"]["served"]["requests"] > 0
+
+
+@pytest.mark.soak
+def test_a_run_goes_through_llama_cpp(llama_cpp: str, tmp_path: Path) -> None:
+    """The rows of a run in this process, and its drafts; what the texts say is the model's affair."""
+    with urllib.request.urlopen(f"{llama_cpp}/models") as answer:
+        model = json.load(answer)["data"][0]["id"]
+    runs = {"served": f"openai:{llama_cpp}#{model}", "local": f"transformers:{embedded_lm_folder()}"}
+    tables, heights = {}, {}
+    for run, name in runs.items():
+        config = WORLD | {"rows": "core", "lm": {"max_tokens": 64, "name": name}}
+        do(Dpo4RecConfig.model_validate(config), tmp_path / run)
+        table = json.loads((tmp_path / run / "results.json").read_text())["tables"][0]["metrics"][0]
+        tables[run] = [row["name"] for row in table["rows"]]
+        files = sorted((tmp_path / run / "stages").glob("sample.*/*.parquet"))
+        heights[run] = {f"{file.parent.name}/{file.name}": pl.read_parquet(file).height for file in files}
+    assert tables["served"] == tables["local"]
+    assert heights["served"] == heights["local"] != {}
+    stages = manifest_of(tmp_path / "served")["stages"].values()
+    requests = sum(stage["served"]["requests"] for stage in stages if "served" in stage)
+    # This server gives one text a request; the first prompts are asked for more before that is known.
+    assert sum(heights["served"].values()) <= requests
 
 
 @pytest.mark.soak
