@@ -13,13 +13,15 @@ from recloop.errors import SettingError
 from recloop.evaluation.compare import StatisticsConfig
 from recloop.evaluation.scores import MeasureConfig
 from recloop.feedback.pairs import PairConfig
-from recloop.language.endpoint_config import EndpointConfig, PaceConfig
+from recloop.language.endpoint_config import SCHEME, EndpointConfig, PaceConfig
 from recloop.language.prompts import PromptConfig
 from recloop.language.spending import BudgetConfig, PriceConfig
 from recloop.ranking.metrics import MetricName
 from recloop.ranking.reranker_config import RerankerConfig, RerankerKind
 from recloop.tuning.dpo import DpoConfig
 
+READ_IN_PROCESS = ("device", "batch_tokens", "load_in_4bit")
+READ_WHERE_SERVED = ("endpoint", "pace", "budget", "prices")
 LM_NAME = r"^(embedded|embedded:answers|transformers:.+|openai:.+)$"
 
 
@@ -55,6 +57,16 @@ class LmConfig(BaseModel):
     pace: PaceConfig = Field(default=PaceConfig(), description="a served model: how fast, and as whom")
     budget: BudgetConfig = Field(default=BudgetConfig(), description="a served model: caps over the run")
     prices: PriceConfig = Field(default=PriceConfig(), description="a served model: what it costs")
+
+    @model_validator(mode="after")
+    def _nothing_unread(self) -> LmConfig:
+        is_served = self.name.startswith(SCHEME)
+        unread = READ_IN_PROCESS if is_served else READ_WHERE_SERVED
+        for field in unread:
+            if getattr(self, field) != type(self).model_fields[field].default:
+                whose = "a model behind an endpoint" if is_served else "a model in this process"
+                raise SettingError(f"lm.{field} is not read for {whose} ({self.name}), got it; leave it out")
+        return self
 
 
 class EncoderConfig(BaseModel):
