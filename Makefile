@@ -5,7 +5,6 @@ PYTHON ?= python3.11
 # Resolves to the CPU build where pip knows of one; a torch that is already in $(VENV) is kept.
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
-export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help

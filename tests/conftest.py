@@ -5,6 +5,7 @@ from pathlib import Path
 
 # Before torch and the Hugging Face libraries are imported by any test.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # As the command line sets it; set later, by a test that calls it, it would part children from their parent.
 os.environ.setdefault("MKL_CBWR", "AUTO")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -71,6 +71,8 @@ def prepare_requests(
 ) -> RequestScorer:
     """Compute once what no candidate changes: the catalogue, and the users' texts and histories.
 
+    A service does well to call ``torch.set_num_threads(1)``: a request is too small to be shared out.
+
     Args:
         users: user indices that will be asked about.
         user_vectors: their texts, of which the first draft is read; None for a reranker fitted without.

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recloop.data.lists import ProtocolConfig, build_lists
+from recloop.data.session_worlds import SessionWorldConfig, simulate_sessions
 from recloop.data.worlds import WorldConfig, simulate_world
 from recloop.language.embedded import embedded_lm_folder
 from recloop.language.model import Sampling
+from recloop.language.next_item import SYSTEM, next_item_text
 from recloop.language.prompts import PromptConfig, build_prompts
+from recloop.language.reflection import write_hint
 from recloop.language.transformers_lm import TransformersLM
 from recloop.language.weights import reading
+from recloop.methods.re2llm_config import Re2llmConfig
+from recloop.methods.sessions_study import clean_items, session_texts
 from recloop.methods.speed.bench import Bench
 from recloop.methods.speed.figures import Check, Figure, Findings, Growth, Line, Target
 from recloop.methods.speed.measuring import profile, race, timed
 from recloop.records import Draft, Prompt
 
 NUM_PROMPTS, NUM_DRAFTS, MAX_TOKENS = 16, 10, 64
+NUM_SESSIONS, NUM_HINTS = 4, 20
 ALLOWED = 1e-4
 WANTED_RATIO = 3.0
 
@@ -31,19 +38,21 @@ def measure(bench: Bench) -> Findings:
     prompts = world_prompts(lm, bench.amount(NUM_PROMPTS, 2))
     sampling = Sampling(num_drafts=NUM_DRAFTS, temperature=1.0, top_p=1.0, max_tokens=MAX_TOKENS, seed=0)
     list(lm.generate(prompts[:1], sampling))
-    with bench.progress.stage("sampling", 2 * bench.repetitions, "repetitions") as step:
+    with bench.progress.stage("sampling", 3 * bench.repetitions, "repetitions") as step:
         figure = _figure(lm, plain, prompts, sampling, bench, step)
+        hints = _hints_figure(bench, step)
         growth = _growth(lm, plain, prompts[: max(2, len(prompts) // 2)])
         step(bench.repetitions)
     return Findings(
-        figures=(figure,),
+        figures=(figure, hints),
         growths=(growth,),
         profiles=(profile("ten drafts a prompt", lambda: list(lm.generate(prompts, sampling))),),
         bound=(
             "Each new token of 160 drafts is a forward pass whose matrix products are too small to fill "
             "the processor, a product with the output embedding (8,192 tokens) and a draw from its "
             "softmax. Sharing one prefix saves reading and holding the prompt ten times; drawing by the "
-            "inverse of the cumulative distribution saves the sort that nucleus sampling usually costs."
+            "inverse of the cumulative distribution saves the sort that nucleus sampling usually costs. "
+            "Prompts that begin alike, a session under every hint, share their beginning too."
         ),
     )
 
@@ -51,11 +60,11 @@ def measure(bench: Bench) -> Findings:
 class PlainGenerate:
     """transformers' `generate` with `num_return_sequences`; prompts are padded to the left."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        folder = embedded_lm_folder()
+        folder = folder or embedded_lm_folder()
         with reading(folder, "causal LM"):
             # As recloop loads it; transformers would take the precision the weights are stored in.
             self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -65,23 +74,37 @@ class PlainGenerate:
         """How many tokens each draft has, its end token included."""
         import torch
 
+        new_RT = self._new_tokens(
+            texts,
+            max_tokens,
+            do_sample=True,
+            temperature=1.0,
+            top_p=1.0,
+            top_k=0,
+            num_return_sequences=num_drafts,
+        )
+        is_end_RT = new_RT == self.tokenizer.eos_token_id
+        before_R = (is_end_RT.cumsum(dim=1) == 0).sum(dim=1)
+        return torch.clamp(before_R + 1, max=new_RT.shape[1]).tolist()
+
+    def likeliest(self, texts: Sequence[str], max_tokens: int) -> list[str]:
+        """The answers at temperature 0."""
+        new_RT = self._new_tokens(texts, max_tokens, do_sample=False)
+        return [text.strip() for text in self.tokenizer.batch_decode(new_RT, skip_special_tokens=True)]
+
+    def _new_tokens(self, texts: Sequence[str], max_tokens: int, **how: Any) -> Any:
+        import torch
+
         batch = self.tokenizer(list(texts), return_tensors="pt", padding=True, add_special_tokens=False)
         with torch.inference_mode():
             ids_RT = self.model.generate(
                 input_ids=batch["input_ids"],
                 attention_mask=batch["attention_mask"],
-                do_sample=True,
-                temperature=1.0,
-                top_p=1.0,
-                top_k=0,
-                num_return_sequences=num_drafts,
                 max_new_tokens=max_tokens,
                 pad_token_id=self.tokenizer.pad_token_id,
+                **how,
             )
-        new_RT = ids_RT[:, batch["input_ids"].shape[1] :]
-        is_end_RT = new_RT == self.tokenizer.eos_token_id
-        before_R = (is_end_RT.cumsum(dim=1) == 0).sum(dim=1)
-        return torch.clamp(before_R + 1, max=new_RT.shape[1]).tolist()
+        return ids_RT[:, batch["input_ids"].shape[1] :]
 
 
 def world_prompts(lm: TransformersLM, num: int) -> list[Prompt]:
@@ -133,6 +156,50 @@ def _figure(
     return figure.model_copy(
         update={"targets": (Target(what="ratio", wanted="at least", limit=WANTED_RATIO, value=value),)}
     )
+
+
+def _hints_figure(bench: Bench, step: Any) -> Figure:
+    """Sessions of twenty candidates, each without a hint and with twenty; the likeliest answers."""
+    folder = embedded_lm_folder("answers")
+    lm, plain = TransformersLM(folder, device="cpu"), PlainGenerate(folder)
+    prompts = session_prompts(bench.amount(NUM_SESSIONS, 1), bench.amount(NUM_HINTS, 2))
+    sampling = Sampling(num_drafts=1, temperature=0.0, top_p=1.0, max_tokens=MAX_TOKENS, seed=0)
+    texts = [lm.render(prompt) for prompt in prompts]
+    found = race(
+        ("TransformersLM.generate", len(prompts), lambda: dict(lm.generate(prompts, sampling))),
+        ("transformers generate", len(prompts), lambda: plain.likeliest(texts, MAX_TOKENS)),
+        bench.repetitions,
+        step,
+    )
+    drafts: dict[int, tuple[Draft, ...]] = found.our_result
+    answers: list[str] = found.their_result
+    differ = [drafts[n][0].text != answer for n, answer in enumerate(answers)]
+    return Figure(
+        name="a session with every hint",
+        unit="answers",
+        ours=found.ours,
+        against=found.against,
+        checks=(Check(what="share of answers that differ", value=float(np.mean(differ)), most=0.02),),
+        notes=(
+            f"{len(prompts)} prompts of up to {max(map(lm.count_tokens, texts))} tokens",
+            f"{bench.amount(NUM_SESSIONS, 1)} beginnings are read; the alternative reads one batch of all",
+        ),
+    )
+
+
+def session_prompts(num_sessions: int, num_hints: int) -> list[Prompt]:
+    """Simulated sessions, each without a hint and with `num_hints`; users count by the thousand."""
+    world = SessionWorldConfig(num_train=num_sessions, num_test=1)
+    task = simulate_sessions(world, seed=0)
+    config = Re2llmConfig()
+    shown = session_texts(task, clean_items(task, config))[:num_sessions]
+    facets = [facet for facet in task.facets for _ in range(num_hints)][:num_hints]
+    hints = ["", *(f"{write_hint(facet)} Rule {n}." for n, facet in enumerate(facets))]
+    return [
+        Prompt(1000 * s + h, SYSTEM, next_item_text(text, hint, config.question.num_ranked), 0, 0)
+        for s, text in enumerate(shown)
+        for h, hint in enumerate(hints)
+    ]
 
 
 def logit_gap(plain: PlainGenerate, texts: Sequence[str], drafts: dict[int, tuple[Draft, ...]]) -> float:

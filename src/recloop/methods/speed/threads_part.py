@@ -47,7 +47,8 @@ def measure(bench: Bench) -> Findings:
             "With one thread a run gives the same bits whatever else the machine does, which is why the "
             "command line sets it; `OMP_NUM_THREADS` in the environment overrides it. The ratios say what "
             "that costs alone and gains beside another job: threads that spin while they wait (ACTIVE) "
-            "take the core the other needs."
+            "take the core the other needs, threads that sleep (PASSIVE) wake too late for small products. "
+            "The other parts of this page have all cores and threads that spin."
         ),
     )
 
