@@ -110,4 +110,8 @@ def test_the_canonical_analysis_goes_through_the_answer_and_says_what_is_shared(
     answer = clean_item("B", [["War"], ["Bo"], []])
     analysis = write_analysis(("genre", "director", "era"), last, answer)
     assert analysis == "genre War: the same; director Bo: another. It shares the genre."
-    assert write_analysis(("genre",), last, clean_item("C", [["Drama"]])).endswith("It shares nothing.")
+    other = clean_item("C", [["Drama"], [], []])
+    assert (
+        write_analysis(("genre", "director", "era"), last, other)
+        == "genre Drama: another. It shares nothing."
+    )
