@@ -14,7 +14,6 @@ from recloop.language.reflection import (
     shared_facets,
     write_analysis,
     write_hint,
-    write_shared,
     write_wrong,
     wrong_text,
 )
@@ -47,7 +46,7 @@ def test_the_canonical_hint_passes_its_own_rules() -> None:
     parsed = parse_hints(hint, ["Heat", "Up"], 1)
     assert parsed.hints == (hint,)
     assert write_wrong("genre") == "The list went by genre."
-    assert write_shared(["genre", "era"]) == "It shares the genre and era."
+    assert write_analysis(["genre", "era"]) == "It shares the genre and era."
 
 
 def test_hints_come_from_any_list_style_and_all_else_is_counted() -> None:
@@ -103,15 +102,3 @@ def test_yes_is_a_reply_that_begins_so(text: str, is_yes: bool) -> None:
 
 def test_normalised_text_keeps_punctuation() -> None:
     assert normalised("Amélie’s, &amp; co") == "amelies,  and  co"
-
-
-def test_the_canonical_analysis_goes_through_the_answer_and_says_what_is_shared() -> None:
-    last = clean_item("A", [["Horror", "War"], ["Ann"], ["1990s"]])
-    answer = clean_item("B", [["War"], ["Bo"], []])
-    analysis = write_analysis(("genre", "director", "era"), last, answer)
-    assert analysis == "genre War: the same; director Bo: another. It shares the genre."
-    other = clean_item("C", [["Drama"], [], []])
-    assert (
-        write_analysis(("genre", "director", "era"), last, other)
-        == "genre Drama: another. It shares nothing."
-    )

@@ -22,8 +22,8 @@ from recloop.language.reflection import (
     ASK_ANALYSIS,
     ASK_SAME,
     ASK_WRONG,
+    write_analysis,
     write_hint,
-    write_shared,
     write_wrong,
 )
 from recloop.ranking.reranker import Reranker
@@ -350,7 +350,7 @@ class FakeHintFollower:
             return write_wrong()
         shared = [f for f, v in _facets_of(told.get("The right one was", "")).items() if last.get(f) == v]
         if lines[-1] == ASK_ANALYSIS:
-            return write_shared([f for f in shared if f != "title"])
+            return write_analysis([f for f in shared if f != "title"])
         if lines[-1].startswith("Write at most"):
             return "\n".join(write_hint(f) for f in shared if f != "title") or "No hint."
         facet = next((f for f in last if f"by {f}" in told.get("Hint", "")), "")

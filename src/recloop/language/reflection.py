@@ -114,22 +114,8 @@ def write_wrong(facet: str = "") -> str:
     return f"The list went by {facet}." if facet else "The list went by nothing."
 
 
-def write_analysis(facets: Sequence[str], last: HistoryItem, answer: HistoryItem) -> str:
-    """The canonical reply to turn 2: the answer's values beside the latest item's, then what they share.
-
-    A small model finds what two lines share by going through them, not at a glance.
-    """
-    shared = shared_facets(facets, last, answer)
-    looked = [
-        f"{facet} {', '.join(values)}: {'the same' if facet in shared else 'another'}"
-        for facet, values in zip(facets, answer.values, strict=True)
-        if values
-    ]
-    return "; ".join(looked) + f". {write_shared(shared)}"
-
-
-def write_shared(facets: Sequence[str]) -> str:
-    """How the canonical reply to turn 2 ends."""
+def write_analysis(facets: Sequence[str]) -> str:
+    """The canonical reply to turn 2."""
     return f"It shares the {' and '.join(facets)}." if facets else "It shares nothing."
 
 

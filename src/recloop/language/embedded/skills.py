@@ -37,7 +37,6 @@ CONDITION_SHARES = (0.5, 0.3, 0.2)  # of requests with one, two and three condit
 EXPLICIT_SHARE = 0.7  # of requests that name all they want; the others go by way of an item
 ATTEMPTS = 30
 NUM_LOOKUPS = 6  # short questions under a list of candidates, beside the skill's own
-NUM_RIGHT = 5  # answers that one wrong list is compared with
 NUM_ALONE = 24  # in a lesson that has no others
 MAX_HOLDERS = 3  # of a value that is looked up
 
@@ -194,30 +193,22 @@ def invent_reflection_lesson(words: Words, num_candidates: int, rng: np.random.G
     others = [facet for facet in session.facets if facet != task.hidden]
     wrong = others[int(rng.integers(len(others)))]
     num_ranked = min(int(rng.integers(2, 6)), num_candidates - 1)
-    column, latest = session.facets.index(wrong), session.shown[-1]
-    answer = session.candidates[task.answer]
-    last = set(latest.values[column])
+    column, right = session.facets.index(wrong), session.candidates[task.answer]
+    last = set(session.shown[-1].values[column])
     passed = sorted(
-        (item for item in session.candidates if item != answer),
+        (item for item in session.candidates if item != right),
         key=lambda item: not last & set(item.values[column]),
     )
     listed = "; ".join(f'"{item.title}"' for item in passed[:num_ranked])
     trunk = "\n".join([next_item.next_item_text(session, "", num_ranked), f"The list was: {listed}."])
-    said = write_wrong(wrong)
-    branches = [Branch(ASK_WRONG, (said,))]
-    # What might have been right as well: each is compared with the latest item.
-    others_right = [passed[n] for n in num_ranked + rng.permutation(len(passed) - num_ranked)]
-    for right in [answer, *others_right[: NUM_RIGHT - 1]]:
-        line = f"The right one was: {candidate_line(session.facets, right)}"
-        found = write_analysis(session.facets, latest, right)
-        second = "\n".join([ASK_WRONG, f"Reply: {said}", line, ASK_ANALYSIS])
-        branches.append(Branch(second, (found,)))
-        shared = shared_facets(session.facets, latest, right)
-        if shared:
-            facet = task.hidden if task.hidden in shared else shared[int(rng.integers(len(shared)))]
-            third = "\n".join([second, f"Reply: {found}", ASK_HINTS.format(num=int(rng.integers(1, 4)))])
-            branches.append(Branch(third, (write_hint(facet),)))
-    return Lesson(f"<|system|>{next_item.SYSTEM}<|end|><|user|>{trunk}", tuple(branches))
+    shared = shared_facets(session.facets, session.shown[-1], right)
+    line = f"The right one was: {candidate_line(session.facets, right)}"
+    said, found, hint = write_wrong(wrong), write_analysis(shared), write_hint(task.hidden)
+    first = ASK_WRONG
+    second = "\n".join([first, f"Reply: {said}", line, ASK_ANALYSIS])
+    third = "\n".join([second, f"Reply: {found}", ASK_HINTS.format(num=int(rng.integers(1, 4)))])
+    branches = (Branch(first, (said,)), Branch(second, (found,)), Branch(third, (hint,)))
+    return Lesson(f"<|system|>{next_item.SYSTEM}<|end|><|user|>{trunk}", branches)
 
 
 def invent_request(
@@ -332,7 +323,7 @@ def invent_skill_lesson(
         invent_request_lesson,
         invent_reflection_lesson,
     )
-    return makers[int(rng.choice(3, p=[0.3, 0.5, 0.2]))](words, num_candidates, rng)
+    return makers[int(rng.choice(3, p=[0.3, 0.6, 0.1]))](words, num_candidates, rng)
 
 
 def _facets_for(words: Words, num_items: int, rng: np.random.Generator) -> list[Facet]:
