@@ -48,22 +48,24 @@ def share_heads(prompts: Sequence[str] | Sequence[tuple[int, ...]], growth: int)
         >>> share_heads(["to be or not", "a rose", "to be or so"], 1)
         [Head(length=6, members=(1,)), Head(length=9, members=(0, 2))]
     """
-    heads: list[Head] = []
-    total = longest = 0  # over the members of the last head
+    groups: list[list[int]] = []
+    lengths: list[int] = []
+    total = longest = 0  # over the members of the last group
     for position in sorted(range(len(prompts)), key=prompts.__getitem__):
         prompt = prompts[position]
-        if heads:
-            last = heads[-1]
-            first, members = prompts[last.members[0]], (*last.members, position)
-            length = min(last.length, len(first) - 1, len(prompt) - 1, _num_common(first, prompt))
-            own = total + len(prompt) + len(members) * (growth - length)
+        if groups:
+            first = prompts[groups[-1][0]]
+            length = min(lengths[-1], len(first) - 1, len(prompt) - 1, _num_common(first, prompt))
+            own = total + len(prompt) + (len(groups[-1]) + 1) * (growth - length)
             if length >= LEAST_SHARE * max(longest, len(prompt)) and own <= MOST_OWN * length:
-                heads[-1] = Head(length, members)
+                groups[-1].append(position)
+                lengths[-1] = length
                 total, longest = total + len(prompt), max(longest, len(prompt))
                 continue
-        heads.append(Head(len(prompt), (position,)))
+        groups.append([position])
+        lengths.append(len(prompt))
         total = longest = len(prompt)
-    return heads
+    return [Head(length, tuple(group)) for length, group in zip(lengths, groups, strict=True)]
 
 
 def _num_common(first: Sequence[object], second: Sequence[object]) -> int:

@@ -28,7 +28,7 @@ from recloop.language.reflection import (
 )
 from recloop.records import Condition
 
-MIN_SESSION, MAX_SESSION = 3, 20  # most are short
+MIN_SESSION, MAX_SESSION = 3, 8
 UNKNOWN = "unknown"  # in place of a value that an item lacks
 NOBODY = "\nnone"  # in place of candidates that have a value
 KEPT_VALUE = 0.8  # chance that an item of a session carries the value the session is about
@@ -75,7 +75,7 @@ def invent_session(words: Words, num_candidates: int, rng: np.random.Generator) 
     Wrong candidates carry values of other facets that the session has, so that going by the wrong facet
     leads to them.
     """
-    length = MIN_SESSION + int((MAX_SESSION + 1 - MIN_SESSION) * rng.random() ** 2)
+    length = int(rng.integers(MIN_SESSION, MAX_SESSION + 1))
     facets = _facets_for(words, num_candidates, rng)
     hidden = int(rng.integers(len(facets)))
     value = _draw(facets[hidden], rng)
