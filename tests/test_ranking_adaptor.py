@@ -16,7 +16,7 @@ def plain_expert(experts, number, x):
 
 def test_hybrid_experts_equal_the_gated_sum_of_shared_and_private_experts():
     torch.manual_seed(0)
-    adaptor = HybridExpertAdaptor(DIM, tuple(Tower), 2, 3, HIDDEN, WIDTH)
+    adaptor = HybridExpertAdaptor(dict.fromkeys(Tower, DIM), 2, 3, HIDDEN, WIDTH)
     x = torch.randn(11, DIM)
     for tower in Tower:
         groups = [(adaptor.shared, 2), (adaptor.private[tower], 3)]
@@ -29,11 +29,21 @@ def test_hybrid_experts_equal_the_gated_sum_of_shared_and_private_experts():
 
 def test_shared_experts_learn_from_both_towers_and_private_ones_from_their_own():
     torch.manual_seed(0)
-    adaptor = HybridExpertAdaptor(DIM, tuple(Tower), 2, 3, HIDDEN, WIDTH)
+    adaptor = HybridExpertAdaptor(dict.fromkeys(Tower, DIM), 2, 3, HIDDEN, WIDTH)
     adaptor(torch.randn(4, DIM), Tower.USER).sum().backward()
     assert adaptor.shared.enter.weight.grad.abs().sum() > 0
     assert adaptor.private[Tower.USER].enter.weight.grad.abs().sum() > 0
     assert adaptor.private[Tower.ITEM].enter.weight.grad is None
+
+
+def test_shared_experts_read_zeros_where_a_tower_is_narrower():
+    torch.manual_seed(0)
+    adaptor = HybridExpertAdaptor({Tower.USER: DIM, Tower.ITEM: 4}, 2, 1, HIDDEN, WIDTH)
+    x = torch.randn(5, 4)
+    padded = torch.cat([x, torch.zeros(5, DIM - 4)], dim=1)
+    outputs = torch.cat([adaptor.shared(padded), adaptor.private[Tower.ITEM](x)], dim=1)
+    expected = torch.einsum("be,bew->bw", torch.softmax(adaptor.gate[Tower.ITEM](x), dim=-1), outputs)
+    torch.testing.assert_close(adaptor(x, Tower.ITEM), expected)
 
 
 def test_an_expert_starts_as_a_linear_layer_would():

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Mapping
 
     from jaxtyping import Float
     from torch import Tensor
@@ -26,24 +26,29 @@ class HybridExpertAdaptor(nn.Module):
     """Shared and private experts per tower, mixed by a gate: ``v_t = sum_j softmax(W_t x)_j E_j(x)``.
 
     Every expert is ``D -> hidden -> width`` with ReLU after both layers; the experts of a group are one
-    matrix product.
+    matrix product. Where one tower's vectors are narrower than the other's, the shared experts read zeros
+    in the components that it lacks.
 
-    Source: KAR, arXiv 2306.10933, and its code (no bias in the gate).
+    Source: KAR, arXiv 2306.10933, and its code (no bias in the gate), where both towers have one encoder.
     """
 
     def __init__(
-        self, dim: int, towers: Collection[Tower], num_shared: int, num_private: int, hidden: int, width: int
+        self, dims: Mapping[Tower, int], num_shared: int, num_private: int, hidden: int, width: int
     ) -> None:
         super().__init__()
-        self.shared = Experts(dim, num_shared, hidden, width)
-        self.private = nn.ModuleDict({tower: Experts(dim, num_private, hidden, width) for tower in towers})
+        self.widest = max(dims.values())
+        self.shared = Experts(self.widest, num_shared, hidden, width)
+        self.private = nn.ModuleDict(
+            {tower: Experts(dim, num_private, hidden, width) for tower, dim in dims.items()}
+        )
         self.gate = nn.ModuleDict(
-            {tower: nn.Linear(dim, num_shared + num_private, bias=False) for tower in towers}
+            {tower: nn.Linear(dim, num_shared + num_private, bias=False) for tower, dim in dims.items()}
         )
 
     def forward(self, x_BD: Float[Tensor, "B D"], tower: Tower) -> Float[Tensor, "B W"]:
         """Adapt vectors of one tower."""
-        outputs_BEW = torch.cat([self.shared(x_BD), self.private[tower](x_BD)], dim=1)
+        padded_BD = nn.functional.pad(x_BD, (0, self.widest - x_BD.shape[-1]))
+        outputs_BEW = torch.cat([self.shared(padded_BD), self.private[tower](x_BD)], dim=1)
         weights_BE = torch.softmax(self.gate[tower](x_BD), dim=-1)
         return torch.einsum("be,bew->bw", weights_BE, outputs_BEW)
 
@@ -51,7 +56,7 @@ class HybridExpertAdaptor(nn.Module):
 class MlpAdaptor(nn.Module):
     """One ``D -> hidden -> width`` network per tower, ReLU after both layers: what the experts must beat."""
 
-    def __init__(self, dims: dict[Tower, int], hidden: int, width: int) -> None:
+    def __init__(self, dims: Mapping[Tower, int], hidden: int, width: int) -> None:
         super().__init__()
         self.towers = nn.ModuleDict({tower: Experts(dim, 1, hidden, width) for tower, dim in dims.items()})
 

@@ -226,14 +226,7 @@ def _adaptor(config: RerankerConfig, shape: NetworkShape) -> HybridExpertAdaptor
         return None
     if config.adaptor == "mlp":
         return MlpAdaptor(dims, config.expert_hidden, config.adapted)
-    if len(set(dims.values())) > 1:
-        raise SettingError(
-            f"the hybrid-expert adaptor shares experts between users and items, so their vectors must be "
-            f"equally wide, got {shape.user_vector_width} and {shape.item_vector_width}; "
-            f"encode both with one encoder, or use adaptor = mlp"
-        )
     return HybridExpertAdaptor(
-        next(iter(dims.values())),
         dims,
         config.shared_experts,
         config.private_experts,
