@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import nn
 
-from recloop.errors import ContractError, SettingError
+from recloop.errors import ContractError
 from recloop.ranking.adaptor import HybridExpertAdaptor, MlpAdaptor, Tower
 from recloop.ranking.draft_inputs import DraftInputs, side_by_side
 from recloop.ranking.history import HistoryAttention, HistoryTokens
