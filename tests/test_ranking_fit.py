@@ -124,6 +124,20 @@ def test_the_same_seed_gives_the_same_scores_and_another_seed_others(kind):
     assert (first != other).any()
 
 
+def test_text_dropout_is_for_fitting_alone():
+    problem = random_problem()
+    plain, dropped = (fit(problem, problem.vectors, text_dropout=rate, max_epochs=1) for rate in (0.0, 0.5))
+    lists = dropped.tensors(problem.test, problem.vectors)
+    rows = torch.arange(len(problem.test))
+    first, again = (dropped.network.eval()(lists, rows, None) for _ in range(2))
+    assert torch.equal(first, again)
+    noisy, other = (dropped.network.train()(lists, rows, None) for _ in range(2))
+    assert not torch.equal(noisy, other)
+    assert not torch.equal(first, plain.network.eval()(lists, rows, None))
+    without = [fit(problem, None, text_dropout=rate, max_epochs=1) for rate in (0.0, 0.5)]
+    assert torch.equal(*(one.network.state_dict()["item_ids.weight"] for one in without))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_threads_sum_a_gradient_in_one_order(kind):
     """A thousand lists read a hundred distinct rows, so threads meet at the same row all the time."""

@@ -82,6 +82,7 @@ class RerankNetwork(nn.Module):
             self.match = nn.Linear(width - config.adapted, config.adapted)
             width += config.adapted
         self.dropout = nn.Dropout(config.dropout)
+        self.text_dropout = nn.Dropout(config.text_dropout)
         self.backbone = _backbone(config, shape, width)
 
     def forward(
@@ -188,7 +189,8 @@ class RerankNetwork(nn.Module):
         text_T, row_BN = torch.unique(
             lists.user_row_B[row_B][:, None] * num_drafts + draft_BN, return_inverse=True
         )
-        return rows_of(self.adaptor(texts_UND.flatten(0, 1)[text_T], Tower.USER), row_BN)
+        adapted_TA = self.adaptor(texts_UND.flatten(0, 1)[text_T], Tower.USER)
+        return self.text_dropout(rows_of(adapted_TA, row_BN))
 
 
 def rows_of(table_RW: Tensor, row_X: Tensor) -> Tensor:

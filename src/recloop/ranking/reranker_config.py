@@ -47,6 +47,12 @@ class RerankerConfig(BaseModel):
     dropout: float = Field(
         default=0.0, ge=0, lt=1, description="on candidate inputs and inside the scoring MLP"
     )
+    text_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="on adapted texts: without it a text soon stands for its train user's name",
+    )
     loss: Literal["softmax", "bce"] = Field(
         default="softmax",
         description="list softmax or per-item cross entropy; SetRank keeps its attention-rank loss",

@@ -77,6 +77,7 @@ class PerListNetwork(nn.Module):
         x_BLW = torch.cat(parts, dim=-1)
         if "text" in batch:
             text_BLA = torch.stack([self._adapt(batch["text"], Tower.USER) for _ in places], dim=1)
+            text_BLA = network.text_dropout(text_BLA)
             matched = [] if network.match is None else [text_BLA * network.match(x_BLW)]
             x_BLW = torch.cat([x_BLW, text_BLA, *matched], dim=-1)
         return network.backbone(network.dropout(x_BLW), batch["is_item"])
