@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from safetensors.numpy import load_file
 
 from recloop.errors import SettingError
 from recloop.evaluation.trec import recompute
+from recloop.feedback.rewards import reward_drafts
 from recloop.methods import dpo4rec, task
 from recloop.methods.dpo4rec_config import Dpo4RecConfig
 from recloop.methods.rows import ROWS
-from recloop.records import CandidateLists, Group
+from recloop.ranking.ensemble import Ensemble
+from recloop.ranking.fitted import FittedReranker
+from recloop.records import CandidateLists, Group, UserVectors
 from recloop.runs import RunFolder, sha256_of_folder
 from recloop.testing import FakeEncoder, FakeLM
 from recloop.tuning.replies import reply_comparer
@@ -119,6 +123,21 @@ def test_every_row_and_file_is_there(whole: Done) -> None:
     assert [name for name in files.split() if not (whole.path / name).is_file()] == []
     assert (whole.path / "lm" / "tuned.s0" / "model.safetensors").is_file()
     assert (whole.path / "reranker" / "judge.s0" / "reranker.safetensors").is_file()
+
+
+def test_judges_pay_together(lm: Path, tmp_path: Path) -> None:
+    config = tuned_config(lm, reward={"judges": 2})
+    do(config, tmp_path / "run", until="reward")
+    folders = [tmp_path / "run" / "reranker" / name for name in ("judge.s0", "judge.s0.1")]
+    one, other = (FittedReranker.load(folder).network.state_dict()["item_ids.weight"] for folder in folders)
+    assert not one.equal(other)
+    stages = tmp_path / "run" / "stages"
+    vectors = load_file(stages / "encode.untuned.s0" / "vectors.safetensors")
+    feedback = UserVectors(vectors["feedback.user_U"], vectors["feedback.vectors_UND"])
+    lists = task.read_lists(stages / "prepare" / task.LISTS).feedback
+    expected = reward_drafts(Ensemble.load(folders), lists, feedback, config.reward.metric, round=0)
+    paid = pl.read_parquet(stages / "reward.r0.s0" / "rewards.parquet")["reward"]
+    np.testing.assert_allclose(np.sort(paid), np.sort(expected.rewards_UN.ravel()), rtol=1e-6)
 
 
 def test_pairs_are_of_feedback_users_and_hold_their_best_and_worst_draft(whole: Done) -> None:

@@ -43,7 +43,7 @@ DRAFTS_PER_SLOT = 2  # of which the one nearest in length is taken
 def measure_controls(
     loop: Loop,
     task: Task,
-    judge: str,
+    judge: Sequence[str],
     anchor: LmRef,
     taught: Sequence[tuple[Pair, ...]],
     tuned: Knowledge,
@@ -52,7 +52,7 @@ def measure_controls(
     """The controls of the tuning, each with evaluators of its own; none where nothing was tuned.
 
     Args:
-        judge: stage of the frozen judge.
+        judge: stages of the frozen judge's fits.
         anchor: the language model before any tuning.
         taught: the pairs of every round.
         tuned: drafts of the language model after the last round.

@@ -37,7 +37,7 @@ def dpo4rec(loop: Loop) -> None:
     scored: list[Scored] = []
     for seed in loop.config.seeds:
         lm = anchor = loop.first_lm  # the anchor is the DPO reference of every round
-        judge: str | None = None
+        judge: tuple[str, ...] = ()
         taught: list[tuple[Pair, ...]] = []
         for r in range(rounds + 1):  # the last pass only measures
             wanted = drafts_wanted(loop.config.drafts, for_feedback=r < rounds)

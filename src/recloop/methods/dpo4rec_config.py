@@ -105,6 +105,12 @@ class RewardConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: str = Field(default="ndcg@10", description="of the judge: ndcg@10, map_min@5, loglik, ...")
+    judges: int = Field(
+        default=1,
+        ge=1,
+        description="fits of the judge, each with a seed of its own, that score together: what one fit "
+        "prefers among a user's drafts is mostly its own affair",
+    )
 
     @model_validator(mode="after")
     def _check_metric(self) -> RewardConfig:

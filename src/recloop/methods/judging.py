@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,10 +16,9 @@ from recloop.feedback.reliability import split_half_reliability
 from recloop.feedback.rewards import reward_drafts
 from recloop.methods.knowledge import FEEDBACK, FIT, Knowledge, KnowledgeVectors
 from recloop.methods.loop import LmRef, Loop, derived_seed
-from recloop.methods.rows import features_of
+from recloop.methods.rows import features_of, judge_digest, judge_key, load_judge
 from recloop.methods.task import Task
 from recloop.ranking.fit import fit_reranker
-from recloop.ranking.fitted import FittedReranker
 from recloop.records import Pair, Rewards
 from recloop.runs import atomic_write_bytes, atomic_write_json
 from recloop.tuning.replies import reply_comparer
@@ -27,13 +27,19 @@ REWARDS, RELIABILITY = "rewards.parquet", "reliability.json"
 PAIRS, COUNTS, CONVERSATIONS = "pairs.parquet", "counts.json", "pairs.jsonl"
 
 
-def fit_judge(loop: Loop, task: Task, vectors: KnowledgeVectors, seed: int) -> str:
-    """Fit the pre-trained recommender of Algorithm 1 on train users; returns its stage.
+def fit_judge(loop: Loop, task: Task, vectors: KnowledgeVectors, seed: int) -> tuple[str, ...]:
+    """Fit the pre-trained recommender of Algorithm 1 on train users; returns the stages of its fits.
 
-    It reads the untuned language model's drafts, and is frozen over the rounds.
+    It reads the untuned language model's drafts, and is frozen over the rounds. There are as many fits as
+    the configuration has judges, and they score together.
     """
+    return tuple(_fit_one(loop, task, vectors, seed, number) for number in range(loop.config.reward.judges))
+
+
+def _fit_one(loop: Loop, task: Task, vectors: KnowledgeVectors, seed: int, number: int) -> str:
     inputs = {"vectors": vectors.digest, "lists": task.digest}
-    with loop.stage("judge", f"s{seed}", inputs, f"reranker/judge.s{seed}") as stage:
+    key = judge_key(seed, number)
+    with loop.stage("judge", key, inputs, f"reranker/judge.{key}") as stage:
         if not stage.is_done:
             judge = fit_reranker(
                 loop.config.reranker,
@@ -42,24 +48,28 @@ def fit_judge(loop: Loop, task: Task, vectors: KnowledgeVectors, seed: int) -> s
                 task.lists.train,
                 task.lists.valid,
                 vectors.parts[FIT],
-                derived_seed(seed, "judge"),
+                derived_seed(seed, f"judge {number}" if number else "judge"),
                 loop.progress,
             )
             judge.save(stage.folder)
-            stage.log(*({"row": "judge", "ranker": "judge", "seed": seed, **asdict(e)} for e in judge.curve))
+            row = {"row": "judge", "ranker": "judge", "seed": seed, "judge": number}
+            stage.log(*({**row, **asdict(epoch)} for epoch in judge.curve))
     return stage.name
 
 
 def reward_knowledge(
-    loop: Loop, task: Task, judge: str, vectors: KnowledgeVectors, seed: int, round: int
+    loop: Loop, task: Task, judge: Sequence[str], vectors: KnowledgeVectors, seed: int, round: int
 ) -> Rewards:
-    """What each draft of each feedback user earns under the judge; how reliable that is, is said first."""
+    """What each draft of each feedback user earns under the judge; how reliable that is, is said first.
+
+    Args:
+        judge: stages of its fits.
+    """
     config = loop.config.reward
-    with loop.stage(
-        "reward", f"r{round}.s{seed}", {"judge": loop.run.digest(judge), "vectors": vectors.digest}
-    ) as stage:
+    inputs = {"judge": judge_digest(loop, judge), "vectors": vectors.digest}
+    with loop.stage("reward", f"r{round}.s{seed}", inputs) as stage:
         if not stage.is_done:
-            ranker = FittedReranker.load(loop.run.folder(judge))
+            ranker = load_judge(loop, judge)
             earned = (ranker, task.lists.feedback, vectors.parts[FEEDBACK], config.metric)
             reliability = split_half_reliability(*earned, derived_seed(seed, "reliability"))
             loop.progress.say(f"seed {seed}, round {round}: {reliability}")

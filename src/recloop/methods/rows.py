@@ -5,6 +5,7 @@ All rows share lists, users, evaluator settings and evaluator seed, so that they
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,9 +18,9 @@ from recloop.evaluation.scores import draft_scores, score_row
 from recloop.methods.knowledge import FIT, TEST, KnowledgeVectors
 from recloop.methods.loop import Loop, derived_seed
 from recloop.methods.task import Task
+from recloop.ranking.ensemble import Ensemble
 from recloop.ranking.features import ItemFeatures, item_features
 from recloop.ranking.fit import fit_reranker
-from recloop.ranking.fitted import FittedReranker
 from recloop.ranking.item_vectors import item_texts, tfidf_vectors
 from recloop.ranking.reranker import Reranker
 from recloop.records import Lists, UserVectors
@@ -104,15 +105,29 @@ def measure_row(
 
 
 def score_judge(
-    loop: Loop, task: Task, judge: str, vectors: KnowledgeVectors, seed: int, row: str
+    loop: Loop, task: Task, judge: Sequence[str], vectors: KnowledgeVectors, seed: int, row: str
 ) -> list[Scored]:
-    """Score the test users with the frozen judge under a row's texts."""
-    inputs = {"judge": loop.run.digest(judge), "vectors": vectors.digest}
+    """Score the test users with the frozen judge, given by the stages of its fits, under a row's texts."""
+    inputs = {"judge": judge_digest(loop, judge), "vectors": vectors.digest}
     with loop.stage("score", f"{row}.{JUDGE}.s{seed}", inputs) as stage:
         if not stage.is_done:
-            ranker = FittedReranker.load(loop.run.folder(judge))
-            write_scores(loop, task, ranker, vectors, seed, row, stage.folder)
+            write_scores(loop, task, load_judge(loop, judge), vectors, seed, row, stage.folder)
     return [Scored(row, JUDGE, seed, stage.name, row)]
+
+
+def judge_key(seed: int, number: int) -> str:
+    """Key of the stage of one of the judge's fits."""
+    return f"s{seed}.{number}" if number else f"s{seed}"
+
+
+def load_judge(loop: Loop, judge: Sequence[str]) -> Ensemble:
+    """The frozen judge from the stages of its fits."""
+    return Ensemble.load([loop.run.folder(stage) for stage in judge])
+
+
+def judge_digest(loop: Loop, judge: Sequence[str]) -> str:
+    """Of what made the judge: an input of the stages that read it."""
+    return " ".join(loop.run.digest(stage) for stage in judge)
 
 
 def write_scores(

@@ -40,6 +40,8 @@ from recloop.methods.rows import (
     TUNED,
     UNTUNED,
     Remembered,
+    judge_key,
+    load_judge,
 )
 from recloop.methods.task import Task
 from recloop.ranking.fitted import FittedReranker
@@ -151,11 +153,12 @@ def vectors_of(loop: Loop, row: str, seed: int) -> KnowledgeVectors:
 
 def reliabilities(loop: Loop, task: Task, seed: int) -> tuple[ReliabilityNumbers, ...]:
     """Of every kind of reward, for users with many lists and with few, under the frozen judge."""
-    if not loop.run.is_done(f"judge.s{seed}") or not loop.config.rounds:
+    judge = [f"judge.{judge_key(seed, number)}" for number in range(loop.config.reward.judges)]
+    if not all(map(loop.run.is_done, judge)) or not loop.config.rounds:
         return ()
     vectors = vectors_of(loop, UNTUNED, seed).parts[FEEDBACK]
     lists = task.lists.feedback
-    scores_BNL = FittedReranker.load(loop.run.folder(f"judge.s{seed}")).score(lists, vectors)
+    scores_BNL = load_judge(loop, judge).score(lists, vectors)
     found: list[ReliabilityNumbers] = []
     for metric in REWARD_KINDS:
         values_BN = reward_lists(Remembered(scores_BNL), lists, vectors, metric)
