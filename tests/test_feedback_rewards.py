@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recloop.errors import ContractError, DataError, LeakageError
+from recloop.errors import ContractError, DataError, LeakageError, SettingError
 from recloop.feedback.reliability import spearman_brown, split_half_reliability
 from recloop.feedback.rewards import reward_drafts
 from recloop.records import Group, Lists, UserVectors
@@ -54,7 +54,7 @@ def test_reward_is_the_mean_over_lists_and_users_without_positives_drop_out():
     scores_N = [[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]]
     lists = make_lists([3, 3, 3, 7, 9], [[1, 0, 0], [0, 0, 1], [0, 0, 0], [1, 0, 0], [0, 0, 0]])
     judge = TableJudge(np.tile(np.asarray(scores_N, np.float32), (5, 1, 1)))
-    rewards = reward_drafts(judge, lists, make_vectors(np.zeros((3, 2, 4)), [3, 7, 9]), "mrr@3", round=1)
+    rewards = reward_drafts([judge], lists, make_vectors(np.zeros((3, 2, 4)), [3, 7, 9]), "mrr@3", round=1)
     assert rewards.user_U.tolist() == [3, 7]
     np.testing.assert_allclose(rewards.rewards_UN, [[2 / 3, 2 / 3], [1, 1 / 3]], atol=1e-6)
     assert (rewards.round, rewards.metric) == (1, "mrr@3")
@@ -66,7 +66,9 @@ def test_log_likelihood_reward_equals_plain_python():
     labels_BL = (rng.random((20, 5)) < 0.3).astype(np.float32)
     scores_BNL = rng.standard_normal((20, 4, 5)).astype(np.float32)
     vectors = make_vectors(np.zeros((6, 4, 2)))
-    rewards = reward_drafts(TableJudge(scores_BNL), make_lists(users, labels_BL), vectors, "loglik", round=0)
+    rewards = reward_drafts(
+        [TableJudge(scores_BNL)], make_lists(users, labels_BL), vectors, "loglik", round=0
+    )
     for row, user in enumerate(rewards.user_U):
         for draft in range(4):
             per_list = []
@@ -80,24 +82,46 @@ def test_log_likelihood_reward_equals_plain_python():
             assert rewards.rewards_UN[row, draft] == pytest.approx(sum(per_list) / len(per_list), abs=1e-5)
 
 
+def test_several_judges_pay_the_mean_of_what_each_would():
+    cases = [random_case(9, 3, 1.0, seed) for seed in range(3)]
+    _, lists, vectors = cases[0]
+    judges = [judge for (judge,), _, _ in cases]
+    alone = [reward_drafts([judge], lists, vectors, "ndcg@5", 0).rewards_UN for judge in judges]
+    together = reward_drafts(judges, lists, vectors, "ndcg@5", 0).rewards_UN
+    np.testing.assert_allclose(together, np.mean(alone, axis=0), rtol=1e-6)
+    with pytest.raises(SettingError, match="need a judge"):
+        reward_drafts([], lists, vectors, "ndcg@5", 0)
+
+
+def test_judges_that_see_the_same_through_noise_of_their_own_are_more_reliable_together():
+    one = random_case(150, 4, 3.0, 0)
+    rng = np.random.default_rng(1)
+    clean_BNL = random_case(150, 4, 0.0, 0)[0][0].scores_BNL
+    judges = [TableJudge(clean_BNL + 3.0 * rng.standard_normal(clean_BNL.shape)) for _ in range(6)]
+    alone, together = (
+        split_half_reliability(some, *one[1:], "ndcg@5", seed=0).reliability for some in (judges[:1], judges)
+    )
+    assert together > alone + 0.1
+
+
 def test_only_feedback_users_earn_rewards():
     for group in (Group.TRAIN, Group.VALID, Group.TEST):
         with pytest.raises(LeakageError, match=f"got lists of {group} users"):
             reward_drafts(
-                DotJudge(), make_lists([0], [[1, 0]], group), make_vectors(np.ones((1, 2, 2))), "ndcg@5", 0
+                [DotJudge()], make_lists([0], [[1, 0]], group), make_vectors(np.ones((1, 2, 2))), "ndcg@5", 0
             )
 
 
 def test_a_judge_that_breaks_its_promise_is_named():
     lists, vectors = make_lists([0, 4], [[1, 0], [0, 1]]), make_vectors(np.ones((2, 3, 2)), [0, 4])
     with pytest.raises(ContractError, match=r"in shape \(2, 3, 2\), got \(2, 1, 2\)"):
-        reward_drafts(TableJudge(np.zeros((2, 1, 2))), lists, vectors, "ndcg@5", 0)
+        reward_drafts([TableJudge(np.zeros((2, 1, 2)))], lists, vectors, "ndcg@5", 0)
     scores_BNL = np.zeros((2, 3, 2))
     scores_BNL[1, 2, 0] = np.nan
     with pytest.raises(ContractError, match=r"got 1 that are not .* user 4"):
-        reward_drafts(TableJudge(scores_BNL), lists, vectors, "ndcg@5", 0)
+        reward_drafts([TableJudge(scores_BNL)], lists, vectors, "ndcg@5", 0)
     with pytest.raises(DataError, match="got none among 1 lists"):
-        reward_drafts(DotJudge(), make_lists([0], [[0, 0]]), vectors, "ndcg@5", 0)
+        reward_drafts([DotJudge()], make_lists([0], [[0, 0]]), vectors, "ndcg@5", 0)
 
 
 def test_padding_may_score_anything():
@@ -106,7 +130,7 @@ def test_padding_may_score_anything():
         lists.group, lists.user_B, lists.items_BL, lists.labels_BL, np.asarray([[True, True, False]])
     )
     scores_BNL = np.asarray([[[1.0, 2.0, np.nan]]])
-    rewards = reward_drafts(TableJudge(scores_BNL), padded, make_vectors(np.ones((1, 1, 1))), "mrr@3", 0)
+    rewards = reward_drafts([TableJudge(scores_BNL)], padded, make_vectors(np.ones((1, 1, 1))), "mrr@3", 0)
     assert rewards.rewards_UN.tolist() == [[0.5]]
 
 
@@ -135,7 +159,7 @@ def random_case(num_users, lists_per_user, noise, seed, num_drafts=6, num_items=
     scores_BNL = labels_BL[:, None, :] * worth_UN[users][:, :, None]
     scores_BNL = scores_BNL + noise * rng.standard_normal(scores_BNL.shape)
     return (
-        TableJudge(scores_BNL),
+        [TableJudge(scores_BNL)],
         make_lists(users, labels_BL),
         make_vectors(np.zeros((num_users, num_drafts, 1))),
     )
@@ -144,11 +168,11 @@ def random_case(num_users, lists_per_user, noise, seed, num_drafts=6, num_items=
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), lists_per_user=st.integers(2, 5))
 def test_half_correlation_equals_plain_python(seed, lists_per_user):
-    judge, lists, vectors = random_case(7, lists_per_user, 0.5, seed)
+    judges, lists, vectors = random_case(7, lists_per_user, 0.5, seed)
     from recloop.feedback.rewards import reward_lists
 
-    values_BN = reward_lists(judge, lists, vectors, "loglik")
-    found = split_half_reliability(judge, lists, vectors, "loglik", seed=1)
+    values_BN = reward_lists(judges, lists, vectors, "loglik")
+    found = split_half_reliability(judges, lists, vectors, "loglik", seed=1)
     expected = plain_half_correlation(values_BN.tolist(), lists.user_B.tolist())
     assert found.half_correlation == pytest.approx(expected, abs=1e-9)
     assert found.low <= found.reliability <= found.high
@@ -174,21 +198,23 @@ def test_the_interval_covers_the_truth():
 def test_rewards_that_never_differ_have_reliability_zero():
     judge = TableJudge(np.tile(np.asarray([1.0, 2.0, 3.0]), (4, 5, 1)))
     lists = make_lists([0, 0, 1, 1], [[1, 0, 0]] * 4)
-    found = split_half_reliability(judge, lists, make_vectors(np.zeros((2, 5, 1))), "loglik", seed=0)
+    found = split_half_reliability([judge], lists, make_vectors(np.zeros((2, 5, 1))), "loglik", seed=0)
     assert (found.half_correlation, found.reliability, found.low, found.high) == (0, 0, 0, 0)
     assert found.is_noise
 
 
 def test_users_with_one_usable_list_are_counted_and_left_out():
-    judge, lists, vectors = random_case(5, 2, 0.1, 0)
+    (judge,), lists, vectors = random_case(5, 2, 0.1, 0)
     labels_BL = lists.labels_BL.copy()
     labels_BL[1] = 0  # the second list of user 0
     lists = make_lists(lists.user_B, labels_BL)
-    found = split_half_reliability(judge, lists, vectors, "loglik", seed=0)
+    found = split_half_reliability([judge], lists, vectors, "loglik", seed=0)
     assert (found.num_users, found.num_users_left_out) == (4, 1)
     with pytest.raises(DataError, match="at least two lists"):
         one = np.asarray([0, 2, 4, 6, 8])
-        split_half_reliability(TableJudge(judge.scores_BNL[one]), lists.take(one), vectors, "loglik", seed=0)
+        split_half_reliability(
+            [TableJudge(judge.scores_BNL[one])], lists.take(one), vectors, "loglik", seed=0
+        )
 
 
 def test_spearman_brown_by_hand():

@@ -17,7 +17,6 @@ from recloop.feedback.rewards import reward_drafts
 from recloop.methods import dpo4rec, task
 from recloop.methods.dpo4rec_config import Dpo4RecConfig
 from recloop.methods.rows import ROWS
-from recloop.ranking.ensemble import Ensemble
 from recloop.ranking.fitted import FittedReranker
 from recloop.records import CandidateLists, Group, UserVectors
 from recloop.runs import RunFolder, sha256_of_folder
@@ -135,7 +134,8 @@ def test_judges_pay_together(lm: Path, tmp_path: Path) -> None:
     vectors = load_file(stages / "encode.untuned.s0" / "vectors.safetensors")
     feedback = UserVectors(vectors["feedback.user_U"], vectors["feedback.vectors_UND"])
     lists = task.read_lists(stages / "prepare" / task.LISTS).feedback
-    expected = reward_drafts(Ensemble.load(folders), lists, feedback, config.reward.metric, round=0)
+    judges = [FittedReranker.load(folder) for folder in folders]
+    expected = reward_drafts(judges, lists, feedback, config.reward.metric, round=0)
     paid = pl.read_parquet(stages / "reward.r0.s0" / "rewards.parquet")["reward"]
     np.testing.assert_allclose(np.sort(paid), np.sort(expected.rewards_UN.ravel()), rtol=1e-6)
 

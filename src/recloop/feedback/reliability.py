@@ -15,6 +15,8 @@ from recloop.feedback.rewards import Judge, reward_lists
 from recloop.records import Lists, UserVectors
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaxtyping import Float64, Int64
 
 NUM_RESAMPLES = 2000
@@ -54,7 +56,7 @@ class Reliability:
 
 
 def split_half_reliability(
-    judge: Judge, lists: Lists, vectors: UserVectors, metric: str, seed: int
+    judges: Sequence[Judge], lists: Lists, vectors: UserVectors, metric: str, seed: int
 ) -> Reliability:
     """Reliability of `metric` as a reward: draft effects in odd lists against those in even lists.
 
@@ -63,7 +65,7 @@ def split_half_reliability(
     have reliability 0.
 
     Args:
-        judge, lists, vectors, metric: as for `reward_drafts`.
+        judges, lists, vectors, metric: as for `reward_drafts`.
         seed: of the bootstrap.
 
     Raises:
@@ -72,7 +74,7 @@ def split_half_reliability(
 
     Source: Spearman (1910), Brown (1910) for the step from half to whole.
     """
-    values_BN = reward_lists(judge, lists, vectors, metric)
+    values_BN = reward_lists(judges, lists, vectors, metric)
     has_positive_B = ~np.isnan(values_BN).any(axis=1)
     odd_UN, even_UN = _half_means(values_BN[has_positive_B], lists.user_B[has_positive_B])
     if len(odd_UN) == 0:

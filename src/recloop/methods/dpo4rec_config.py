@@ -108,8 +108,8 @@ class RewardConfig(BaseModel):
     judges: int = Field(
         default=1,
         ge=1,
-        description="fits of the judge, each with a seed of its own, that score together: what one fit "
-        "prefers among a user's drafts is mostly its own affair",
+        description="fits of the judge, each with a seed of its own; a draft earns the mean of what they "
+        "pay, for what one fit prefers among a user's drafts is mostly its own affair",
     )
 
     @model_validator(mode="after")

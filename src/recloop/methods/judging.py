@@ -16,7 +16,7 @@ from recloop.feedback.reliability import split_half_reliability
 from recloop.feedback.rewards import reward_drafts
 from recloop.methods.knowledge import FEEDBACK, FIT, Knowledge, KnowledgeVectors
 from recloop.methods.loop import LmRef, Loop, derived_seed
-from recloop.methods.rows import features_of, judge_digest, judge_key, load_judge
+from recloop.methods.rows import Remembered, features_of, judge_digest, judge_key, load_judges
 from recloop.methods.task import Task
 from recloop.ranking.fit import fit_reranker
 from recloop.records import Pair, Rewards
@@ -31,7 +31,7 @@ def fit_judge(loop: Loop, task: Task, vectors: KnowledgeVectors, seed: int) -> t
     """Fit the pre-trained recommender of Algorithm 1 on train users; returns the stages of its fits.
 
     It reads the untuned language model's drafts, and is frozen over the rounds. There are as many fits as
-    the configuration has judges, and they score together.
+    the configuration has judges, and a draft earns the mean of what they pay.
     """
     return tuple(_fit_one(loop, task, vectors, seed, number) for number in range(loop.config.reward.judges))
 
@@ -69,8 +69,9 @@ def reward_knowledge(
     inputs = {"judge": judge_digest(loop, judge), "vectors": vectors.digest}
     with loop.stage("reward", f"r{round}.s{seed}", inputs) as stage:
         if not stage.is_done:
-            ranker = load_judge(loop, judge)
-            earned = (ranker, task.lists.feedback, vectors.parts[FEEDBACK], config.metric)
+            lists, drafts = task.lists.feedback, vectors.parts[FEEDBACK]
+            judges = [Remembered(one.score(lists, drafts)) for one in load_judges(loop, judge)]
+            earned = (judges, lists, drafts, config.metric)
             reliability = split_half_reliability(*earned, derived_seed(seed, "reliability"))
             loop.progress.say(f"seed {seed}, round {round}: {reliability}")
             if reliability.is_noise:

@@ -6,7 +6,7 @@ All rows share lists, users, evaluator settings and evaluator seed, so that they
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,9 @@ from recloop.evaluation.scores import draft_scores, score_row
 from recloop.methods.knowledge import FIT, TEST, KnowledgeVectors
 from recloop.methods.loop import Loop, derived_seed
 from recloop.methods.task import Task
-from recloop.ranking.ensemble import Ensemble
 from recloop.ranking.features import ItemFeatures, item_features
 from recloop.ranking.fit import fit_reranker
+from recloop.ranking.fitted import FittedReranker
 from recloop.ranking.item_vectors import item_texts, tfidf_vectors
 from recloop.ranking.reranker import Reranker
 from recloop.records import Lists, UserVectors
@@ -97,7 +97,7 @@ def measure_row(
                 stage.log(
                     *({"row": row, "ranker": backbone, "seed": seed, **asdict(e)} for e in evaluator.curve)
                 )
-                write_scores(loop, task, evaluator, vectors, seed, row, stage.folder)
+                write_scores(loop, task, [evaluator], vectors, seed, row, stage.folder)
         scored.append(Scored(row, backbone, seed, stage.name, row))
         if row == UNTUNED:
             scored.append(Scored(BEST_OF_N, backbone, seed, stage.name, BEST_OF_N))
@@ -111,7 +111,7 @@ def score_judge(
     inputs = {"judge": judge_digest(loop, judge), "vectors": vectors.digest}
     with loop.stage("score", f"{row}.{JUDGE}.s{seed}", inputs) as stage:
         if not stage.is_done:
-            write_scores(loop, task, load_judge(loop, judge), vectors, seed, row, stage.folder)
+            write_scores(loop, task, load_judges(loop, judge), vectors, seed, row, stage.folder)
     return [Scored(row, JUDGE, seed, stage.name, row)]
 
 
@@ -120,9 +120,9 @@ def judge_key(seed: int, number: int) -> str:
     return f"s{seed}.{number}" if number else f"s{seed}"
 
 
-def load_judge(loop: Loop, judge: Sequence[str]) -> Ensemble:
-    """The frozen judge from the stages of its fits."""
-    return Ensemble.load([loop.run.folder(stage) for stage in judge])
+def load_judges(loop: Loop, judge: Sequence[str]) -> list[FittedReranker]:
+    """The frozen judge's fits, from their stages."""
+    return [FittedReranker.load(loop.run.folder(stage)) for stage in judge]
 
 
 def judge_digest(loop: Loop, judge: Sequence[str]) -> str:
@@ -133,20 +133,26 @@ def judge_digest(loop: Loop, judge: Sequence[str]) -> str:
 def write_scores(
     loop: Loop,
     task: Task,
-    ranker: Reranker,
+    rankers: Sequence[Reranker],
     vectors: KnowledgeVectors | None,
     seed: int,
     row: str,
     folder: Path,
 ) -> None:
-    """Scores of the test lists and the row they make; for the untuned row, best-of-N beside it."""
+    """Scores of the test lists and the row they make; for the untuned row, best-of-N beside it.
+
+    Several rankers stand side by side as if each had drafts of its own: the row is the mean over them.
+    """
     config, test = loop.config, task.lists.test
     user_vectors = None if vectors is None else vectors.parts[TEST]
-    scores_BNL = draft_scores(ranker, test, user_vectors)
+    scores_BNL = np.concatenate([draft_scores(ranker, test, user_vectors) for ranker in rankers], axis=1)
+    if user_vectors is not None:
+        drafts_UND = np.tile(user_vectors.vectors_UND, (1, len(rankers), 1))
+        user_vectors = replace(user_vectors, vectors_UND=drafts_UND)
     save_file({"scores_BNL": scores_BNL}, folder / SCORES)
     remembered = {seed: Remembered(scores_BNL)}
     rows = [score_row(row, remembered, test, user_vectors, config.measure)]
-    if row == UNTUNED and user_vectors is not None:
+    if row == UNTUNED and user_vectors is not None and len(rankers) == 1:
         rows.append(
             cross_best_row(BEST_OF_N, remembered, test, user_vectors, config.measure, config.reward.metric)
         )

@@ -67,7 +67,7 @@ def measure_leak_on_purpose(loop: Loop, task: Task, seed: int) -> LeakNumbers:
     metric, feedback = loop.config.reward.metric, task.lists.feedback
     untuned = vectors_of(loop, UNTUNED, seed)
     judge = FittedReranker.load(loop.run.folder(fit_judge_on_feedback_users(loop, task, untuned, seed)))
-    before = reward_drafts(judge, feedback, untuned.parts[FEEDBACK], metric, round=0)
+    before = reward_drafts([judge], feedback, untuned.parts[FEEDBACK], metric, round=0)
     drafts = read_knowledge(loop, UNTUNED, f"sample.{UNTUNED}.s{seed}").parts[FEEDBACK]
     anchor = loop.first_lm
     is_same = reply_comparer(anchor.folder, loop.config.dpo.max_reply_tokens)
@@ -76,7 +76,7 @@ def measure_leak_on_purpose(loop: Loop, task: Task, seed: int) -> LeakNumbers:
     wanted = drafts_wanted(loop.config.drafts, for_feedback=False) | {FEEDBACK: loop.config.drafts.test}
     vectors = encode_knowledge(loop, sample_knowledge(loop, task, lm, wanted, seed), seed)
     measure_row(loop, task, vectors, seed, LEAKY)
-    after = reward_drafts(judge, feedback, vectors.parts[FEEDBACK], metric, round=1)
+    after = reward_drafts([judge], feedback, vectors.parts[FEEDBACK], metric, round=1)
     before_UN, after_UN = (r.rewards_UN.astype(np.float64) for r in (before, after))
     return LeakNumbers(
         metric=metric,

@@ -41,7 +41,7 @@ from recloop.methods.rows import (
     UNTUNED,
     Remembered,
     judge_key,
-    load_judge,
+    load_judges,
 )
 from recloop.methods.task import Task
 from recloop.ranking.fitted import FittedReranker
@@ -158,17 +158,17 @@ def reliabilities(loop: Loop, task: Task, seed: int) -> tuple[ReliabilityNumbers
         return ()
     vectors = vectors_of(loop, UNTUNED, seed).parts[FEEDBACK]
     lists = task.lists.feedback
-    scores_BNL = load_judge(loop, judge).score(lists, vectors)
+    scores_KBNL = [one.score(lists, vectors) for one in load_judges(loop, judge)]
     found: list[ReliabilityNumbers] = []
     for metric in REWARD_KINDS:
-        values_BN = reward_lists(Remembered(scores_BNL), lists, vectors, metric)
+        values_BN = reward_lists([Remembered(s_BNL) for s_BNL in scores_KBNL], lists, vectors, metric)
         has_value_B = np.asarray(np.isfinite(values_BN).all(axis=1))
         for num_lists in LIST_COUNTS:
             rows = first_lists(lists, has_value_B, num_lists)
             if len(np.unique(lists.user_B[rows])) < MIN_USERS:
                 continue
             one = split_half_reliability(
-                Remembered(scores_BNL[rows]),
+                [Remembered(s_BNL[rows]) for s_BNL in scores_KBNL],
                 lists.take(rows),
                 vectors,
                 metric,

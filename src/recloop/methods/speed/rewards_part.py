@@ -56,7 +56,9 @@ def measure(bench: Bench) -> Findings:
     return Findings(
         figures=tuple(figures),
         growths=tuple(_growths(judge, some, vectors)),
-        profiles=(profile("rewards of ten drafts", lambda: reward_drafts(judge, some, vectors, METRIC, 0)),),
+        profiles=(
+            profile("rewards of ten drafts", lambda: reward_drafts([judge], some, vectors, METRIC, 0)),
+        ),
         bound=(
             "Matrix products of the backbone: attention and the scoring network have to see every list "
             "under every draft. What does not depend on the draft (item side) is computed once per list, "
@@ -76,8 +78,8 @@ def _ratio(judge: FittedReranker, lists: Lists, vectors: UserVectors, bench: Ben
     amount = len(lists) * NUM_DRAFTS
     plain = PerListJudge(judge)
     found = race(
-        ("reward_drafts", amount, lambda: reward_drafts(judge, lists, vectors, METRIC, 0)),
-        ("a pass per draft, uncached", amount, lambda: reward_drafts(plain, lists, vectors, METRIC, 0)),
+        ("reward_drafts", amount, lambda: reward_drafts([judge], lists, vectors, METRIC, 0)),
+        ("a pass per draft, uncached", amount, lambda: reward_drafts([plain], lists, vectors, METRIC, 0)),
         bench.repetitions,
         step,
     )
@@ -117,7 +119,7 @@ def _all_lists(
     side, _ = repeat(
         "reward_drafts",
         amount,
-        lambda: reward_drafts(judge, lists, vectors, METRIC, 0),
+        lambda: reward_drafts([judge], lists, vectors, METRIC, 0),
         min(2, bench.repetitions),
     )
     # The rate carries over to the 2.1 million scorings of all users of MovieLens-1M.
@@ -137,11 +139,11 @@ def _growths(judge: FittedReranker, lists: Lists, vectors: UserVectors) -> list[
 
     def by_users(num: int) -> Any:
         few = lists.take(lists.user_B <= users[num - 1])
-        return lambda: reward_drafts(judge, few, vectors, METRIC, 0)
+        return lambda: reward_drafts([judge], few, vectors, METRIC, 0)
 
     def by_drafts(num: int) -> Any:
         fewer = replace(vectors, vectors_UND=vectors.vectors_UND[:, :num])
-        return lambda: reward_drafts(judge, lists, fewer, METRIC, 0)
+        return lambda: reward_drafts([judge], lists, fewer, METRIC, 0)
 
     def by_len(num: int) -> Any:
         cut = replace(
@@ -150,7 +152,7 @@ def _growths(judge: FittedReranker, lists: Lists, vectors: UserVectors) -> list[
             labels_BL=np.ones((len(lists), num), np.float32),
             is_item_BL=lists.is_item_BL[:, :num],
         )
-        return lambda: reward_drafts(judge, cut, vectors, METRIC, 0)
+        return lambda: reward_drafts([judge], cut, vectors, METRIC, 0)
 
     user_sizes = tuple(max(1, len(users) // part) for part in (8, 4, 2, 1))
     return [
