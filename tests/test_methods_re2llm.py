@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,39 @@ def test_the_effectiveness_filter_drops_what_does_not_help(tmp_path: Path) -> No
     assert "Take a deep breath before you rank." in bases[False].texts
     assert "Take a deep breath before you rank." not in bases[True].texts
     assert bases[True].counts["not effective"] > 0
+
+
+class Wordy(FakeHintFollower):
+    """Words its hints in eight ways, and mostly adds one of many that no answer follows."""
+
+    BEGINNINGS = ("", "Please ", "Now ", "Always ", "Simply ", "Then ", "Here ", "First ")
+
+    @property
+    def name(self) -> str:
+        return "fake-wordy"
+
+    def _answer(self, text: str) -> str:
+        answer = super()._answer(text)
+        if not text.splitlines()[-1].startswith("Write at most"):
+            return answer
+        draw = zlib.crc32(text.encode())
+        useless = [f"Weigh what was seen, number {draw % 997}."] if draw % 3 else []
+        beginning = self.BEGINNINGS[draw % 8]
+        return "\n".join([*useless, *(f"{beginning}{line}" for line in answer.splitlines())])
+
+
+@pytest.mark.slow
+def test_each_filter_matters_where_the_base_is_small(tmp_path: Path) -> None:
+    """Six hints at most: what helps nobody, or says the same again, takes the place of what helps."""
+    earned: dict[str, float] = {}
+    arms = {"both": {}, "no effectiveness": {"effective": False}, "no redundancy": {"redundant": "off"}}
+    for name, changes in arms.items():
+        explore = SMALL["explore"] | {"max_hints": 6} | changes
+        do(config_of(SMALL, seeds=[0, 1], explore=explore), tmp_path / name, Wordy())
+        rows = {row["name"]: row["estimate"]["value"] for row in results_of(tmp_path / name)["rows"]}
+        earned[name] = rows["ppo"] - rows["no_hint"]
+    assert earned["no effectiveness"] < 0.9 * earned["both"]
+    assert earned["no redundancy"] < 0.9 * earned["both"]
 
 
 @pytest.mark.slow

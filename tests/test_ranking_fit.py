@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from ranking_by_hand import random_problem, taste_problem
 from recloop.errors import LeakageError, SettingError, TrainingError
+from recloop.ranking import fit as fit_module
 from recloop.ranking.fit import epoch_order, fit_reranker
 from recloop.ranking.fitted import FittedReranker
 from recloop.ranking.metrics import compute_metric, user_means
@@ -136,6 +138,26 @@ def test_text_dropout_is_for_fitting_alone():
     assert not torch.equal(first, plain.network.eval()(lists, rows, None))
     without = [fit(problem, None, text_dropout=rate, max_epochs=1) for rate in (0.0, 0.5)]
     assert torch.equal(*(one.network.state_dict()["item_ids.weight"] for one in without))
+
+
+def test_the_weights_kept_are_an_exponential_average_of_all_steps(monkeypatch):
+    seen = []
+
+    class Watched(AveragedModel):
+        def update_parameters(self, model):
+            seen.append(model.item_ids.weight.detach().clone())
+            super().update_parameters(model)
+
+    monkeypatch.setattr(fit_module, "AveragedModel", Watched)
+    problem = random_problem()
+    fitted = fit(problem, problem.vectors, average_epochs=1.5, max_epochs=1)
+    decay = 1 - 1 / (1.5 * len(seen))
+    expected = seen[0]
+    for weights in seen[1:]:
+        expected = decay * expected + (1 - decay) * weights
+    assert len(seen) > 1
+    torch.testing.assert_close(fitted.network.item_ids.weight.detach(), expected)
+    assert fitted.curve[0].train_loss == fit(problem, problem.vectors, max_epochs=1).curve[0].train_loss
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from recloop.errors import SettingError, TrainingError
 from recloop.progress import SILENT
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from recloop.progress import Progress, Step
     from recloop.ranking.features import ItemFeatures
     from recloop.ranking.list_tensors import ListTensors
+    from recloop.ranking.network import RerankNetwork
     from recloop.ranking.reranker_config import RerankerConfig
     from recloop.records import Histories, Lists, UserVectors
 
@@ -135,20 +137,22 @@ def _train(
     schedule = torch.optim.lr_scheduler.LinearLR(
         optimiser, 1.0, config.final_lr_share, config.max_epochs * steps_per_epoch
     )
+    average = _average_of(network, config.average_epochs * steps_per_epoch)
+    kept = network if average is None else cast("RerankNetwork", average.module)
     curve: list[EpochScore] = []
-    best_score, best_epoch, best_weights = -np.inf, 0, network.state_dict()
+    best_score, best_epoch, best_weights = -np.inf, 0, kept.state_dict()
     total = config.max_epochs * num_passes * len(train)
     with progress.stage(f"fit {config.kind}", total, "lists") as step:
         for epoch in range(1, config.max_epochs + 1):
             losses = [
-                _pass(reranker, train_tensors, train.user_B, batch, schedule, rng, step)
+                _pass(reranker, train_tensors, train.user_B, batch, schedule, average, rng, step)
                 for _ in range(num_passes)
             ]
-            valid_ndcg = _valid_score(score_tensors(network, valid_tensors), valid)
+            valid_ndcg = _valid_score(score_tensors(kept, valid_tensors), valid)
             curve.append(EpochScore(epoch, float(np.mean(losses)), valid_ndcg))
             if valid_ndcg > best_score:
                 best_score, best_epoch = valid_ndcg, epoch
-                best_weights = copy.deepcopy(network.state_dict())
+                best_weights = copy.deepcopy(kept.state_dict())
             elif epoch - best_epoch >= config.patience:
                 break
     network.load_state_dict(best_weights)
@@ -161,6 +165,7 @@ def _pass(
     user_B: Int64[np.ndarray, " B"],
     batch: int,
     schedule: torch.optim.lr_scheduler.LinearLR,
+    average: AveragedModel | None,
     rng: np.random.Generator,
     step: Step,
 ) -> float:
@@ -181,6 +186,8 @@ def _pass(
         loss.backward()
         schedule.optimizer.step()
         schedule.step()
+        if average is not None:
+            average.update_parameters(network)
         total += loss.item() * len(row_B)
         if not np.isfinite(total):
             raise TrainingError(
@@ -189,6 +196,13 @@ def _pass(
             )
         step(len(row_B))
     return total / len(user_B)
+
+
+def _average_of(network: RerankNetwork, num_steps: float) -> AveragedModel | None:
+    """An exponential average of the network's weights over about so many steps; None for fewer than two."""
+    if num_steps < 2:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(1.0 - 1.0 / num_steps))
 
 
 def _pace(config: RerankerConfig, num_lists: int) -> tuple[int, int]:

@@ -74,5 +74,10 @@ class RerankerConfig(BaseModel):
     min_epoch_steps: int = Field(
         default=50, ge=1, description="steps of an epoch at least: a small log is passed over several times"
     )
+    average_epochs: float = Field(
+        default=0.0,
+        ge=0,
+        description="keep an exponential average of the weights over about so many epochs; 0 keeps the last",
+    )
     max_epochs: int = Field(default=10, ge=1, description="epochs at most; lr falls to its share by the last")
     patience: int = Field(default=3, ge=1, description="epochs without a better valid NDCG@5 before stopping")
