@@ -16,7 +16,7 @@ from recloop.feedback.reliability import split_half_reliability
 from recloop.feedback.rewards import reward_drafts
 from recloop.methods.knowledge import FEEDBACK, FIT, Knowledge, KnowledgeVectors
 from recloop.methods.loop import LmRef, Loop, derived_seed
-from recloop.methods.rows import Remembered, features_of, judge_digest, judge_key, load_judges
+from recloop.methods.rows import Remembered, features_of, judge_digest, judge_key, judge_seed, load_judges
 from recloop.methods.task import Task
 from recloop.ranking.fit import fit_reranker
 from recloop.records import Pair, Rewards
@@ -48,7 +48,7 @@ def _fit_one(loop: Loop, task: Task, vectors: KnowledgeVectors, seed: int, numbe
                 task.lists.train,
                 task.lists.valid,
                 vectors.parts[FIT],
-                derived_seed(seed, f"judge {number}" if number else "judge"),
+                judge_seed(seed, number),
                 loop.progress,
             )
             judge.save(stage.folder)

@@ -120,6 +120,11 @@ def judge_key(seed: int, number: int) -> str:
     return f"s{seed}.{number}" if number else f"s{seed}"
 
 
+def judge_seed(seed: int, number: int) -> int:
+    """What one of the judge's fits is seeded with."""
+    return derived_seed(seed, f"judge {number}" if number else "judge")
+
+
 def load_judges(loop: Loop, judge: Sequence[str]) -> list[FittedReranker]:
     """The frozen judge's fits, from their stages."""
     return [FittedReranker.load(loop.run.folder(stage)) for stage in judge]

@@ -24,11 +24,11 @@ from recloop.methods.knowledge import (
     read_knowledge,
     sample_knowledge,
 )
-from recloop.methods.loop import LmRef, Loop, derived_seed
+from recloop.methods.loop import LmRef, Loop
 from recloop.methods.quality.measuring import LEAKY, TRANSFERRED, tuned_folder, vectors_of
 from recloop.methods.quality.moments import moments_of
 from recloop.methods.quality.numbers import LeakNumbers
-from recloop.methods.rows import UNTUNED, features_of, measure_row
+from recloop.methods.rows import UNTUNED, features_of, judge_key, judge_seed, measure_row
 from recloop.methods.task import Task
 from recloop.ranking.fit import fit_reranker
 from recloop.ranking.fitted import FittedReranker
@@ -66,8 +66,11 @@ def measure_leak_on_purpose(loop: Loop, task: Task, seed: int) -> LeakNumbers:
     """
     metric, feedback = loop.config.reward.metric, task.lists.feedback
     untuned = vectors_of(loop, UNTUNED, seed)
-    judge = FittedReranker.load(loop.run.folder(fit_judge_on_feedback_users(loop, task, untuned, seed)))
-    before = reward_drafts([judge], feedback, untuned.parts[FEEDBACK], metric, round=0)
+    judges = [
+        FittedReranker.load(loop.run.folder(fit_judge_on_feedback_users(loop, task, untuned, seed, number)))
+        for number in range(loop.config.reward.judges)
+    ]
+    before = reward_drafts(judges, feedback, untuned.parts[FEEDBACK], metric, round=0)
     drafts = read_knowledge(loop, UNTUNED, f"sample.{UNTUNED}.s{seed}").parts[FEEDBACK]
     anchor = loop.first_lm
     is_same = reply_comparer(anchor.folder, loop.config.dpo.max_reply_tokens)
@@ -76,7 +79,7 @@ def measure_leak_on_purpose(loop: Loop, task: Task, seed: int) -> LeakNumbers:
     wanted = drafts_wanted(loop.config.drafts, for_feedback=False) | {FEEDBACK: loop.config.drafts.test}
     vectors = encode_knowledge(loop, sample_knowledge(loop, task, lm, wanted, seed), seed)
     measure_row(loop, task, vectors, seed, LEAKY)
-    after = reward_drafts([judge], feedback, vectors.parts[FEEDBACK], metric, round=1)
+    after = reward_drafts(judges, feedback, vectors.parts[FEEDBACK], metric, round=1)
     before_UN, after_UN = (r.rewards_UN.astype(np.float64) for r in (before, after))
     return LeakNumbers(
         metric=metric,
@@ -85,10 +88,16 @@ def measure_leak_on_purpose(loop: Loop, task: Task, seed: int) -> LeakNumbers:
     )
 
 
-def fit_judge_on_feedback_users(loop: Loop, task: Task, vectors: KnowledgeVectors, seed: int) -> str:
-    """The leaky judge's stage. The feedback lists are passed off as train lists, or the fit would refuse."""
+def fit_judge_on_feedback_users(
+    loop: Loop, task: Task, vectors: KnowledgeVectors, seed: int, number: int
+) -> str:
+    """Fit the leaky judge once; returns the stage.
+
+    The feedback lists are passed off as train lists, or the fit would refuse them.
+    """
     inputs = {"vectors": vectors.digest, "lists": task.digest}
-    with loop.stage("judge", f"leaky.s{seed}", inputs, f"reranker/leaky_judge.s{seed}") as stage:
+    key = judge_key(seed, number)
+    with loop.stage("judge", f"leaky.{key}", inputs, f"reranker/leaky_judge.{key}") as stage:
         if not stage.is_done:
             passed_off = replace(task.lists.feedback, group=Group.TRAIN)
             judge = fit_reranker(
@@ -98,7 +107,7 @@ def fit_judge_on_feedback_users(loop: Loop, task: Task, vectors: KnowledgeVector
                 passed_off,
                 task.lists.valid,
                 side_by_side(vectors.parts[FIT], vectors.parts[FEEDBACK]),
-                derived_seed(seed, "judge"),
+                judge_seed(seed, number),
                 loop.progress,
             )
             judge.save(stage.folder)
