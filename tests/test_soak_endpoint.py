@@ -19,8 +19,8 @@ from recloop.language.model import Sampling
 from recloop.records import Prompt
 
 SAMPLING = Sampling(num_drafts=4, temperature=1.0, top_p=1.0, max_tokens=32, seed=5)
-NUM_PROMPTS = 1500
 NUM_KILLS = {"short": 4, "full": 20}[os.environ.get("RECLOOP_SOAK", "short")]
+NUM_PROMPTS = 375 * NUM_KILLS  # there must be something left to kill
 VICTIM = """
 import sys
 from test_soak_endpoint import sample
