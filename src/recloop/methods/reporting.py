@@ -85,13 +85,14 @@ def facts(loop: Loop, task: Task) -> tuple[tuple[str, str], ...]:
     counts = zip(made["num_users_with_lists"].items(), made["num_lists"].values(), strict=True)
     groups = "; ".join(f"{group} {users:,} with {lists:,} lists" for (group, users), lists in counts)
     dpo = config.dpo
+    fits = f" ({config.reward.judges} fits)" if config.reward.judges > 1 else ""
     return (
         ("Data", f"{task.dataset.name}: {task.dataset.num_users:,} users, {task.dataset.num_items:,} items"),
         ("Users", groups),
         ("Candidates", f"{config.protocol.kind} protocol"),
         ("Language model", config.lm.name),
         ("Text encoder", config.encoder.name),
-        ("Rerankers", f"judge {config.reranker.kind}, evaluators {', '.join(config.backbones)}"),
+        ("Rerankers", f"judge {config.reranker.kind}{fits}, evaluators {', '.join(config.backbones)}"),
         ("Drafts per user", f"{config.drafts.feedback} for feedback, {config.drafts.test} for test"),
         (
             "DPO",
