@@ -32,9 +32,8 @@ def reward_lists(
     """The metric of every list under every draft of its user; NaN where a list has no positive.
 
     Of several judges it is the mean of the metric under each. What one fit of a reranker prefers among a
-    user's drafts is mostly its own affair: on MovieLens-1M two fits that differ by their seed correlate at
-    .19, the means of six and of five at .40; with mean scores in place of mean metrics it is .29
-    (docs/log.md).
+    user's drafts is mostly its own affair, and mean metrics agree better than mean scores (docs/log.md,
+    "One judge's rewards are mostly its own").
 
     Axes: B lists, N drafts per user.
 
