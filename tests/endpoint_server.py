@@ -51,6 +51,7 @@ class EndpointServer:
         delay_s: time an honest answer takes.
         port: 0 for any.
         write: (prompt, seed, place among the choices) -> the text of an honest answer.
+        models: what ``/v1/models`` lists; None to know no such address. Any name is answered all the same.
     """
 
     def __init__(
@@ -61,9 +62,10 @@ class EndpointServer:
         delay_s: float = 0.0,
         port: int = 0,
         write: Callable[[str, int | None, int], str] = text_for,
+        models: tuple[str, ...] | None = None,
     ) -> None:
         self.fault, self.takes_n, self.delay_s, self.port = fault, takes_n, delay_s, port
-        self.write = write
+        self.write, self.models = write, models
         self.seen: list[Seen] = []
         self.open = self.most_open = 0
         self._loop = asyncio.new_event_loop()
@@ -120,6 +122,9 @@ class EndpointServer:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in head[1:] if line)}
+        if head[0].startswith("GET "):
+            await self._list(writer)
+            return True
         body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))))
         prompt = "\n".join(message["content"] for message in body["messages"])
         seen = Seen(len(self.seen), prompt, body, headers)
@@ -163,6 +168,14 @@ class EndpointServer:
         if fault not in ("truncated", "no-choices"):
             seen.delivered = texts
         return True
+
+    async def _list(self, writer: asyncio.StreamWriter) -> None:
+        if self.models is None:
+            await self._refuse("404", writer)
+            return
+        data = json.dumps({"data": [{"id": name} for name in self.models]}).encode()
+        writer.write(HEAD.format(status=200, length=len(data), extra="").encode() + data)
+        await writer.drain()
 
     async def _refuse(self, fault: str, writer: asyncio.StreamWriter) -> None:
         status, _, extra = fault.partition("-")

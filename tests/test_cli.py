@@ -95,6 +95,14 @@ def test_a_stage_verb_runs_up_to_it_by_settings_or_by_folder(method: StandIn) ->
     assert method.calls == [(7, "sample"), (7, "reward"), (7, None)]
 
 
+@pytest.mark.parametrize("verb", ["show", "resume", "ask", "export"])
+def test_a_command_without_settings_shows_the_help_of_all(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([verb, "--help"]) == 0
+    assert capsys.readouterr().out == cli.HELP
+
+
 def test_dry_run_and_help_start_nothing(
     method: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

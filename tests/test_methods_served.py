@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,10 +22,13 @@ from recloop.cli import main
 from recloop.errors import BudgetError, GenerationError, SettingError
 from recloop.language.embedded import embedded_lm_folder
 from recloop.language.journal import DraftJournal
+from recloop.language.model import Sampling
 from recloop.methods import dpo4rec
 from recloop.methods.dpo4rec_config import Dpo4RecConfig
 from recloop.methods.plan import forecast
+from recloop.methods.served import open_served
 from recloop.methods.served_words import describe_served, num_put_aside
+from recloop.records import Prompt
 from recloop.runs import RunFolder
 from recloop.testing import FakeEncoder
 
@@ -129,6 +134,34 @@ def test_what_a_served_run_cannot_do_is_said_at_once(tmp_path: Path) -> None:
         do(abroad, tmp_path / "b")
 
 
+@pytest.mark.parametrize(
+    ("listed", "tuned_name", "is_believed"),
+    [
+        (("m", "tuned"), "{name}", True),
+        (("m", "tuned:latest"), "{name}", True),
+        (("m",), "{name}", False),
+        (("m",), "{folder}", True),  # a server that loads what a request names
+        (None, "{name}", True),  # a server that does not tell
+    ],
+)
+def test_a_server_without_the_tuned_model_is_not_asked_for_its_drafts(
+    listed: tuple[str, ...] | None, tuned_name: str, is_believed: bool, tmp_path: Path
+) -> None:
+    """Some answer with the model they have, whatever the name: its drafts would pass for the tuned one's."""
+    tuned = tmp_path / "tuned"
+    shutil.copytree(embedded_lm_folder(), tuned)
+    with EndpointServer(models=listed) as server:
+        endpoint = {"weights": f"transformers:{embedded_lm_folder()}", "tuned_name": tuned_name}
+        lm = open_served(config_for(server, endpoint=endpoint).lm, tuned)
+        drafts = lm.generate([Prompt(0, "", "who?", 0, 0)], Sampling(1, 1.0, 1.0, 8, 0))
+        if is_believed:
+            assert len(list(drafts)) == len(server.seen) == 1
+        else:
+            with pytest.raises(GenerationError, match=r"as tuned, got a server that lists m; serve it"):
+                list(drafts)
+            assert not server.seen
+
+
 def test_the_plan_tells_the_money_beforehand() -> None:
     settings = {"name": "openai:http://127.0.0.1:1/v1#m", "max_tokens": 50}
     settings |= {"prices": {"input": 1.0, "output": 4.0}, "budget": {"max_cost": 2.5}}
@@ -182,18 +215,23 @@ def transformers_serve(tmp_path: Path):
         yield address
 
 
-@pytest.fixture
-def llama_cpp(tmp_path: Path):
-    """llama.cpp's server, where the environment says how one is started with a model."""
-    command = os.environ.get("RECLOOP_LLAMA_CPP")
-    if not command:
+@contextmanager
+def llama_cpp(name: str, model: Path, port: int, folder: Path):
+    """llama.cpp's server with one model under this name; whatever name is asked for, it answers with that."""
+    commands = [os.environ.get(variable) for variable in ("RECLOOP_LLAMA_CPP", "RECLOOP_GGUF")]
+    if not all(commands):
         pytest.skip(
-            "llama.cpp is built from source: set RECLOOP_LLAMA_CPP to what starts its server with a model, "
-            "without the port, such as 'llama-server -m model.gguf'"
+            "llama.cpp is built from source: say how its server is started in RECLOOP_LLAMA_CPP "
+            "('llama-server -m {gguf} --alias {name}') and how a model is converted in RECLOOP_GGUF "
+            "('python convert_hf_to_gguf.py {folder} --outfile {gguf}')"
         )
-    port = free_port()
-    command = [*shlex.split(command), "--port", str(port)]
-    with started(command, port, "/v1/models", tmp_path / "llama.log") as address:
+    gguf = folder / f"{name}.gguf"
+    serve, convert = (
+        [part.format(gguf=gguf, name=name, folder=model) for part in shlex.split(command or "")]
+        for command in commands
+    )
+    subprocess.run(convert, check=True, capture_output=True)
+    with started([*serve, "--port", str(port)], port, "/v1/models", folder / f"{name}.log") as address:
         yield address
 
 
@@ -235,16 +273,48 @@ def test_the_whole_loop_runs_against_a_real_server(transformers_serve: str, tmp_
     assert stages["sample.tuned.s0"]["served"]["requests"] > 0
 
 
+def missing_model(config: Dpo4RecConfig, run: Path) -> str:
+    """The tuned model a run stopped for, since the server has it not; empty when the run is done."""
+    try:
+        do(config, run)
+    except GenerationError as error:
+        found = re.search(r"must serve the tuned model as (\S+),", str(error))
+        if found is None:
+            raise
+        return found[1]
+    return ""
+
+
 @pytest.mark.soak
-def test_a_run_goes_through_llama_cpp(llama_cpp: str, tmp_path: Path) -> None:
-    """The rows of a run in this process, and its drafts; what the texts say is the model's affair."""
-    with urllib.request.urlopen(f"{llama_cpp}/models") as answer:
-        model = json.load(answer)["data"][0]["id"]
-    runs = {"served": f"openai:{llama_cpp}#{model}", "local": f"transformers:{embedded_lm_folder()}"}
+def test_the_whole_loop_runs_through_llama_cpp(tmp_path: Path) -> None:
+    """A server of one model, exchanged for the tuned one whenever the run asks for that.
+
+    The rows of a run in this process, and its drafts; what the texts say is the model's affair.
+    """
+    common = WORLD | {"rounds": 1, "rows": "core", "dpo": {"max_pairs": 8}}
+    held, port = {"base": embedded_lm_folder()}, free_port()
+    endpoint = {"weights": f"transformers:{held['base']}", "drafts_per_request": 1}
+    names = {"served": f"openai:http://127.0.0.1:{port}/v1#base", "local": f"transformers:{held['base']}"}
+    configs = {
+        run: Dpo4RecConfig.model_validate(
+            common
+            | {"lm": {"name": name, "max_tokens": 64} | ({"endpoint": endpoint} if run == "served" else {})}
+        )
+        for run, name in names.items()
+    }
+    do(configs["local"], tmp_path / "local")
+    is_done = False
+    while not is_done:
+        name = list(held)[-1]
+        with llama_cpp(name, held[name], port, tmp_path):
+            missing = missing_model(configs["served"], tmp_path / "served")
+        is_done = not missing
+        if missing:
+            assert missing not in held
+            held[missing] = tmp_path / "served" / "lm" / missing
+    assert list(held) == ["base", "tuned.s0", "random_label_dpo.s0"]
     tables, heights = {}, {}
-    for run, name in runs.items():
-        config = WORLD | {"rows": "core", "lm": {"max_tokens": 64, "name": name}}
-        do(Dpo4RecConfig.model_validate(config), tmp_path / run)
+    for run in names:
         table = json.loads((tmp_path / run / "results.json").read_text())["tables"][0]["metrics"][0]
         tables[run] = [row["name"] for row in table["rows"]]
         files = sorted((tmp_path / run / "stages").glob("sample.*/*.parquet"))
@@ -253,8 +323,7 @@ def test_a_run_goes_through_llama_cpp(llama_cpp: str, tmp_path: Path) -> None:
     assert heights["served"] == heights["local"] != {}
     stages = manifest_of(tmp_path / "served")["stages"].values()
     requests = sum(stage["served"]["requests"] for stage in stages if "served" in stage)
-    # This server gives one text a request; the first prompts are asked for more before that is known.
-    assert sum(heights["served"].values()) <= requests
+    assert requests == sum(heights["served"].values())
 
 
 @pytest.mark.soak

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 METHODS = ("dpo4rec", "rerec", "re2llm")
 STAGES = ("prepare", "embed", "sample", "encode", "reward", "pairs", "tune", "evaluate", "report")
 BENCHES = ("worlds", "reproduction", "quality", "speed")
-VERBS = ("run", *STAGES, "resume", "show", "ask", "export", "evaluate-lm", "pretrain", "bench")
+WITHOUT_SETTINGS = ("resume", "show", "ask", "export")
+VERBS = ("run", *STAGES, *WITHOUT_SETTINGS, "evaluate-lm", "pretrain", "bench")
 
 PUT_ASIDE = 3
 PASSING = ("lm.pace", "lm.budget", "lm.prices")  # decide no result, so a run may go on with others
@@ -116,6 +117,9 @@ def dispatch(words: Sequence[str]) -> int:
         print(f"recloop {__version__}")
         return 0
     verb, rest = words[0], words[1:]
+    if verb in WITHOUT_SETTINGS and "--help" in rest:
+        print(HELP, end="")
+        return 0
     if verb not in VERBS:
         raise SettingError(
             f"there is no command {verb}{_near(verb, VERBS)}; the commands are {', '.join(VERBS)}"

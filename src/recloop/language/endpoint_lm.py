@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from recloop.errors import GenerationError
 from recloop.language.endpoint_config import (
     EndpointConfig,
     PaceConfig,
@@ -30,6 +31,7 @@ from recloop.records import Draft, Prompt
 
 if TYPE_CHECKING:
     from recloop.language.endpoint_queue import EndpointQueue, Terms
+    from recloop.language.endpoint_wire import Wire
 
 TICK_S = 1.0
 BYTES_PER_TOKEN = 3  # guess, on the safe side: English has four, names and other scripts fewer
@@ -57,6 +59,8 @@ class EndpointLM:
         terms: settings.
         revision: of the weights, for the name; the configured one when None.
         tokenizer: folder or name of its tokenizer; None to estimate.
+        must_be_listed: a server that lists its models must list this one, before any prompt is sent to it:
+            some servers answer with another model where they do not know the name.
         hook: called with every prompt before it is sent, after redaction.
         retry_base_s: first wait after a failure, doubled after each.
 
@@ -71,12 +75,14 @@ class EndpointLM:
         *,
         revision: str | None = None,
         tokenizer: str | None = None,
+        must_be_listed: bool = False,
         hook: PromptHook | None = None,
         retry_base_s: float = BACKOFF_BASE_S,
     ) -> None:
         self._terms = terms or EndpointTerms()
         check_host(served, self._terms.pace)
         self._served, self._hook, self._retry_base_s = served, hook, retry_base_s
+        self._must_be_listed = must_be_listed
         revision = self._terms.endpoint.revision if revision is None else revision
         self._name = served_identity(served, self._terms.endpoint, revision)
         self._tokenizer = None if tokenizer is None else _load_tokenizer(tokenizer)
@@ -101,7 +107,7 @@ class EndpointLM:
         """Yield (position in `prompts`, its drafts) as prompts are complete.
 
         Raises:
-            GenerationError: the server is gone, or takes no request.
+            GenerationError: the server is gone, takes no request, or has not this model.
             BudgetError: a cap is reached.
         """
         numbers = tuple(sampling.draft_numbers)
@@ -131,7 +137,7 @@ class EndpointLM:
             count_tokens=self.count_tokens,
             retry_base_s=self._retry_base_s,
         )
-        worker = _Worker(queue_terms, key)
+        worker = _Worker(queue_terms, key, self._must_be_listed)
         try:
             yield from self._exchange(worker, asks)
         finally:
@@ -167,7 +173,8 @@ class EndpointLM:
 class _Worker:
     """The thread with the event loop. Everything but `next` only passes a message to it."""
 
-    def __init__(self, terms: Terms, key: str | None) -> None:
+    def __init__(self, terms: Terms, key: str | None, must_be_listed: bool) -> None:
+        self._must_be_listed = must_be_listed
         self._answers: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._has_ended = False
@@ -247,7 +254,24 @@ class _Worker:
         self._queue = EndpointQueue(terms, self._answers.put)
         async with Wire(terms.served, terms.pace, key) as wire:
             self._started.set()
+            if self._must_be_listed:
+                await _check_listed(wire, terms.served)
             await self._queue.run(wire)
+
+
+async def _check_listed(wire: Wire, served: Served) -> None:
+    """A server that does not say which models it has is believed.
+
+    Raises:
+        GenerationError: it lists models, and not this one.
+    """
+    names = await wire.model_names()
+    if names and not any(name.partition(":")[0] == served.model or name == served.model for name in names):
+        raise GenerationError(
+            f"{served.host} must serve the tuned model as {served.model}, got a server that lists "
+            f"{', '.join(names[:5])}{' and more' if len(names) > 5 else ''}; serve it under that name beside "
+            f"or in place of the others, then: recloop resume FOLDER"
+        )
 
 
 def _load_tokenizer(folder_or_name: str) -> Any:

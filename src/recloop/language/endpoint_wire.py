@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES = 16 << 20  # more of one answer is not read
 REASON_CHARS = 300
+LISTING_S = 20.0  # longest wait for the names of a server's models
 FILTERED = ("content_filter", "content_policy_violation", "moderation_blocked")
 NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "insufficient_balance")
 KEY_LIKE = re.compile(r"\b(sk|pk|key|api|hf|gsk|xai)[-_][\w*.-]{6,}", re.IGNORECASE)
@@ -103,7 +104,7 @@ class Wire:
     def __init__(self, served: Served, pace: PaceConfig, key: str | None) -> None:
         import httpx2
 
-        self._url = f"{served.base_url}/chat/completions"
+        self._url, self._models_url = f"{served.base_url}/chat/completions", f"{served.base_url}/models"
         self._timeout_s, self._key = pace.timeout_s, key
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if key is not None:
@@ -144,6 +145,18 @@ class Wire:
             return Failed(Failure.CUT, self._clean(f"{type(error).__name__}: {error}"))
         finally:
             self._idle.append(client)
+
+    async def model_names(self) -> tuple[str, ...]:
+        """What the server calls its models; none where it does not tell."""
+        client = self._new_client()
+        try:
+            async with asyncio.timeout(LISTING_S):
+                response = await client.get(self._models_url)
+            return read_model_names(response.content) if response.status_code == 200 else ()
+        except (TimeoutError, *self._broken):
+            return ()
+        finally:
+            await client.aclose()
 
     async def _ask(self, client: httpx2.AsyncClient, body: bytes) -> Reply | Failed:
         async with client.stream("POST", self._url, content=body) as response:
@@ -238,6 +251,18 @@ def read_reply(data: bytes) -> Reply | Failed:
         _count(counts.get("completion_tokens")),
         note,
     )
+
+
+def read_model_names(data: bytes) -> tuple[str, ...]:
+    """The names in a list of models; none where it is no such list."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return ()
+    listed = cast(dict[str, Any], value).get("data") if isinstance(value, dict) else None
+    models = cast(list[Any], listed) if isinstance(listed, list) else []
+    names = [cast(dict[str, Any], model).get("id") for model in models if isinstance(model, dict)]
+    return tuple(name for name in names if isinstance(name, str))
 
 
 def _choice(choice: dict[str, Any]) -> Choice:

@@ -59,7 +59,14 @@ def open_served(config: LmConfig, weights: Path | None = None) -> EndpointLM:
         return EndpointLM(served, terms, revision=revision, tokenizer=tokenizer)
     name = config.endpoint.tuned_name.format(name=weights.name, folder=weights.absolute())
     tuned = Served(served.base_url, name)
-    return EndpointLM(tuned, terms, revision=weights_hash(weights)[:16], tokenizer=tokenizer)
+    takes_folders = "{folder}" in config.endpoint.tuned_name  # loads what a request names
+    return EndpointLM(
+        tuned,
+        terms,
+        revision=weights_hash(weights)[:16],
+        tokenizer=tokenizer,
+        must_be_listed=not takes_folders,
+    )
 
 
 def drafts_note(parts: Iterable[UserDrafts]) -> dict[str, Any]:
