@@ -43,7 +43,7 @@ def oracle(rewards, wrong, lengths, config):
     mean = math.fsum(flat) / len(flat)
     variance = math.fsum((value - mean) ** 2 for value in flat) / len(flat)
     std = math.sqrt(variance * len(rewards) / (len(rewards) - 1))
-    return [[(value - mean) / (std + 1e-4) for value in row] for row in paid]
+    return [[(value - mean) / (std + config.std_floor) for value in row] for row in paid]
 
 
 def test_paragraphs_that_name_the_wrong_choice_are_found():
@@ -70,7 +70,7 @@ def test_advantages_by_hand():
     rewards_G = np.array([1.0, 0.0])
     is_wrong_GT = np.array([[False, False], [True, False]])
     advantages_GT = token_advantages(rewards_G, is_wrong_GT, np.ones((2, 2), bool), AdvantageConfig())
-    expected = np.array([[0.5075, 0.5075], [-0.5225, -0.4925]]) / (math.sqrt(0.5153375) + 1e-4)
+    expected = np.array([[0.5075, 0.5075], [-0.5225, -0.4925]]) / (math.sqrt(0.5153375) + 0.1)
     np.testing.assert_allclose(advantages_GT, expected, rtol=1e-12)
 
 
@@ -92,13 +92,25 @@ def test_the_published_penalty_rewards_a_wrong_paragraph_when_the_reward_is_nega
 @pytest.mark.parametrize("penalty", list(Penalty))
 def test_without_wrong_paragraphs_and_with_equal_lengths_it_is_the_advantage_of_grpo(penalty):
     rng = np.random.default_rng(1)
+    config = AdvantageConfig(penalty=penalty, std_floor=1e-4)  # TRL's
     for _ in range(50):
         num_answers, num_tokens = rng.integers(2, 9), rng.integers(1, 6)
         rewards_G = rng.normal(size=num_answers)
         nothing_GT = np.zeros((num_answers, num_tokens), bool)
-        found_GT = token_advantages(rewards_G, nothing_GT, ~nothing_GT, AdvantageConfig(penalty=penalty))
+        found_GT = token_advantages(rewards_G, nothing_GT, ~nothing_GT, config)
         grpo_G = (rewards_G - rewards_G.mean()) / (rewards_G.std(ddof=1) + 1e-4)
         np.testing.assert_allclose(found_GT, np.repeat(grpo_G[:, None], num_tokens, axis=1), rtol=1e-9)
+
+
+def test_among_wrong_answers_alone_little_is_at_stake() -> None:
+    """A tied group of wrong answers differs in its penalties alone, by 0.03 of a reward that spans 1."""
+    rewards_G = np.array([0.05, 0.05])
+    is_wrong_GT = np.array([[False, True], [False, False]])
+    tokens_GT = np.ones((2, 2), bool)
+    ours_GT = token_advantages(rewards_G, is_wrong_GT, tokens_GT, AdvantageConfig())
+    trl_GT = token_advantages(rewards_G, is_wrong_GT, tokens_GT, AdvantageConfig(std_floor=1e-4))
+    assert np.abs(ours_GT).max() < 0.25
+    assert np.abs(trl_GT).max() > 1
 
 
 def test_padding_gets_nothing_and_changes_nothing():

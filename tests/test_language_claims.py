@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 
 from recloop.language.claims import (
     NO_PREFERENCE,
+    Basis,
     Claim,
     HistoryItem,
     Polarity,
     parse_claims,
     true_claims,
+    usual_shares,
     weigh_history,
     write_summary,
 )
@@ -105,3 +107,36 @@ def test_weighing_equals_a_plain_count():
         stars = [i.stars for i in history if evidence.value in i.values[column]]
         assert evidence.num_items == len(stars)
         assert evidence.excess == pytest.approx(sum(s - mean for s in stars), abs=1e-5)
+
+
+def test_held_against_what_is_usual_a_history_says_what_is_more_and_what_is_less() -> None:
+    usual = usual_shares(
+        FACETS,
+        [
+            [item(5, ("War", "Drama")), item(1, ("Drama",))],  # War in half of it, Drama in all
+            [item(3, ("Drama",), "X"), item(3, ("Noir", "Noir"), "X")],
+            [],  # says nothing and is not counted
+        ],
+    )
+    assert usual["genre", "Drama"] == 0.75
+    assert usual["genre", "War"] == usual["genre", "Noir"] == 0.25
+    assert usual["director", "X"] == 0.5
+    history = [item(5, ("War",)) for _ in range(4)] + [item(1, ("Drama",)) for _ in range(4)]
+    claims = dict(true_claims(FACETS, history, usual))
+    # 8 items: usually 2 War (4 here), 6 Drama (4 here, at most 4.5), 2 Noir (none here), 4 by X (none
+    # here), 4 by Ann Vale (8 here).
+    assert claims == {
+        Claim("genre", Polarity.LIKES, "War"): pytest.approx(2 / 3**0.5),
+        Claim("genre", Polarity.DISLIKES, "Drama"): pytest.approx(2 / 7**0.5),
+        Claim("genre", Polarity.DISLIKES, "Noir"): pytest.approx(2 / 3**0.5),
+        Claim("director", Polarity.DISLIKES, "X"): pytest.approx(4 / 5**0.5),
+        Claim("director", Polarity.LIKES, "Ann Vale"): pytest.approx(4 / 5**0.5),
+    }
+    assert not [e for e in weigh_history(FACETS, history) if e.basis is not Basis.STARS]
+
+
+def test_too_little_to_be_usual_says_nothing() -> None:
+    usual = {("genre", "War"): 0.4, ("genre", "Noir"): 0.01}
+    history = [item(5, ("Drama",)), item(4, ("Noir",)), item(4, ("Noir",))]
+    found = {e.value: e.polarity for e in weigh_history(FACETS, history, usual) if e.facet == "genre"}
+    assert found == {"Drama": None, "Noir": Polarity.LIKES}  # of War 1.2 are usual, of Drama 1 was met

@@ -114,6 +114,11 @@ def test_count_lines_tell_what_a_history_repeats():
     met = [HistoryItem("T", ((g,),), None) for g in genres]
     assert count_lines(facets, met, 2) == ["Counted:", "By genre: likes Drama, Noir; also Epic. (2, 2; 1)"]
     assert count_lines(facets, [], 8) == ["Counted:", "By genre: mixed."]
+    usual = {("genre", "Drama"): 0.2, ("genre", "War"): 0.9}
+    assert count_lines(facets, met, 2, usual) == [
+        "Counted, likes above the average:",
+        "By genre: likes Noir, Drama; dislikes War. (2, 2; 2)",
+    ]
 
 
 def test_counted_prompt_counts_the_whole_history_and_shows_its_end():

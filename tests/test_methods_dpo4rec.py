@@ -11,9 +11,12 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
+from recloop.data.load import load_dataset
 from recloop.errors import SettingError
 from recloop.evaluation.trec import recompute
 from recloop.feedback.rewards import reward_drafts
+from recloop.language.claims import usual_shares
+from recloop.language.prompts import count_lines, history_items
 from recloop.methods import dpo4rec, task
 from recloop.methods.dpo4rec_config import Dpo4RecConfig
 from recloop.methods.rows import ROWS
@@ -83,8 +86,6 @@ class Done:
         return task.read_lists(self.path / "stages" / "prepare" / task.LISTS)
 
     def user_ids(self) -> list[str]:
-        from recloop.data.load import load_dataset
-
         return load_dataset(self.config.data, self.config.data_seed).users["user_id"].to_list()
 
 
@@ -281,3 +282,22 @@ def test_groups_are_disjoint_and_every_list_user_has_a_prompt(measured: Done) ->
     prompts = task.read_prompts(measured.path / "stages" / "prepare" / task.PROMPTS)
     assert {prompt.user for prompt in prompts} == set.union(*users)
     assert np.all(np.diff([prompt.user for prompt in prompts]) > 0)
+
+
+def test_likes_by_share_are_held_against_train_users_alone(tmp_path: Path) -> None:
+    config = Dpo4RecConfig.model_validate(WORLD | {"rounds": 0, "prompt": {"likes_by": "share"}})
+    do(config, tmp_path / "run", until="prepare", lm=FakeLM())
+    folder = tmp_path / "run" / "stages" / "prepare"
+    dataset, lists = load_dataset(config.data, config.data_seed), task.read_lists(folder / task.LISTS)
+    lines_of = history_items(dataset, config.prompt)
+    train = np.unique(lists.train.user_B).tolist()
+    usual = usual_shares(dataset.facets, [lines_of(*lists.histories.of(user)) for user in train])
+    prompts = task.read_prompts(folder / task.PROMPTS)
+    by_stars = 0
+    for prompt in prompts:
+        items = lines_of(*lists.histories.of(prompt.user))
+        lines = count_lines(dataset.facets, items, config.prompt.max_counted, usual)
+        assert "\n".join(lines) in prompt.text
+        by_stars += lines == count_lines(dataset.facets, items, config.prompt.max_counted)
+    assert len(train) < len(prompts)
+    assert by_stars < len(prompts) / 2

@@ -18,8 +18,6 @@ from recloop.language.answers import Answer
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, Int64
 
-STD_FLOOR = 1e-4  # TRL's
-
 
 class Penalty(StrEnum):
     """How a paragraph that argues for the wrong item is paid."""
@@ -38,6 +36,12 @@ class AdvantageConfig(BaseModel):
     penalty_weight: float = Field(default=0.3, ge=0, le=1, description="w_penalty")
     penalty_floor: float = Field(
         default=0.1, gt=0, description="lowered: a reward nearer to 0 counts as this much; a guess"
+    )
+    std_floor: float = Field(
+        default=0.1,
+        gt=0,
+        description="added to a group's standard deviation before rewards are divided by it; with TRL's 1e-4 "
+        "a group of wrong answers moves the model as much as one with a right answer among them",
     )
 
 
@@ -119,4 +123,4 @@ def token_advantages(
         return np.zeros(is_token_GT.shape)
     mean = float(paid.mean())
     variance = float(((paid - mean) ** 2).mean()) * num_answers / (num_answers - 1)
-    return np.where(is_token_GT, (rewards_GT - mean) / (np.sqrt(variance) + STD_FLOOR), 0.0)
+    return np.where(is_token_GT, (rewards_GT - mean) / (np.sqrt(variance) + config.std_floor), 0.0)

@@ -6,18 +6,25 @@ The canonical text is short on purpose: it can be parsed, counted and checked ag
 
 Truth, for a history with stars: a value is *liked* when at least two items carry it and their mean rating
 is above the mean of the history, *disliked* when it is below. Without stars a value is liked when at least
-two items carry it, and ``also`` names values that were met once.
+two items carry it, and ``also`` names values that were met once. Held against what is usual, with stars or
+without, it is liked when clearly more items carry it than in other users' histories, disliked when clearly
+fewer do.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 NO_PREFERENCE = "No clear preference."
+MORE, LESS = 1.25, 0.75  # guesses: of the usual number of items, from where on it is clearly more, or fewer
+FEWEST = 2.0  # items that carry a value, or that usually would, before anything is said
+
+Usual = Mapping[tuple[str, str], float]
+"""(facet, value) -> the share of a history's items that carry it, the mean over users."""
 
 
 class Polarity(StrEnum):
@@ -46,29 +53,54 @@ class Claim:
     value: str
 
 
+class Basis(StrEnum):
+    """What a claim rests on."""
+
+    STARS = "stars"  # rated above or below the user's own mean
+    SHARE = "share"  # met more or less often than by other users
+    COUNT = "count"  # met at all, and how often
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a history says about one value. `excess` sums (stars - mean of the history) over its items."""
+    """What a history says about one value.
+
+    excess: (stars - mean of the history) summed over its items; items above the usual number; 0 for counts.
+    usual: items that carry it in a usual history of this length; 0 where nothing is held against it.
+    """
 
     facet: str
     value: str
     num_items: int
     excess: float
-    has_stars: bool
+    basis: Basis
+    usual: float = 0.0
 
     @property
     def polarity(self) -> Polarity | None:
         """The claim this evidence supports, or None when it supports none."""
-        if not self.has_stars:
-            return Polarity.LIKES if self.num_items >= 2 else Polarity.ALSO
-        if self.num_items < 2 or abs(self.excess) < 1e-9:
-            return None
-        return Polarity.LIKES if self.excess > 0 else Polarity.DISLIKES
+        match self.basis:
+            case Basis.COUNT:
+                return Polarity.LIKES if self.num_items >= FEWEST else Polarity.ALSO
+            case Basis.SHARE if self.num_items >= max(FEWEST, MORE * self.usual):
+                return Polarity.LIKES
+            case Basis.SHARE if self.usual >= FEWEST and self.num_items <= LESS * self.usual:
+                return Polarity.DISLIKES
+            case Basis.STARS if self.num_items >= FEWEST and abs(self.excess) >= 1e-9:
+                return Polarity.LIKES if self.excess > 0 else Polarity.DISLIKES
+            case _:
+                return None
 
     @property
     def strength(self) -> float:
-        """How strongly the history speaks: the absolute excess in stars, or the number of items."""
-        return abs(self.excess) if self.has_stars else float(self.num_items)
+        """How strongly the history speaks: excess in stars, excess over its noise, or number of items."""
+        match self.basis:
+            case Basis.COUNT:
+                return float(self.num_items)
+            case Basis.SHARE:
+                return abs(self.excess) / (self.usual + 1) ** 0.5
+            case Basis.STARS:
+                return abs(self.excess)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +112,16 @@ class ParsedDraft:
     is_well_formed: bool
 
 
-def weigh_history(facets: Sequence[str], history: Iterable[HistoryItem]) -> list[Evidence]:
+def weigh_history(
+    facets: Sequence[str], history: Iterable[HistoryItem], usual: Usual | None = None
+) -> list[Evidence]:
     """Evidence for every value of a history, facet by facet, strongest first.
 
     Args:
         facets: names, in the order of each item's `values`.
         history: the items shown, stars all given or all None.
+        usual: what to hold the history against; None to go by its stars, or by counts alone. A value that no
+            item carries has evidence where items usually would.
     """
     items = list(history)
     stars = [item.stars for item in items if item.stars is not None]
@@ -97,19 +133,48 @@ def weigh_history(facets: Sequence[str], history: Iterable[HistoryItem]) -> list
             for value in dict.fromkeys(values):
                 counts[column, value] += 1
                 excess[column, value] += 0.0 if item.stars is None else item.stars - mean
-    found = [
-        Evidence(facets[column], value, count, round(excess[column, value], 6), bool(stars))
-        for (column, value), count in counts.items()
-    ]
+    if usual is None:
+        basis = Basis.STARS if stars else Basis.COUNT
+        found = [
+            Evidence(facets[column], value, count, round(excess[column, value], 6), basis)
+            for (column, value), count in counts.items()
+        ]
+    else:
+        num_of = {(facets[column], value): count for (column, value), count in counts.items()}
+        missed = {
+            key: 0
+            for key, share in usual.items()
+            if share * len(items) >= FEWEST and key not in num_of and key[0] in facets
+        }
+        found = [
+            Evidence(*key, count, count - expected, Basis.SHARE, expected)
+            for key, count in (num_of | missed).items()
+            for expected in [usual.get(key, 0.0) * len(items)]
+        ]
     order = {facet: position for position, facet in enumerate(facets)}
     return sorted(found, key=lambda e: (order[e.facet], -e.strength, e.value))
 
 
-def true_claims(facets: Sequence[str], history: Iterable[HistoryItem]) -> list[tuple[Claim, float]]:
+def usual_shares(facets: Sequence[str], histories: Iterable[Sequence[HistoryItem]]) -> Usual:
+    """How large a share of a history carries each value: the mean over these, empty ones left out."""
+    sums: dict[tuple[str, str], float] = defaultdict(float)
+    num_histories = 0
+    for items in histories:
+        num_histories += bool(items)
+        for item in items:
+            for facet, values in zip(facets, item.values, strict=True):
+                for value in dict.fromkeys(values):
+                    sums[facet, value] += 1 / len(items)
+    return {key: total / num_histories for key, total in sums.items()}
+
+
+def true_claims(
+    facets: Sequence[str], history: Iterable[HistoryItem], usual: Usual | None = None
+) -> list[tuple[Claim, float]]:
     """Every claim the history supports with its strength, facet by facet, strongest first."""
     return [
         (Claim(evidence.facet, evidence.polarity, evidence.value), evidence.strength)
-        for evidence in weigh_history(facets, history)
+        for evidence in weigh_history(facets, history, usual)
         if evidence.polarity is not None
     ]
 

@@ -17,6 +17,7 @@ from recloop.language.claims import (
     Claim,
     HistoryItem,
     Polarity,
+    Usual,
     parse_claims,
     true_claims,
 )
@@ -57,14 +58,16 @@ def evaluate_summaries(
     sampling: Sampling,
     config: PromptConfig,
     progress: Progress = SILENT,
+    usual: Usual | None = None,
 ) -> SummarySkill:
     """Ask for every user's preferences and judge the drafts.
 
     Args:
         users: user indices.
         sampling: the number of drafts is also the one that diversity is counted over.
+        usual: what histories are held against, in prompts and in judging.
     """
-    prompts = build_prompts(dataset, histories, users, config, lm.count_tokens)
+    prompts = build_prompts(dataset, histories, users, config, lm.count_tokens, usual)
     lines_of = history_items(dataset, config)
     shown = []
     for prompt in prompts:
@@ -74,7 +77,7 @@ def evaluate_summaries(
     started = time.perf_counter()
     drafts_UN = _generate(lm, prompts, sampling, progress)
     wall_s = time.perf_counter() - started
-    return judge_summaries(dataset.facets, shown, drafts_UN, wall_s)
+    return judge_summaries(dataset.facets, shown, drafts_UN, wall_s, usual)
 
 
 def _generate(
@@ -90,11 +93,14 @@ def _generate(
 
 
 def judge_drafts(
-    facets: Sequence[str], shown: Sequence[Sequence[HistoryItem]], drafts: UserDrafts
+    facets: Sequence[str],
+    shown: Sequence[Sequence[HistoryItem]],
+    drafts: UserDrafts,
+    usual: Usual | None = None,
 ) -> SummarySkill:
     """`judge_summaries` for drafts that were sampled before; speed is not known and reads NaN."""
     rows = tuple(tuple((d.text, d.is_finished, d.num_tokens) for d in row) for row in drafts.drafts_UN)
-    return judge_summaries(facets, shown, rows, float("nan"))
+    return judge_summaries(facets, shown, rows, float("nan"), usual)
 
 
 def judge_summaries(
@@ -102,6 +108,7 @@ def judge_summaries(
     shown: Sequence[Sequence[HistoryItem]],
     drafts_UN: Sequence[Sequence[tuple[str, bool, int]]],
     wall_s: float,
+    usual: Usual | None = None,
 ) -> SummarySkill:
     """Judge drafts against the histories their prompts showed.
 
@@ -110,6 +117,8 @@ def judge_summaries(
         shown: per user, the history lines of the prompt.
         drafts_UN: per user and draft: (text, is finished, tokens).
         wall_s: seconds the drafts took.
+        usual: what the prompts held the histories against. What it makes a history say, of values that no
+            item carries too, stands in the prompt and is grounded.
 
     Raises:
         DataError: there is no draft to judge.
@@ -124,8 +133,9 @@ def judge_summaries(
         present = {
             (f, v) for item in items for f, values in zip(facets, item.values, strict=True) for v in values
         }
-        supported = true_claims(facets, items)
+        supported = true_claims(facets, items, usual)
         truths = {claim for claim, _ in supported}
+        present |= {(claim.facet, claim.value) for claim in truths}
         likes = sorted((c for c in supported if c[0].polarity is Polarity.LIKES), key=lambda c: -c[1])
         strongest = {claim for claim, _ in likes[:NUM_STRONGEST]}
         sets: set[frozenset[tuple[str, Polarity]]] = set()

@@ -20,7 +20,16 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.errors import SettingError
-from recloop.language.claims import Claim, HistoryItem, Polarity, weigh_history, write_summary
+from recloop.language.claims import (
+    Basis,
+    Claim,
+    HistoryItem,
+    Polarity,
+    Usual,
+    usual_shares,
+    weigh_history,
+    write_summary,
+)
 from recloop.records import Dataset, Domain, Histories, Prompt
 
 SYSTEM = "You summarise a user's preferences, step by step."
@@ -47,6 +56,11 @@ class PromptConfig(BaseModel):
         default="counted",
         description="attributed: facets beside each title; counted: the same, and under it which values the "
         "whole history repeats; plain: KAR's, titles and stars",
+    )
+    likes_by: Literal["stars", "share"] = Field(
+        default="stars",
+        description="what counted likes are: rated above the user's own mean (without stars: met twice); or "
+        "share: met more often than in train users' histories",
     )
     max_prompt_tokens: int = Field(
         default=448, ge=64, description="token budget of a whole prompt; oldest lines are cut"
@@ -165,7 +179,9 @@ def plain_text(domain: Domain, items: Sequence[HistoryItem], extra: Sequence[str
     return "\n".join([head, *extra, task])
 
 
-def count_lines(facets: Sequence[str], items: Sequence[HistoryItem], max_counted: int) -> list[str]:
+def count_lines(
+    facets: Sequence[str], items: Sequence[HistoryItem], max_counted: int, usual: Usual | None = None
+) -> list[str]:
     """What a history repeats: under a heading, per facet a summary of all of it and then the counts.
 
     The counts stand apart from the values, so that what follows a value in a summary is what follows it here:
@@ -173,15 +189,16 @@ def count_lines(facets: Sequence[str], items: Sequence[HistoryItem], max_counted
 
     Args:
         max_counted: values named on each side, strongest first.
+        usual: what the history is held against, see `recloop.language.claims.weigh_history`.
 
     Returns:
-        With stars, under ``Counted, likes above the average:``, lines such as
+        With stars, or held against what is usual, under ``Counted, likes above the average:``, lines such as
         ``By genre: likes Drama, War; dislikes Comedy. (6, 2; 3)``; without stars, under ``Counted:``,
         ``By genre: likes Drama; also Comedy. (6; 1)``
     """
-    evidence = weigh_history(facets, items)
-    has_stars = any(e.has_stars for e in evidence)
-    lines = ["Counted, likes above the average:" if has_stars else "Counted:"]
+    evidence = weigh_history(facets, items, usual)
+    is_two_sided = any(e.basis is not Basis.COUNT for e in evidence)
+    lines = ["Counted, likes above the average:" if is_two_sided else "Counted:"]
     for facet in facets:
         sides = [
             [e for e in evidence if e.facet == facet and e.polarity is polarity][:max_counted]
@@ -215,18 +232,28 @@ def history_items(
     return lines_of
 
 
+def usual_of(dataset: Dataset, histories: Histories, users: np.ndarray, config: PromptConfig) -> Usual | None:
+    """What the histories of these users usually hold; None where likes go by stars."""
+    if config.likes_by == "stars":
+        return None
+    lines_of = history_items(dataset, config)
+    return usual_shares(dataset.facets, (lines_of(*histories.of(user)) for user in users.tolist()))
+
+
 def build_prompts(
     dataset: Dataset,
     histories: Histories,
     users: np.ndarray,
     config: PromptConfig,
     count_tokens: Callable[[str], int],
+    usual: Usual | None = None,
 ) -> list[Prompt]:
     """One preference prompt per user; the oldest lines are cut until the prompt fits the token budget.
 
     Args:
         users: user indices.
         count_tokens: tokens of a text under the language model's tokenizer.
+        usual: what histories are held against, as `usual_of` gives it.
 
     Returns:
         Prompts in the order of `users`, each telling how many items it shows and how many were cut.
@@ -239,7 +266,7 @@ def build_prompts(
     prompts = []
     for user in users.tolist():
         items = lines_of(*histories.of(user))
-        shown, text = _fit(dataset, items, profiles.get(user), config, count_tokens)
+        shown, text = _fit(dataset, items, profiles.get(user), config, count_tokens, usual)
         prompts.append(Prompt(user, SYSTEM, text, shown, len(items) - shown))
     return prompts
 
@@ -250,6 +277,7 @@ def _fit(
     profile: str | None,
     config: PromptConfig,
     count_tokens: Callable[[str], int],
+    usual: Usual | None,
 ) -> tuple[int, str]:
     """The longest suffix of the history whose prompt fits: (items shown, text).
 
@@ -267,7 +295,7 @@ def _fit(
             case "attributed":
                 return attributed_text(noun, dataset.facets, shown, extra)
             case "counted":
-                counts = count_lines(dataset.facets, items, max_counted) if max_counted else []
+                counts = count_lines(dataset.facets, items, max_counted, usual) if max_counted else []
                 return attributed_text(noun, dataset.facets, items, [*counts, *extra], num_shown)
 
     budget = config.max_prompt_tokens - CHAT_TOKENS - count_tokens(SYSTEM)

@@ -12,10 +12,11 @@ from recloop.errors import SettingError
 from recloop.language.evaluate_lm import SummarySkill, evaluate_summaries
 from recloop.language.evaluate_skills import TaskSkill, evaluate_next_item, evaluate_requests
 from recloop.language.model import Sampling
-from recloop.language.prompts import PromptConfig
+from recloop.language.prompts import PromptConfig, usual_of
 from recloop.methods.dpo4rec_config import LmConfig
 from recloop.methods.loop import load_lm
 from recloop.progress import SILENT, Progress
+from recloop.records import Group
 
 LABELS = {
     "well_formed": "drafts in the canonical form and finished",
@@ -86,7 +87,10 @@ def evaluate_lm(config: EvaluateLmConfig, progress: Progress = SILENT) -> Summar
     sampling = Sampling(
         config.drafts, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, config.seed
     )
-    return evaluate_summaries(lm, dataset, histories, np.sort(users), sampling, config.prompt, progress)
+    usual = usual_of(dataset, histories, groups[Group.TRAIN], config.prompt)
+    return evaluate_summaries(
+        lm, dataset, histories, np.sort(users), sampling, config.prompt, progress, usual
+    )
 
 
 def evaluate_tasks(config: EvaluateLmConfig, progress: Progress = SILENT) -> dict[str, TaskSkill]:

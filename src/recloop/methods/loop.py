@@ -13,9 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from recloop.errors import SettingError
+from recloop.language.claims_encoder import ClaimsEncoder
 from recloop.language.embedded import embedded_lm_folder
 from recloop.language.encoder import MiniLmEncoder, SentenceEncoder, TextEncoder
 from recloop.language.model import LanguageModel
+from recloop.language.polarity_encoder import PolarityEncoder
 from recloop.language.static_encoder import StaticEncoder
 from recloop.language.transformers_lm import TransformersLM
 from recloop.language.weights import find_model_folder, weights_hash
@@ -144,17 +146,24 @@ def lm_folder(config: LmConfig) -> Path:
 
 def load_encoder(config: EncoderConfig) -> TextEncoder:
     """The configured text encoder."""
-    kind, _, name = config.name.partition(":")
+    encoder = _whole_text_encoder(config.name)
+    return PolarityEncoder(encoder) if config.by_polarity else encoder
+
+
+def _whole_text_encoder(configured: str) -> TextEncoder:
+    kind, _, name = configured.partition(":")
     match kind:
         case "minilm":
             return MiniLmEncoder()
         case "static":
             return StaticEncoder()
+        case "claims":
+            return ClaimsEncoder()
         case "sentence":
             return SentenceEncoder(name)
         case _:
             raise SettingError(
-                f"encoder.name must be minilm, static or sentence:NAME_OR_FOLDER, got {config.name}"
+                f"encoder.name must be minilm, static, claims or sentence:NAME_OR_FOLDER, got {configured}"
             )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from recloop.language.claims import true_claims, write_summary
+from recloop.language.claims import Usual, true_claims, write_summary
 from recloop.language.prompts import PromptConfig, history_items, history_line
 from recloop.methods.knowledge import FIT, GROUPS, TEST, KnowledgeVectors, encode_knowledge, fixed_texts
 from recloop.methods.loop import Loop, derived_seed
@@ -102,17 +102,24 @@ def best_template(loop: Loop, task: Task, seed: int) -> list[Scored]:
 
 def template_texts(loop: Loop, task: Task, facets: tuple[str, ...]) -> dict[int, str]:
     """All that a user's history supports saying about these facets, in the canonical form."""
-    return supported_texts(task.dataset, task.lists.histories, task.prompts, loop.config.prompt, facets)
+    return supported_texts(
+        task.dataset, task.lists.histories, task.prompts, loop.config.prompt, facets, task.usual
+    )
 
 
 def supported_texts(
-    dataset: Dataset, histories: Histories, users: Iterable[int], config: PromptConfig, facets: Sequence[str]
+    dataset: Dataset,
+    histories: Histories,
+    users: Iterable[int],
+    config: PromptConfig,
+    facets: Sequence[str],
+    usual: Usual | None = None,
 ) -> dict[int, str]:
     """For each user all claims about these facets that the history supports, in the canonical form."""
     lines_of = history_items(dataset, config)
     texts: dict[int, str] = {}
     for user in users:
-        claims = [c for c, _ in true_claims(dataset.facets, lines_of(*histories.of(user)))]
+        claims = [c for c, _ in true_claims(dataset.facets, lines_of(*histories.of(user)), usual)]
         texts[user] = write_summary([claim for claim in claims if claim.facet in facets], facets)
     return texts
 

@@ -25,7 +25,7 @@ from recloop.data.splits import REPRODUCTION, split_users
 from recloop.language.encoder import EncoderCache, encode_drafts
 from recloop.language.journal import DraftJournal, sample_drafts
 from recloop.language.model import Sampling
-from recloop.language.prompts import PromptConfig, build_prompts
+from recloop.language.prompts import PromptConfig, build_prompts, usual_of
 from recloop.methods.dpo4rec_config import EncoderConfig, LmConfig
 from recloop.methods.loop import load_encoder, load_lm
 from recloop.methods.references import exchange_texts, supported_texts
@@ -136,11 +136,12 @@ def _texts_of_rows(
     users = np.concatenate(_users_of_groups(lists))
     users.sort()
     lm, encoder = load_lm(config.lm), load_encoder(config.encoder)
-    prompts = build_prompts(dataset, lists.histories, users, config.prompt, lm.count_tokens)
+    usual = usual_of(dataset, lists.histories, np.unique(lists.train.user_B), config.prompt)
+    prompts = build_prompts(dataset, lists.histories, users, config.prompt, lm.count_tokens, usual)
     sampling = Sampling(1, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, seed)
     with DraftJournal(out / "drafts.sqlite") as journal:
         drafts = sample_drafts(lm, prompts, sampling, journal, progress)
-    texts = supported_texts(dataset, lists.histories, users.tolist(), config.prompt, dataset.facets)
+    texts = supported_texts(dataset, lists.histories, users.tolist(), config.prompt, dataset.facets, usual)
     told = UserDrafts(users, tuple((Draft(u, 0, texts[u], 0, True, float("nan")),) for u in users.tolist()))
     with EncoderCache(out / "vectors.sqlite") as cache:
         written, supported = (encode_drafts(encoder, each, cache, progress) for each in (drafts, told))

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 from recloop.data.lists import build_lists
 from recloop.data.load import load_dataset
 from recloop.data.splits import split_users
-from recloop.language.prompts import build_prompts
+from recloop.language.claims import Usual
+from recloop.language.prompts import PromptConfig, build_prompts, usual_of
 from recloop.methods.loop import Loop
 from recloop.records import CandidateLists, Dataset, Group, Histories, Lists, Prompt
 
@@ -27,6 +28,7 @@ class Task:
     """What all stages of a run work on.
 
     prompts: of every user who owns a list, by user.
+    usual: what train users' histories hold, where likes go by that.
     digest: of the stage that made lists and prompts; an input of every stage that reads them.
     """
 
@@ -34,6 +36,7 @@ class Task:
     lists: CandidateLists
     prompts: Mapping[int, Prompt]
     digest: str
+    usual: Usual | None = None
 
     def users_of(self, *groups: Group) -> np.ndarray:
         """Users of these groups who own a list, ascending."""
@@ -51,7 +54,8 @@ def prepare(loop: Loop) -> Task:
             lists = build_lists(dataset, groups, config.protocol, config.data_seed)
             users = np.unique(np.concatenate([lists.of(group).user_B for group in Group]))
             count_tokens = loop.open_lm(lm.folder).count_tokens
-            prompts = build_prompts(dataset, lists.histories, users, config.prompt, count_tokens)
+            usual = _usual(dataset, lists, config.prompt)
+            prompts = build_prompts(dataset, lists.histories, users, config.prompt, count_tokens, usual)
             write_lists(stage.folder / LISTS, lists)
             write_prompts(stage.folder / PROMPTS, prompts)
             stage.note(
@@ -64,7 +68,13 @@ def prepare(loop: Loop) -> Task:
             )
     folder = loop.run.folder("prepare")
     prompts = {prompt.user: prompt for prompt in read_prompts(folder / PROMPTS)}
-    return Task(dataset, read_lists(folder / LISTS), prompts, loop.run.digest("prepare"))
+    lists = read_lists(folder / LISTS)
+    return Task(dataset, lists, prompts, loop.run.digest("prepare"), _usual(dataset, lists, config.prompt))
+
+
+def _usual(dataset: Dataset, lists: CandidateLists, config: PromptConfig) -> Usual | None:
+    """From train users alone: what others do is known when a prompt is written, test users are not."""
+    return usual_of(dataset, lists.histories, np.unique(lists.train.user_B), config)
 
 
 def dataset_digest(dataset: Dataset) -> str:

@@ -52,7 +52,7 @@ class GrpoConfig(TuningBudget):
     """How rewards of answers tune a language model."""
 
     lr: float = Field(
-        default=1e-4, gt=0, description="learning rate, constant; a guess for the embedded model, ReRec: 5e-6"
+        default=2e-4, gt=0, description="learning rate, constant; for the embedded model, ReRec: 5e-6"
     )
     epochs: int = Field(default=2, ge=1, description="passes over the requests that the curriculum keeps")
     batch: int = Field(
@@ -67,8 +67,15 @@ class GrpoConfig(TuningBudget):
     )
     max_reply_tokens: int = Field(default=200, ge=1, description="longest answer, end token included")
     answers: int = Field(default=5, ge=2, description="G, answers to each request")
-    temperature: float = Field(default=1.0, gt=0, le=10, description="of sampling")
-    kl: float = Field(default=0.01, ge=0, description="coefficient of the divergence from the anchor")
+    temperature: float = Field(
+        default=1.3,
+        gt=0,
+        le=10,
+        description="of sampling; a model that is sure of its answers needs more than 1",
+    )
+    kl: float = Field(
+        default=0.03, ge=0, description="coefficient of the divergence from the anchor; ReRec: 0.01"
+    )
     clip: float = Field(default=0.2, gt=0, lt=1, description="how far a token's ratio may move and be paid")
     updates: int = Field(
         default=1, ge=1, description="optimiser steps on the same answers; from 2 on clipping has an effect"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recloop.language.claims import NO_PREFERENCE, Evidence, Polarity
+from recloop.language.claims import NO_PREFERENCE, Basis, Evidence, Polarity
 
 MAX_ANSWER_WORDS = 34  # keeps answers within 64 tokens
 MAX_COUNTED = 8  # values a prompt counts on each side, by default; no others can be copied
@@ -63,7 +63,7 @@ def draw_summary(facets: Sequence[str], evidence: Sequence[Evidence], rng: np.ra
     }
     if not any(values for sides in pools.values() for values in sides.values()):
         return Summary((Choice((NO_PREFERENCE,), NO_PREFERENCE), Choice((END,), END)))
-    draw_plan = _plan_rated if any(e.has_stars for e in evidence) else _plan_unrated
+    draw_plan = _plan_rated if any(e.basis is Basis.STARS for e in evidence) else _plan_unrated
     plan = draw_plan(pools, rng)
     left = [facet for facet, _ in plan] + [facet for facet in facets if facet not in dict(plan)]
     choices: list[Choice] = []

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recloop.language.claims import HistoryItem, parse_claims
+from recloop.language.claims import HistoryItem, Usual, parse_claims
 from recloop.language.evaluate_lm import SummarySkill, judge_drafts
 from recloop.language.prompts import history_items
 from recloop.methods.controls import surprisal_per_token
@@ -37,8 +37,8 @@ def writing(
             drafts[row] = read_knowledge(loop, row, stage).parts[TEST]
     facets = task.dataset.facets
     shown = shown_items(loop, task, drafts[UNTUNED].user_U)
-    numbers = tuple(describe(row, facets, shown, own) for row, own in drafts.items())
-    changes = changes_of(facets, shown, drafts[UNTUNED], drafts[TUNED]) if TUNED in drafts else ()
+    numbers = tuple(describe(row, facets, shown, own, task.usual) for row, own in drafts.items())
+    changes = changes_of(facets, shown, drafts[UNTUNED], drafts[TUNED], task.usual) if TUNED in drafts else ()
     is_world = loop.config.data.name == "worlds"
     return numbers, changes, examples(drafts) if is_world else ()
 
@@ -55,7 +55,11 @@ def shown_items(loop: Loop, task: Task, users: np.ndarray) -> list[list[HistoryI
 
 
 def describe(
-    row: str, facets: Sequence[str], shown: Sequence[Sequence[HistoryItem]], drafts: UserDrafts
+    row: str,
+    facets: Sequence[str],
+    shown: Sequence[Sequence[HistoryItem]],
+    drafts: UserDrafts,
+    usual: Usual | None = None,
 ) -> WritingNumbers:
     """One language model's drafts."""
     flat = [draft for drafts_N in drafts.drafts_UN for draft in drafts_N]
@@ -68,7 +72,7 @@ def describe(
     return WritingNumbers(
         row=row,
         num_drafts=len(flat),
-        skill=skill_numbers(judge_drafts(facets, shown, drafts)),
+        skill=skill_numbers(judge_drafts(facets, shown, drafts, usual)),
         facet_of_claims={facet: of_claims[facet] / max(of_claims.total(), 1) for facet in facets},
         facet_of_drafts={facet: of_drafts[facet] / len(flat) for facet in facets},
         surprisal=known(surprisal_per_token(drafts)),
@@ -81,14 +85,21 @@ def skill_numbers(skill: SummarySkill) -> dict[str, float | None]:
 
 
 def changes_of(
-    facets: Sequence[str], shown: Sequence[Sequence[HistoryItem]], before: UserDrafts, after: UserDrafts
+    facets: Sequence[str],
+    shown: Sequence[Sequence[HistoryItem]],
+    before: UserDrafts,
+    after: UserDrafts,
+    usual: Usual | None = None,
 ) -> tuple[WritingChange, ...]:
     """Tuned less untuned, user by user."""
     by_user: dict[str, list[float]] = {measure: [] for measure in COMPARED}
     for place, items in enumerate(shown):
         own = [
             judge_drafts(
-                facets, [items], UserDrafts(d.user_U[place : place + 1], d.drafts_UN[place : place + 1])
+                facets,
+                [items],
+                UserDrafts(d.user_U[place : place + 1], d.drafts_UN[place : place + 1]),
+                usual,
             ).as_dict()
             for d in (before, after)
         ]
