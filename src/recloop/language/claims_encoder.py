@@ -27,7 +27,7 @@ class ClaimsEncoder:
     is disliked, which it hardly can from a sentence encoder's vectors. Nothing is fitted.
     The order of claims is lost. A text that is not in the form of `recloop.language.claims` is all zeros.
 
-    Source: random projections of sparse vectors, Achlioptas 2003.
+    Source: random projections of sparse vectors, Achlioptas 2001.
     """
 
     @property
