@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recloop.errors import ContractError, DataError, LeakageError, SettingError
-from recloop.feedback.reliability import spearman_brown, split_half_reliability
+from recloop.feedback.reliability import judge_agreement, spearman_brown, split_half_reliability
 from recloop.feedback.rewards import reward_drafts
 from recloop.records import Group, Lists, UserVectors
 
@@ -102,6 +102,25 @@ def test_judges_that_see_the_same_through_noise_of_their_own_are_more_reliable_t
         split_half_reliability(some, *one[1:], "ndcg@5", seed=0).reliability for some in (judges[:1], judges)
     )
     assert together > alone + 0.1
+
+
+def test_agreement_of_judges_equals_numpy_and_foretells_that_of_their_means():
+    rng = np.random.default_rng(2)
+    (one,), lists, vectors = random_case(300, 4, 0.0, 0)
+    judges = [TableJudge(one.scores_BNL + 3.0 * rng.standard_normal(one.scores_BNL.shape)) for _ in range(8)]
+
+    def effects(some):
+        values_UN = reward_drafts(some, lists, vectors, "ndcg@5", 0).rewards_UN
+        return (values_UN - values_UN.mean(axis=1, keepdims=True)).ravel()
+
+    four = judge_agreement(judges[:4], lists, vectors, "ndcg@5")
+    table = np.corrcoef([effects([judge]) for judge in judges[:4]])
+    assert four.correlation == pytest.approx(table[np.triu_indices(4, 1)].mean(), abs=1e-6)
+    seen = np.corrcoef(effects(judges[:4]), effects(judges[4:]))[0, 1]
+    assert four.correlation + 0.1 < four.reliability == pytest.approx(seen, abs=0.05)
+    assert judge_agreement(judges[:1], lists, vectors, "ndcg@5") is None
+    same = judge_agreement([one, one], lists, vectors, "ndcg@5")
+    assert same.correlation == same.reliability == pytest.approx(1.0)
 
 
 def test_only_feedback_users_earn_rewards():
@@ -218,5 +237,6 @@ def test_users_with_one_usable_list_are_counted_and_left_out():
 
 
 def test_spearman_brown_by_hand():
-    # 2 * .6 / 1.6 = .75; a negative correlation stays.
+    # 2 * .6 / 1.6 = .75; 4 * .2 / 1.6 = .5; a negative correlation stays.
+    assert spearman_brown(np.asarray(0.2), parts=4) == pytest.approx(0.5)
     np.testing.assert_allclose(spearman_brown(np.asarray([0.6, 0.0, 1.0, -0.4])), [0.75, 0.0, 1.0, -0.4])

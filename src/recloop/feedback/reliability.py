@@ -1,4 +1,4 @@
-"""Split-half reliability: would other lists of the same users prefer the same drafts?
+"""Can a reward be trusted: would other lists of the same users prefer the same drafts, would another judge?
 
 If they would not, the best and the worst draft of a user are noise and so is every pair made from them.
 """
@@ -12,6 +12,7 @@ import numpy as np
 
 from recloop.errors import DataError
 from recloop.feedback.rewards import Judge, reward_lists
+from recloop.ranking.metrics import user_means
 from recloop.records import Lists, UserVectors
 
 if TYPE_CHECKING:
@@ -53,6 +54,55 @@ class Reliability:
             f"reward {self.metric}: split-half reliability {self.reliability:.2f} "
             f"(95% interval {self.low:.2f} to {self.high:.2f}, {self.num_users} users), {verdict}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far several judges agree on which of a user's drafts are better.
+
+    correlation: of the draft effects under two judges, the mean over all pairs of judges, in [-1, 1].
+    reliability: of the mean of all judges against as many others (Spearman-Brown), in [-1, 1].
+    """
+
+    num_judges: int
+    correlation: float
+    reliability: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_judges} judges: any two agree on a user's drafts at {self.correlation:.2f}, "
+            f"the mean of all with that of as many others at {self.reliability:.2f} (correlation)"
+        )
+
+
+def judge_agreement(
+    judges: Sequence[Judge], lists: Lists, vectors: UserVectors, metric: str
+) -> Agreement | None:
+    """How far the judges agree; None for one judge.
+
+    Split-half reliability cannot see this: it asks the same judges about other lists.
+
+    Args:
+        judges, lists, vectors, metric: as for `reward_drafts`.
+
+    Raises:
+        LeakageError: the lists belong to another group than feedback.
+
+    Source: Spearman (1910), Brown (1910) for the step from one judge to all.
+    """
+    if len(judges) < 2:
+        return None
+    effects: list[np.ndarray] = []
+    for judge in judges:
+        values_BN = reward_lists([judge], lists, vectors, metric)
+        _, values_UN = user_means(values_BN, lists.user_B, empty="drop")
+        effects.append((values_UN - values_UN.mean(axis=1, keepdims=True)).ravel())
+    num_judges = len(effects)
+    pairs = [(i, j) for i in range(num_judges) for j in range(i)]
+    correlation = float(np.mean([_correlation(effects[i], effects[j]) for i, j in pairs]))
+    return Agreement(
+        num_judges, correlation, float(spearman_brown(np.asarray(correlation), parts=num_judges))
+    )
 
 
 def split_half_reliability(
@@ -100,8 +150,8 @@ def split_half_reliability(
     )
 
 
-def spearman_brown(half_correlation: Float64[np.ndarray, ...]) -> Float64[np.ndarray, ...]:
-    """Reliability of the whole from the correlation of its halves: ``2r / (1 + r)``.
+def spearman_brown(part_correlation: Float64[np.ndarray, ...], parts: int = 2) -> Float64[np.ndarray, ...]:
+    """Reliability of the whole from the correlation of its parts: ``n r / (1 + (n - 1) r)``.
 
     A negative correlation is returned as it is, where the formula would run to minus infinity (our decision).
 
@@ -109,8 +159,13 @@ def spearman_brown(half_correlation: Float64[np.ndarray, ...]) -> Float64[np.nda
         >>> float(spearman_brown(np.asarray(0.5)).round(3))
         0.667
     """
-    r = np.asarray(half_correlation, np.float64)
-    return np.where(r > 0, 2 * r / (1 + np.maximum(r, 0)), r)
+    r = np.asarray(part_correlation, np.float64)
+    return np.where(r > 0, parts * r / (1 + (parts - 1) * np.maximum(r, 0)), r)
+
+
+def _correlation(x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"]) -> float:
+    """Of effects, whose means are 0; 0 where one of them does not vary."""
+    return float(_pooled_correlation(np.array([x @ y, x @ x, y @ y])))
 
 
 def _half_means(

@@ -12,7 +12,7 @@ import polars as pl
 
 from recloop.feedback.files import write_pairs, write_pairs_jsonl, write_rewards
 from recloop.feedback.pairs import preference_pairs
-from recloop.feedback.reliability import split_half_reliability
+from recloop.feedback.reliability import judge_agreement, split_half_reliability
 from recloop.feedback.rewards import reward_drafts
 from recloop.methods.knowledge import FEEDBACK, FIT, Knowledge, KnowledgeVectors
 from recloop.methods.loop import LmRef, Loop, derived_seed
@@ -78,10 +78,16 @@ def reward_knowledge(
                 loop.progress.say(
                     "pairs made from it would be noise: more lists, another metric or a larger gap"
                 )
+            agreement = judge_agreement(*earned)
+            if agreement is not None:
+                loop.progress.say(f"seed {seed}, round {round}: {agreement}")
             atomic_write_json(stage.folder / RELIABILITY, asdict(reliability))
             rewards = reward_drafts(*earned, round)
             write_rewards(stage.folder / REWARDS, [rewards], task.dataset.users["user_id"].to_list())
-            stage.log({"round": round, "seed": seed, **asdict(reliability)})
+            row = {"round": round, "seed": seed}
+            stage.log(row | asdict(reliability))
+            if agreement is not None:
+                stage.log(row | {"judges": asdict(agreement)})
     return read_rewards(loop.run.folder(stage.name) / REWARDS, task, config.metric)
 
 
