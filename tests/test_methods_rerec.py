@@ -1,18 +1,21 @@
 """ReRec from data to report on a world of two dozen users, with the embedded language model."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from recloop.config_files import validate
+from recloop.data.splits import split_users
 from recloop.errors import RunError, SettingError
 from recloop.feedback.advantages import Penalty
 from recloop.language.answers import AnswerStatus, read_answer
 from recloop.methods import rerec_training
 from recloop.methods.asking import ask_run
 from recloop.methods.rerec import run as run_rerec
-from recloop.methods.rerec_config import ReRecConfig, arm_of
+from recloop.methods.rerec_config import NextItemConfig, ReRecConfig, arm_of
+from recloop.methods.rerec_next_item import cut_histories, fitting_text
 from recloop.methods.rerec_plan import forecast
 from recloop.methods.rerec_task import open_study, prepare
 from recloop.methods.rerec_training import canonical_answers, plan_requests, scorer
@@ -36,6 +39,7 @@ SMALL = {
         "epochs": 2,
     },
     "retention": {"tasks": 4, "candidates": 3},
+    "next_item": {"users": 3, "shown": 4},
     "statistics": {"num_flips": 100, "num_resamples": 100},
 }
 
@@ -154,7 +158,7 @@ def test_the_plan_counts_requests():
     assert "arms grpo_ndcg, rerec" in forecast(ReRecConfig())
     here = forecast(config_of())
     other = {"name": "other", "data": {}, "max_requests": 50}
-    assert "60 answers to test requests, 16 of other skills, 4 models" in here
+    assert "60 answers to test requests, 28 of other skills, 4 models" in here
     assert "260 answers to test requests" in forecast(config_of(transfer=[other]))
 
 
@@ -168,8 +172,14 @@ def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(
     results = json.loads((whole / "results.json").read_text())
     rows = {row["name"] for row in results["tables"][0]["metrics"][0]["rows"]}
     assert rows == {"chance", "shipped", "supervised", "rerec"}
-    assert results["tables"][-1]["title"].startswith("Kept:")
-    assert results["tables"][-1]["metrics"][0]["num_users"] == 4  # tasks
+    kept, next_item = results["tables"][-2:]
+    assert kept["title"].startswith("Kept:")
+    assert kept["metrics"][0]["num_users"] == 4  # tasks
+    assert next_item["title"].startswith("Next item:")
+    assert [metric["metric"] for metric in next_item["metrics"]] == ["hr@1", "ndcg@10"]
+    assert next_item["metrics"][0]["num_users"] == 3
+    ranked = {row["name"] for row in next_item["metrics"][0]["rows"]}
+    assert ranked == {"popularity", "item_knn", "sasrec", "shipped", "supervised", "rerec"}
     elsewhere = next(table for table in results["tables"] if table["title"] == "Elsewhere: other")
     assert elsewhere["metrics"][0]["num_users"] == 5  # requests
     assert {row["name"] for row in elsewhere["metrics"][0]["rows"]} == rows
@@ -209,6 +219,36 @@ def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(
             ask_run(run, config, "anything good", None)
         with pytest.raises(SettingError, match="has no user nobody"):
             ask_run(run, config, genre, "nobody")
+
+
+def test_next_items_are_the_last_of_test_users_and_baselines_never_saw_them(prepared):
+    study, task = prepared
+    config = study.config
+    found = cut_histories(study, task)
+    groups = split_users(task.dataset.num_users, config.split, config.data_seed)
+    tested = {session.user for session in found.test}
+    assert len(tested) == 3
+    assert tested <= set(groups[Group.TEST].tolist())
+    fitted = {session.user for session in found.train}
+    assert fitted <= set(np.concatenate([groups[Group.TRAIN], groups[Group.FEEDBACK]]).tolist())
+    log = task.dataset.interactions
+    for session in found.test:
+        own = log.filter(log["user"] == session.user)["item"].unique(maintain_order=True).to_list()
+        assert session.answer == own[-1]
+        assert session.items == tuple(own[-5:-1])
+        assert len(session.candidates) == config.requests.num_candidates
+    none = replace(study, config=config.model_copy(update={"next_item": NextItemConfig(users=0)}))
+    assert cut_histories(none, task) is None
+
+
+def test_a_long_history_is_cut_until_its_prompt_fits(prepared):
+    study, task = prepared
+    sessions = cut_histories(study, task)
+    tight = study.config.grpo.model_copy(update={"max_prompt_tokens": 1})
+    config = study.config.model_copy(update={"grpo": tight})
+    text = fitting_text(replace(study, config=config), sessions, sessions.test[0])
+    assert len(text.shown) == 1
+    assert len(text.candidates) == len(sessions.test[0].candidates)
 
 
 def test_nobody_answers_before_a_model_is_tuned(prepared):

@@ -10,6 +10,7 @@ teaching, reinforcement and report; `docs/sources.md` lists the others.
 from __future__ import annotations
 
 from recloop.methods.rerec_config import ReRecConfig, arm_of
+from recloop.methods.rerec_next_item import cut_histories
 from recloop.methods.rerec_results import Answered, answer_tests, compare_answers, report_study
 from recloop.methods.rerec_task import Study, embed_items, open_study, prepare, prepare_elsewhere
 from recloop.methods.rerec_training import reinforce, supervise
@@ -23,18 +24,19 @@ def rerec(study: Study) -> None:
     config = study.config
     task = prepare(study)  # requests of train, feedback, valid and test users; ground truth by the graph
     tests = [task.tests, *prepare_elsewhere(study)]  # the second: requests about other logs
+    next_items = cut_histories(study, task)  # test users' histories, for a look beside the method
     vectors_ID = embed_items(study, task)  # LightGCN on train users, for preference alignment
     answered: list[Answered] = []
     for seed in config.seeds:
-        answered.append(answer_tests(study, tests, study.first_lm, seed))
+        answered.append(answer_tests(study, tests, next_items, study.first_lm, seed))
         anchor = supervise(study, task, study.first_lm, seed)  # canonical answers of train users
         if config.supervised:
-            answered.append(answer_tests(study, tests, anchor, seed))
+            answered.append(answer_tests(study, tests, next_items, anchor, seed))
         for name in config.arms:
             arm = arm_of(config, name)
             lm = reinforce(study, task, anchor, vectors_ID, arm, seed)  # feedback users, epoch by epoch
-            answered.append(answer_tests(study, tests, lm, seed))
-    report_study(study, task, compare_answers(study, tests, answered))
+            answered.append(answer_tests(study, tests, next_items, lm, seed))
+    report_study(study, task, compare_answers(study, tests, next_items, answered))
 
 
 def run(config: ReRecConfig, folder: RunFolder, progress: Progress = SILENT, until: str | None = None) -> str:

@@ -53,6 +53,15 @@ class TransferConfig(BaseModel):
     max_requests: int = Field(default=300, ge=1, description="more are thinned at random")
 
 
+class NextItemConfig(BaseModel):
+    """How the models are looked at as plain recommenders of the next item."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    users: int = Field(default=100, ge=0, description="test users, whose last item is asked for; 0: none")
+    shown: int = Field(default=10, ge=1, description="items of each history, the latest before the last")
+
+
 class ReRecConfig(BaseModel):
     """All of it. What a section leaves out keeps the value it has here, not the section's own default."""
 
@@ -99,6 +108,7 @@ class ReRecConfig(BaseModel):
     retention: RetentionConfig = Field(
         default=RetentionConfig(), description="whether the other skills are kept"
     )
+    next_item: NextItemConfig = Field(default=NextItemConfig(), description="the next item of a history")
     transfer: tuple[TransferConfig, ...] = Field(
         default=(), description="requests about other logs; in a file: [[transfer]], name and transfer.data"
     )
@@ -182,6 +192,7 @@ def quick_overrides(config: ReRecConfig) -> list[tuple[str, str]]:
         ("sft.max-pairs", "280"),
         ("sft.epochs", "1"),
         ("retention.tasks", "50"),
+        ("next_item.users", "50"),
         ("grpo.max-pairs", "64"),
         ("grpo.epochs", "2"),
     ]

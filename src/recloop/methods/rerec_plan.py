@@ -24,7 +24,8 @@ def forecast(config: ReRecConfig) -> str:
     num_models = 1 + config.supervised + len(config.arms)
     elsewhere = sum(place.max_requests for place in config.transfer)
     answered = (most[Group.TEST] + elsewhere) * config.answering.drafts * num_models
-    kept = config.retention.tasks * num_models
+    next_items = min(config.next_item.users, len(groups[Group.TEST]))
+    kept = (config.retention.tasks + next_items) * num_models
     reinforced = asked * config.grpo.answers
     steps = (
         ("tune", f"{taught:,} canonical answers, {reinforced:,} answers reinforced",

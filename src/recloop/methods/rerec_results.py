@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from recloop.data.sessions import SessionTask
 from recloop.evaluation.compare import compare
 from recloop.evaluation.report import write_report
 from recloop.evaluation.report_data import Chart, Curve, ReportData, RowKind, RowWords, TableSection
@@ -21,9 +22,13 @@ from recloop.language.journal import DraftJournal, sample_drafts
 from recloop.language.model import Sampling
 from recloop.language.retention import evaluate_retention
 from recloop.methods.comparing import RESULTS, Results, metric_rows, results_json
+from recloop.methods.hint_choices import ITEM_KNN, POPULARITY, SASREC
+from recloop.methods.hint_choices import WORDS as HINT_WORDS
 from recloop.methods.knowledge import JOURNAL
 from recloop.methods.loop import LmRef, derived_seed
 from recloop.methods.reporting import REPORT, stage_costs
+from recloop.methods.rerec_next_item import MEASURE as NEXT_MEASURE
+from recloop.methods.rerec_next_item import next_item_rows, rank_next
 from recloop.methods.rerec_task import RequestTask, Study, TestSet
 from recloop.methods.rerec_training import SUPERVISED
 from recloop.records import Draft, Request
@@ -34,6 +39,7 @@ ROWS, TEXTS = "rows.parquet", "answers.json"
 ACCURACY = "hr@1"
 MEASURED = (ACCURACY, "ndcg@5")
 WORDS = {
+    **{name: HINT_WORDS[name] for name in (POPULARITY, ITEM_KNN, SASREC)},
     CHANCE: RowWords(
         "Chance", "One of the candidates, drawn blindly: its expected value.", RowKind.WITHOUT_LM
     ),
@@ -65,18 +71,23 @@ class Answered:
 
     stages: hold ROWS and TEXTS of the test requests, by name of the test set.
     kept: holds ROWS of the skills that were not tuned; None when they were not looked at.
+    next: holds the ranks of next items; None when they were not asked for.
     """
 
     row: str
     seed: int
     stages: Mapping[str, str]
     kept: str | None
+    next: str | None
 
 
-def answer_tests(study: Study, tests: Sequence[TestSet], lm: LmRef, seed: int) -> Answered:
-    """Have the model answer every test request, here and elsewhere, and look at what else it still can do."""
+def answer_tests(
+    study: Study, tests: Sequence[TestSet], next_items: SessionTask | None, lm: LmRef, seed: int
+) -> Answered:
+    """Have the model answer every test request, here and elsewhere, and look at what else it can do."""
     stages = {one.name: _answer(study, one, lm, seed) for one in tests}
-    return Answered(lm.label, seed, stages, _look_at_retention(study, lm, seed))
+    kept = _look_at_retention(study, lm, seed)
+    return Answered(lm.label, seed, stages, kept, rank_next(study, next_items, lm, seed))
 
 
 def _answer(study: Study, tests: TestSet, lm: LmRef, seed: int) -> str:
@@ -164,8 +175,10 @@ def chance_row(study: Study, requests: Sequence[Request]) -> RowScores:
     return join_seeds(rows)
 
 
-def compare_answers(study: Study, tests: Sequence[TestSet], answered: Sequence[Answered]) -> Results:
-    """A table over all kinds with its tests, one per kind, one per test set elsewhere, and what was kept."""
+def compare_answers(
+    study: Study, tests: Sequence[TestSet], next_items: SessionTask | None, answered: Sequence[Answered]
+) -> Results:
+    """Tables: all kinds, with tests; each kind; each test set elsewhere; what was kept; next items."""
     statistics, seed = study.config.statistics, derived_seed(study.config.data_seed, "statistics")
     tables: list[TableSection] = []
     for one in tests:
@@ -185,8 +198,18 @@ def compare_answers(study: Study, tests: Sequence[TestSet], answered: Sequence[A
         tables.append(
             TableSection(title, compare(_read_rows(study, kept), (), ACCURACY, statistics, seed), (), SHIPPED)
         )
-    results = Results(tuple(tables), {name: WORDS[name] for name in (CHANCE, *(one.row for one in answered))})
-    stages = [name for one in answered for name in (*one.stages.values(), one.kept) if name is not None]
+    words = {name: WORDS[name] for name in (CHANCE, *(one.row for one in answered))}
+    if next_items is not None:
+        ranked = {(one.row, one.seed): one.next for one in answered if one.next is not None}
+        rows = in_order(next_item_rows(study, next_items, ranked))
+        main, *others = (compare(rows, (), metric, statistics, seed) for metric in NEXT_MEASURE.metrics)
+        title = "Next item: the last of each test user's history"
+        tables.append(TableSection(title, main, tuple(others), SHIPPED))
+        words |= {row.name: WORDS[row.name] for row in rows}
+    results = Results(tuple(tables), words)
+    stages = [
+        name for one in answered for name in (*one.stages.values(), one.kept, one.next) if name is not None
+    ]
     inputs = {name: study.run.digest(name) for name in stages}
     with study.stage("evaluate", "", inputs) as stage:
         if not stage.is_done:
@@ -201,7 +224,11 @@ def _read_rows(study: Study, stages: Sequence[str]) -> list[RowScores]:
     for stage in stages:
         (row,) = read_row_scores(study.run.folder(stage) / ROWS)
         by_name.setdefault(row.name, []).append(row)
-    rows = [join_seeds(seeds) for seeds in by_name.values()]
+    return in_order([join_seeds(seeds) for seeds in by_name.values()])
+
+
+def in_order(rows: Sequence[RowScores]) -> list[RowScores]:
+    """As tables show them: by kind, then as `WORDS` names them."""
     order = list(WORDS)
     return sorted(rows, key=lambda row: (list(RowKind).index(WORDS[row.name].kind), order.index(row.name)))
 
@@ -239,8 +266,8 @@ def report_data(study: Study, task: RequestTask, results: Results) -> ReportData
         summary=(
             "A user asks in words, and a language model reasons and names one of the candidates. The unit of "
             "every table is the request; HR@1 is the accuracy of the first item named. Answers that name no "
-            "item, several or none of the candidates count as wrong. The last table shows what tuning did to "
-            "a skill that it was not for."
+            "item, several or none of the candidates count as wrong. The last tables show what tuning did to "
+            "skills that it was not for."
         ),
         facts=facts(study),
         words=results.words,
