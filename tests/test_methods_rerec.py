@@ -98,9 +98,10 @@ def test_the_scorer_pays_the_right_and_marks_the_wrong(prepared):
     assert paid.bare_reward == pytest.approx(1.05)
     assert paid.wrong_spans == ()
     wrong = next(item for item in request.candidates if item != request.answer)
-    text = f"Something else.\n\n\\boxed{{{task.titles[wrong]}}}"
+    title = task.titles[wrong]
+    text = f"Something else.\n\nSo {title} it is: \\boxed{{{title}}}"
     found = score(request.number, text, True)
-    assert [text[start:end] for start, end in found.wrong_spans] == [text.split("\n\n")[1]]
+    assert [text[start:end] for start, end in found.wrong_spans] == [f"So {title} it is: "]  # not the box
     assert found.terms["ndcg"] == 0
     assert score(request.number, right, False).terms["endless"] == 1
 

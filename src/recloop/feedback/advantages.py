@@ -46,14 +46,24 @@ class AdvantageConfig(BaseModel):
 
 
 def wrong_spans(answer: Answer, right: int) -> tuple[tuple[int, int], ...]:
-    """Characters of the paragraphs that name the chosen item, when that item is wrong; none when it is right.
+    """Characters of the reasoning that names the chosen item, when that item is wrong; none when it is right.
+
+    Whole paragraphs, from the box on excepted: the answer itself is paid by its reward. Were it paid less
+    than reasoning that never comes to an answer, a model would learn not to answer (docs/log.md, "ReRec's
+    penalty taught the model to go on").
 
     Args:
         right: position of the right candidate.
     """
-    if answer.first is None or answer.first == right:
+    if answer.first is None or answer.first == right or answer.box is None:
         return ()
-    return tuple((p.start, p.end) for p in answer.paragraphs if answer.first in p.named)
+    box = answer.box[0]
+    spans = (
+        (p.start, box if p.start <= box < p.end else p.end)
+        for p in answer.paragraphs
+        if answer.first in p.named
+    )
+    return tuple((start, end) for start, end in spans if start < end)
 
 
 def tokens_in(spans: Sequence[tuple[int, int]], token_starts_T: Int64[np.ndarray, " T"]) -> np.ndarray:

@@ -83,12 +83,14 @@ class Answer:
     """An answer, read.
 
     ranked: positions of candidates, best first; empty where it answers nothing.
+    box: characters of the box that decides; None where none does.
     """
 
     status: AnswerStatus
     ranked: tuple[int, ...]
     is_well_formed: bool
     paragraphs: tuple[Paragraph, ...]
+    box: tuple[int, int] | None = None
 
     @property
     def first(self) -> int | None:
@@ -161,7 +163,7 @@ def read_answer(text: str, titles: Sequence[str], *, is_finished: bool) -> Answe
     has_reasoning = any(char.isalnum() for char in text[: box.start()])
     is_at_end = len(boxes) == 1 and not text[box.end() :].strip(" .\n\t$*")
     status = AnswerStatus.OK if is_whole else AnswerStatus.NO_CANDIDATE
-    return Answer(status, ranked, is_whole and has_reasoning and is_at_end, paragraphs)
+    return Answer(status, ranked, is_whole and has_reasoning and is_at_end, paragraphs, box.span())
 
 
 def _read_box(content: str, known: Sequence[Title]) -> tuple[tuple[int, ...], bool]:
