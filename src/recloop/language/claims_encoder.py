@@ -46,8 +46,9 @@ class ClaimsEncoder:
         return vectors_BD
 
     def count_cut(self, texts: Sequence[str]) -> int:
-        """None of them."""
-        return 0 * len(texts)
+        """None: whole texts are read, however long."""
+        del texts
+        return 0
 
 
 def read_claims(text: str) -> tuple[Claim, ...]:
