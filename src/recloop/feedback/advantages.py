@@ -27,6 +27,13 @@ class Penalty(StrEnum):
     LOWERED = "lowered"  # r - w max(|r|, floor): always less than the rest
 
 
+class Baseline(StrEnum):
+    """The group's mean that a token's pay is held against, over all its tokens."""
+
+    REWARDS = "rewards"  # of rewards before penalties: a penalty takes from its tokens and gives to none
+    PAY = "pay"  # of pay after penalties, as published: the rest of a wrong answer gains by its penalty
+
+
 class AdvantageConfig(BaseModel):
     """How answers' rewards become tokens' advantages."""
 
@@ -36,6 +43,9 @@ class AdvantageConfig(BaseModel):
     penalty_weight: float = Field(default=0.3, ge=0, le=1, description="w_penalty")
     penalty_floor: float = Field(
         default=0.1, gt=0, description="lowered: a reward nearer to 0 counts as this much; a guess"
+    )
+    baseline: Baseline = Field(
+        default=Baseline.REWARDS, description="mean over a group's tokens of: rewards; or pay, as published"
     )
     std_floor: float = Field(
         default=0.1,
@@ -104,8 +114,8 @@ def token_advantages(
 ) -> Float64[np.ndarray, "G T"]:
     """Token rewards, standardised over all tokens of the group.
 
-    The variance is that over tokens times G / (G - 1), so that without penalties and with answers of equal
-    length this is GRPO's advantage of each answer, at every token.
+    The variance is that over tokens, about the baseline, times G / (G - 1), so that without penalties and with
+    answers of equal length this is GRPO's advantage of each answer, at every token.
 
     Args:
         rewards_G: of the answers.
@@ -131,6 +141,7 @@ def token_advantages(
     paid = rewards_GT[is_token_GT]
     if len(paid) == 0 or np.ptp(paid) == 0:
         return np.zeros(is_token_GT.shape)
-    mean = float(paid.mean())
+    held_against_GT = rewards_GT if config.baseline is Baseline.PAY else rewards_G[:, None] + 0 * rewards_GT
+    mean = float(held_against_GT[is_token_GT].mean())
     variance = float(((paid - mean) ** 2).mean()) * num_answers / (num_answers - 1)
     return np.where(is_token_GT, (rewards_GT - mean) / (np.sqrt(variance) + config.std_floor), 0.0)

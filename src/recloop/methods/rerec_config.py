@@ -13,7 +13,7 @@ from recloop.data.splits import SplitConfig
 from recloop.data.worlds import WorldConfig
 from recloop.errors import SettingError
 from recloop.evaluation.compare import StatisticsConfig
-from recloop.feedback.advantages import AdvantageConfig, Penalty
+from recloop.feedback.advantages import AdvantageConfig, Baseline, Penalty
 from recloop.feedback.answer_rewards import AnswerRewardConfig
 from recloop.feedback.curriculum import CurriculumConfig
 from recloop.feedback.item_embeddings import EmbeddingConfig
@@ -173,7 +173,7 @@ def arm_of(config: ReRecConfig, name: ArmName) -> Arm:
         case "no_penalty":
             advantage = unpaid
         case "published_penalty":
-            advantage = advantage.model_copy(update={"penalty": Penalty.PUBLISHED})
+            advantage = advantage.model_copy(update={"penalty": Penalty.PUBLISHED, "baseline": Baseline.PAY})
         case "no_qas":
             reward = reward.model_copy(update={"qas_weight": 0.0})
         case "no_pas":
