@@ -114,7 +114,7 @@ def token_advantages(
 ) -> Float64[np.ndarray, "G T"]:
     """Token rewards, standardised over all tokens of the group.
 
-    The variance is that over tokens, about the baseline, times G / (G - 1), so that without penalties and with
+    The variance is that over tokens, about the baseline, times G / (G - 1): without penalties and with
     answers of equal length this is GRPO's advantage of each answer, at every token.
 
     Args:
