@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from recloop.data.load import load_dataset
-from recloop.errors import SettingError
+from recloop.errors import DataError, SettingError
 from recloop.evaluation.trec import recompute
 from recloop.feedback.rewards import reward_drafts
 from recloop.language.claims import usual_shares
@@ -301,3 +301,22 @@ def test_likes_by_share_are_held_against_train_users_alone(tmp_path: Path) -> No
         by_stars += lines == count_lines(dataset.facets, items, config.prompt.max_counted)
     assert len(train) < len(prompts)
     assert by_stars < len(prompts) / 2
+
+
+class BlindEncoder(FakeEncoder):
+    """Reads nothing in any text."""
+
+    name = "blind"
+
+    def encode(self, texts):
+        return 0 * super().encode(texts)
+
+
+def test_an_encoder_that_reads_nothing_in_the_drafts_is_refused(tmp_path: Path) -> None:
+    """The claims of texts in canonical form, of a model that writes prose: every user would look alike."""
+    config = Dpo4RecConfig.model_validate(WORLD | {"rounds": 0})
+    with (
+        RunFolder.open(tmp_path / "run", config.model_dump(mode="json")) as folder,
+        pytest.raises(DataError, match=r"encoder blind must read something .* use encoder.name=minilm"),
+    ):
+        dpo4rec.run(config, folder, lm=FakeLM(), encoder=BlindEncoder())

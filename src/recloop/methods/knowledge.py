@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load_file, save_file
 
+from recloop.errors import DataError
 from recloop.language.encoder import EncoderCache, encode_drafts
 from recloop.language.journal import DraftJournal, sample_drafts
 from recloop.language.model import Sampling
@@ -112,7 +113,11 @@ def fixed_texts(row: str, text_of_user: Mapping[int, str], task: Task) -> Knowle
 
 
 def encode_knowledge(loop: Loop, knowledge: Knowledge, seed: int) -> KnowledgeVectors:
-    """Encode all texts; one that occurs often, in one part or in several, is encoded once."""
+    """Encode all texts; one that occurs often, in one part or in several, is encoded once.
+
+    Raises:
+        DataError: the encoder reads nothing in anything the language model wrote.
+    """
     with loop.stage("encode", f"{knowledge.row}.s{seed}", {"texts": knowledge.digest}) as stage:
         if not stage.is_done:
             encoder = loop.open_encoder()
@@ -121,10 +126,17 @@ def encode_knowledge(loop: Loop, knowledge: Knowledge, seed: int) -> KnowledgeVe
                     part: encode_drafts(encoder, drafts, cache, loop.progress)
                     for part, drafts in knowledge.parts.items()
                 }
+            drafts = [d for part in knowledge.parts.values() for row in part.drafts_UN for d in row]
+            has_written = any(draft.text and draft.num_tokens for draft in drafts)
+            if has_written and not any(part.vectors_UND.any() for part in parts.values()):
+                raise DataError(
+                    f"encoder {encoder.name} must read something in the drafts, got zeros for all of them; "
+                    f"if they are no summaries in canonical form, use encoder.name=minilm"
+                )
             arrays = {f"{part}.user_U": vectors.user_U for part, vectors in parts.items()}
             arrays |= {f"{part}.vectors_UND": vectors.vectors_UND for part, vectors in parts.items()}
             save_file(arrays, stage.folder / VECTORS)
-            texts = {d.text for drafts in knowledge.parts.values() for row in drafts.drafts_UN for d in row}
+            texts = {draft.text for draft in drafts}
             stage.note(
                 encoder=encoder.name, distinct_texts=len(texts), texts_cut=encoder.count_cut(sorted(texts))
             )
