@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from recloop.errors import DataError
 from recloop.methods.speed.bench import ALL_PARTS, EXPECTED_S, FOLDER, Bench, SpeedConfig, measure_part
@@ -17,12 +18,13 @@ from recloop.methods.speed.figures import (
     Line,
     Machine,
     PartResult,
+    Products,
     Profile,
     Side,
     Target,
 )
 from recloop.methods.speed.growth_plot import growth_svg
-from recloop.methods.speed.measuring import race
+from recloop.methods.speed.measuring import products_of, race
 from recloop.methods.speed.page import growth_text, read_parts, table, write_page
 from recloop.progress import SILENT
 
@@ -127,6 +129,24 @@ def test_the_page_says_what_was_found(tmp_path):
     assert "![Beads](benchmarks/metrics-0.svg)" in page
     assert "abacus, 2 cores, 2 threads, 4 GB. Set: OMP_NUM_THREADS=2. python 3.11." in page
     assert (tmp_path / FOLDER / "metrics-0.svg").read_text().startswith("<svg")
+
+
+def test_products_say_what_a_limit_allows(tmp_path):
+    """100 GFLOP/s let 2 MFLOP beads pass 50,000 times a second, and 5 MFLOP ones 2.5 times less often."""
+    counted = make_figure(notes=(), products=Products(ours=2e6, against=5e6))
+    write_part(tmp_path, make_part(findings=Findings(figures=(counted,))))
+    write_page(tmp_path)
+    assert (
+        "- count beads: matrix products of 1,000 beads 2 GFLOP, alternative 5 GFLOP, 2.5 times as many; at "
+        "the machine's limit at most 50,000 beads/s\n" in (tmp_path / "benchmarks.md").read_text()
+    )
+
+
+def test_products_are_counted_with_their_gradients():
+    """(3, 4) by (4, 5) is 2 * 60 operations; the gradient of one factor costs as much again."""
+    a, b = torch.ones(3, 4), torch.ones(4, 5, requires_grad=True)
+    found = products_of(lambda: (a @ b).sum().backward(), lambda: a @ b, amount=2)
+    assert (found.ours, found.against) == (120, 60)
 
 
 def test_a_part_measured_anew_takes_its_place_beside_the_others(tmp_path):

@@ -86,9 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do one command; the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     # Threads that spin while they wait slow every other process; threads that sleep slow each other. A
-    # measurement has the machine for itself.
-    policy = "ACTIVE" if words[:2] == ["bench", "speed"] else "PASSIVE"
-    os.environ.setdefault("OMP_WAIT_POLICY", policy)
+    # measurement has the machine for itself: without a policy threads spin for a while.
+    if words[:2] != ["bench", "speed"]:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # One thread is the faster choice beside another job, and a fixed number sums in a fixed order.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("MKL_DYNAMIC", "FALSE")

@@ -15,8 +15,8 @@ from recloop.language.claims import Claim, Polarity, write_summary
 from recloop.language.encoder import MiniLmEncoder, TextEncoder, encode_texts
 from recloop.language.static_encoder import StaticEncoder
 from recloop.methods.speed.bench import Bench
-from recloop.methods.speed.figures import Check, Figure, Findings, Growth, Target
-from recloop.methods.speed.measuring import Race, growth_line, profile, race
+from recloop.methods.speed.figures import Check, Figure, Findings, Growth, Products, Target
+from recloop.methods.speed.measuring import Race, growth_line, products_of, profile, race
 from recloop.ranking.features import item_features
 from recloop.ranking.fit import fit_reranker
 from recloop.ranking.metrics import compute_metric, list_mean
@@ -71,8 +71,18 @@ def measure(bench: Bench) -> Findings:
     quality = world_quality(minilm, static, bench.amount(400, 60))
     return Findings(
         figures=(
-            _equal_vectors("drafts with repeats", mine, f"{len(texts):,} texts, {share:.0%} distinct"),
-            _equal_vectors("drafts, all different", unlike, f"{len(some):,} texts"),
+            _equal_vectors(
+                "drafts with repeats",
+                mine,
+                f"{len(texts):,} texts, {share:.0%} distinct",
+                products_of(lambda: encode_texts(minilm, texts), lambda: plain.encode(texts), len(texts)),
+            ),
+            _equal_vectors(
+                "drafts, all different",
+                unlike,
+                f"{len(some):,} texts",
+                products_of(lambda: encode_texts(minilm, some), lambda: plain.encode(some), len(some)),
+            ),
             _static_figure(cheap, likeness, quality, len(compared)),
         ),
         growths=(_growth(minilm, static, bench),),
@@ -154,7 +164,7 @@ def world_quality(minilm: TextEncoder, static: TextEncoder, num_users: int) -> Q
     return Quality(minilm=ndcg_with(minilm), static=ndcg_with(static), none=ndcg_with(None))
 
 
-def _equal_vectors(name: str, found: Race, note: str) -> Figure:
+def _equal_vectors(name: str, found: Race, note: str, products: Products) -> Figure:
     gap = float(np.abs(found.our_result - found.their_result).max())
     figure = Figure(
         name=f"encode {name}",
@@ -163,6 +173,7 @@ def _equal_vectors(name: str, found: Race, note: str) -> Figure:
         against=found.against,
         checks=(Check(what="largest difference of a component", value=gap, most=ALLOWED),),
         notes=(note,),
+        products=products,
     )
     assert figure.ratios is not None
     value = float(np.median(figure.ratios))

@@ -69,12 +69,20 @@ class Target(_Record):
         return self.value >= self.limit if self.wanted == "at least" else self.value <= self.limit
 
 
+class Products(_Record):
+    """Floating-point operations of the matrix products in one unit of work, as counted."""
+
+    ours: float = Field(gt=0)
+    against: float = Field(gt=0)
+
+
 class Figure(_Record):
     """One line of the table: ours, the alternative, what must be equal, what was wanted.
 
     unit: plural noun of the work, e.g. ``lists``.
     against: None where there is nothing to compare with.
     notes: anything a reader must know before quoting the figure.
+    products: what neither contestant can do without; None where it was not counted.
     """
 
     name: str
@@ -84,6 +92,7 @@ class Figure(_Record):
     checks: tuple[Check, ...] = ()
     targets: tuple[Target, ...] = ()
     notes: tuple[str, ...] = ()
+    products: Products | None = None
 
     @property
     def ratios(self) -> np.ndarray | None:

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from recloop.methods.speed.figures import Line, Machine, Profile, Side
+from recloop.methods.speed.figures import Line, Machine, Products, Profile, Side
 
 Result = TypeVar("Result")
 Other = TypeVar("Other")
@@ -119,10 +119,8 @@ def profile(path: str, work: Callable[[], Any]) -> Profile:
     """
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as torch_profile
-    from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter:
-        work()
+    operations = count_products(work)
     wall_s, _ = timed(work)
     with torch_profile(activities=[ProfilerActivity.CPU]) as taken:
         work()
@@ -132,7 +130,21 @@ def profile(path: str, work: Callable[[], Any]) -> Profile:
         (event.key, event.self_cpu_time_total / 1e3, event.self_cpu_time_total / total_us)
         for event in events[:PROFILE_ROWS]
     )
-    return Profile(path=path, rows=rows, gflops=counter.get_total_flops() / wall_s / 1e9)
+    return Profile(path=path, rows=rows, gflops=operations / wall_s / 1e9)
+
+
+def products_of(ours: Callable[[], Any], against: Callable[[], Any], amount: float) -> Products:
+    """The matrix products of two works of `amount` units each."""
+    return Products(ours=count_products(ours) / amount, against=count_products(against) / amount)
+
+
+def count_products(work: Callable[[], Any]) -> float:
+    """Floating-point operations of all matrix products of a work; counting slows it down."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())
 
 
 def python_profile(path: str, work: Callable[[], Any]) -> Profile:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from recloop.errors import DataError
 from recloop.methods.speed.bench import ALL_PARTS, FOLDER
-from recloop.methods.speed.figures import Figure, Growth, Machine, PartResult, Profile, Target
+from recloop.methods.speed.figures import Figure, Growth, Machine, PartResult, Products, Profile, Target
 from recloop.methods.speed.growth_plot import growth_svg
 from recloop.progress import format_seconds
 from recloop.runs import atomic_write_text
@@ -155,13 +155,25 @@ def section(part: PartResult) -> list[str]:
     lines = [f"## {part.part}", ""]
     if findings.bound:
         lines += [findings.bound, ""]
-    for figure in findings.figures:
-        lines += [f"- {figure.name}: {note}" for note in figure.notes]
-    if any(figure.notes for figure in findings.figures):
-        lines.append("")
+    notes = [f"- {figure.name}: {note}" for figure in findings.figures for note in figure.notes]
+    notes += [
+        f"- {figure.name}: {products_text(figure.products, figure.unit, part.machine)}"
+        for figure in findings.figures
+        if figure.products
+    ]
+    lines += [*notes, ""] if notes else []
     for profile in findings.profiles:
         lines += profile_text(profile, part.machine)
     return lines
+
+
+def products_text(products: Products, unit: str, machine: Machine) -> str:
+    """What the products alone allow: the rate if they ran at the machine's limit, the ratio if both did."""
+    return (
+        f"matrix products of 1,000 {unit} {products.ours / 1e6:,.3g} GFLOP, alternative "
+        f"{products.against / 1e6:,.3g} GFLOP, {products.against / products.ours:.3g} times as many; at the "
+        f"machine's limit at most {machine.matmul_gflops * 1e9 / products.ours:,.0f} {unit}/s"
+    )
 
 
 def profile_text(profile: Profile, machine: Machine) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from recloop.feedback.rewards import reward_drafts
 from recloop.methods.speed.bench import Bench
 from recloop.methods.speed.figures import Check, Figure, Findings, Growth, Target
-from recloop.methods.speed.measuring import growth_line, profile, race, repeat
+from recloop.methods.speed.measuring import growth_line, products_of, profile, race, repeat
 from recloop.methods.speed.per_list_alternative import score_per_list
 from recloop.methods.speed.rerank_task import RerankTask, rerank_task, with_drafts
 from recloop.methods.speed.training_part import SEED, fit_once, settings, teachable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NUM_DRAFTS = 10
 BATCH = 512  # lists in one forward pass of the alternative
-RACED_LISTS = 3_000
+RACED_LISTS, COUNTED_LISTS = 3_000, 1_000
 METRIC = "ndcg@5"
 ALLOWED = 1e-5
 WANTED_RATIO, WANTED_S = 10.0, 60.0
@@ -90,6 +90,7 @@ def _ratio(judge: FittedReranker, lists: Lists, vectors: UserVectors, bench: Ben
         for one in (judge, plain)
     )
     rewards, their_rewards = found.our_result.rewards_UN, found.their_result.rewards_UN
+    few = lists.take(np.arange(min(len(lists), COUNTED_LISTS)))
     figure = Figure(
         name=f"rewards, {NUM_DRAFTS} drafts",
         unit="list scorings",
@@ -104,6 +105,11 @@ def _ratio(judge: FittedReranker, lists: Lists, vectors: UserVectors, bench: Ben
             ),
         ),
         notes=(f"{len(lists):,} lists; both with the same vectorised metric",),
+        products=products_of(
+            lambda: reward_drafts([judge], few, vectors, METRIC, 0),
+            lambda: reward_drafts([plain], few, vectors, METRIC, 0),
+            len(few) * NUM_DRAFTS,
+        ),
     )
     assert figure.ratios is not None
     value = float(np.median(figure.ratios))

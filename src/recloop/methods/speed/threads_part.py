@@ -48,7 +48,7 @@ def measure(bench: Bench) -> Findings:
             "command line sets it; `OMP_NUM_THREADS` in the environment overrides it. The ratios say what "
             "that costs alone and gains beside another job: threads that spin while they wait (ACTIVE) "
             "take the core the other needs, threads that sleep (PASSIVE) wake too late for small products. "
-            "The other parts of this page have all cores and threads that spin."
+            "The other parts of this page have all cores and threads that spin for a while, then sleep."
         ),
     )
 
