@@ -15,10 +15,12 @@ from recloop.data.load import load_dataset
 from recloop.errors import DataError, SettingError
 from recloop.evaluation.trec import recompute
 from recloop.feedback.rewards import reward_drafts
+from recloop.feedback.shared_rewards import share_rewards
 from recloop.language.claims import usual_shares
 from recloop.language.prompts import count_lines, history_items
 from recloop.methods import dpo4rec, task
 from recloop.methods.dpo4rec_config import Dpo4RecConfig
+from recloop.methods.loop import derived_seed
 from recloop.methods.rows import ROWS
 from recloop.ranking.fitted import FittedReranker
 from recloop.records import CandidateLists, Group, UserVectors
@@ -125,8 +127,9 @@ def test_every_row_and_file_is_there(whole: Done) -> None:
     assert (whole.path / "reranker" / "judge.s0" / "reranker.safetensors").is_file()
 
 
-def test_judges_pay_together(lm: Path, tmp_path: Path) -> None:
-    config = tuned_config(lm, reward={"judges": 2})
+@pytest.mark.parametrize("shared", [False, True])
+def test_judges_pay_together(lm: Path, tmp_path: Path, shared: bool) -> None:
+    config = tuned_config(lm, reward={"judges": 2, "shared": shared})
     do(config, tmp_path / "run", until="reward")
     folders = [tmp_path / "run" / "reranker" / name for name in ("judge.s0", "judge.s0.1")]
     one, other = (FittedReranker.load(folder).network.state_dict()["item_ids.weight"] for folder in folders)
@@ -137,6 +140,14 @@ def test_judges_pay_together(lm: Path, tmp_path: Path) -> None:
     lists = task.read_lists(stages / "prepare" / task.LISTS).feedback
     judges = [FittedReranker.load(folder) for folder in folders]
     expected = reward_drafts(judges, lists, feedback, config.reward.metric, round=0)
+    logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    explained = [row["explained"] for row in logged if "explained" in row]
+    if shared:
+        found = share_rewards(expected, feedback, derived_seed(0, "shared"))
+        expected = found.rewards
+        assert explained == [pytest.approx(found.explained)]
+    else:
+        assert not explained
     paid = pl.read_parquet(stages / "reward.r0.s0" / "rewards.parquet")["reward"]
     np.testing.assert_allclose(np.sort(paid), np.sort(expected.rewards_UN.ravel()), rtol=1e-6)
 

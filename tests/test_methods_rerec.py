@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from recloop.data.splits import split_users
 from recloop.errors import RunError, SettingError
 from recloop.feedback.advantages import Penalty
 from recloop.language.answers import AnswerStatus, read_answer
-from recloop.methods import rerec_training
+from recloop.methods import rerec, rerec_training
 from recloop.methods.asking import ask_run
+from recloop.methods.loop import LmRef
 from recloop.methods.rerec import run as run_rerec
-from recloop.methods.rerec_config import NextItemConfig, ReRecConfig, arm_of
+from recloop.methods.rerec_config import ArmName, NextItemConfig, ReRecConfig, arm_of
 from recloop.methods.rerec_next_item import cut_histories, fitting_text
 from recloop.methods.rerec_plan import forecast
 from recloop.methods.rerec_task import open_study, prepare
@@ -123,7 +125,8 @@ def test_an_ablation_changes_one_thing():
     parts = ("reward", "advantage", "curriculum")
     changed = {
         name: [part for part in parts if getattr(arm_of(config, name), part) != getattr(full, part)]
-        for name in ("no_penalty", "published_penalty", "no_qas", "no_pas", "no_curriculum")
+        for name in get_args(ArmName)
+        if name not in ("grpo_ndcg", "rerec")
     }
     assert changed == {
         "no_penalty": ["advantage"],
@@ -131,6 +134,7 @@ def test_an_ablation_changes_one_thing():
         "no_qas": ["reward"],
         "no_pas": ["reward"],
         "no_curriculum": ["curriculum"],
+        "published_curriculum": ["curriculum"],
     }
     plain = arm_of(config, "grpo_ndcg")
     assert (plain.reward.qas_weight, plain.reward.pas_weight) == (0, 0)
@@ -148,6 +152,7 @@ def test_an_ablation_changes_one_thing():
         ({"arms": ["ppo"]}, "arms"),
         ({"transfer": [{"name": "a", "data": {}}] * 2}, "transfer names must differ, got a, a"),
         ({"transfer": [{"name": "A B", "data": {}}]}, "transfer"),
+        ({"supervised": False, "reinforced": "supervised"}, "there is no supervised model to reinforce"),
     ],
 )
 def test_settings_that_do_not_hold_together_are_refused(changes, message):
@@ -240,6 +245,38 @@ def test_next_items_are_the_last_of_test_users_and_baselines_never_saw_them(prep
         assert len(session.candidates) == config.requests.num_candidates
     none = replace(study, config=config.model_copy(update={"next_item": NextItemConfig(users=0)}))
     assert cut_histories(none, task) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "start", "answering"),
+    [
+        ({}, "shipped", ["shipped", "supervised", "rerec"]),
+        ({"reinforced": "supervised"}, "supervised", ["shipped", "supervised", "rerec"]),
+        ({"supervised": False}, "shipped", ["shipped", "rerec"]),
+    ],
+)
+def test_the_model_that_was_named_is_reinforced(prepared, monkeypatch, changes, start, answering):
+    study, task = prepared
+    starts, rows = [], []
+
+    def named(label):
+        return LmRef(label, study.first_lm.folder, label)
+
+    def note(into, label, result):
+        into.append(label)
+        return result
+
+    monkeypatch.setattr(rerec, "prepare", lambda _: task)
+    monkeypatch.setattr(rerec, "embed_items", lambda *_: np.ones((task.graph.num_items, 2)))
+    monkeypatch.setattr(rerec, "supervise", lambda *_: named("supervised"))
+    monkeypatch.setattr(
+        rerec, "reinforce", lambda _s, _t, lm, _v, arm, _seed: note(starts, lm.label, named(arm.name))
+    )
+    monkeypatch.setattr(rerec, "answer_tests", lambda _s, _t, _n, lm, _seed: note(rows, lm.label, None))
+    monkeypatch.setattr(rerec, "compare_answers", lambda *_: None)
+    monkeypatch.setattr(rerec, "report_study", lambda *_: None)
+    rerec.rerec(replace(study, config=config_of(arms=["rerec"], **changes)))
+    assert (starts, rows) == ([start], answering)
 
 
 def test_a_long_history_is_cut_until_its_prompt_fits(prepared):

@@ -1,17 +1,20 @@
 """Online curriculum: which requests the next epoch trains on, and in which order.
 
 Source: ReRec (arXiv 2604.07851). A request's difficulty is the mean of ``1 - r`` over its answers of the last
-epoch in which it was asked. Easy ones are dropped and the rest goes from easy to hard.
+epoch in which it was asked. Easy ones are dropped and the rest goes from easy to hard. Ours: requests that no
+answer met sit out one epoch. They would come last, step after step with nothing but penalties to learn from,
+and a model that had learnt to answer would unlearn it (docs/log.md, "Hopeless requests come last").
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from recloop.errors import DataError
+from recloop.errors import DataError, SettingError
 
 
 class CurriculumConfig(BaseModel):
@@ -21,6 +24,19 @@ class CurriculumConfig(BaseModel):
 
     is_on: bool = Field(default=True, description="off: every epoch asks every request, in random order")
     threshold: float = Field(default=0.1, description="tau: requests of a smaller difficulty are dropped")
+    too_hard: float | None = Field(
+        default=0.9,
+        description="requests of a larger difficulty sit out one epoch; none: nobody, as published",
+    )
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> CurriculumConfig:
+        if self.too_hard is not None and self.too_hard <= self.threshold:
+            raise SettingError(
+                f"curriculum.too_hard must be above curriculum.threshold, got {self.too_hard} and "
+                f"{self.threshold}; raise too_hard, or set it to none"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +47,14 @@ class Epoch:
     num_dropped: too easy and not asked.
     num_returned: too easy and asked again, since fewer than a batch was left or to fill the last batch.
     num_left_over: not asked because they fill no batch; the hardest ones.
+    num_resting: too hard and not asked, in this epoch.
     """
 
     numbers: tuple[int, ...]
     num_dropped: int
     num_returned: int
     num_left_over: int
+    num_resting: int = 0
 
 
 def difficulty(rewards: Sequence[float]) -> float:
@@ -50,12 +68,15 @@ def difficulty(rewards: Sequence[float]) -> float:
     return sum(1 - reward for reward in rewards) / len(rewards)
 
 
-def plan_epoch(difficulties: Mapping[int, float], batch: int, config: CurriculumConfig) -> Epoch:
+def plan_epoch(
+    difficulties: Mapping[int, float], batch: int, config: CurriculumConfig, not_asked: Collection[int] = ()
+) -> Epoch:
     """The next epoch.
 
     Args:
         difficulties: of every request ever asked, by number; a dropped one keeps the last it had.
         batch: requests of one optimiser step.
+        not_asked: those that the last epoch did not ask; they do not sit out this one.
 
     Raises:
         DataError: there are fewer requests than one batch holds.
@@ -63,8 +84,10 @@ def plan_epoch(difficulties: Mapping[int, float], batch: int, config: Curriculum
     Example:
         >>> plan_epoch({7: 0.9, 8: 0.0, 9: 0.4, 10: 0.05}, 2, CurriculumConfig()).numbers
         (9, 7)
+        >>> plan_epoch({7: 0.95, 8: 0.2, 9: 0.4, 10: 0.05}, 2, CurriculumConfig())
+        Epoch(numbers=(8, 9), num_dropped=1, num_returned=0, num_left_over=0, num_resting=1)
         >>> plan_epoch({7: 0.9, 8: 0.0, 9: 0.01, 10: 0.05}, 2, CurriculumConfig())
-        Epoch(numbers=(8, 9, 10, 7), num_dropped=0, num_returned=3, num_left_over=0)
+        Epoch(numbers=(8, 9, 10, 7), num_dropped=0, num_returned=3, num_left_over=0, num_resting=0)
     """
     if len(difficulties) < batch:
         raise DataError(
@@ -73,9 +96,20 @@ def plan_epoch(difficulties: Mapping[int, float], batch: int, config: Curriculum
         )
     by_difficulty = sorted(difficulties, key=lambda number: (difficulties[number], number))
     easy = [number for number in by_difficulty if difficulties[number] < config.threshold]
-    kept = by_difficulty[len(easy) :]
+    others = by_difficulty[len(easy) :]
+    limit = math.inf if config.too_hard is None else config.too_hard
+    resting = {number for number in others if difficulties[number] > limit and number not in not_asked}
+    if len(difficulties) - len(resting) < batch:
+        resting = set()  # else there would be no epoch
+    kept = [number for number in others if number not in resting]
     # The hardest of the easy come back first: all of them when less than a batch is left.
     num_returned = len(easy) if len(kept) < batch else min(-len(kept) % batch, len(easy))
     asked = easy[len(easy) - num_returned :] + kept
     num_asked = len(asked) // batch * batch
-    return Epoch(tuple(asked[:num_asked]), len(easy) - num_returned, num_returned, len(asked) - num_asked)
+    return Epoch(
+        numbers=tuple(asked[:num_asked]),
+        num_dropped=len(easy) - num_returned,
+        num_returned=num_returned,
+        num_left_over=len(asked) - num_asked,
+        num_resting=len(resting),
+    )

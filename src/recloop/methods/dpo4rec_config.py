@@ -116,6 +116,11 @@ class RewardConfig(BaseModel):
         description="fits of the judge, each with a seed of its own; a draft earns the mean of what they "
         "pay, for what one fit prefers among a user's drafts is mostly its own affair",
     )
+    shared: bool = Field(
+        default=False,
+        description="pay what drafts like it earn with other users, foretold from its vector: the part "
+        "that a language model can learn",
+    )
 
     @model_validator(mode="after")
     def _check_metric(self) -> RewardConfig:

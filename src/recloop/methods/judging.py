@@ -14,6 +14,7 @@ from recloop.feedback.files import write_pairs, write_pairs_jsonl, write_rewards
 from recloop.feedback.pairs import preference_pairs
 from recloop.feedback.reliability import judge_agreement, split_half_reliability
 from recloop.feedback.rewards import reward_drafts
+from recloop.feedback.shared_rewards import share_rewards
 from recloop.methods.knowledge import FEEDBACK, FIT, Knowledge, KnowledgeVectors
 from recloop.methods.loop import LmRef, Loop, derived_seed
 from recloop.methods.rows import Remembered, features_of, judge_digest, judge_key, judge_seed, load_judges
@@ -83,11 +84,17 @@ def reward_knowledge(
                 loop.progress.say(f"seed {seed}, round {round}: {agreement}")
             atomic_write_json(stage.folder / RELIABILITY, asdict(reliability))
             rewards = reward_drafts(*earned, round)
+            shared = share_rewards(rewards, drafts, derived_seed(seed, "shared")) if config.shared else None
+            if shared is not None:
+                loop.progress.say(f"seed {seed}, round {round}: {shared}")
+                rewards = shared.rewards
             write_rewards(stage.folder / REWARDS, [rewards], task.dataset.users["user_id"].to_list())
             row = {"round": round, "seed": seed}
             stage.log(row | asdict(reliability))
             if agreement is not None:
                 stage.log(row | {"judges": asdict(agreement)})
+            if shared is not None:
+                stage.log(row | {"explained": shared.explained})
     return read_rewards(loop.run.folder(stage.name) / REWARDS, task, config.metric)
 
 

@@ -20,7 +20,7 @@ from recloop.runs import RunFolder
 
 
 def rerec(study: Study) -> None:
-    """For every seed: teach the form, reinforce in every arm, answer the test requests; then the table."""
+    """For every seed: supervise, reinforce in every arm, answer the test requests; then the table."""
     config = study.config
     task = prepare(study)  # requests of train, feedback, valid and test users; ground truth by the graph
     tests = [task.tests, *prepare_elsewhere(study)]  # the second: requests about other logs
@@ -28,10 +28,12 @@ def rerec(study: Study) -> None:
     vectors_ID = embed_items(study, task)  # LightGCN on train users, for preference alignment
     answered: list[Answered] = []
     for seed in config.seeds:
-        answered.append(answer_tests(study, tests, next_items, study.first_lm, seed))
-        anchor = supervise(study, task, study.first_lm, seed)  # canonical answers of train users
+        anchor = shipped = study.first_lm
+        answered.append(answer_tests(study, tests, next_items, shipped, seed))
         if config.supervised:
-            answered.append(answer_tests(study, tests, next_items, anchor, seed))
+            taught = supervise(study, task, shipped, seed)  # canonical answers of train users
+            answered.append(answer_tests(study, tests, next_items, taught, seed))
+            anchor = taught if config.reinforced == "supervised" else shipped
         for name in config.arms:
             arm = arm_of(config, name)
             lm = reinforce(study, task, anchor, vectors_ID, arm, seed)  # feedback users, epoch by epoch

@@ -24,7 +24,14 @@ from recloop.tuning.grpo import GrpoConfig
 from recloop.tuning.sft import SftConfig
 
 ArmName = Literal[
-    "grpo_ndcg", "rerec", "no_penalty", "published_penalty", "no_qas", "no_pas", "no_curriculum"
+    "grpo_ndcg",
+    "rerec",
+    "no_penalty",
+    "published_penalty",
+    "no_qas",
+    "no_pas",
+    "no_curriculum",
+    "published_curriculum",
 ]
 
 
@@ -80,8 +87,12 @@ class ReRecConfig(BaseModel):
         "without one part each",
     )
     supervised: bool = Field(
-        default=True,
-        description="teach the form of answers on train users first; off for models that know it",
+        default=True, description="fine-tune on canonical answers to train users' requests: a row to compare"
+    )
+    reinforced: Literal["shipped", "supervised"] = Field(
+        default="shipped",
+        description="which model is reinforced: the language model as it comes, or the supervised one, for "
+        "a model that does not know the form of an answer",
     )
     data: DataConfig = Field(
         default=DataConfig(world=WorldConfig(num_users=300, num_items=300)), description="the log"
@@ -143,6 +154,11 @@ class ReRecConfig(BaseModel):
                     f"{name}.max_prompt_tokens must hold every prompt, got {budget.max_prompt_tokens} for "
                     f"prompts of up to {self.prompt.max_prompt_tokens} (prompt.max_prompt_tokens); raise it"
                 )
+        if self.reinforced == "supervised" and not self.supervised:
+            raise SettingError(
+                "there is no supervised model to reinforce, got reinforced=supervised and supervised=false; "
+                "use reinforced=shipped, or supervised=true"
+            )
         if not self.split.feedback:
             raise SettingError("reinforcement needs feedback users, got split.feedback=0; give them a share")
         return self
@@ -180,6 +196,8 @@ def arm_of(config: ReRecConfig, name: ArmName) -> Arm:
             reward = reward.model_copy(update={"pas_weight": 0.0})
         case "no_curriculum":
             curriculum = everything
+        case "published_curriculum":
+            curriculum = curriculum.model_copy(update={"too_hard": None})
     return Arm(name=name, reward=reward, advantage=advantage, curriculum=curriculum)
 
 

@@ -62,6 +62,9 @@ WORDS = {
     "no_qas": RowWords("ReRec, no QAS", "Without alignment on the item-attribute graph.", RowKind.CONTROL),
     "no_pas": RowWords("ReRec, no PAS", "Without alignment of item embeddings.", RowKind.CONTROL),
     "no_curriculum": RowWords("ReRec, no curriculum", "Every epoch asks everything.", RowKind.CONTROL),
+    "published_curriculum": RowWords(
+        "ReRec, published curriculum", "Requests that nothing met do not sit out an epoch.", RowKind.CONTROL
+    ),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,8 +30,6 @@ EPOCH = "epoch.json"
 
 def supervise(study: Study, task: RequestTask, lm: LmRef, seed: int) -> LmRef:
     """Fine-tune on the canonical answers to the train users' requests."""
-    if not study.config.supervised:
-        return lm
     requests = task.requests[Group.TRAIN]
     name = f"{SUPERVISED}.s{seed}"
     with study.stage("tune", name, {"lm": lm.digest, "requests": task.digest}, f"lm/{name}") as stage:
@@ -80,9 +78,10 @@ def reinforce(
     """GRPO over the feedback users' requests, epoch by epoch, each planned by what the last one earned."""
     requests = {request.number: request for request in thinned(study, task, seed)}
     known = dict.fromkeys(requests, 1.0)  # nothing was earned yet
-    lm = anchor
+    lm, not_asked = anchor, set(requests)
     for epoch in range(study.config.grpo.epochs):
-        plan = plan_requests(study, known, arm, seed, epoch)
+        plan = plan_requests(study, known, arm, seed, epoch, not_asked)
+        not_asked = set(requests) - set(plan.numbers)
         lm, earned = one_epoch(study, task, lm, anchor, requests, vectors_ID, plan, arm, seed, epoch)
         known |= {number: difficulty(rewards) for number, rewards in earned.items()}
     return LmRef(arm.name, lm.folder, lm.digest)
@@ -97,11 +96,13 @@ def thinned(study: Study, task: RequestTask, seed: int) -> list[Request]:
     return [requests[place] for place in sorted(drawn.tolist())]
 
 
-def plan_requests(study: Study, known: Mapping[int, float], arm: Arm, seed: int, epoch: int) -> Epoch:
+def plan_requests(
+    study: Study, known: Mapping[int, float], arm: Arm, seed: int, epoch: int, not_asked: Collection[int] = ()
+) -> Epoch:
     """What an epoch asks: the curriculum's choice, or everything in random order (always at first)."""
     batch = study.config.grpo.requests_per_step
     if epoch and arm.curriculum.is_on:
-        return plan_epoch(known, batch, arm.curriculum)
+        return plan_epoch(known, batch, arm.curriculum, not_asked)
     order = np.random.default_rng([seed, epoch, 0xE0]).permutation(sorted(known)).tolist()
     num_asked = len(order) // batch * batch
     return Epoch(tuple(order[:num_asked]), 0, 0, len(order) - num_asked)
@@ -153,6 +154,7 @@ def one_epoch(
                 requests_asked=len(plan.numbers),
                 requests_dropped=plan.num_dropped,
                 requests_returned=plan.num_returned,
+                requests_resting=plan.num_resting,
                 requests_left_over=plan.num_left_over + done.tuned.num_thinned,
                 answers=len(done.answers),
             )
