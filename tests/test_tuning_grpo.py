@@ -35,11 +35,10 @@ def score(number, text, is_finished):
     )
 
 
-def tune(lm, folder, scorer=score, config=CONFIG, advantages=PLAIN, prompts=PROMPTS):
+def tune(lm, folder, scorer=score, config=CONFIG, advantages=PLAIN, prompts=PROMPTS, epoch=0):
     folder.mkdir(exist_ok=True)
-    return tune_grpo(
-        lm, lm, prompts, scorer, "test", config, advantages, folder / "out", 7, folder / "scratch"
-    )
+    out, scratch = folder / "out", folder / "scratch"
+    return tune_grpo(lm, lm, prompts, scorer, "test", config, advantages, out, 7, scratch, epoch=epoch)
 
 
 def test_with_constant_advantages_a_step_is_that_of_trl(lm, tmp_path, monkeypatch):
@@ -83,6 +82,17 @@ def test_with_constant_advantages_a_step_is_that_of_trl(lm, tmp_path, monkeypatc
     for mine, other in zip(ours.tuned.log, theirs.tuned.log, strict=True):
         assert mine["loss"] == pytest.approx(other["loss"], abs=1e-5)
         assert mine["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+
+
+def test_the_learning_rate_falls_to_0_over_all_epochs(lm, tmp_path):
+    """Two steps an epoch: a quarter of the way each."""
+    config = CONFIG.model_copy(update={"epochs": 2, "lr": 0.4})
+    rates = [
+        row["lr"]
+        for epoch in (0, 1)
+        for row in tune(lm, tmp_path / str(epoch), config=config, epoch=epoch).tuned.log
+    ]
+    assert rates == pytest.approx([0.4, 0.3, 0.2, 0.1])
 
 
 def test_answers_are_those_of_trl_where_chance_has_no_part(lm, tmp_path, monkeypatch):

@@ -145,6 +145,7 @@ def one_epoch(
                 derived_seed(seed, f"grpo {epoch}"),
                 stage.scratch / "checkpoints",
                 study.progress,
+                epoch,
             )
             shutil.copytree(done.tuned.folder, stage.folder, dirs_exist_ok=True)
             atomic_write_json(stage.folder / ANSWERS, [dict(row) for row in done.answers])

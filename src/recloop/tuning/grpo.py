@@ -5,7 +5,7 @@ moves the model, clipped and held near the reference.
 
 Source: GRPO (arXiv 2402.03300), through TRL 1.16.0's GRPOTrainer; ReRec (arXiv 2604.07851). Ours: an epoch is
 one tuning run, so that the next one's requests can be chosen by what this one earned. The reference is the
-anchor in every epoch; Adam's moments start anew with each.
+anchor in every epoch; Adam's moments start anew with each, the learning rate goes on falling.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ class GrpoConfig(TuningBudget):
     """How rewards of answers tune a language model."""
 
     lr: float = Field(
-        default=2e-4, gt=0, description="learning rate, constant; for the embedded model, ReRec: 5e-6"
+        default=2e-4,
+        gt=0,
+        description="learning rate of the first step, falling linearly to 0 over all epochs; for the "
+        "embedded model, ReRec: 5e-6",
     )
     epochs: int = Field(default=2, ge=1, description="passes over the requests that the curriculum keeps")
     batch: int = Field(
@@ -135,6 +138,7 @@ def tune_grpo(
     seed: int,
     scratch: Path,
     progress: Progress = SILENT,
+    epoch: int = 0,
 ) -> GrpoRun:
     """One epoch over `prompts`, in their order; the tuned model is written to `out`.
 
@@ -149,6 +153,7 @@ def tune_grpo(
         score_digest: says on what `score` depends.
         out: absent, or holding this very result.
         scratch: of checkpoints and answers; it stays.
+        epoch: which of the configuration's epochs this is; its part of the learning rate's way to 0.
 
     Raises:
         SettingError: a prompt is too long, or there are fewer than one step takes.
@@ -163,11 +168,23 @@ def tune_grpo(
         "models": {"lm": sha256_of_folder(lm_folder), "anchor": sha256_of_folder(anchor_folder)},
         "rows": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
         "config": config.model_dump(mode="json"),
+        "epoch": epoch,
         "seed": seed,
     }
     if not out.exists():
         tuned = _tune(
-            lm_folder, anchor_folder, prompts, score, config, advantages, out, seed, scratch, inputs, progress
+            lm_folder,
+            anchor_folder,
+            prompts,
+            score,
+            config,
+            advantages,
+            out,
+            seed,
+            scratch,
+            inputs,
+            progress,
+            epoch,
         )
     else:
         tuned = read_tuned(out, inputs)
@@ -189,6 +206,7 @@ def _tune(
     scratch: Path,
     inputs: Mapping[str, Any],
     progress: Progress,
+    epoch: int,
 ) -> Tuned:
     num_asked = len(prompts) // config.requests_per_step * config.requests_per_step
     if not num_asked:
@@ -201,12 +219,15 @@ def _tune(
     from recloop.tuning.grpo_trainer import make_trainer
     from recloop.tuning.trainers import Job, run_job
 
-    one_epoch = config.model_copy(update={"epochs": 1})
+    first_lr, last_lr = (config.lr * (1 - passed / config.epochs) for passed in (epoch, epoch + 1))
+    one_epoch = config.model_copy(update={"epochs": 1, "lr": first_lr})
     job = Job("tune by GRPO", lm_folder, out, scratch, inputs, one_epoch, seed)
     rows = tuple(prompt for prompt in prompts[:num_asked] for _ in range(config.answers))
 
     def make(policy: Policy) -> TokenGrpoTrainer:
-        return make_trainer(job, policy, anchor_folder, prompts[:num_asked], score, config, advantages)
+        return make_trainer(
+            job, policy, anchor_folder, prompts[:num_asked], score, one_epoch, advantages, last_lr
+        )
 
     return run_job(job, PromptSet(rows, len(prompts) - num_asked, 0), make, log_names(config), progress)
 

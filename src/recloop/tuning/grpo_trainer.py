@@ -143,8 +143,9 @@ def make_trainer(
     score: Scorer,
     config: GrpoConfig,
     advantages: AdvantageConfig,
+    last_lr: float,
 ) -> TokenGrpoTrainer:
-    """The trainer of one epoch over `prompts`, in their order."""
+    """The trainer of one epoch over `prompts`, in their order; the learning rate falls to `last_lr`."""
     uses_lora = policy.adapter is not None
     tokenizer: Any = AutoTokenizer.from_pretrained(job.lm_folder)
     tokenizer.padding_side = "left"
@@ -153,7 +154,8 @@ def make_trainer(
     del arguments["max_length"]  # of no meaning here
     arguments |= {
         "per_device_train_batch_size": config.batch * config.answers,
-        "lr_scheduler_type": "constant",
+        "lr_scheduler_type": "polynomial",
+        "lr_scheduler_kwargs": {"lr_end": last_lr, "power": 1.0},
         "shuffle_dataset": False,
         "num_generations": config.answers,
         "num_iterations": config.updates,
