@@ -62,9 +62,11 @@ format: $(VENV)/.dev  ## let ruff rewrite what it can
 bench: bench-speed  ## bench-speed, then: does tuning help where it should, and only there (an hour more)
 	$(BIN)/recloop bench worlds
 
+# RANX: a Python that has ranx, whose needs conflict with ours; without it that alternative is left out.
 ML_1M ?= $(wildcard ../shared/data/ml-1m)
 bench-speed: $(VENV)/.dev  ## every path against a named alternative, into docs/benchmarks.md (half an hour)
-	$(BIN)/recloop bench speed --out docs $(if $(ML_1M),--data-path $(ML_1M)) $(if $(PARTS),--parts $(PARTS))
+	$(BIN)/recloop bench speed --out docs $(if $(ML_1M),--data-path $(ML_1M)) $(if $(PARTS),--parts $(PARTS)) \
+		$(if $(RANX),--ranx-python $(RANX))
 
 bench-quick: $(VENV)/.run  ## the evidence study, small: simulated worlds, every table (under 20 minutes)
 	$(BIN)/recloop bench quality --quick

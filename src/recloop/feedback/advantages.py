@@ -141,7 +141,8 @@ def token_advantages(
     paid = rewards_GT[is_token_GT]
     if len(paid) == 0 or np.ptp(paid) == 0:
         return np.zeros(is_token_GT.shape)
-    held_against_GT = rewards_GT if config.baseline is Baseline.PAY else rewards_G[:, None] + 0 * rewards_GT
+    bare_GT = np.broadcast_to(rewards_G[:, None], rewards_GT.shape)
+    held_against_GT = rewards_GT if config.baseline is Baseline.PAY else bare_GT
     mean = float(held_against_GT[is_token_GT].mean())
     variance = float(((paid - mean) ** 2).mean()) * num_answers / (num_answers - 1)
     return np.where(is_token_GT, (rewards_GT - mean) / (np.sqrt(variance) + config.std_floor), 0.0)
