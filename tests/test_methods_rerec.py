@@ -108,6 +108,32 @@ def test_the_scorer_pays_the_right_and_marks_the_wrong(prepared):
     assert score(request.number, right, False).terms["endless"] == 1
 
 
+@pytest.mark.parametrize(
+    ("same_budget", "sizes", "shares"),
+    [
+        (True, [4, 2, 2], [(0.0, 0.5), (0.5, 0.75), (0.75, 1.0)]),
+        (False, [4, 2], [(0.0, 0.5), (0.5, 1.0)]),
+    ],
+)
+def test_what_the_curriculum_leaves_out_is_asked_of_others(prepared, monkeypatch, same_budget, sizes, shares):
+    """Half of the requests are easy: of twice four, four are asked at first and then twice the hard two."""
+    study, task = prepared
+    seen = []
+
+    def one_epoch(_study, _task, lm, _anchor, _requests, _vectors, plan, _arm, _seed, _epoch, passed):
+        seen.append((len(plan.numbers), passed))
+        return lm, {number: [1.05] if place % 2 else [0.4] for place, number in enumerate(plan.numbers)}
+
+    monkeypatch.setattr(rerec_training, "one_epoch", one_epoch)
+    arm = arm_of(study.config, "rerec")
+    arm = arm.model_copy(
+        update={"curriculum": arm.curriculum.model_copy(update={"same_budget": same_budget})}
+    )
+    first = LmRef("shipped", study.first_lm.folder, "")
+    assert rerec_training.reinforce(study, task, first, np.zeros((1, 1)), arm, 0).label == "rerec"
+    assert seen == list(zip(sizes, shares, strict=True))
+
+
 def test_the_first_epoch_asks_everything_and_later_ones_what_is_hard(prepared):
     study, _ = prepared
     known = {1: 0.9, 2: 0.0, 3: 0.4, 4: 0.02}

@@ -197,7 +197,7 @@ def arm_of(config: ReRecConfig, name: ArmName) -> Arm:
         case "no_curriculum":
             curriculum = everything
         case "published_curriculum":
-            curriculum = curriculum.model_copy(update={"too_hard": None})
+            curriculum = curriculum.model_copy(update={"too_hard": None, "same_budget": False})
     return Arm(name=name, reward=reward, advantage=advantage, curriculum=curriculum)
 
 

@@ -156,6 +156,7 @@ def make_trainer(
         "per_device_train_batch_size": config.batch * config.answers,
         "lr_scheduler_type": "polynomial",
         "lr_scheduler_kwargs": {"lr_end": last_lr, "power": 1.0},
+        "warmup_steps": config.warmup,
         "shuffle_dataset": False,
         "num_generations": config.answers,
         "num_iterations": config.updates,
