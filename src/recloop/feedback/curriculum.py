@@ -28,6 +28,13 @@ class CurriculumConfig(BaseModel):
         default=0.9,
         description="requests of a larger difficulty sit out one epoch; none: nobody, as published",
     )
+    first_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of the requests that the first epoch asks; later ones ask the others too, as the "
+        "hardest, so that a budget of one pass can be spent where answers differ",
+    )
     same_budget: bool = Field(
         default=True,
         description="further epochs follow until as many requests were asked as without a curriculum; off: "

@@ -110,7 +110,8 @@ def plan_requests(
     if epoch and arm.curriculum.is_on:
         return plan_epoch(known, batch, arm.curriculum, not_asked)
     order = np.random.default_rng([seed, epoch, 0xE0]).permutation(sorted(known)).tolist()
-    num_asked = len(order) // batch * batch
+    share = arm.curriculum.first_share if arm.curriculum.is_on else 1.0
+    num_asked = max(1, int(len(order) * share) // batch) * batch if len(order) >= batch else 0
     return Epoch(tuple(order[:num_asked]), 0, 0, len(order) - num_asked)
 
 
