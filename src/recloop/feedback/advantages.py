@@ -42,7 +42,10 @@ class AdvantageConfig(BaseModel):
     penalty: Penalty = Field(default=Penalty.LOWERED, description="of paragraphs that name the wrong item")
     penalty_weight: float = Field(default=0.3, ge=0, le=1, description="w_penalty")
     penalty_floor: float = Field(
-        default=0.1, gt=0, description="lowered: a reward nearer to 0 counts as this much; a guess"
+        default=0.1,
+        gt=0,
+        description="lowered: a reward nearer to 0 counts as this much. Times penalty_weight it must stay "
+        "below reward.format_weight, or an answer that never ends is paid better than a wrong one (docs/log.md)",
     )
     baseline: Baseline = Field(
         default=Baseline.REWARDS, description="mean over a group's tokens of: rewards; or pay, as published"
