@@ -45,7 +45,7 @@ class AdvantageConfig(BaseModel):
         default=0.1,
         gt=0,
         description="lowered: a reward nearer to 0 counts as this much. Times penalty_weight it must stay "
-        "below reward.format_weight, or an answer that never ends is paid better than a wrong one (docs/log.md)",
+        "below reward.format_weight, or an answer that never ends is paid more than a wrong one",
     )
     baseline: Baseline = Field(
         default=Baseline.REWARDS, description="mean over a group's tokens of: rewards; or pay, as published"
