@@ -1,5 +1,6 @@
 """GRPO with token-level advantages, on a language model of 30,000 random parameters."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,33 @@ def test_with_constant_advantages_a_step_is_that_of_trl(lm, tmp_path, monkeypatc
     for mine, other in zip(ours.tuned.log, theirs.tuned.log, strict=True):
         assert mine["loss"] == pytest.approx(other["loss"], abs=1e-5)
         assert mine["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.05])
+def test_answers_that_move_nothing_are_not_read_again(lm, tmp_path, monkeypatch, kl):
+    """Requests 5 and 9 earn the same in all answers: left out where there is no divergence."""
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    from recloop.tuning.grpo_trainer import TokenGrpoTrainer
+
+    def partly_tied(number, text, is_finished):
+        return replace(score(number, text, is_finished), **({"reward": 0.5} if number in (5, 9) else {}))
+
+    real, sizes = GRPOTrainer._compute_loss, []
+
+    def counting(self, model, inputs):
+        sizes.append(len(inputs["completion_ids"]))
+        return real(self, model, inputs)
+
+    monkeypatch.setattr(GRPOTrainer, "_compute_loss", counting)
+    config = CONFIG.model_copy(update={"kl": kl, "batch": 2, "accumulation": 1})
+    found = tune(lm, tmp_path / "left_out", partly_tied, config).tuned
+    assert sizes == ([4, 4] if kl == 0 else [8, 8])
+    monkeypatch.setattr(TokenGrpoTrainer, "_compute_loss", real)
+    whole = tune(lm, tmp_path / "whole", partly_tied, config).tuned
+    for one, other in zip(found.log, whole.log, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-6)
+        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
 
 
 def test_the_learning_rate_falls_to_0_over_all_epochs(lm, tmp_path):
