@@ -105,7 +105,13 @@ def test_the_scorer_pays_the_right_and_marks_the_wrong(prepared):
     found = score(request.number, text, True)
     assert [text[start:end] for start, end in found.wrong_spans] == [f"So {title} it is: "]  # not the box
     assert found.terms["ndcg"] == 0
-    assert score(request.number, right, False).terms["endless"] == 1
+    cut = score(request.number, f"Is it {title}?\n\n{title}", False)
+    assert cut.terms["endless"] == 1
+    assert len(cut.wrong_spans) == 2  # both name a wrong item, and none is chosen
+    as_published = scorer(
+        task, {request.number: request}, vectors_ID, arm_of(study.config, "published_penalty")
+    )
+    assert as_published(request.number, f"Is it {title}?", False).wrong_spans == ()
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def scorer(task: RequestTask, requests: Mapping[int, Request], vectors_ID: np.nd
         return ScoredAnswer(
             reward,
             reward - terms.alignment(arm.reward),
-            wrong_spans(answer, request.candidates.index(request.answer)),
+            wrong_spans(answer, request.candidates.index(request.answer), undecided=arm.advantage.undecided),
             {"ndcg": terms.ndcg, "qas": terms.qas, "pas": terms.pas, "format": terms.format}
             | {status.value: float(answer.status is status) for status in AnswerStatus},
         )
