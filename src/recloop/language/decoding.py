@@ -311,7 +311,7 @@ class SharedPrefix:
 
     def _read(self, ids_HT: np.ndarray, **where: Tensor) -> Float[Tensor, "H T D"]:
         ids = self._to_device(ids_HT)
-        output = self._model.model(input_ids=ids, past_key_values=self._cache, use_cache=True, **where)
+        output = self._model.model(input_ids=ids, cache=self._cache, use_cache=True, **where)
         return output.last_hidden_state
 
     def _keep(self, rows: np.ndarray) -> None:
@@ -372,7 +372,7 @@ class ExpandedPrefix:
         output = self._model(
             input_ids=ids_RT,
             attention_mask=self._is_token_RT,
-            past_key_values=self._cache,
+            cache=self._cache,
             use_cache=True,
             logits_to_keep=1,
             **where,

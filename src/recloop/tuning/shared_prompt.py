@@ -75,13 +75,13 @@ def _score_replies(
         )
         cache = model.base_model(
             input_ids=prompts_BP.clamp(min=0), attention_mask=(prompts_BP >= 0).long(), use_cache=True
-        ).past_key_values
+        ).cache
         cache.batch_select_indices(prompt_of_R)
     hidden_RSD = model.base_model(
         input_ids=own_ids_RS,
         attention_mask=torch.cat([is_shared_RP, is_own_RS], dim=1).long(),
         position_ids=positions_RS,
-        past_key_values=cache,
+        cache=cache,
         use_cache=cache is not None,
     ).last_hidden_state
     next_RS = (positions_RS + 1).clamp(max=ids_RT.shape[1] - 1)
