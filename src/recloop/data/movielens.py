@@ -23,6 +23,7 @@ from recloop.data.checks import (
     split_fields,
 )
 from recloop.data.json_files import read_json_object
+from recloop.errors import DataError
 from recloop.records import Dataset, Domain
 
 MovieFacet = Literal["era", "genre", "director", "actor", "certificate"]
@@ -113,8 +114,8 @@ def read_movielens(
         bad_rows: error or quarantine.
 
     Raises:
-        DataError: a file is absent or empty, rows are bad and not to be quarantined, or actors or certificates
-            are wanted and there is no metadata.
+        DataError: a file is absent or empty, rows are bad and not to be quarantined, or actors or
+            certificates are wanted and there is no metadata.
     """
     users, bad_users = _read_users(folder / "users.dat")
     movies, bad_movies = _read_movies(folder / "movies.dat")
@@ -122,8 +123,8 @@ def read_movielens(
     unknown = [facet for facet in facets if facet not in FACETS] if metadata is None else []
     if unknown:
         raise DataError(
-            f"{' and '.join(unknown)} are read from the metadata of MovieLens, got none; give data.metadata or "
-            f"leave them out of data.facets"
+            f"{' and '.join(unknown)} must be read from the metadata of MovieLens-1M, got none; give "
+            f"data.metadata or leave them out of data.facets"
         )
     extra, bad_metadata = _read_metadata(metadata, movies["item_id"])
     knowledge, bad_knowledge = _read_knowledge(item_knowledge, movies["item_id"])

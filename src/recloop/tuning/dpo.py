@@ -52,8 +52,8 @@ class DpoConfig(TuningBudget):
     likelihood: float = Field(
         default=0.0,
         ge=0,
-        description="weight of the chosen draft's mean negative log-likelihood per token beside the loss: DPO "
-        "alone may make chosen and rejected drafts less likely, both",
+        description="weight of the chosen drafts' mean negative log-likelihood per token beside DPO's loss, "
+        "which alone may make chosen and rejected drafts less likely, both",
     )
     processes: int = Field(
         default=1,
