@@ -58,6 +58,11 @@ def test_paragraphs_that_name_the_wrong_choice_are_found():
     assert wrong_spans(answer, right=0) == ()  # the choice is right
     nothing = read_answer("Iron Tide, surely.", TITLES, is_finished=True)
     assert wrong_spans(nothing, right=1) == ()  # nothing was chosen
+    endless = read_answer(TEXT, TITLES, is_finished=False)
+    assert wrong_spans(endless, right=1) == ()
+    found = wrong_spans(endless, right=1, undecided=True)
+    assert [TEXT[start:end] for start, end in found] == ['"Iron Tide": war. Yes.\n\n', "\\boxed{Iron Tide}"]
+    assert wrong_spans(answer, right=1, undecided=True) == wrong_spans(answer, right=1)  # one was chosen
 
 
 def test_a_token_belongs_to_the_paragraph_of_its_first_character():

@@ -105,7 +105,39 @@ def test_the_scorer_pays_the_right_and_marks_the_wrong(prepared):
     found = score(request.number, text, True)
     assert [text[start:end] for start, end in found.wrong_spans] == [f"So {title} it is: "]  # not the box
     assert found.terms["ndcg"] == 0
-    assert score(request.number, right, False).terms["endless"] == 1
+    cut = score(request.number, f"Is it {title}?\n\n{title}", False)
+    assert cut.terms["endless"] == 1
+    assert len(cut.wrong_spans) == 2  # both name a wrong item, and none is chosen
+    as_published = scorer(
+        task, {request.number: request}, vectors_ID, arm_of(study.config, "published_penalty")
+    )
+    assert as_published(request.number, f"Is it {title}?", False).wrong_spans == ()
+
+
+@pytest.mark.parametrize(
+    ("same_budget", "sizes", "shares"),
+    [
+        (True, [4, 2, 2], [(0.0, 0.5), (0.5, 0.75), (0.75, 1.0)]),
+        (False, [4, 2], [(0.0, 0.5), (0.5, 1.0)]),
+    ],
+)
+def test_what_the_curriculum_leaves_out_is_asked_of_others(prepared, monkeypatch, same_budget, sizes, shares):
+    """Half of the requests are easy: of twice four, four are asked at first and then twice the hard two."""
+    study, task = prepared
+    seen = []
+
+    def one_epoch(_study, _task, lm, _anchor, _requests, _vectors, plan, _arm, _seed, _epoch, passed):
+        seen.append((len(plan.numbers), passed))
+        return lm, {number: [1.05] if place % 2 else [0.4] for place, number in enumerate(plan.numbers)}
+
+    monkeypatch.setattr(rerec_training, "one_epoch", one_epoch)
+    arm = arm_of(study.config, "rerec")
+    arm = arm.model_copy(
+        update={"curriculum": arm.curriculum.model_copy(update={"same_budget": same_budget})}
+    )
+    first = LmRef("shipped", study.first_lm.folder, "")
+    assert rerec_training.reinforce(study, task, first, np.zeros((1, 1)), arm, 0).label == "rerec"
+    assert seen == list(zip(sizes, shares, strict=True))
 
 
 def test_the_first_epoch_asks_everything_and_later_ones_what_is_hard(prepared):
@@ -115,6 +147,12 @@ def test_the_first_epoch_asks_everything_and_later_ones_what_is_hard(prepared):
     first = plan_requests(study, known, arm, 0, 0)
     assert sorted(first.numbers) == [1, 2, 3, 4]
     assert plan_requests(study, known, arm, 0, 1).numbers == (3, 1)
+    half = arm.model_copy(update={"curriculum": arm.curriculum.model_copy(update={"first_share": 0.5})})
+    asked = plan_requests(study, known, half, 0, 0).numbers
+    assert asked == first.numbers[:2]
+    others = set(known) - set(asked)
+    found = dict.fromkeys(asked, 0.5) | dict.fromkeys(others, 1.0)  # nothing earned: never asked
+    assert plan_requests(study, found, half, 0, 1, others).numbers == (*sorted(asked), *sorted(others))
     plain = plan_requests(study, known, arm_of(study.config, "grpo_ndcg"), 0, 1)
     assert sorted(plain.numbers) == [1, 2, 3, 4]
 

@@ -1,5 +1,6 @@
 """GRPO with token-level advantages, on a language model of 30,000 random parameters."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,15 @@ from tiny_lm import build_tiny_lm
 pytestmark = pytest.mark.slow
 
 CONFIG = GrpoConfig(
-    lr=1e-2, batch=1, accumulation=2, answers=4, max_reply_tokens=8, max_pairs=8, checkpoint_steps=1, kl=0.05
+    lr=1e-2,
+    batch=1,
+    accumulation=2,
+    answers=4,
+    max_reply_tokens=8,
+    max_pairs=8,
+    checkpoint_steps=1,
+    kl=0.05,
+    warmup=0,
 )
 PROMPTS = [Prompt(number, "Answer.", f"Say something about {number}.", 0, 0) for number in (5, 3, 9, 4)]
 PLAIN = AdvantageConfig(penalty=Penalty.NONE, std_floor=1e-4)  # TRL's own GRPO
@@ -35,10 +44,10 @@ def score(number, text, is_finished):
     )
 
 
-def tune(lm, folder, scorer=score, config=CONFIG, advantages=PLAIN, prompts=PROMPTS, epoch=0):
+def tune(lm, folder, scorer=score, config=CONFIG, advantages=PLAIN, prompts=PROMPTS, passed=(0.0, 1.0)):
     folder.mkdir(exist_ok=True)
     out, scratch = folder / "out", folder / "scratch"
-    return tune_grpo(lm, lm, prompts, scorer, "test", config, advantages, out, 7, scratch, epoch=epoch)
+    return tune_grpo(lm, lm, prompts, scorer, "test", config, advantages, out, 7, scratch, passed=passed)
 
 
 def test_with_constant_advantages_a_step_is_that_of_trl(lm, tmp_path, monkeypatch):
@@ -84,15 +93,48 @@ def test_with_constant_advantages_a_step_is_that_of_trl(lm, tmp_path, monkeypatc
         assert mine["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
 
 
+@pytest.mark.parametrize("kl", [0.0, 0.05])
+def test_answers_that_move_nothing_are_not_read_again(lm, tmp_path, monkeypatch, kl):
+    """Requests 5 and 9 earn the same in all answers: left out where there is no divergence."""
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    from recloop.tuning.grpo_trainer import TokenGrpoTrainer
+
+    def partly_tied(number, text, is_finished):
+        return replace(score(number, text, is_finished), **({"reward": 0.5} if number in (5, 9) else {}))
+
+    real, sizes = GRPOTrainer._compute_loss, []
+
+    def counting(self, model, inputs):
+        sizes.append(len(inputs["completion_ids"]))
+        return real(self, model, inputs)
+
+    monkeypatch.setattr(GRPOTrainer, "_compute_loss", counting)
+    config = CONFIG.model_copy(update={"kl": kl, "batch": 2, "accumulation": 1})
+    found = tune(lm, tmp_path / "left_out", partly_tied, config).tuned
+    assert sizes == ([4, 4] if kl == 0 else [8, 8])
+    monkeypatch.setattr(TokenGrpoTrainer, "_compute_loss", real)
+    whole = tune(lm, tmp_path / "whole", partly_tied, config).tuned
+    for one, other in zip(found.log, whole.log, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-6)
+        assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
+
+
 def test_the_learning_rate_falls_to_0_over_all_epochs(lm, tmp_path):
     """Two steps an epoch: a quarter of the way each."""
     config = CONFIG.model_copy(update={"epochs": 2, "lr": 0.4})
     rates = [
         row["lr"]
-        for epoch in (0, 1)
-        for row in tune(lm, tmp_path / str(epoch), config=config, epoch=epoch).tuned.log
+        for epoch, passed in enumerate(((0.0, 0.5), (0.5, 1.0)))
+        for row in tune(lm, tmp_path / str(epoch), config=config, passed=passed).tuned.log
     ]
     assert rates == pytest.approx([0.4, 0.3, 0.2, 0.1])
+
+
+def test_the_learning_rate_rises_at_the_beginning_of_an_epoch(lm, tmp_path):
+    config = CONFIG.model_copy(update={"lr": 0.4, "warmup": 1})
+    rates = [row["lr"] for row in tune(lm, tmp_path, config=config, passed=(0.5, 0.75)).tuned.log]
+    assert rates == pytest.approx([0.0, 0.2])  # a first step to fill Adam's moments, then half of 0.4
 
 
 def test_answers_are_those_of_trl_where_chance_has_no_part(lm, tmp_path, monkeypatch):

@@ -82,6 +82,7 @@ def run(lm, batch, *, shares, temperature=1.0):
         ([12, 12], [[4, 4], [4, 4]]),  # no padding at all
         ([1, 1], [[2, 3], [4, 1]]),  # nothing to share
         ([30, 18, 25], [[6, 1, 11]]),  # one reply a prompt
+        ([20, 3], [[1, 9], [4, 4], [2, 30], [7, 1], [5, 5]]),  # more replies than one pass takes
     ],
 )
 @pytest.mark.parametrize(("form", "temperature"), [(lambda batch: batch, 1.0), (mixed, 0.7)])

@@ -42,7 +42,15 @@ class AdvantageConfig(BaseModel):
     penalty: Penalty = Field(default=Penalty.LOWERED, description="of paragraphs that name the wrong item")
     penalty_weight: float = Field(default=0.3, ge=0, le=1, description="w_penalty")
     penalty_floor: float = Field(
-        default=0.1, gt=0, description="lowered: a reward nearer to 0 counts as this much; a guess"
+        default=0.1,
+        gt=0,
+        description="lowered: a reward nearer to 0 counts as this much. Times penalty_weight it must stay "
+        "below reward.format_weight, or an answer that never ends is paid more than a wrong one",
+    )
+    undecided: bool = Field(
+        default=True,
+        description="an answer that chooses no item is paid less, too, in paragraphs that name wrong ones; "
+        "off, as published: a penalty falls on answers that choose alone, and the others last longer",
     )
     baseline: Baseline = Field(
         default=Baseline.REWARDS, description="mean over a group's tokens of: rewards; or pay, as published"
@@ -55,7 +63,7 @@ class AdvantageConfig(BaseModel):
     )
 
 
-def wrong_spans(answer: Answer, right: int) -> tuple[tuple[int, int], ...]:
+def wrong_spans(answer: Answer, right: int, *, undecided: bool = False) -> tuple[tuple[int, int], ...]:
     """Characters of the reasoning that names the chosen item, when that item is wrong; none when it is right.
 
     Whole paragraphs, from the box on excepted: the answer itself is paid by its reward. Were it paid less
@@ -64,7 +72,10 @@ def wrong_spans(answer: Answer, right: int) -> tuple[tuple[int, int], ...]:
 
     Args:
         right: position of the right candidate.
+        undecided: where no item is chosen, take the paragraphs that name others than the right one.
     """
+    if answer.first is None and undecided:
+        return tuple((p.start, p.end) for p in answer.paragraphs if p.named and right not in p.named)
     if answer.first is None or answer.first == right or answer.box is None:
         return ()
     box = answer.box[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -27,6 +27,18 @@ class CurriculumConfig(BaseModel):
     too_hard: float | None = Field(
         default=0.9,
         description="requests of a larger difficulty sit out one epoch; none: nobody, as published",
+    )
+    first_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of the requests that the first epoch asks; later ones ask the others too, as the "
+        "hardest, so that a budget of one pass can be spent where answers differ",
+    )
+    same_budget: bool = Field(
+        default=True,
+        description="further epochs follow until as many requests were asked as without a curriculum; off: "
+        "as many epochs, which ask fewer",
     )
 
     @model_validator(mode="after")
@@ -46,7 +58,7 @@ class Epoch:
     numbers: requests in their order, a whole number of batches.
     num_dropped: too easy and not asked.
     num_returned: too easy and asked again, since fewer than a batch was left or to fill the last batch.
-    num_left_over: not asked because they fill no batch; the hardest ones.
+    num_left_over: not asked because they fill no batch or the budget ends; the hardest ones.
     num_resting: too hard and not asked, in this epoch.
     """
 
@@ -55,6 +67,11 @@ class Epoch:
     num_returned: int
     num_left_over: int
     num_resting: int = 0
+
+    def cut_to(self, most: int) -> Epoch:
+        """The epoch's first `most` requests."""
+        num_cut = max(0, len(self.numbers) - most)
+        return replace(self, numbers=self.numbers[:most], num_left_over=self.num_left_over + num_cut)
 
 
 def difficulty(rewards: Sequence[float]) -> float:

@@ -189,7 +189,8 @@ def arm_of(config: ReRecConfig, name: ArmName) -> Arm:
         case "no_penalty":
             advantage = unpaid
         case "published_penalty":
-            advantage = advantage.model_copy(update={"penalty": Penalty.PUBLISHED, "baseline": Baseline.PAY})
+            published = {"penalty": Penalty.PUBLISHED, "baseline": Baseline.PAY, "undecided": False}
+            advantage = advantage.model_copy(update=published)
         case "no_qas":
             reward = reward.model_copy(update={"qas_weight": 0.0})
         case "no_pas":
@@ -197,7 +198,7 @@ def arm_of(config: ReRecConfig, name: ArmName) -> Arm:
         case "no_curriculum":
             curriculum = everything
         case "published_curriculum":
-            curriculum = curriculum.model_copy(update={"too_hard": None})
+            curriculum = curriculum.model_copy(update={"too_hard": None, "same_budget": False})
     return Arm(name=name, reward=reward, advantage=advantage, curriculum=curriculum)
 
 

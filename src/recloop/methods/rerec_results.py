@@ -63,7 +63,9 @@ WORDS = {
     "no_pas": RowWords("ReRec, no PAS", "Without alignment of item embeddings.", RowKind.CONTROL),
     "no_curriculum": RowWords("ReRec, no curriculum", "Every epoch asks everything.", RowKind.CONTROL),
     "published_curriculum": RowWords(
-        "ReRec, published curriculum", "Requests that nothing met do not sit out an epoch.", RowKind.CONTROL
+        "ReRec, published curriculum",
+        "Requests that nothing met do not sit out an epoch, and what is saved is not spent.",
+        RowKind.CONTROL,
     ),
 }
 

@@ -78,12 +78,18 @@ def reinforce(
     """GRPO over the feedback users' requests, epoch by epoch, each planned by what the last one earned."""
     requests = {request.number: request for request in thinned(study, task, seed)}
     known = dict.fromkeys(requests, 1.0)  # nothing was earned yet
-    lm, not_asked = anchor, set(requests)
-    for epoch in range(study.config.grpo.epochs):
-        plan = plan_requests(study, known, arm, seed, epoch, not_asked)
+    lm, not_asked, epoch, num_asked, passed = anchor, set(requests), 0, 0, 0.0
+    batch, epochs = study.config.grpo.requests_per_step, study.config.grpo.epochs
+    budget = max(1, len(requests) // batch) * batch * epochs
+    while passed < 1:
+        plan = plan_requests(study, known, arm, seed, epoch, not_asked).cut_to(budget - num_asked)
         not_asked = set(requests) - set(plan.numbers)
-        lm, earned = one_epoch(study, task, lm, anchor, requests, vectors_ID, plan, arm, seed, epoch)
+        num_asked += len(plan.numbers)
+        start, passed = passed, num_asked / budget if arm.curriculum.same_budget else (epoch + 1) / epochs
+        way = (start, passed)
+        lm, earned = one_epoch(study, task, lm, anchor, requests, vectors_ID, plan, arm, seed, epoch, way)
         known |= {number: difficulty(rewards) for number, rewards in earned.items()}
+        epoch += 1
     return LmRef(arm.name, lm.folder, lm.digest)
 
 
@@ -104,7 +110,8 @@ def plan_requests(
     if epoch and arm.curriculum.is_on:
         return plan_epoch(known, batch, arm.curriculum, not_asked)
     order = np.random.default_rng([seed, epoch, 0xE0]).permutation(sorted(known)).tolist()
-    num_asked = len(order) // batch * batch
+    share = arm.curriculum.first_share if arm.curriculum.is_on else 1.0
+    num_asked = max(1, int(len(order) * share) // batch) * batch if len(order) >= batch else 0
     return Epoch(tuple(order[:num_asked]), 0, 0, len(order) - num_asked)
 
 
@@ -119,6 +126,7 @@ def one_epoch(
     arm: Arm,
     seed: int,
     epoch: int,
+    passed: tuple[float, float],
 ) -> tuple[LmRef, dict[int, list[float]]]:
     """One epoch of GRPO: the tuned model, and the rewards of every request that was asked."""
     name = f"{arm.name}.s{seed}.e{epoch}"
@@ -129,6 +137,7 @@ def one_epoch(
         "vectors": study.run.digest("embed"),
         "asked": hashlib.sha256(json.dumps(plan.numbers).encode()).hexdigest(),
         "arm": arm.model_dump(mode="json"),
+        "passed": list(passed),
     }
     with study.stage("tune", name, inputs, f"lm/{name}") as stage:
         if not stage.is_done:
@@ -145,7 +154,7 @@ def one_epoch(
                 derived_seed(seed, f"grpo {epoch}"),
                 stage.scratch / "checkpoints",
                 study.progress,
-                epoch,
+                passed,
             )
             shutil.copytree(done.tuned.folder, stage.folder, dirs_exist_ok=True)
             atomic_write_json(stage.folder / ANSWERS, [dict(row) for row in done.answers])
@@ -183,7 +192,7 @@ def scorer(task: RequestTask, requests: Mapping[int, Request], vectors_ID: np.nd
         return ScoredAnswer(
             reward,
             reward - terms.alignment(arm.reward),
-            wrong_spans(answer, request.candidates.index(request.answer)),
+            wrong_spans(answer, request.candidates.index(request.answer), undecided=arm.advantage.undecided),
             {"ndcg": terms.ndcg, "qas": terms.qas, "pas": terms.pas, "format": terms.format}
             | {status.value: float(answer.status is status) for status in AnswerStatus},
         )

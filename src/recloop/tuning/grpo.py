@@ -57,7 +57,9 @@ class GrpoConfig(TuningBudget):
         description="learning rate of the first step, falling linearly to 0 over all epochs; for the "
         "embedded model, ReRec: 5e-6",
     )
-    epochs: int = Field(default=2, ge=1, description="passes over the requests that the curriculum keeps")
+    epochs: int = Field(
+        default=2, ge=1, description="passes over the requests; see curriculum.same_budget where some sit out"
+    )
     batch: int = Field(
         default=8, ge=1, description="requests in one forward pass, all their answers with them"
     )
@@ -80,6 +82,12 @@ class GrpoConfig(TuningBudget):
         default=0.03, ge=0, description="coefficient of the divergence from the anchor; ReRec: 0.01"
     )
     clip: float = Field(default=0.2, gt=0, lt=1, description="how far a token's ratio may move and be paid")
+    warmup: int = Field(
+        default=5,
+        ge=0,
+        description="first optimiser steps of an epoch, in which the learning rate rises from 0: Adam's "
+        "moments are new there, and its steps the longest",
+    )
     updates: int = Field(
         default=1, ge=1, description="optimiser steps on the same answers; from 2 on clipping has an effect"
     )
@@ -138,7 +146,7 @@ def tune_grpo(
     seed: int,
     scratch: Path,
     progress: Progress = SILENT,
-    epoch: int = 0,
+    passed: tuple[float, float] = (0.0, 1.0),
 ) -> GrpoRun:
     """One epoch over `prompts`, in their order; the tuned model is written to `out`.
 
@@ -153,7 +161,8 @@ def tune_grpo(
         score_digest: says on what `score` depends.
         out: absent, or holding this very result.
         scratch: of checkpoints and answers; it stays.
-        epoch: which of the configuration's epochs this is; its part of the learning rate's way to 0.
+        passed: shares of all epochs' requests before this epoch and after it; so far the learning rate is on
+            its way to 0.
 
     Raises:
         SettingError: a prompt is too long, or there are fewer than one step takes.
@@ -168,7 +177,7 @@ def tune_grpo(
         "models": {"lm": sha256_of_folder(lm_folder), "anchor": sha256_of_folder(anchor_folder)},
         "rows": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
         "config": config.model_dump(mode="json"),
-        "epoch": epoch,
+        "passed": list(passed),
         "seed": seed,
     }
     if not out.exists():
@@ -184,7 +193,7 @@ def tune_grpo(
             scratch,
             inputs,
             progress,
-            epoch,
+            passed,
         )
     else:
         tuned = read_tuned(out, inputs)
@@ -206,7 +215,7 @@ def _tune(
     scratch: Path,
     inputs: Mapping[str, Any],
     progress: Progress,
-    epoch: int,
+    passed: tuple[float, float],
 ) -> Tuned:
     num_asked = len(prompts) // config.requests_per_step * config.requests_per_step
     if not num_asked:
@@ -219,7 +228,7 @@ def _tune(
     from recloop.tuning.grpo_trainer import make_trainer
     from recloop.tuning.trainers import Job, run_job
 
-    first_lr, last_lr = (config.lr * (1 - passed / config.epochs) for passed in (epoch, epoch + 1))
+    first_lr, last_lr = (config.lr * (1 - share) for share in passed)
     one_epoch = config.model_copy(update={"epochs": 1, "lr": first_lr})
     job = Job("tune by GRPO", lm_folder, out, scratch, inputs, one_epoch, seed)
     rows = tuple(prompt for prompt in prompts[:num_asked] for _ in range(config.answers))

@@ -119,6 +119,21 @@ class TokenGrpoTrainer(GRPOTrainer):
         output["advantages"] = torch.from_numpy(found_BT).to(old.device, old.dtype)
         return output
 
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """TRL's loss. Without a divergence, answers whose tokens all have advantage 0 are not read again.
+
+        The loss is a sum over tokens, divided by a number that was counted before: it stays the same.
+        """
+        advantages_BT = inputs["advantages"]
+        moves_B = (advantages_BT.reshape(len(advantages_BT), -1) != 0).any(dim=1)
+        if self.beta == 0 and not moves_B.all():
+            moves_B[0] |= not moves_B.any()  # one row at least, or there is nothing to take a gradient of
+            inputs = {
+                name: value[moves_B] if torch.is_tensor(value) and value.shape[:1] == moves_B.shape else value
+                for name, value in inputs.items()
+            }
+        return super()._compute_loss(model, inputs)
+
 
 def _by_group(
     rewards_B: np.ndarray, is_wrong_BT: np.ndarray, mask_BT: np.ndarray, size: int, config: AdvantageConfig
@@ -156,6 +171,7 @@ def make_trainer(
         "per_device_train_batch_size": config.batch * config.answers,
         "lr_scheduler_type": "polynomial",
         "lr_scheduler_kwargs": {"lr_end": last_lr, "power": 1.0},
+        "warmup_steps": config.warmup,
         "shuffle_dataset": False,
         "num_generations": config.answers,
         "num_iterations": config.updates,

@@ -8,6 +8,7 @@ and only reply positions meet the output layer: the same losses and gradients, t
 
 from __future__ import annotations
 
+import copy
 import functools
 import types
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # Model types whose attention takes a padded cache with given positions and has no window; checked by tests.
 SHARING_TYPES = frozenset({"llama"})
+ROWS_TOGETHER = 8  # replies in one pass, sorted by length
 
 
 def share_prompts(model: PreTrainedModel, temperature: float = 1.0) -> None:
@@ -60,13 +62,15 @@ def _score_replies(
     """Log-probabilities of the labels, in the layout of TRL: ``[R, T - 1]``, zero where there is no label.
 
     The prompt without its last token is the shared part; that token begins every reply's own part, because it
-    predicts the reply's first token.
+    predicts the reply's first token. Replies of like length run together, so that one that never ends does
+    not make all others as long.
     """
     ids_RT, labels_RT = _without_left_padding(is_token_RT, padded_ids_RT, padded_labels_RT)
     shared_len_R = (labels_RT != -100).int().argmax(dim=1) - 1
-    own_ids_RS, is_own_RS, positions_RS = _own_parts(ids_RT, is_token_RT.sum(dim=1), shared_len_R)
+    own_len_R = is_token_RT.sum(dim=1) - shared_len_R
+    order_R = own_len_R.argsort(stable=True)
     num_shared = int(shared_len_R.max())
-    cache = None
+    cache, prompt_of_R = None, torch.zeros_like(order_R)
     is_shared_RP = torch.arange(num_shared, device=ids_RT.device) < shared_len_R[:, None]
     if num_shared > 0:
         # B different prompts; -1 stands for padding, so that a prompt never equals the beginning of another.
@@ -76,7 +80,45 @@ def _score_replies(
         cache = model.base_model(
             input_ids=prompts_BP.clamp(min=0), attention_mask=(prompts_BP >= 0).long(), use_cache=True
         ).cache
-        cache.batch_select_indices(prompt_of_R)
+    hidden_MD = torch.cat(
+        [
+            _read_replies(
+                model,
+                ids_RT[rows],
+                labels_RT[rows],
+                own_len_R[rows],
+                is_shared_RP[rows],
+                _rows_of(cache, prompt_of_R[rows]),
+            )
+            for rows in order_R.split(ROWS_TOGETHER)
+        ]
+    )
+    # Row by row all masks pick the same tokens in the same order, those of the padded labels too.
+    found = _label_scores(model, hidden_MD, padded_labels_RT[order_R, 1:], temperature)
+    place_R = order_R.argsort()
+    return FusedCausalLMOutput(**{name: values_RT[place_R] for name, values_RT in found.items()})
+
+
+def _rows_of(cache: Any, prompt_of_R: Int64[Tensor, " R"]) -> Any:
+    """What was read of each row's prompt; the cache itself stays as it is."""
+    if cache is None:
+        return None
+    own = copy.copy(cache)
+    own.layers = [copy.copy(layer) for layer in cache.layers]
+    own.batch_select_indices(prompt_of_R)
+    return own
+
+
+def _read_replies(
+    model: PreTrainedModel,
+    ids_RT: Int64[Tensor, "R T"],
+    labels_RT: Int64[Tensor, "R T"],
+    own_len_R: Int64[Tensor, " R"],
+    is_shared_RP: Bool[Tensor, "R P"],
+    cache: Any,
+) -> Float[Tensor, "M D"]:
+    """The last hidden states from which the labels are foretold, row by row."""
+    own_ids_RS, is_own_RS, positions_RS = _own_parts(ids_RT, own_len_R, is_shared_RP.sum(dim=1))
     hidden_RSD = model.base_model(
         input_ids=own_ids_RS,
         attention_mask=torch.cat([is_shared_RP, is_own_RS], dim=1).long(),
@@ -86,8 +128,7 @@ def _score_replies(
     ).last_hidden_state
     next_RS = (positions_RS + 1).clamp(max=ids_RT.shape[1] - 1)
     is_scored_RS = is_own_RS & (labels_RT.gather(1, next_RS) != -100) & (positions_RS + 1 < ids_RT.shape[1])
-    # Row by row all masks pick the same tokens in the same order, those of the padded labels too.
-    return _label_scores(model, hidden_RSD[is_scored_RS], padded_labels_RT[:, 1:], temperature)
+    return hidden_RSD[is_scored_RS]
 
 
 def _without_left_padding(
@@ -103,10 +144,9 @@ def _without_left_padding(
 
 
 def _own_parts(
-    ids_RT: Int64[Tensor, "R T"], row_len_R: Int64[Tensor, " R"], shared_len_R: Int64[Tensor, " R"]
+    ids_RT: Int64[Tensor, "R T"], own_len_R: Int64[Tensor, " R"], shared_len_R: Int64[Tensor, " R"]
 ) -> tuple[Int64[Tensor, "R S"], Bool[Tensor, "R S"], Int64[Tensor, "R S"]]:
     """Tokens after the shared part, moved to the left edge, their mask, their positions in the row."""
-    own_len_R = row_len_R - shared_len_R
     offsets_S = torch.arange(int(own_len_R.max()), device=ids_RT.device)
     is_own_RS = offsets_S < own_len_R[:, None]
     positions_RS = (shared_len_R[:, None] + offsets_S).clamp(max=ids_RT.shape[1] - 1)
@@ -121,7 +161,7 @@ def _label_scores(
 ) -> FusedCausalLMOutput:
     """Output layer at the M labelled positions, spread back to rows of T positions."""
     head: Any = model.get_output_embeddings()
-    logits_MV: Tensor = head(hidden_MD).float() / temperature
+    logits_MV: Tensor = head(hidden_MD / temperature).float()
     is_label_RT = labels_RT != -100
     labels_M = labels_RT[is_label_RT]
     logp_M = -F.cross_entropy(logits_MV, labels_M, reduction="none")
@@ -130,10 +170,11 @@ def _label_scores(
         return values_M.new_zeros(is_label_RT.shape).masked_scatter(is_label_RT, values_M)
 
     with torch.no_grad():
-        log_probs_MV = logits_MV.log_softmax(dim=1)
-        entropy_M = -(log_probs_MV.exp() * log_probs_MV).sum(dim=1)
+        label_logits_M = logits_MV.gather(1, labels_M[:, None])[:, 0]
+        mean_of_probs_M = torch.einsum("mv,mv->m", logits_MV.softmax(dim=1), logits_MV)
+        entropy_M = label_logits_M - logp_M - mean_of_probs_M  # the first two: the logarithm of the sum
         mean_logits_M = logits_MV.mean(dim=1)
-        is_top1_M = logits_MV.argmax(dim=1) == labels_M
+        is_top1_M = label_logits_M == logits_MV.amax(dim=1)
     return FusedCausalLMOutput(
         log_probs=spread(logp_M),
         entropy=spread(entropy_M),
