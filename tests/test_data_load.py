@@ -78,6 +78,9 @@ def test_quarantined_rows_are_counted_aloud(tmp_path, capsys):
             {"name": "implicit", "path": "x", "min_item_ratings": 5},
             "data.min_item_ratings is read for ml-1m, table",
         ),
+        ({"facets": ["genre"]}, "data.facets is read for ml-1m only"),
+        ({"name": "ml-1m", "path": "x", "facets": ["genre", "genre"]}, "data.facets must differ"),
+        ({"name": "ml-1m", "path": "x", "facets": ["plot"]}, "Input should be 'era', 'genre'"),
         ({"name": "netflix", "path": "x"}, "Input should be 'worlds'"),
     ],
 )

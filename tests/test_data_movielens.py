@@ -19,8 +19,8 @@ MOVIES = [
 ]
 RATINGS = ["5::7::4::100", "1::30::5::300", "1::2::3::200", "1::7::1::200", "5::2::5::90"]
 METADATA = [
-    "7::The Matrix::1999::R::31 Mar 1999::Action::Ann Vale, Bo Crane(co-director)::x::y::A plot.::url",
-    "2::Heat::1995::R::1995::Action::N/A::x::y::p::url",
+    "7::The Matrix::1999::R::31 Mar 1999::Action::Ann Vale, Bo Crane(co-director)::x::Cy Dale, Ed Fox::p::u",
+    "2::Heat::1995::UNRATED::1995::Action::N/A::x::N/A::p::url",
 ]
 
 
@@ -61,6 +61,22 @@ def test_directors_and_item_texts_come_from_beside(tmp_path):
     dataset = read_movielens(write(tmp_path), metadata=metadata, item_knowledge=texts)
     assert dataset.items["director"].to_list() == [[], ["Ann Vale", "Bo Crane"], []]
     assert dataset.item_knowledge.rows() == [(0, "A heist."), (2, "A novel.")]
+
+
+def test_facets_are_those_asked_for_in_their_order(tmp_path):
+    metadata = tmp_path / "extra.dat"
+    metadata.write_text("\n".join(METADATA), encoding="utf-8")
+    facets = ("certificate", "genre", "actor")
+    dataset = read_movielens(write(tmp_path), metadata=metadata, facets=facets)
+    assert dataset.facets == facets
+    assert dataset.items.columns == ["item", "item_id", "title", *facets]
+    assert dataset.items["certificate"].to_list() == [["unrated"], ["R"], []]
+    assert dataset.items["actor"].to_list() == [[], ["Cy Dale", "Ed Fox"], []]
+
+
+def test_actors_without_metadata_are_refused(tmp_path):
+    with pytest.raises(DataError, match="actor must be read from the metadata of MovieLens-1M, got none"):
+        read_movielens(write(tmp_path), facets=("genre", "actor"))
 
 
 def test_rarely_rated_movies_can_be_left_out(tmp_path):

@@ -103,6 +103,33 @@ def test_the_first_step_has_the_loss_of_the_formula(lm, other_lm, tmp_path):
     assert (row["step"], row["lr"]) == (1, CONFIG.lr)
 
 
+def test_the_likelihood_of_what_was_chosen_stands_beside_the_loss(lm, other_lm, tmp_path):
+    # The loss of the formula above, less half of the mean log-probability of the chosen reply's tokens.
+    from transformers import AutoTokenizer
+
+    prompts, pairs = make_prompts(1), make_pairs(1)
+    tokens = AutoTokenizer.from_pretrained(lm)(f"{LIKED}<|end|>", add_special_tokens=False)["input_ids"]
+    weighted = CONFIG.model_copy(update={"likelihood": 0.5})
+    plain = tune_dpo(lm, other_lm, prompts, pairs, CONFIG, tmp_path / "plain", seed=0).log[0]
+    row = tune_dpo(lm, other_lm, prompts, pairs, weighted, tmp_path / "weighted", seed=0).log[0]
+    assert row["loss"] == pytest.approx(plain["loss"] - 0.5 * plain["chosen_logp"] / len(tokens), rel=1e-4)
+
+
+def test_with_its_likelihood_what_was_chosen_does_not_sink_with_what_was_not(lm, tmp_path):
+    # The replies differ in their last word: pushing one down pulls at the words before it, in both.
+    prompts, pairs = make_prompts(24), make_pairs(24)
+    asked = [prompts[user] for user in (0, 7, 23)]
+    (before,) = mean_logps(lm, asked, LIKED)
+    chosen = {}
+    for weight in (0.0, 3.0):
+        config = CONFIG.model_copy(update={"likelihood": weight})
+        tuned = tune_dpo(lm, lm, prompts, pairs, config, tmp_path / f"{weight:g}", seed=0)
+        assert preference(tuned.folder, asked) > preference(lm, asked) + 3.0
+        (chosen[weight],) = mean_logps(tuned.folder, asked, LIKED)
+    assert chosen[3.0] > before + 10.0  # nats
+    assert chosen[3.0] > chosen[0.0] + 10.0
+
+
 def test_it_learns_what_is_preferred_and_nothing_from_random_labels(lm, tmp_path):
     # 24 users always prefer LIKED; the control gets the same pairs with labels by coin, here 12 of each.
     prompts, pairs = make_prompts(24), make_pairs(24)

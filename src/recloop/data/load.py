@@ -13,7 +13,7 @@ from recloop.data.assemble import sample_users
 from recloop.data.checks import STRICT, BadRowPolicy
 from recloop.data.implicit_log import read_implicit
 from recloop.data.kar_knowledge import read_klg, with_item_texts, with_user_texts
-from recloop.data.movielens import read_movielens
+from recloop.data.movielens import FACETS, MovieFacet, read_movielens
 from recloop.data.table_log import TableLogConfig, read_table_log
 from recloop.data.worlds import WorldConfig, simulate_world
 from recloop.errors import SettingError
@@ -22,7 +22,16 @@ from recloop.records import Dataset
 
 _READ_BY = {
     "worlds": {"world"},
-    "ml-1m": {"path", "metadata", "item_knowledge", "kar", "min_item_ratings", "on_bad_rows", "quarantine"},
+    "ml-1m": {
+        "path",
+        "metadata",
+        "facets",
+        "item_knowledge",
+        "kar",
+        "min_item_ratings",
+        "on_bad_rows",
+        "quarantine",
+    },
     "amazon": {"path", "metadata", "kar", "amazon", "on_bad_rows", "quarantine"},
     "implicit": {"path", "on_bad_rows", "quarantine"},
     "table": {"path", "table", "min_item_ratings", "on_bad_rows", "quarantine"},
@@ -44,6 +53,11 @@ class DataConfig(BaseModel):
     metadata: Path | None = Field(
         default=None,
         description="amazon: the metadata; ml-1m: movies_extrainfos.dat, found by itself in PATH-metadata.",
+    )
+    facets: tuple[MovieFacet, ...] = Field(
+        default=FACETS,
+        min_length=1,
+        description="ml-1m: columns of prompts and rerankers; actor and certificate need the metadata.",
     )
     item_knowledge: Path | None = Field(
         default=None,
@@ -80,6 +94,8 @@ class DataConfig(BaseModel):
                 )
         if "path" in readable and self.path is None:
             raise SettingError(f"data.path says where {self.name} is, got none; give --data.path")
+        if len(set(self.facets)) < len(self.facets):
+            raise SettingError(f"data.facets must differ, got {', '.join(self.facets)}; drop the repeated")
         if self.kar is not None and self.item_knowledge is not None:
             raise SettingError(
                 "data.kar brings item texts of its own, got data.item_knowledge beside it; leave one out"
@@ -113,6 +129,7 @@ def load_dataset(config: DataConfig, seed: int, progress: Progress = SILENT) -> 
                 config.path,
                 metadata=config.metadata or _beside(config.path, "metadata", "movies_extrainfos.dat"),
                 item_knowledge=config.item_knowledge or _beside(config.path, "item-knowledge", "items.json"),
+                facets=config.facets,
                 min_item_ratings=config.min_item_ratings,
                 bad_rows=policy,
             )

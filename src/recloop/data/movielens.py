@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import polars as pl
 
@@ -22,9 +23,12 @@ from recloop.data.checks import (
     split_fields,
 )
 from recloop.data.json_files import read_json_object
+from recloop.errors import DataError
 from recloop.records import Dataset, Domain
 
-FACETS = ("era", "genre", "director")
+MovieFacet = Literal["era", "genre", "director", "actor", "certificate"]
+FACETS: tuple[MovieFacet, ...] = ("era", "genre", "director")
+PEOPLE = {"director": "directors", "actor": "actors"}  # facet -> field of the metadata
 POSITIVE_FROM_STARS = 4.0
 
 GENDERS = {"M": "male", "F": "female"}
@@ -90,34 +94,45 @@ def read_movielens(
     *,
     metadata: Path | None = None,
     item_knowledge: Path | None = None,
+    facets: Sequence[MovieFacet] = FACETS,
     min_item_ratings: int = 0,
     bad_rows: BadRowPolicy = STRICT,
 ) -> Dataset:
     """MovieLens-1M: ``ratings.dat``, ``users.dat``, ``movies.dat``.
 
-    Facets: era (decade of the year in the title), genre, director (empty without metadata). Titles are
-    written as spoken, without the year: ``Matrix, The (1999)`` becomes ``The Matrix``.
+    Facets: era is the decade of the year in the title; directors, actors and the certificate (``PG-13``)
+    are those of the metadata, empty without it. Titles are written as spoken, without the year: ``Matrix,
+    The (1999)`` becomes ``The Matrix``.
 
     Args:
         folder: the three files.
-        metadata: ``movies_extrainfos.dat``: 11 fields, the 7th the directors.
+        metadata: ``movies_extrainfos.dat``: 11 fields, the 4th the certificate, the 7th the directors, the
+            9th the actors.
+        facets: which, in which order.
         item_knowledge: JSON object, movie id to a text about the movie.
         min_item_ratings: leave movies with fewer ratings out; 5 gives the 3,416 movies of DPO4Rec.
         bad_rows: error or quarantine.
 
     Raises:
-        DataError: a file is absent or empty, or rows are bad and not to be quarantined.
+        DataError: a file is absent or empty, rows are bad and not to be quarantined, or actors or
+            certificates are wanted and there is no metadata.
     """
     users, bad_users = _read_users(folder / "users.dat")
     movies, bad_movies = _read_movies(folder / "movies.dat")
     ratings, bad_ratings = _read_ratings(folder / "ratings.dat", users["user_id"], movies["item_id"])
-    directors, bad_metadata = _read_directors(metadata, movies["item_id"])
+    unknown = [facet for facet in facets if facet not in FACETS] if metadata is None else []
+    if unknown:
+        raise DataError(
+            f"{' and '.join(unknown)} must be read from the metadata of MovieLens-1M, got none; give "
+            f"data.metadata or leave them out of data.facets"
+        )
+    extra, bad_metadata = _read_metadata(metadata, movies["item_id"])
     knowledge, bad_knowledge = _read_knowledge(item_knowledge, movies["item_id"])
     settle_bad_rows([bad_users, bad_movies, bad_ratings, bad_metadata, bad_knowledge], bad_rows)
-    items = movies.join(directors, on="item_id", how="left", maintain_order="left").with_columns(
-        pl.col("director").fill_null(pl.lit([], dtype=pl.List(pl.String)))
+    items = movies.join(extra, on="item_id", how="left", maintain_order="left").with_columns(
+        pl.col(*PEOPLE, "certificate").fill_null(pl.lit([], dtype=pl.List(pl.String)))
     )
-    raw = RawLog("ml-1m", Domain.MOVIES, users, items, FACETS, ratings, POSITIVE_FROM_STARS, knowledge)
+    raw = RawLog("ml-1m", Domain.MOVIES, users, items, tuple(facets), ratings, POSITIVE_FROM_STARS, knowledge)
     return number_log(keep_rated_items(raw, min_item_ratings))
 
 
@@ -224,9 +239,9 @@ def _read_ratings(path: Path, user_ids: pl.Series, item_ids: pl.Series) -> tuple
     return good.select("user_id", "item_id", "stars", "time"), pl.concat([odd, bad])
 
 
-def _read_directors(path: Path | None, item_ids: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _read_metadata(path: Path | None, item_ids: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
     if path is None:
-        schema = {"item_id": pl.String, "director": pl.List(pl.String)}
+        schema = {"item_id": pl.String} | dict.fromkeys([*PEOPLE, "certificate"], pl.List(pl.String))
         return pl.DataFrame(schema=schema), no_bad_rows()
     lines, odd = read_lines(path, "MovieLens metadata")
     rows = split_fields(lines, "::", _METADATA_FIELDS)
@@ -236,15 +251,21 @@ def _read_directors(path: Path | None, item_ids: pl.Series) -> tuple[pl.DataFram
         duplicate_check(["item_id"], "movie"),
     ]
     good, bad = split_bad_rows(rows, path, checks)
-    names = (
-        pl.col("directors")
-        .str.replace_all(r"\([^)]*\)", "")
-        .str.replace_all(r", (Jr|Sr|I+)\b", " $1")
-        .str.split(",")
-        .list.eval(facet_label(pl.element()))
-    )
-    names = names.list.eval(pl.element().filter((pl.element() != "") & (pl.element() != "N/A")))
-    return good.select("item_id", director=names.list.unique(maintain_order=True)), pl.concat([odd, bad])
+    people = {facet: _names(pl.col(field)) for facet, field in PEOPLE.items()}
+    rated = pl.col("rated").str.replace("UNRATED", "unrated")
+    return good.select("item_id", **people, certificate=_stated(pl.concat_list(rated))), pl.concat([odd, bad])
+
+
+def _names(people: pl.Expr) -> pl.Expr:
+    """``Ann Vale, Bo Crane(co-director)`` as a list of names."""
+    plain = people.str.replace_all(r"\([^)]*\)", "").str.replace_all(r", (Jr|Sr|I+)\b", " $1")
+    return _stated(plain.str.split(",")).list.unique(maintain_order=True)
+
+
+def _stated(values: pl.Expr) -> pl.Expr:
+    """Lists as facet values, without what is not stated."""
+    labels = values.list.eval(facet_label(pl.element()))
+    return labels.list.eval(pl.element().filter((pl.element() != "") & (pl.element() != "N/A")))
 
 
 def _read_knowledge(path: Path | None, item_ids: pl.Series) -> tuple[pl.DataFrame | None, pl.DataFrame]:

@@ -40,7 +40,7 @@ def align(
 
 def imitate_best(loop: Loop, task: Task, lm: LmRef, pairs: Sequence[Pair], seed: int, label: str) -> LmRef:
     """Fine-tune on the best drafts alone, on the budget of `align`."""
-    config = SftConfig.model_validate(loop.config.dpo.model_dump(exclude={"beta", "processes"}))
+    config = SftConfig.model_validate(loop.config.dpo.model_dump(exclude={"beta", "likelihood", "processes"}))
 
     def tune(out: Path, scratch: Path) -> Tuned:
         tuning_seed = derived_seed(seed, "tune")

@@ -2,7 +2,8 @@
 
 Source: DPO (arXiv 2305.18290), through TRL 1.16.0's DPOTrainer; DPO4Rec (arXiv 2410.05939), stage 3. Ours:
 the anchor is the language model as it was before round 1, in every round, and the prompt is run once for both
-replies where the type of model allows it (`shared_prompt`).
+replies where the type of model allows it (`shared_prompt`). `DpoConfig.likelihood` is the term of iterative
+reasoning preference optimisation (arXiv 2404.19733).
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ class DpoConfig(TuningBudget):
 
     beta: float = Field(
         default=0.1, gt=0, description="strength of the pull to the anchor; DPO4Rec uses 0.01 for an 8B model"
+    )
+    likelihood: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the chosen drafts' mean negative log-likelihood per token beside DPO's loss, "
+        "which alone may make chosen and rejected drafts less likely, both",
     )
     processes: int = Field(
         default=1,
@@ -174,6 +181,7 @@ def _make_trainer(
         args=DPOConfig(
             **trainer_arguments(job, config.passes_of_each(len(row_set.rows)), uses_lora=uses_lora),
             beta=config.beta,
+            **_loss_of(config),
         ),
         train_dataset=training_data(job, row_set, _conversation),
         processing_class=AutoTokenizer.from_pretrained(job.lm_folder),
@@ -183,6 +191,13 @@ def _make_trainer(
         share_prompts(policy.model)
         share_prompts(anchor)
     return trainer
+
+
+def _loss_of(config: DpoConfig) -> dict[str, Any]:
+    """TRL's names for DPO's loss and, where it has a weight, the likelihood of what was chosen."""
+    if not config.likelihood:
+        return {"loss_type": ["sigmoid"]}
+    return {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, config.likelihood]}
 
 
 def _conversation(row: Row) -> dict[str, Any]:
