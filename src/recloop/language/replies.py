@@ -27,7 +27,7 @@ EMPHASIS = re.compile(r"(\*\*\*|\*\*|__|`)(?=\S)(.+?)(?<=\S)\1")
 CANNOT = (
     r"(cannot|can't|can not|could not|couldn't|won't|will not|am unable|'m unable|am not able|'m not able)"
 )
-# After an initial ("J. Smith") a sentence goes on, and so it does before a small letter ("Steven E. de Souza").
+# A sentence goes on after an initial ("J. Smith") and before a small letter ("Steven E. de Souza").
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+(?=[^\sa-z])")
 REFUSAL = re.compile(
     rf"(i'?m |i am )?(really |very |so )?sorry,? (but )?(,? ?i ?{CANNOT}|that)"
