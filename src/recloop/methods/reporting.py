@@ -96,11 +96,8 @@ def facts(loop: Loop, task: Task) -> tuple[tuple[str, str], ...]:
         ("Text encoder", config.encoder.name),
         ("Rerankers", f"judge {config.reranker.kind}{fits}, evaluators {', '.join(config.backbones)}"),
         ("Drafts per user", f"{config.drafts.feedback} for feedback, {config.drafts.test} for test{room}"),
-        (
-            "DPO",
-            f"beta {dpo.beta:g}{beside}, learning rate {dpo.lr:g}, epochs {dpo.epochs}, anchor "
-            f"{config.reference}",
-        ),
+        ("DPO", f"beta {dpo.beta:g}, learning rate {dpo.lr:g}, epochs {dpo.epochs}{beside}"),
+        ("DPO's anchor", config.reference),
         ("Seeds", ", ".join(map(str, config.seeds))),
         *(("Sampling", line) for line in describe_served(loop.run.manifest["stages"])),
     )
