@@ -2,7 +2,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recloop.language.replies import is_refusal, printable, tidy, tidy_draft
+from recloop.language.replies import (
+    first_sentences,
+    is_refusal,
+    printable,
+    shorten_draft,
+    tidy,
+    tidy_draft,
+)
 from recloop.records import Draft, DraftStatus
 
 OK, EMPTY, REFUSED = DraftStatus.OK, DraftStatus.EMPTY, DraftStatus.REFUSED
@@ -65,6 +72,39 @@ def test_a_draft_keeps_what_it_was_beside_what_it_is():
     plain = Draft(3, 1, PLAIN, 9, True, -1.0)
     assert tidy_draft(plain) is plain
     assert tidy_draft(draft) is draft
+
+
+@pytest.mark.parametrize(
+    ("text", "num_sentences", "kept"),
+    [
+        (PLAIN, 1, "By genre: likes Drama, War; dislikes Comedy."),
+        (PLAIN, 2, PLAIN),
+        (PLAIN, 9, PLAIN),
+        ("", 1, ""),
+        (
+            "By director: likes M. Night Shyamalan, J. J. Abrams. Mixed.",
+            1,
+            "By director: likes M. Night Shyamalan, J. J. Abrams.",
+        ),
+        ("By director: likes Steven E. de Souza. Mixed.", 1, "By director: likes Steven E. de Souza."),
+        ("Likes 3.5 stars and more. Old ones!\nNew ones?", 2, "Likes 3.5 stars and more. Old ones!"),
+        ("Cut in the mid", 1, "Cut in the mid"),
+        ("Whole. Cut in the mid", 1, "Whole."),
+    ],
+)
+def test_the_first_sentences_end_where_sentences_end(text, num_sentences, kept):
+    assert first_sentences(text, num_sentences) == kept
+
+
+def test_a_shortened_draft_is_finished_where_it_went_on():
+    cut = Draft(0, 1, "Likes war. Dislikes rom", 9, False, -1.0)
+    short = shorten_draft(cut, 1)
+    assert (short.text, short.is_finished, short.raw) == ("Likes war.", True, cut.text)
+    assert shorten_draft(cut, 2) is cut  # the token limit cut its second sentence: still unfinished
+    tidied = tidy_draft(Draft(0, 1, "<think>x</think>One. Two.", 9, True, -1.0))
+    assert shorten_draft(tidied, 1).raw == "<think>x</think>One. Two."
+    empty = tidy_draft(Draft(0, 1, "", 1, True, -1.0))
+    assert shorten_draft(empty, 1) is empty
 
 
 @given(st.text(alphabet=st.characters(), max_size=60))

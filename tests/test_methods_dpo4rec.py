@@ -1,6 +1,7 @@
 """The whole loop on a very small world, with a random-weight language model and the fake encoder."""
 
 import json
+import re
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -111,6 +112,21 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Done:
         WORLD | {"rounds": 0, "seeds": [3, 4], "backbones": ["dlcm", "prm"]}
     )
     return Done(path, config, do(config, path, lm=FakeLM()))
+
+
+def test_drafts_with_little_room_are_their_first_sentences(tmp_path: Path) -> None:
+    # The fake names three facets, one a sentence; what it wrote is paid for once, whatever the room.
+    fake = FakeLM(num_facets_named=3)
+    texts = {}
+    for room in (None, 1):
+        settings = WORLD | {"rounds": 0, "drafts": WORLD["drafts"] | {"sentences": room}}
+        path = tmp_path / f"room-{room}"
+        do(Dpo4RecConfig.model_validate(settings), path, until="sample", lm=fake)
+        texts[room] = pl.read_parquet(path / "stages" / "sample.untuned.s0" / "test.parquet")
+    whole, short = texts[None]["text"].to_list(), texts[1]["text"].to_list()
+    assert any(text.count("By ") > 1 for text in whole)
+    assert short == [re.split(r"(?<=\.) (?=By )", text)[0] for text in whole]
+    assert texts[1]["raw"].to_list() == [w if w != s else "" for w, s in zip(whole, short, strict=True)]
 
 
 def test_every_row_and_file_is_there(whole: Done) -> None:

@@ -27,6 +27,8 @@ EMPHASIS = re.compile(r"(\*\*\*|\*\*|__|`)(?=\S)(.+?)(?<=\S)\1")
 CANNOT = (
     r"(cannot|can't|can not|could not|couldn't|won't|will not|am unable|'m unable|am not able|'m not able)"
 )
+# A sentence goes on after an initial ("J. Smith") and before a small letter ("Steven E. de Souza").
+SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+(?=[^\sa-z])")
 REFUSAL = re.compile(
     rf"(i'?m |i am )?(really |very |so )?sorry,? (but )?(,? ?i ?{CANNOT}|that)"
     rf"|unfortunately,? i ?{CANNOT}"
@@ -90,6 +92,31 @@ def tidy_draft(draft: Draft, *, max_chars: int = MAX_REPLY_CHARS) -> Draft:
         raw = raw[:KEPT_OF_TOO_LONG]
     reason = "; ".join(filter(None, (draft.reason, tidied.reason)))
     return replace(draft, text=tidied.text, status=tidied.status, reason=reason, raw=printable(raw))
+
+
+def shorten_draft(draft: Draft, num_sentences: int) -> Draft:
+    """The draft with its first sentences alone, finished where it went on; the raw text stays beside it.
+
+    Tokens and log-probability stay those of all that was sampled.
+    """
+    if draft.status is not DraftStatus.OK:
+        return draft
+    kept = first_sentences(draft.text, num_sentences)
+    if kept == draft.text:
+        return draft
+    reason = "; ".join(filter(None, (draft.reason, f"cut to {num_sentences} sentences")))
+    return replace(draft, text=kept, is_finished=True, reason=reason, raw=draft.raw or draft.text)
+
+
+def first_sentences(text: str, num_sentences: int) -> str:
+    """The text up to the end of its first so many sentences.
+
+    Example:
+        >>> first_sentences("Likes J. Smith. Dislikes war! Old films.", 2)
+        'Likes J. Smith. Dislikes war!'
+    """
+    ends = [found.start() for found in SENTENCE_END.finditer(text)]
+    return text[: ends[num_sentences - 1]] if len(ends) >= num_sentences else text
 
 
 def printable(text: str) -> str:

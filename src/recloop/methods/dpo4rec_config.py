@@ -97,6 +97,12 @@ class DraftsConfig(BaseModel):
     )
     feedback: int = Field(default=10, ge=2, description="per feedback user: N of the paper")
     test: int = Field(default=3, ge=1, description="per test user: several, for less noise")
+    sentences: int | None = Field(
+        default=None,
+        ge=1,
+        description="keep so many sentences of each draft, its first: with little room it matters what is "
+        "said; none: whole drafts",
+    )
 
 
 class RewardConfig(BaseModel):

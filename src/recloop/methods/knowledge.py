@@ -15,6 +15,7 @@ from recloop.errors import DataError
 from recloop.language.encoder import EncoderCache, encode_drafts
 from recloop.language.journal import DraftJournal, sample_drafts
 from recloop.language.model import Sampling
+from recloop.language.replies import shorten_draft
 from recloop.methods.dpo4rec_config import DraftsConfig
 from recloop.methods.loop import LmRef, Loop
 from recloop.methods.served import drafts_note, spending_note
@@ -78,7 +79,9 @@ def draw(
     temperature: float | None = None,
     purpose: str = "",
 ) -> UserDrafts:
-    """`num_drafts` drafts of each user, at the configured temperature when none is given.
+    """`num_drafts` drafts of each user, at the configured temperature when none is given, cut to the room.
+
+    The journal keeps them whole.
 
     Args:
         purpose: the stage a served model's cost is booked under.
@@ -93,7 +96,12 @@ def draw(
     )
     prompts = [task.prompts[user] for user in users.tolist()]
     with DraftJournal(loop.run.path / JOURNAL) as journal:
-        return sample_drafts(loop.open_lm(lm.folder), prompts, sampling, journal, loop.progress, purpose)
+        drafts = sample_drafts(loop.open_lm(lm.folder), prompts, sampling, journal, loop.progress, purpose)
+    room = loop.config.drafts.sentences
+    if room is None:
+        return drafts
+    shortened = (tuple(shorten_draft(draft, room) for draft in drafts_N) for drafts_N in drafts.drafts_UN)
+    return UserDrafts(drafts.user_U, tuple(shortened))
 
 
 def sampling_note(loop: Loop, stage: str, parts: Mapping[str, UserDrafts]) -> dict[str, Any]:

@@ -86,6 +86,8 @@ def facts(loop: Loop, task: Task) -> tuple[tuple[str, str], ...]:
     groups = "; ".join(f"{group} {users:,} with {lists:,} lists" for (group, users), lists in counts)
     dpo = config.dpo
     fits = f" ({config.reward.judges} fits)" if config.reward.judges > 1 else ""
+    room = "" if config.drafts.sentences is None else f"; sentences read of each: {config.drafts.sentences}"
+    beside = f", likelihood {dpo.likelihood:g}" if dpo.likelihood else ""
     return (
         ("Data", f"{task.dataset.name}: {task.dataset.num_users:,} users, {task.dataset.num_items:,} items"),
         ("Users", groups),
@@ -93,11 +95,9 @@ def facts(loop: Loop, task: Task) -> tuple[tuple[str, str], ...]:
         ("Language model", config.lm.name),
         ("Text encoder", config.encoder.name),
         ("Rerankers", f"judge {config.reranker.kind}{fits}, evaluators {', '.join(config.backbones)}"),
-        ("Drafts per user", f"{config.drafts.feedback} for feedback, {config.drafts.test} for test"),
-        (
-            "DPO",
-            f"beta {dpo.beta:g}, learning rate {dpo.lr:g}, epochs {dpo.epochs}, anchor {config.reference}",
-        ),
+        ("Drafts per user", f"{config.drafts.feedback} for feedback, {config.drafts.test} for test{room}"),
+        ("DPO", f"beta {dpo.beta:g}, learning rate {dpo.lr:g}, epochs {dpo.epochs}{beside}"),
+        ("DPO's anchor", config.reference),
         ("Seeds", ", ".join(map(str, config.seeds))),
         *(("Sampling", line) for line in describe_served(loop.run.manifest["stages"])),
     )
