@@ -80,6 +80,7 @@ def test_quarantined_rows_are_counted_aloud(tmp_path, capsys):
         ),
         ({"facets": ["genre"]}, "data.facets is read for ml-1m only"),
         ({"name": "ml-1m", "path": "x", "facets": ["genre", "genre"]}, "data.facets must differ"),
+        ({"name": "ml-1m", "path": "x", "facets": []}, "data.facets must name one column at least"),
         ({"name": "ml-1m", "path": "x", "facets": ["plot"]}, "Input should be 'era', 'genre'"),
         ({"name": "netflix", "path": "x"}, "Input should be 'worlds'"),
     ],

@@ -56,7 +56,6 @@ class DataConfig(BaseModel):
     )
     facets: tuple[MovieFacet, ...] = Field(
         default=FACETS,
-        min_length=1,
         description="ml-1m: columns of prompts and rerankers; actor and certificate need the metadata.",
     )
     item_knowledge: Path | None = Field(
@@ -94,6 +93,10 @@ class DataConfig(BaseModel):
                 )
         if "path" in readable and self.path is None:
             raise SettingError(f"data.path says where {self.name} is, got none; give --data.path")
+        if not self.facets:
+            raise SettingError(
+                "data.facets must name one column at least, got none; leave it out for all three"
+            )
         if len(set(self.facets)) < len(self.facets):
             raise SettingError(f"data.facets must differ, got {', '.join(self.facets)}; drop the repeated")
         if self.kar is not None and self.item_knowledge is not None:
