@@ -97,7 +97,7 @@ def facts(loop: Loop, task: Task) -> tuple[tuple[str, str], ...]:
         ("Rerankers", f"judge {config.reranker.kind}{fits}, evaluators {', '.join(config.backbones)}"),
         ("Drafts per user", f"{config.drafts.feedback} for feedback, {config.drafts.test} for test{room}"),
         ("DPO", f"beta {dpo.beta:g}, learning rate {dpo.lr:g}, epochs {dpo.epochs}{beside}"),
-        ("DPO's anchor", config.reference),
+        ("DPO's anchor", f"the model before {'round 1' if config.reference == 'first' else 'each round'}"),
         ("Seeds", ", ".join(map(str, config.seeds))),
         *(("Sampling", line) for line in describe_served(loop.run.manifest["stages"])),
     )
