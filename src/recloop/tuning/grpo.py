@@ -85,8 +85,8 @@ class GrpoConfig(TuningBudget):
     warmup: int = Field(
         default=5,
         ge=0,
-        description="first optimiser steps of an epoch, in which the learning rate rises from 0: Adam's "
-        "moments are new there, and its steps the longest",
+        description="first optimiser steps of an epoch, in which the learning rate rises: Adam's moments are "
+        "new there, and its steps the longest",
     )
     updates: int = Field(
         default=1, ge=1, description="optimiser steps on the same answers; from 2 on clipping has an effect"
@@ -239,6 +239,26 @@ def _tune(
         )
 
     return run_job(job, PromptSet(rows, len(prompts) - num_asked, 0), make, log_names(config), progress)
+
+
+def rate_share(step: int, num_steps: int, warmup: int, last: float) -> float:
+    """The learning rate of an epoch's optimiser step, as a share of the rate that the epoch begins with.
+
+    It rises in equal parts over `warmup` steps, the first of which moves the model already, and falls linearly
+    from there, to `last` after the epoch.
+
+    Args:
+        step: from 0 on.
+        num_steps: of the epoch.
+        last: what the next epoch begins with, as a share too.
+
+    Example:
+        >>> [round(rate_share(step, 6, 2, 0.5), 3) for step in range(7)]
+        [0.333, 0.667, 1.0, 0.875, 0.75, 0.625, 0.5]
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 1 - (1 - last) * (step - warmup) / max(1, num_steps - warmup)
 
 
 def log_names(config: GrpoConfig) -> dict[str, str]:

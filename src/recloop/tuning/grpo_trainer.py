@@ -27,7 +27,7 @@ from recloop.feedback.advantages import AdvantageConfig, token_advantages, token
 from recloop.language.decoding import SharedPrefix, decode
 from recloop.records import Prompt
 from recloop.runs import atomic_write_json
-from recloop.tuning.grpo import ANSWERS, GrpoConfig, ScoredAnswer, Scorer
+from recloop.tuning.grpo import ANSWERS, GrpoConfig, ScoredAnswer, Scorer, rate_share
 from recloop.tuning.replies import messages_of
 from recloop.tuning.shared_prompt import SHARING_TYPES, share_prompts
 from recloop.tuning.trainers import Job, Policy, load_model, trainer_arguments
@@ -50,6 +50,7 @@ class TokenGrpoTrainer(GRPOTrainer):
         group: G, answers to one prompt, which stand side by side.
         max_tokens: of an answer.
         shares_prompts: whether a prompt is read once for all its answers.
+        warmup, last_share: of `rate_share`.
     """
 
     def __init__(
@@ -60,15 +61,30 @@ class TokenGrpoTrainer(GRPOTrainer):
         group: int,
         max_tokens: int,
         shares_prompts: bool,
+        warmup: int,
+        last_share: float,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
+        self._warmup, self._last_share = warmup, last_share
         self._scores, self._advantages, self._group = scores, advantages, group
         self._max_tokens, self._shares_prompts = max_tokens, shares_prompts
         if shares_prompts:
             for model in (self.model, self.ref_model):
                 if model is not None:
                     share_prompts(self.accelerator.unwrap_model(model), self.temperature)
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """`rate_share` in place of transformers' schedule, which gives the first step a learning rate of 0."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer,
+                lambda step: rate_share(step, num_training_steps, self._warmup, self._last_share),
+            )
+            self._created_lr_scheduler = True  # so that a second training makes its own
+        return self.lr_scheduler
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *arguments: Any, **named: Any
@@ -169,9 +185,6 @@ def make_trainer(
     del arguments["max_length"]  # of no meaning here
     arguments |= {
         "per_device_train_batch_size": config.batch * config.answers,
-        "lr_scheduler_type": "polynomial",
-        "lr_scheduler_kwargs": {"lr_end": last_lr, "power": 1.0},
-        "warmup_steps": config.warmup,
         "shuffle_dataset": False,
         "num_generations": config.answers,
         "num_iterations": config.updates,
@@ -188,6 +201,8 @@ def make_trainer(
         group=config.answers,
         max_tokens=config.max_reply_tokens,
         shares_prompts=not uses_lora and policy.model.config.model_type in SHARING_TYPES,
+        warmup=config.warmup,
+        last_share=last_lr / config.lr,
         model=policy.model,
         reward_funcs=reward_function(score, scores, tokenizer),
         args=GRPOConfig(**arguments),
