@@ -244,8 +244,8 @@ def _tune(
 def rate_share(step: int, num_steps: int, warmup: int, last: float) -> float:
     """The learning rate of an epoch's optimiser step, as a share of the rate that the epoch begins with.
 
-    It rises in equal parts over `warmup` steps, the first of which moves the model already, and falls linearly
-    from there, to `last` after the epoch.
+    It rises in equal parts over `warmup` steps, the first of which moves the model already, then falls
+    linearly and is `last` after the epoch.
 
     Args:
         step: from 0 on.

@@ -77,7 +77,7 @@ class TokenGrpoTrainer(GRPOTrainer):
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
     ) -> torch.optim.lr_scheduler.LRScheduler:
-        """`rate_share` in place of transformers' schedule, which gives the first step a learning rate of 0."""
+        """`rate_share` in place of transformers' schedule, whose first step has a learning rate of 0."""
         if self.lr_scheduler is None:
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
                 optimizer or self.optimizer,
