@@ -39,8 +39,8 @@ class SentenceStop:
         Args:
             tokens_RT: what was written of each draft so far, no padding.
         """
-        is_over_R = self._is_mark_V[tokens_RT].any(axis=1)
-        rows = np.flatnonzero(is_over_R)
+        is_over_R = np.zeros(len(tokens_RT), dtype=bool)
+        rows = np.flatnonzero(self._is_mark_V[tokens_RT].any(axis=1))
         texts = self._tokenizer.batch_decode(tokens_RT[rows].tolist(), skip_special_tokens=True)
         is_over_R[rows] = [first_sentences(t.strip(), self._num_sentences) != t.strip() for t in texts]
         return is_over_R
