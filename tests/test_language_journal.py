@@ -1,3 +1,4 @@
+import contextlib
 import math
 import os
 import signal
@@ -187,8 +188,28 @@ def test_what_is_no_journal_is_an_error(tmp_path):
     other.execute("create table something (x)")
     other.commit()
     other.close()
-    with pytest.raises(RunError, match="must have layout 2, got 0"):
+    with pytest.raises(RunError, match="must have layout 3, got 0"):
         DraftJournal(tmp_path / "other")
+
+
+def test_a_journal_of_the_layout_before_is_read_on(tmp_path):
+    path, prompts = tmp_path / "drafts.sqlite", make_prompts(range(3))
+    with DraftJournal(path) as journal:
+        drafts = sample_drafts(FakeLM(), prompts, SAMPLING, journal)
+    with contextlib.closing(sqlite3.connect(path)) as former:
+        former.execute("alter table requests drop column sentences")
+        former.execute("pragma user_version = 2")
+    with DraftJournal(path) as journal:
+        assert (
+            sample_drafts(RecordingLM(fails_at=0), prompts, SAMPLING, journal).drafts_UN == drafts.drafts_UN
+        )
+        sample_drafts(FakeLM(), prompts, replace(SAMPLING, sentences=1), journal)
+        assert journal.totals().num_drafts == 2 * 3 * SAMPLING.num_drafts
+    with contextlib.closing(sqlite3.connect(path)) as later:
+        rooms = later.execute(
+            "select sentences, count(*) from requests group by sentences order by sentences"
+        )
+        assert rooms.fetchall() == [(None, 3), (1, 3)]
 
 
 def test_two_writers_at_once_agree(tmp_path, monkeypatch):

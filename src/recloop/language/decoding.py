@@ -27,16 +27,22 @@ from recloop.language.shared_heads import Head, alone
 if TYPE_CHECKING:
     from jaxtyping import Float, Float64, Int64
 
+    from recloop.language.sentence_stop import SentenceStop
+
 ATTEMPTS = 8  # random numbers per token; all but one are only used when a draw falls outside the nucleus
 COMPACT_BELOW = 0.75  # guess: share of prompts still growing below which finished ones leave the cache
 
 
 @dataclass(frozen=True, slots=True)
 class RawDraft:
-    """One draft as token ids, its end token left out but counted in `logp_sum`."""
+    """One draft as token ids, its end token left out but counted in `num_sampled` and `logp_sum`.
+
+    is_finished: it came to its end token, or was stopped where what follows is not read.
+    """
 
     tokens: tuple[int, ...]
     is_finished: bool
+    num_sampled: int
     logp_sum: float
 
 
@@ -60,13 +66,15 @@ def decode(
     end_tokens: Sequence[int],
     temperature: float,
     top_p: float,
+    stop: SentenceStop | None = None,
 ) -> list[list[RawDraft]]:
-    """Grow all drafts to their end token or to T tokens.
+    """Grow all drafts to their end token, to where `stop` ends them, or to T tokens.
 
     Args:
         uniforms_BNTA: random numbers in [0, 1), `ATTEMPTS` per prompt, draft and position.
         end_tokens: ids that end a draft.
         temperature, top_p: as in `sample_tokens`.
+        stop: None where drafts end by themselves alone.
 
     Returns:
         Per prompt its N drafts.
@@ -74,6 +82,7 @@ def decode(
     num_prompts, num_drafts, max_tokens, _ = uniforms_BNTA.shape
     tokens_BNT = np.zeros((num_prompts, num_drafts, max_tokens), dtype=np.int64)
     length_BN = np.full((num_prompts, num_drafts), max_tokens)
+    num_sampled_BN = length_BN.copy()
     is_finished_BN = np.zeros((num_prompts, num_drafts), dtype=bool)
     logp_BN = np.zeros((num_prompts, num_drafts))
     prompt_R, draft_R = (axis.ravel() for axis in np.indices((num_prompts, num_drafts)))
@@ -83,16 +92,23 @@ def decode(
         logp_BN[prompt_R, draft_R] += logps_R
         tokens_BNT[prompt_R, draft_R, t] = tokens_R
         is_end_R = np.isin(tokens_R, end_tokens)
-        ended = prompt_R[is_end_R], draft_R[is_end_R]
-        length_BN[ended], is_finished_BN[ended] = t, True
-        tokens_R, prompt_R, draft_R = tokens_R[~is_end_R], prompt_R[~is_end_R], draft_R[~is_end_R]
+        is_done_R = is_end_R
+        if stop is not None:
+            is_done_R = is_end_R | stop.is_over(tokens_BNT[prompt_R, draft_R, : t + 1])
+        done = prompt_R[is_done_R], draft_R[is_done_R]
+        length_BN[done] = t + ~is_end_R[is_done_R]
+        num_sampled_BN[done], is_finished_BN[done] = t + 1, True
+        tokens_R, prompt_R, draft_R = tokens_R[~is_done_R], prompt_R[~is_done_R], draft_R[~is_done_R]
         if t == max_tokens - 1 or not len(prompt_R):
             break
         logits_RV = prefix.next_logits(tokens_R, prompt_R, draft_R)
     return [
         [
             RawDraft(
-                tuple(tokens_BNT[b, n, : length_BN[b, n]].tolist()), bool(is_finished_BN[b, n]), logp_BN[b, n]
+                tuple(tokens_BNT[b, n, : length_BN[b, n]].tolist()),
+                bool(is_finished_BN[b, n]),
+                int(num_sampled_BN[b, n]),
+                logp_BN[b, n],
             )
             for n in range(num_drafts)
         ]

@@ -28,7 +28,7 @@ from recloop.progress import SILENT, Progress, Step
 from recloop.records import Draft, DraftStatus, Prompt, UserDrafts
 
 CHUNK_DRAFTS = 1024  # drafts committed together: what a kill can cost, some ten seconds of the embedded LM
-LAYOUT = 2
+LAYOUT = 3
 OTHERS_POLL_S = 0.25
 TABLES = f"""
 create table prompts (
@@ -36,7 +36,8 @@ create table prompts (
 ) without rowid;
 create table requests (
     request blob primary key, lm text not null, digest blob not null references prompts,
-    temperature real not null, top_p real not null, max_tokens integer not null, seed integer not null
+    temperature real not null, top_p real not null, max_tokens integer not null, seed integer not null,
+    sentences integer
 ) without rowid;
 create table drafts (
     request blob not null references requests, draft integer not null, text text not null,
@@ -93,6 +94,10 @@ class DraftJournal:
             for statement in filter(str.strip, TABLES.split(";")):
                 self._connection.execute(statement)
             self._connection.execute(f"pragma user_version = {LAYOUT}")
+        elif layout == 2:
+            self._connection.execute("alter table requests add column sentences integer")
+            self._connection.execute(f"pragma user_version = {LAYOUT}")
+            layout = LAYOUT
         self._connection.execute("commit")
         if has_tables and layout != LAYOUT:
             raise RunError(
@@ -178,12 +183,12 @@ class DraftJournal:
                 for prompt, drafts_N in drafts:
                     digest = prompt_digest(prompt)
                     request = request_key(lm_name, prompt, sampling)
-                    settings = (sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.seed)
+                    settings = (*_settings(sampling), sampling.sentences)
                     cursor.execute(
                         "insert or ignore into prompts values (?, ?, ?)", (digest, prompt.system, prompt.text)
                     )
                     cursor.execute(
-                        "insert or ignore into requests values (?, ?, ?, ?, ?, ?, ?)",
+                        "insert or ignore into requests values (?, ?, ?, ?, ?, ?, ?, ?)",
                         (request, lm_name, digest, *settings),
                     )
                     cursor.executemany(
@@ -212,8 +217,13 @@ def kept_of(draft: Draft) -> tuple[str, str, str]:
 
 def request_key(lm_name: str, prompt: Prompt, sampling: Sampling) -> bytes:
     """SHA-256 of everything that decides a draft, apart from its number."""
-    settings = [lm_name, sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.seed]
+    room = () if sampling.sentences is None else (sampling.sentences,)
+    settings = [lm_name, *_settings(sampling), *room]
     return hashlib.sha256(json.dumps(settings).encode() + prompt_digest(prompt)).digest()
+
+
+def _settings(sampling: Sampling) -> tuple[float, ...]:
+    return sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.seed
 
 
 def sample_drafts(

@@ -26,6 +26,7 @@ class Sampling:
     max_tokens: longest draft, its end token included.
     seed: every draft is a function of seed, prompt and draft number, whatever else is in its batch.
     first_draft: number of the first draft; 4 with ``num_drafts=6`` continues where ``num_drafts=4`` ended.
+    sentences: no more than so many of a draft are read, so a model need not write on; None for all.
     """
 
     num_drafts: int
@@ -34,6 +35,7 @@ class Sampling:
     max_tokens: int
     seed: int
     first_draft: int = 0
+    sentences: int | None = None
 
     def __post_init__(self) -> None:
         checks: tuple[tuple[str, float, bool, str], ...] = (
@@ -47,6 +49,8 @@ class Sampling:
         for name, value, is_right, do in checks:
             if not is_right:
                 raise SettingError(f"{name} must be {do}; got {value}")
+        if self.sentences is not None and self.sentences < 1:
+            raise SettingError(f"sentences must be at least 1, or None for all; got {self.sentences}")
         if self.temperature == 0 and self.num_drafts > 1:
             raise SettingError(
                 f"at temperature 0 all drafts of a prompt are the same, got num_drafts={self.num_drafts}; "

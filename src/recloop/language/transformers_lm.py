@@ -12,6 +12,8 @@ import numpy as np
 
 from recloop.errors import GenerationError, SettingError
 from recloop.language.model import Sampling, chat_messages, draft_uniforms, prompt_digest
+from recloop.language.replies import first_sentences
+from recloop.language.sentence_stop import SentenceStop
 from recloop.language.shared_heads import Head, alone, share_heads
 from recloop.language.weights import adapter_config, find_model_folder, in_four_bits, reading, weights_hash
 from recloop.records import Draft, Prompt
@@ -73,6 +75,7 @@ class TransformersLM:
             self._model, self._tokenizer = _load(self.folder, self._device, load_in_4bit=load_in_4bit)
         self._has_system_role = _takes_system_role(self._tokenizer, self.folder)
         self._end_tokens = _end_tokens(self._model, self._tokenizer)
+        self._stops: dict[int, SentenceStop] = {}
         layers = DynamicCache(config=self._model.config).layers
         self._shares_prefix = self._model.config.model_type in SHARED_PREFIX_ARCHITECTURES and all(
             type(layer) is DynamicLayer for layer in layers
@@ -175,6 +178,14 @@ class TransformersLM:
                 f"lower the prompt's token budget or max_tokens"
             )
 
+    def _stop_after(self, num_sentences: int | None) -> SentenceStop | None:
+        if num_sentences is None:
+            return None
+        if num_sentences not in self._stops:
+            vocab_size = self._model.get_output_embeddings().weight.shape[0]
+            self._stops[num_sentences] = SentenceStop(self._tokenizer, vocab_size, num_sentences)
+        return self._stops[num_sentences]
+
     def _decode(
         self, batch: _Batch, prompts: Sequence[Prompt], sampling: Sampling
     ) -> list[tuple[Draft, ...]]:
@@ -192,10 +203,19 @@ class TransformersLM:
                 for draft in sampling.draft_numbers
             ]
         ).reshape(len(prompts), num_drafts, max_tokens, ATTEMPTS)
-        raw_BN = decode(prefix, uniforms_BNTA, self._end_tokens, sampling.temperature, sampling.top_p)
+        raw_BN = decode(
+            prefix,
+            uniforms_BNTA,
+            self._end_tokens,
+            sampling.temperature,
+            sampling.top_p,
+            self._stop_after(sampling.sentences),
+        )
         texts = self._tokenizer.batch_decode(
             [list(raw.tokens) for raw_N in raw_BN for raw in raw_N], skip_special_tokens=True
         )
+        if sampling.sentences is not None:
+            texts = [first_sentences(text.strip(), sampling.sentences) for text in texts]
         text = iter(texts)
         return [
             tuple(
@@ -203,7 +223,7 @@ class TransformersLM:
                     user=prompt.user,
                     draft=number,
                     text=next(text).strip(),
-                    num_tokens=len(raw.tokens) + raw.is_finished,
+                    num_tokens=raw.num_sampled,
                     is_finished=raw.is_finished,
                     logp_sum=raw.logp_sum,
                 )

@@ -100,8 +100,8 @@ class DraftsConfig(BaseModel):
     sentences: int | None = Field(
         default=None,
         ge=1,
-        description="keep so many sentences of each draft, its first: with little room it matters what is "
-        "said; none: whole drafts",
+        description="read so many sentences of each draft, its first, and write no more where the model runs "
+        "here: with little room it matters what is said; none: whole drafts",
     )
 
 

@@ -81,8 +81,6 @@ def draw(
 ) -> UserDrafts:
     """`num_drafts` drafts of each user, at the configured temperature when none is given, cut to the room.
 
-    The journal keeps them whole.
-
     Args:
         purpose: the stage a served model's cost is booked under.
     """
@@ -93,6 +91,7 @@ def draw(
         top_p=config.top_p,
         max_tokens=config.max_tokens,
         seed=seed,
+        sentences=loop.config.drafts.sentences,
     )
     prompts = [task.prompts[user] for user in users.tolist()]
     with DraftJournal(loop.run.path / JOURNAL) as journal:
