@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -53,6 +53,8 @@ class TokenGrpoTrainer(GRPOTrainer):
         warmup, last_share: of `rate_share`.
     """
 
+    lr_scheduler: Any
+
     def __init__(
         self,
         *,
@@ -80,7 +82,7 @@ class TokenGrpoTrainer(GRPOTrainer):
         """`rate_share` in place of transformers' schedule, whose first step has a learning rate of 0."""
         if self.lr_scheduler is None:
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-                optimizer or self.optimizer,
+                cast(torch.optim.Optimizer, optimizer or self.optimizer),
                 lambda step: rate_share(step, num_training_steps, self._warmup, self._last_share),
             )
             self._created_lr_scheduler = True  # so that a second training makes its own
