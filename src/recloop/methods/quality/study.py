@@ -116,7 +116,7 @@ class Unit:
 
 
 def read_studies(folder: Path) -> dict[str, Study]:
-    """All studies of a folder by file name, in the order of their names.
+    """All studies of a folder by file name: a study after its base, else in the order of their names.
 
     Raises:
         SettingError: no study there, or one that does not hold together.
@@ -132,9 +132,15 @@ def read_studies(folder: Path) -> dict[str, Study]:
         raise SettingError(
             f"studies are TOML files, got none in {folder}; run in a checkout of recloop, or set --studies"
         )
-    return {
+    whole = {
         name: study.model_copy(update={"run": settings_of(studies, name)}) for name, study in studies.items()
     }
+    return dict(sorted(whole.items(), key=lambda item: _num_bases(studies, item[0])))
+
+
+def _num_bases(studies: Mapping[str, Study], name: str) -> int:
+    base = studies[name].base
+    return 0 if base is None else 1 + _num_bases(studies, base)
 
 
 def settings_of(studies: Mapping[str, Study], name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
