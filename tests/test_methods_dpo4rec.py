@@ -115,7 +115,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Done:
 
 
 def test_drafts_with_little_room_are_their_first_sentences(tmp_path: Path) -> None:
-    # The fake names three facets, one a sentence; what it wrote is paid for once, whatever the room.
+    # The fake names three facets, one a sentence, and writes on whatever the room.
     fake = FakeLM(num_facets_named=3)
     texts = {}
     for room in (None, 1):

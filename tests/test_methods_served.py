@@ -81,6 +81,20 @@ def test_a_run_pays_once_and_says_what_it_paid(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_less_room_for_a_draft_is_not_paid_for_again(tmp_path: Path) -> None:
+    with EndpointServer() as server:
+        config = config_for(server)
+        do(config, tmp_path / "whole", until="sample")
+        num_asked = len(server.seen)
+        drafts = config.drafts.model_copy(update={"sentences": 1})
+        short = config.model_copy(update={"drafts": drafts})
+        do(short, tmp_path / "short", until="prepare")
+        shutil.copy(tmp_path / "whole" / "drafts.sqlite", tmp_path / "short")
+        do(short, tmp_path / "short", until="sample")
+    assert len(server.seen) == num_asked > 0
+
+
+@pytest.mark.slow
 def test_a_cap_stops_a_run_and_a_higher_one_lets_it_go_on(tmp_path: Path, monkeypatch, capsys) -> None:
     path = tmp_path / "run"
     with EndpointServer() as server:

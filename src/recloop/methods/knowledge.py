@@ -18,7 +18,7 @@ from recloop.language.model import Sampling
 from recloop.language.replies import shorten_draft
 from recloop.methods.dpo4rec_config import DraftsConfig
 from recloop.methods.loop import LmRef, Loop
-from recloop.methods.served import drafts_note, spending_note
+from recloop.methods.served import drafts_note, is_served, spending_note
 from recloop.methods.task import Task
 from recloop.records import Draft, DraftStatus, Group, UserDrafts, UserVectors
 
@@ -81,22 +81,23 @@ def draw(
 ) -> UserDrafts:
     """`num_drafts` drafts of each user, at the configured temperature when none is given, cut to the room.
 
+    A served model does not know of the room: the journal keeps all it wrote, and no other room is paid for.
+
     Args:
         purpose: the stage a served model's cost is booked under.
     """
-    config = loop.config.lm
+    config, room = loop.config.lm, loop.config.drafts.sentences
     sampling = Sampling(
         num_drafts=num_drafts,
         temperature=config.temperature if temperature is None else temperature,
         top_p=config.top_p,
         max_tokens=config.max_tokens,
         seed=seed,
-        sentences=loop.config.drafts.sentences,
+        sentences=None if is_served(config) else room,
     )
     prompts = [task.prompts[user] for user in users.tolist()]
     with DraftJournal(loop.run.path / JOURNAL) as journal:
         drafts = sample_drafts(loop.open_lm(lm.folder), prompts, sampling, journal, loop.progress, purpose)
-    room = loop.config.drafts.sentences
     if room is None:
         return drafts
     shortened = (tuple(shorten_draft(draft, room) for draft in drafts_N) for drafts_N in drafts.drafts_UN)
