@@ -96,6 +96,30 @@ def test_a_stage_verb_runs_up_to_it_by_settings_or_by_folder(method: StandIn) ->
 
 
 @pytest.mark.parametrize("verb", ["show", "resume", "ask", "export"])
+def test_a_run_remembers_which_run_it_takes_from(method: StandIn, tmp_path: Path) -> None:
+    assert cli.main(["run", "dpo4rec", "--out", "first"]) == 0
+    assert cli.main(["run", "dpo4rec", "--seed", "2", "--take-from", "first", "--out", "second"]) == 0
+    manifest = json.loads((tmp_path / "second" / "manifest.json").read_text())
+    assert manifest["takes_from"] == str((tmp_path / "first").resolve())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["dpo4rec", "--take-from", "nowhere"], "run folder is wanted to take from, got nowhere"),
+        (["rerec", "--take-from", "first"], "got one of dpo4rec for one of rerec; leave it out"),
+        (["dpo4rec", "--take-from", "first", "--out", "first"], "cannot take from itself"),
+    ],
+)
+def test_a_run_that_cannot_take_says_why_and_makes_no_folder(
+    method: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    cli.main(["run", "dpo4rec", "--out", "first"])
+    assert cli.main(["run", *words]) == 1
+    assert said in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["first"]
+
+
 def test_a_command_without_settings_shows_the_help_of_all(
     verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

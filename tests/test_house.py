@@ -13,8 +13,9 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "recloop"
 # A room imports only rooms above it (and itself).
 ROOMS = (
-    "errors", "records", "progress", "runs", "data", "ranking", "language", "feedback", "tuning",
-    "evaluation", "methods", "serving", "testing", "config_files", "cli",
+    "errors", "records", "progress", "files", "runs", "data", "ranking", "language", "feedback", "tuning",
+    "evaluation", "methods", "serving", "testing", "config_files",
+    "cli_words", "cli_tools", "cli",
 )  # fmt: skip
 HEAVY = (
     "torch",

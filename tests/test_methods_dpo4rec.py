@@ -17,6 +17,7 @@ from recloop.errors import DataError, SettingError
 from recloop.evaluation.trec import recompute
 from recloop.feedback.rewards import reward_drafts
 from recloop.feedback.shared_rewards import share_rewards
+from recloop.files import sha256_of_folder
 from recloop.language.claims import usual_shares
 from recloop.language.prompts import count_lines, history_items
 from recloop.methods import dpo4rec, task
@@ -25,7 +26,7 @@ from recloop.methods.loop import derived_seed
 from recloop.methods.rows import ROWS
 from recloop.ranking.fitted import FittedReranker
 from recloop.records import CandidateLists, Group, UserVectors
-from recloop.runs import RunFolder, sha256_of_folder
+from recloop.runs import RunFolder
 from recloop.testing import FakeEncoder, FakeLM
 from recloop.tuning.replies import reply_comparer
 from tiny_lm import build_tiny_lm

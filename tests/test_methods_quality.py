@@ -56,7 +56,7 @@ STUDIES = {
     "first": ('title = "First log"\nplace = "main"\npanels = [1, 2]\nminutes = 7\n' + RUN),
     "pick": (
         'title = "Picked"\nplace = "choices"\npanels = [0]\nminutes = 3\nbase = "first"\n'
-        'journal_of = "pick.base"\n'
+        'takes_from = "pick.base"\n'
         '[arms.base]\ntitle = "as it is"\nkind = "base"\n'
         '[arms.loglik]\ntitle = "log-likelihood"\nkind = "reward"\nrun.reward.metric = "loglik"\n'
     ),
@@ -67,7 +67,7 @@ STUDIES = {
     ),
     "parts": (
         'title = "Changed"\nplace = "ablations"\npanels = [1]\nminutes = 4\nbase = "first"\n'
-        'journal_of = "first"\n[arms.leak]\ntitle = "leaky judge"\nextras = ["leakage"]\n'
+        'takes_from = "first"\n[arms.leak]\ntitle = "leaky judge"\nextras = ["leakage"]\n'
         '[arms.mlp]\ntitle = "MLP"\nrun.reranker.adaptor = "mlp"\n'
     ),
 }
@@ -247,7 +247,7 @@ def test_a_leak_on_purpose_is_measured_on_the_same_feedback_users(done: Bench) -
     unit = done.unit("parts.leak.p1")
     assert unit.leakage is not None
     assert unit.leakage.claimed.num_users == unit.rewards[0].best_less_mean.num_users
-    assert unit.journal_of == "first.p1"
+    assert unit.taken_from == "first.p1"
     assert "claimed" in done.section("What a leak would have claimed")
 
 

@@ -59,7 +59,7 @@ def test_the_studies_of_the_repository_hold_together() -> None:
         assert all(0 < unit.minutes <= MAX_MINUTES for unit in units)
         by_name = {unit.name: place for place, unit in enumerate(units)}
         for unit in units:
-            for giver in (unit.journal_of, unit.transfer_from if "transfer" in unit.extras else None):
+            for giver in (unit.takes_from, unit.transfer_from if "transfer" in unit.extras else None):
                 assert giver is None or by_name[giver] < by_name[unit.name], f"{unit.name} needs {giver}"
     quick = units_of(read_studies(ROOT / QUICK_STUDIES))
     assert sum(unit.minutes for unit in quick) <= 20
@@ -96,13 +96,13 @@ def test_panels_are_seeds_and_turns_or_worlds(tmp_path: Path) -> None:
 
 def test_arms_change_the_study_and_a_base_gives_it_its_settings(tmp_path: Path) -> None:
     child = (
-        'title = "C"\nplace = "ablations"\npanels = [1]\nminutes = 3\nbase = "a"\njournal_of = "a"\n'
+        'title = "C"\nplace = "ablations"\npanels = [1]\nminutes = 3\nbase = "a"\ntakes_from = "a"\n'
         "[run.dpo]\nepochs = 2\n"
         '[arms.x]\ntitle = "X"\nminutes = 5\nrun.dpo.lr = 1e-4\n'
     )
     units = units_of(read_studies(write_studies(tmp_path / "s", a=MAIN, c=child)))
     arm = units[-1]
-    assert (arm.name, arm.minutes, arm.journal_of) == ("c.x.p1", 5, "a.p1")
+    assert (arm.name, arm.minutes, arm.takes_from) == ("c.x.p1", 5, "a.p1")
     assert (arm.config.dpo.lr, arm.config.dpo.beta, arm.config.dpo.epochs) == (1e-4, 0.5, 2)
     assert [unit.name for unit in chosen_units(units, ("a.*", "*x*"))] == ["a.p1", "a.p2", "c.x.p1"]
     with pytest.raises(SettingError, match=r"no unit is called a\.p9; the units are a\.p1"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recloop import runs
+from recloop import files, runs
 from recloop.errors import RunError
 from recloop.runs import RunFolder
 
@@ -170,18 +170,18 @@ def test_a_digest_changes_with_a_name_or_a_byte_and_with_nothing_else(tmp_path: 
             with run.stage("s", {"at": number}) as stage:
                 (stage.folder / name).write_text(text)
             digests.append(run.digest("s"))
-        assert runs.sha256_of_folder(run.folder("s")) == digests[-1]
+        assert files.sha256_of_folder(run.folder("s")) == digests[-1]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
 
 
 def test_atomic_writes_replace_and_leave_nothing_beside(tmp_path: Path) -> None:
-    runs.atomic_write_json(tmp_path / "x.json", {"a": 1})
-    runs.atomic_write_json(tmp_path / "x.json", {"a": "é"})
+    files.atomic_write_json(tmp_path / "x.json", {"a": 1})
+    files.atomic_write_json(tmp_path / "x.json", {"a": "é"})
     assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"a": "é"}
     assert files_below(tmp_path) == ["x.json"]
     with pytest.raises(ValueError, match="JSON"):
-        runs.atomic_write_json(tmp_path / "x.json", {"a": float("nan")})
+        files.atomic_write_json(tmp_path / "x.json", {"a": float("nan")})
     assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"a": "é"}
 
 
@@ -199,7 +199,7 @@ def test_a_note_may_not_hide_a_fact_of_the_manifest(tmp_path: Path) -> None:
 KILLED_RUN = textwrap.dedent(
     """
     import os, pathlib, signal, sys
-    from recloop import runs
+    from recloop import files, runs
 
     path, kill_at = pathlib.Path(sys.argv[1]), int(sys.argv[2])
     calls = 0
@@ -213,7 +213,9 @@ KILLED_RUN = textwrap.dedent(
             return function(*args, **kwargs)
         return call
 
-    for name in ("atomic_write_bytes", "_fsync", "_fsync_tree", "_remove", "sha256_of_file"):
+    for name in ("atomic_write_bytes", "_fsync", "remove_folder"):
+        setattr(files, name, counted(getattr(files, name)))
+    for name in ("settle", "remove_folder", "sha256_of_file"):
         setattr(runs, name, counted(getattr(runs, name)))
     for name in ("rename", "replace"):
         setattr(pathlib.Path, name, counted(getattr(pathlib.Path, name)))

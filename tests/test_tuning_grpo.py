@@ -8,8 +8,8 @@ import pytest
 
 from recloop.errors import RunError, SettingError
 from recloop.feedback.advantages import AdvantageConfig, Penalty
+from recloop.files import sha256_of_file
 from recloop.records import Prompt
-from recloop.runs import sha256_of_file
 from recloop.tuning.grpo import GrpoConfig, ScoredAnswer, tune_grpo
 from tiny_lm import build_tiny_lm
 

@@ -7,29 +7,24 @@ else that goes wrong is a defect and shows its traceback.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from recloop import __version__
+from recloop.cli_words import Arguments, near, parse, settings_from
 from recloop.errors import RecloopError, SettingError
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from recloop.runs import RunFolder
-
-    Config = TypeVar("Config", bound=BaseModel)
 
 METHODS = ("dpo4rec", "rerec", "re2llm")
 STAGES = ("prepare", "embed", "sample", "encode", "reward", "pairs", "tune", "evaluate", "report")
-BENCHES = ("worlds", "reproduction", "quality", "speed")
 WITHOUT_SETTINGS = ("resume", "show", "ask", "export")
 VERBS = ("run", *STAGES, *WITHOUT_SETTINGS, "evaluate-lm", "pretrain", "bench")
 
@@ -41,7 +36,8 @@ recloop closes the loop between a recommender and a language model.
 
   recloop run METHOD [--config FILE] [--out FOLDER] [--dry-run] [--quick] [--SECTION.FIELD VALUE ...]
       Run a method (dpo4rec, rerec, re2llm) from data to report. --dry-run prints the plan with its tokens and
-      time, --quick makes rerec and re2llm small. A folder that holds the same run is continued.
+      time, --quick makes rerec and re2llm small. A folder that holds the same run is continued. dpo4rec with
+      --take-from FOLDER does again only what other settings than that run's touch.
       `recloop run METHOD --help` lists all settings.
 
   recloop prepare | embed | sample | encode | reward | pairs | tune | evaluate | report
@@ -66,20 +62,6 @@ Examples:
   recloop run dpo4rec --out runs/demo
   recloop run dpo4rec --data ml-1m --data.path ../ml-1m --data.users 1000 --out runs/ml-1m
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Arguments:
-    """A command's words, sorted out.
-
-    names: positional words after the verb.
-    flags: the verb's own flags that were given; a switch has the value ``""``.
-    overrides: every other ``--key value``, in order; they are checked against a configuration.
-    """
-
-    names: tuple[str, ...]
-    flags: dict[str, str]
-    overrides: tuple[tuple[str, str], ...]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,10 +104,10 @@ def dispatch(words: Sequence[str]) -> int:
         return 0
     if verb not in VERBS:
         raise SettingError(
-            f"there is no command {verb}{_near(verb, VERBS)}; the commands are {', '.join(VERBS)}"
+            f"there is no command {verb}{near(verb, VERBS)}; the commands are {', '.join(VERBS)}"
         )
     if verb == "run" or verb in STAGES:
-        arguments = parse(rest, flags=("config", "out"), switches=("dry-run", "help", "quick"))
+        arguments = parse(rest, flags=("config", "out", "take-from"), switches=("dry-run", "help", "quick"))
         return run_method(arguments, until=None if verb == "run" else verb)
     if verb == "resume":
         arguments = parse(rest, flags=(), switches=())
@@ -145,44 +127,9 @@ def dispatch(words: Sequence[str]) -> int:
         return ask(parse(rest, flags=("user", "session", "candidates"), switches=()))
     if verb == "export":
         return export(parse(rest, flags=(), switches=("merge",)))
+    from recloop.cli_tools import run_tool
+
     return run_tool(verb, rest)
-
-
-def parse(words: Sequence[str], *, flags: Sequence[str], switches: Sequence[str]) -> Arguments:
-    """Sort the words after a verb.
-
-    Args:
-        flags: names that take a value.
-        switches: names that take none.
-
-    Raises:
-        SettingError: a flag without its value, or given twice.
-    """
-    names: list[str] = []
-    given: dict[str, str] = {}
-    overrides: list[tuple[str, str]] = []
-    todo = list(words)
-    while todo:
-        word = todo.pop(0)
-        if not word.startswith("--"):
-            names.append(word)
-            continue
-        name, equals, value = word[2:].partition("=")
-        if name in switches:
-            given[name] = ""
-            continue
-        if not equals:
-            if not todo or todo[0].startswith("--"):
-                near = _near(name, [*flags, *switches])
-                raise SettingError(f"--{name} needs a value, got none{near}; write --{name} VALUE")
-            value = todo.pop(0)
-        if name not in flags:
-            overrides.append((name, value))
-        elif name in given:
-            raise SettingError(f"--{name} is given twice ({given[name]}, {value}); keep one")
-        else:
-            given[name] = value
-    return Arguments(tuple(names), given, tuple(overrides))
 
 
 def run_method(arguments: Arguments, until: str | None) -> int:
@@ -198,20 +145,29 @@ def run_method(arguments: Arguments, until: str | None) -> int:
         raise SettingError(f"which method? recloop run METHOD; the methods are {', '.join(METHODS)}")
     from recloop.methods.by_name import config_model, forecast_by_name, quick_settings
 
-    config = _settings(name, config_model(name), arguments)
+    config = settings_from(name, config_model(name), arguments)
     if config is None:
         return 0
     if "quick" in arguments.flags:
         said = replace(arguments, overrides=(*quick_settings(name, config), *arguments.overrides))
-        config = _settings(name, config_model(name), said) or config
+        config = settings_from(name, config_model(name), said) or config
     if "dry-run" in arguments.flags:
         print(forecast_by_name(name, config))
         return 0
     from recloop.runs import RunFolder
 
     out = Path(arguments.flags.get("out") or _new_folder(name))
+    giver = Path(arguments.flags["take-from"]) if "take-from" in arguments.flags else None
+    if giver is not None:
+        from recloop.methods.taking import require_giver
+
+        require_giver(giver, name)
 
     with RunFolder.open(out, config.model_dump(mode="json"), method=name, passing=PASSING) as run:
+        if giver is not None:
+            from recloop.methods.taking import take_from
+
+            take_from(run, giver)
         return _execute(run, until)
 
 
@@ -240,7 +196,7 @@ def _continue_stage(name: str, arguments: Arguments, until: str | None) -> int:
     if until is None or not Path(name).is_dir():
         what = "method" if until is None else "method or run folder"
         raise SettingError(
-            f"there is no {what} {name}{_near(name, METHODS)}; the methods are {', '.join(METHODS)}"
+            f"there is no {what} {name}{near(name, METHODS)}; the methods are {', '.join(METHODS)}"
         )
     if arguments.flags or arguments.overrides:
         given = [*arguments.flags, *(key for key, _ in arguments.overrides)]
@@ -291,91 +247,6 @@ def export(arguments: Arguments) -> int:
     return 0
 
 
-def run_tool(verb: str, words: Sequence[str]) -> int:
-    """The commands around the methods: pretrain, evaluate-lm, bench."""
-    switches = ("help", "quick") if words[:1] == ["quality"] else ("help",)
-    arguments = parse(words, flags=("config", "out"), switches=switches)
-    if verb == "bench":
-        return _bench(arguments)
-    if arguments.names:
-        raise SettingError(
-            f"{verb} takes settings only, got {' '.join(arguments.names)}; write --SETTING VALUE"
-        )
-    from recloop.progress import terminal_progress
-
-    if verb == "pretrain":
-        from recloop.language.embedded.pretrain import PretrainConfig, pretrain
-
-        config = _settings("pretrain", PretrainConfig, arguments)
-        if config is not None:
-            print(pretrain(config, Path(arguments.flags.get("out", "runs/pretrain")), terminal_progress()))
-        return 0
-    from recloop.methods.lm_skill import EvaluateLmConfig, evaluation_text
-
-    config = _settings("evaluate-lm", EvaluateLmConfig, arguments)
-    if config is not None:
-        print(evaluation_text(config, terminal_progress()))
-    return 0
-
-
-def _bench(arguments: Arguments) -> int:
-    name = arguments.names[0] if len(arguments.names) == 1 else ""
-    if name not in BENCHES:
-        got = " ".join(arguments.names) or "none"
-        raise SettingError(
-            f"which bench? got {got}{_near(got, BENCHES)}; the benches are {', '.join(BENCHES)}"
-        )
-    from recloop.progress import terminal_progress
-
-    out = Path(arguments.flags.get("out", f"runs/bench-{name}"))
-    match name:
-        case "worlds":
-            from recloop.methods.worlds_bench import WorldsBenchConfig, bench_worlds
-
-            worlds = _settings("bench worlds", WorldsBenchConfig, arguments)
-            if worlds is not None:
-                print(bench_worlds(worlds, out, terminal_progress()))
-        case "quality":
-            return _bench_quality(arguments)
-        case "speed":
-            from recloop.methods.speed.bench import SpeedConfig, bench_speed
-
-            speed = _settings("bench speed", SpeedConfig, arguments)
-            if speed is not None:
-                print(bench_speed(speed, out, terminal_progress()))
-        case _:
-            from recloop.methods.reproduction import ReproductionConfig, run_reproduction
-
-            published = _settings("bench reproduction", ReproductionConfig, arguments)
-            if published is not None:
-                print(run_reproduction(published, out, terminal_progress()))
-    return 0
-
-
-def _bench_quality(arguments: Arguments) -> int:
-    from recloop.methods.quality.bench import QUICK_FOLDER, QualityConfig, bench_quality, quick
-    from recloop.progress import terminal_progress
-
-    config = _settings("bench quality", QualityConfig, arguments)
-    if config is None:
-        return 0
-    is_quick = "quick" in arguments.flags
-    out = Path(arguments.flags.get("out") or (QUICK_FOLDER if is_quick else "docs"))
-    print(bench_quality(quick(config) if is_quick else config, out, terminal_progress()))
-    return 0
-
-
-def _settings(name: str, model: type[Config], arguments: Arguments) -> Config | None:
-    """The configuration a command asks for; None when it asked for help, which is then printed."""
-    from recloop.config_files import describe_fields, load_config
-
-    if "help" in arguments.flags:
-        print(f"Settings of {name}, on the command line or in a TOML file:\n\n{describe_fields(model)}")
-        return None
-    file = Path(arguments.flags["config"]) if "config" in arguments.flags else None
-    return load_config(model, file, arguments.overrides)
-
-
 def _only_folder(verb: str, words: Sequence[str]) -> Path:
     arguments = parse(words, flags=(), switches=())
     if arguments.overrides:
@@ -393,8 +264,3 @@ def _one_folder(verb: str, names: Sequence[str]) -> Path:
 
 def _new_folder(method: str) -> Path:
     return Path("runs") / f"{method}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-def _near(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=2, cutoff=0.6)
-    return f" (did you mean {' or '.join(near)}?)" if near else ""

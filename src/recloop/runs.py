@@ -11,7 +11,6 @@ POSIX only: the lock is ``flock``.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import platform
@@ -26,6 +25,14 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from recloop.errors import RunError
+from recloop.files import (
+    atomic_write_json,
+    atomic_write_text,
+    digest_of_files,
+    remove_folder,
+    settle,
+    sha256_of_file,
+)
 
 CONFIG, MANIFEST, METRICS, LOCK = "config.json", "manifest.json", "metrics.jsonl", ".lock"
 STAGES, SCRATCH = "stages", ".scratch"
@@ -33,7 +40,8 @@ VERSIONED = (
     "torch", "transformers", "trl", "peft", "tokenizers", "sentence-transformers", "polars", "numpy", "scipy",
     "scikit-learn", "implicit", "pydantic", "safetensors", "torch-geometric", "stable-baselines3", "gymnasium"
 )  # fmt: skip
-RESERVED = frozenset({"inputs", "outputs", "folder", "wall_s", "peak_memory_bytes"})
+TAKEN = "taken_from"  # in the entry of a stage that another run did
+RESERVED = frozenset({"inputs", "outputs", "folder", "wall_s", "peak_memory_bytes", TAKEN})
 
 
 class Stage:
@@ -133,6 +141,11 @@ class RunFolder:
             os.close(self._lock)
             self._lock = -1
 
+    def remember(self, **facts: Any) -> None:
+        """Facts about the whole run, for the manifest, e.g. ``takes_from="runs/first"``."""
+        self.manifest |= facts
+        self._write_manifest()
+
     def is_done(self, stage: str) -> bool:
         """Whether the manifest names this stage as done."""
         return stage in self.manifest["stages"]
@@ -147,7 +160,8 @@ class RunFolder:
     def digest(self, stage: str) -> str:
         """One sha256 for all files of a done stage: an input of the stages that read them."""
         self.folder(stage)
-        return _digest(self.manifest["stages"][stage]["outputs"])
+        outputs = self.manifest["stages"][stage]["outputs"]
+        return digest_of_files({name: facts["sha256"] for name, facts in outputs.items()})
 
     @contextmanager
     def stage(self, name: str, inputs: Mapping[str, Any], folder: str | None = None) -> Generator[Stage]:
@@ -181,7 +195,7 @@ class RunFolder:
             yield Stage(name, final, final, scratch, is_done=True)
             return
         part = final.parent / f".{final.name}.part"
-        _remove(part)
+        remove_folder(part)
         part.mkdir(parents=True)
         stage = Stage(name, part, final, scratch, is_done=False)
         reset_peak_memory()
@@ -190,7 +204,7 @@ class RunFolder:
             yield stage
             self._commit(stage, inputs, time.monotonic() - start_s)
         finally:
-            _remove(part)
+            remove_folder(part)
 
     def _commit(self, stage: Stage, inputs: Mapping[str, Any], wall_s: float) -> None:
         outputs = {
@@ -201,10 +215,7 @@ class RunFolder:
             for path in sorted(stage.folder.rglob("*"))
             if path.is_file()
         }
-        _fsync_tree(stage.folder)
-        _remove(stage.final)
-        stage.folder.rename(stage.final)
-        _fsync(stage.final.parent)
+        settle(stage.folder, stage.final)
         self.manifest["stages"][stage.name] = {
             "folder": stage.final.relative_to(self.path).as_posix(),
             "inputs": dict(inputs),
@@ -214,7 +225,38 @@ class RunFolder:
             **stage.notes,
         }
         self._write_manifest()
-        _remove(stage.scratch)
+        remove_folder(stage.scratch)
+
+    def take(self, name: str, giver: Path, entry: Mapping[str, Any]) -> None:
+        """Copy a stage that another run has done and that would be the same here, and count it as done.
+
+        Args:
+            giver: the other run's folder.
+            entry: of the stage in its manifest; it is kept, with the giver's name, its time included.
+
+        Raises:
+            RunError: the giver's files are not those its manifest names.
+        """
+        final = self.path / entry["folder"]
+        part = final.parent / f".{final.name}.part"
+        remove_folder(part)
+        part.mkdir(parents=True)
+        try:
+            for relative, facts in entry["outputs"].items():
+                (part / relative).parent.mkdir(parents=True, exist_ok=True)
+                source = giver / entry["folder"] / relative
+                if source.is_file():
+                    shutil.copyfile(source, part / relative)
+                if not source.is_file() or sha256_of_file(part / relative) != facts["sha256"]:
+                    raise RunError(
+                        f"stage {name} is to be taken from {giver}, but {source} is not what that run wrote; "
+                        f"restore it or take from another run"
+                    )
+            settle(part, final)
+        finally:
+            remove_folder(part)
+        self.manifest["stages"][name] = {**entry, TAKEN: giver.name}
+        self._write_manifest()
 
     def _check_done(self, name: str, inputs: dict[str, Any]) -> None:
         entry = self.manifest["stages"][name]
@@ -239,40 +281,6 @@ class RunFolder:
         files = [self.path / entry["folder"] / METRICS for entry in self.manifest["stages"].values()]
         rows = "".join(file.read_text(encoding="utf-8") for file in files if file.exists())
         atomic_write_text(self.path / METRICS, rows)
-
-
-def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Write beside, fsync, rename: a reader sees the old file or the whole new one."""
-    part = path.parent / f".{path.name}.part"
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    _fsync(path.parent)
-
-
-def atomic_write_text(path: Path, text: str) -> None:
-    """`atomic_write_bytes` of the text in UTF-8."""
-    atomic_write_bytes(path, text.encode("utf-8"))
-
-
-def atomic_write_json(path: Path, value: Any) -> None:
-    """`atomic_write_bytes` of the value as indented JSON; ValueError for NaN and infinities."""
-    atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def sha256_of_file(path: Path) -> str:
-    """Hex digest of a file's bytes, read once in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sha256_of_folder(folder: Path) -> str:
-    """Hex digest over the names and contents of all files below a folder, hidden ones excepted."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    visible = (p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts))
-    return _digest({p.relative_to(folder).as_posix(): {"sha256": sha256_of_file(p)} for p in visible})
 
 
 def differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
@@ -375,26 +383,3 @@ def _take_lock(path: Path) -> int:
     os.truncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
-
-
-def _digest(outputs: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = "".join(f"{name}\0{outputs[name]['sha256']}\n" for name in sorted(outputs))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _fsync_tree(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        _fsync(path)

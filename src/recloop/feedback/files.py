@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recloop.errors import DataError
+from recloop.files import atomic_write_bytes, atomic_write_json, atomic_write_text
 from recloop.records import Group, Pair, Prompt, Rewards
-from recloop.runs import atomic_write_bytes, atomic_write_json, atomic_write_text
 
 if TYPE_CHECKING:
     import polars as pl

@@ -15,6 +15,7 @@ from recloop.evaluation.report_data import RowKind, RowWords, TableSection
 from recloop.evaluation.row_scores import RowScores, join_seeds, read_row_scores
 from recloop.evaluation.trec import write_qrels, write_runs
 from recloop.evaluation.wording import ROW_WORDS
+from recloop.files import atomic_write_json, atomic_write_text
 from recloop.methods.loop import Loop, derived_seed
 from recloop.methods.rows import (
     BEST_OF_N,
@@ -36,7 +37,6 @@ from recloop.methods.rows import (
     Scored,
 )
 from recloop.methods.task import Task
-from recloop.runs import atomic_write_json, atomic_write_text
 
 QRELS, RESULTS, LATEX = "qrels.trec", "results.json", "tables.tex"
 OTHERS_IN_LATEX = 3  # metrics beside the tested one; what fits a page

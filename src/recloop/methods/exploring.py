@@ -29,6 +29,7 @@ from recloop.feedback.hints import (
     require_distinct,
     write_hint_base,
 )
+from recloop.files import atomic_write_text, sha256_of_file
 from recloop.language.encoder import EncoderCache, encode_texts
 from recloop.language.next_item import Ranking, SessionText, next_item_text, parse_ranking
 from recloop.language.reflection import (
@@ -42,7 +43,6 @@ from recloop.language.reflection import (
 from recloop.methods.loop import derived_seed
 from recloop.methods.served import spending_note
 from recloop.methods.sessions_study import CACHE, JOURNAL, Questions, Study, ask, fitting_prompt
-from recloop.runs import atomic_write_text, sha256_of_file
 
 HINTS = "hints.json"
 

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from recloop.evaluation.session_scores import NOT_RANKED, metric_of_rank
 from recloop.feedback.hints import HintBase
+from recloop.files import atomic_write_json
 from recloop.language.next_item import next_item_text
 from recloop.methods.exploring import read_ranking
 from recloop.methods.hint_answers import RANKS
@@ -23,7 +24,6 @@ from recloop.methods.hint_choices import KNOWN, NO_HINT, PPO, SINGLE, Chosen
 from recloop.methods.loop import derived_seed
 from recloop.methods.served import spending_note
 from recloop.methods.sessions_study import JOURNAL, Questions, Study, ask_often
-from recloop.runs import atomic_write_json
 
 REPEATS = "repeats.json"
 ORACLE, HINDSIGHT = "oracle_on_halves", "hindsight"

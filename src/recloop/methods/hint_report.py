@@ -16,6 +16,7 @@ from recloop.evaluation.row_scores import write_row_scores
 from recloop.evaluation.session_scores import metric_of_rank
 from recloop.evaluation.wording import metric_title, number, signed
 from recloop.feedback.hints import HintBase
+from recloop.files import atomic_write_json, atomic_write_text
 from recloop.methods.comparing import LATEX, OTHERS_IN_LATEX, RESULTS, Results, metric_rows, results_json
 from recloop.methods.hint_answers import Answers
 from recloop.methods.hint_choices import (
@@ -34,7 +35,7 @@ from recloop.methods.loop import derived_seed
 from recloop.methods.reporting import REPORT, stage_costs
 from recloop.methods.served_words import describe_served
 from recloop.methods.sessions_study import Questions, Study
-from recloop.runs import METRICS, atomic_write_json, atomic_write_text
+from recloop.runs import METRICS
 
 NUM_BANDS = 3
 

@@ -15,13 +15,13 @@ from recloop.feedback.pairs import preference_pairs
 from recloop.feedback.reliability import judge_agreement, split_half_reliability
 from recloop.feedback.rewards import reward_drafts
 from recloop.feedback.shared_rewards import share_rewards
+from recloop.files import atomic_write_bytes, atomic_write_json
 from recloop.methods.knowledge import FEEDBACK, FIT, Knowledge, KnowledgeVectors
 from recloop.methods.loop import LmRef, Loop, derived_seed
 from recloop.methods.rows import Remembered, features_of, judge_digest, judge_key, judge_seed, load_judges
 from recloop.methods.task import Task
 from recloop.ranking.fit import fit_reranker
 from recloop.records import Pair, Rewards
-from recloop.runs import atomic_write_bytes, atomic_write_json
 from recloop.tuning.replies import reply_comparer
 
 REWARDS, RELIABILITY = "rewards.parquet", "reliability.json"

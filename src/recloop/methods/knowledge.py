@@ -19,10 +19,11 @@ from recloop.language.replies import shorten_draft
 from recloop.methods.dpo4rec_config import DraftsConfig
 from recloop.methods.loop import LmRef, Loop
 from recloop.methods.served import drafts_note, is_served, spending_note
+from recloop.methods.taking import CACHE, JOURNAL
 from recloop.methods.task import Task
 from recloop.records import Draft, DraftStatus, Group, UserDrafts, UserVectors
 
-JOURNAL, CACHE, VECTORS = "drafts.sqlite", "vectors.sqlite", "vectors.safetensors"
+VECTORS = "vectors.safetensors"
 FIT, FEEDBACK, TEST = "fit", "feedback", "test"
 GROUPS = {FIT: (Group.TRAIN, Group.VALID), FEEDBACK: (Group.FEEDBACK,), TEST: (Group.TEST,)}
 UNSAMPLED = float("nan")

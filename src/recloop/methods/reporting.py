@@ -30,6 +30,7 @@ from recloop.methods.knowledge import FEEDBACK, read_knowledge
 from recloop.methods.loop import Loop
 from recloop.methods.rows import NO_KNOWLEDGE, RANDOM_LABELS, SCORES, SHUFFLED, TUNED, UNTUNED
 from recloop.methods.served_words import describe_served
+from recloop.methods.taking import own_stages, taken_in_words
 from recloop.methods.task import Task
 from recloop.ranking.metrics import compute_metric
 from recloop.runs import METRICS
@@ -99,7 +100,8 @@ def facts(loop: Loop, task: Task) -> tuple[tuple[str, str], ...]:
         ("DPO", f"beta {dpo.beta:g}, learning rate {dpo.lr:g}, epochs {dpo.epochs}{beside}"),
         ("DPO's anchor", f"the model before {'round 1' if config.reference == 'first' else 'each round'}"),
         ("Seeds", ", ".join(map(str, config.seeds))),
-        *(("Sampling", line) for line in describe_served(loop.run.manifest["stages"])),
+        *(("Taken over", line) for line in taken_in_words(loop.run.manifest["stages"])),
+        *(("Sampling", line) for line in describe_served(own_stages(loop.run.manifest["stages"]))),
     )
 
 
@@ -231,9 +233,9 @@ def at_shares(ordered: Sequence[T]) -> list[T]:
 
 
 def stage_costs(stages: Mapping[str, Mapping[str, Any]]) -> tuple[StageCost, ...]:
-    """Time, tokens and memory by verb, all seeds and rows together."""
+    """Time, tokens and memory by verb, all seeds and rows together; without what another run did."""
     costs: dict[str, StageCost] = {}
-    for name, entry in stages.items():
+    for name, entry in own_stages(stages).items():
         verb = name.partition(".")[0]
         old = costs.get(verb, StageCost(verb, 0.0, None, 0.0))
         tokens = entry.get("tokens")

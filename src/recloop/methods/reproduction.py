@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recloop.data.lists import ProtocolConfig, build_lists
 from recloop.data.load import DataConfig, load_dataset
 from recloop.data.splits import REPRODUCTION, split_users
+from recloop.files import atomic_write_json
 from recloop.language.encoder import EncoderCache, encode_drafts
 from recloop.language.journal import DraftJournal, sample_drafts
 from recloop.language.model import Sampling
@@ -37,7 +38,6 @@ from recloop.ranking.metrics import compute_metric, list_mean
 from recloop.ranking.reranker_config import RerankerConfig
 from recloop.ranking.star_mean import star_weighted_means
 from recloop.records import Draft, Group, UserDrafts
-from recloop.runs import atomic_write_json
 
 if TYPE_CHECKING:
     from jaxtyping import Float32

@@ -16,6 +16,7 @@ from recloop.errors import DataError
 from recloop.evaluation.row_scores import RowScores
 from recloop.evaluation.scores import MeasureConfig
 from recloop.evaluation.session_scores import NOT_RANKED, row_from_ranks
+from recloop.files import atomic_write_json
 from recloop.language.claims import HistoryItem
 from recloop.language.journal import DraftJournal, sample_drafts
 from recloop.language.model import Sampling
@@ -35,7 +36,6 @@ from recloop.methods.rerec_task import RequestTask, Study
 from recloop.ranking.sasrec import SasrecConfig, sasrec_ranks
 from recloop.ranking.session_baselines import item_knn_ranks, popularity_ranks
 from recloop.records import Group, Prompt
-from recloop.runs import atomic_write_json
 
 NUM_RANKED = 10
 MEASURE = MeasureConfig(metrics=("hr@1", "ndcg@10"), empty="zero", mean="user")

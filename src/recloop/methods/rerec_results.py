@@ -17,6 +17,7 @@ from recloop.evaluation.report import write_report
 from recloop.evaluation.report_data import Chart, Curve, ReportData, RowKind, RowWords, TableSection
 from recloop.evaluation.row_scores import RowScores, join_seeds, read_row_scores, write_row_scores
 from recloop.feedback.answer_rewards import ndcg_of
+from recloop.files import atomic_write_json
 from recloop.language.answers import AnswerStatus, read_answer
 from recloop.language.journal import DraftJournal, sample_drafts
 from recloop.language.model import Sampling
@@ -32,7 +33,7 @@ from recloop.methods.rerec_next_item import next_item_rows, rank_next
 from recloop.methods.rerec_task import RequestTask, Study, TestSet
 from recloop.methods.rerec_training import SUPERVISED
 from recloop.records import Draft, Request
-from recloop.runs import METRICS, atomic_write_json
+from recloop.runs import METRICS
 
 CHANCE, SHIPPED, PLAIN, FULL = "chance", "shipped", "grpo_ndcg", "rerec"
 ROWS, TEXTS = "rows.parquet", "answers.json"

@@ -19,6 +19,7 @@ from recloop.data.requests import RequestSet, make_requests
 from recloop.data.splits import split_users
 from recloop.errors import SettingError
 from recloop.feedback.item_embeddings import fit_item_embeddings
+from recloop.files import atomic_write_json
 from recloop.language.answers import are_tellable
 from recloop.language.prompts import NOUNS, clean_title
 from recloop.language.requests import build_request_prompts
@@ -30,7 +31,7 @@ from recloop.methods.stages import Staged
 from recloop.methods.task import dataset_digest
 from recloop.progress import Progress
 from recloop.records import Condition, Dataset, Group, Prompt, Request, RequestKind
-from recloop.runs import RunFolder, Stage, atomic_write_json
+from recloop.runs import RunFolder, Stage
 
 VERBS = ("prepare", "embed", "tune", "sample", "evaluate", "report")
 REQUESTS, PROMPTS, VECTORS = "requests.json", "prompts.json", "vectors.safetensors"

@@ -13,6 +13,7 @@ import numpy as np
 from recloop.feedback.advantages import wrong_spans
 from recloop.feedback.answer_rewards import reward_answer
 from recloop.feedback.curriculum import Epoch, difficulty, plan_epoch
+from recloop.files import atomic_write_json
 from recloop.language.answers import AnswerStatus, read_answer
 from recloop.language.prompts import clean_value
 from recloop.language.requests import reference_answer, request_shower
@@ -20,7 +21,6 @@ from recloop.methods.loop import LmRef, derived_seed
 from recloop.methods.rerec_config import Arm
 from recloop.methods.rerec_task import RequestTask, Study
 from recloop.records import Condition, Group, Pair, Request
-from recloop.runs import atomic_write_json
 from recloop.tuning.grpo import ANSWERS, ScoredAnswer, Scorer, tune_grpo
 from recloop.tuning.sft import tune_best_of_n
 

@@ -10,6 +10,7 @@ from typing import Any
 from recloop.errors import RunError
 from recloop.evaluation.wording import p_value
 from recloop.methods.served_words import describe_served
+from recloop.methods.taking import own_stages, taken_in_words
 from recloop.progress import format_seconds
 from recloop.runs import CONFIG, MANIFEST
 
@@ -41,14 +42,15 @@ def show(folder: Path) -> str:
 def describe_stages(stages: Mapping[str, Any]) -> str:
     """A line per verb: how many stages of it are done, and what they took."""
     by_verb: dict[str, list[Mapping[str, Any]]] = {}
-    for name, entry in stages.items():
+    own = own_stages(stages)
+    for name, entry in own.items():
         by_verb.setdefault(name.partition(".")[0], []).append(entry)
     lines = [
         f"  {verb:<9}{len(entries):>4} done {format_seconds(sum(e['wall_s'] for e in entries)):>14}"
         f"{describe_tokens(entries)}"
         for verb, entries in by_verb.items()
     ]
-    served = (f"  {line}" for line in describe_served(stages))
+    served = (f"  {line}" for line in (*taken_in_words(stages), *describe_served(own)))
     return "\n".join(["stages", *(lines or ["  none yet"]), *served])
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recloop.methods.show import show
+from recloop.methods.taking import take_stage
 from recloop.progress import Progress
 from recloop.runs import RunFolder, Stage
 
@@ -33,7 +34,9 @@ class Staged:
         self, verb: str, key: str, inputs: Mapping[str, Any], folder: str | None = None
     ) -> Generator[Stage]:
         """`RunFolder.stage` named ``verb.key``; raises StageReached at its end if `verb` was asked for."""
-        with self.run.stage(f"{verb}.{key}" if key else verb, inputs, folder) as stage:
+        name = f"{verb}.{key}" if key else verb
+        take_stage(self.run, verb, name, inputs, self.progress)
+        with self.run.stage(name, inputs, folder) as stage:
             yield stage
         if verb == self.until:
             raise StageReached(stage.name)

@@ -16,11 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recloop.evaluation.compare import holm, sign_flip_p
 from recloop.evaluation.row_scores import read_row_scores
+from recloop.files import atomic_write_json
 from recloop.methods.dpo4rec import run
 from recloop.methods.dpo4rec_config import Dpo4RecConfig, DraftsConfig, complete_sections
 from recloop.methods.rows import RANDOM_LABELS, ROWS, SHUFFLED, TUNED, UNTUNED
 from recloop.progress import SILENT, Progress
-from recloop.runs import RunFolder, atomic_write_json
+from recloop.runs import RunFolder
 
 BENCH_ROWS = (SHUFFLED, UNTUNED, RANDOM_LABELS, TUNED)
 WITH_SIGNAL, WITHOUT_SIGNAL = "signal", "no-signal"

@@ -21,9 +21,9 @@ from pydantic import Field, model_validator
 
 from recloop.errors import RunError, SettingError
 from recloop.feedback.advantages import AdvantageConfig
+from recloop.files import sha256_of_folder
 from recloop.progress import SILENT, Progress
 from recloop.records import Prompt
-from recloop.runs import sha256_of_folder
 from recloop.tuning.replies import PromptSet, count_prompt_tokens
 from recloop.tuning.tuned import Tuned, TuningBudget, read_tuned
 

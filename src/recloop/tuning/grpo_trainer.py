@@ -24,9 +24,9 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from recloop.feedback.advantages import AdvantageConfig, token_advantages, tokens_in
+from recloop.files import atomic_write_json
 from recloop.language.decoding import SharedPrefix, decode
 from recloop.records import Prompt
-from recloop.runs import atomic_write_json
 from recloop.tuning.grpo import ANSWERS, GrpoConfig, ScoredAnswer, Scorer, rate_share
 from recloop.tuning.replies import messages_of
 from recloop.tuning.shared_prompt import SHARING_TYPES, share_prompts

@@ -39,9 +39,9 @@ from transformers import (
 )
 
 from recloop.errors import RunError, SettingError, TrainingError
+from recloop.files import atomic_write_json, atomic_write_text
 from recloop.language.weights import in_four_bits
 from recloop.progress import Progress
-from recloop.runs import atomic_write_json, atomic_write_text
 from recloop.tuning.replies import PromptSet, Row, RowSet, base_folder_of, training_order
 from recloop.tuning.several import is_first
 from recloop.tuning.tuned import TUNING_FILE, Tuned, TuningBudget, tuning_text

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.errors import RunError
+from recloop.files import sha256_of_folder
 from recloop.records import Pair, Prompt
-from recloop.runs import sha256_of_folder
 
 TUNING_FILE = "tuning.json"
 STEPS_PER_EPOCH = 25

@@ -176,7 +176,7 @@ def arms_of(evidence: Evidence, name: str) -> list[tuple[str, list[UnitResult]]]
     base = [
         (f"as in: {evidence.studies[main].title}", [result for result in results if result.panel in wanted])
         for main, arm, results in main_results(evidence, "main")
-        if study.journal_of == (f"{main}.{arm}" if arm else main)
+        if study.takes_from == (f"{main}.{arm}" if arm else main)
     ]
     return [*base, *((arm.title, evidence.of_study(name, key)) for key, arm in study.arms.items())]
 

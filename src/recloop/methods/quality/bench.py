@@ -6,9 +6,7 @@ of numbers in ``OUT/results``; its run folder stays under ``--runs`` and is gone
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from recloop.language.encoder import TextEncoder
 from recloop.language.weights import weights_hash
 from recloop.methods.dpo4rec import run
-from recloop.methods.knowledge import CACHE, JOURNAL
 from recloop.methods.loop import Loop, lm_folder, open_loop
 from recloop.methods.quality.extras import measure_leak_on_purpose, measure_transfer
 from recloop.methods.quality.measuring import (
@@ -39,9 +36,10 @@ from recloop.methods.quality.study import (
     with_data_folder,
 )
 from recloop.methods.quality.writing import writing
+from recloop.methods.taking import giver_of, take_from
 from recloop.methods.task import prepare
 from recloop.progress import SILENT, Progress, format_seconds
-from recloop.runs import RunFolder
+from recloop.runs import MANIFEST, RunFolder
 
 RESULTS = "results"  # inside the output folder; the page results.md lies beside it
 QUICK_STUDIES, QUICK_FOLDER = Path("studies/quality-quick"), Path("runs/quality-quick")
@@ -107,13 +105,14 @@ def do_unit(
     settings = with_data_folder(unit.config, config.data)
     folder = config.runs / unit.name
     with RunFolder.open(folder, settings.model_dump(mode="json")) as opened:
-        taken = take_drafts(opened, config.runs, unit.journal_of)
+        if unit.takes_from is not None and (config.runs / unit.takes_from / MANIFEST).is_file():
+            take_from(opened, config.runs / unit.takes_from)
         run(settings, opened, progress, encoder=encoder)
         loop = open_loop(settings, opened, progress, None, None, encoder)
-        return measure_unit(unit, loop, config.runs, taken)
+        return measure_unit(unit, loop, config.runs)
 
 
-def measure_unit(unit: Unit, loop: Loop, runs: Path, journal_of: str | None) -> UnitResult:
+def measure_unit(unit: Unit, loop: Loop, runs: Path) -> UnitResult:
     """The numbers of a finished run; what its study measures beside the table is done first."""
     task, seed = prepare(loop), unit.panel
     if "transfer" in unit.extras:
@@ -138,31 +137,11 @@ def measure_unit(unit: Unit, loop: Loop, runs: Path, journal_of: str | None) -> 
         writing_changes=changes,
         leakage=leakage,
         costs=costs(loop),
-        journal_of=journal_of,
+        taken_from=giver_of(loop.run),
         examples=shown,
         versions=loop.run.manifest["versions"],
         lm_digest=loop.first_lm.digest,
     )
-
-
-def take_drafts(opened: RunFolder, runs: Path, giver: str | None) -> str | None:
-    """Copy the drafts and vectors of another unit's run into a run that has none yet; the giver's name.
-
-    Both are kept by the content of prompt, weights, sampling and text, so nothing foreign is found there.
-    """
-    note = opened.path / "drafts_taken_from"
-    if giver is None or not (runs / giver / JOURNAL).is_file():
-        return note.read_text(encoding="utf-8") if note.is_file() else None
-    if not note.is_file() and not (opened.path / JOURNAL).exists():
-        for name in (JOURNAL, CACHE):
-            if (runs / giver / name).is_file():
-                with (
-                    closing(sqlite3.connect(runs / giver / name)) as source,
-                    closing(sqlite3.connect(opened.path / name)) as target,
-                ):
-                    source.backup(target)
-        note.write_text(giver, encoding="utf-8")
-    return note.read_text(encoding="utf-8") if note.is_file() else None
 
 
 def states_of(units: Sequence[Unit], folder: Path) -> tuple[UnitState, ...]:

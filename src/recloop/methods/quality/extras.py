@@ -14,6 +14,7 @@ import numpy as np
 from recloop.errors import RunError
 from recloop.feedback.pairs import preference_pairs
 from recloop.feedback.rewards import reward_drafts
+from recloop.files import sha256_of_folder
 from recloop.methods.aligning import align
 from recloop.methods.knowledge import (
     FEEDBACK,
@@ -33,7 +34,6 @@ from recloop.methods.task import Task
 from recloop.ranking.fit import fit_reranker
 from recloop.ranking.fitted import FittedReranker
 from recloop.records import Group, UserVectors
-from recloop.runs import sha256_of_folder
 from recloop.tuning.replies import reply_comparer
 
 

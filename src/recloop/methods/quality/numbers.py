@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from recloop.errors import DataError
+from recloop.files import atomic_write_text
 from recloop.methods.quality.moments import Moments
-from recloop.runs import atomic_write_text
 
 
 class Record(BaseModel):
@@ -157,7 +157,7 @@ class UnitResult(Record):
     writing_changes: tuple[WritingChange, ...]
     leakage: LeakNumbers | None
     costs: tuple[CostNumbers, ...]
-    journal_of: str | None = Field(description="unit whose drafts were taken over; costs are then too low")
+    taken_from: str | None = Field(description="unit from whose run things were taken; not in costs")
     examples: tuple[Example, ...]
     versions: dict[str, str]
     lm_digest: str = Field(description="SHA-256 of the untuned language model's weights")

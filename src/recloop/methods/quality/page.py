@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from recloop.files import atomic_write_text
 from recloop.methods.quality.ablation_sections import ablations, choices, leakage
 from recloop.methods.quality.main_sections import claims, main_tables
 from recloop.methods.quality.pooling import Evidence
 from recloop.methods.quality.sections import FIGURES, Part
 from recloop.methods.quality.side_sections import cost, reliability, units, written
-from recloop.runs import atomic_write_text
 
 PAGE = "results.md"
 HEAD = """\

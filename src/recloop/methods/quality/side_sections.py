@@ -143,10 +143,10 @@ def cost(evidence: Evidence) -> Part:
         "",
     ]
     for study, arm, results in (*main_results(evidence, "main"), *main_results(evidence, "external")):
-        whole = [result for result in results if result.journal_of is None]
+        whole = [result for result in results if result.taken_from is None]
         lines += [f"### {evidence.studies[study].title}", "", *not_run(evidence, study, arm)]
         if not whole:
-            lines += ["Every unit took over drafts of another.", ""] if results else []
+            lines += ["Every unit took from another what it has in common with it.", ""] if results else []
             continue
         rows: list[list[str]] = []
         for verb in dict.fromkeys(one.verb for result in whole for one in result.costs):

@@ -58,10 +58,10 @@ class Study(BaseModel):
         description="worlds: each panel is a simulated world; turns: another turn of the groups of a log",
     )
     minutes: float = Field(gt=0, le=MAX_MINUTES, description="of a unit, about, on two cores")
-    journal_of: str | None = Field(
+    takes_from: str | None = Field(
         default=None,
-        description="study, or study.arm, whose drafts and vectors of the same panel are taken over, if its "
-        "run is there: equal prompts get equal drafts, and none is paid for twice",
+        description="study, or study.arm, from whose run of the same panel, if it is there, all is taken "
+        "that would come out the same: drafts and vectors, fits, tuned language models",
     )
     transfer_from: str | None = Field(
         default=None, description="study, or study.arm, whose tuned language model `transfer` reads"
@@ -105,7 +105,7 @@ class Unit:
     panel: int
     minutes: float
     extras: tuple[Extra, ...]
-    journal_of: str | None
+    takes_from: str | None
     transfer_from: str | None
     config: Dpo4RecConfig
 
@@ -174,7 +174,7 @@ def units_of(studies: Mapping[str, Study]) -> list[Unit]:
         for arm_name, arm in (study.arms or {"": Arm(title=study.title)}).items():
             stem = f"{name}.{arm_name}" if arm_name else name
             for panel in study.panels if arm.panels is None else arm.panels:
-                own, giver = f"{stem}.p{panel}", _unit_name(study.journal_of, panel)
+                own, giver = f"{stem}.p{panel}", _unit_name(study.takes_from, panel)
                 units.append(
                     Unit(
                         name=own,
@@ -183,7 +183,7 @@ def units_of(studies: Mapping[str, Study]) -> list[Unit]:
                         panel=panel,
                         minutes=arm.minutes or study.minutes,
                         extras=arm.extras,
-                        journal_of=None if giver == own else giver,
+                        takes_from=None if giver == own else giver,
                         transfer_from=_unit_name(study.transfer_from, panel),
                         config=run_config(stem, study, arm, panel),
                     )

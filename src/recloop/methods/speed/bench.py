@@ -19,9 +19,9 @@ from typing import get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recloop.errors import SettingError
+from recloop.files import atomic_write_text
 from recloop.methods.speed.figures import Findings, PartName, PartResult
 from recloop.progress import SILENT, Progress, format_seconds
-from recloop.runs import atomic_write_text
 
 ALL_PARTS: tuple[PartName, ...] = get_args(PartName)
 FOLDER = "benchmarks"  # inside the output folder; the page lies beside it

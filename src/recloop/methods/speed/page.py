@@ -10,11 +10,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from recloop.errors import DataError
+from recloop.files import atomic_write_text
 from recloop.methods.speed.bench import ALL_PARTS, FOLDER
 from recloop.methods.speed.figures import Figure, Growth, Machine, PartResult, Products, Profile, Target
 from recloop.methods.speed.growth_plot import growth_svg
 from recloop.progress import format_seconds
-from recloop.runs import atomic_write_text
 
 PAGE = "benchmarks.md"
 HEAD = """\

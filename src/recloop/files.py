@@ -1,0 +1,75 @@
+"""Files that are whole or absent: written beside, fsynced, renamed; and what their bytes are known by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write beside, fsync, rename: a reader sees the old file or the whole new one."""
+    part = path.parent / f".{path.name}.part"
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    _fsync(path.parent)
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """`atomic_write_bytes` of the text in UTF-8."""
+    atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def atomic_write_json(path: Path, value: Any) -> None:
+    """`atomic_write_bytes` of the value as indented JSON; ValueError for NaN and infinities."""
+    atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex digest of a file's bytes, read once in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_folder(folder: Path) -> str:
+    """Hex digest over the names and contents of all files below a folder, hidden ones excepted."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    relative = (path.relative_to(folder) for path in files)
+    visible = [path.as_posix() for path in relative if not any(part.startswith(".") for part in path.parts)]
+    return digest_of_files({name: sha256_of_file(folder / name) for name in visible})
+
+
+def digest_of_files(sha256_of: Mapping[str, str]) -> str:
+    """Hex digest over the names and digests of files, whatever their order."""
+    lines = "".join(f"{name}\0{sha256_of[name]}\n" for name in sorted(sha256_of))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def settle(part: Path, final: Path) -> None:
+    """Give a finished folder its name; what had the name before is gone. Never half a folder has it."""
+    for path in [*part.rglob("*"), part]:
+        _fsync(path)
+    remove_folder(final)
+    part.rename(final)
+    _fsync(final.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder and all in it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,131 @@
+"""Stages taken over from another run: what would come out the same is not done again.
+
+A stage would come out the same where its inputs are, and the settings that it reads beyond them, and the
+versions of what computes it. `READS` names those settings; `tests/test_methods_taking.py` holds it against
+what a run does read. Everything else that a run reads follows from its log, so nothing is taken unless
+``prepare`` was.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from recloop.errors import RunError
+from recloop.progress import Progress
+from recloop.runs import CONFIG, MANIFEST, TAKEN, RunFolder, differing_keys
+
+GIVER = "takes_from"  # in the manifest: the folder of the other run
+METHOD = "dpo4rec"
+Stages = Mapping[str, Mapping[str, Any]]
+JOURNAL, CACHE = "drafts.sqlite", "vectors.sqlite"
+RERANKING = ("reranker", "item_vector_width", "data_seed")
+MEASURING = ("measure", "reward.metric")
+READS: Mapping[str, tuple[str, ...]] = {
+    "prepare": ("data", "data_seed", "split", "protocol", "prompt", "lm"),
+    "sample": ("drafts", "lm", "prompt"),
+    "encode": ("encoder", "prompt"),
+    "judge": RERANKING,
+    "reward": ("reward", "reranker"),
+    "pairs": ("pairs", "dpo.max_reply_tokens", "reward.metric"),
+    "tune": ("dpo", "reference"),
+    "fit": (*RERANKING, *MEASURING),
+    "score": ("reranker", *MEASURING),
+}
+
+
+def require_giver(giver: Path, method: str) -> None:
+    """RunError unless a run of `method` may take from this folder."""
+    if not (giver / MANIFEST).is_file():
+        raise RunError(f"a run folder is wanted to take from, got {giver}; check the path")
+    methods = (_read(giver / MANIFEST)["method"], method)
+    if methods != (METHOD, METHOD):
+        raise RunError(
+            f"only runs of {METHOD} take from each other, got one of {methods[0]} for one of {methods[1]}; "
+            f"leave it out"
+        )
+
+
+def take_from(run: RunFolder, giver: Path) -> None:
+    """From now on take from another run what it has done and would be the same here.
+
+    Drafts and vectors are kept by the content of prompt, weights, sampling and text; a run that has none yet
+    gets the other's, so that none is paid for twice even where a stage must be done again.
+
+    Raises:
+        RunError: no run of DPO4Rec there, this run itself, or one that other versions made (says which).
+    """
+    require_giver(giver, run.manifest["method"])
+    if giver.resolve() == run.path.resolve():
+        raise RunError(f"a run cannot take from itself, got {giver}; name another run's folder")
+    changed = differing_keys(_read(giver / MANIFEST)["versions"], run.manifest["versions"])
+    if changed:
+        raise RunError(
+            f"{giver} was made with other versions ({'; '.join(changed)}), so its stages would not come out "
+            f"the same; leave it out"
+        )
+    for name in (JOURNAL, CACHE):
+        if (giver / name).is_file() and not (run.path / name).exists():
+            with (
+                closing(sqlite3.connect(giver / name)) as source,
+                closing(sqlite3.connect(run.path / name)) as target,
+            ):
+                source.backup(target)
+                if name == JOURNAL:
+                    target.execute(
+                        "delete from spending"
+                    )  # what the other run paid for is not this run's cost
+                    target.commit()
+    run.remember(**{GIVER: str(giver.resolve())})
+
+
+def giver_of(run: RunFolder) -> str | None:
+    """Name of the run that this one was told to take from; None when it was told of none."""
+    return Path(run.manifest[GIVER]).name if GIVER in run.manifest else None
+
+
+def own_stages(stages: Stages) -> Stages:
+    """The stages that the run did itself."""
+    return {name: entry for name, entry in stages.items() if TAKEN not in entry}
+
+
+def taken_in_words(stages: Stages) -> tuple[str, ...]:
+    """A line that says how many stages another run did; none when it did none."""
+    givers = [entry[TAKEN] for entry in stages.values() if TAKEN in entry]
+    return (f"{len(givers)} of {len(stages)} stages from {givers[0]}",) if givers else ()
+
+
+def take_stage(run: RunFolder, verb: str, name: str, inputs: Mapping[str, Any], progress: Progress) -> None:
+    """Take one stage from the run's giver, where there is one and the stage would come out the same."""
+    if GIVER not in run.manifest or run.is_done(name) or verb not in READS:
+        return
+    giver = Path(run.manifest[GIVER])
+    if not (giver / MANIFEST).is_file():
+        return
+    entry = _read(giver / MANIFEST)["stages"].get(name)
+    has_log = verb == "prepare" or TAKEN in run.manifest["stages"].get("prepare", {})
+    if entry is None or not has_log or entry["inputs"] != json.loads(json.dumps(dict(inputs))):
+        return
+    old, new = (settings_read(config, verb) for config in (_read(giver / CONFIG), run.config))
+    if old == new:
+        run.take(name, giver, entry)
+        progress.say(f"{name} is taken from {giver.name}")
+
+
+def settings_read(config: Mapping[str, Any], verb: str) -> dict[str, Any]:
+    """What a kind of stage reads of a configuration."""
+    found: dict[str, Any] = {}
+    for path in READS[verb]:
+        value: Any = config
+        for key in path.split("."):
+            value = value[key]
+        found[path] = value
+    return found
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))

@@ -1,0 +1,205 @@
+"""What a run takes from another: the stages that would come out the same, and no other."""
+
+import json
+import shutil
+import sqlite3
+from collections import defaultdict
+from collections.abc import Generator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from recloop.errors import RunError
+from recloop.methods.dpo4rec_config import Dpo4RecConfig
+from recloop.methods.rerec_config import ReRecConfig
+from recloop.methods.stages import Staged
+from recloop.methods.taking import READS, take_from
+from recloop.runs import TAKEN, RunFolder
+from test_methods_dpo4rec import do, tuned_config, write_lm
+
+pytestmark = pytest.mark.slow
+
+# Which stages there are, and how often; a stage's name says what they are.
+DPO = {"max_pairs": 8, "lr": 1e-2}  # enough for texts to change
+CONTROLS = {"rounds", "seeds", "backbones", "rows", "reward.judges"}
+WHOLE = ("model_copy", "model_dump", "model_dump_json", "model_fields_set")
+
+
+@pytest.fixture(scope="module")
+def lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lm(tmp_path_factory.mktemp("lm"))
+
+
+@pytest.fixture(scope="module")
+def reads(lm: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """Settings that each kind of stage reads in a run with every row; between two stages, the second does."""
+    found: dict[str, set[str]] = defaultdict(set)
+    pending: set[str] = set()
+    section_of: dict[type[BaseModel], str] = {
+        info.annotation: f"{name}."
+        for name, info in Dpo4RecConfig.model_fields.items()
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
+    } | {Dpo4RecConfig: ""}
+    sections = {name.removesuffix(".") for name in section_of.values()}
+
+    def watch(model: type[BaseModel], prefix: str, patch: pytest.MonkeyPatch) -> None:
+        def read(self: BaseModel, name: str) -> Any:
+            path = f"{prefix}{name}"
+            if name in model.model_fields and path not in sections:
+                pending.add(path)
+            elif name in WHOLE and prefix:
+                pending.add(prefix.removesuffix("."))
+            return object.__getattribute__(self, name)
+
+        patch.setattr(model, "__getattribute__", read, raising=False)
+
+    whole = Staged.stage
+
+    @contextmanager
+    def stage(
+        self: Staged, verb: str, key: str, inputs: Mapping[str, Any], folder: str | None = None
+    ) -> Generator[Any]:
+        with whole(self, verb, key, inputs, folder) as one:
+            yield one
+        found[verb] |= pending
+        pending.clear()
+
+    config = tuned_config(lm, rows="all", rounds=1, reward={"judges": 2, "shared": True})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Staged, "stage", stage)
+        for model, prefix in section_of.items():
+            watch(model, prefix, patch)
+        pending.clear()
+        do(config, tmp_path_factory.mktemp("watched") / "run")
+    return dict(found)
+
+
+@pytest.mark.parametrize("verb", READS)
+def test_a_stage_reads_no_setting_that_is_not_named(reads: dict[str, set[str]], verb: str) -> None:
+    unnamed = {
+        path
+        for path in reads[verb] - CONTROLS
+        if not any(path == named or path.startswith(f"{named}.") for named in READS[verb])
+    }
+    assert unnamed == set()
+
+
+def core(lm: Path, **changes: Any) -> Dpo4RecConfig:
+    return tuned_config(lm, **({"rows": "core", "dpo": DPO} | changes))
+
+
+def taken(run: Path) -> dict[str, bool]:
+    """Every stage of a run and whether another run did it."""
+    stages = json.loads((run / "manifest.json").read_text())["stages"]
+    return {name: TAKEN in entry for name, entry in stages.items()}
+
+
+@pytest.fixture(scope="module")
+def first(lm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with core rows, done in one go."""
+    path = tmp_path_factory.mktemp("first") / "run"
+    do(core(lm), path)
+    return path
+
+
+def do_with(first: Path, config: Dpo4RecConfig, path: Path) -> str:
+    with RunFolder.open(path, config.model_dump(mode="json")) as run:
+        take_from(run, first)
+    return do(config, path)
+
+
+TUNED = (
+    "tune.tuned.s0", "sample.tuned.s0", "encode.tuned.s0", "fit.tuned.prm.s0", "score.tuned.judge.s0",
+    "fit.shuffled.prm.s0"
+)  # fmt: skip
+RANDOM = tuple(name.replace("tuned", "random_label_dpo") for name in TUNED[:-1])
+LAST = ("evaluate", "report")
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [
+        pytest.param({}, LAST, id="none"),
+        pytest.param({"dpo": DPO | {"lr": 3e-2}}, (*TUNED, *RANDOM, *LAST), id="lr"),
+        pytest.param({"split": {"train": 0.4, "feedback": 0.2, "valid": 0.1, "test": 0.3}}, None, id="split"),
+    ],
+)
+def test_only_what_a_setting_touches_is_done_again(
+    lm: Path, first: Path, tmp_path: Path, changes: dict[str, Any], again: tuple[str, ...] | None
+) -> None:
+    config = core(lm, **changes)
+    do_with(first, config, tmp_path / "taking")
+    stages = taken(tmp_path / "taking")
+    assert {name for name, was_taken in stages.items() if not was_taken} == set(again or stages)
+
+
+def test_more_rows_are_added_to_those_that_are_there(lm: Path, first: Path, tmp_path: Path) -> None:
+    do_with(first, core(lm, rows="all"), tmp_path / "taking")
+    stages, before = taken(tmp_path / "taking"), set(taken(first)) - set(LAST)
+    assert {name for name, was_taken in stages.items() if was_taken} == before
+    do(core(lm, rows="all"), tmp_path / "alone")
+    results = [(tmp_path / name / "results.json").read_bytes() for name in ("taking", "alone")]
+    assert results[0] == results[1]
+
+
+def test_a_run_that_took_goes_on_when_the_giver_is_gone(lm: Path, first: Path, tmp_path: Path) -> None:
+    giver, path, config = tmp_path / "giver", tmp_path / "run", core(lm)
+    do(config, giver, until="encode")
+    with RunFolder.open(path, config.model_dump(mode="json")) as run:
+        take_from(run, giver)
+    do(config, path, until="encode")
+    assert all(taken(path).values())
+    giver.rename(tmp_path / "moved")
+    do(config, path)
+    assert (path / "results.json").read_bytes() == (first / "results.json").read_bytes()
+
+
+def test_drafts_come_along_and_what_they_cost_does_not(lm: Path, first: Path, tmp_path: Path) -> None:
+    giver = tmp_path / "giver"
+    shutil.copytree(first, giver)
+    with closing(sqlite3.connect(giver / "drafts.sqlite")) as journal:
+        journal.execute("insert into spending values ('sample.untuned.s0', 'requests', 7)")
+        journal.commit()
+    with RunFolder.open(tmp_path / "run", core(lm).model_dump(mode="json")) as run:
+        take_from(run, giver)
+    with closing(sqlite3.connect(tmp_path / "run" / "drafts.sqlite")) as journal:
+        counts = [
+            journal.execute(f"select count(*) from {table}").fetchone()[0] for table in ("drafts", "spending")
+        ]
+    assert counts[0] > 0
+    assert counts[1] == 0
+
+
+def test_files_that_the_giver_did_not_write_are_not_taken(lm: Path, first: Path, tmp_path: Path) -> None:
+    giver, path, config = tmp_path / "giver", tmp_path / "run", core(lm)
+    do(config, giver, until="sample")
+    file = giver / "stages" / "sample.untuned.s0" / "fit.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(RunError, match=r"sample.untuned.s0 is to be taken .* restore it"):
+        do_with(giver, config, path)
+    assert taken(path) == {"prepare": True}
+
+
+def test_who_cannot_give_is_named_with_the_reason(lm: Path, first: Path, tmp_path: Path) -> None:
+    config = core(lm).model_dump(mode="json")
+    with RunFolder.open(tmp_path / "run", config) as run:
+        with pytest.raises(RunError, match=r"run folder is wanted to take from, got .*nowhere"):
+            take_from(run, tmp_path / "nowhere")
+        with pytest.raises(RunError, match="cannot take from itself"):
+            take_from(run, tmp_path / "run")
+        manifest = json.loads((first / "manifest.json").read_text())
+        for number, (change, said) in enumerate(
+            [({"method": "rerec"}, "got one of rerec"), ({"versions": {"torch": "1"}}, r"versions .*torch")]
+        ):
+            (tmp_path / str(number)).mkdir()
+            (tmp_path / str(number) / "manifest.json").write_text(json.dumps(manifest | change))
+            with pytest.raises(RunError, match=said):
+                take_from(run, tmp_path / str(number))
+    with (
+        RunFolder.open(tmp_path / "other", ReRecConfig().model_dump(mode="json"), method="rerec") as other,
+        pytest.raises(RunError, match="for one of rerec"),
+    ):
+        take_from(other, first)
