@@ -95,7 +95,6 @@ def test_a_stage_verb_runs_up_to_it_by_settings_or_by_folder(method: StandIn) ->
     assert method.calls == [(7, "sample"), (7, "reward"), (7, None)]
 
 
-@pytest.mark.parametrize("verb", ["show", "resume", "ask", "export"])
 def test_a_run_remembers_which_run_it_takes_from(method: StandIn, tmp_path: Path) -> None:
     assert cli.main(["run", "dpo4rec", "--out", "first"]) == 0
     assert cli.main(["run", "dpo4rec", "--seed", "2", "--take-from", "first", "--out", "second"]) == 0
@@ -120,6 +119,7 @@ def test_a_run_that_cannot_take_says_why_and_makes_no_folder(
     assert [path.name for path in tmp_path.iterdir()] == ["first"]
 
 
+@pytest.mark.parametrize("verb", ["show", "resume", "ask", "export"])
 def test_a_command_without_settings_shows_the_help_of_all(
     verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
