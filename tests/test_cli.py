@@ -106,7 +106,6 @@ def test_a_run_remembers_which_run_it_takes_from(method: StandIn, tmp_path: Path
     ("words", "said"),
     [
         (["dpo4rec", "--take-from", "nowhere"], "run folder is wanted to take from, got nowhere"),
-        (["rerec", "--take-from", "first"], "got one of dpo4rec for one of rerec; leave it out"),
         (["dpo4rec", "--take-from", "first", "--out", "first"], "cannot take from itself"),
     ],
 )
