@@ -134,6 +134,14 @@ def test_the_plan_counts_users_drafts_and_fits() -> None:
     assert "0 times" in text
 
 
+@pytest.mark.parametrize(("rows", "fits", "tunings"), [("core", 5, 2), ("tuned", 3, 1)])
+def test_the_plan_counts_what_the_wanted_rows_need(rows: str, fits: int, tunings: int) -> None:
+    text = forecast(Dpo4RecConfig.model_validate({"data": {"world": {"num_users": 40}}, "rows": rows}))
+    # untuned, tuned and the judge; of core rows shuffled and random labels too
+    assert f"{fits} rerankers" in text
+    assert f"{tunings} times" in text
+
+
 def unit(gap: float, seed: int) -> dict[str, object]:
     noise = np.random.default_rng(seed).normal(0, 0.05, size=(4, 60))
     levels = {"shuffled": 0.5, "untuned": 0.5, "random_label_dpo": 0.5, "tuned": 0.5 + gap}

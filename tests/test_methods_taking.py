@@ -203,3 +203,18 @@ def test_who_cannot_give_is_named_with_the_reason(lm: Path, first: Path, tmp_pat
         pytest.raises(RunError, match="for one of rerec"),
     ):
         take_from(other, first)
+
+
+def test_a_run_that_only_chooses_measures_untuned_and_tuned(lm: Path, first: Path, tmp_path: Path) -> None:
+    do_with(first, core(lm, rows="tuned"), tmp_path / "run")
+    stages = taken(tmp_path / "run")
+    assert {name for name, was_taken in stages.items() if not was_taken} == set(LAST)
+    assert not any("random" in name or "shuffled" in name for name in stages)
+    tables = [
+        json.loads((path / "results.json").read_text())["tables"][0] for path in (tmp_path / "run", first)
+    ]
+    rows = [
+        {row["name"]: row["estimate"]["value"] for row in table["metrics"][0]["rows"]} for table in tables
+    ]
+    assert set(rows[0]) == {"untuned", "tuned", "best_of_n", "judge_untuned", "judge_tuned"}
+    assert rows[0] == {name: value for name, value in rows[1].items() if name in rows[0]}

@@ -48,6 +48,7 @@ RIVALS_OF_TUNED = (
 RIVALS_OF_UNTUNED = (
     SHUFFLED, NO_KNOWLEDGE, ID_HISTORY, STAR_MEAN, HISTORY_TEXT, BEST_TEMPLATE, PUBLISHED_TEXT,
 )  # fmt: skip
+BASELINES = (NO_KNOWLEDGE, SHUFFLED, UNTUNED)  # the first there is: core rows have none without text
 JUDGED = f"{JUDGE}_"
 
 
@@ -102,7 +103,7 @@ def make_table(loop: Loop, backbone: str, scored: Sequence[Scored]) -> TableSect
         f"Evaluators: {backbone.upper()}",
         main,
         tuple(compare(rows, (), metric, config.statistics, seed) for metric in others),
-        NO_KNOWLEDGE if NO_KNOWLEDGE in by_name else SHUFFLED,  # the core rows have no other without text
+        next(name for name in BASELINES if name in by_name),
     )
 
 

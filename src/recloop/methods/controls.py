@@ -49,7 +49,7 @@ def measure_controls(
     tuned: Knowledge,
     seed: int,
 ) -> list[Scored]:
-    """The controls of the tuning, each with evaluators of its own; none where nothing was tuned.
+    """The controls of the tuning, each with evaluators of its own; none where nothing was tuned or reported.
 
     Args:
         judge: stages of the frozen judge's fits.
@@ -58,7 +58,7 @@ def measure_controls(
         tuned: drafts of the language model after the last round.
     """
     num_rounds = len(taught)
-    if not num_rounds:
+    if not num_rounds or loop.config.rows == "tuned":
         return []
     random_lm = best_lm = anchor
     wants_all = loop.config.rows == "all"

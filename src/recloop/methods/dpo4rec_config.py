@@ -151,8 +151,10 @@ class Dpo4RecConfig(BaseModel):
     backbones: tuple[RerankerKind, ...] = Field(
         default=("prm",), min_length=1, description="evaluators: one table each; the judge is reranker.kind"
     )
-    rows: Literal["all", "core"] = Field(
-        default="all", description="core: only shuffled, untuned, random-label DPO and tuned"
+    rows: Literal["all", "core", "tuned"] = Field(
+        default="all",
+        description="core: only shuffled, untuned, random-label DPO and tuned; tuned: only untuned and "
+        "tuned, to choose settings by valid users",
     )
     headline: str = Field(default="ndcg@5", description="the metric that is tested; one of measure.metrics")
     reference: Literal["first", "previous"] = Field(

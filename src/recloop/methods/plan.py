@@ -67,14 +67,14 @@ def plan(config: Dpo4RecConfig, lists: CandidateLists, num_facets: int) -> list[
     }
     for_reward = drafts_of(users, config, for_feedback=True)
     for_table = drafts_of(users, config, for_feedback=False)
-    num_controls = 0 if not num_rounds else 2 if wants_all else 1
+    num_controls = controls_of(config)
     num_drafts = num_rounds * for_reward + (1 + num_controls) * for_table
     num_prompts = sum(users.values()) * (1 + num_rounds + num_controls)
     matched = for_table if num_rounds and wants_all else 0
     num_fixed_texts = HISTORY_TEXTS + num_facets + TEMPLATES_BESIDE_FACETS if wants_all else 0
     num_fixed_texts += wants_all and config.data.kar is not None
     num_texts = num_drafts + matched + num_fixed_texts * (users[FIT] + users[TEST])
-    num_rows = 2 + num_rounds + num_controls + (matched > 0)
+    num_rows = 1 + (config.rows != "tuned") + num_rounds + num_controls + (matched > 0)
     num_rows += num_fixed_texts + ROWS_WITHOUT_TEXT if wants_all else 0
     num_fits = num_rows * len(config.backbones) + 1
     epochs = min(EPOCHS_PER_FIT, config.reranker.max_epochs)
@@ -135,9 +135,14 @@ def models_sampled(config: Dpo4RecConfig) -> list[tuple[bool, int]]:
     """(whether feedback users are sampled too, how many language models), all seeds; the matched row counts
     as one for each of the drafts it takes per slot."""
     num_seeds, wants_all = len(config.seeds), config.rows == "all"
-    controls = 0 if not config.rounds else 2 if wants_all else 1
+    controls = controls_of(config)
     matched = DRAFTS_PER_SLOT if config.rounds and wants_all else 0
     return [(True, num_seeds * config.rounds), (False, num_seeds * (1 + controls + matched))]
+
+
+def controls_of(config: Dpo4RecConfig) -> int:
+    """Language models tuned to compare with: random labels, and where all rows are wanted the best drafts."""
+    return {"all": 2, "core": 1, "tuned": 0}[config.rows] if config.rounds else 0
 
 
 def drafts_of(users: dict[str, int], config: Dpo4RecConfig, *, for_feedback: bool) -> int:

@@ -30,8 +30,8 @@ from recloop.records import Dataset, Group, Histories, UserVectors
 
 
 def measure_references(loop: Loop, task: Task, seed: int) -> list[Scored]:
-    """The rows that need no language model; none when only core rows are wanted."""
-    if loop.config.rows == "core":
+    """The rows that need no language model, where all rows are wanted."""
+    if loop.config.rows != "all":
         return []
     told = encode_knowledge(loop, fixed_texts(HISTORY_TEXT, history_texts(loop, task), task), seed)
     published = published_texts(loop, task)
@@ -130,7 +130,9 @@ def best_valid_ndcg(loop: Loop, stage: str) -> float:
 
 
 def measure_shuffled(loop: Loop, task: Task, vectors: KnowledgeVectors, seed: int) -> list[Scored]:
-    """The same texts given to other users of the same group, evaluator refitted."""
+    """The same texts given to other users of the same group, evaluator refitted; not to make choices."""
+    if loop.config.rows == "tuned":
+        return []
     rng = np.random.default_rng(derived_seed(seed, SHUFFLED))
     parts = {
         part: exchange_texts(vectors.parts[part], [task.users_of(group) for group in GROUPS[part]], rng)

@@ -117,33 +117,16 @@ def fit_chart(rows: Sequence[Row], backbone: str) -> Chart:
 
 
 def tuning_charts(rows: Sequence[Row]) -> tuple[Chart, ...]:
-    """How DPO moved the log-probabilities, with true labels and with random ones."""
+    """How DPO moved the log-probabilities, with true labels and, where they were tried, with random ones."""
     tuned, random = ([row for row in rows if row.get("lm") == label] for label in (TUNED, RANDOM_LABELS))
+    logps = [curve(name, tuned, "step", f"{name}_logp") for name in ("chosen", "rejected")]
+    both = [(name, found) for name, found in (("tuned", tuned), ("random labels", random)) if found]
+    margins = [curve(name, found, "step", "reward_margin") for name, found in both]
+    entropies = [curve(name, found, "step", "entropy") for name, found in both]
     return (
-        Chart(
-            "Log-probabilities under the tuned model",
-            "step",
-            "nats per draft",
-            (
-                curve("chosen", tuned, "step", "chosen_logp"),
-                curve("rejected", tuned, "step", "rejected_logp"),
-            ),
-        ),
-        Chart(
-            "Implicit reward margin, chosen over rejected",
-            "step",
-            "beta times log-ratio",
-            (
-                curve("tuned", tuned, "step", "reward_margin"),
-                curve("random labels", random, "step", "reward_margin"),
-            ),
-        ),
-        Chart(
-            "Entropy",
-            "step",
-            "nats per token",
-            (curve("tuned", tuned, "step", "entropy"), curve("random labels", random, "step", "entropy")),
-        ),
+        Chart("Log-probabilities under the tuned model", "step", "nats per draft", tuple(logps)),
+        Chart("Implicit reward margin, chosen over rejected", "step", "beta times log-ratio", tuple(margins)),
+        Chart("Entropy", "step", "nats per token", tuple(entropies)),
     )
 
 

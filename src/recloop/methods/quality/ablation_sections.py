@@ -41,71 +41,72 @@ ABOUT_LEAK = (
 
 
 def choices(evidence: Evidence) -> Part:
-    """Per choice: the valid users' numbers of every arm, which is best, and which the main study uses."""
+    """The valid users' numbers of every arm, which is best, and which is in use."""
     lines: list[str] = []
     for name in evidence.of_place("choices"):
         study = evidence.studies[name]
-        lines += [f"### {study.title}", "", study.about, ""]
-        kinds = list(dict.fromkeys(arm.kind for arm in study.arms.values() if arm.kind != BASE_KIND))
-        for kind in kinds:
-            arms = [arm for arm in study.arms if study.arms[arm].kind in (kind, BASE_KIND)]
-            lines += [f"**{kind}**", "", *choice_table(evidence, name, arms)]
+        lines += [f"### {study.title}", "", study.about, "", *choice_table(evidence, name)]
     return Part(lines or [NOT_RUN])
 
 
-def choice_table(evidence: Evidence, study: str, arms: Sequence[str]) -> list[str]:
-    """One line per arm; the best mean of the tuned row on valid users is set in bold."""
+def choice_table(evidence: Evidence, study: str) -> list[str]:
+    """One line per arm that was run; the best mean of the tuned row on valid users is set in bold."""
+    arms = evidence.studies[study].arms
+    used = used_arms(evidence, study)
     means: dict[str, float] = {}
     cells: dict[str, list[str]] = {}
-    for arm in arms:
-        results = evidence.of_study(study, arm)
+    for name in arms:
+        results = evidence.of_study(study, name)
         backbones = backbones_of(results)
         tables = tables_of(results, backbones[0], "valid") if backbones else []
         tuned = pooled_rows(tables, HEADLINE).get(TUNED)
         if tuned is None:
-            cells[arm] = [NOT_RUN, "", "", "", ""]
             continue
-        means[arm] = tuned.values.mean
-        cells[arm] = [
+        means[name] = tuned.values.mean
+        cells[name] = [
             difference_text(pooled_contrast(tables, HEADLINE, TUNED, UNTUNED)),
-            difference_text(pooled_contrast(tables, HEADLINE, TUNED, RANDOM_LABELS)),
             reliability_text(results),
             f"{sum(r.rewards[0].pairs.get('num_pairs', 0) for r in results):,}",
             f"{tuned.values.num_users:,}",
         ]
-    best = max(means, key=lambda arm: means[arm], default=None)
-    used = used_arms(evidence, study, arms)
+    best = max(means, key=lambda name: means[name], default=None)
     rows = [
         [
-            evidence.studies[study].arms[arm].title + (" (used)" if arm in used else ""),
-            "" if arm not in means else f"**{number(means[arm])}**" if arm == best else number(means[arm]),
-            *cells[arm],
+            "" if arms[name].kind == BASE_KIND else arms[name].kind,
+            arms[name].title + (" (used)" if name in used else ""),
+            f"**{number(means[name])}**" if name == best else number(means[name]),
+            *cells[name],
         ]
-        for arm in arms
+        for name in means
     ]
     head = (
-        "setting",
-        f"tuned, {HEADLINE}, valid",
-        "less untuned",
-        "less random labels",
-        "reliability",
-        "pairs",
-        "users",
+        *("changed", "setting", f"tuned, {HEADLINE}, valid", "less untuned"),
+        *("reliability", "pairs", "users"),
     )
-    return table(head, rows)
+    lines = table(head, rows, left=2) if rows else []
+    return [*missing_arms(evidence, study), *lines]
 
 
-def used_arms(evidence: Evidence, study: str, arms: Sequence[str]) -> set[str]:
-    """The arms whose changes the first main study has; of the base arm, all that the others change."""
-    main = evidence.of_place("main")
+def missing_arms(evidence: Evidence, study: str) -> list[str]:
+    """A line that names the arms of which nothing was run; none when there are none."""
+    arms = evidence.studies[study].arms
+    titles = [arm.title for name, arm in arms.items() if not evidence.of_study(study, name)]
+    return [f"{NOT_RUN}: {'; '.join(titles)}", ""] if titles else []
+
+
+def used_arms(evidence: Evidence, study: str) -> set[str]:
+    """The arms that have, in all that any arm changes, the settings of the main study they were chosen for.
+
+    That is the base of these choices where it is a main study, otherwise the first one.
+    """
+    main, about = evidence.of_place("main"), evidence.studies[study]
     if not main:
         return set()
-    config = next(s.unit.settings for s in evidence.states if s.unit.study == main[0])
-    about = evidence.studies[study]
-    own = {arm: next(s.unit.settings for s in evidence.states if (s.unit.study, s.unit.arm) == (study, arm))
-           for arm in arms}  # fmt: skip
-    keys = {key for arm in arms for key in leaves(about.arms[arm].run)}
-    return {arm for arm in arms if all(value_at(own[arm], key) == value_at(config, key) for key in keys)}
+    chosen_for = about.base if about.base in main else main[0]
+    config = next(s.unit.settings for s in evidence.states if s.unit.study == chosen_for)
+    own = {s.unit.arm: s.unit.settings for s in evidence.states if s.unit.study == study}
+    keys = {key for arm in about.arms.values() for key in leaves(arm.run)}
+    return {arm for arm in own if all(value_at(own[arm], key) == value_at(config, key) for key in keys)}
 
 
 def leaves(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -148,12 +149,10 @@ def ablations(evidence: Evidence) -> Part:
     figures: dict[str, str] = {}
     for name in evidence.of_place("ablations"):
         study = evidence.studies[name]
-        lines += [f"### {study.title}", "", study.about, ""]
+        lines += [f"### {study.title}", "", study.about, "", *missing_arms(evidence, name)]
         rows: list[list[str]] = []
         bars: list[Bar] = []
         for title, results in arms_of(evidence, name):
-            if not results:
-                rows.append([title, NOT_RUN, "", "", "", "", "", ""])
             for ranker in backbones_of(results):
                 for cells, bar in arm_rows(title, results, ranker):
                     rows.append(cells)
@@ -162,7 +161,7 @@ def ablations(evidence: Evidence) -> Part:
             *("changed", "evaluator", "untuned", "tuned"),
             *("tuned less untuned", "less random labels", "less shuffled", "panels"),
         )
-        lines += table(head, rows, left=2)
+        lines += table(head, rows, left=2) if rows else []
         if bars:
             figures[f"{name}.svg"] = interval_plot(bars, f"tuned less untuned, {HEADLINE}")
             lines += figure(f"{name}.svg", f"{study.title}: tuned less untuned")
