@@ -1,5 +1,6 @@
 """What a run takes from another: the stages that would come out the same, and no other."""
 
+import io
 import json
 import shutil
 import sqlite3
@@ -16,7 +17,8 @@ from recloop.errors import RunError
 from recloop.methods.dpo4rec_config import Dpo4RecConfig
 from recloop.methods.rerec_config import ReRecConfig
 from recloop.methods.stages import Staged
-from recloop.methods.taking import READS, take_from
+from recloop.methods.taking import READS, take_from, take_stage
+from recloop.progress import Progress
 from recloop.runs import TAKEN, RunFolder
 from test_methods_dpo4rec import do, tuned_config, write_lm
 
@@ -134,6 +136,24 @@ def test_only_what_a_setting_touches_is_done_again(
     do_with(first, config, tmp_path / "taking")
     stages = taken(tmp_path / "taking")
     assert {name for name, was_taken in stages.items() if not was_taken} == set(again or stages)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "prepare is taken from run"),
+        ({"data_seed": 5}, "nothing is taken from run, for prompts or lists differ: data_seed: 0, now 5"),
+    ],
+)
+def test_what_is_taken_is_said_and_why_nothing_is(
+    lm: Path, first: Path, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    out = io.StringIO()
+    with RunFolder.open(tmp_path / "run", core(lm, **changes).model_dump(mode="json")) as run:
+        take_from(run, first)
+        inputs = json.loads((first / "manifest.json").read_text())["stages"]["prepare"]["inputs"]
+        take_stage(run, "prepare", "prepare", inputs, Progress(out))
+    assert out.getvalue().strip() == said
 
 
 def test_more_rows_are_added_to_those_that_are_there(lm: Path, first: Path, tmp_path: Path) -> None:

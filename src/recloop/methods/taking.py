@@ -107,13 +107,18 @@ def take_stage(run: RunFolder, verb: str, name: str, inputs: Mapping[str, Any], 
     if not (giver / MANIFEST).is_file():
         return
     entry = _read(giver / MANIFEST)["stages"].get(name)
-    has_log = verb == "prepare" or TAKEN in run.manifest["stages"].get("prepare", {})
-    if entry is None or not has_log or entry["inputs"] != json.loads(json.dumps(dict(inputs))):
+    is_log = verb == "prepare"
+    if entry is None or not (is_log or TAKEN in run.manifest["stages"]["prepare"]):
         return
-    old, new = (settings_read(config, verb) for config in (_read(giver / CONFIG), run.config))
-    if old == new:
+    changed = [
+        *differing_keys(entry["inputs"], json.loads(json.dumps(dict(inputs)))),
+        *differing_keys(settings_read(_read(giver / CONFIG), verb), settings_read(run.config, verb)),
+    ]
+    if not changed:
         run.take(name, giver, entry)
         progress.say(f"{name} is taken from {giver.name}")
+    elif is_log:
+        progress.say(f"nothing is taken from {giver.name}, for prompts or lists differ: {'; '.join(changed)}")
 
 
 def settings_read(config: Mapping[str, Any], verb: str) -> dict[str, Any]:
