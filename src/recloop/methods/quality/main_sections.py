@@ -51,7 +51,7 @@ CLAIM_METRICS = ("ndcg@5", "map@5")
 def claims(evidence: Evidence) -> Part:
     """What had to be shown, and whether it is."""
     rows: list[list[str]] = []
-    for study, _, results in main_results(evidence, "main"):
+    for study, _, results in claiming(evidence):
         title = evidence.studies[study].title
         if not results:
             rows.append([title, "", "", NOT_RUN, "", "", "", ""])
@@ -82,6 +82,11 @@ def claims(evidence: Evidence) -> Part:
     return Part([*table(head, rows, left=4), *gap_lines(evidence), *grounded_lines(evidence)])
 
 
+def claiming(evidence: Evidence) -> list[tuple[str, str, list[UnitResult]]]:
+    """The main studies of which it is asked whether they show what was to be shown."""
+    return [one for one in main_results(evidence, "main") if evidence.studies[one[0]].claims]
+
+
 def claim_cells(contrast: PooledContrast | None) -> list[str]:
     """Difference, p, panels, verdict."""
     if contrast is None:
@@ -93,9 +98,11 @@ def claim_cells(contrast: PooledContrast | None) -> list[str]:
 def gap_lines(evidence: Evidence) -> list[str]:
     """How much of what choosing among drafts could give the tuned model gives in one draft."""
     rows: list[list[str]] = []
-    for study, _, results in main_results(evidence, "main"):
+    for study, _, results in claiming(evidence):
         for ranker in [*backbones_of(results), *([JUDGE] if results else [])]:
             closed = gap_closed(tables_of(results, ranker), HEADLINE)
+            if closed is None and ranker == JUDGE:
+                continue  # several judges score as one, and have no best draft
             if closed is None:
                 cells = ["", "best of N is not above the untuned model, or one of them is missing", ""]
             else:
@@ -122,7 +129,7 @@ def gap_lines(evidence: Evidence) -> list[str]:
 def grounded_lines(evidence: Evidence) -> list[str]:
     """Whether tuning made the language model claim what the history does not show."""
     lines: list[str] = []
-    for study, _, results in main_results(evidence, "main"):
+    for study, _, results in claiming(evidence):
         change = pooled_change(results, "grounded")
         if change is not None:
             state = "**holds**" if change.mean >= -MOST_GROUNDED_LOST else "**does not hold**"

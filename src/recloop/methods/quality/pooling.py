@@ -50,8 +50,9 @@ class Evidence:
         ]
 
     def of_place(self, place: str) -> list[str]:
-        """The studies that fill a part of the page, by name."""
-        return [name for name, study in self.studies.items() if study.place == place]
+        """The studies that fill a part of the page: those with most panels first."""
+        names = [name for name, study in self.studies.items() if study.place == place]
+        return sorted(names, key=lambda name: -len(self.studies[name].panels))
 
     @property
     def missing(self) -> list[UnitState]:

@@ -66,6 +66,10 @@ class Study(BaseModel):
     transfer_from: str | None = Field(
         default=None, description="study, or study.arm, whose tuned language model `transfer` reads"
     )
+    claims: bool = Field(
+        default=True,
+        description="main: what was to be shown is asked of it; false where it is shown elsewhere",
+    )
     base: str | None = Field(default=None, description="study whose settings of the run come first")
     run: dict[str, Any] = Field(default={}, description="settings of the run, as for `recloop run dpo4rec`")
     arms: dict[str, Arm] = Field(default={}, description="none: one arm, the study itself")
