@@ -55,7 +55,7 @@ def parse(words: Sequence[str], *, flags: Sequence[str], switches: Sequence[str]
             continue
         if not equals:
             if not todo or todo[0].startswith("--"):
-                hint = near(name, [*flags, *switches])
+                hint = "" if name in flags else near(name, [*flags, *switches])
                 raise SettingError(f"--{name} needs a value, got none{hint}; write --{name} VALUE")
             value = todo.pop(0)
         if name not in flags:

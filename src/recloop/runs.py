@@ -331,20 +331,21 @@ def _open_manifest(path: Path, method: str) -> dict[str, Any]:
             raise RunError(
                 f"{path} is a run of {manifest['method']}, got {method}; choose another run folder"
             )
-        changed = differing_keys(manifest["versions"], _versions())
+        changed = differing_keys(manifest["versions"], versions())
         if changed and changed not in manifest["resumed_with"]:
             manifest["resumed_with"].append(changed)
         return manifest
     return {
         "method": method,
-        "versions": _versions(),
+        "versions": versions(),
         "resumed_with": [],
         "machine": {"system": platform.platform(), "num_cpus": os.cpu_count()},
         "stages": {},
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python, recloop and what a result depends on; "absent" for what is not installed."""
     found = {"python": platform.python_version()}
     for package in ("recloop", *VERSIONED):
         try:

@@ -17,7 +17,7 @@ from typing import Any
 
 from recloop.errors import RunError
 from recloop.progress import Progress
-from recloop.runs import CONFIG, MANIFEST, TAKEN, RunFolder, differing_keys
+from recloop.runs import CONFIG, MANIFEST, TAKEN, RunFolder, differing_keys, versions
 
 GIVER = "takes_from"  # in the manifest: the folder of the other run
 METHOD = "dpo4rec"
@@ -42,11 +42,18 @@ def require_giver(giver: Path, method: str) -> None:
     """RunError unless a run of `method` may take from this folder."""
     if not (giver / MANIFEST).is_file():
         raise RunError(f"a run folder is wanted to take from, got {giver}; check the path")
-    methods = (_read(giver / MANIFEST)["method"], method)
+    manifest = _read(giver / MANIFEST)
+    methods = (manifest["method"], method)
     if methods != (METHOD, METHOD):
         raise RunError(
             f"only runs of {METHOD} take from each other, got one of {methods[0]} for one of {methods[1]}; "
             f"leave it out"
+        )
+    changed = differing_keys(manifest["versions"], versions())
+    if changed:
+        raise RunError(
+            f"{giver} was made with other versions ({'; '.join(changed)}), so its stages would not come out "
+            f"the same; leave it out"
         )
 
 
@@ -62,24 +69,9 @@ def take_from(run: RunFolder, giver: Path) -> None:
     require_giver(giver, run.manifest["method"])
     if giver.resolve() == run.path.resolve():
         raise RunError(f"a run cannot take from itself, got {giver}; name another run's folder")
-    changed = differing_keys(_read(giver / MANIFEST)["versions"], run.manifest["versions"])
-    if changed:
-        raise RunError(
-            f"{giver} was made with other versions ({'; '.join(changed)}), so its stages would not come out "
-            f"the same; leave it out"
-        )
     for name in (JOURNAL, CACHE):
         if (giver / name).is_file() and not (run.path / name).exists():
-            with (
-                closing(sqlite3.connect(giver / name)) as source,
-                closing(sqlite3.connect(run.path / name)) as target,
-            ):
-                source.backup(target)
-                if name == JOURNAL:
-                    target.execute(
-                        "delete from spending"
-                    )  # what the other run paid for is not this run's cost
-                    target.commit()
+            _copy_database(giver / name, run.path / name)
     run.remember(**{GIVER: str(giver.resolve())})
 
 
@@ -134,3 +126,11 @@ def settings_read(config: Mapping[str, Any], verb: str) -> dict[str, Any]:
 
 def _read(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+        old.backup(new)
+        if target.name == JOURNAL:  # what the other run paid for is not this run's cost
+            new.execute("delete from spending")
+            new.commit()
