@@ -142,6 +142,7 @@ def test_only_what_a_setting_touches_is_done_again(
     ("changes", "said"),
     [
         ({}, "prepare is taken from run"),
+        ({"pace": {"max_concurrency": 3}}, "prepare is taken from run"),
         ({"data_seed": 5}, "nothing is taken from run, for prompts or lists differ: data_seed: 0, now 5"),
     ],
 )
@@ -149,7 +150,10 @@ def test_what_is_taken_is_said_and_why_nothing_is(
     lm: Path, first: Path, tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
     out = io.StringIO()
-    with RunFolder.open(tmp_path / "run", core(lm, **changes).model_dump(mode="json")) as run:
+    config = core(lm, **{name: value for name, value in changes.items() if name != "pace"})
+    settings = config.model_dump(mode="json")
+    settings["lm"]["pace"] |= changes.get("pace", {})
+    with RunFolder.open(tmp_path / "run", settings) as run:
         take_from(run, first)
         inputs = json.loads((first / "manifest.json").read_text())["stages"]["prepare"]["inputs"]
         take_stage(run, "prepare", "prepare", inputs, Progress(out))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from recloop import __version__
 from recloop.cli_words import Arguments, near, parse, settings_from
 from recloop.errors import RecloopError, SettingError
+from recloop.runs import PASSING
 
 if TYPE_CHECKING:
     from recloop.runs import RunFolder
@@ -29,7 +30,6 @@ WITHOUT_SETTINGS = ("resume", "show", "ask", "export")
 VERBS = ("run", *STAGES, *WITHOUT_SETTINGS, "evaluate-lm", "pretrain", "bench")
 
 PUT_ASIDE = 3
-PASSING = ("lm.pace", "lm.budget", "lm.prices")  # decide no result, so a run may go on with others
 
 HELP = """\
 recloop closes the loop between a recommender and a language model.

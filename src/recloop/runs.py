@@ -40,6 +40,7 @@ VERSIONED = (
     "torch", "transformers", "trl", "peft", "tokenizers", "sentence-transformers", "polars", "numpy", "scipy",
     "scikit-learn", "implicit", "pydantic", "safetensors", "torch-geometric", "stable-baselines3", "gymnasium"
 )  # fmt: skip
+PASSING = ("lm.pace", "lm.budget", "lm.prices")  # decide no result, so a run may go on with others
 TAKEN = "taken_from"  # in the entry of a stage that another run did
 RESERVED = frozenset({"inputs", "outputs", "folder", "wall_s", "peak_memory_bytes", TAKEN})
 

@@ -13,11 +13,11 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from recloop.errors import RunError
 from recloop.progress import Progress
-from recloop.runs import CONFIG, MANIFEST, TAKEN, RunFolder, differing_keys, versions
+from recloop.runs import CONFIG, MANIFEST, PASSING, TAKEN, RunFolder, differing_keys, versions
 
 GIVER = "takes_from"  # in the manifest: the folder of the other run
 METHOD = "dpo4rec"
@@ -114,12 +114,15 @@ def take_stage(run: RunFolder, verb: str, name: str, inputs: Mapping[str, Any], 
 
 
 def settings_read(config: Mapping[str, Any], verb: str) -> dict[str, Any]:
-    """What a kind of stage reads of a configuration."""
+    """What a kind of stage reads of a configuration, by dotted name; without what decides no result."""
     found: dict[str, Any] = {}
     for path in READS[verb]:
         value: Any = config
         for key in path.split("."):
             value = value[key]
+        if isinstance(value, dict):
+            parts = cast(dict[str, Any], value)
+            value = {key: part for key, part in parts.items() if f"{path}.{key}" not in PASSING}
         found[path] = value
     return found
 
