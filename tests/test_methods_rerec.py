@@ -9,6 +9,7 @@ import pytest
 
 from recloop.config_files import validate
 from recloop.data.splits import split_users
+from recloop.data.worlds import WorldConfig
 from recloop.errors import RunError, SettingError
 from recloop.feedback.advantages import Penalty
 from recloop.language.answers import AnswerStatus, read_answer
@@ -196,6 +197,15 @@ def test_an_ablation_changes_one_thing():
 def test_settings_that_do_not_hold_together_are_refused(changes, message):
     with pytest.raises(SettingError, match=message):
         config_of(**changes)
+
+
+def test_another_log_needs_no_word_about_the_world():
+    movies = validate(ReRecConfig, {"data": {"name": "ml-1m", "path": "x"}})
+    assert (movies.data.name, movies.data.world) == ("ml-1m", WorldConfig())
+    assert validate(ReRecConfig, movies.model_dump(mode="json")) == movies
+    assert validate(ReRecConfig, {"data": {"world": {"num_items": 500}}}).data.world.num_users == 300
+    with pytest.raises(SettingError, match=r"data\.world is read for worlds only"):
+        validate(ReRecConfig, {"data": {"name": "ml-1m", "path": "x", "world": {"num_users": 24}}})
 
 
 def test_the_plan_counts_requests():

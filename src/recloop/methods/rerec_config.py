@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -128,7 +128,7 @@ class ReRecConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _complete_sections(cls, given: Any) -> Any:
-        return complete_sections(cls, given)
+        return _without_our_world(complete_sections(cls, given), given)
 
     @model_validator(mode="after")
     def _holds_together(self) -> ReRecConfig:
@@ -162,6 +162,16 @@ class ReRecConfig(BaseModel):
         if not self.split.feedback:
             raise SettingError("reinforcement needs feedback users, got split.feedback=0; give them a share")
         return self
+
+
+def _without_our_world(completed: Any, given: Any) -> Any:
+    """Another log than a world is not given the world that a run has by default: nothing would read it."""
+    match given:
+        case {"data": {"name": name, **others}} if name != "worlds" and "world" not in others:
+            data = cast(dict[str, Any], completed["data"])
+            return completed | {"data": {key: value for key, value in data.items() if key != "world"}}
+        case _:
+            return completed
 
 
 class Arm(BaseModel):
