@@ -213,7 +213,7 @@ KILLED_RUN = textwrap.dedent(
             return function(*args, **kwargs)
         return call
 
-    for name in ("atomic_write_bytes", "_fsync", "remove_folder"):
+    for name in ("atomic_write_bytes", "fsync", "remove_folder"):
         setattr(files, name, counted(getattr(files, name)))
     for name in ("settle", "remove_folder", "sha256_of_file"):
         setattr(runs, name, counted(getattr(runs, name)))

@@ -19,7 +19,7 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    _fsync(path.parent)
+    fsync(path.parent)
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -55,10 +55,10 @@ def digest_of_files(sha256_of: Mapping[str, str]) -> str:
 def settle(part: Path, final: Path) -> None:
     """Give a finished folder its name; what had the name before is gone. Never half a folder has it."""
     for path in [*part.rglob("*"), part]:
-        _fsync(path)
+        fsync(path)
     remove_folder(final)
     part.rename(final)
-    _fsync(final.parent)
+    fsync(final.parent)
 
 
 def remove_folder(path: Path) -> None:
@@ -67,7 +67,8 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Wait until what was written to a file, or which names a folder holds, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -39,7 +39,7 @@ from transformers import (
 )
 
 from recloop.errors import RunError, SettingError, TrainingError
-from recloop.files import atomic_write_json, atomic_write_text
+from recloop.files import atomic_write_json, atomic_write_text, fsync
 from recloop.language.weights import in_four_bits
 from recloop.progress import Progress
 from recloop.tuning.replies import PromptSet, Row, RowSet, base_folder_of, training_order
@@ -268,9 +268,9 @@ def _save(trainer: Trainer, job: Job, tuned: Tuned) -> None:
     AutoTokenizer.from_pretrained(job.lm_folder).save_pretrained(part)
     atomic_write_text(part / TUNING_FILE, tuning_text(tuned, job.inputs))
     for file in part.rglob("*"):
-        _fsync(file)
+        fsync(file)
     part.rename(job.out)
-    _fsync(job.out.parent)
+    fsync(job.out.parent)
 
 
 class _Watch(TrainerCallback):
@@ -298,7 +298,7 @@ class _Watch(TrainerCallback):
             return
         checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         for file in checkpoint.iterdir():
-            _fsync(file)
+            fsync(file)
         atomic_write_text(checkpoint / COMPLETE, "")
 
     def _report(self, args: TrainingArguments, state: TrainerState) -> None:
@@ -341,11 +341,3 @@ def _lora(rank: int) -> LoraConfig:
     return LoraConfig(
         r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
     )
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
