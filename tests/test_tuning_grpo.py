@@ -44,10 +44,21 @@ def score(number, text, is_finished):
     )
 
 
-def tune(lm, folder, scorer=score, config=CONFIG, advantages=PLAIN, prompts=PROMPTS, passed=(0.0, 1.0)):
+def tune(
+    lm,
+    folder,
+    scorer=score,
+    config=CONFIG,
+    advantages=PLAIN,
+    prompts=PROMPTS,
+    passed=(0.0, 1.0),
+    moments=None,
+):
     folder.mkdir(exist_ok=True)
     out, scratch = folder / "out", folder / "scratch"
-    return tune_grpo(lm, lm, prompts, scorer, "test", config, advantages, out, 7, scratch, passed=passed)
+    return tune_grpo(
+        lm, lm, prompts, scorer, "test", config, advantages, out, 7, scratch, passed=passed, moments=moments
+    )
 
 
 def test_with_constant_advantages_a_step_is_that_of_trl(lm, tmp_path, monkeypatch):
@@ -137,6 +148,39 @@ def test_the_learning_rate_rises_at_the_beginning_of_an_epoch(lm, tmp_path):
     assert rates == pytest.approx([0.1, 0.2])  # half of 0.4 once risen, and half of that on the way
 
 
+def test_two_epochs_with_moments_carried_over_are_one(lm, tmp_path, monkeypatch):
+    """The same random numbers in four steps of one run and in two runs of two steps each."""
+    import torch
+    from safetensors.torch import load_file
+
+    generator = torch.Generator()
+
+    def rand(size, dtype):
+        return torch.randint(1000, size, generator=generator).to(dtype) / 1000
+
+    def half(name, of, asked, passed, moments=None, warmup=0):
+        changed = config.model_copy(update={"warmup": warmup})
+        return tune(of, tmp_path / name, config=changed, prompts=asked, passed=passed, moments=moments)
+
+    def weights(run):
+        return torch.cat([w.ravel() for w in load_file(run.tuned.folder / "model.safetensors").values()])
+
+    config = CONFIG.model_copy(update={"accumulation": 1, "kl": 0.0})
+    monkeypatch.setattr(torch, "rand", rand)
+    generator.manual_seed(1)
+    whole = half("whole", lm, PROMPTS, (0.0, 1.0))
+    generator.manual_seed(1)
+    first = half("first", lm, PROMPTS[:2], (0.0, 0.5))
+    state = generator.get_state()
+    carried = half("carried", first.tuned.folder, PROMPTS[2:], (0.5, 1.0), first.moments, warmup=2)
+    generator.set_state(state)
+    anew = half("anew", first.tuned.folder, PROMPTS[2:], (0.5, 1.0))
+    assert [row["lr"] for row in carried.tuned.log] == [row["lr"] for row in whole.tuned.log[2:]]
+    assert (*first.answers, *carried.answers) == whole.answers
+    assert torch.allclose(weights(carried), weights(whole), atol=1e-6)
+    assert not torch.allclose(weights(anew), weights(whole), atol=1e-4)
+
+
 def test_answers_are_those_of_trl_where_chance_has_no_part(lm, tmp_path, monkeypatch):
     from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -180,6 +224,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(lm, tmp_path):
     assert [dict(row) for row in resumed.tuned.log] == [dict(row) for row in whole.tuned.log]
     one, other = (sha256_of_file(run.tuned.folder / "model.safetensors") for run in (resumed, whole))
     assert one == other
+    assert sha256_of_file(resumed.moments) == sha256_of_file(whole.moments)
     assert tune(lm, tmp_path / "cut", advantages=config).answers == whole.answers  # found done
     with pytest.raises(RunError, match="tuned from other inputs"):
         tune(lm, tmp_path / "cut", advantages=PLAIN)

@@ -21,7 +21,7 @@ from recloop.methods.loop import LmRef, derived_seed
 from recloop.methods.rerec_config import Arm
 from recloop.methods.rerec_task import RequestTask, Study
 from recloop.records import Condition, Group, Pair, Request
-from recloop.tuning.grpo import ANSWERS, ScoredAnswer, Scorer, tune_grpo
+from recloop.tuning.grpo import ANSWERS, MOMENTS, ScoredAnswer, Scorer, tune_grpo
 from recloop.tuning.sft import tune_best_of_n
 
 SUPERVISED = "supervised"
@@ -155,8 +155,11 @@ def one_epoch(
                 stage.scratch / "checkpoints",
                 study.progress,
                 passed,
+                lm.folder / MOMENTS if epoch else None,
             )
             shutil.copytree(done.tuned.folder, stage.folder, dirs_exist_ok=True)
+            if passed[1] < 1:  # another epoch follows
+                shutil.copy(done.moments, stage.folder / MOMENTS)
             atomic_write_json(stage.folder / ANSWERS, [dict(row) for row in done.answers])
             stage.log(*({"lm": arm.name, "seed": seed, "epoch": epoch, **row} for row in done.tuned.log))
             stage.log({"lm": arm.name, "seed": seed, "epoch": epoch, **mean_terms(done.answers)})

@@ -5,7 +5,7 @@ moves the model, clipped and held near the reference.
 
 Source: GRPO (arXiv 2402.03300), through TRL 1.16.0's GRPOTrainer; ReRec (arXiv 2604.07851). Ours: an epoch is
 one tuning run, so that the next one's requests can be chosen by what this one earned. The reference is the
-anchor in every epoch; Adam's moments start anew with each, the learning rate goes on falling.
+anchor in every epoch; an epoch that is given the moments of the one before goes on as if they were one run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from recloop.errors import RunError, SettingError
 from recloop.feedback.advantages import AdvantageConfig
-from recloop.files import sha256_of_folder
+from recloop.files import sha256_of_file, sha256_of_folder
 from recloop.progress import SILENT, Progress
 from recloop.records import Prompt
 from recloop.tuning.replies import PromptSet, count_prompt_tokens
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from recloop.tuning.grpo_trainer import TokenGrpoTrainer
     from recloop.tuning.trainers import Policy
 
-ANSWERS = "answers.json"
+ANSWERS, MOMENTS = "answers.json", "adam.moments"
 LOG_NAMES = {
     "step": "step",
     "loss": "loss",
@@ -85,8 +85,8 @@ class GrpoConfig(TuningBudget):
     warmup: int = Field(
         default=5,
         ge=0,
-        description="first optimiser steps of an epoch, in which the learning rate rises: Adam's moments are "
-        "new there, and its steps the longest",
+        description="first optimiser steps, in which the learning rate rises: Adam's moments are new there, "
+        "and its steps the longest",
     )
     updates: int = Field(
         default=1, ge=1, description="optimiser steps on the same answers; from 2 on clipping has an effect"
@@ -128,10 +128,14 @@ Scorer = Callable[[int, str, bool], ScoredAnswer]
 
 @dataclass(frozen=True, slots=True)
 class GrpoRun:
-    """A tuned model, and a row per answer: ``number``, ``reward`` and the terms."""
+    """A tuned model, and a row per answer: ``number``, ``reward`` and the terms.
+
+    moments: file of Adam's moments after the last step, for the next epoch.
+    """
 
     tuned: Tuned
     answers: tuple[Mapping[str, float], ...]
+    moments: Path
 
 
 def tune_grpo(
@@ -147,6 +151,7 @@ def tune_grpo(
     scratch: Path,
     progress: Progress = SILENT,
     passed: tuple[float, float] = (0.0, 1.0),
+    moments: Path | None = None,
 ) -> GrpoRun:
     """One epoch over `prompts`, in their order; the tuned model is written to `out`.
 
@@ -163,6 +168,7 @@ def tune_grpo(
         scratch: of checkpoints and answers; it stays.
         passed: shares of all epochs' requests before this epoch and after it; so far the learning rate is on
             its way to 0.
+        moments: of the epoch before, to go on from without a new warmup; None for Adam as it begins.
 
     Raises:
         SettingError: a prompt is too long, or there are fewer than one step takes.
@@ -178,6 +184,7 @@ def tune_grpo(
         "rows": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
         "config": config.model_dump(mode="json"),
         "passed": list(passed),
+        "moments": None if moments is None else sha256_of_file(moments),
         "seed": seed,
     }
     if not out.exists():
@@ -194,13 +201,15 @@ def tune_grpo(
             inputs,
             progress,
             passed,
+            moments,
         )
     else:
         tuned = read_tuned(out, inputs)
-    file = scratch / ANSWERS
-    if not file.is_file():
-        raise RunError(f"{out} was tuned and {file} is gone; remove the model and tune again")
-    return GrpoRun(tuned, tuple(json.loads(file.read_text(encoding="utf-8"))))
+    answers, left = scratch / ANSWERS, scratch / MOMENTS
+    for file in (answers, left):
+        if not file.is_file():
+            raise RunError(f"{out} was tuned and {file} is gone; remove the model and tune again")
+    return GrpoRun(tuned, tuple(json.loads(answers.read_text(encoding="utf-8"))), left)
 
 
 def _tune(
@@ -216,6 +225,7 @@ def _tune(
     inputs: Mapping[str, Any],
     progress: Progress,
     passed: tuple[float, float],
+    moments: Path | None,
 ) -> Tuned:
     num_asked = len(prompts) // config.requests_per_step * config.requests_per_step
     if not num_asked:
@@ -229,13 +239,14 @@ def _tune(
     from recloop.tuning.trainers import Job, run_job
 
     first_lr, last_lr = (config.lr * (1 - share) for share in passed)
-    one_epoch = config.model_copy(update={"epochs": 1, "lr": first_lr})
+    warmup = config.warmup if moments is None else 0
+    one_epoch = config.model_copy(update={"epochs": 1, "lr": first_lr, "warmup": warmup})
     job = Job("tune by GRPO", lm_folder, out, scratch, inputs, one_epoch, seed)
     rows = tuple(prompt for prompt in prompts[:num_asked] for _ in range(config.answers))
 
     def make(policy: Policy) -> TokenGrpoTrainer:
         return make_trainer(
-            job, policy, anchor_folder, prompts[:num_asked], score, one_epoch, advantages, last_lr
+            job, policy, anchor_folder, prompts[:num_asked], score, one_epoch, advantages, last_lr, moments
         )
 
     return run_job(job, PromptSet(rows, len(prompts) - num_asked, 0), make, log_names(config), progress)

@@ -19,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, TrainerCallback, TrainerState, TrainingArguments
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
@@ -27,7 +28,7 @@ from recloop.feedback.advantages import AdvantageConfig, token_advantages, token
 from recloop.files import atomic_write_json
 from recloop.language.decoding import SharedPrefix, decode
 from recloop.records import Prompt
-from recloop.tuning.grpo import ANSWERS, GrpoConfig, ScoredAnswer, Scorer, rate_share
+from recloop.tuning.grpo import ANSWERS, MOMENTS, GrpoConfig, ScoredAnswer, Scorer, rate_share
 from recloop.tuning.replies import messages_of
 from recloop.tuning.shared_prompt import SHARING_TYPES, share_prompts
 from recloop.tuning.trainers import Job, Policy, load_model, trainer_arguments
@@ -51,8 +52,10 @@ class TokenGrpoTrainer(GRPOTrainer):
         max_tokens: of an answer.
         shares_prompts: whether a prompt is read once for all its answers.
         warmup, last_share: of `rate_share`.
+        moments: file of those that Adam goes on from; None for none.
     """
 
+    optimizer: Any
     lr_scheduler: Any
 
     def __init__(
@@ -65,16 +68,26 @@ class TokenGrpoTrainer(GRPOTrainer):
         shares_prompts: bool,
         warmup: int,
         last_share: float,
+        moments: Path | None,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        self._warmup, self._last_share = warmup, last_share
+        self._warmup, self._last_share, self._moments = warmup, last_share, moments
         self._scores, self._advantages, self._group = scores, advantages, group
         self._max_tokens, self._shares_prompts = max_tokens, shares_prompts
         if shares_prompts:
             for model in (self.model, self.ref_model):
                 if model is not None:
                     share_prompts(self.accelerator.unwrap_model(model), self.temperature)
+
+    def create_optimizer(self, *arguments: Any, **named: Any) -> torch.optim.Optimizer:
+        """With the moments of the epoch before; its learning rates are not taken over."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(*arguments, **named)
+        if is_new and self._moments is not None:
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": read_moments(self._moments), "param_groups": groups})
+        return optimizer
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -177,6 +190,7 @@ def make_trainer(
     config: GrpoConfig,
     advantages: AdvantageConfig,
     last_lr: float,
+    moments: Path | None,
 ) -> TokenGrpoTrainer:
     """The trainer of one epoch over `prompts`, in their order; the learning rate falls to `last_lr`."""
     uses_lora = policy.adapter is not None
@@ -205,6 +219,7 @@ def make_trainer(
         shares_prompts=not uses_lora and policy.model.config.model_type in SHARING_TYPES,
         warmup=config.warmup,
         last_share=last_lr / config.lr,
+        moments=moments,
         model=policy.model,
         reward_funcs=reward_function(score, scores, tokenizer),
         args=GRPOConfig(**arguments),
@@ -244,7 +259,7 @@ def is_finished(ids: Sequence[int], tokenizer: Any) -> bool:
 
 
 class KeepAnswers(TrainerCallback):
-    """Writes what answers earned beside every checkpoint, and takes it up again from there."""
+    """Writes what answers earned beside every checkpoint, to go on from there, and moments at the end."""
 
     def __init__(self, scores: Scores, work: Path) -> None:
         self._scores, self._work = scores, work
@@ -257,5 +272,24 @@ class KeepAnswers(TrainerCallback):
     def on_save(self, _args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         atomic_write_json(self._work / f"checkpoint-{state.global_step}" / ANSWERS, self._scores.rows)
 
-    def on_train_end(self, *_: Any, **__: Any) -> None:
+    def on_train_end(self, *_: Any, optimizer: Any, **__: Any) -> None:
         atomic_write_json(self._work / ANSWERS, self._scores.rows)
+        write_moments(self._work / MOMENTS, optimizer)
+
+
+def write_moments(file: Path, optimizer: Any) -> None:
+    """Adam's state, in the order of its parameters; the same state makes the same bytes."""
+    state: dict[int, dict[str, torch.Tensor]] = optimizer.state_dict()["state"]
+    save_file(
+        {f"{n}.{name}": value.contiguous() for n, found in state.items() for name, value in found.items()},
+        file,
+    )
+
+
+def read_moments(file: Path) -> dict[int, dict[str, torch.Tensor]]:
+    """What `write_moments` wrote, as `torch.optim.Optimizer.load_state_dict` takes it."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in load_file(file).items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = value
+    return state
