@@ -43,6 +43,10 @@ def test_a_better_draft_is_found_under_what_only_its_user_pays():
     by_shared = told_UN[every, found.rewards.rewards_UN.argmax(axis=1)].mean()
     assert by_shared > 2 * by_own
     assert found.explained == pytest.approx(0.1, abs=0.05)  # 1 of 1 + 9
+    by_hand_U = about_mean(rewards.rewards_UN)[every, found.rewards.rewards_UN.argmax(axis=1)]
+    assert found.gained_U == pytest.approx(by_hand_U, abs=1e-5)
+    assert found.gained_U.mean() == pytest.approx(by_shared - told_UN.mean(), abs=0.3)  # noise averages out
+    assert f"earned {found.gained_U.mean():+.4f} over their mean" in str(found)
 
 
 def test_the_square_of_a_component_counts():

@@ -11,9 +11,11 @@ import pytest
 from recloop.evaluation.row_scores import read_row_scores
 from recloop.methods.quality import bench
 from recloop.methods.quality.bench import QualityConfig, bench_quality
-from recloop.methods.quality.measuring import first_lists
 from recloop.methods.quality.numbers import UnitResult, read_unit, write_unit
+from recloop.methods.quality.pooling import pooled_foretold
 from recloop.methods.quality.study import read_studies, units_of
+from recloop.methods.quality.wording import percent, with_interval
+from recloop.methods.quality.worth import MIN_USERS, REWARD_KINDS, first_lists
 from recloop.methods.rows import TUNED, UNTUNED
 from recloop.records import Group, Lists
 from recloop.testing import FakeEncoder
@@ -145,6 +147,14 @@ def test_a_units_numbers_are_those_of_its_run(done: Bench) -> None:
     tested = next(c for c in results["contrasts"] if (c["name"], c["against"]) == (TUNED, UNTUNED))
     assert contrast.p["ndcg@5"] == pytest.approx(tested["p"], abs=0.1)  # other flips
     assert contrast.values["ndcg@5"].mean == pytest.approx(tested["difference"]["value"])
+
+
+def test_what_a_prompt_can_teach_is_on_the_page(done: Bench) -> None:
+    told = {one.metric: one for one in pooled_foretold([done.unit("first.p1"), done.unit("first.p2")])}
+    assert tuple(told) == REWARD_KINDS
+    assert all(one.gained.num_users >= 2 * MIN_USERS and one.explained < 1 for one in told.values())
+    section = done.section("How much of the reward can a prompt teach?")
+    assert f"| {percent(told['loglik'].explained)} | {with_interval(told['loglik'].gained)} |" in section
 
 
 def test_a_number_of_the_page_is_that_of_the_files(done: Bench) -> None:

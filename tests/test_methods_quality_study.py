@@ -18,6 +18,7 @@ from recloop.methods.quality.figures import Bar, interval_plot, lines
 from recloop.methods.quality.moments import moments_of
 from recloop.methods.quality.numbers import (
     ContrastNumbers,
+    ForetoldNumbers,
     ReliabilityNumbers,
     RowNumbers,
     TableNumbers,
@@ -27,6 +28,7 @@ from recloop.methods.quality.pooling import (
     PooledContrast,
     gap_closed,
     pooled_contrasts,
+    pooled_foretold,
     pooled_reliability,
     pooled_rows,
 )
@@ -228,6 +230,18 @@ def test_the_gap_closed_is_the_ratio_of_means(panels: list[dict[str, np.ndarray]
     assert closed.interval == pytest.approx(by_bootstrap.tolist(), abs=0.01)
     worse = [{**panel, BEST_OF_N: panel[UNTUNED]} for panel in panels]
     assert gap_closed([table_of(panel) for panel in worse], "ndcg@5") is None
+
+
+def test_what_is_foretold_is_pooled_by_users() -> None:
+    def unit(explained: float, gained: list[float]) -> UnitResult:
+        one = ForetoldNumbers(metric="loglik", explained=explained, gained=moments_of(np.array(gained)))
+        return UnitResult.model_construct(foretold=(one,))
+
+    older = UnitResult.model_construct(foretold=())
+    pooled = pooled_foretold([unit(0.1, [1.0, 2.0, 3.0]), older, unit(0.5, [7.0])])
+    assert [one.metric for one in pooled] == ["loglik"]
+    assert pooled[0].explained == pytest.approx((3 * 0.1 + 0.5) / 4)
+    assert pooled[0].gained == moments_of(np.array([1.0, 2.0, 3.0, 7.0]))
 
 
 def test_reliabilities_weigh_by_users_and_their_variances_add() -> None:

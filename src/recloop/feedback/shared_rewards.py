@@ -29,14 +29,22 @@ class SharedRewards:
 
     explained: share of the variance of rewards about each user's mean that is foretold from other users; 0
         or below when nothing is.
+    gained_U: what the draft that is foretold to be a user's best did earn, over the user's mean: what a
+        language model would win if it wrote such drafts alone.
     """
 
     rewards: Rewards
     explained: float
+    gained_U: Float64[np.ndarray, " U"]
 
     def __str__(self) -> str:
         share = f"{self.explained:.1%} of what sets a user's drafts apart is foretold by other users' drafts"
-        return share if self.explained > 0 else f"{share}: pairs made from it would be noise"
+        if self.explained <= 0:
+            return f"{share}: pairs made from it would be noise"
+        mean, error = self.gained_U.mean(), self.gained_U.std() / len(self.gained_U) ** 0.5
+        return (
+            f"{share}; the one foretold to be best earned {mean:+.4f} over their mean (± {1.96 * error:.4f})"
+        )
 
 
 def share_rewards(rewards: Rewards, vectors: UserVectors, seed: int) -> SharedRewards:
@@ -85,7 +93,8 @@ def share_rewards(rewards: Rewards, vectors: UserVectors, seed: int) -> SharedRe
     total = float((earned_UN**2).sum())
     explained = 1 - float(errors_S[best]) / total if total else 0.0
     shared_UN = (means_U1 + foretold_SUN[best]).astype(np.float32)
-    return SharedRewards(replace(rewards, rewards_UN=shared_UN), explained)
+    gained_U = earned_UN[np.arange(num_users), foretold_SUN[best].argmax(axis=1)]
+    return SharedRewards(replace(rewards, rewards_UN=shared_UN), explained, gained_U)
 
 
 def _features(vectors_UND: np.ndarray) -> Float64[np.ndarray, "U N F"]:

@@ -19,8 +19,6 @@ from recloop.methods.quality.extras import measure_leak_on_purpose, measure_tran
 from recloop.methods.quality.measuring import (
     costs,
     groups_of,
-    reliabilities,
-    reward_numbers,
     test_tables,
     valid_tables,
 )
@@ -35,6 +33,7 @@ from recloop.methods.quality.study import (
     units_of,
     with_data_folder,
 )
+from recloop.methods.quality.worth import foretold_rewards, judged_drafts, reliabilities, reward_numbers
 from recloop.methods.quality.writing import writing
 from recloop.methods.taking import giver_of, take_from
 from recloop.methods.task import prepare
@@ -120,6 +119,7 @@ def measure_unit(unit: Unit, loop: Loop, runs: Path) -> UnitResult:
         measure_transfer(loop, task, seed, runs / unit.transfer_from)
     leakage = measure_leak_on_purpose(loop, task, seed) if "leakage" in unit.extras else None
     written, changes, shown = writing(loop, task, seed)
+    judged = judged_drafts(loop, task, seed)
     return UnitResult(
         unit=unit.name,
         study=unit.study,
@@ -131,7 +131,8 @@ def measure_unit(unit: Unit, loop: Loop, runs: Path) -> UnitResult:
         num_items=task.dataset.num_items,
         groups=groups_of(task),
         tables=(*test_tables(loop, seed), *valid_tables(loop, task, seed)),
-        reliability=reliabilities(loop, task, seed),
+        reliability=reliabilities(judged) if judged else (),
+        foretold=foretold_rewards(judged) if judged else (),
         rewards=reward_numbers(loop, task, seed),
         writing=written,
         writing_changes=changes,

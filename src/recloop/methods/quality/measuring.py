@@ -1,12 +1,10 @@
-"""From a finished run folder to its numbers: tables on test and valid users, rewards, costs."""
+"""From a finished run folder to its numbers: tables on test and valid users, costs."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,18 +12,13 @@ from recloop.errors import SettingError
 from recloop.evaluation.compare import compare
 from recloop.evaluation.row_scores import RowScores, read_row_scores
 from recloop.evaluation.scores import score_row
-from recloop.feedback.reliability import split_half_reliability
-from recloop.feedback.rewards import reward_lists
 from recloop.methods.comparing import RIVALS_OF_TUNED, RIVALS_OF_UNTUNED
-from recloop.methods.judging import COUNTS, PAIRS, REWARDS, read_pairs, read_rewards
-from recloop.methods.knowledge import FEEDBACK, FIT, KnowledgeVectors, encode_knowledge, read_knowledge
+from recloop.methods.knowledge import FIT, KnowledgeVectors, encode_knowledge, read_knowledge
 from recloop.methods.loop import Loop, derived_seed
 from recloop.methods.quality.moments import moments_of
 from recloop.methods.quality.numbers import (
     ContrastNumbers,
     CostNumbers,
-    ReliabilityNumbers,
-    RewardNumbers,
     RowNumbers,
     TableNumbers,
 )
@@ -39,20 +32,14 @@ from recloop.methods.rows import (
     ROWS,
     TUNED,
     UNTUNED,
-    Remembered,
-    judge_key,
-    load_judges,
 )
 from recloop.methods.task import Task
 from recloop.ranking.fitted import FittedReranker
-from recloop.records import Group, Lists
+from recloop.records import Group
 
 TRANSFERRED, LEAKY = "transferred", "tuned_by_leaky_judge"
 KEPT_METRICS = ("ndcg@5", "map@5", "ndcg@10", "loglik")
 TESTED_METRICS = ("ndcg@5", "map@5")
-REWARD_KINDS = ("ndcg@5", "ndcg@10", "map@5", "loglik")
-LIST_COUNTS = (None, 2, 4, 8, 16, 32)
-MIN_USERS = 10  # below it a split-half correlation says nothing
 TEMPLATE = "template_"
 
 
@@ -149,74 +136,6 @@ def valid_tables(loop: Loop, task: Task, seed: int) -> tuple[TableNumbers, ...]:
 def vectors_of(loop: Loop, row: str, seed: int) -> KnowledgeVectors:
     """The encoded drafts of a language model's row."""
     return encode_knowledge(loop, read_knowledge(loop, row, f"sample.{row}.s{seed}"), seed)
-
-
-def reliabilities(loop: Loop, task: Task, seed: int) -> tuple[ReliabilityNumbers, ...]:
-    """Of every kind of reward, for users with many lists and with few, under the frozen judge."""
-    judge = [f"judge.{judge_key(seed, number)}" for number in range(loop.config.reward.judges)]
-    if not all(map(loop.run.is_done, judge)) or not loop.config.rounds:
-        return ()
-    vectors = vectors_of(loop, UNTUNED, seed).parts[FEEDBACK]
-    lists = task.lists.feedback
-    scores_KBNL = [one.score(lists, vectors) for one in load_judges(loop, judge)]
-    found: list[ReliabilityNumbers] = []
-    for metric in REWARD_KINDS:
-        values_BN = reward_lists([Remembered(s_BNL) for s_BNL in scores_KBNL], lists, vectors, metric)
-        has_value_B = np.asarray(np.isfinite(values_BN).all(axis=1))
-        for num_lists in LIST_COUNTS:
-            rows = first_lists(lists, has_value_B, num_lists)
-            if len(np.unique(lists.user_B[rows])) < MIN_USERS:
-                continue
-            one = split_half_reliability(
-                [Remembered(s_BNL[rows]) for s_BNL in scores_KBNL],
-                lists.take(rows),
-                vectors,
-                metric,
-                derived_seed(seed, "reliability"),
-            )
-            found.append(
-                ReliabilityNumbers(
-                    metric=metric,
-                    num_lists=num_lists,
-                    reliability=one.reliability,
-                    low=one.low,
-                    high=one.high,
-                    num_users=one.num_users,
-                )
-            )
-    return tuple(found)
-
-
-def first_lists(lists: Lists, has_value_B: np.ndarray, num_lists: int | None) -> np.ndarray:
-    """Rows of the first lists with a value, of the users who have so many; None: all lists, of 2 or more."""
-    rows = np.flatnonzero(has_value_B)
-    _, first_U, user_B, count_U = np.unique(
-        lists.user_B[rows], return_index=True, return_inverse=True, return_counts=True
-    )
-    place_B = np.arange(len(rows)) - first_U[user_B]
-    limit = int(count_U.max(initial=0)) if num_lists is None else num_lists
-    return rows[(count_U[user_B] >= (num_lists or 2)) & (place_B < limit)]
-
-
-def reward_numbers(loop: Loop, task: Task, seed: int) -> tuple[RewardNumbers, ...]:
-    """What the feedback of every round had to offer, and the pairs made of it."""
-    found: list[RewardNumbers] = []
-    for round in range(loop.config.rounds):
-        metric = loop.config.reward.metric
-        file = loop.run.folder(f"reward.r{round}.s{seed}") / REWARDS
-        rewards_UN = read_rewards(file, task, metric).rewards_UN.astype(np.float64)
-        folder = loop.run.folder(f"pairs.r{round}.s{seed}")
-        counts: dict[str, Any] = json.loads((folder / COUNTS).read_text(encoding="utf-8"))
-        counts["num_pairs"] = len(read_pairs(folder / PAIRS, task))
-        found.append(
-            RewardNumbers(
-                round=round,
-                metric=metric,
-                best_less_mean=moments_of(rewards_UN.max(axis=1) - rewards_UN.mean(axis=1)),
-                pairs={name: value for name, value in counts.items() if isinstance(value, int)},
-            )
-        )
-    return tuple(found)
 
 
 def costs(loop: Loop) -> tuple[CostNumbers, ...]:

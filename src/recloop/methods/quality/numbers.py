@@ -77,6 +77,18 @@ class ReliabilityNumbers(Record):
     num_users: int
 
 
+class ForetoldNumbers(Record):
+    """How much of one kind of reward other users' drafts foretell: the part that a prompt can teach.
+
+    explained: share of the variance of drafts about their user's mean.
+    gained: what the draft that is foretold to be a user's best earned, over the user's mean.
+    """
+
+    metric: str
+    explained: float
+    gained: Moments
+
+
 class RewardNumbers(Record):
     """The feedback of one round. best_less_mean: a user's best draft over the mean of their drafts."""
 
@@ -152,6 +164,7 @@ class UnitResult(Record):
     groups: dict[str, tuple[int, int]] = Field(description="users with lists, and lists, by group")
     tables: tuple[TableNumbers, ...]
     reliability: tuple[ReliabilityNumbers, ...]
+    foretold: tuple[ForetoldNumbers, ...] = ()
     rewards: tuple[RewardNumbers, ...]
     writing: tuple[WritingNumbers, ...]
     writing_changes: tuple[WritingChange, ...]

@@ -10,7 +10,7 @@ from recloop.methods.quality.ablation_sections import ablations, choices, leakag
 from recloop.methods.quality.main_sections import claims, main_tables
 from recloop.methods.quality.pooling import Evidence
 from recloop.methods.quality.sections import FIGURES, Part
-from recloop.methods.quality.side_sections import cost, reliability, units, written
+from recloop.methods.quality.side_sections import cost, foretold, reliability, units, written
 
 PAGE = "results.md"
 HEAD = """\
@@ -30,6 +30,7 @@ who report nowhere. A list without a positive is left out, and every user weighs
 SECTIONS: tuple[tuple[str, Callable[[Evidence], Part]], ...] = (
     ("What was to be shown", claims),
     ("Can the reward be trusted?", reliability),
+    ("How much of the reward can a prompt teach?", foretold),
     ("Choices, made on valid users", choices),
     ("Main tables", lambda evidence: main_tables(evidence, "main")),
     ("Another log", lambda evidence: main_tables(evidence, "external")),

@@ -11,6 +11,7 @@ from recloop.errors import DataError
 from recloop.evaluation.compare import holm
 from recloop.methods.quality.moments import Moments, pool, ratio_interval
 from recloop.methods.quality.numbers import (
+    ForetoldNumbers,
     ReliabilityNumbers,
     TableNumbers,
     UnitResult,
@@ -166,6 +167,20 @@ def pooled_reliability(results: Sequence[UnitResult]) -> list[ReliabilityNumbers
                 num_users=sum(part.num_users for part in parts),
             )
         )
+    return found
+
+
+def pooled_foretold(results: Sequence[UnitResult]) -> list[ForetoldNumbers]:
+    """What is foretold over panels, weighted by users, as if panels shared no feedback user."""
+    by_metric: dict[str, list[ForetoldNumbers]] = {}
+    for result in results:
+        for one in result.foretold:
+            by_metric.setdefault(one.metric, []).append(one)
+    found: list[ForetoldNumbers] = []
+    for metric, parts in by_metric.items():
+        gained = pool([part.gained for part in parts])
+        explained = sum(part.explained * part.gained.num_users for part in parts) / gained.num_users
+        found.append(ForetoldNumbers(metric=metric, explained=explained, gained=gained))
     return found
 
 

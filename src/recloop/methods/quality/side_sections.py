@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from recloop.evaluation.report_data import Chart, Curve
 from recloop.methods.quality.figures import lines as line_figure
 from recloop.methods.quality.numbers import UnitResult, WritingNumbers
-from recloop.methods.quality.pooling import Evidence, pooled_change, pooled_reliability, pooled_writing
+from recloop.methods.quality.pooling import (
+    Evidence,
+    pooled_change,
+    pooled_foretold,
+    pooled_reliability,
+    pooled_writing,
+)
 from recloop.methods.quality.sections import Part, figure, main_results, not_run
 from recloop.methods.quality.wording import NOT_RUN, percent, reliable, row_title, table, with_interval
 from recloop.methods.quality.writing import COMPARED
@@ -19,6 +25,11 @@ ABOUT_RELIABILITY = (
     "user's odd and even lists, stepped up to all of them (Spearman-Brown); 95% intervals over users. Under "
     "the frozen judge, drafts of the untuned language model, feedback users. An interval that holds 0 is "
     "noise."
+)
+ABOUT_FORETOLD = (
+    "What is no noise may still be nothing that a prompt shows. Share of what sets a user's drafts apart "
+    "that other users' drafts foretell, and what the draft that is foretold to be a user's best did earn, "
+    "over the user's mean: about what tuning can win. Judge and drafts as above; 95% intervals over users."
 )
 ABOUT_COST = (
     "Means per unit; memory is the most any stage of any unit held. Units that took over drafts of another "
@@ -74,6 +85,20 @@ def reliability(evidence: Evidence) -> Part:
             figures[name] = line_figure(chart)
             lines += figure(name, f"{about.title}: reliability by lists per user")
     return Part(lines, figures)
+
+
+def foretold(evidence: Evidence) -> Part:
+    """The part of every kind of reward that other users' drafts foretell, for every log."""
+    rows = [
+        [evidence.studies[study].title, one.metric, percent(one.explained), with_interval(one.gained)]
+        for study, _, results in (*main_results(evidence, "main"), *main_results(evidence, "external"))
+        for one in pooled_foretold(results)
+    ]
+    if not rows:
+        return Part([NOT_RUN, ""])
+    return Part(
+        [ABOUT_FORETOLD, "", *table(("log", "reward", "foretold", "gain of the foretold best"), rows, left=2)]
+    )
 
 
 def written(evidence: Evidence) -> Part:

@@ -1,0 +1,128 @@
+"""What the feedback of a finished run is worth: its reliability, what of it can be foretold, its pairs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recloop.feedback.reliability import split_half_reliability
+from recloop.feedback.rewards import reward_drafts, reward_lists
+from recloop.feedback.shared_rewards import share_rewards
+from recloop.methods.judging import COUNTS, PAIRS, REWARDS, read_pairs, read_rewards
+from recloop.methods.knowledge import FEEDBACK
+from recloop.methods.loop import Loop, derived_seed
+from recloop.methods.quality.measuring import vectors_of
+from recloop.methods.quality.moments import moments_of
+from recloop.methods.quality.numbers import ForetoldNumbers, ReliabilityNumbers, RewardNumbers
+from recloop.methods.rows import UNTUNED, Remembered, judge_key, load_judges
+from recloop.methods.task import Task
+from recloop.records import Lists, UserVectors
+
+REWARD_KINDS = ("ndcg@5", "ndcg@10", "map@5", "loglik")
+LIST_COUNTS = (None, 2, 4, 8, 16, 32)
+MIN_USERS = 10  # below it neither measure says anything
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The untuned model's drafts for feedback users, as the frozen judges score them; K judges."""
+
+    scores_KBNL: tuple[np.ndarray, ...]
+    lists: Lists
+    vectors: UserVectors
+    seed: int
+
+    @property
+    def judges(self) -> list[Remembered]:
+        """One per fit."""
+        return [Remembered(s_BNL) for s_BNL in self.scores_KBNL]
+
+
+def judged_drafts(loop: Loop, task: Task, seed: int) -> Judged | None:
+    """None where the run has no judge or asked for no feedback."""
+    judge = [f"judge.{judge_key(seed, number)}" for number in range(loop.config.reward.judges)]
+    if not all(map(loop.run.is_done, judge)) or not loop.config.rounds:
+        return None
+    vectors, lists = vectors_of(loop, UNTUNED, seed).parts[FEEDBACK], task.lists.feedback
+    scores_KBNL = tuple(one.score(lists, vectors) for one in load_judges(loop, judge))
+    return Judged(scores_KBNL, lists, vectors, seed)
+
+
+def reliabilities(judged: Judged) -> tuple[ReliabilityNumbers, ...]:
+    """Of every kind of reward, for users with many lists and with few."""
+    lists, vectors = judged.lists, judged.vectors
+    found: list[ReliabilityNumbers] = []
+    for metric in REWARD_KINDS:
+        values_BN = reward_lists(judged.judges, lists, vectors, metric)
+        has_value_B = np.asarray(np.isfinite(values_BN).all(axis=1))
+        for num_lists in LIST_COUNTS:
+            rows = first_lists(lists, has_value_B, num_lists)
+            if len(np.unique(lists.user_B[rows])) < MIN_USERS:
+                continue
+            one = split_half_reliability(
+                [Remembered(s_BNL[rows]) for s_BNL in judged.scores_KBNL],
+                lists.take(rows),
+                vectors,
+                metric,
+                derived_seed(judged.seed, "reliability"),
+            )
+            found.append(
+                ReliabilityNumbers(
+                    metric=metric,
+                    num_lists=num_lists,
+                    reliability=one.reliability,
+                    low=one.low,
+                    high=one.high,
+                    num_users=one.num_users,
+                )
+            )
+    return tuple(found)
+
+
+def foretold_rewards(judged: Judged) -> tuple[ForetoldNumbers, ...]:
+    """Of every kind of reward, the part that other users' drafts foretell."""
+    found: list[ForetoldNumbers] = []
+    for metric in REWARD_KINDS:
+        rewards = reward_drafts(judged.judges, judged.lists, judged.vectors, metric, 0)
+        if len(rewards.user_U) < MIN_USERS:
+            continue
+        shared = share_rewards(rewards, judged.vectors, derived_seed(judged.seed, "shared"))
+        found.append(
+            ForetoldNumbers(metric=metric, explained=shared.explained, gained=moments_of(shared.gained_U))
+        )
+    return tuple(found)
+
+
+def first_lists(lists: Lists, has_value_B: np.ndarray, num_lists: int | None) -> np.ndarray:
+    """Rows of the first lists with a value, of the users who have so many; None: all lists, of 2 or more."""
+    rows = np.flatnonzero(has_value_B)
+    _, first_U, user_B, count_U = np.unique(
+        lists.user_B[rows], return_index=True, return_inverse=True, return_counts=True
+    )
+    place_B = np.arange(len(rows)) - first_U[user_B]
+    limit = int(count_U.max(initial=0)) if num_lists is None else num_lists
+    return rows[(count_U[user_B] >= (num_lists or 2)) & (place_B < limit)]
+
+
+def reward_numbers(loop: Loop, task: Task, seed: int) -> tuple[RewardNumbers, ...]:
+    """What the feedback of every round had to offer, and the pairs made of it."""
+    found: list[RewardNumbers] = []
+    for round in range(loop.config.rounds):
+        metric = loop.config.reward.metric
+        file = loop.run.folder(f"reward.r{round}.s{seed}") / REWARDS
+        rewards_UN = read_rewards(file, task, metric).rewards_UN.astype(np.float64)
+        folder = loop.run.folder(f"pairs.r{round}.s{seed}")
+        counts: dict[str, Any] = json.loads((folder / COUNTS).read_text(encoding="utf-8"))
+        counts["num_pairs"] = len(read_pairs(folder / PAIRS, task))
+        found.append(
+            RewardNumbers(
+                round=round,
+                metric=metric,
+                best_less_mean=moments_of(rewards_UN.max(axis=1) - rewards_UN.mean(axis=1)),
+                pairs={name: value for name, value in counts.items() if isinstance(value, int)},
+            )
+        )
+    return tuple(found)
