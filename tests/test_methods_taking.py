@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import sqlite3
 from collections import defaultdict
@@ -17,7 +18,7 @@ from recloop.errors import RunError
 from recloop.methods.dpo4rec_config import Dpo4RecConfig
 from recloop.methods.rerec_config import ReRecConfig
 from recloop.methods.stages import Staged
-from recloop.methods.taking import READS, take_from, take_stage
+from recloop.methods.taking import READS, forecast_of_taking, take_from, take_stage
 from recloop.progress import Progress
 from recloop.runs import TAKEN, RunFolder
 from test_methods_dpo4rec import do, tuned_config, write_lm
@@ -158,6 +159,33 @@ def test_what_is_taken_is_said_and_why_nothing_is(
         inputs = json.loads((first / "manifest.json").read_text())["stages"]["prepare"]["inputs"]
         take_stage(run, "prepare", "prepare", inputs, Progress(out))
     assert out.getvalue().strip() == said
+
+
+def test_another_log_under_the_same_settings_is_named_without_digests(
+    lm: Path, first: Path, tmp_path: Path
+) -> None:
+    out = io.StringIO()
+    with RunFolder.open(tmp_path / "run", core(lm).model_dump(mode="json")) as run:
+        take_from(run, first)
+        take_stage(run, "prepare", "prepare", {"log": "another"}, Progress(out))
+    assert out.getvalue().strip() == (
+        "nothing is taken from run, for prompts or lists differ: the log or the language model is another "
+        "one, under the same settings"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "prepare, sample, encode, judge, reward, pairs, tune, fit, score"),
+        ({"dpo": DPO | {"lr": 3e-2}}, "prepare, sample, encode, judge, reward, pairs, fit, score"),
+        ({"data_seed": 5}, "nothing will be taken from .*, for prompts or lists differ: data_seed: 0, now 5"),
+    ],
+)
+def test_what_would_be_taken_is_told_beforehand(
+    lm: Path, first: Path, changes: dict[str, Any], said: str
+) -> None:
+    assert re.search(f"{said}$", forecast_of_taking(core(lm, **changes).model_dump(mode="json"), first))
 
 
 def test_more_rows_are_added_to_those_that_are_there(lm: Path, first: Path, tmp_path: Path) -> None:

@@ -151,18 +151,21 @@ def run_method(arguments: Arguments, until: str | None) -> int:
     if "quick" in arguments.flags:
         said = replace(arguments, overrides=(*quick_settings(name, config), *arguments.overrides))
         config = settings_from(name, config_model(name), said) or config
-    if "dry-run" in arguments.flags:
-        print(forecast_by_name(name, config))
-        return 0
-    from recloop.runs import RunFolder
-
-    out = Path(arguments.flags.get("out") or _new_folder(name))
     giver = Path(arguments.flags["take-from"]) if "take-from" in arguments.flags else None
     if giver is not None:
         from recloop.methods.taking import require_giver
 
         require_giver(giver, name)
+    if "dry-run" in arguments.flags:
+        print(forecast_by_name(name, config))
+        if giver is not None:
+            from recloop.methods.taking import forecast_of_taking
 
+            print(forecast_of_taking(config.model_dump(mode="json"), giver))
+        return 0
+    from recloop.runs import RunFolder
+
+    out = Path(arguments.flags.get("out") or _new_folder(name))
     with RunFolder.open(out, config.model_dump(mode="json"), method=name, passing=PASSING) as run:
         if giver is not None:
             from recloop.methods.taking import take_from

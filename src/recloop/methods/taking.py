@@ -102,15 +102,26 @@ def take_stage(run: RunFolder, verb: str, name: str, inputs: Mapping[str, Any], 
     is_log = verb == "prepare"
     if entry is None or not (is_log or TAKEN in run.manifest["stages"]["prepare"]):
         return
-    changed = [
-        *differing_keys(entry["inputs"], json.loads(json.dumps(dict(inputs)))),
-        *differing_keys(settings_read(_read(giver / CONFIG), verb), settings_read(run.config, verb)),
-    ]
-    if not changed:
+    changed = differing_keys(settings_read(_read(giver / CONFIG), verb), settings_read(run.config, verb))
+    if not changed and entry["inputs"] == json.loads(json.dumps(dict(inputs))):
         run.take(name, giver, entry)
         progress.say(f"{name} is taken from {giver.name}")
     elif is_log:
-        progress.say(f"nothing is taken from {giver.name}, for prompts or lists differ: {'; '.join(changed)}")
+        why = "; ".join(changed) or "the log or the language model is another one, under the same settings"
+        progress.say(f"nothing is taken from {giver.name}, for prompts or lists differ: {why}")
+
+
+def forecast_of_taking(config: Mapping[str, Any], giver: Path) -> str:
+    """What a run with this configuration would take, as far as settings tell: for ``--dry-run``."""
+    theirs = _read(giver / CONFIG)
+    same = [verb for verb in READS if settings_read(theirs, verb) == settings_read(config, verb)]
+    if "prepare" not in same:
+        changed = differing_keys(settings_read(theirs, "prepare"), settings_read(config, "prepare"))
+        return f"nothing will be taken from {giver}, for prompts or lists differ: {'; '.join(changed)}"
+    return (
+        f"will be taken from {giver} where done with the same inputs, and is not left out above: "
+        f"{', '.join(same)}"
+    )
 
 
 def settings_read(config: Mapping[str, Any], verb: str) -> dict[str, Any]:
