@@ -49,6 +49,24 @@ def test_a_better_draft_is_found_under_what_only_its_user_pays():
     assert f"earned {found.gained_U.mean():+.4f} over their mean" in str(found)
 
 
+def test_other_drafts_are_foretold_over_the_usual_ones():
+    rewards, vectors, told_UN = make(num_users=300, noise=0.5)
+    found = share_rewards(rewards, vectors, seed=0)
+    usual = UserVectors(np.arange(2), np.zeros((2, 3, 4), dtype=np.float32))
+    one_up = np.zeros((2, 5, 4), dtype=np.float32)
+    one_up[1, :, 0] = 1.0
+    assert found.foretell(UserVectors(usual.user_U, one_up), usual) == pytest.approx([0, 1], abs=0.1)
+    own = UserVectors(vectors.user_U[1:-1], vectors.vectors_UND[1:-1])
+    assert found.foretell(own, own) == pytest.approx(np.zeros(300))
+    best = UserVectors(
+        own.user_U, np.take_along_axis(own.vectors_UND, told_UN.argmax(1)[:, None, None], axis=1)
+    )
+    won = told_UN.max(axis=1).mean() - told_UN.mean()
+    assert found.foretell(best, own).mean() == pytest.approx(won, rel=0.1)
+    with pytest.raises(DataError, match="of the same users, got 2 and 300 users"):
+        found.foretell(usual, own)
+
+
 def test_the_square_of_a_component_counts():
     """Mentioned on either side: the component is 1 or -1, and 0 where a draft is silent."""
     rng = np.random.default_rng(1)

@@ -40,7 +40,7 @@ from recloop.methods.quality.study import (
     units_of,
 )
 from recloop.methods.quality.wording import by_heading, table, verdict
-from recloop.methods.rows import BEST_OF_N, NO_KNOWLEDGE, SHUFFLED, TUNED, UNTUNED
+from recloop.methods.rows import BEST_OF_N, NO_KNOWLEDGE, RANDOM_LABELS, SHUFFLED, TUNED, UNTUNED
 from recloop.records import Group
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -234,7 +234,9 @@ def test_the_gap_closed_is_the_ratio_of_means(panels: list[dict[str, np.ndarray]
 
 def test_what_is_foretold_is_pooled_by_users() -> None:
     def unit(explained: float, gained: list[float]) -> UnitResult:
-        one = ForetoldNumbers(metric="loglik", explained=explained, gained=moments_of(np.array(gained)))
+        values = moments_of(np.array(gained))
+        reached = {TUNED: values} | ({} if len(gained) == 1 else {RANDOM_LABELS: values})
+        one = ForetoldNumbers(metric="loglik", explained=explained, gained=values, reached=reached)
         return UnitResult.model_construct(foretold=(one,))
 
     older = UnitResult.model_construct(foretold=())
@@ -242,6 +244,7 @@ def test_what_is_foretold_is_pooled_by_users() -> None:
     assert [one.metric for one in pooled] == ["loglik"]
     assert pooled[0].explained == pytest.approx((3 * 0.1 + 0.5) / 4)
     assert pooled[0].gained == moments_of(np.array([1.0, 2.0, 3.0, 7.0]))
+    assert pooled[0].reached == {TUNED: pooled[0].gained}  # a row that a panel lacks is left out
 
 
 def test_reliabilities_weigh_by_users_and_their_variances_add() -> None:

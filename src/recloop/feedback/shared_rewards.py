@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float64
 
 FOLDS = 5
+SILENT_SPREAD = 1e-9  # of a feature that no draft moves
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of the ridge, per draft it is fitted on
 
 
@@ -31,11 +32,14 @@ class SharedRewards:
         or below when nothing is.
     gained_U: what the draft that is foretold to be a user's best did earn, over the user's mean: what a
         language model would win if it wrote such drafts alone.
+    weights_F, spread_F: of the ridge fitted on all users, and of its features.
     """
 
     rewards: Rewards
     explained: float
     gained_U: Float64[np.ndarray, " U"]
+    weights_F: Float64[np.ndarray, " F"]
+    spread_F: Float64[np.ndarray, " F"]
 
     def __str__(self) -> str:
         share = f"{self.explained:.1%} of what sets a user's drafts apart is foretold by other users' drafts"
@@ -45,6 +49,24 @@ class SharedRewards:
         return (
             f"{share}; the one foretold to be best earned {mean:+.4f} over their mean (± {1.96 * error:.4f})"
         )
+
+    def foretell(self, drafts: UserVectors, usual: UserVectors) -> Float64[np.ndarray, " U"]:
+        """What a user's drafts are foretold to earn in the mean, over the mean of the user's usual drafts.
+
+        Args:
+            drafts: of any language model, for users with or without rewards.
+            usual: drafts of the same users by the model whose drafts were rewarded.
+
+        Raises:
+            DataError: the users differ.
+        """
+        if not np.array_equal(drafts.user_U, usual.user_U):
+            raise DataError(
+                f"both kinds of drafts must be of the same users, got {len(drafts.user_U)} and "
+                f"{len(usual.user_U)} users; encode them for the same group"
+            )
+        means_UF = _with_squares(drafts).mean(axis=1) - _with_squares(usual).mean(axis=1)
+        return means_UF / self.spread_F @ self.weights_F
 
 
 def share_rewards(rewards: Rewards, vectors: UserVectors, seed: int) -> SharedRewards:
@@ -80,40 +102,35 @@ def share_rewards(rewards: Rewards, vectors: UserVectors, seed: int) -> SharedRe
         )
     means_U1 = rewards.rewards_UN.astype(np.float64).mean(axis=1, keepdims=True)
     earned_UN = rewards.rewards_UN - means_U1
-    features_UNF = _features(vectors.vectors_UND[np.searchsorted(vectors.user_U, rewards.user_U)])
+    wide_UNF = _with_squares(vectors)[np.searchsorted(vectors.user_U, rewards.user_U)]
+    features_UNF = wide_UNF - wide_UNF.mean(axis=1, keepdims=True)
+    spread_F = features_UNF.std(axis=(0, 1))
+    spread_F = np.where(spread_F > SILENT_SPREAD, spread_F, 1.0)
+    features_UNF /= spread_F
     fold_U = np.random.default_rng([seed, 0x5A]).permutation(num_users) % FOLDS
     foretold_SUN = np.zeros((len(STRENGTHS), num_users, num_drafts))
     for fold in range(FOLDS):
         is_held_U = fold_U == fold
-        foretold_SUN[:, is_held_U] = _foretell(
-            features_UNF[~is_held_U], earned_UN[~is_held_U], features_UNF[is_held_U]
-        )
+        weights_SF = _ridge(features_UNF[~is_held_U], earned_UN[~is_held_U])
+        foretold_SUN[:, is_held_U] = np.einsum("unf,sf->sun", features_UNF[is_held_U], weights_SF)
     errors_S = ((earned_UN - foretold_SUN) ** 2).sum(axis=(1, 2))
     best = int(errors_S.argmin())
     total = float((earned_UN**2).sum())
     explained = 1 - float(errors_S[best]) / total if total else 0.0
     shared_UN = (means_U1 + foretold_SUN[best]).astype(np.float32)
     gained_U = earned_UN[np.arange(num_users), foretold_SUN[best].argmax(axis=1)]
-    return SharedRewards(replace(rewards, rewards_UN=shared_UN), explained, gained_U)
+    weights_F = _ridge(features_UNF, earned_UN)[best]
+    return SharedRewards(replace(rewards, rewards_UN=shared_UN), explained, gained_U, weights_F, spread_F)
 
 
-def _features(vectors_UND: np.ndarray) -> Float64[np.ndarray, "U N F"]:
-    """Vectors and their squares about each user's mean, each column of one spread."""
-    wide_UND = vectors_UND.astype(np.float64)
-    features_UNF = np.concatenate([wide_UND, wide_UND**2], axis=-1)
-    features_UNF -= features_UNF.mean(axis=1, keepdims=True)
-    spread_F = features_UNF.std(axis=(0, 1))
-    return features_UNF / np.where(spread_F > 1e-9, spread_F, 1.0)
+def _with_squares(vectors: UserVectors) -> Float64[np.ndarray, "U N F"]:
+    wide_UND = vectors.vectors_UND.astype(np.float64)
+    return np.concatenate([wide_UND, wide_UND**2], axis=-1)
 
 
-def _foretell(
-    features_UNF: np.ndarray, earned_UN: np.ndarray, asked_UNF: np.ndarray
-) -> Float64[np.ndarray, "S U N"]:
-    """What the ridge of every strength, fitted on some users, says of the drafts of others."""
+def _ridge(features_UNF: np.ndarray, earned_UN: np.ndarray) -> Float64[np.ndarray, "S F"]:
+    """Weights of the ridge of every strength."""
     rows_BF, earned_B = features_UNF.reshape(-1, features_UNF.shape[-1]), earned_UN.ravel()
     values_F, axes_FF = np.linalg.eigh(rows_BF.T @ rows_BF)
     along_F = axes_FF.T @ (rows_BF.T @ earned_B)
-    weights_SF = np.stack(
-        [axes_FF @ (along_F / (values_F + strength * len(rows_BF))) for strength in STRENGTHS]
-    )
-    return np.einsum("unf,sf->sun", asked_UNF, weights_SF)
+    return np.stack([axes_FF @ (along_F / (values_F + strength * len(rows_BF))) for strength in STRENGTHS])

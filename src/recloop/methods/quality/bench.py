@@ -132,7 +132,7 @@ def measure_unit(unit: Unit, loop: Loop, runs: Path) -> UnitResult:
         groups=groups_of(task),
         tables=(*test_tables(loop, seed), *valid_tables(loop, task, seed)),
         reliability=reliabilities(judged) if judged else (),
-        foretold=foretold_rewards(judged) if judged else (),
+        foretold=foretold_rewards(loop, judged) if judged else (),
         rewards=reward_numbers(loop, task, seed),
         writing=written,
         writing_changes=changes,

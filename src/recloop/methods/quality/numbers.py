@@ -82,11 +82,14 @@ class ForetoldNumbers(Record):
 
     explained: share of the variance of drafts about their user's mean.
     gained: what the draft that is foretold to be a user's best earned, over the user's mean.
+    reached: what test users' drafts by each row's language model are foretold to earn, over the untuned
+        model's; only of the reward that the run paid.
     """
 
     metric: str
     explained: float
     gained: Moments
+    reached: dict[str, Moments]
 
 
 class RewardNumbers(Record):

@@ -180,7 +180,12 @@ def pooled_foretold(results: Sequence[UnitResult]) -> list[ForetoldNumbers]:
     for metric, parts in by_metric.items():
         gained = pool([part.gained for part in parts])
         explained = sum(part.explained * part.gained.num_users for part in parts) / gained.num_users
-        found.append(ForetoldNumbers(metric=metric, explained=explained, gained=gained))
+        reached = {
+            row: pool([part.reached[row] for part in parts])
+            for row in parts[0].reached
+            if all(row in part.reached for part in parts)
+        }
+        found.append(ForetoldNumbers(metric=metric, explained=explained, gained=gained, reached=reached))
     return found
 
 

@@ -31,6 +31,11 @@ ABOUT_FORETOLD = (
     "that other users' drafts foretell, and what the draft that is foretold to be a user's best did earn, "
     "over the user's mean: about what tuning can win. Judge and drafts as above; 95% intervals over users."
 )
+ABOUT_REACHED = (
+    "And how far did each language model go that way? What its drafts about test users are foretold to earn, "
+    "from what they say alone, over the untuned model's: no list of a test user is looked at, and little of "
+    "it is noise."
+)
 ABOUT_COST = (
     "Means per unit; memory is the most any stage of any unit held. Units that took over drafts of another "
     "unit are left out."
@@ -89,15 +94,29 @@ def reliability(evidence: Evidence) -> Part:
 
 def foretold(evidence: Evidence) -> Part:
     """The part of every kind of reward that other users' drafts foretell, for every log."""
-    rows = [
-        [evidence.studies[study].title, one.metric, percent(one.explained), with_interval(one.gained)]
+    by_log = [
+        (evidence.studies[study].title, one)
         for study, _, results in (*main_results(evidence, "main"), *main_results(evidence, "external"))
         for one in pooled_foretold(results)
     ]
-    if not rows:
+    if not by_log:
         return Part([NOT_RUN, ""])
+    rows = [[log, one.metric, percent(one.explained), with_interval(one.gained)] for log, one in by_log]
+    reached = [
+        [log, one.metric, row_title(row), with_interval(values)]
+        for log, one in by_log
+        for row, values in one.reached.items()
+    ]
+    head = ("log", "reward", "foretold", "gain of the foretold best")
     return Part(
-        [ABOUT_FORETOLD, "", *table(("log", "reward", "foretold", "gain of the foretold best"), rows, left=2)]
+        [
+            ABOUT_FORETOLD,
+            "",
+            *table(head, rows, left=2),
+            ABOUT_REACHED,
+            "",
+            *table(("log", "reward", "language model", "foretold, less untuned"), reached, left=3),
+        ]
     )
 
 

@@ -12,11 +12,12 @@ from recloop.feedback.reliability import split_half_reliability
 from recloop.feedback.rewards import reward_drafts, reward_lists
 from recloop.feedback.shared_rewards import share_rewards
 from recloop.methods.judging import COUNTS, PAIRS, REWARDS, read_pairs, read_rewards
-from recloop.methods.knowledge import FEEDBACK
+from recloop.methods.knowledge import FEEDBACK, TEST
 from recloop.methods.loop import Loop, derived_seed
 from recloop.methods.quality.measuring import vectors_of
 from recloop.methods.quality.moments import moments_of
 from recloop.methods.quality.numbers import ForetoldNumbers, ReliabilityNumbers, RewardNumbers
+from recloop.methods.quality.writing import WRITERS
 from recloop.methods.rows import UNTUNED, Remembered, judge_key, load_judges
 from recloop.methods.task import Task
 from recloop.records import Lists, UserVectors
@@ -82,16 +83,33 @@ def reliabilities(judged: Judged) -> tuple[ReliabilityNumbers, ...]:
     return tuple(found)
 
 
-def foretold_rewards(judged: Judged) -> tuple[ForetoldNumbers, ...]:
-    """Of every kind of reward, the part that other users' drafts foretell."""
+def foretold_rewards(loop: Loop, judged: Judged) -> tuple[ForetoldNumbers, ...]:
+    """Of every kind of reward, the part that other users' drafts foretell; and who reached what was paid."""
+    seed = judged.seed
+    written = {
+        row: vectors_of(loop, row, seed).parts[TEST]
+        for row in WRITERS
+        if loop.run.is_done(f"sample.{row}.s{seed}")
+    }
     found: list[ForetoldNumbers] = []
     for metric in REWARD_KINDS:
         rewards = reward_drafts(judged.judges, judged.lists, judged.vectors, metric, 0)
         if len(rewards.user_U) < MIN_USERS:
             continue
-        shared = share_rewards(rewards, judged.vectors, derived_seed(judged.seed, "shared"))
+        shared = share_rewards(rewards, judged.vectors, derived_seed(seed, "shared"))
+        is_paid = metric == loop.config.reward.metric
+        reached = {
+            row: moments_of(shared.foretell(drafts, written[UNTUNED]))
+            for row, drafts in written.items()
+            if is_paid and row != UNTUNED
+        }
         found.append(
-            ForetoldNumbers(metric=metric, explained=shared.explained, gained=moments_of(shared.gained_U))
+            ForetoldNumbers(
+                metric=metric,
+                explained=shared.explained,
+                gained=moments_of(shared.gained_U),
+                reached=reached,
+            )
         )
     return tuple(found)
 
