@@ -85,7 +85,7 @@ def reliable(one: ReliabilityNumbers) -> str:
 
 def percent(share: float | None, digits: int = 1) -> str:
     """A share in percent."""
-    return "" if share is None else f"{100 * share:.{digits}f}%"
+    return "" if share is None else f"{100 * share:.{digits}f}%".replace("-", "−")
 
 
 def verdict(contrast: PooledContrast | None, alpha: float, min_panels: int) -> str:
