@@ -13,6 +13,7 @@ from recloop.methods.quality.pooling import (
     Evidence,
     Pooled,
     pooled_contrast,
+    pooled_foretold,
     pooled_reliability,
     pooled_rows,
     tables_of,
@@ -33,6 +34,10 @@ from recloop.methods.quality.wording import (
 from recloop.methods.rows import RANDOM_LABELS, SHUFFLED, TUNED, UNTUNED
 
 BASE_KIND = "base"
+ABOUT_FORETOLD = (
+    'The foretold gain is one of the reward, as under "How much of the reward can a prompt teach?": what '
+    "the arm's own judges make of texts, with little noise."
+)
 ABOUT_LEAK = (
     "On purpose, and nowhere else, a judge is fitted on the very users it rewards. Claimed: what it then "
     "says of the language model it tuned, on those users. True: the same language model on test users, read "
@@ -149,7 +154,7 @@ def ablations(evidence: Evidence) -> Part:
     figures: dict[str, str] = {}
     for name in evidence.of_place("ablations"):
         study = evidence.studies[name]
-        lines += [f"### {study.title}", "", study.about, "", *missing_arms(evidence, name)]
+        lines += [f"### {study.title}", "", study.about, ABOUT_FORETOLD, "", *missing_arms(evidence, name)]
         rows: list[list[str]] = []
         bars: list[Bar] = []
         for title, results in arms_of(evidence, name):
@@ -159,7 +164,7 @@ def ablations(evidence: Evidence) -> Part:
                     bars.append(bar)
         head = (
             *("changed", "evaluator", "untuned", "tuned"),
-            *("tuned less untuned", "less random labels", "less shuffled", "panels"),
+            *("tuned less untuned", "less random labels", "less shuffled", "panels", "foretold gain"),
         )
         lines += table(head, rows, left=2) if rows else []
         if bars:
@@ -184,6 +189,7 @@ def arm_rows(title: str, results: Sequence[UnitResult], ranker: str) -> list[tup
     """A line for the tuned row, and one for each round before the last."""
     tables = tables_of(results, ranker)
     rows = pooled_rows(tables, HEADLINE)
+    foretold = {row: values for one in pooled_foretold(results) for row, values in one.reached.items()}
     found: list[tuple[list[str], Bar]] = []
     names = sorted(
         (name for name in rows if name.startswith(f"{TUNED}_r")), key=lambda n: int(n.rpartition("_r")[2])
@@ -196,6 +202,7 @@ def arm_rows(title: str, results: Sequence[UnitResult], ranker: str) -> list[tup
         others = (pooled_contrast(tables, HEADLINE, name, rival) for rival in (RANDOM_LABELS, SHUFFLED))
         cells = [label, RANKERS[ranker], number(rows[UNTUNED].values.mean), number(rows[name].values.mean)]
         cells += [with_interval(gain.values), *map(difference_text, others), panels(gain)]
+        cells.append(with_interval(foretold[name]) if name in foretold else "")
         bar = Bar(f"{label}, {RANKERS[ranker]}", gain.values.mean, *gain.values.interval, gain.by_panel)
         found.append((cells, bar))
     return found
