@@ -62,6 +62,8 @@ def reliability(evidence: Evidence) -> Part:
     figures: dict[str, str] = {}
     for study, arm, results in (*main_results(evidence, "main"), *main_results(evidence, "external")):
         about = evidence.studies[study]
+        if not about.claims:  # panels of another study once more
+            continue
         found = pooled_reliability(results)
         lines += [f"### {about.title}", "", *not_run(evidence, study, arm)]
         if not found:
@@ -95,15 +97,19 @@ def reliability(evidence: Evidence) -> Part:
 def foretold(evidence: Evidence) -> Part:
     """The part of every kind of reward that other users' drafts foretell, for every log."""
     by_log = [
-        (evidence.studies[study].title, one)
+        (evidence.studies[study], one)
         for study, _, results in (*main_results(evidence, "main"), *main_results(evidence, "external"))
         for one in pooled_foretold(results)
     ]
     if not by_log:
         return Part([NOT_RUN, ""])
-    rows = [[log, one.metric, percent(one.explained), with_interval(one.gained)] for log, one in by_log]
+    rows = [
+        [log.title, one.metric, percent(one.explained), with_interval(one.gained)]
+        for log, one in by_log
+        if log.claims
+    ]
     reached = [
-        [log, one.metric, row_title(row), with_interval(values)]
+        [log.title, one.metric, row_title(row), with_interval(values)]
         for log, one in by_log
         for row, values in one.reached.items()
     ]
