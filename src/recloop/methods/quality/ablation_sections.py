@@ -174,7 +174,7 @@ def ablations(evidence: Evidence) -> Part:
 
 
 def arms_of(evidence: Evidence, name: str) -> list[tuple[str, list[UnitResult]]]:
-    """The main study on the panels of the ablations, then every arm."""
+    """The main study on the panels of the ablations, then every arm that does not leak."""
     study = evidence.studies[name]
     wanted = set(study.panels)
     base = [
@@ -182,7 +182,8 @@ def arms_of(evidence: Evidence, name: str) -> list[tuple[str, list[UnitResult]]]
         for main, arm, results in main_results(evidence, "main")
         if study.takes_from == (f"{main}.{arm}" if arm else main)
     ]
-    return [*base, *((arm.title, evidence.of_study(name, key)) for key, arm in study.arms.items())]
+    honest = {key: arm for key, arm in study.arms.items() if key not in leaking_arms(study)}
+    return [*base, *((arm.title, evidence.of_study(name, key)) for key, arm in honest.items())]
 
 
 def arm_rows(title: str, results: Sequence[UnitResult], ranker: str) -> list[tuple[list[str], Bar]]:
