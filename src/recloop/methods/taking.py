@@ -118,10 +118,7 @@ def forecast_of_taking(config: Mapping[str, Any], giver: Path) -> str:
     if "prepare" not in same:
         changed = differing_keys(settings_read(theirs, "prepare"), settings_read(config, "prepare"))
         return f"nothing will be taken from {giver}, for prompts or lists differ: {'; '.join(changed)}"
-    return (
-        f"will be taken from {giver} where done with the same inputs, and is not left out above: "
-        f"{', '.join(same)}"
-    )
+    return f"counted, but taken from {giver} where inputs are the same: {', '.join(same)}"
 
 
 def settings_read(config: Mapping[str, Any], verb: str) -> dict[str, Any]:
