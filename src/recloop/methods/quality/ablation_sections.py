@@ -36,7 +36,7 @@ from recloop.methods.rows import RANDOM_LABELS, SHUFFLED, TUNED, UNTUNED
 BASE_KIND = "base"
 ABOUT_FORETOLD = (
     'The foretold gain is one of the reward, as under "How much of the reward can a prompt teach?": what '
-    "the arm's own judges make of texts, with little noise."
+    "the arm's own judges make of texts, chance in the feedback included."
 )
 ABOUT_LEAK = (
     "On purpose, and nowhere else, a judge is fitted on the very users it rewards. Claimed: what it then "

@@ -33,8 +33,10 @@ ABOUT_FORETOLD = (
 )
 ABOUT_REACHED = (
     "And how far did each language model go that way? What its drafts about test users are foretold to earn, "
-    "from what they say alone, over the untuned model's: no list of a test user is looked at, and little of "
-    "it is noise."
+    "from what they say alone, over the untuned model's; no list of a test user is looked at. Intervals are "
+    "over users, given what was foretold. The same feedback made the pairs, so chance in it counts as "
+    "reached too: this is whether a model does what it was told, and the frozen judge's tables below have "
+    "what test users' own lists say of it."
 )
 ABOUT_COST = (
     "Means per unit; memory is the most any stage of any unit held. Units that took over drafts of another "
