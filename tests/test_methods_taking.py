@@ -6,7 +6,7 @@ import re
 import shutil
 import sqlite3
 from collections import defaultdict
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,25 @@ from recloop.errors import RunError
 from recloop.methods.dpo4rec_config import Dpo4RecConfig
 from recloop.methods.rerec_config import ReRecConfig
 from recloop.methods.stages import Staged
-from recloop.methods.taking import READS, forecast_of_taking, take_from, take_stage
+from recloop.methods.taking import READS, beginning_of, forecast_of_taking, take_from, take_stage
 from recloop.progress import Progress
 from recloop.runs import TAKEN, RunFolder
 from test_methods_dpo4rec import do, tuned_config, write_lm
+from test_methods_rerec import config_of as rerec_config
+from test_methods_rerec import do as do_rerec
 
 pytestmark = pytest.mark.slow
 
-# Which stages there are, and how often; a stage's name says what they are.
 DPO = {"max_pairs": 8, "lr": 1e-2}  # enough for texts to change
-CONTROLS = {"rounds", "seeds", "backbones", "rows", "reward.judges"}
+# Which stages there are, and how often, and what is among their inputs; a stage's name says what they are.
+CONTROLS = {
+    "dpo4rec": ("rounds", "seeds", "backbones", "rows", "reward.judges"),
+    "rerec": (
+        "seeds", "arms", "supervised", "reinforced", "transfer", "reward", "advantage", "curriculum",
+        "statistics",
+    ),
+}  # fmt: skip
+EARLIER = {"embed": ("next_item",)}  # read before the stage, for sample.next
 WHOLE = ("model_copy", "model_dump", "model_dump_json", "model_fields_set")
 
 
@@ -36,28 +45,27 @@ def lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_lm(tmp_path_factory.mktemp("lm"))
 
 
-@pytest.fixture(scope="module")
-def reads(lm: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """Settings that each kind of stage reads in a run with every row; between two stages, the second does."""
+def reads_of(method: str, model: type[BaseModel], run: Callable[[], Any]) -> dict[str, set[str]]:
+    """Settings that each kind of stage reads in a run; what is read between two stages, the second does."""
     found: dict[str, set[str]] = defaultdict(set)
     pending: set[str] = set()
     section_of: dict[type[BaseModel], str] = {
         info.annotation: f"{name}."
-        for name, info in Dpo4RecConfig.model_fields.items()
+        for name, info in model.model_fields.items()
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
-    } | {Dpo4RecConfig: ""}
+    } | {model: ""}
     sections = {name.removesuffix(".") for name in section_of.values()}
 
-    def watch(model: type[BaseModel], prefix: str, patch: pytest.MonkeyPatch) -> None:
+    def watch(watched: type[BaseModel], prefix: str, patch: pytest.MonkeyPatch) -> None:
         def read(self: BaseModel, name: str) -> Any:
             path = f"{prefix}{name}"
-            if name in model.model_fields and path not in sections:
+            if name in watched.model_fields and path not in sections:
                 pending.add(path)
             elif name in WHOLE and prefix:
                 pending.add(prefix.removesuffix("."))
             return object.__getattribute__(self, name)
 
-        patch.setattr(model, "__getattribute__", read, raising=False)
+        patch.setattr(watched, "__getattribute__", read, raising=False)
 
     whole = Staged.stage
 
@@ -67,25 +75,41 @@ def reads(lm: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[s
     ) -> Generator[Any]:
         with whole(self, verb, key, inputs, folder) as one:
             yield one
-        found[verb] |= pending
+        found[beginning_of(method, one.name)] |= pending
         pending.clear()
 
-    config = tuned_config(lm, rows="all", rounds=1, reward={"judges": 2, "shared": True})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Staged, "stage", stage)
-        for model, prefix in section_of.items():
-            watch(model, prefix, patch)
+        for watched, prefix in section_of.items():
+            watch(watched, prefix, patch)
         pending.clear()
-        do(config, tmp_path_factory.mktemp("watched") / "run")
+        run()
     return dict(found)
 
 
-@pytest.mark.parametrize("verb", READS)
-def test_a_stage_reads_no_setting_that_is_not_named(reads: dict[str, set[str]], verb: str) -> None:
+@pytest.fixture(scope="module")
+def reads(lm: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, set[str]]]:
+    """By method: what a run with every row reads, or one with every kind of stage."""
+    folder = tmp_path_factory.mktemp("watched")
+    ours = tuned_config(lm, rows="all", rounds=1, reward={"judges": 2, "shared": True})
+    theirs = rerec_config()
+    return {
+        "dpo4rec": reads_of("dpo4rec", Dpo4RecConfig, lambda: do(ours, folder / "dpo4rec")),
+        "rerec": reads_of("rerec", ReRecConfig, lambda: do_rerec(folder / "rerec", theirs)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "stages"), [(method, stages) for method in READS for stages in READS[method]]
+)
+def test_a_stage_reads_no_setting_that_is_not_named(
+    reads: dict[str, dict[str, set[str]]], method: str, stages: str
+) -> None:
+    named = {*READS[method][stages], *READS[method]["prepare"], *CONTROLS[method], *EARLIER.get(stages, ())}
     unnamed = {
         path
-        for path in reads[verb] - CONTROLS
-        if not any(path == named or path.startswith(f"{named}.") for named in READS[verb])
+        for path in reads[method][stages]
+        if not any(path == one or path.startswith(f"{one}.") for one in named)
     }
     assert unnamed == set()
 
@@ -144,7 +168,10 @@ def test_only_what_a_setting_touches_is_done_again(
     [
         ({}, "prepare is taken from run"),
         ({"pace": {"max_concurrency": 3}}, "prepare is taken from run"),
-        ({"data_seed": 5}, "nothing is taken from run, for prompts or lists differ: data_seed: 0, now 5"),
+        (
+            {"data_seed": 5},
+            "nothing is taken from run, for log, groups or prompts differ: data_seed: 0, now 5",
+        ),
     ],
 )
 def test_what_is_taken_is_said_and_why_nothing_is(
@@ -157,7 +184,7 @@ def test_what_is_taken_is_said_and_why_nothing_is(
     with RunFolder.open(tmp_path / "run", settings) as run:
         take_from(run, first)
         inputs = json.loads((first / "manifest.json").read_text())["stages"]["prepare"]["inputs"]
-        take_stage(run, "prepare", "prepare", inputs, Progress(out))
+        take_stage(run, "prepare", inputs, Progress(out))
     assert out.getvalue().strip() == said
 
 
@@ -167,10 +194,10 @@ def test_another_log_under_the_same_settings_is_named_without_digests(
     out = io.StringIO()
     with RunFolder.open(tmp_path / "run", core(lm).model_dump(mode="json")) as run:
         take_from(run, first)
-        take_stage(run, "prepare", "prepare", {"log": "another"}, Progress(out))
+        take_stage(run, "prepare", {"log": "another"}, Progress(out))
     assert out.getvalue().strip() == (
-        "nothing is taken from run, for prompts or lists differ: the log or the language model is another "
-        "one, under the same settings"
+        "nothing is taken from run, for log, groups or prompts differ: the log or the language model is "
+        "another one, under the same settings"
     )
 
 
@@ -179,7 +206,10 @@ def test_another_log_under_the_same_settings_is_named_without_digests(
     [
         ({}, "prepare, sample, encode, judge, reward, pairs, tune, fit, score"),
         ({"dpo": DPO | {"lr": 3e-2}}, "prepare, sample, encode, judge, reward, pairs, fit, score"),
-        ({"data_seed": 5}, "nothing will be taken from .*, for prompts or lists differ: data_seed: 0, now 5"),
+        (
+            {"data_seed": 5},
+            "nothing will be taken from .*, for log, groups or prompts differ: data_seed: 0, now 5",
+        ),
     ],
 )
 def test_what_would_be_taken_is_told_beforehand(
@@ -252,7 +282,7 @@ def test_who_cannot_give_is_named_with_the_reason(lm: Path, first: Path, tmp_pat
                 take_from(run, tmp_path / str(number))
     with (
         RunFolder.open(tmp_path / "other", ReRecConfig().model_dump(mode="json"), method="rerec") as other,
-        pytest.raises(RunError, match="for one of rerec"),
+        pytest.raises(RunError, match="got one of dpo4rec for one of rerec"),
     ):
         take_from(other, first)
 
@@ -270,3 +300,45 @@ def test_a_run_that_only_chooses_measures_untuned_and_tuned(lm: Path, first: Pat
     ]
     assert set(rows[0]) == {"untuned", "tuned", "best_of_n", "judge_untuned", "judge_tuned"}
     assert rows[0] == {name: value for name, value in rows[1].items() if name in rows[0]}
+
+
+@pytest.fixture(scope="module")
+def one_arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("one_arm") / "run"
+    do_rerec(path, rerec_config(arms=["rerec"]))
+    return path
+
+
+ELSEWHERE = {"name": "elsewhere", "max_requests": 4, "data": {"world": {"num_users": 12, "num_items": 132}}}
+
+
+def test_a_run_of_rerec_takes_all_but_an_arm_and_another_log(one_arm: Path, tmp_path: Path) -> None:
+    config = rerec_config(arms=["grpo_ndcg", "rerec"], transfer=[ELSEWHERE])
+    with RunFolder.open(tmp_path / "taking", config.model_dump(mode="json"), method="rerec") as run:
+        take_from(run, one_arm)
+    do_rerec(tmp_path / "taking", config)
+    again = {name for name, was_taken in taken(tmp_path / "taking").items() if not was_taken} - {*LAST}
+    plain = [f"sample.{what}grpo_ndcg.s0" for what in ("", "kept.", "next.")]
+    tuned = [f"tune.grpo_ndcg.s0.e{epoch}" for epoch in (0, 1)]
+    lms = ("shipped", "supervised", "grpo_ndcg", "rerec")
+    assert again == {*plain, *tuned, "prepare.elsewhere", *(f"sample.{lm}.s0.elsewhere" for lm in lms)}
+    do_rerec(tmp_path / "alone", config)
+    results = [(tmp_path / name / "results.json").read_bytes() for name in ("taking", "alone")]
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "not_taken"),
+    [
+        ({"sft": {"epochs": 2}}, {"tune.supervised"}),
+        ({"grpo": {"lr": 1e-3}}, {"tune", "sample.next"}),
+        ({"seeds": [0, 1]}, {"sample.next.baselines"}),
+        ({"reward": {"qas_weight": 0.5}}, set[str]()),  # among the inputs of an arm
+        ({"embedding": {"epochs": 4}}, {"embed"}),
+    ],
+)
+def test_what_a_run_of_rerec_would_take_is_told_beforehand(
+    one_arm: Path, changes: dict[str, Any], not_taken: set[str]
+) -> None:
+    told = forecast_of_taking(rerec_config(arms=["rerec"], **changes).model_dump(mode="json"), one_arm)
+    assert told.split(": ")[-1].split(", ") == [name for name in READS["rerec"] if name not in not_taken]

@@ -35,7 +35,7 @@ class Staged:
     ) -> Generator[Stage]:
         """`RunFolder.stage` named ``verb.key``; raises StageReached at its end if `verb` was asked for."""
         name = f"{verb}.{key}" if key else verb
-        take_stage(self.run, verb, name, inputs, self.progress)
+        take_stage(self.run, name, inputs, self.progress)
         with self.run.stage(name, inputs, folder) as stage:
             yield stage
         if verb == self.until:

@@ -1,16 +1,16 @@
 """Stages taken over from another run: what would come out the same is not done again.
 
 A stage would come out the same where its inputs are, and the settings that it reads beyond them, and the
-versions of what computes it. `READS` names those settings; `tests/test_methods_taking.py` holds it against
-what a run does read. Everything else that a run reads follows from its log, so nothing is taken unless
-``prepare`` was.
+versions of what computes it. `READS` names those settings by method and by how a stage's name begins;
+`tests/test_methods_taking.py` holds it against what a run does read. Nothing is taken unless ``prepare`` was,
+so what that reads is not named again.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -20,21 +20,33 @@ from recloop.progress import Progress
 from recloop.runs import CONFIG, MANIFEST, PASSING, TAKEN, RunFolder, differing_keys, versions
 
 GIVER = "takes_from"  # in the manifest: the folder of the other run
-METHOD = "dpo4rec"
+LOG = "prepare"  # the stage that everything follows from
 Stages = Mapping[str, Mapping[str, Any]]
 JOURNAL, CACHE = "drafts.sqlite", "vectors.sqlite"
-RERANKING = ("reranker", "item_vector_width", "data_seed")
+RERANKING = ("reranker", "item_vector_width")
 MEASURING = ("measure", "reward.metric")
-READS: Mapping[str, tuple[str, ...]] = {
-    "prepare": ("data", "data_seed", "split", "protocol", "prompt", "lm"),
-    "sample": ("drafts", "lm", "prompt"),
-    "encode": ("encoder", "prompt"),
-    "judge": RERANKING,
-    "reward": ("reward", "reranker"),
-    "pairs": ("pairs", "dpo.max_reply_tokens", "reward.metric"),
-    "tune": ("dpo", "reference"),
-    "fit": (*RERANKING, *MEASURING),
-    "score": ("reranker", *MEASURING),
+READS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "dpo4rec": {
+        LOG: ("data", "data_seed", "split", "protocol", "prompt", "lm"),
+        "sample": ("drafts",),
+        "encode": ("encoder",),
+        "judge": RERANKING,
+        "reward": ("reward", "reranker"),
+        "pairs": ("pairs", "dpo.max_reply_tokens", "reward.metric"),
+        "tune": ("dpo", "reference"),
+        "fit": (*RERANKING, *MEASURING),
+        "score": ("reranker", *MEASURING),
+    },
+    "rerec": {
+        LOG: ("data", "data_seed", "split", "requests", "prompt", "lm"),
+        "embed": ("embedding",),
+        "tune.supervised": ("sft",),
+        "tune": ("grpo",),
+        "sample": ("answering",),
+        "sample.kept": ("retention",),
+        "sample.next": ("next_item", "grpo"),
+        "sample.next.baselines": ("next_item", "seeds"),
+    },
 }
 
 
@@ -43,11 +55,10 @@ def require_giver(giver: Path, method: str) -> None:
     if not (giver / MANIFEST).is_file():
         raise RunError(f"a run folder is wanted to take from, got {giver}; check the path")
     manifest = _read(giver / MANIFEST)
-    methods = (manifest["method"], method)
-    if methods != (METHOD, METHOD):
+    if manifest["method"] != method or method not in READS:
         raise RunError(
-            f"only runs of {METHOD} take from each other, got one of {methods[0]} for one of {methods[1]}; "
-            f"leave it out"
+            f"a run takes from one of the same method, {' or '.join(READS)}, got one of {manifest['method']} "
+            f"for one of {method}; leave it out"
         )
     changed = differing_keys(manifest["versions"], versions())
     if changed:
@@ -64,7 +75,7 @@ def take_from(run: RunFolder, giver: Path) -> None:
     gets the other's, so that none is paid for twice even where a stage must be done again.
 
     Raises:
-        RunError: no run of DPO4Rec there, this run itself, or one that other versions made (says which).
+        RunError: no run of the same method there, this run itself, or one that other versions made.
     """
     require_giver(giver, run.manifest["method"])
     if giver.resolve() == run.path.resolve():
@@ -91,40 +102,53 @@ def taken_in_words(stages: Stages) -> tuple[str, ...]:
     return (f"{len(givers)} of {len(stages)} stages from {givers[0]}",) if givers else ()
 
 
-def take_stage(run: RunFolder, verb: str, name: str, inputs: Mapping[str, Any], progress: Progress) -> None:
+def take_stage(run: RunFolder, name: str, inputs: Mapping[str, Any], progress: Progress) -> None:
     """Take one stage from the run's giver, where there is one and the stage would come out the same."""
-    if GIVER not in run.manifest or run.is_done(name) or verb not in READS:
+    method = run.manifest["method"]
+    beginning = beginning_of(method, name)
+    if GIVER not in run.manifest or run.is_done(name) or not beginning:
         return
     giver = Path(run.manifest[GIVER])
     if not (giver / MANIFEST).is_file():
         return
     entry = _read(giver / MANIFEST)["stages"].get(name)
-    is_log = verb == "prepare"
-    if entry is None or not (is_log or TAKEN in run.manifest["stages"]["prepare"]):
+    if entry is None or not (name == LOG or TAKEN in run.manifest["stages"][LOG]):
         return
-    changed = differing_keys(settings_read(_read(giver / CONFIG), verb), settings_read(run.config, verb))
+    paths = READS[method][beginning]
+    changed = differing_keys(settings_read(_read(giver / CONFIG), paths), settings_read(run.config, paths))
     if not changed and entry["inputs"] == json.loads(json.dumps(dict(inputs))):
         run.take(name, giver, entry)
         progress.say(f"{name} is taken from {giver.name}")
-    elif is_log:
+    elif name == LOG:
         why = "; ".join(changed) or "the log or the language model is another one, under the same settings"
-        progress.say(f"nothing is taken from {giver.name}, for prompts or lists differ: {why}")
+        progress.say(f"nothing is taken from {giver.name}, for log, groups or prompts differ: {why}")
+
+
+def beginning_of(method: str, stage: str) -> str:
+    """The longest beginning of a stage's name that `READS` has; empty for a stage that is never taken."""
+    words = stage.split(".")
+    beginnings = (".".join(words[:num]) for num in range(len(words), 0, -1))
+    return next((name for name in beginnings if name in READS.get(method, {})), "")
 
 
 def forecast_of_taking(config: Mapping[str, Any], giver: Path) -> str:
     """What a run with this configuration would take, as far as settings tell: for ``--dry-run``."""
-    theirs = _read(giver / CONFIG)
-    same = [verb for verb in READS if settings_read(theirs, verb) == settings_read(config, verb)]
-    if "prepare" not in same:
-        changed = differing_keys(settings_read(theirs, "prepare"), settings_read(config, "prepare"))
-        return f"nothing will be taken from {giver}, for prompts or lists differ: {'; '.join(changed)}"
-    return f"counted, but taken from {giver} where inputs are the same: {', '.join(same)}"
+    theirs, reads = _read(giver / CONFIG), READS[_read(giver / MANIFEST)["method"]]
+    changed = {
+        name: differing_keys(settings_read(theirs, paths), settings_read(config, paths))
+        for name, paths in reads.items()
+    }
+    if changed[LOG]:
+        why = "; ".join(changed[LOG])
+        return f"nothing will be taken from {giver}, for log, groups or prompts differ: {why}"
+    same = ", ".join(name for name in reads if not changed[name])
+    return f"counted, but taken from {giver} where inputs are the same: {same}"
 
 
-def settings_read(config: Mapping[str, Any], verb: str) -> dict[str, Any]:
-    """What a kind of stage reads of a configuration, by dotted name; without what decides no result."""
+def settings_read(config: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+    """A configuration's values under these dotted names; without what decides no result."""
     found: dict[str, Any] = {}
-    for path in READS[verb]:
+    for path in paths:
         value: Any = config
         for key in path.split("."):
             value = value[key]
