@@ -36,8 +36,8 @@ recloop closes the loop between a recommender and a language model.
 
   recloop run METHOD [--config FILE] [--out FOLDER] [--dry-run] [--quick] [--SECTION.FIELD VALUE ...]
       Run a method (dpo4rec, rerec, re2llm) from data to report. --dry-run prints the plan with its tokens and
-      time, --quick makes rerec and re2llm small. A folder that holds the same run is continued. With --take-from
-      FOLDER dpo4rec and rerec do again only what other settings than that run's touch.
+      time, --quick makes rerec and re2llm small. A folder that holds the same run is continued. With
+      --take-from FOLDER dpo4rec and rerec do again only what other settings than that run's touch.
       `recloop run METHOD --help` lists all settings.
 
   recloop prepare | embed | sample | encode | reward | pairs | tune | evaluate | report
