@@ -1,5 +1,8 @@
 """The parts of a method that can be checked by hand."""
 
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -132,6 +135,26 @@ def test_the_plan_counts_users_drafts_and_fits() -> None:
     # untuned, shuffled, no knowledge, id history, star mean, history, 3 facets and all; and the judge
     assert "11 rerankers" in text
     assert "0 times" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "tokens"), [({}, 45), ({"drafts": {"sentences": 2}}, 30), ({"lm": {"max_tokens": 20}}, 20)]
+)
+def test_the_plan_knows_how_long_a_draft_is(changes: dict[str, Any], tokens: int) -> None:
+    text = forecast(Dpo4RecConfig.model_validate({"data": {"world": {"num_users": 40}}} | changes))
+    drafts, about = (int(num.replace(",", "")) for num in re.findall(r"([\d,]+) (?:drafts|tokens)", text))
+    assert about == tokens * drafts
+
+
+def test_the_plan_knows_fast_encoders() -> None:
+    def seconds(name: str) -> float:
+        settings = {"data": {"world": {"num_users": 40}}, "encoder": {"name": name}, "rows": "tuned"}
+        text = forecast(Dpo4RecConfig.model_validate(settings))
+        told = re.search(r"encode .* ([\d.]+) s$", text, re.MULTILINE)
+        assert told is not None
+        return float(told[1])
+
+    assert seconds("claims") < 1 < seconds("minilm")
 
 
 @pytest.mark.parametrize(("rows", "fits", "tunings"), [("core", 5, 2), ("tuned", 3, 1)])

@@ -1,5 +1,6 @@
 """Studies become units; units become tables over all their users."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,6 +13,7 @@ from recloop.data.splits import split_users
 from recloop.errors import DataError, SettingError
 from recloop.evaluation.compare import holm
 from recloop.evaluation.report_data import Chart, Curve
+from recloop.methods.dpo4rec_config import Dpo4RecConfig
 from recloop.methods.quality import bench
 from recloop.methods.quality.bench import QUICK_STUDIES, QualityConfig, bench_quality
 from recloop.methods.quality.figures import Bar, interval_plot, lines
@@ -66,6 +68,18 @@ def test_the_studies_of_the_repository_hold_together() -> None:
     quick = units_of(read_studies(ROOT / QUICK_STUDIES))
     assert sum(unit.minutes for unit in quick) <= 20
     assert {unit.config.data.name for unit in quick} == {"worlds"}
+
+
+def test_the_settings_for_users_are_those_of_the_main_study() -> None:
+    mine = tomllib.loads((ROOT / "studies" / "sentence.toml").read_text(encoding="utf-8"))
+    units = units_of(read_studies(ROOT / "studies" / "quality"))
+    for unit in units:
+        if unit.study == "ml1m-sentence":
+            theirs = {"data": unit.config.data, "seeds": unit.config.seeds}
+            said = Dpo4RecConfig.model_validate(
+                mine | theirs | {"split": mine["split"] | {"turn": unit.panel}}
+            )
+            assert said == unit.config
 
 
 def test_no_panel_that_reports_was_chosen_on() -> None:

@@ -18,10 +18,11 @@ from recloop.progress import format_seconds
 from recloop.records import CandidateLists
 
 # Guesses from runs of the embedded LM and MiniLM on two cores; other models take their own time.
-DRAFT_TOKENS = 45  # per draft
+DRAFT_TOKENS, SENTENCE_TOKENS = 45, 15  # per draft, where it is read to its end; per sentence where not
 TOKENS_PER_S = 2_000.0
-PROMPTS_PER_S = 20.0  # read before anything is written
+PROMPTS_PER_S = 40.0  # read before anything is written
 TEXTS_PER_S = 40.0
+FAST_ENCODERS = {"static": 40_000.0, "claims": 10_000.0}  # texts/s
 LISTS_PER_S = 5_000.0
 PAIRS_PER_S = 12.0
 EPOCHS_PER_FIT = 5  # until patience ends it
@@ -81,17 +82,17 @@ def plan(config: Dpo4RecConfig, lists: CandidateLists, num_facets: int) -> list[
     num_trained = epochs * len(lists.train)
     num_pairs = min(users[FEEDBACK], config.dpo.max_pairs) * config.dpo.epochs
     num_tunings = num_rounds * (1 + num_controls)
-    num_drawn = num_drafts + DRAFTS_PER_SLOT * matched
+    num_drawn, num_tokens = num_drafts + DRAFTS_PER_SLOT * matched, tokens_of_a_draft(config)
     return [
         Step(
             "sample",
-            f"up to {num_seeds * num_drawn:,} drafts, about {num_seeds * num_drawn * DRAFT_TOKENS:,} tokens",
-            num_seeds * (num_drawn * DRAFT_TOKENS / TOKENS_PER_S + num_prompts / PROMPTS_PER_S),
+            f"up to {num_seeds * num_drawn:,} drafts, about {num_seeds * num_drawn * num_tokens:,} tokens",
+            num_seeds * (num_drawn * num_tokens / TOKENS_PER_S + num_prompts / PROMPTS_PER_S),
         ),
         Step(
             "encode",
             f"up to {num_seeds * num_texts:,} texts, equal ones once",
-            num_seeds * num_texts / TEXTS_PER_S,
+            num_seeds * num_texts / FAST_ENCODERS.get(config.encoder.name, TEXTS_PER_S),
         ),
         Step(
             "tune",
@@ -143,6 +144,13 @@ def models_sampled(config: Dpo4RecConfig) -> list[tuple[bool, int]]:
 def controls_of(config: Dpo4RecConfig) -> int:
     """Language models tuned to compare with: random labels, and where all rows are wanted the best drafts."""
     return {"all": 2, "core": 1, "tuned": 0}[config.rows] if config.rounds else 0
+
+
+def tokens_of_a_draft(config: Dpo4RecConfig) -> int:
+    """About how long a draft is."""
+    num_sentences = config.drafts.sentences
+    usual = DRAFT_TOKENS if num_sentences is None else num_sentences * SENTENCE_TOKENS
+    return min(usual, DRAFT_TOKENS, config.lm.max_tokens)
 
 
 def drafts_of(users: dict[str, int], config: Dpo4RecConfig, *, for_feedback: bool) -> int:
