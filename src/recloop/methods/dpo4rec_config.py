@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,6 +16,7 @@ from recloop.feedback.pairs import PairConfig
 from recloop.language.endpoint_config import SCHEME, EndpointConfig, PaceConfig
 from recloop.language.prompts import PromptConfig
 from recloop.language.spending import BudgetConfig, PriceConfig
+from recloop.methods.config_parts import complete_sections, require_distinct, require_headline
 from recloop.ranking.metrics import MetricName
 from recloop.ranking.reranker_config import RerankerConfig, RerankerKind
 from recloop.tuning.dpo import DpoConfig
@@ -206,16 +207,8 @@ class Dpo4RecConfig(BaseModel):
 
     @model_validator(mode="after")
     def _holds_together(self) -> Dpo4RecConfig:
-        if self.headline not in self.measure.metrics:
-            raise SettingError(
-                f"headline must be one of measure.metrics ({', '.join(self.measure.metrics)}), got "
-                f"{self.headline}; add it there"
-            )
-        for name, values in (("seeds", self.seeds), ("backbones", self.backbones)):
-            if len(set(values)) < len(values):
-                raise SettingError(
-                    f"{name} must differ, got {', '.join(map(str, values))}; drop the repeated"
-                )
+        require_headline(self.headline, self.measure)
+        require_distinct(seeds=self.seeds, backbones=self.backbones)
         if self.rounds and not self.split.feedback:
             raise SettingError(
                 f"tuning needs feedback users, got split.feedback=0 and rounds={self.rounds}; use rounds=0"
@@ -230,25 +223,3 @@ class Dpo4RecConfig(BaseModel):
                 f"of up to {self.prompt.max_prompt_tokens} (prompt.max_prompt_tokens); raise it"
             )
         return self
-
-
-def complete_sections(model: type[BaseModel], given: Any) -> Any:
-    """`given` with what its sections leave out taken from the sections as `model` has them by default."""
-    if not isinstance(given, dict):
-        return given
-    values = dict(cast(dict[str, Any], given))
-    for name, info in model.model_fields.items():
-        if isinstance(info.default, BaseModel) and isinstance(values.get(name), dict):
-            values[name] = _merged(info.default.model_dump(), values[name])
-    return values
-
-
-def _merged(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """`given` with what it leaves out taken from `defaults`, section by section."""
-    merged = dict(defaults)
-    for key, value in given.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merged(merged[key], cast(dict[str, Any], value))
-        else:
-            merged[key] = value
-    return merged

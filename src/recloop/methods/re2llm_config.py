@@ -14,7 +14,8 @@ from recloop.errors import SettingError
 from recloop.evaluation.compare import StatisticsConfig
 from recloop.evaluation.scores import MeasureConfig
 from recloop.feedback.hints import MAX_HINTS
-from recloop.methods.dpo4rec_config import LM_NAME, EncoderConfig, LmConfig, complete_sections
+from recloop.methods.config_parts import complete_sections, require_distinct, require_headline
+from recloop.methods.dpo4rec_config import LM_NAME, EncoderConfig, LmConfig
 from recloop.ranking.sasrec import SasrecConfig
 from recloop.tuning.hint_agent import AgentConfig
 
@@ -173,18 +174,13 @@ class Re2llmConfig(BaseModel):
 
     @model_validator(mode="after")
     def _holds_together(self) -> Re2llmConfig:
-        if self.headline not in self.measure.metrics:
-            raise SettingError(
-                f"headline must be one of measure.metrics ({', '.join(self.measure.metrics)}), got "
-                f"{self.headline}; add it there"
-            )
+        require_headline(self.headline, self.measure)
+        require_distinct(seeds=self.seeds)
         for metric in (self.reward, *self.measure.metrics):
             if metric.partition("@")[0] not in ("ndcg", "hr", "mrr"):
                 raise SettingError(
                     f"a session has one answer and is measured by ndcg@K, hr@K, mrr@K; got {metric}; use one"
                 )
-        if len(set(self.seeds)) < len(self.seeds):
-            raise SettingError(f"seeds must differ, got {', '.join(map(str, self.seeds))}; drop the repeated")
         if self.explore.hints == "released" and self.data.name != "released":
             raise SettingError(
                 f"explore.hints released come with released data, got data.name {self.data.name}; "

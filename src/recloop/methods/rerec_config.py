@@ -19,7 +19,8 @@ from recloop.feedback.curriculum import CurriculumConfig
 from recloop.feedback.item_embeddings import EmbeddingConfig
 from recloop.language.requests import RequestPromptConfig
 from recloop.language.retention import RetentionConfig
-from recloop.methods.dpo4rec_config import LmConfig, complete_sections
+from recloop.methods.config_parts import complete_sections, require_distinct
+from recloop.methods.dpo4rec_config import LmConfig
 from recloop.tuning.grpo import GrpoConfig
 from recloop.tuning.sft import SftConfig
 
@@ -133,11 +134,7 @@ class ReRecConfig(BaseModel):
     @model_validator(mode="after")
     def _holds_together(self) -> ReRecConfig:
         places = [place.name for place in self.transfer]
-        for name, values in (("seeds", self.seeds), ("arms", self.arms), ("transfer names", places)):
-            if len(set(values)) < len(values):
-                raise SettingError(
-                    f"{name} must differ, got {', '.join(map(str, values))}; drop the repeated"
-                )
+        require_distinct(seeds=self.seeds, arms=self.arms, **{"transfer names": places})
         if self.lm.name.startswith("openai:"):
             raise SettingError(
                 f"ReRec tunes weights on this machine, got lm.name={self.lm.name}; use embedded or "

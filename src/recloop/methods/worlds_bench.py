@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from recloop.evaluation.compare import holm, sign_flip_p
 from recloop.evaluation.row_scores import read_row_scores
 from recloop.files import atomic_write_json
+from recloop.methods.config_parts import complete_sections
 from recloop.methods.dpo4rec import run
-from recloop.methods.dpo4rec_config import Dpo4RecConfig, DraftsConfig, complete_sections
+from recloop.methods.dpo4rec_config import Dpo4RecConfig, DraftsConfig
 from recloop.methods.rows import RANDOM_LABELS, ROWS, SHUFFLED, TUNED, UNTUNED
 from recloop.progress import SILENT, Progress
 from recloop.runs import RunFolder
