@@ -51,10 +51,13 @@ CLAIM_METRICS = ("ndcg@5", "map@5")
 def claims(evidence: Evidence) -> Part:
     """What had to be shown, and whether it is."""
     rows: list[list[str]] = []
+    few: list[str] = []
     for study, _, results in claiming(evidence):
         title = evidence.studies[study].title
-        if not results:
-            rows.append([title, "", "", NOT_RUN, "", "", "", ""])
+        if len(results) < MIN_PANELS:
+            there = f"{len(results)} of {MIN_PANELS} panels" if results else NOT_RUN
+            few.append(f"- {title}: {there}, so it shows nothing yet; what there is stands in its tables")
+            continue
         for ranker in backbones_of(results):
             tables = tables_of(results, ranker)
             for metric in CLAIM_METRICS:
@@ -79,7 +82,9 @@ def claims(evidence: Evidence) -> Part:
         "panels",
         f"Holm < {ALPHA}, all panels",
     )
-    return Part([*table(head, rows, left=4), *gap_lines(evidence), *grounded_lines(evidence)])
+    shown = table(head, rows, left=4) if rows else []
+    few += [""] if few else []
+    return Part([*shown, *few, *gap_lines(evidence), *grounded_lines(evidence)])
 
 
 def claiming(evidence: Evidence) -> list[tuple[str, str, list[UnitResult]]]:
