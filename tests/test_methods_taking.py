@@ -87,15 +87,23 @@ def reads_of(method: str, model: type[BaseModel], run: Callable[[], Any]) -> dic
     return dict(found)
 
 
+ELSEWHERE = {"name": "elsewhere", "max_requests": 4, "data": {"world": {"num_users": 12, "num_items": 132}}}
+
+
 @pytest.fixture(scope="module")
-def reads(lm: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, set[str]]]:
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs lie that are watched, by method."""
+    return tmp_path_factory.mktemp("watched")
+
+
+@pytest.fixture(scope="module")
+def reads(lm: Path, watched: Path) -> dict[str, dict[str, set[str]]]:
     """By method: what a run with every row reads, or one with every kind of stage."""
-    folder = tmp_path_factory.mktemp("watched")
     ours = tuned_config(lm, rows="all", rounds=1, reward={"judges": 2, "shared": True})
-    theirs = rerec_config()
+    theirs = rerec_config(arms=["grpo_ndcg", "rerec"], transfer=[ELSEWHERE])
     return {
-        "dpo4rec": reads_of("dpo4rec", Dpo4RecConfig, lambda: do(ours, folder / "dpo4rec")),
-        "rerec": reads_of("rerec", ReRecConfig, lambda: do_rerec(folder / "rerec", theirs)),
+        "dpo4rec": reads_of("dpo4rec", Dpo4RecConfig, lambda: do(ours, watched / "dpo4rec")),
+        "rerec": reads_of("rerec", ReRecConfig, lambda: do_rerec(watched / "rerec", theirs)),
     }
 
 
@@ -309,10 +317,10 @@ def one_arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-ELSEWHERE = {"name": "elsewhere", "max_requests": 4, "data": {"world": {"num_users": 12, "num_items": 132}}}
-
-
-def test_a_run_of_rerec_takes_all_but_an_arm_and_another_log(one_arm: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("reads")
+def test_a_run_of_rerec_takes_all_but_an_arm_and_another_log(
+    one_arm: Path, watched: Path, tmp_path: Path
+) -> None:
     config = rerec_config(arms=["grpo_ndcg", "rerec"], transfer=[ELSEWHERE])
     with RunFolder.open(tmp_path / "taking", config.model_dump(mode="json"), method="rerec") as run:
         take_from(run, one_arm)
@@ -322,8 +330,7 @@ def test_a_run_of_rerec_takes_all_but_an_arm_and_another_log(one_arm: Path, tmp_
     tuned = [f"tune.grpo_ndcg.s0.e{epoch}" for epoch in (0, 1)]
     lms = ("shipped", "supervised", "grpo_ndcg", "rerec")
     assert again == {*plain, *tuned, "prepare.elsewhere", *(f"sample.{lm}.s0.elsewhere" for lm in lms)}
-    do_rerec(tmp_path / "alone", config)
-    results = [(tmp_path / name / "results.json").read_bytes() for name in ("taking", "alone")]
+    results = [(path / "results.json").read_bytes() for path in (tmp_path / "taking", watched / "rerec")]
     assert results[0] == results[1]
 
 
