@@ -30,7 +30,9 @@ BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
 WORD = re.compile(r"&|\w+(?:['’]\w+)*")
 YEAR = re.compile(r"(?:18|19|20)\d\d")
 GROUP = re.compile(r"\s*\(([^()]*)\)")
-ARTICLES = frozenset("the a an la le les el los las il lo gli der die das den det".split())
+ARTICLES = frozenset((
+    "the", "a", "an", "la", "le", "les", "el", "los", "las", "il", "lo", "gli", "der", "die", "das", "den", "det"
+))  # fmt: skip
 LEADING_ARTICLES = frozenset(("the", "a", "an"))
 QUOTES = frozenset("\"'“”‘’«»*_{")
 
