@@ -31,7 +31,8 @@ WORD = re.compile(r"&|\w+(?:['’]\w+)*")
 YEAR = re.compile(r"(?:18|19|20)\d\d")
 GROUP = re.compile(r"\s*\(([^()]*)\)")
 ARTICLES = frozenset((
-    "the", "a", "an", "la", "le", "les", "el", "los", "las", "il", "lo", "gli", "der", "die", "das", "den", "det"
+    "the", "a", "an", "la", "le", "les", "el", "los", "las", "il", "lo", "gli", "der", "die", "das", "den",
+    "det",
 ))  # fmt: skip
 LEADING_ARTICLES = frozenset(("the", "a", "an"))
 QUOTES = frozenset("\"'“”‘’«»*_{")
