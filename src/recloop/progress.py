@@ -220,7 +220,10 @@ def _amount(step: Step, elapsed_s: float) -> str:
 
 
 def _rate(per_s: float, unit: str) -> str:
-    return f"{per_s:,.0f} {unit}/s" if per_s >= 10 else f"{per_s:.2f} {unit}/s"
+    """Per second, or what is slower per hour."""
+    if per_s >= 10:
+        return f"{per_s:,.0f} {unit}/s"
+    return f"{per_s:.2f} {unit}/s" if per_s >= 0.1 else f"{3600 * per_s:.1f} {unit}/h"
 
 
 def _print_line(text: str, out: TextIO, bars: _Bars | None) -> None:
