@@ -157,6 +157,16 @@ def test_what_a_prompt_can_teach_is_on_the_page(done: Bench) -> None:
     assert f"| {percent(told['loglik'].explained)} | {with_interval(told['loglik'].gained)} |" in section
 
 
+def test_an_arm_is_measured_by_the_feedback_of_the_run_it_takes_from(done: Bench) -> None:
+    arm, giver = done.unit("parts.leak.p1"), done.unit("first.p1")
+    assert arm.taken_from == giver.unit
+    own = next(one.reached for one in giver.foretold if one.reached)
+    assert TUNED in own
+    assert arm.foretold_by_giver == {row: own[row] for row in own}  # the arm has the giver's tuned model
+    assert not giver.foretold_by_giver
+    assert not done.unit("pick.base.p0").foretold_by_giver  # whom it names is itself
+
+
 def test_a_number_of_the_page_is_that_of_the_files(done: Bench) -> None:
     units = [done.unit(name) for name in ("first.p1", "first.p2")]
     parts = []

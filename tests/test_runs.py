@@ -261,3 +261,17 @@ def test_a_kill_at_any_step_of_any_stage_end_is_repaired_by_running_again(tmp_pa
         assert go(path, kill_at).returncode == -signal.SIGKILL
         assert go(path, 0).returncode == 0
         assert facts_of(path) == expected, f"killed at call {kill_at}"
+
+
+def test_a_run_is_looked_at_while_another_goes_on_and_nothing_is_done_in_it(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no manifest\.json, so there is no run to read"):
+        RunFolder.look(tmp_path)
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        write_stage(run, "first", "text")
+        seen = RunFolder.look(tmp_path)
+        assert (seen.folder("first") / "out.txt").read_text() == "text"
+        assert not write_stage(seen, "first", "text")
+        with pytest.raises(RunError, match=r"second of .* is not done, and the run is not open"):
+            write_stage(seen, "second", "text")
+        write_stage(run, "second", "text")
+    assert (tmp_path / "stages" / "second").is_dir()

@@ -130,6 +130,14 @@ class RunFolder:
         method = _read_json(path / MANIFEST)["method"] if (path / MANIFEST).exists() else "dpo4rec"
         return cls.open(path, _read_json(path / CONFIG), method=method)
 
+    @classmethod
+    def look(cls, path: Path) -> Self:
+        """A run folder to read done stages from, not locked: another process may go on with it."""
+        path = Path(path)
+        if not (path / MANIFEST).exists():
+            raise RunError(f"{path} has no {MANIFEST}, so there is no run to read; check the path")
+        return cls(path, _read_json(path / CONFIG), _read_json(path / MANIFEST), -1)
+
     def __enter__(self) -> Self:
         return self
 
@@ -195,6 +203,8 @@ class RunFolder:
             self._check_done(name, json.loads(json.dumps(dict(inputs))))
             yield Stage(name, final, final, scratch, is_done=True)
             return
+        if self._lock < 0:
+            raise RunError(f"stage {name} of {self.path} is not done, and the run is not open; run it first")
         part = final.parent / f".{final.name}.part"
         remove_folder(part)
         part.mkdir(parents=True)

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from recloop.methods.quality.figures import Bar, interval_plot
 from recloop.methods.quality.measuring import LEAKY
-from recloop.methods.quality.moments import pool
+from recloop.methods.quality.moments import Moments, pool
 from recloop.methods.quality.numbers import UnitResult
 from recloop.methods.quality.pooling import (
     Evidence,
@@ -35,8 +35,8 @@ from recloop.methods.rows import RANDOM_LABELS, SHUFFLED, TUNED, UNTUNED
 
 BASE_KIND = "base"
 ABOUT_FORETOLD = (
-    'The foretold gain is one of the reward, as under "How much of the reward can a prompt teach?": what '
-    "the arm's own judges make of texts, chance in the feedback included."
+    'The foretold gain is one of the reward, as under "How much of the reward can a prompt teach?", by the '
+    "feedback of the first line's run for all arms, chance in it included: one scale for how far each went."
 )
 ABOUT_LEAK = (
     "On purpose, and nowhere else, a judge is fitted on the very users it rewards. Claimed: what it then "
@@ -190,7 +190,7 @@ def arm_rows(title: str, results: Sequence[UnitResult], ranker: str) -> list[tup
     """A line for the tuned row, and one for each round before the last."""
     tables = tables_of(results, ranker)
     rows = pooled_rows(tables, HEADLINE)
-    foretold = {row: values for one in pooled_foretold(results) for row, values in one.reached.items()}
+    foretold = gains_foretold(results)
     found: list[tuple[list[str], Bar]] = []
     names = sorted(
         (name for name in rows if name.startswith(f"{TUNED}_r")), key=lambda n: int(n.rpartition("_r")[2])
@@ -207,6 +207,15 @@ def arm_rows(title: str, results: Sequence[UnitResult], ranker: str) -> list[tup
         bar = Bar(f"{label}, {RANKERS[ranker]}", gain.values.mean, *gain.values.interval, gain.by_panel)
         found.append((cells, bar))
     return found
+
+
+def gains_foretold(results: Sequence[UnitResult]) -> dict[str, Moments]:
+    """By row, on the scale of the run that the arm takes from; a run that takes from none has its own."""
+    givers = [result.foretold_by_giver for result in results]
+    if any(result.taken_from for result in results):
+        rows = [row for row in givers[0] if all(row in one for one in givers)]
+        return {row: pool([one[row] for one in givers]) for row in rows}
+    return {row: values for one in pooled_foretold(results) for row, values in one.reached.items()}
 
 
 def leakage(evidence: Evidence) -> Part:

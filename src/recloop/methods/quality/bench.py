@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recloop.language.encoder import TextEncoder
 from recloop.language.weights import weights_hash
 from recloop.methods.dpo4rec import run
+from recloop.methods.dpo4rec_config import Dpo4RecConfig
 from recloop.methods.loop import Loop, lm_folder, open_loop
 from recloop.methods.quality.extras import measure_leak_on_purpose, measure_transfer
 from recloop.methods.quality.measuring import (
@@ -22,6 +23,7 @@ from recloop.methods.quality.measuring import (
     test_tables,
     valid_tables,
 )
+from recloop.methods.quality.moments import Moments
 from recloop.methods.quality.numbers import UnitResult, read_unit, write_unit
 from recloop.methods.quality.page import write_page
 from recloop.methods.quality.pooling import Evidence, UnitState
@@ -33,12 +35,18 @@ from recloop.methods.quality.study import (
     units_of,
     with_data_folder,
 )
-from recloop.methods.quality.worth import foretold_rewards, judged_drafts, reliabilities, reward_numbers
+from recloop.methods.quality.worth import (
+    foretold_by,
+    foretold_rewards,
+    judged_drafts,
+    reliabilities,
+    reward_numbers,
+)
 from recloop.methods.quality.writing import writing
 from recloop.methods.taking import giver_of, take_from
-from recloop.methods.task import prepare
+from recloop.methods.task import Task, prepare
 from recloop.progress import SILENT, Progress, format_seconds
-from recloop.runs import MANIFEST, RunFolder
+from recloop.runs import MANIFEST, TAKEN, RunFolder
 
 RESULTS = "results"  # inside the output folder; the page results.md lies beside it
 QUICK_STUDIES, QUICK_FOLDER = Path("studies/quality-quick"), Path("runs/quality-quick")
@@ -133,6 +141,7 @@ def measure_unit(unit: Unit, loop: Loop, runs: Path) -> UnitResult:
         tables=(*test_tables(loop, seed), *valid_tables(loop, task, seed)),
         reliability=reliabilities(judged) if judged else (),
         foretold=foretold_rewards(loop, judged) if judged else (),
+        foretold_by_giver=measure_by_giver(unit, loop, task, runs),
         rewards=reward_numbers(loop, task, seed),
         writing=written,
         writing_changes=changes,
@@ -143,6 +152,17 @@ def measure_unit(unit: Unit, loop: Loop, runs: Path) -> UnitResult:
         versions=loop.run.manifest["versions"],
         lm_digest=loop.first_lm.digest,
     )
+
+
+def measure_by_giver(unit: Unit, loop: Loop, task: Task, runs: Path) -> dict[str, Moments]:
+    """`foretold_by` of the run that this one took its log from; empty where it took none, or that is gone."""
+    folder = runs / (unit.takes_from or "")
+    if TAKEN not in loop.run.manifest["stages"]["prepare"] or not (folder / MANIFEST).is_file():
+        return {}
+    run = RunFolder.look(folder)
+    config = Dpo4RecConfig.model_validate(run.config)
+    encoder = loop.open_encoder() if config.encoder == loop.config.encoder else None
+    return foretold_by(open_loop(config, run, loop.progress, None, None, encoder), loop, task, unit.panel)
 
 
 def states_of(units: Sequence[Unit], folder: Path) -> tuple[UnitState, ...]:

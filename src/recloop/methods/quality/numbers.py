@@ -168,6 +168,11 @@ class UnitResult(Record):
     tables: tuple[TableNumbers, ...]
     reliability: tuple[ReliabilityNumbers, ...]
     foretold: tuple[ForetoldNumbers, ...] = ()
+    foretold_by_giver: dict[str, Moments] = Field(
+        default={},
+        description="by row: what drafts about test users are foretold to earn by the feedback of the run "
+        "that things were taken from, over that run's untuned model",
+    )
     rewards: tuple[RewardNumbers, ...]
     writing: tuple[WritingNumbers, ...]
     writing_changes: tuple[WritingChange, ...]

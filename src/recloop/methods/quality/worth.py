@@ -11,11 +11,12 @@ import numpy as np
 from recloop.feedback.reliability import split_half_reliability
 from recloop.feedback.rewards import reward_drafts, reward_lists
 from recloop.feedback.shared_rewards import share_rewards
+from recloop.language.encoder import encode_drafts
 from recloop.methods.judging import COUNTS, PAIRS, REWARDS, read_pairs, read_rewards
-from recloop.methods.knowledge import FEEDBACK, TEST
+from recloop.methods.knowledge import FEEDBACK, TEST, read_knowledge
 from recloop.methods.loop import Loop, derived_seed
 from recloop.methods.quality.measuring import vectors_of
-from recloop.methods.quality.moments import moments_of
+from recloop.methods.quality.moments import Moments, moments_of
 from recloop.methods.quality.numbers import ForetoldNumbers, ReliabilityNumbers, RewardNumbers
 from recloop.methods.quality.writing import WRITERS
 from recloop.methods.rows import UNTUNED, Remembered, judge_key, load_judges
@@ -112,6 +113,34 @@ def foretold_rewards(loop: Loop, judged: Judged) -> tuple[ForetoldNumbers, ...]:
             )
         )
     return tuple(found)
+
+
+def foretold_by(giver: Loop, loop: Loop, task: Task, seed: int) -> dict[str, Moments]:
+    """What this run's drafts about test users are foretold to earn by another run's feedback.
+
+    That is one scale for runs that differ in one thing, whatever their own judges, encoders and rewards are.
+
+    Args:
+        giver: a run on the same log, groups and seed.
+        task: of both.
+
+    Returns:
+        By row, over the giver's untuned model; empty where the giver asked for no feedback.
+    """
+    judged = judged_drafts(giver, task, seed)
+    if judged is None:
+        return {}
+    metric = giver.config.reward.metric
+    rewards = reward_drafts(judged.judges, judged.lists, judged.vectors, metric, 0)
+    shared = share_rewards(rewards, judged.vectors, derived_seed(seed, "shared"))
+    usual = vectors_of(giver, UNTUNED, seed).parts[TEST]
+    found: dict[str, Moments] = {}
+    for row in WRITERS:
+        stage = f"sample.{row}.s{seed}"
+        if row != UNTUNED and loop.run.is_done(stage):
+            drafts = encode_drafts(giver.open_encoder(), read_knowledge(loop, row, stage).parts[TEST])
+            found[row] = moments_of(shared.foretell(drafts, usual))
+    return found
 
 
 def first_lists(lists: Lists, has_value_B: np.ndarray, num_lists: int | None) -> np.ndarray:
