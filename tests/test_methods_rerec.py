@@ -20,6 +20,7 @@ from recloop.methods.rerec import run as run_rerec
 from recloop.methods.rerec_config import ArmName, NextItemConfig, ReRecConfig, arm_of
 from recloop.methods.rerec_next_item import cut_histories, fitting_text
 from recloop.methods.rerec_plan import forecast
+from recloop.methods.rerec_results import statuses_in_words
 from recloop.methods.rerec_task import open_study, prepare
 from recloop.methods.rerec_training import canonical_answers, plan_requests, scorer
 from recloop.progress import SILENT
@@ -341,3 +342,12 @@ def test_nobody_answers_before_a_model_is_tuned(prepared):
     study, _ = prepared
     with pytest.raises(RunError, match="no tuned model yet"):
         ask_run(study.run, study.config, "a film of genre Drama", None)
+
+
+def test_statuses_of_all_seeds_stand_together_by_model_and_test_set():
+    entry = {"statuses": {"ok": 3, "no_box": 0, "endless": 1}}
+    stages = {"sample.rerec.s0": entry, "sample.rerec.s1": {"statuses": {"ok": 2, "no_box": 2, "endless": 0}}}
+    stages |= {"sample.kept.rerec.s0": {"perplexity": 1.3}, "sample.rerec.s0.books": entry}
+    assert statuses_in_words(stages) == (
+        "ReRec: ok 62.5%, no box 25.0%, endless 12.5%; ReRec, books: ok 75.0%, endless 25.0%"
+    )

@@ -298,19 +298,28 @@ def facts(study: Study) -> tuple[tuple[str, str], ...]:
     )
     counts = ", ".join(f"{num:,} {group}" for group, num in made["num_requests"].items())
     given_up = ", ".join(f"{kind} {num:,}" for kind, num in made["num_given_up"].items()) or "none"
-    statuses = "; ".join(
-        f"{name.removeprefix('sample.')}: "
-        + ", ".join(f"{status} {num:,}" for status, num in entry["statuses"].items() if num)
-        for name, entry in stages.items()
-        if "statuses" in entry
-    )
     return (
         ("Requests", counts),
         ("Requests not found", given_up),
         (f"Recall@{embed['recall_k']}", recalls),
-        ("Answers", statuses),
+        ("Answers", statuses_in_words(stages)),
         *_perplexities(stages),
         ("Seeds", ", ".join(map(str, study.config.seeds))),
+    )
+
+
+def statuses_in_words(stages: Mapping[str, Any]) -> str:
+    """How many answers have which status, by model and test set; seeds together."""
+    by_model: dict[str, Counter[str]] = {}
+    for name, entry in stages.items():
+        if "statuses" in entry:
+            _, row, _, *place = name.split(".")
+            model = ", ".join([WORDS[row].title, *place])
+            by_model.setdefault(model, Counter()).update(entry["statuses"])
+    return "; ".join(
+        f"{model}: "
+        + ", ".join(f"{status} {num / counts.total():.1%}" for status, num in counts.items() if num)
+        for model, counts in by_model.items()
     )
 
 
