@@ -316,11 +316,11 @@ def statuses_in_words(stages: Mapping[str, Any]) -> str:
             _, row, _, *place = name.split(".")
             model = ", ".join([WORDS[row].title, *place])
             by_model.setdefault(model, Counter()).update(entry["statuses"])
-    return "; ".join(
-        f"{model}: "
-        + ", ".join(f"{status} {num / counts.total():.1%}" for status, num in counts.items() if num)
+    shares = {
+        model: [f"{name.replace('_', ' ')} {num / counts.total():.1%}" for name, num in counts.items() if num]
         for model, counts in by_model.items()
-    )
+    }
+    return "; ".join(f"{model}: {', '.join(told)}" for model, told in shares.items())
 
 
 def _perplexities(stages: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
