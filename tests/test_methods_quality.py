@@ -162,7 +162,7 @@ def test_an_arm_is_measured_by_the_feedback_of_the_run_it_takes_from(done: Bench
     assert arm.taken_from == giver.unit
     own = next(one.reached for one in giver.foretold if one.reached)
     assert TUNED in own
-    assert arm.foretold_by_giver == {row: own[row] for row in own}  # the arm has the giver's tuned model
+    assert arm.foretold_by_giver == own  # the arm has the giver's tuned model
     assert not giver.foretold_by_giver
     assert not done.unit("pick.base.p0").foretold_by_giver  # whom it names is itself
 

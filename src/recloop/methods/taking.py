@@ -44,7 +44,7 @@ READS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "tune": ("grpo",),
         "sample": ("answering",),
         "sample.kept": ("retention",),
-        "sample.next": ("next_item", "grpo"),
+        "sample.next": ("next_item", "grpo.max_prompt_tokens"),
         "sample.next.baselines": ("next_item", "seeds"),
     },
 }

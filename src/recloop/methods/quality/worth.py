@@ -10,7 +10,7 @@ import numpy as np
 
 from recloop.feedback.reliability import split_half_reliability
 from recloop.feedback.rewards import reward_drafts, reward_lists
-from recloop.feedback.shared_rewards import share_rewards
+from recloop.feedback.shared_rewards import SharedRewards, share_rewards
 from recloop.language.encoder import encode_drafts
 from recloop.methods.judging import COUNTS, PAIRS, REWARDS, read_pairs, read_rewards
 from recloop.methods.knowledge import FEEDBACK, TEST, read_knowledge
@@ -94,10 +94,9 @@ def foretold_rewards(loop: Loop, judged: Judged) -> tuple[ForetoldNumbers, ...]:
     }
     found: list[ForetoldNumbers] = []
     for metric in REWARD_KINDS:
-        rewards = reward_drafts(judged.judges, judged.lists, judged.vectors, metric, 0)
-        if len(rewards.user_U) < MIN_USERS:
+        shared = shared_rewards(judged, metric)
+        if shared is None:
             continue
-        shared = share_rewards(rewards, judged.vectors, derived_seed(seed, "shared"))
         is_paid = metric == loop.config.reward.metric
         reached = {
             row: moments_of(shared.foretell(drafts, written[UNTUNED]))
@@ -115,6 +114,14 @@ def foretold_rewards(loop: Loop, judged: Judged) -> tuple[ForetoldNumbers, ...]:
     return tuple(found)
 
 
+def shared_rewards(judged: Judged, metric: str) -> SharedRewards | None:
+    """What other users' drafts foretell of one kind of reward; None for too few users."""
+    rewards = reward_drafts(judged.judges, judged.lists, judged.vectors, metric, 0)
+    if len(rewards.user_U) < MIN_USERS:
+        return None
+    return share_rewards(rewards, judged.vectors, derived_seed(judged.seed, "shared"))
+
+
 def foretold_by(giver: Loop, loop: Loop, task: Task, seed: int) -> dict[str, Moments]:
     """What this run's drafts about test users are foretold to earn by another run's feedback.
 
@@ -128,11 +135,9 @@ def foretold_by(giver: Loop, loop: Loop, task: Task, seed: int) -> dict[str, Mom
         By row, over the giver's untuned model; empty where the giver asked for no feedback.
     """
     judged = judged_drafts(giver, task, seed)
-    if judged is None:
+    shared = shared_rewards(judged, giver.config.reward.metric) if judged else None
+    if shared is None:
         return {}
-    metric = giver.config.reward.metric
-    rewards = reward_drafts(judged.judges, judged.lists, judged.vectors, metric, 0)
-    shared = share_rewards(rewards, judged.vectors, derived_seed(seed, "shared"))
     usual = vectors_of(giver, UNTUNED, seed).parts[TEST]
     found: dict[str, Moments] = {}
     for row in WRITERS:
