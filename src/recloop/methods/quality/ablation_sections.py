@@ -38,6 +38,7 @@ ABOUT_FORETOLD = (
     'The foretold gain is one of the reward, as under "How much of the reward can a prompt teach?", by the '
     "feedback of the first line's run for all arms, chance in it included: one scale for how far each went."
 )
+ABOUT_CHOICES = "Settings whose intervals overlap are not told apart."
 ABOUT_LEAK = (
     "On purpose, and nowhere else, a judge is fitted on the very users it rewards. Claimed: what it then "
     "says of the language model it tuned, on those users. True: the same language model on test users, read "
@@ -46,46 +47,41 @@ ABOUT_LEAK = (
 
 
 def choices(evidence: Evidence) -> Part:
-    """The valid users' numbers of every arm, which is best, and which is in use."""
+    """The valid users' numbers of every arm, and which is in use."""
     lines: list[str] = []
     for name in evidence.of_place("choices"):
         study = evidence.studies[name]
-        lines += [f"### {study.title}", "", study.about, "", *choice_table(evidence, name)]
+        about = (study.about, ABOUT_CHOICES, ABOUT_FORETOLD)
+        lines += [f"### {study.title}", "", *about, "", *choice_table(evidence, name)]
     return Part(lines or [NOT_RUN])
 
 
 def choice_table(evidence: Evidence, study: str) -> list[str]:
-    """One line per arm that was run; the best mean of the tuned row on valid users is set in bold."""
-    arms = evidence.studies[study].arms
+    """One line per arm that was run: the tuned row on valid users, and how far its feedback went."""
     used = used_arms(evidence, study)
-    means: dict[str, float] = {}
-    cells: dict[str, list[str]] = {}
-    for name in arms:
+    rows: list[list[str]] = []
+    for name, arm in evidence.studies[study].arms.items():
         results = evidence.of_study(study, name)
         backbones = backbones_of(results)
         tables = tables_of(results, backbones[0], "valid") if backbones else []
         tuned = pooled_rows(tables, HEADLINE).get(TUNED)
         if tuned is None:
             continue
-        means[name] = tuned.values.mean
-        cells[name] = [
-            difference_text(pooled_contrast(tables, HEADLINE, TUNED, UNTUNED)),
-            reliability_text(results),
-            f"{sum(r.rewards[0].pairs.get('num_pairs', 0) for r in results):,}",
-            f"{tuned.values.num_users:,}",
-        ]
-    best = max(means, key=lambda name: means[name], default=None)
-    rows = [
-        [
-            "" if arms[name].kind == BASE_KIND else arms[name].kind,
-            arms[name].title + (" (used)" if name in used else ""),
-            f"**{number(means[name])}**" if name == best else number(means[name]),
-            *cells[name],
-        ]
-        for name in means
-    ]
+        foretold = gains_foretold(results).get(TUNED)
+        rows.append(
+            [
+                "" if arm.kind == BASE_KIND else arm.kind,
+                arm.title + (" (used)" if name in used else ""),
+                number(tuned.values.mean),
+                difference_text(pooled_contrast(tables, HEADLINE, TUNED, UNTUNED)),
+                with_interval(foretold) if foretold else "",
+                reliability_text(results),
+                f"{sum(r.rewards[0].pairs.get('num_pairs', 0) for r in results):,}",
+                f"{tuned.values.num_users:,}",
+            ]
+        )
     head = (
-        *("changed", "setting", f"tuned, {HEADLINE}, valid", "less untuned"),
+        *("changed", "setting", f"tuned, {HEADLINE}, valid", "less untuned", "foretold gain"),
         *("reliability", "pairs", "users"),
     )
     lines = table(head, rows, left=2) if rows else []
