@@ -81,7 +81,17 @@ def test_among_equal_bests_the_first_usable_one_is_taken():
 
 def test_a_rejected_draft_may_be_cut_short():
     found = pairs_of({0: ["a", "b"]}, {0: [1.0, 0.0]}, BEST_WORST, unfinished={(0, 1)})
-    assert len(found.pairs) == 1
+    assert [pair.is_rejected_finished for pair in found.pairs] == [False]
+
+
+def test_random_labels_leave_pairs_with_a_cut_draft_as_they_are():
+    """Otherwise the control alone would learn to stop mid-sentence."""
+    texts = {user: ["a", "b"] for user in range(200)}
+    cut = {(user, 1) for user in range(0, 200, 2)}
+    pairs = pairs_of(texts, dict.fromkeys(texts, [1.0, 0.0]), BEST_WORST, unfinished=cut).pairs
+    mixed = random_label_pairs(pairs, seed=3)
+    assert all(after == before for before, after in zip(pairs, mixed, strict=True) if before.user % 2 == 0)
+    assert 25 < sum(pair.chosen == "b" for pair in mixed) < 75
 
 
 def test_duplicates_are_judged_after_tokenising():
@@ -173,6 +183,7 @@ def test_parquet_files_hold_the_source_ids(tmp_path):
         "rejected": "bad",
         "chosen_reward": 0.5,
         "rejected_reward": 0.25,
+        "is_rejected_finished": True,
     }
     write_pairs(tmp_path / "none.parquet", [], user_ids)
     assert (

@@ -234,7 +234,10 @@ class Rewards:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One preference: under the same prompt, `chosen` earned more than `rejected`."""
+    """One preference: under the same prompt, `chosen` earned more than `rejected`.
+
+    is_rejected_finished: false when `rejected` was cut by the token limit; `chosen` never was.
+    """
 
     round: int
     user: int
@@ -244,6 +247,7 @@ class Pair:
     rejected: str
     chosen_reward: float
     rejected_reward: float
+    is_rejected_finished: bool = True
 
 
 class RequestKind(StrEnum):

@@ -45,7 +45,8 @@ def write_rewards(path: Path, rewards: Sequence[Rewards], user_ids: Sequence[str
 def write_pairs(path: Path, pairs: Sequence[Pair], user_ids: Sequence[str]) -> None:
     """Write the pairs as Parquet, with the user's id in the source in place of the user number.
 
-    Columns: ``round, user_id``, then draft number, text and reward of the chosen and the rejected draft.
+    Columns: ``round, user_id``, then draft number, text and reward of the chosen and the rejected draft, and
+    whether the rejected one came to its end before the token limit.
     """
     import polars as pl
 
@@ -59,6 +60,7 @@ def write_pairs(path: Path, pairs: Sequence[Pair], user_ids: Sequence[str]) -> N
             "rejected": [pair.rejected for pair in pairs],
             "chosen_reward": [pair.chosen_reward for pair in pairs],
             "rejected_reward": [pair.rejected_reward for pair in pairs],
+            "is_rejected_finished": [pair.is_rejected_finished for pair in pairs],
         },
         schema={
             "round": pl.Int64,
@@ -69,6 +71,7 @@ def write_pairs(path: Path, pairs: Sequence[Pair], user_ids: Sequence[str]) -> N
             "rejected": pl.String,
             "chosen_reward": pl.Float32,
             "rejected_reward": pl.Float32,
+            "is_rejected_finished": pl.Boolean,
         },
     )
     _write_parquet(path, table)

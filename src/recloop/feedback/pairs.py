@@ -124,9 +124,16 @@ def preference_pairs(
 
 
 def random_label_pairs(pairs: Sequence[Pair], seed: int) -> tuple[Pair, ...]:
-    """The same pairs with chosen and rejected exchanged by the toss of a coin: the control of the tuning."""
+    """The same pairs with chosen and rejected exchanged by the toss of a coin: the control of the tuning.
+
+    A pair whose rejected draft was cut by the token limit stays as it is. Exchanged, it would teach the control
+    alone to stop mid-sentence, and tuning would be ahead of it by more than its labels.
+    """
     is_swapped = np.random.default_rng(seed).random(len(pairs)) < 0.5
-    return tuple(_swapped(pair) if swap else pair for pair, swap in zip(pairs, is_swapped, strict=True))
+    return tuple(
+        _swapped(pair) if swap and pair.is_rejected_finished else pair
+        for pair, swap in zip(pairs, is_swapped, strict=True)
+    )
 
 
 def best_of_n(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
@@ -175,10 +182,11 @@ def _first_usable(
     for chosen, rejected in finished:
         better, worse = drafts_N[chosen], drafts_N[rejected]
         if not same_after_tokenising(better.text, worse.text):
-            pair = Pair(
-                round, better.user, chosen, rejected, better.text, worse.text, chosen_reward, rejected_reward
+            return "kept", Pair(
+                *(round, better.user, chosen, rejected, better.text, worse.text),
+                *(chosen_reward, rejected_reward),
+                is_rejected_finished=worse.is_finished,
             )
-            return "kept", pair
     return "duplicates", None
 
 

@@ -76,5 +76,8 @@ def _tune(
 
 
 def digest_of_pairs(pairs: Sequence[Pair]) -> str:
-    """SHA-256 of all pairs in their order."""
-    return hashlib.sha256(json.dumps([asdict(pair) for pair in pairs]).encode()).hexdigest()
+    """SHA-256 of what is tuned on, of all pairs in their order."""
+    rows = [asdict(pair) for pair in pairs]
+    for row in rows:
+        del row["is_rejected_finished"]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

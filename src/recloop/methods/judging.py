@@ -137,7 +137,7 @@ def publish_feedback(loop: Loop, task: Task) -> None:
             for seed, round in done
         ]
         buffer = io.BytesIO()
-        pl.concat(tables).write_parquet(buffer)
+        pl.concat(tables, how="diagonal").write_parquet(buffer)  # a stage may be of an older version
         atomic_write_bytes(loop.run.path / name, buffer.getvalue())
     files = [loop.run.folder(f"pairs.r{round}.s{seed}") / PAIRS for seed, round in done]
     pairs = [pair for file in files for pair in read_pairs(file, task)]
