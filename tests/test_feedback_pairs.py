@@ -88,7 +88,7 @@ def test_random_labels_leave_pairs_with_a_cut_draft_as_they_are():
     """Otherwise the control alone would learn to stop mid-sentence."""
     texts = {user: ["a", "b"] for user in range(200)}
     cut = {(user, 1) for user in range(0, 200, 2)}
-    pairs = pairs_of(texts, dict.fromkeys(texts, [1.0, 0.0]), BEST_WORST, unfinished=cut).pairs
+    pairs = pairs_of(texts, {user: [1.0, 0.0] for user in texts}, BEST_WORST, unfinished=cut).pairs
     mixed = random_label_pairs(pairs, seed=3)
     assert all(after == before for before, after in zip(pairs, mixed, strict=True) if before.user % 2 == 0)
     assert 25 < sum(pair.chosen == "b" for pair in mixed) < 75

@@ -1,5 +1,6 @@
 """GRPO with token-level advantages, on a language model of 30,000 random parameters."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -204,9 +205,31 @@ def test_answers_are_those_of_trl_where_chance_has_no_part(lm, tmp_path, monkeyp
     assert ours == texts
 
 
-def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(lm, tmp_path):
+@pytest.mark.parametrize("shares_prompts", [True, False])
+def test_an_answer_is_finished_by_any_of_the_models_end_tokens(lm, tmp_path, monkeypatch, shares_prompts):
+    """Models of chats end a turn with a token of their own beside the tokenizer's; here with 100 of 340."""
+    from transformers import GenerationConfig
+    from trl.trainer.grpo_trainer import GRPOTrainer
+
+    from recloop.tuning import grpo_trainer
+
+    folder = shutil.copytree(lm, tmp_path / "lm")
+    GenerationConfig(eos_token_id=list(range(100, 200))).save_pretrained(folder)
+    if not shares_prompts:
+        monkeypatch.setattr(
+            grpo_trainer.TokenGrpoTrainer, "_generate_single_turn", GRPOTrainer._generate_single_turn
+        )
+    run = tune(folder, tmp_path)
+    assert np.mean([row["finished"] for row in run.answers]) > 0.75  # 1 - (2/3)^8 is .96
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(lm, tmp_path, updates):
+    """With two updates on the same answers a checkpoint after step 3 would be between them."""
     config = AdvantageConfig()
-    whole = tune(lm, tmp_path / "whole", advantages=config)
+    twice = CONFIG.model_copy(update={"updates": 2, "accumulation": 1, "checkpoint_steps": 3})
+    settings = CONFIG if updates == 1 else twice
+    whole = tune(lm, tmp_path / "whole", score, settings, config)
     calls = 0
 
     def killed(*arguments):
@@ -217,17 +240,17 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(lm, tmp_path):
         return score(*arguments)
 
     with pytest.raises(KeyboardInterrupt):
-        tune(lm, tmp_path / "cut", killed, advantages=config)
+        tune(lm, tmp_path / "cut", killed, settings, config)
     assert not (tmp_path / "cut" / "out").exists()
-    resumed = tune(lm, tmp_path / "cut", advantages=config)
+    resumed = tune(lm, tmp_path / "cut", score, settings, config)
     assert resumed.answers == whole.answers
     assert [dict(row) for row in resumed.tuned.log] == [dict(row) for row in whole.tuned.log]
     one, other = (sha256_of_file(run.tuned.folder / "model.safetensors") for run in (resumed, whole))
     assert one == other
     assert sha256_of_file(resumed.moments) == sha256_of_file(whole.moments)
-    assert tune(lm, tmp_path / "cut", advantages=config).answers == whole.answers  # found done
+    assert tune(lm, tmp_path / "cut", score, settings, config).answers == whole.answers  # found done
     with pytest.raises(RunError, match="tuned from other inputs"):
-        tune(lm, tmp_path / "cut", advantages=PLAIN)
+        tune(lm, tmp_path / "cut", score, settings, PLAIN)
 
 
 def test_what_answers_earn_is_kept_in_the_order_of_the_requests(lm, tmp_path):

@@ -126,8 +126,8 @@ def preference_pairs(
 def random_label_pairs(pairs: Sequence[Pair], seed: int) -> tuple[Pair, ...]:
     """The same pairs with chosen and rejected exchanged by the toss of a coin: the control of the tuning.
 
-    A pair whose rejected draft was cut by the token limit stays as it is. Exchanged, it would teach the control
-    alone to stop mid-sentence, and tuning would be ahead of it by more than its labels.
+    A pair whose rejected draft was cut by the token limit stays as it is. Exchanged, it would teach the
+    control alone to stop mid-sentence, and tuning would be ahead of it by more than its labels.
     """
     is_swapped = np.random.default_rng(seed).random(len(pairs)) < 0.5
     return tuple(

@@ -74,7 +74,7 @@ class TransformersLM:
         with reading(self.folder, "causal LM"):
             self._model, self._tokenizer = _load(self.folder, self._device, load_in_4bit=load_in_4bit)
         self._has_system_role = _takes_system_role(self._tokenizer, self.folder)
-        self._end_tokens = _end_tokens(self._model, self._tokenizer)
+        self._end_tokens = end_tokens_of(self._model, self._tokenizer)
         self._stops: dict[int, SentenceStop] = {}
         layers = DynamicCache(config=self._model.config).layers
         self._shares_prefix = self._model.config.model_type in SHARED_PREFIX_ARCHITECTURES and all(
@@ -292,7 +292,8 @@ def _takes_system_role(tokenizer: Any, folder: Path) -> bool:
         return False
 
 
-def _end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
+def end_tokens_of(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Ids at which a model stops: the tokenizer's, and those of its generation configuration."""
     listed = model.generation_config.eos_token_id if model.generation_config is not None else None
     ids = {tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])}
     return tuple(sorted(token for token in ids if token is not None))

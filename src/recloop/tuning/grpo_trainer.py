@@ -11,6 +11,7 @@ and when it learns; other models do as TRL does.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from recloop.feedback.advantages import AdvantageConfig, token_advantages, tokens_in
 from recloop.files import atomic_write_json
 from recloop.language.decoding import SharedPrefix, decode
+from recloop.language.transformers_lm import end_tokens_of
 from recloop.records import Prompt
 from recloop.tuning.grpo import ANSWERS, MOMENTS, GrpoConfig, ScoredAnswer, Scorer, rate_share
 from recloop.tuning.replies import messages_of
@@ -107,17 +109,15 @@ class TokenGrpoTrainer(GRPOTrainer):
         if not self._shares_prompts:
             return super()._generate_single_turn(prompt_ids, *arguments, **named)
         policy: Any = self.accelerator.unwrap_model(self.model_wrapped)
-        tokenizer: Any = self.processing_class
-        end = int(tokenizer.eos_token_id)
         # TRL puts torch's generator back to where it was at a checkpoint.
         uniforms_BGTA = torch.rand(
             (len(prompt_ids) // self._group, self._group, self._max_tokens, 1), dtype=torch.float64
         ).numpy()
         with torch.no_grad():
             prefix = SharedPrefix(policy, prompt_ids[:: self._group], self._group, self._max_tokens)
-            answers_BG = decode(prefix, uniforms_BGTA, (end,), self.temperature, top_p=1.0)
+            answers_BG = decode(prefix, uniforms_BGTA, self.eos_token_ids, self.temperature, top_p=1.0)
         return [
-            [*answer.tokens, end] if answer.is_finished else list(answer.tokens)
+            list(answer.tokens) if answer.end is None else [*answer.tokens, answer.end]
             for answers in answers_BG
             for answer in answers
         ], None
@@ -204,6 +204,8 @@ def make_trainer(
         "shuffle_dataset": False,
         "num_generations": config.answers,
         "num_iterations": config.updates,
+        # TRL keeps no answers in a checkpoint: each is written where the next step samples new ones.
+        "save_steps": math.ceil(config.checkpoint_steps / config.updates) * config.updates,
         "max_completion_length": config.max_reply_tokens,
         "temperature": config.temperature,
         "beta": config.kl,
@@ -221,7 +223,7 @@ def make_trainer(
         last_share=last_lr / config.lr,
         moments=moments,
         model=policy.model,
-        reward_funcs=reward_function(score, scores, tokenizer),
+        reward_funcs=reward_function(score, scores, tokenizer, end_tokens_of(policy.model, tokenizer)),
         args=GRPOConfig(**arguments),
         train_dataset=Dataset.from_list([{"prompt": messages_of(p), "number": p.user} for p in prompts]),
         processing_class=tokenizer,
@@ -234,14 +236,14 @@ def make_trainer(
     return trainer
 
 
-def reward_function(score: Scorer, scores: Scores, tokenizer: Any) -> Any:
-    """The scorer as TRL calls it; keeps what every answer earned."""
+def reward_function(score: Scorer, scores: Scores, tokenizer: Any, end_tokens: Sequence[int]) -> Any:
+    """The scorer as TRL calls it; keeps what every answer earned. An answer with an end token is finished."""
 
     def reward(
         *, completion_ids: list[list[int]], number: list[int], log_metric: Any, **_: Any
     ) -> list[float]:
         scores.last = [
-            score(one, tokenizer.decode(ids, skip_special_tokens=True), is_finished(ids, tokenizer))
+            score(one, tokenizer.decode(ids, skip_special_tokens=True), bool(ids) and ids[-1] in end_tokens)
             for one, ids in zip(number, completion_ids, strict=True)
         ]
         for one, found in zip(number, scores.last, strict=True):
@@ -251,11 +253,6 @@ def reward_function(score: Scorer, scores: Scores, tokenizer: Any) -> Any:
         return [found.reward for found in scores.last]
 
     return reward
-
-
-def is_finished(ids: Sequence[int], tokenizer: Any) -> bool:
-    """Whether an answer ends with the end token."""
-    return bool(ids) and ids[-1] == tokenizer.eos_token_id
 
 
 class KeepAnswers(TrainerCallback):

@@ -253,9 +253,17 @@ def _library_state() -> Callable[[], None]:
 
 
 def _log_rows(trainer: Trainer, names: Mapping[str, str]) -> tuple[dict[str, float], ...]:
-    """One row per optimiser step under our names; the trainer's summary at the end is not one."""
-    steps = [row for row in trainer.state.log_history if "loss" in row]
-    return tuple({ours: float(row[theirs]) for ours, theirs in names.items()} for row in steps)
+    """One row per optimiser step under our names; the trainer's summary at the end is not one.
+
+    A further step on the same answers has what was said of them at the first.
+    """
+    known: dict[str, float] = {}
+    rows: list[dict[str, float]] = []
+    for step in trainer.state.log_history:
+        if "loss" in step:
+            known |= {ours: float(step[theirs]) for ours, theirs in names.items() if theirs in step}
+            rows.append({ours: known[ours] for ours in names})
+    return tuple(rows)
 
 
 def _save(trainer: Trainer, job: Job, tuned: Tuned) -> None:
