@@ -67,3 +67,19 @@ def test_items_that_nobody_met_have_no_direction():
     assert found.k == 5
     with pytest.raises(DataError, match="two positive interactions"):
         fit_item_embeddings(dataset_of([[(0, 5.0)], [(1, 1.0)]], 5), np.arange(2), CONFIG, seed=0)
+
+
+def test_two_threads_sum_a_gradient_in_one_order():
+    import torch
+
+    dataset = dataset_of(log(np.random.default_rng(3), True), NUM_ITEMS)
+    config = CONFIG.model_copy(update={"width": 512, "epochs": 3})
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = [
+            fit_item_embeddings(dataset, np.arange(NUM_USERS), config, seed=0).vectors_ID for _ in range(5)
+        ]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(np.array_equal(one, found[0]) for one in found[1:])

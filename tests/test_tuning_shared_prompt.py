@@ -54,7 +54,7 @@ def mixed(batch):
     return moved(ids, PAD), moved(mask, 0), moved(labels, NO_LABEL)
 
 
-def run(lm, batch, *, shares, temperature=1.0):
+def run(lm, batch, *, shares, temperature=1.0, dtype="float64"):
     """Outputs and gradients; TRL's forward pass when prompts are not shared."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -62,15 +62,13 @@ def run(lm, batch, *, shares, temperature=1.0):
 
     from recloop.tuning.shared_prompt import share_prompts
 
-    model = AutoModelForCausalLM.from_pretrained(lm, dtype=torch.float64)
+    model = AutoModelForCausalLM.from_pretrained(lm, dtype=dtype)
     add_fused_lm_head(model, temperature, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
     if shares:
         share_prompts(model, temperature)
     ids, mask, labels = batch
     found = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False, fused_lm_head=True)
-    weights = torch.randn(
-        found.log_probs.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
+    weights = torch.randn(found.log_probs.shape, generator=torch.Generator().manual_seed(0))
     (found.log_probs * weights).sum().backward()
     return model, found, {name: parameter.grad for name, parameter in model.named_parameters()}
 
@@ -110,3 +108,18 @@ def test_other_calls_are_untouched(lm):
     with torch.no_grad():
         logits = [one(input_ids=ids, attention_mask=mask).logits for one in (model, plain_model)]
     assert torch.equal(*logits)
+
+
+def test_two_threads_sum_a_gradient_in_one_order(lm):
+    """Eight replies to each prompt, so threads meet at the same prompt all the time."""
+    import torch
+
+    batch = make_batch([450, 420], [[3, 5]] * 8)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        grads = [run(lm, batch, shares=True, dtype="float32")[2] for _ in range(8)]
+    finally:
+        torch.set_num_threads(threads)
+    for one in grads[1:]:
+        assert all(torch.equal(grad, grads[0][name]) for name, grad in one.items())

@@ -138,10 +138,12 @@ def _fit(
                 batch = torch.from_numpy(order[first : first + config.batch])
                 wrong = torch.from_numpy(rng.integers(num_users, num_users + num_items, len(batch)))
                 vectors = model.get_embedding(edges)
-                of_user = vectors[users[batch]]
-                margin = (of_user * (vectors[items[batch]] - vectors[wrong])).sum(dim=1)
-                touched = torch.cat([users[batch], items[batch], wrong])
-                size = model.embedding.weight[touched].pow(2).sum() / len(batch)
+                named = users[batch], items[batch], wrong
+                # The gradient of index_select is summed in one order by any number of threads.
+                of_user, right, of_wrong = (vectors.index_select(0, nodes) for nodes in named)
+                margin = (of_user * (right - of_wrong)).sum(dim=1)
+                touched = torch.cat(named)
+                size = model.embedding.weight.index_select(0, touched).pow(2).sum() / len(batch)
                 loss = -torch.nn.functional.logsigmoid(margin).mean() + config.penalty * size
                 if not torch.isfinite(loss):
                     raise TrainingError(f"the loss of item embeddings must stay finite, got {loss}; lower lr")

@@ -100,12 +100,16 @@ def _score_replies(
 
 
 def _rows_of(cache: Any, prompt_of_R: Int64[Tensor, " R"]) -> Any:
-    """What was read of each row's prompt; the cache itself stays as it is."""
+    """What was read of each row's prompt; the cache itself stays as it is.
+
+    By `index_select`, whose gradient is summed in one order by any number of threads.
+    """
     if cache is None:
         return None
     own = copy.copy(cache)
     own.layers = [copy.copy(layer) for layer in cache.layers]
-    own.batch_select_indices(prompt_of_R)
+    for layer in own.layers:
+        layer.keys, layer.values = (x.index_select(0, prompt_of_R) for x in (layer.keys, layer.values))
     return own
 
 
