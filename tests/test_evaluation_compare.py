@@ -244,6 +244,23 @@ def test_one_seed_of_the_other_sign_spoils_the_claim() -> None:
     assert contrast.verdict is Verdict.NOT_SHOWN
 
 
+def test_rows_that_no_seed_moves_were_drawn_once() -> None:
+    better, worse = rng(1).random((1, 200)) + 0.5, rng(2).random((1, 200))
+    rows = [row_of("better", better.repeat(3, axis=0)), row_of("worse", worse.repeat(3, axis=0))]
+    contrast = compare(rows, [("better", "worse")], "ndcg@5", QUICK, 0).contrasts[0]
+    assert contrast.p < 0.01
+    assert (contrast.num_seeds, contrast.verdict) == (1, Verdict.TOO_FEW_SEEDS)
+
+
+def test_rounding_alone_is_no_difference() -> None:
+    values_SU = rng(0).random((3, 40))
+    shifted = values_SU * (1 + 4e-16) + 1e-17
+    assert (shifted != values_SU).any()
+    rows = [row_of("one", shifted), row_of("other", values_SU)]
+    contrast = compare(rows, [("one", "other")], "ndcg@5", QUICK, 0).contrasts[0]
+    assert (contrast.difference.value, contrast.p) == (0.0, 1.0)
+
+
 def test_holm_counts_every_contrast_of_the_table() -> None:
     rows = [*table_rows(0.02), row_of("third", table_rows(0.0, seed=5)[0].of("ndcg@5"))]
     contrasts = [("tuned", "untuned"), ("tuned", "third"), ("untuned", "third")]

@@ -55,6 +55,8 @@ def test_paragraphs_that_name_the_wrong_choice_are_found():
     assert [TEXT[start:end] for start, end in wrong_spans(answer, right=1)] == [
         '"Iron Tide": war. Yes.\n\n',
     ]
+    again = read_answer(TEXT + "\n\nIron Tide!\n\n\\boxed{Iron Tide}", TITLES, is_finished=True)
+    assert wrong_spans(again, right=1) == wrong_spans(answer, right=1)  # nothing after the box
     assert wrong_spans(answer, right=0) == ()  # the choice is right
     nothing = read_answer("Iron Tide, surely.", TITLES, is_finished=True)
     assert wrong_spans(nothing, right=1) == ()  # nothing was chosen

@@ -214,6 +214,16 @@ def test_the_interval_covers_the_truth():
     assert sum(held) >= 51  # binomial(60, .95): below 51 in fewer than 1 of 500 runs
 
 
+def test_few_users_cannot_call_a_reward_repeatable():
+    """Of one user every resample is that user: an interval without width, whatever it says."""
+    for num_users in (1, 2, 9):
+        found = split_half_reliability(*random_case(num_users, 2, 0.01, 0), "loglik", seed=0)
+        assert found.low > 0
+        assert found.is_noise
+        assert "too few users" in str(found)
+    assert not split_half_reliability(*random_case(10, 2, 0.01, 0), "loglik", seed=0).is_noise
+
+
 def test_rewards_that_never_differ_have_reliability_zero():
     judge = TableJudge(np.tile(np.asarray([1.0, 2.0, 3.0]), (4, 5, 1)))
     lists = make_lists([0, 0, 1, 1], [[1, 0, 0]] * 4)

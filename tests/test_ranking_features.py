@@ -64,6 +64,21 @@ def test_no_more_components_than_texts_allow():
     assert tfidf_vectors(["red wine", "wine cellar", "cellar door"], 50, seed=0).shape == (3, 2)
 
 
+def test_texts_that_share_no_word_have_vectors_too():
+    """A log without titles has its items' ids for them, each of which stands once."""
+    assert tfidf_vectors([f"sku{number}" for number in range(200)], 16, seed=0).shape == (200, 16)
+    assert tfidf_vectors(["film"] * 4, 16, seed=0).shape == (4, 1)
+    with pytest.raises(DataError, match="got none in 3 items such as 'a b'"):
+        tfidf_vectors(["a b"] * 3, 16, seed=0)
+
+
+def test_weights_of_stars_are_positive_on_any_scale():
+    """From -10 to 10 the lowest rating that was given weighs 1: 5 weighs 11 where -5 is the lowest."""
+    histories = Histories(np.array([0, 2]), np.array([0, 1]), np.array([5, -5], dtype=np.float32))
+    vectors = star_weighted_means(histories, np.eye(2, dtype=np.float32), np.array([0]))
+    np.testing.assert_allclose(vectors.vectors_UND[0, 0], [11 / 12, 1 / 12], atol=1e-6)
+
+
 def test_star_weighted_means_by_hand():
     # User 0 gave item 0 five stars and item 1 one: (5 e0 + e1) / 6. User 1 has no history: the mean of all.
     histories = Histories(np.array([0, 2, 2, 3]), np.array([0, 1, 2]), np.array([5, 1, 3], dtype=np.float32))

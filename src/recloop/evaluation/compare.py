@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recloop.ranking.metrics import Empty
 
 CELLS_AT_ONCE = 4_000_000  # random numbers held in memory; 32 MB as doubles
-ROUNDING = 1e-12  # sums of flipped differences this close (relative to the sum of sizes) count as equal
+ROUNDING = 1e-12  # relative: two values, or two sums of flipped differences, this close count as equal
 
 
 class StatisticsConfig(BaseModel):
@@ -157,7 +157,7 @@ def compare(
     _check_contrasts(contrasts, by_name)
     weights_U = rows[0].weights_U
     values_SU = [row.of(metric) for row in rows]
-    values_SU += [by_name[name].of(metric) - by_name[against].of(metric) for name, against in contrasts]
+    values_SU += [_difference(by_name[name], by_name[against], metric) for name, against in contrasts]
     values_UC = np.stack([value_SU.mean(axis=0) for value_SU in values_SU], axis=1)
     flips, resamples = np.random.default_rng(seed).spawn(2)
 
@@ -188,6 +188,14 @@ def compare(
         ),
         config=config,
     )
+
+
+def _difference(row: RowScores, against: RowScores, metric: str) -> Float64[np.ndarray, "S U"]:
+    """Row less row. What seeds do not move was drawn once: one seed, not many that agree."""
+    one_SU, other_SU = row.of(metric), against.of(metric)
+    difference_SU = one_SU - other_SU
+    difference_SU[np.abs(difference_SU) <= ROUNDING * (np.abs(one_SU) + np.abs(other_SU))] = 0.0
+    return difference_SU[:1] if (difference_SU == difference_SU[0]).all() else difference_SU
 
 
 def sign_flip_p(

@@ -66,25 +66,22 @@ class AdvantageConfig(BaseModel):
 def wrong_spans(answer: Answer, right: int, *, undecided: bool = False) -> tuple[tuple[int, int], ...]:
     """Characters of the reasoning that names the chosen item, when that item is wrong; none when it is right.
 
-    Whole paragraphs, from the box on excepted: the answer itself is paid by its reward. Were it paid less
-    than reasoning that never comes to an answer, a model would learn not to answer (docs/log.md, "ReRec's
-    penalty taught the model to go on").
+    Whole paragraphs, up to the box and nothing after it: the answer itself is paid by its reward. Were it
+    paid less than reasoning that never comes to an answer, a model would learn not to answer (docs/log.md,
+    "ReRec's penalty taught the model to go on").
 
     Args:
         right: position of the right candidate.
-        undecided: where no item is chosen, take the paragraphs that name others than the right one.
+        undecided: where no item is chosen, take the paragraphs that name others than the right one, boxes
+            among them: a box that does not decide is no answer.
     """
     if answer.first is None and undecided:
         return tuple((p.start, p.end) for p in answer.paragraphs if p.named and right not in p.named)
     if answer.first is None or answer.first == right or answer.box is None:
         return ()
     box = answer.box[0]
-    spans = (
-        (p.start, box if p.start <= box < p.end else p.end)
-        for p in answer.paragraphs
-        if answer.first in p.named
-    )
-    return tuple((start, end) for start, end in spans if start < end)
+    reasoning = (p for p in answer.paragraphs if p.start < box and answer.first in p.named)
+    return tuple((p.start, min(p.end, box)) for p in reasoning)
 
 
 def tokens_in(spans: Sequence[tuple[int, int]], token_starts_T: Int64[np.ndarray, " T"]) -> np.ndarray:

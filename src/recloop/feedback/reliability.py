@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
 
 NUM_RESAMPLES = 2000
+MIN_USERS = 10  # below it the bootstrap calls noise repeatable more often than one time in twenty
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,18 @@ class Reliability:
 
     @property
     def is_noise(self) -> bool:
-        """True when the interval reaches 0: repair the reward before tuning anything with it."""
-        return self.low <= 0.0
+        """True when the interval reaches 0 or too few users tell: repair the reward before tuning with it."""
+        return self.low <= 0.0 or self.has_too_few_users
+
+    @property
+    def has_too_few_users(self) -> bool:
+        """True when there are fewer than `MIN_USERS`, whose interval means nothing."""
+        return self.num_users < MIN_USERS
 
     def __str__(self) -> str:
         verdict = "indistinguishable from noise" if self.is_noise else "repeatable"
+        if self.has_too_few_users:
+            verdict = f"too few users to tell it from noise ({MIN_USERS} at least)"
         return (
             f"reward {self.metric}: split-half reliability {self.reliability:.2f} "
             f"(95% interval {self.low:.2f} to {self.high:.2f}, {self.num_users} users), {verdict}"

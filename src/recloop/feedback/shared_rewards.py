@@ -28,8 +28,8 @@ STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of the ridge, per draft it
 class SharedRewards:
     """Rewards as foretold, and how well they were.
 
-    explained: share of the variance of rewards about each user's mean that is foretold from other users; 0
-        or below when nothing is.
+    explained: share of the variance of rewards about each user's mean that is foretold from other users, by
+        the best of `STRENGTHS`: chosen on the same users, it may lie a little above 0 on noise.
     gained_U: what the draft that is foretold to be a user's best did earn, over the user's mean: what a
         language model would win if it wrote such drafts alone.
     weights_F, spread_F: of the ridge fitted on all users, and of its features.
@@ -41,13 +41,23 @@ class SharedRewards:
     weights_F: Float64[np.ndarray, " F"]
     spread_F: Float64[np.ndarray, " F"]
 
+    @property
+    def gain(self) -> tuple[float, float]:
+        """The mean of `gained_U`, and how far its 95% interval goes to either side."""
+        return float(self.gained_U.mean()), float(1.96 * self.gained_U.std() / len(self.gained_U) ** 0.5)
+
+    @property
+    def is_noise(self) -> bool:
+        """True when drafts foretold to be best earned no more than others, as far as the users tell."""
+        mean, error = self.gain
+        return self.explained <= 0 or mean - error <= 0
+
     def __str__(self) -> str:
-        share = f"{self.explained:.1%} of what sets a user's drafts apart is foretold by other users' drafts"
-        if self.explained <= 0:
-            return f"{share}: pairs made from it would be noise"
-        mean, error = self.gained_U.mean(), self.gained_U.std() / len(self.gained_U) ** 0.5
+        mean, error = self.gain
         return (
-            f"{share}; the one foretold to be best earned {mean:+.4f} over their mean (± {1.96 * error:.4f})"
+            f"{self.explained:.1%} of what sets a user's drafts apart is foretold by other users' drafts; "
+            f"the one foretold to be best earned {mean:+.4f} over their mean (± {error:.4f})"
+            + (": pairs made from it may be noise" if self.is_noise else "")
         )
 
     def foretell(self, drafts: UserVectors, usual: UserVectors) -> Float64[np.ndarray, " U"]:

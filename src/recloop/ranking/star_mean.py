@@ -20,8 +20,9 @@ def star_weighted_means(
     """Mean of the vectors of a user's window, each weighted by its stars.
 
     Weights are positive, so the mean tells first what a user watches, then what of it was liked: in lists
-    with random negatives that is most of what can be known. Without ratings all items weigh the same. A
-    user without history gets the catalogue's mean.
+    with random negatives that is most of what can be known. On a scale that reaches 0 or below the lowest
+    rating weighs 1. Without ratings all items weigh the same. A user without history gets the catalogue's
+    mean.
 
     Args:
         histories: knowledge windows.
@@ -32,7 +33,9 @@ def star_weighted_means(
         One draft per user.
     """
     user_n = np.repeat(np.arange(histories.num_users), np.diff(histories.offsets_U1))
-    weight_n = np.where(np.isnan(histories.stars), 1.0, histories.stars)
+    is_rated_n = ~np.isnan(histories.stars)
+    lowest = float(histories.stars[is_rated_n].min()) if is_rated_n.any() else 1.0
+    weight_n = np.where(is_rated_n, histories.stars + (1 - lowest if lowest <= 0 else 0.0), 1.0)
     sums_UD = np.zeros((histories.num_users, item_vectors_ID.shape[1]))
     np.add.at(sums_UD, user_n, weight_n[:, None] * item_vectors_ID[histories.items])
     norm_U = np.bincount(user_n, weights=weight_n, minlength=histories.num_users)
