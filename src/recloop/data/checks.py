@@ -52,12 +52,14 @@ class Check:
     value: what to show of the row.
     reason: what is wrong, continuing "line 7: '9' ...".
     do: what the reader of the message should do.
+    compares_rows: `is_bad` looks at several rows, and only those count that pass the checks of single rows.
     """
 
     is_bad: pl.Expr
     value: pl.Expr
     reason: str
     do: str
+    compares_rows: bool = False
 
 
 def split_bad_rows(
@@ -68,11 +70,19 @@ def split_bad_rows(
     Args:
         rows: has a column ``line`` (1 for the first line of the file).
         file: where the rows are from.
-        checks: tried in this order.
+        checks: tried in this order, those that compare rows after all others.
 
     Returns:
         The good rows unchanged, and a frame of ``file, line, value, reason, do``.
     """
+    good, bad = _split(rows, file, [check for check in checks if not check.compares_rows])
+    good, repeated = _split(good, file, [check for check in checks if check.compares_rows])
+    return good, pl.concat([bad, repeated]).sort("line", maintain_order=True)
+
+
+def _split(rows: pl.DataFrame, file: Path, checks: Sequence[Check]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    if not checks:
+        return rows, no_bad_rows()
     failed = pl.lit(None, dtype=pl.Int32)
     for number, check in reversed(list(enumerate(checks))):
         failed = pl.when(check.is_bad.fill_null(True)).then(pl.lit(number, dtype=pl.Int32)).otherwise(failed)
@@ -90,7 +100,7 @@ def split_bad_rows(
         )
         for number, check in enumerate(checks)
     ]
-    return good, pl.concat(parts).sort("line")
+    return good, pl.concat(parts)
 
 
 def no_bad_rows() -> pl.DataFrame:
@@ -240,7 +250,7 @@ def field_count_check(names: Sequence[str], separator: str) -> Check:
 
 
 def duplicate_check(columns: Sequence[str], what: str) -> Check:
-    """No two rows agree in these one or two columns of text; the first is kept."""
+    """No two rows agree in these one or two columns of text; the first that is good otherwise is kept."""
     # One number a row instead of texts: that takes a seventh of the memory, gigabytes on a large log.
     codes = [pl.col(column).cast(pl.Categorical).to_physical().cast(pl.UInt64) for column in columns]
     return Check(
@@ -248,4 +258,5 @@ def duplicate_check(columns: Sequence[str], what: str) -> Check:
         pl.concat_str([pl.col(column) for column in columns], separator=", "),
         f"repeats the {what} of an earlier line",
         "keep one of the two lines",
+        compares_rows=True,
     )
