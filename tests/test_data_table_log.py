@@ -1,5 +1,6 @@
 """Any log in a table."""
 
+import gzip
 import json
 
 import polars as pl
@@ -70,6 +71,67 @@ def test_quoted_cells_may_span_lines(tmp_path):
         path, TableLogConfig(user="who", item="what"), bad_rows=BadRowPolicy(tmp_path / "q")
     )
     assert dataset.users["user_id"].to_list() == ["a", "b, c"]
+
+
+IDS = TableLogConfig(user="who", item="what")
+ROWS = "".join(f"u{n},i{n}\n" for n in range(3, 25))
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (
+            'who,what\nu1,i1\nu2,"i2\n' + ROWS,
+            "the rest of the file in one cell in the row that begins on line 3",
+        ),
+        ('"who,what\n' + ROWS, "the rest of the file in one cell in the row that begins on line 1"),
+        ('who,what\nu1,"i1\n' + 9_000 * ROWS, "field larger than field limit .* begins on line 2"),
+        # Closed by the next stray quote: cells "i1\nu2,i2\n", then what follows it up to the end of the line.
+        ('who,what\nu1,"i1\nu2,i2\n",x,\nu3,i3\n', "4 cells for 2 columns in the row that begins on line 2"),
+        ("who,what\nu1,i\r1\n", "a carriage return inside line 2"),
+        ("who,what\ru1,i1\ru2,i2\r", "a carriage return inside line 1"),
+    ],
+)
+def test_a_stray_quote_or_line_end_is_an_error_of_the_file_even_under_quarantine(
+    tmp_path, content, complaint
+):
+    path = tmp_path / "log.csv"
+    path.write_text(content, newline="")
+    for policy in (BadRowPolicy(), BadRowPolicy(tmp_path / "q")):
+        with pytest.raises(DataError, match=complaint):
+            read_table_log(path, IDS, bad_rows=policy)
+
+
+def test_a_closed_quote_may_hold_line_ends_of_every_kind(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text('who,what\r\nu1,"i\r1"\r\nu2,"i""2\r\nx"', newline="")
+    assert read_table_log(path, IDS).items["item_id"].to_list() == ["i\r1", 'i"2\nx']
+
+
+def test_a_packed_table_is_unpacked_or_named(tmp_path):
+    path = tmp_path / "log.csv.gz"
+    path.write_bytes(gzip.compress("who,what\né,i1\n".encode()))
+    dataset = read_table_log(path, IDS)
+    assert (dataset.name, dataset.users["user_id"].to_list()) == ("log", ["é"])
+    path.write_text("who,what\nu1,i1\n")
+    with pytest.raises(DataError, match="must be gzip as its name says"):
+        read_table_log(path, IDS)
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
+def test_utf_16_is_named(tmp_path, name):
+    (tmp_path / name).write_text('who,what\n{"who": "a", "what": "b"}\n', encoding="utf-16")
+    with pytest.raises(DataError, match=r"must be UTF-8, got .* which is marked as UTF-16; save it as UTF-8"):
+        read_table_log(tmp_path / name, IDS)
+
+
+def test_a_header_in_another_encoding_than_the_rows_is_named(tmp_path):
+    rows = "".join(f"é{n},i1\n" for n in range(3))
+    (tmp_path / "log.csv").write_bytes("who,what,qué\n".encode() + rows.encode("latin-1"))
+    with pytest.raises(
+        DataError, match=r"must begin with a header, got .* line 1 that is not in the encoding"
+    ):
+        read_table_log(tmp_path / "log.csv", IDS, bad_rows=BadRowPolicy(tmp_path / "q"))
 
 
 BAD = [

@@ -6,7 +6,10 @@ one quarantine file that holds them and a line that counts them.
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,7 @@ import polars as pl
 from recloop.errors import DataError
 
 BAD_ROWS_SHOWN = 5
+GZIP_ERRORS = (gzip.BadGzipFile, EOFError, zlib.error)
 _BAD_ROW_SCHEMA = {
     "file": pl.String,
     "line": pl.Int64,
@@ -178,8 +182,23 @@ def require_file(path: Path, what: str) -> Path:
     return path
 
 
+def refuse_utf16(start: bytes, path: Path, what: str) -> None:
+    """Raise where a file begins with the mark of UTF-16.
+
+    Raises:
+        DataError: it does.
+    """
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{what} must be UTF-8, got {path} which is marked as UTF-16; save it as UTF-8")
+
+
+def damaged_gzip(path: Path, what: str, error: Exception) -> DataError:
+    """What to raise when a file called ``.gz`` cannot be unpacked."""
+    return DataError(f"{what} must be gzip as its name says, got {path} with: {error}; fetch the file again")
+
+
 def read_lines(path: Path, what: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The lines of a UTF-8 or Latin-1 text file.
+    """The lines of a UTF-8 or Latin-1 text file, plain or ``.gz``.
 
     A file is Latin-1 when most of its lines with other than ASCII characters are not UTF-8. Lines in the
     other encoding are bad rows: they would be read as wrong letters. Blank lines are left out.
@@ -192,9 +211,16 @@ def read_lines(path: Path, what: str) -> tuple[pl.DataFrame, pl.DataFrame]:
         Frame of ``line`` (1 for the first), ``text``; frame of bad rows.
 
     Raises:
-        DataError: absent or empty.
+        DataError: absent, empty, in UTF-16, or not gzip though named so.
     """
-    raw = require_file(path, what).read_bytes().removeprefix(b"\xef\xbb\xbf")
+    raw = require_file(path, what).read_bytes()
+    if path.suffix == ".gz":
+        try:
+            raw = gzip.decompress(raw)
+        except GZIP_ERRORS as error:
+            raise damaged_gzip(path, what, error) from error
+    refuse_utf16(raw[:2], path, what)
+    raw = raw.removeprefix(codecs.BOM_UTF8)
     bad = no_bad_rows()
     try:
         texts = raw.decode("utf-8").split("\n")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import ast
 import gzip
 import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
 
-from recloop.data.checks import bad_rows_of, require_file
+from recloop.data.checks import GZIP_ERRORS, bad_rows_of, damaged_gzip, refuse_utf16, require_file
 from recloop.errors import DataError
 
 ROWS_AT_ONCE = 200_000
@@ -35,7 +34,7 @@ def read_objects(
         Frame of ``line`` and the columns; frame of bad rows.
 
     Raises:
-        DataError: absent, empty or not gzip though named so.
+        DataError: absent, empty, in UTF-16, or not gzip though named so.
     """
     require_file(path, what)
     frames: list[pl.DataFrame] = []
@@ -106,13 +105,13 @@ def _numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         try:
             for line, raw in enumerate(file, start=1):
+                if line == 1:
+                    refuse_utf16(raw[:2], path, what)
                 text = raw.decode("utf-8", errors="replace").strip().removeprefix("\ufeff")
                 if text:
                     yield line, text
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(
-                f"{what} must be gzip as its name says, got {path} with: {error}; fetch the file again"
-            ) from error
+        except GZIP_ERRORS as error:
+            raise damaged_gzip(path, what, error) from error
 
 
 def _parse_object(text: str) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +12,8 @@ import polars as pl
 from recloop.data.checks import bad_rows_of, no_bad_rows, read_lines, require_file
 from recloop.data.json_files import read_objects, text_of
 from recloop.errors import DataError
+
+END = "\x00 end of table"  # no line of a table
 
 
 def read_table(path: Path, what: str, columns: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -61,29 +63,70 @@ def _read_parquet(path: Path, what: str) -> pl.DataFrame:
 
 
 def _read_separated(path: Path, what: str, separator: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """A file with a header, quoted as in RFC 4180. Rows with too many or too few cells are bad."""
+    """A file with a header, quoted as in RFC 4180. Rows with too many or too few cells are bad.
+
+    Such a row that spans lines is an error of the file: a stray quote took the lines after it for one cell.
+    """
     lines, odd = read_lines(path, what)
-    reader = csv.reader(io.StringIO("\n".join(lines["text"])), delimiter=separator)
-    numbers = lines["line"].to_list()
-    header = [name.strip() for name in next(reader)]
+    records = _records(lines, path, what, separator)
+    header_line, names = next(records)
+    header = [name.strip() for name in names]
     if len({*header, "line"}) < len(header) + 1:
         raise DataError(
             f"{what} must name each column once and none 'line', got {', '.join(header)} in "
             f"{path}; rename one"
         )
+    if (odd["line"] < header_line).any():
+        raise DataError(
+            f"{what} must begin with a header, got {path} with line {odd['line'].min()} that "
+            f"{odd['reason'][0]}; save the whole file as UTF-8"
+        )
     cells: list[list[str]] = []
     cell_lines: list[int] = []
     ragged: list[tuple[int, str]] = []
-    last = reader.line_num
-    for row in reader:
-        line = numbers[last]  # a quoted cell may span lines: the first counts
-        last = reader.line_num
+    for line, row in records:
         if len(row) == len(header):
             cells.append(row)
             cell_lines.append(line)
         else:
+            if any("\n" in cell for cell in row):
+                raise _quote_error(path, what, line, f"{len(row)} cells for {len(header)} columns")
             ragged.append((line, separator.join(row)))
     rows = pl.DataFrame(cells, schema=dict.fromkeys(header, pl.String), orient="row")
     reason = f"does not have the {len(header)} cells of the header"
     bad = bad_rows_of(path, ragged, reason, "restore the row from its source")
     return rows.select(pl.Series("line", cell_lines, dtype=pl.Int64), pl.all()), pl.concat([odd, bad])
+
+
+def _records(lines: pl.DataFrame, path: Path, what: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The line each record begins on, and its cells."""
+    numbers = lines["line"].to_list()
+    # The module takes a quote that is never closed for a cell that ends with the file. A last row of ours,
+    # which that cell would take in, tells the two apart.
+    reader = csv.reader(io.StringIO("\n".join([*lines["text"], END])), delimiter=separator)
+    last, is_over = 0, False
+    while not is_over:
+        line = numbers[last] if last < len(numbers) else 0
+        try:
+            row = next(reader)
+        except csv.Error as error:
+            is_cr = "\r" in lines["text"][min(reader.line_num, len(numbers)) - 1]
+            if is_cr and reader.line_num == last + 1:
+                raise DataError(
+                    f"{what} must end its lines with a line feed, got {path} with a carriage return inside "
+                    f"line {line}; save it with other line ends"
+                ) from error
+            raise _quote_error(path, what, line, str(error)) from error
+        is_over = reader.line_num > len(numbers)
+        if is_over and row != [END]:
+            raise _quote_error(path, what, line, "the rest of the file in one cell")
+        last = reader.line_num
+        if not is_over:
+            yield line, row
+
+
+def _quote_error(path: Path, what: str, line: int, got: str) -> DataError:
+    return DataError(
+        f"{what} must close each quote that opens a cell, got {path} with {got} in the row that begins on "
+        f"line {line}; double or remove the stray quote"
+    )
