@@ -14,6 +14,7 @@ from recloop.errors import DataError
 LOG = {"who": ["b", "a", "a"], "what": ["y", "x", "y"], "rate": ["5", "2.5", "4"], "when": ["7", "9", "8"]}
 ITEMS = {"what": ["x", "y", "z"], "title": ["The, X", "Y", "Z"], "kind": ["p|q", "", "p"]}
 CONFIG = TableLogConfig(user="who", item="what", stars="rate", time="when")
+IDS = TableLogConfig(user="who", item="what")
 
 
 def write(path, columns):
@@ -62,6 +63,60 @@ def test_a_users_table_gives_the_profile(tmp_path):
     assert dataset.users.rows() == [(0, "a", "cook"), (1, "b", "clerk")]
 
 
+def test_a_profile_has_all_keys_that_any_user_has(tmp_path):
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"who": "a", "job": "cook", "tags": ["x"]}\n{"who": "b", "age": 7}\n')
+    dataset = read_table_log(write(tmp_path / "log.csv", LOG), CONFIG.model_copy(update={"users": users}))
+    assert dataset.users.rows(named=True) == [
+        {"user": 0, "user_id": "a", "job": "cook", "age": None},
+        {"user": 1, "user_id": "b", "job": None, "age": "7"},
+    ]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_a_list_in_a_cell_is_several_facet_values(tmp_path, kind):
+    items = {
+        "what": ["x", "y"],
+        "title": ["X", "Y"],
+        "kind": [["p", "q, r", "p"], None],
+        "year": [[1990], []],
+    }
+    config = CONFIG.model_copy(
+        update={"items": write(tmp_path / f"items.{kind}", items), "facets": ("kind", "year")}
+    )
+    dataset = read_table_log(write(tmp_path / "log.csv", LOG), config)
+    assert dataset.items.select("kind", "year").rows() == [(["p", "q r"], ["1990"]), ([], [])]
+
+
+def test_a_profile_may_not_take_the_name_of_the_ids(tmp_path):
+    users = write(tmp_path / "users.csv", {"who": ["a", "b"], "user_id": ["1", "2"]})
+    with pytest.raises(
+        DataError, match="no profile column called 'user_id', got one beside the ids in 'who'"
+    ):
+        read_table_log(write(tmp_path / "log.csv", LOG), CONFIG.model_copy(update={"users": users}))
+
+
+def test_bytes_that_are_no_text_and_a_column_called_line_are_named(tmp_path):
+    log = write(tmp_path / "log.parquet", {**LOG, "what": [b"x", b"\xff", b"y"]})
+    with pytest.raises(DataError, match="must hold text or numbers in column 'what'"):
+        read_table_log(log, CONFIG)
+    log = write(tmp_path / "log.parquet", {**LOG, "line": [4, 5, 6], "rest": [b"\xff"] * 3})
+    assert read_table_log(log, CONFIG).interactions.height == 3
+    with pytest.raises(DataError, match="must have no column 'line'"):
+        read_table_log(log, CONFIG.model_copy(update={"time": "line"}))
+
+
+def test_json_that_cannot_be_kept_is_a_bad_row(tmp_path):
+    log = tmp_path / "log.jsonl"
+    half, digits, deep = '{"who": "\\ud83d", "what": 1}', f'{{"who": {"1" * 5000}}}', "[" * 100_000
+    log.write_text("\n".join(['{"who": "\\ud83d\\ude00", "what": 1}', half, digits, deep]))
+    with pytest.raises(DataError) as caught:
+        read_table_log(log, IDS)
+    assert [n for n in range(1, 5) if f"line {n}: " in str(caught.value)] == [2, 3, 4]
+    dataset = read_table_log(log, IDS, bad_rows=BadRowPolicy(tmp_path / "q"))
+    assert dataset.users["user_id"].to_list() == ["\U0001f600"]
+
+
 def test_quoted_cells_may_span_lines(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text('who,what\na,"x\ny"\n\n"b, c",z\nd\n')
@@ -73,7 +128,6 @@ def test_quoted_cells_may_span_lines(tmp_path):
     assert dataset.users["user_id"].to_list() == ["a", "b, c"]
 
 
-IDS = TableLogConfig(user="who", item="what")
 ROWS = "".join(f"u{n},i{n}\n" for n in range(3, 25))
 
 
@@ -141,6 +195,8 @@ BAD = [
     ("rate", "5.5", "'5.5' is not a rating from 1 to 5"),
     ("rate", "", "is not a rating"),
     ("when", "soon", "'soon' is neither a number nor a date"),
+    ("when", "1e30", "'1e30' is neither a number nor a date"),
+    ("when", "99999999999999999999", "is neither a number nor a date"),
     ("who", "b", "'b, y' repeats the user and item"),
 ]
 
@@ -167,7 +223,9 @@ def test_a_bad_row_is_one_error_or_is_set_aside(tmp_path, column, value, complai
         ("log.csv", "who,what,when\na,x,1\n", "must have a column 'rate', got who, what, when"),
         ("log.csv", "who,who\na,b\n", "must name each column once"),
         ("log.parquet", "not parquet", "must be Parquet"),
-        ("log.jsonl", '{"who": 1}\n', "must have a column 'what'"),
+        ("log.jsonl", '{"who": 1, "userId": 2}\n{"itemId": 3}\n', "'what', got who, userId, itemId in"),
+        ("log.jsonl", "who,what\n\nu1,i1\n", r"must hold a JSON object a line, .* \(line 1: 'who,what'\)"),
+        ("log.jsonl", '{"who": 1, "what": [1], "rate": 1, "when": 1}', "text or numbers in column 'what'"),
     ],
 )
 def test_a_table_of_the_wrong_form_is_one_clear_error(tmp_path, name, content, complaint):
@@ -179,5 +237,10 @@ def test_a_table_of_the_wrong_form_is_one_clear_error(tmp_path, name, content, c
 def test_settings_must_fit_together():
     with pytest.raises(ValidationError, match="facets are columns of the table of items"):
         TableLogConfig(facets=("kind",))
+    for facets in (("kind", "kind"), ("title",), ("item_id",)):
+        with pytest.raises(
+            ValidationError, match="facets must differ from each other and from item, item_id"
+        ):
+            TableLogConfig(items="items.csv", facets=facets)
     with pytest.raises(ValidationError, match="positive_from_stars must be above stars_min"):
         TableLogConfig(stars="rate", positive_from_stars=9)

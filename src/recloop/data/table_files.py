@@ -4,62 +4,113 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from recloop.data.checks import bad_rows_of, no_bad_rows, read_lines, require_file
-from recloop.data.json_files import read_objects, text_of
+from recloop.data.json_files import read_object_table
 from recloop.errors import DataError
 
 END = "\x00 end of table"  # no line of a table
 
 
-def read_table(path: Path, what: str, columns: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table as text.
+
+    rows: ``line`` (1 for the first line of the file; in Parquet, the first row) and the columns asked for.
+    bad: rows that could not be read.
+    names: all columns of the file, in its order.
+    """
+
+    rows: pl.DataFrame
+    bad: pl.DataFrame
+    names: tuple[str, ...]
+
+
+def read_table(
+    path: Path,
+    what: str,
+    columns: Sequence[str],
+    *,
+    with_others: bool = False,
+    joined_by: Mapping[str, str] | None = None,
+) -> Table:
     """A table as text, with the line of every row.
 
-    Returns:
-        Frame of ``line`` and at least `columns` (of a JSONL file exactly these); frame of bad rows.
+    Args:
+        path: the file.
+        what: its name in messages.
+        columns: that it must have.
+        with_others: read its other columns too, those that hold text or numbers.
+        joined_by: columns of Parquet and JSONL that may hold lists, with what joins the values in a cell.
 
     Raises:
-        DataError: absent, empty, of unknown kind, damaged, or a column is missing.
+        DataError: absent, empty, of unknown kind or damaged, or a column is missing, not text or ``line``.
     """
     require_file(path, what)
+    wanted, bad = None if with_others else columns, no_bad_rows()
     match path.name.removesuffix(".gz").rpartition(".")[2].lower():
         case "csv":
             rows, bad = _read_separated(path, what, ",")
+            names = rows.columns[1:]
         case "tsv":
             rows, bad = _read_separated(path, what, "\t")
+            names = rows.columns[1:]
         case "parquet":
-            rows, bad = _read_parquet(path, what), no_bad_rows()
+            rows, names = _read_parquet(path, what, wanted, joined_by or {})
         case "jsonl" | "ndjson":
-            rows, bad = read_objects(path, what, {name: (text_of(name), pl.String()) for name in columns})
-            missing = [name for name in columns if rows[name].null_count() == rows.height]
-            rows = rows.drop(missing)
+            rows, bad, names = read_object_table(path, what, wanted, joined_by or {})
         case kind:
             raise DataError(
                 f"{what} must be a .csv, .tsv, .parquet or .jsonl file, got .{kind} in {path}; convert it"
             )
-    missing = [name for name in columns if name not in rows.columns]
+    missing = [name for name in columns if name not in names]
     if missing:
-        has = ", ".join(name for name in rows.columns if name != "line")
         raise DataError(
-            f"{what} must have a column {missing[0]!r}, got {has} in {path}; "
+            f"{what} must have a column {missing[0]!r}, got {', '.join(names)} in {path}; "
             f"say in the table settings what the column is called"
         )
+    if "line" in (names if with_others else columns):
+        raise DataError(f"{what} must have no column 'line', got {', '.join(names)} in {path}; rename it")
     if rows.is_empty() and bad.is_empty():
         raise DataError(f"{what} must hold rows, got {path} with a header only; fetch the file again")
-    return rows, bad
+    unreadable = [name for name in columns if name not in rows.columns]
+    if unreadable:
+        raise DataError(
+            f"{what} must hold text or numbers in column {unreadable[0]!r}, got none in {path}; "
+            f"write the column as text in UTF-8"
+        )
+    return Table(rows if with_others else rows.select("line", *dict.fromkeys(columns)), bad, tuple(names))
 
 
-def _read_parquet(path: Path, what: str) -> pl.DataFrame:
+def _read_parquet(
+    path: Path, what: str, wanted: Sequence[str] | None, joined_by: Mapping[str, str]
+) -> tuple[pl.DataFrame, list[str]]:
+    """``line`` and what can be read as text of the wanted columns, None for all; the names of all columns."""
     try:
-        rows = pl.read_parquet(path)
+        found = pl.read_parquet(path)
     except pl.exceptions.PolarsError as error:
         raise DataError(f"{what} must be Parquet, got {path} with: {error}; write it again") from error
-    plain = [name for name, dtype in rows.schema.items() if not dtype.is_nested()]
-    return rows.select(pl.int_range(1, pl.len() + 1).alias("line"), pl.col(plain).cast(pl.String))
+    texts = [pl.int_range(1, found.height + 1, eager=True).alias("line")]
+    for column in found.get_columns():
+        if column.name == "line" or (wanted is not None and column.name not in wanted):
+            continue
+        is_list = isinstance(column.dtype, pl.List | pl.Array) and column.name in joined_by
+        if column.dtype.is_nested() and not is_list:
+            continue
+        try:
+            if is_list:
+                values = column.cast(pl.List(pl.String)).list
+                texts.append(values.join(joined_by[column.name], ignore_nulls=True))
+            else:
+                texts.append(column.cast(pl.String))
+        except pl.exceptions.PolarsError:
+            continue  # bytes that are not UTF-8, or a type that has no text
+    return pl.DataFrame(texts), found.columns
 
 
 def _read_separated(path: Path, what: str, separator: str) -> tuple[pl.DataFrame, pl.DataFrame]:

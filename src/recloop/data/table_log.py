@@ -18,7 +18,7 @@ from recloop.data.checks import (
     split_bad_rows,
 )
 from recloop.data.table_files import read_table
-from recloop.errors import SettingError
+from recloop.errors import DataError, SettingError
 from recloop.records import Dataset, Domain
 
 TIME = " time in seconds"  # put beside the columns of the log; its space keeps it apart from theirs
@@ -55,6 +55,12 @@ class TableLogConfig(BaseModel):
             raise SettingError(
                 f"facets are columns of the table of items, got {', '.join(self.facets)} and no such table; "
                 f"give table.items"
+            )
+        taken = {"item", "item_id", "title"} & set(self.facets)
+        if taken or len(set(self.facets)) < len(self.facets):
+            raise SettingError(
+                f"facets must differ from each other and from item, item_id and title, got "
+                f"{', '.join(self.facets)}; leave the repeated out, or rename the column"
             )
         if not self.stars_min < self.positive_from_stars <= self.stars_max:
             raise SettingError(
@@ -96,7 +102,8 @@ def _read_interactions(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     columns = [config.user, config.item, *([config.stars] if config.stars else [])]
     columns += [config.time] if config.time else []
-    rows, odd = read_table(path, "the log", columns)
+    table = read_table(path, "the log", columns)
+    rows = table.rows
     user, item = pl.col(config.user), pl.col(config.item)
     checks = [
         Check(user.str.len_bytes() == 0, user, f"has no {config.user}", "give it or remove the row"),
@@ -120,7 +127,7 @@ def _read_interactions(
         checks.append(Check(time.is_null(), pl.col(config.time), reason, "correct it"))
     checks.append(duplicate_check([config.user, config.item], "user and item"))
     good, bad = split_bad_rows(rows, path, checks)
-    return good.select(user_id=user, item_id=item, stars=stars, time=time), pl.concat([odd, bad])
+    return good.select(user_id=user, item_id=item, stars=stars, time=time), pl.concat([table.bad, bad])
 
 
 def _times(texts: pl.Series) -> pl.Series:
@@ -129,7 +136,7 @@ def _times(texts: pl.Series) -> pl.Series:
     Only what is no number is read as a date: on a log of numbers that was 97% of the time of reading it.
     """
     number = pl.col("text").cast(pl.Float64, strict=False)
-    whole = pl.when(number.is_finite()).then(number).cast(pl.Int64)
+    whole = pl.when(number.is_finite()).then(number).cast(pl.Int64, strict=False)
     frame = pl.DataFrame({"text": texts})
     times = frame.select(pl.coalesce(pl.col("text").cast(pl.Int64, strict=False), whole)).to_series()
     is_rest = times.is_null() & texts.is_not_null()
@@ -143,9 +150,14 @@ def _times(texts: pl.Series) -> pl.Series:
 
 def _read_items(config: TableLogConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
     assert config.items is not None
-    rows, odd = read_table(config.items, "the table of items", [config.item, config.title, *config.facets])
+    table = read_table(
+        config.items,
+        "the table of items",
+        [config.item, config.title, *config.facets],
+        joined_by=dict.fromkeys(config.facets, config.facet_separator),
+    )
     good, bad = split_bad_rows(
-        rows,
+        table.rows,
         config.items,
         [
             Check(pl.col(config.item).str.len_bytes() == 0, pl.col(config.title), "has no id", "give it one"),
@@ -170,14 +182,20 @@ def _read_items(config: TableLogConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
     items = good.select(
         pl.col(config.item).alias("item_id"), clean_text(config.title).alias("title"), *values
     )
-    return items, pl.concat([odd, bad])
+    return items, pl.concat([table.bad, bad])
 
 
 def _read_users(config: TableLogConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
     assert config.users is not None
-    rows, odd = read_table(config.users, "the table of users", [config.user])
+    table = read_table(config.users, "the table of users", [config.user], with_others=True)
+    taken = sorted({"user", "user_id"} & set(table.rows.columns) - {config.user})
+    if taken:
+        raise DataError(
+            f"the table of users must have no profile column called {taken[0]!r}, got one beside the ids in "
+            f"{config.user!r} in {config.users}; rename it or remove it"
+        )
     good, bad = split_bad_rows(
-        rows,
+        table.rows,
         config.users,
         [
             Check(pl.col(config.user).str.len_bytes() == 0, pl.col("line"), "has no user id", "give it one"),
@@ -185,4 +203,4 @@ def _read_users(config: TableLogConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
         ],
     )
     profile = [clean_text(name) for name in good.columns if name not in ("line", config.user)]
-    return good.select(pl.col(config.user).alias("user_id"), *profile), pl.concat([odd, bad])
+    return good.select(pl.col(config.user).alias("user_id"), *profile), pl.concat([table.bad, bad])
