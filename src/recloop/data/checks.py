@@ -38,7 +38,7 @@ class BadRowPolicy:
     """What becomes of bad rows.
 
     quarantine: file that takes them, one JSON object a line; None makes any bad row an error.
-    say: takes the line that counts what was quarantined.
+    say: takes the line that counts what was quarantined, and those on what a reader leaves unread.
     """
 
     quarantine: Path | None = None
@@ -175,6 +175,8 @@ def require_file(path: Path, what: str) -> Path:
     Raises:
         DataError: absent, not a file, or empty.
     """
+    if path.is_dir():
+        raise DataError(f"{what} must be a file, got {path} which is a folder; give the file in it")
     if not path.is_file():
         raise DataError(f"{what} must be a file, got {path} which is not there; check the path")
     if path.stat().st_size == 0:

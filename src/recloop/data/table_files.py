@@ -53,7 +53,7 @@ def read_table(
     """
     require_file(path, what)
     wanted, bad = None if with_others else columns, no_bad_rows()
-    match path.name.removesuffix(".gz").rpartition(".")[2].lower():
+    match Path(path.name.removesuffix(".gz")).suffix.lower().removeprefix("."):
         case "csv":
             rows, bad = _read_separated(path, what, ",")
             names = rows.columns[1:]
@@ -65,8 +65,10 @@ def read_table(
         case "jsonl" | "ndjson":
             rows, bad, names = read_object_table(path, what, wanted, joined_by or {})
         case kind:
+            got = f".{kind}" if kind else "a name without an ending"
             raise DataError(
-                f"{what} must be a .csv, .tsv, .parquet or .jsonl file, got .{kind} in {path}; convert it"
+                f"{what} must be a .csv, .tsv, .parquet or .jsonl file, got {got} in {path}; convert it, or "
+                f"give the file the ending of what it is"
             )
     missing = [name for name in columns if name not in names]
     if missing:

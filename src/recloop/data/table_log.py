@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -79,14 +80,16 @@ def read_table_log(
         path: ``.csv``, ``.tsv``, ``.parquet``, ``.jsonl`` or ``.jsonl.gz``; so are the other tables.
         config: the columns.
         min_item_ratings: leave items with fewer interactions out.
-        bad_rows: error or quarantine.
+        bad_rows: error or quarantine; told the columns of the log that nothing reads.
 
     Raises:
         DataError: a table is absent, empty or lacks a column, or rows are bad and not to be quarantined.
     """
     items, bad_items = _read_items(config) if config.items else (None, no_bad_rows())
     users, bad_users = _read_users(config) if config.users else (None, no_bad_rows())
-    log, bad_log = _read_interactions(path, config, items, users)
+    log, bad_log, unread = _read_interactions(path, config, items, users)
+    if unread:
+        bad_rows.say(_unread_columns(path, config, unread))
     settle_bad_rows([bad_items, bad_users, bad_log], bad_rows)
     if items is None:
         items = log.select("item_id", title="item_id").unique("item_id", maintain_order=True)
@@ -99,7 +102,8 @@ def read_table_log(
 
 def _read_interactions(
     path: Path, config: TableLogConfig, items: pl.DataFrame | None, users: pl.DataFrame | None
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+) -> tuple[pl.DataFrame, pl.DataFrame, list[str]]:
+    """Good rows, bad rows, and the columns that nothing reads."""
     columns = [config.user, config.item, *([config.stars] if config.stars else [])]
     columns += [config.time] if config.time else []
     table = read_table(path, "the log", columns)
@@ -127,7 +131,19 @@ def _read_interactions(
         checks.append(Check(time.is_null(), pl.col(config.time), reason, "correct it"))
     checks.append(duplicate_check([config.user, config.item], "user and item"))
     good, bad = split_bad_rows(rows, path, checks)
-    return good.select(user_id=user, item_id=item, stars=stars, time=time), pl.concat([table.bad, bad])
+    unread = [name for name in table.names if name not in columns]
+    log = good.select(user_id=user, item_id=item, stars=stars, time=time)
+    return log, pl.concat([table.bad, bad]), unread
+
+
+def _unread_columns(path: Path, config: TableLogConfig, unread: Sequence[str]) -> str:
+    """A line that names them, and what an unset setting makes of the log."""
+    parts = [f"nothing reads the columns {', '.join(unread)} of {path}"]
+    if config.stars is None:
+        parts.append("without table.stars every interaction is positive")
+    if config.time is None:
+        parts.append("without table.time rows are taken to be in time order")
+    return "; ".join(parts)
 
 
 def _times(texts: pl.Series) -> pl.Series:
