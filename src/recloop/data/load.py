@@ -109,6 +109,11 @@ class DataConfig(BaseModel):
             )
         return self
 
+    @property
+    def has_times(self) -> bool:
+        """Whether the log says when things happened, and not their order alone."""
+        return not (self.name == "implicit" or (self.name == "table" and self.table.time is None))
+
 
 def load_dataset(config: DataConfig, seed: int, progress: Progress = SILENT) -> Dataset:
     """Read or simulate the log.
