@@ -195,6 +195,8 @@ BAD = [
     ("rate", "5.5", "'5.5' is not a rating from 1 to 5"),
     ("rate", "", "is not a rating"),
     ("when", "soon", "'soon' is neither a number nor a date"),
+    ("when", "1704067200000", "'1704067200000' is not a time in seconds up to the year 5138; divide milli"),
+    ("when", "-1704067200000.5", "is not a time in seconds"),
     ("when", "1e30", "'1e30' is neither a number nor a date"),
     ("when", "99999999999999999999", "is neither a number nor a date"),
     ("who", "b", "'b, y' repeats the user and item"),

@@ -22,6 +22,7 @@ from recloop.data.table_files import read_table
 from recloop.errors import DataError, SettingError
 from recloop.records import Dataset, Domain
 
+LATEST_S = 10**11  # times in milliseconds are larger from 1973 on
 TIME = " time in seconds"  # put beside the columns of the log; its space keeps it apart from theirs
 
 
@@ -37,7 +38,9 @@ class TableLogConfig(BaseModel):
     item: str = Field(default="item", description="Column of item ids, in the log and in the table of items.")
     stars: str | None = Field(default=None, description="Column of ratings; none when the log is implicit.")
     time: str | None = Field(
-        default=None, description="Column of times: numbers, or ISO dates; none when rows are in time order."
+        default=None,
+        description="Column of times: seconds (not milliseconds; at most 1e11), or ISO dates; none when rows "
+        "are in time order.",
     )
     stars_min: float = Field(default=1.0, description="Lowest rating there is.")
     stars_max: float = Field(default=5.0, description="Highest rating there is.")
@@ -129,6 +132,9 @@ def _read_interactions(
         rows, time = rows.with_columns(_times(rows[config.time]).alias(TIME)), pl.col(TIME)
         reason = "is neither a number nor a date such as 2024-01-31T12:00:00"
         checks.append(Check(time.is_null(), pl.col(config.time), reason, "correct it"))
+        reason = "is not a time in seconds up to the year 5138"
+        is_far = ~time.is_between(-LATEST_S, LATEST_S)
+        checks.append(Check(is_far, pl.col(config.time), reason, "divide milliseconds by 1,000"))
     checks.append(duplicate_check([config.user, config.item], "user and item"))
     good, bad = split_bad_rows(rows, path, checks)
     unread = [name for name in table.names if name not in columns]
