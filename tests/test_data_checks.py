@@ -124,3 +124,16 @@ def test_the_first_of_duplicates_stays(tmp_path):
     good, bad = split_bad_rows(rows, tmp_path, [duplicate_check(["u", "i"], "user and item")])
     assert good["line"].to_list() == [1, 2]
     assert bad["value"].to_list() == ["a, x"]
+
+
+def test_a_bad_row_makes_no_later_row_a_duplicate(tmp_path):
+    rows = rows_of("9", "5", "1", None).with_columns(u=pl.Series(["a", "a", "a", "b"]))
+    # The order given does not matter: line 2 is the first good row of a, and line 4 repeats nothing.
+    checks = [duplicate_check(["u"], "user"), NOT_A_STAR]
+    good, bad = split_bad_rows(rows, tmp_path, checks)
+    assert good["line"].to_list() == [2]
+    assert bad.select("line", "reason").rows() == [
+        (1, "is not 1 or 5"),
+        (3, "repeats the user of an earlier line"),
+        (4, "is not 1 or 5"),
+    ]

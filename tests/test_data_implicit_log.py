@@ -77,3 +77,19 @@ def test_amazon_scientific_has_its_counts(shared_data):
     assert "Industrial & Scientific" not in set(dataset.items["category"].explode())
     made = build_lists(dataset, {Group.TEST: list(range(8317))}, ProtocolConfig(), 0)
     assert made.test.labels_BL.sum() == dataset.interactions.height - len(made.histories.items)
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ('"\\ud83d"', "must be text in UTF-8, got .* with half of a surrogate pair"),
+        ("1" * 5_000, "must be JSON in UTF-8, got .*4300 digits"),
+        ("[" * 100_000, "must be JSON in UTF-8, got .* recursion"),
+    ],
+    ids=["half", "digits", "deep"],
+)
+def test_json_that_cannot_be_kept_is_one_clear_error(tmp_path, value, complaint):
+    write(tmp_path)
+    (tmp_path / "x.inter.json").write_text(f'{{"a": [{value}]}}')
+    with pytest.raises(DataError, match=complaint):
+        read_implicit(tmp_path)

@@ -1,12 +1,16 @@
 """One setting, one Dataset."""
 
+import sys
+import tomllib
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from recloop.data.load import DataConfig, load_dataset
 from recloop.data.worlds import WorldConfig
-from recloop.errors import SettingError
+from recloop.errors import DataError, SettingError
 from recloop.progress import Progress
 from recloop.records import Domain
 from test_data_movielens import METADATA, RATINGS, write
@@ -56,13 +60,67 @@ def test_movielens_finds_what_lies_beside_it(tmp_path):
 
 
 def test_quarantined_rows_are_counted_aloud(tmp_path, capsys):
-    import sys
-
     write(tmp_path, ratings=[*RATINGS, "1::30::9::1"])
     quarantine = tmp_path / "bad.jsonl"
     config = DataConfig(name="ml-1m", path=tmp_path, on_bad_rows="quarantine", quarantine=quarantine)
     load_dataset(config, 0, Progress(sys.stdout))
     assert f"1 bad rows set aside in {quarantine}" in capsys.readouterr().out
+
+
+def write_log(folder):
+    (folder / "my-log.csv").write_text(
+        "user_id,movie_id,rating,timestamp\na,1,5,2024-01-02\na,2,3,2024-01-01\nb,1,4,1704067200\n"
+    )
+    (folder / "my-items.csv").write_text(
+        "movie_id,name,genre,year\n1,Heat,Action|Drama,1995\n2,Alien,,1979\n"
+    )
+    return folder
+
+
+def test_the_readmes_settings_for_a_log_of_ones_own_read_it(tmp_path, monkeypatch, capsys):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    settings = tomllib.loads(readme.partition("## On your own log")[2].split("```")[1].removeprefix("toml"))
+    monkeypatch.chdir(write_log(tmp_path))
+    dataset = load_dataset(DataConfig(**settings["data"]), 0, Progress(sys.stdout))
+    assert dataset.items.rows() == [
+        (0, "1", "Heat", ["Action", "Drama"], ["1995"]),
+        (1, "2", "Alien", [], ["1979"]),
+    ]
+    day, after = 1704067200, 1704067200 + 86_400
+    assert dataset.interactions.rows() == [(0, 1, 3.0, day), (0, 0, 5.0, after), (1, 0, 4.0, day)]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("on_bad_rows", ["error", "quarantine"])
+def test_columns_that_nothing_reads_are_named_aloud(tmp_path, capsys, on_bad_rows):
+    path = write_log(tmp_path) / "my-log.csv"
+    columns = {"user": "user_id", "item": "movie_id"}
+    settings = {
+        "name": "table",
+        "path": path,
+        "on_bad_rows": on_bad_rows,
+        "quarantine": tmp_path / "bad.jsonl",
+    }
+    load_dataset(DataConfig(**settings, table=columns), 0, Progress(sys.stdout))
+    assert capsys.readouterr().out == (
+        f"nothing reads the columns rating, timestamp of {path}; without table.stars every interaction is "
+        f"positive; without table.time rows are taken to be in time order\n"
+    )
+    load_dataset(DataConfig(**settings, table=columns | {"time": "timestamp"}), 0, Progress(sys.stdout))
+    said = capsys.readouterr().out
+    assert "the columns rating of" in said
+    assert "table.time" not in said
+
+
+def test_a_log_without_an_ending_a_folder_and_nothing_are_told_apart(tmp_path):
+    (tmp_path / "my-log").write_text("user,item\n")
+    for name, complaint in (
+        ("my-log", "got a name without an ending in .*; convert it, or give the file the ending"),
+        ("", "which is a folder; give the file in it"),
+        ("other.csv", "which is not there; check the path"),
+    ):
+        with pytest.raises(DataError, match=complaint):
+            load_dataset(DataConfig(name="table", path=tmp_path / name), 0)
 
 
 @pytest.mark.parametrize(

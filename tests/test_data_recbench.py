@@ -57,6 +57,35 @@ def test_damaged_files_are_one_clear_error(tmp_path):
         read_recbench(tmp_path, dataset, 5, 0, are_tellable)
 
 
+def test_only_line_feeds_end_lines_and_blank_ones_are_skipped(tmp_path):
+    dataset = dataset_of([[(0, 4.0)]], num_items=12)
+    folder = write(tmp_path, [])
+    row = json.dumps(ROW | {"query": "One\u2028or\x85two."}, ensure_ascii=False)
+    (folder / "movie_explicit.jsonl").write_text(f"{row}\n\n{row}\n", encoding="utf-8")
+    found = read_recbench(folder, dataset, 5, 0, are_tellable)
+    assert [request.text for request in found.requests] == ["One\u2028or\x85two."] * 2
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"\xff", "must be UTF-8"),
+        (b"[1]", r"line 1 of .* must have condition_num, .* got \[1\]"),
+        (b"7", r"line 1 of .* must have condition_num, .* got 7"),
+        (b"[" * 100_000, r"line 1 of .* is not JSON"),
+        (json.dumps(ROW | {"gt_items": ["i2"]}).encode(), r"line 1 of .* pairs of id and title as gt_items"),
+        (json.dumps(ROW | {"gt_items": 2}).encode(), r"line 1 of .* pairs of id and title as gt_items"),
+        (json.dumps(ROW | {"query": None}).encode(), r"line 1 of .* must have a text as query"),
+        (json.dumps(ROW | {"condition_num": [1]}).encode(), r"line 1 of .* a number as condition_num"),
+        (json.dumps(ROW | {"history_sample": 4}).encode(), r"line 1 of .* nothing as history_sample"),
+    ],
+)
+def test_a_file_of_another_form_is_one_clear_error(tmp_path, content, complaint):
+    (write(tmp_path, []) / "movie_explicit.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=complaint):
+        read_recbench(tmp_path, dataset_of([[(0, 4.0)]], num_items=12), 5, 0, are_tellable)
+
+
 @pytest.mark.slow
 def test_the_real_requests_are_read(shared_data):
     dataset = read_movielens(shared_data / "ml-1m")

@@ -67,6 +67,69 @@ def test_a_damaged_line_and_a_missing_file_are_named(tmp_path: Path) -> None:
         read_released_hints(folder / "hints.json")
 
 
+def test_only_line_feeds_end_lines_and_blank_ones_are_skipped(tmp_path: Path) -> None:
+    folder = write(tmp_path / "movie")
+    text = (folder / "sessions_train.jsonl").read_text()
+    (folder / "sessions_train.jsonl").write_text(
+        text.replace('"target"', '"note": "a\u2028b\x85c", "target"').replace("\n", "\n \n"), encoding="utf-8"
+    )
+    movies = (folder / "hetrec_movies.dat").read_text(encoding="latin-1").replace("Heat", "Heat\x85 again")
+    (folder / "hetrec_movies.dat").write_text(movies.replace("\n", "\n\n"), encoding="latin-1")
+    task = read_released(folder, None, None, seed=0)
+    assert len(task.train) == 1
+    assert dict(task.items.select("item_id", "title").iter_rows())["3"] == "Heat\x85 again"
+
+
+SESSION = '{"session": [1], "target": 2, "candidates": [2, 3]}'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("sessions_test.jsonl", SESSION.replace("[1]", '["1"]').encode(), "line 1 must be .* by item number"),
+        ("sessions_test.jsonl", SESSION.replace("[1]", "1").encode(), "line 1 must be .* by item number"),
+        ("sessions_test.jsonl", SESSION.replace("3", "null").encode(), "line 1 must be .* by item number"),
+        ("sessions_test.jsonl", SESSION.replace("3", "9" * 30).encode(), "line 1 must be .* by item number"),
+        ("sessions_test.jsonl", b"\n7", "line 2 must be an object"),
+        ("sessions_test.jsonl", b"[" * 100_000, "line 1 must be an object"),
+        ("sessions_test.jsonl", SESSION.encode() + b"\n\xff", "must be UTF-8"),
+        ("hints.json", b'["\xff"]', "must be UTF-8"),
+        ("hetrec_movies.dat", b"", "must begin with a header that has id, got ''"),
+        ("hetrec_movies.dat", b"id\tname\tyear\n1\ta\t1990\n", "must begin with a header that has title"),
+        ("hetrec_movies.dat", b"id\ttitle\tyear\n\ntt1\ta\t1990\n", "line 3 must have a whole number as id"),
+        (
+            "hetrec_movie_genres.dat",
+            b"movieID\tgenre\n\tAction\n",
+            "line 2 must have a whole number as movieID",
+        ),
+    ],
+)
+def test_a_file_of_another_form_is_one_clear_error(
+    tmp_path: Path, name: str, content: bytes, complaint: str
+) -> None:
+    folder = write(tmp_path / "movie")
+    (folder / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}\b.*{complaint}"):
+        read_released(folder, None, None, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("titles", "complaint"),
+    [
+        ("[1]", "object of titles, got list"),
+        ('{"a": "A"}', "numbers for keys, got 'a'"),
+        ('{"' + "1" * 5_000 + '": "A"}', "numbers for keys, got '1"),
+    ],
+    ids=["list", "letter", "digits"],
+)
+def test_titles_of_another_form_are_one_clear_error(tmp_path: Path, titles: str, complaint: str) -> None:
+    folder = write(tmp_path / "game")
+    (folder / "hetrec_movies.dat").unlink()
+    (folder / "num_to_title.json").write_text(titles)
+    with pytest.raises(DataError, match=complaint):
+        read_released(folder, None, None, seed=0)
+
+
 def test_more_sessions_than_there_are_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="5 train sessions, got 1"):
         read_released(write(tmp_path / "movie"), 5, None, seed=0)

@@ -1,5 +1,6 @@
 """Any log in a table."""
 
+import gzip
 import json
 
 import polars as pl
@@ -13,6 +14,7 @@ from recloop.errors import DataError
 LOG = {"who": ["b", "a", "a"], "what": ["y", "x", "y"], "rate": ["5", "2.5", "4"], "when": ["7", "9", "8"]}
 ITEMS = {"what": ["x", "y", "z"], "title": ["The, X", "Y", "Z"], "kind": ["p|q", "", "p"]}
 CONFIG = TableLogConfig(user="who", item="what", stars="rate", time="when")
+IDS = TableLogConfig(user="who", item="what")
 
 
 def write(path, columns):
@@ -61,6 +63,60 @@ def test_a_users_table_gives_the_profile(tmp_path):
     assert dataset.users.rows() == [(0, "a", "cook"), (1, "b", "clerk")]
 
 
+def test_a_profile_has_all_keys_that_any_user_has(tmp_path):
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"who": "a", "job": "cook", "tags": ["x"]}\n{"who": "b", "age": 7}\n')
+    dataset = read_table_log(write(tmp_path / "log.csv", LOG), CONFIG.model_copy(update={"users": users}))
+    assert dataset.users.rows(named=True) == [
+        {"user": 0, "user_id": "a", "job": "cook", "age": None},
+        {"user": 1, "user_id": "b", "job": None, "age": "7"},
+    ]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_a_list_in_a_cell_is_several_facet_values(tmp_path, kind):
+    items = {
+        "what": ["x", "y"],
+        "title": ["X", "Y"],
+        "kind": [["p", "q, r", "p"], None],
+        "year": [[1990], []],
+    }
+    config = CONFIG.model_copy(
+        update={"items": write(tmp_path / f"items.{kind}", items), "facets": ("kind", "year")}
+    )
+    dataset = read_table_log(write(tmp_path / "log.csv", LOG), config)
+    assert dataset.items.select("kind", "year").rows() == [(["p", "q r"], ["1990"]), ([], [])]
+
+
+def test_a_profile_may_not_take_the_name_of_the_ids(tmp_path):
+    users = write(tmp_path / "users.csv", {"who": ["a", "b"], "user_id": ["1", "2"]})
+    with pytest.raises(
+        DataError, match="no profile column called 'user_id', got one beside the ids in 'who'"
+    ):
+        read_table_log(write(tmp_path / "log.csv", LOG), CONFIG.model_copy(update={"users": users}))
+
+
+def test_bytes_that_are_no_text_and_a_column_called_line_are_named(tmp_path):
+    log = write(tmp_path / "log.parquet", {**LOG, "what": [b"x", b"\xff", b"y"]})
+    with pytest.raises(DataError, match="must hold text or numbers in column 'what'"):
+        read_table_log(log, CONFIG)
+    log = write(tmp_path / "log.parquet", {**LOG, "line": [4, 5, 6], "rest": [b"\xff"] * 3})
+    assert read_table_log(log, CONFIG).interactions.height == 3
+    with pytest.raises(DataError, match="must have no column 'line'"):
+        read_table_log(log, CONFIG.model_copy(update={"time": "line"}))
+
+
+def test_json_that_cannot_be_kept_is_a_bad_row(tmp_path):
+    log = tmp_path / "log.jsonl"
+    half, digits, deep = '{"who": "\\ud83d", "what": 1}', f'{{"who": {"1" * 5000}}}', "[" * 100_000
+    log.write_text("\n".join(['{"who": "\\ud83d\\ude00", "what": 1}', half, digits, deep]))
+    with pytest.raises(DataError) as caught:
+        read_table_log(log, IDS)
+    assert [n for n in range(1, 5) if f"line {n}: " in str(caught.value)] == [2, 3, 4]
+    dataset = read_table_log(log, IDS, bad_rows=BadRowPolicy(tmp_path / "q"))
+    assert dataset.users["user_id"].to_list() == ["\U0001f600"]
+
+
 def test_quoted_cells_may_span_lines(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text('who,what\na,"x\ny"\n\n"b, c",z\nd\n')
@@ -72,6 +128,66 @@ def test_quoted_cells_may_span_lines(tmp_path):
     assert dataset.users["user_id"].to_list() == ["a", "b, c"]
 
 
+ROWS = "".join(f"u{n},i{n}\n" for n in range(3, 25))
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (
+            'who,what\nu1,i1\nu2,"i2\n' + ROWS,
+            "the rest of the file in one cell in the row that begins on line 3",
+        ),
+        ('"who,what\n' + ROWS, "the rest of the file in one cell in the row that begins on line 1"),
+        ('who,what\nu1,"i1\n' + 9_000 * ROWS, "field larger than field limit .* begins on line 2"),
+        # Closed by the next stray quote: cells "i1\nu2,i2\n", then what follows it up to the end of the line.
+        ('who,what\nu1,"i1\nu2,i2\n",x,\nu3,i3\n', "4 cells for 2 columns in the row that begins on line 2"),
+        ("who,what\nu1,i\r1\n", "a carriage return inside line 2"),
+        ("who,what\ru1,i1\ru2,i2\r", "a carriage return inside line 1"),
+    ],
+)
+def test_a_stray_quote_or_line_end_is_an_error_of_the_file_even_under_quarantine(
+    tmp_path, content, complaint
+):
+    path = tmp_path / "log.csv"
+    path.write_text(content, newline="")
+    for policy in (BadRowPolicy(), BadRowPolicy(tmp_path / "q")):
+        with pytest.raises(DataError, match=complaint):
+            read_table_log(path, IDS, bad_rows=policy)
+
+
+def test_a_closed_quote_may_hold_line_ends_of_every_kind(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text('who,what\r\nu1,"i\r1"\r\nu2,"i""2\r\nx"', newline="")
+    assert read_table_log(path, IDS).items["item_id"].to_list() == ["i\r1", 'i"2\nx']
+
+
+def test_a_packed_table_is_unpacked_or_named(tmp_path):
+    path = tmp_path / "log.csv.gz"
+    path.write_bytes(gzip.compress("who,what\né,i1\n".encode()))
+    dataset = read_table_log(path, IDS)
+    assert (dataset.name, dataset.users["user_id"].to_list()) == ("log", ["é"])
+    path.write_text("who,what\nu1,i1\n")
+    with pytest.raises(DataError, match="must be gzip as its name says"):
+        read_table_log(path, IDS)
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
+def test_utf_16_is_named(tmp_path, name):
+    (tmp_path / name).write_text('who,what\n{"who": "a", "what": "b"}\n', encoding="utf-16")
+    with pytest.raises(DataError, match=r"must be UTF-8, got .* which is marked as UTF-16; save it as UTF-8"):
+        read_table_log(tmp_path / name, IDS)
+
+
+def test_a_header_in_another_encoding_than_the_rows_is_named(tmp_path):
+    rows = "".join(f"é{n},i1\n" for n in range(3))
+    (tmp_path / "log.csv").write_bytes("who,what,qué\n".encode() + rows.encode("latin-1"))
+    with pytest.raises(
+        DataError, match=r"must begin with a header, got .* line 1 that is not in the encoding"
+    ):
+        read_table_log(tmp_path / "log.csv", IDS, bad_rows=BadRowPolicy(tmp_path / "q"))
+
+
 BAD = [
     ("who", "", "has no who"),
     ("what", "", "has no what"),
@@ -79,6 +195,10 @@ BAD = [
     ("rate", "5.5", "'5.5' is not a rating from 1 to 5"),
     ("rate", "", "is not a rating"),
     ("when", "soon", "'soon' is neither a number nor a date"),
+    ("when", "1704067200000", "'1704067200000' is not a time in seconds up to the year 5138; divide milli"),
+    ("when", "-1704067200000.5", "is not a time in seconds"),
+    ("when", "1e30", "'1e30' is neither a number nor a date"),
+    ("when", "99999999999999999999", "is neither a number nor a date"),
     ("who", "b", "'b, y' repeats the user and item"),
 ]
 
@@ -105,7 +225,9 @@ def test_a_bad_row_is_one_error_or_is_set_aside(tmp_path, column, value, complai
         ("log.csv", "who,what,when\na,x,1\n", "must have a column 'rate', got who, what, when"),
         ("log.csv", "who,who\na,b\n", "must name each column once"),
         ("log.parquet", "not parquet", "must be Parquet"),
-        ("log.jsonl", '{"who": 1}\n', "must have a column 'what'"),
+        ("log.jsonl", '{"who": 1, "userId": 2}\n{"itemId": 3}\n', "'what', got who, userId, itemId in"),
+        ("log.jsonl", "who,what\n\nu1,i1\n", r"must hold a JSON object a line, .* \(line 1: 'who,what'\)"),
+        ("log.jsonl", '{"who": 1, "what": [1], "rate": 1, "when": 1}', "text or numbers in column 'what'"),
     ],
 )
 def test_a_table_of_the_wrong_form_is_one_clear_error(tmp_path, name, content, complaint):
@@ -117,5 +239,10 @@ def test_a_table_of_the_wrong_form_is_one_clear_error(tmp_path, name, content, c
 def test_settings_must_fit_together():
     with pytest.raises(ValidationError, match="facets are columns of the table of items"):
         TableLogConfig(facets=("kind",))
+    for facets in (("kind", "kind"), ("title",), ("item_id",)):
+        with pytest.raises(
+            ValidationError, match="facets must differ from each other and from item, item_id"
+        ):
+            TableLogConfig(items="items.csv", facets=facets)
     with pytest.raises(ValidationError, match="positive_from_stars must be above stars_min"):
         TableLogConfig(stars="rate", positive_from_stars=9)

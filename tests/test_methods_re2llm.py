@@ -421,6 +421,9 @@ def test_the_forecast_counts_before_anything_is_asked() -> None:
     assert "35 prompts, 2 answers each" in often
 
 
+IMPLICIT, TABLE = ({"name": name, "path": "x"} for name in ("implicit", "table"))
+
+
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
@@ -431,11 +434,38 @@ def test_the_forecast_counts_before_anything_is_asked() -> None:
         ({"explore": {"hints": "released"}}, "come with released data"),
         ({"data": {"name": "released"}}, "give --data.path"),
         ({"data": {"name": "log", "world": {"num_train": 7}}}, "data.world is not read"),
+        (
+            {"data": {"name": "log", "log": IMPLICIT}},
+            r"cut day reads times, got a log of implicit .*; set data.sessions.cut to user \[type",
+        ),
+        ({"data": {"name": "log", "log": IMPLICIT, "sessions": {"cut": "gap"}}}, "cut gap reads times"),
+        (
+            {"data": {"name": "log", "log": IMPLICIT, "sessions": {"cut": "user"}}},
+            "split time .* an order within each user only; set data.sessions.split to session",
+        ),
+        (
+            {"data": {"name": "log", "log": TABLE}},
+            "cut day .*; set data.sessions.cut to user, or name the column of times in data.log.table.time",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         Re2llmConfig.model_validate(settings)
+
+
+@pytest.mark.parametrize(
+    ("log", "sessions"),
+    [
+        (IMPLICIT, {"cut": "user", "split": "session"}),
+        (TABLE, {"cut": "user"}),
+        (TABLE | {"table": {"time": "when"}}, {"cut": "day"}),
+        ({"name": "ml-1m", "path": "x"}, {"cut": "gap"}),
+    ],
+)
+def test_a_log_may_be_cut_by_what_it_knows(log: dict[str, Any], sessions: dict[str, Any]) -> None:
+    data = Re2llmConfig.model_validate({"data": {"name": "log", "log": log, "sessions": sessions}}).data
+    assert data.sessions.cut == sessions["cut"]
 
 
 def test_the_fake_keeps_the_promises_of_a_language_model_and_follows_a_hint() -> None:

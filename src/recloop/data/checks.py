@@ -6,7 +6,10 @@ one quarantine file that holds them and a line that counts them.
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,7 @@ import polars as pl
 from recloop.errors import DataError
 
 BAD_ROWS_SHOWN = 5
+GZIP_ERRORS = (gzip.BadGzipFile, EOFError, zlib.error)
 _BAD_ROW_SCHEMA = {
     "file": pl.String,
     "line": pl.Int64,
@@ -34,7 +38,7 @@ class BadRowPolicy:
     """What becomes of bad rows.
 
     quarantine: file that takes them, one JSON object a line; None makes any bad row an error.
-    say: takes the line that counts what was quarantined.
+    say: takes the line that counts what was quarantined, and those on what a reader leaves unread.
     """
 
     quarantine: Path | None = None
@@ -52,12 +56,14 @@ class Check:
     value: what to show of the row.
     reason: what is wrong, continuing "line 7: '9' ...".
     do: what the reader of the message should do.
+    compares_rows: `is_bad` looks at several rows, and only those count that pass the checks of single rows.
     """
 
     is_bad: pl.Expr
     value: pl.Expr
     reason: str
     do: str
+    compares_rows: bool = False
 
 
 def split_bad_rows(
@@ -68,11 +74,19 @@ def split_bad_rows(
     Args:
         rows: has a column ``line`` (1 for the first line of the file).
         file: where the rows are from.
-        checks: tried in this order.
+        checks: tried in this order, those that compare rows after all others.
 
     Returns:
         The good rows unchanged, and a frame of ``file, line, value, reason, do``.
     """
+    good, bad = _split(rows, file, [check for check in checks if not check.compares_rows])
+    good, repeated = _split(good, file, [check for check in checks if check.compares_rows])
+    return good, pl.concat([bad, repeated]).sort("line", maintain_order=True)
+
+
+def _split(rows: pl.DataFrame, file: Path, checks: Sequence[Check]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    if not checks:
+        return rows, no_bad_rows()
     failed = pl.lit(None, dtype=pl.Int32)
     for number, check in reversed(list(enumerate(checks))):
         failed = pl.when(check.is_bad.fill_null(True)).then(pl.lit(number, dtype=pl.Int32)).otherwise(failed)
@@ -90,7 +104,7 @@ def split_bad_rows(
         )
         for number, check in enumerate(checks)
     ]
-    return good, pl.concat(parts).sort("line")
+    return good, pl.concat(parts)
 
 
 def no_bad_rows() -> pl.DataFrame:
@@ -161,6 +175,8 @@ def require_file(path: Path, what: str) -> Path:
     Raises:
         DataError: absent, not a file, or empty.
     """
+    if path.is_dir():
+        raise DataError(f"{what} must be a file, got {path} which is a folder; give the file in it")
     if not path.is_file():
         raise DataError(f"{what} must be a file, got {path} which is not there; check the path")
     if path.stat().st_size == 0:
@@ -168,8 +184,23 @@ def require_file(path: Path, what: str) -> Path:
     return path
 
 
+def refuse_utf16(start: bytes, path: Path, what: str) -> None:
+    """Raise where a file begins with the mark of UTF-16.
+
+    Raises:
+        DataError: it does.
+    """
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError(f"{what} must be UTF-8, got {path} which is marked as UTF-16; save it as UTF-8")
+
+
+def damaged_gzip(path: Path, what: str, error: Exception) -> DataError:
+    """What to raise when a file called ``.gz`` cannot be unpacked."""
+    return DataError(f"{what} must be gzip as its name says, got {path} with: {error}; fetch the file again")
+
+
 def read_lines(path: Path, what: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The lines of a UTF-8 or Latin-1 text file.
+    """The lines of a UTF-8 or Latin-1 text file, plain or ``.gz``.
 
     A file is Latin-1 when most of its lines with other than ASCII characters are not UTF-8. Lines in the
     other encoding are bad rows: they would be read as wrong letters. Blank lines are left out.
@@ -182,9 +213,16 @@ def read_lines(path: Path, what: str) -> tuple[pl.DataFrame, pl.DataFrame]:
         Frame of ``line`` (1 for the first), ``text``; frame of bad rows.
 
     Raises:
-        DataError: absent or empty.
+        DataError: absent, empty, in UTF-16, or not gzip though named so.
     """
-    raw = require_file(path, what).read_bytes().removeprefix(b"\xef\xbb\xbf")
+    raw = require_file(path, what).read_bytes()
+    if path.suffix == ".gz":
+        try:
+            raw = gzip.decompress(raw)
+        except GZIP_ERRORS as error:
+            raise damaged_gzip(path, what, error) from error
+    refuse_utf16(raw[:2], path, what)
+    raw = raw.removeprefix(codecs.BOM_UTF8)
     bad = no_bad_rows()
     try:
         texts = raw.decode("utf-8").split("\n")
@@ -240,7 +278,7 @@ def field_count_check(names: Sequence[str], separator: str) -> Check:
 
 
 def duplicate_check(columns: Sequence[str], what: str) -> Check:
-    """No two rows agree in these one or two columns of text; the first is kept."""
+    """No two rows agree in these one or two columns of text; the first that is good otherwise is kept."""
     # One number a row instead of texts: that takes a seventh of the memory, gigabytes on a large log.
     codes = [pl.col(column).cast(pl.Categorical).to_physical().cast(pl.UInt64) for column in columns]
     return Check(
@@ -248,4 +286,5 @@ def duplicate_check(columns: Sequence[str], what: str) -> Check:
         pl.concat_str([pl.col(column) for column in columns], separator=", "),
         f"repeats the {what} of an earlier line",
         "keep one of the two lines",
+        compares_rows=True,
     )

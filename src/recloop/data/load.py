@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recloop.data.amazon import AmazonConfig, read_amazon
 from recloop.data.assemble import sample_users
-from recloop.data.checks import STRICT, BadRowPolicy
+from recloop.data.checks import BadRowPolicy
 from recloop.data.implicit_log import read_implicit
 from recloop.data.kar_knowledge import read_klg, with_item_texts, with_user_texts
 from recloop.data.movielens import FACETS, MovieFacet, read_movielens
@@ -48,7 +48,7 @@ class DataConfig(BaseModel):
     )
     path: Path | None = Field(
         default=None,
-        description="ml-1m and implicit: the folder; amazon: the reviews; table: the log.",
+        description="ml-1m, implicit: the folder; amazon: the file of reviews; table: the file of the log.",
     )
     metadata: Path | None = Field(
         default=None,
@@ -109,6 +109,11 @@ class DataConfig(BaseModel):
             )
         return self
 
+    @property
+    def has_times(self) -> bool:
+        """Whether the log says when things happened, and not their order alone."""
+        return not (self.name == "implicit" or (self.name == "table" and self.table.time is None))
+
 
 def load_dataset(config: DataConfig, seed: int, progress: Progress = SILENT) -> Dataset:
     """Read or simulate the log.
@@ -116,13 +121,14 @@ def load_dataset(config: DataConfig, seed: int, progress: Progress = SILENT) -> 
     Args:
         config: which log.
         seed: of the world, and of the users kept.
-        progress: takes the count of bad rows set aside.
+        progress: takes the count of bad rows set aside, and the columns of a table that nothing reads.
 
     Raises:
         DataError: files are absent, empty or hold bad rows.
         SettingError: more users are wanted than there are.
     """
-    policy = STRICT if config.on_bad_rows == "error" else BadRowPolicy(config.quarantine, progress.say)
+    quarantine = config.quarantine if config.on_bad_rows == "quarantine" else None
+    policy = BadRowPolicy(quarantine, progress.say)
     match config.name:
         case "worlds":
             dataset, _ = simulate_world(config.world, seed)
@@ -149,8 +155,8 @@ def load_dataset(config: DataConfig, seed: int, progress: Progress = SILENT) -> 
                 config.path, config.table, min_item_ratings=config.min_item_ratings, bad_rows=policy
             )
     if config.kar is not None:
-        beside = config.quarantine.with_stem(config.quarantine.stem + "-kar")
-        knowledge = read_klg(config.kar, policy if policy is STRICT else replace(policy, quarantine=beside))
+        beside = quarantine and quarantine.with_stem(quarantine.stem + "-kar")
+        knowledge = read_klg(config.kar, replace(policy, quarantine=beside))
         dataset = with_user_texts(with_item_texts(dataset, knowledge), knowledge)
     return dataset if config.users is None else sample_users(dataset, config.users, seed)
 

@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -111,19 +111,43 @@ def _draw(
 def _rows(file: Path) -> list[dict[str, Any]]:
     wanted = {"query", "history_sample", "condition_num", "gt_items"}
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").split("\n")  # not splitlines: a text may hold U+2028
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror}); check the folder of RecBench+") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} must be UTF-8, got {error}; fetch the file again") from error
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
-            row = json.loads(line)
-        except ValueError as error:
+            found: Any = json.loads(line)
+        except (ValueError, RecursionError) as error:
             raise DataError(f"line {number} of {file} is not JSON ({error}); fetch the file again") from error
+        row = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
         if not wanted <= set(row):
             raise DataError(
-                f"line {number} of {file} must have {', '.join(sorted(wanted))}, got {', '.join(row)}; "
+                f"line {number} of {file} must have {', '.join(sorted(wanted))}, got "
+                f"{', '.join(row) or line[:60]}; fetch the file again"
+            )
+        if not _is_request(row):
+            raise DataError(
+                f"line {number} of {file} must have a text as query, a number as condition_num, a list or "
+                f"nothing as history_sample and pairs of id and title as gt_items, got {line[:60]!r}; "
                 f"fetch the file again"
             )
         rows.append(row)
     return rows
+
+
+def _is_request(row: dict[str, Any]) -> bool:
+    history, right = row["history_sample"] or [], row["gt_items"]
+    return (
+        isinstance(row["query"], str)
+        and isinstance(row["condition_num"], int)
+        and isinstance(history, list)
+        and isinstance(right, list)
+        and all(
+            isinstance(one, list) and len(cast("list[Any]", one)) == 2 for one in cast("list[Any]", right)
+        )
+    )

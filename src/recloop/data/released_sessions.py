@@ -16,7 +16,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 import polars as pl
@@ -118,8 +118,8 @@ def _sample(
 
 
 def _movies(folder: Path) -> pl.DataFrame:
-    movies = _read_table(folder / MOVIES).select(
-        number=pl.col("id").cast(pl.Int64), title="title", year=pl.col("year").cast(pl.Int64, strict=False)
+    movies = _read_table(folder / MOVIES, "id", "title", "year").select(
+        "number", "title", year=pl.col("year").cast(pl.Int64, strict=False)
     )
     genres = _grouped(folder / GENRES, "genre")
     directors = _grouped(folder / DIRECTORS, "directorName")
@@ -140,55 +140,99 @@ def _movies(folder: Path) -> pl.DataFrame:
 
 
 def _grouped(file: Path, column: str) -> pl.DataFrame:
-    table = _read_table(file).select(number=pl.col("movieID").cast(pl.Int64), **{column: pl.col(column)})
+    table = _read_table(file, "movieID", column)
     return table.group_by("number", maintain_order=True).agg(pl.col(column).drop_nulls())
 
 
 def _games(folder: Path) -> pl.DataFrame:
-    told = _read_json(folder / TITLES)
+    file = folder / TITLES
+    told = _read_json(file)
+    if not isinstance(told, dict):
+        raise DataError(f"{file} must hold an object of titles, got {type(told).__name__}; check the file")
+    titles = cast("dict[str, Any]", told)
+    odd = [number for number in titles if not number.strip().isdecimal() or len(number) > 18]
+    if odd:
+        raise DataError(f"{file} must have item numbers for keys, got {odd[0][:60]!r}; correct it")
     return pl.DataFrame(
-        {"number": [int(n) for n in told], "title": [html.unescape(str(title)) for title in told.values()]},
+        {
+            "number": [int(number) for number in titles],
+            "title": [html.unescape(str(title)) for title in titles.values()],
+        },
         schema={"number": pl.Int64, "title": pl.String},
     )
 
 
-def _read_table(file: Path) -> pl.DataFrame:
-    """A tab-separated latin-1 table without quoting."""
-    if not file.is_file():
-        raise DataError(f"{file} is wanted and absent; put the released files into one folder")
-    lines = file.read_text(encoding="latin-1").splitlines()
+def _read_table(file: Path, number: str, *columns: str) -> pl.DataFrame:
+    """Columns of a tab-separated latin-1 table without quoting; `number` becomes ``number``, a whole one."""
+    lines = _read_text(file, "latin-1").split("\n")
     names = lines[0].split("\t")
-    rows = [line.split("\t") for line in lines[1:] if line]
-    width = len(names)
-    columns = {
-        name: [row[c] if c < len(row) else None for row in rows] for c, name in enumerate(names[:width])
+    missing = [name for name in (number, *columns) if name not in names]
+    if missing:
+        raise DataError(
+            f"{file} must begin with a header that has {missing[0]}, got {lines[0][:60]!r}; fetch it again"
+        )
+    rows = [(place, line.split("\t")) for place, line in enumerate(lines[1:], 2) if line.strip()]
+    texts = {
+        name: [row[place] if place < len(row) else None for _, row in rows]
+        for place, name in enumerate(names)
+        if name in (number, *columns)
     }
-    return pl.DataFrame(columns, schema=dict.fromkeys(names, pl.String))
+    table = pl.DataFrame(texts, schema=dict.fromkeys(texts, pl.String))
+    numbers = table[number].cast(pl.Int64, strict=False)
+    if numbers.has_nulls():
+        at = int(numbers.is_null().arg_max() or 0)
+        raise DataError(
+            f"{file}, line {rows[at][0]} must have a whole number as {number}, got {texts[number][at]!r}; "
+            f"fetch the file again"
+        )
+    return table.select(numbers.alias("number"), *columns)
 
 
-def _read_json(file: Path) -> Any:
+def _read_text(file: Path, encoding: str) -> str:
     if not file.is_file():
         raise DataError(f"{file} is wanted and absent; put the released files into one folder")
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return file.read_text(encoding=encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} must be UTF-8, got {error}; fetch the file again") from error
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(_read_text(file, "utf-8"))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{file} must be JSON, got {error}; fetch it again") from error
 
 
 def _read_lines(file: Path) -> list[dict[str, Any]]:
-    if not file.is_file():
-        raise DataError(f"{file} is wanted and absent; put the released files into one folder")
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    # Not splitlines: a title may hold U+2028, which JSON leaves as it is.
+    for number, line in enumerate(_read_text(file, "utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
-            is_session = bool(row["session"]) and bool(row["candidates"]) and isinstance(row["target"], int)
-        except (ValueError, KeyError, TypeError):
-            row, is_session = {}, False
-        if not is_session:
+        except (ValueError, RecursionError):
+            row = None
+        if not _is_session(row):
             raise DataError(
-                f"{file}, line {number} must be an object with session, target and candidates, got "
-                f"{line[:60]!r}; fetch the file again"
+                f"{file}, line {number} must be an object with session, target and candidates by item "
+                f"number, got {line[:60]!r}; fetch the file again"
             )
         rows.append(row)
     return rows
+
+
+def _is_session(row: Any) -> TypeGuard[dict[str, Any]]:
+    if not isinstance(row, dict):
+        return False
+    found = cast("dict[str, Any]", row)
+    lists = (found.get("session"), found.get("candidates"))
+    return _is_number(found.get("target")) and all(
+        isinstance(one, list) and bool(one) and all(map(_is_number, cast("list[Any]", one))) for one in lists
+    )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is an item's number: whole, and of 64 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and value.bit_length() < 64

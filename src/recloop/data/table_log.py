@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,18 +13,16 @@ from recloop.data.checks import (
     STRICT,
     BadRowPolicy,
     Check,
-    bad_rows_of,
     duplicate_check,
     no_bad_rows,
-    read_lines,
-    require_file,
     settle_bad_rows,
     split_bad_rows,
 )
-from recloop.data.json_files import read_objects, text_of
+from recloop.data.table_files import read_table
 from recloop.errors import DataError, SettingError
 from recloop.records import Dataset, Domain
 
+LATEST_S = 10**11  # times in milliseconds are larger from 1973 on
 TIME = " time in seconds"  # put beside the columns of the log; its space keeps it apart from theirs
 
 
@@ -42,7 +38,9 @@ class TableLogConfig(BaseModel):
     item: str = Field(default="item", description="Column of item ids, in the log and in the table of items.")
     stars: str | None = Field(default=None, description="Column of ratings; none when the log is implicit.")
     time: str | None = Field(
-        default=None, description="Column of times: numbers, or ISO dates; none when rows are in time order."
+        default=None,
+        description="Column of times: seconds (not milliseconds; at most 1e11), or ISO dates; none when rows "
+        "are in time order.",
     )
     stars_min: float = Field(default=1.0, description="Lowest rating there is.")
     stars_max: float = Field(default=5.0, description="Highest rating there is.")
@@ -62,6 +60,12 @@ class TableLogConfig(BaseModel):
                 f"facets are columns of the table of items, got {', '.join(self.facets)} and no such table; "
                 f"give table.items"
             )
+        taken = {"item", "item_id", "title"} & set(self.facets)
+        if taken or len(set(self.facets)) < len(self.facets):
+            raise SettingError(
+                f"facets must differ from each other and from item, item_id and title, got "
+                f"{', '.join(self.facets)}; leave the repeated out, or rename the column"
+            )
         if not self.stars_min < self.positive_from_stars <= self.stars_max:
             raise SettingError(
                 f"positive_from_stars must be above stars_min and at most stars_max, got "
@@ -79,14 +83,16 @@ def read_table_log(
         path: ``.csv``, ``.tsv``, ``.parquet``, ``.jsonl`` or ``.jsonl.gz``; so are the other tables.
         config: the columns.
         min_item_ratings: leave items with fewer interactions out.
-        bad_rows: error or quarantine.
+        bad_rows: error or quarantine; told the columns of the log that nothing reads.
 
     Raises:
         DataError: a table is absent, empty or lacks a column, or rows are bad and not to be quarantined.
     """
     items, bad_items = _read_items(config) if config.items else (None, no_bad_rows())
     users, bad_users = _read_users(config) if config.users else (None, no_bad_rows())
-    log, bad_log = _read_interactions(path, config, items, users)
+    log, bad_log, unread = _read_interactions(path, config, items, users)
+    if unread:
+        bad_rows.say(_unread_columns(path, config, unread))
     settle_bad_rows([bad_items, bad_users, bad_log], bad_rows)
     if items is None:
         items = log.select("item_id", title="item_id").unique("item_id", maintain_order=True)
@@ -99,10 +105,12 @@ def read_table_log(
 
 def _read_interactions(
     path: Path, config: TableLogConfig, items: pl.DataFrame | None, users: pl.DataFrame | None
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+) -> tuple[pl.DataFrame, pl.DataFrame, list[str]]:
+    """Good rows, bad rows, and the columns that nothing reads."""
     columns = [config.user, config.item, *([config.stars] if config.stars else [])]
     columns += [config.time] if config.time else []
-    rows, odd = read_table(path, "the log", columns)
+    table = read_table(path, "the log", columns)
+    rows = table.rows
     user, item = pl.col(config.user), pl.col(config.item)
     checks = [
         Check(user.str.len_bytes() == 0, user, f"has no {config.user}", "give it or remove the row"),
@@ -124,9 +132,24 @@ def _read_interactions(
         rows, time = rows.with_columns(_times(rows[config.time]).alias(TIME)), pl.col(TIME)
         reason = "is neither a number nor a date such as 2024-01-31T12:00:00"
         checks.append(Check(time.is_null(), pl.col(config.time), reason, "correct it"))
+        reason = "is not a time in seconds up to the year 5138"
+        is_far = ~time.is_between(-LATEST_S, LATEST_S)
+        checks.append(Check(is_far, pl.col(config.time), reason, "divide milliseconds by 1,000"))
     checks.append(duplicate_check([config.user, config.item], "user and item"))
     good, bad = split_bad_rows(rows, path, checks)
-    return good.select(user_id=user, item_id=item, stars=stars, time=time), pl.concat([odd, bad])
+    unread = [name for name in table.names if name not in columns]
+    log = good.select(user_id=user, item_id=item, stars=stars, time=time)
+    return log, pl.concat([table.bad, bad]), unread
+
+
+def _unread_columns(path: Path, config: TableLogConfig, unread: Sequence[str]) -> str:
+    """A line that names them, and what an unset setting makes of the log."""
+    parts = [f"nothing reads the columns {', '.join(unread)} of {path}"]
+    if config.stars is None:
+        parts.append("without table.stars every interaction is positive")
+    if config.time is None:
+        parts.append("without table.time rows are taken to be in time order")
+    return "; ".join(parts)
 
 
 def _times(texts: pl.Series) -> pl.Series:
@@ -135,7 +158,7 @@ def _times(texts: pl.Series) -> pl.Series:
     Only what is no number is read as a date: on a log of numbers that was 97% of the time of reading it.
     """
     number = pl.col("text").cast(pl.Float64, strict=False)
-    whole = pl.when(number.is_finite()).then(number).cast(pl.Int64)
+    whole = pl.when(number.is_finite()).then(number).cast(pl.Int64, strict=False)
     frame = pl.DataFrame({"text": texts})
     times = frame.select(pl.coalesce(pl.col("text").cast(pl.Int64, strict=False), whole)).to_series()
     is_rest = times.is_null() & texts.is_not_null()
@@ -149,9 +172,14 @@ def _times(texts: pl.Series) -> pl.Series:
 
 def _read_items(config: TableLogConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
     assert config.items is not None
-    rows, odd = read_table(config.items, "the table of items", [config.item, config.title, *config.facets])
+    table = read_table(
+        config.items,
+        "the table of items",
+        [config.item, config.title, *config.facets],
+        joined_by=dict.fromkeys(config.facets, config.facet_separator),
+    )
     good, bad = split_bad_rows(
-        rows,
+        table.rows,
         config.items,
         [
             Check(pl.col(config.item).str.len_bytes() == 0, pl.col(config.title), "has no id", "give it one"),
@@ -176,14 +204,20 @@ def _read_items(config: TableLogConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
     items = good.select(
         pl.col(config.item).alias("item_id"), clean_text(config.title).alias("title"), *values
     )
-    return items, pl.concat([odd, bad])
+    return items, pl.concat([table.bad, bad])
 
 
 def _read_users(config: TableLogConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
     assert config.users is not None
-    rows, odd = read_table(config.users, "the table of users", [config.user])
+    table = read_table(config.users, "the table of users", [config.user], with_others=True)
+    taken = sorted({"user", "user_id"} & set(table.rows.columns) - {config.user})
+    if taken:
+        raise DataError(
+            f"the table of users must have no profile column called {taken[0]!r}, got one beside the ids in "
+            f"{config.user!r} in {config.users}; rename it or remove it"
+        )
     good, bad = split_bad_rows(
-        rows,
+        table.rows,
         config.users,
         [
             Check(pl.col(config.user).str.len_bytes() == 0, pl.col("line"), "has no user id", "give it one"),
@@ -191,79 +225,4 @@ def _read_users(config: TableLogConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
         ],
     )
     profile = [clean_text(name) for name in good.columns if name not in ("line", config.user)]
-    return good.select(pl.col(config.user).alias("user_id"), *profile), pl.concat([odd, bad])
-
-
-def read_table(path: Path, what: str, columns: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """A table as text, with the line of every row.
-
-    Returns:
-        Frame of ``line`` and at least `columns` (of a JSONL file exactly these); frame of bad rows.
-
-    Raises:
-        DataError: absent, empty, of unknown kind, damaged, or a column is missing.
-    """
-    require_file(path, what)
-    match path.name.removesuffix(".gz").rpartition(".")[2].lower():
-        case "csv":
-            rows, bad = _read_separated(path, what, ",")
-        case "tsv":
-            rows, bad = _read_separated(path, what, "\t")
-        case "parquet":
-            rows, bad = _read_parquet(path, what), no_bad_rows()
-        case "jsonl" | "ndjson":
-            rows, bad = read_objects(path, what, {name: (text_of(name), pl.String()) for name in columns})
-            missing = [name for name in columns if rows[name].null_count() == rows.height]
-            rows = rows.drop(missing)
-        case kind:
-            raise DataError(
-                f"{what} must be a .csv, .tsv, .parquet or .jsonl file, got .{kind} in {path}; convert it"
-            )
-    missing = [name for name in columns if name not in rows.columns]
-    if missing:
-        has = ", ".join(name for name in rows.columns if name != "line")
-        raise DataError(
-            f"{what} must have a column {missing[0]!r}, got {has} in {path}; "
-            f"say in the table settings what the column is called"
-        )
-    if rows.is_empty() and bad.is_empty():
-        raise DataError(f"{what} must hold rows, got {path} with a header only; fetch the file again")
-    return rows, bad
-
-
-def _read_parquet(path: Path, what: str) -> pl.DataFrame:
-    try:
-        rows = pl.read_parquet(path)
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"{what} must be Parquet, got {path} with: {error}; write it again") from error
-    plain = [name for name, dtype in rows.schema.items() if not dtype.is_nested()]
-    return rows.select(pl.int_range(1, pl.len() + 1).alias("line"), pl.col(plain).cast(pl.String))
-
-
-def _read_separated(path: Path, what: str, separator: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """A file with a header, quoted as in RFC 4180. Rows with too many or too few cells are bad."""
-    lines, odd = read_lines(path, what)
-    reader = csv.reader(io.StringIO("\n".join(lines["text"])), delimiter=separator)
-    numbers = lines["line"].to_list()
-    header = [name.strip() for name in next(reader)]
-    if len({*header, "line"}) < len(header) + 1:
-        raise DataError(
-            f"{what} must name each column once and none 'line', got {', '.join(header)} in "
-            f"{path}; rename one"
-        )
-    cells: list[list[str]] = []
-    cell_lines: list[int] = []
-    ragged: list[tuple[int, str]] = []
-    last = reader.line_num
-    for row in reader:
-        line = numbers[last]  # a quoted cell may span lines: the first counts
-        last = reader.line_num
-        if len(row) == len(header):
-            cells.append(row)
-            cell_lines.append(line)
-        else:
-            ragged.append((line, separator.join(row)))
-    rows = pl.DataFrame(cells, schema=dict.fromkeys(header, pl.String), orient="row")
-    reason = f"does not have the {len(header)} cells of the header"
-    bad = bad_rows_of(path, ragged, reason, "restore the row from its source")
-    return rows.select(pl.Series("line", cell_lines, dtype=pl.Int64), pl.all()), pl.concat([odd, bad])
+    return good.select(pl.col(config.user).alias("user_id"), *profile), pl.concat([table.bad, bad])

@@ -64,6 +64,25 @@ class SessionDataConfig(BaseModel):
             raise SettingError("data.path says where the released sessions are, got none; give --data.path")
         return self
 
+    @model_validator(mode="after")
+    def _times_are_there(self) -> SessionDataConfig:
+        if self.name != "log" or self.log.has_times:
+            return self
+        name, cut = self.log.name, self.sessions.cut
+        if cut != "user":
+            also = ", or name the column of times in data.log.table.time" if name == "table" else ""
+            raise SettingError(
+                f"data.sessions.cut {cut} reads times, got a log of {name} that has an order only; "
+                f"set data.sessions.cut to user{also}"
+            )
+        # The rows of a table are in one order for all users.
+        if self.sessions.split == "time" and name != "table":
+            raise SettingError(
+                f"data.sessions.split time compares the times of users, got a log of {name} with an order "
+                f"within each user only; set data.sessions.split to session"
+            )
+        return self
+
 
 class QuestionConfig(BaseModel):
     """How a session and its candidates are put into words."""

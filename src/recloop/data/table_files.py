@@ -1,0 +1,185 @@
+"""Tables as files: CSV, TSV, Parquet or JSONL with named columns, read as text with the line of every row."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from recloop.data.checks import bad_rows_of, no_bad_rows, read_lines, require_file
+from recloop.data.json_files import read_object_table
+from recloop.errors import DataError
+
+END = "\x00 end of table"  # no line of a table
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table as text.
+
+    rows: ``line`` (1 for the first line of the file; in Parquet, the first row) and the columns asked for.
+    bad: rows that could not be read.
+    names: all columns of the file, in its order.
+    """
+
+    rows: pl.DataFrame
+    bad: pl.DataFrame
+    names: tuple[str, ...]
+
+
+def read_table(
+    path: Path,
+    what: str,
+    columns: Sequence[str],
+    *,
+    with_others: bool = False,
+    joined_by: Mapping[str, str] | None = None,
+) -> Table:
+    """A table as text, with the line of every row.
+
+    Args:
+        path: the file.
+        what: its name in messages.
+        columns: that it must have.
+        with_others: read its other columns too, those that hold text or numbers.
+        joined_by: columns of Parquet and JSONL that may hold lists, with what joins the values in a cell.
+
+    Raises:
+        DataError: absent, empty, of unknown kind or damaged, or a column is missing, not text or ``line``.
+    """
+    require_file(path, what)
+    wanted, bad = None if with_others else columns, no_bad_rows()
+    match Path(path.name.removesuffix(".gz")).suffix.lower().removeprefix("."):
+        case "csv":
+            rows, bad = _read_separated(path, what, ",")
+            names = rows.columns[1:]
+        case "tsv":
+            rows, bad = _read_separated(path, what, "\t")
+            names = rows.columns[1:]
+        case "parquet":
+            rows, names = _read_parquet(path, what, wanted, joined_by or {})
+        case "jsonl" | "ndjson":
+            rows, bad, names = read_object_table(path, what, wanted, joined_by or {})
+        case kind:
+            got = f".{kind}" if kind else "a name without an ending"
+            raise DataError(
+                f"{what} must be a .csv, .tsv, .parquet or .jsonl file, got {got} in {path}; convert it, or "
+                f"give the file the ending of what it is"
+            )
+    missing = [name for name in columns if name not in names]
+    if missing:
+        raise DataError(
+            f"{what} must have a column {missing[0]!r}, got {', '.join(names)} in {path}; "
+            f"say in the table settings what the column is called"
+        )
+    if "line" in (names if with_others else columns):
+        raise DataError(f"{what} must have no column 'line', got {', '.join(names)} in {path}; rename it")
+    if rows.is_empty() and bad.is_empty():
+        raise DataError(f"{what} must hold rows, got {path} with a header only; fetch the file again")
+    unreadable = [name for name in columns if name not in rows.columns]
+    if unreadable:
+        raise DataError(
+            f"{what} must hold text or numbers in column {unreadable[0]!r}, got none in {path}; "
+            f"write the column as text in UTF-8"
+        )
+    return Table(rows if with_others else rows.select("line", *dict.fromkeys(columns)), bad, tuple(names))
+
+
+def _read_parquet(
+    path: Path, what: str, wanted: Sequence[str] | None, joined_by: Mapping[str, str]
+) -> tuple[pl.DataFrame, list[str]]:
+    """``line`` and what can be read as text of the wanted columns, None for all; the names of all columns."""
+    try:
+        found = pl.read_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{what} must be Parquet, got {path} with: {error}; write it again") from error
+    texts = [pl.int_range(1, found.height + 1, eager=True).alias("line")]
+    for column in found.get_columns():
+        if column.name == "line" or (wanted is not None and column.name not in wanted):
+            continue
+        is_list = isinstance(column.dtype, pl.List | pl.Array) and column.name in joined_by
+        if column.dtype.is_nested() and not is_list:
+            continue
+        try:
+            if is_list:
+                values = column.cast(pl.List(pl.String)).list
+                texts.append(values.join(joined_by[column.name], ignore_nulls=True))
+            else:
+                texts.append(column.cast(pl.String))
+        except pl.exceptions.PolarsError:
+            continue  # bytes that are not UTF-8, or a type that has no text
+    return pl.DataFrame(texts), found.columns
+
+
+def _read_separated(path: Path, what: str, separator: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """A file with a header, quoted as in RFC 4180. Rows with too many or too few cells are bad.
+
+    Such a row that spans lines is an error of the file: a stray quote took the lines after it for one cell.
+    """
+    lines, odd = read_lines(path, what)
+    records = _records(lines, path, what, separator)
+    header_line, names = next(records)
+    header = [name.strip() for name in names]
+    if len({*header, "line"}) < len(header) + 1:
+        raise DataError(
+            f"{what} must name each column once and none 'line', got {', '.join(header)} in "
+            f"{path}; rename one"
+        )
+    if (odd["line"] < header_line).any():
+        raise DataError(
+            f"{what} must begin with a header, got {path} with line {odd['line'].min()} that "
+            f"{odd['reason'][0]}; save the whole file as UTF-8"
+        )
+    cells: list[list[str]] = []
+    cell_lines: list[int] = []
+    ragged: list[tuple[int, str]] = []
+    for line, row in records:
+        if len(row) == len(header):
+            cells.append(row)
+            cell_lines.append(line)
+        else:
+            if any("\n" in cell for cell in row):
+                raise _quote_error(path, what, line, f"{len(row)} cells for {len(header)} columns")
+            ragged.append((line, separator.join(row)))
+    rows = pl.DataFrame(cells, schema=dict.fromkeys(header, pl.String), orient="row")
+    reason = f"does not have the {len(header)} cells of the header"
+    bad = bad_rows_of(path, ragged, reason, "restore the row from its source")
+    return rows.select(pl.Series("line", cell_lines, dtype=pl.Int64), pl.all()), pl.concat([odd, bad])
+
+
+def _records(lines: pl.DataFrame, path: Path, what: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The line each record begins on, and its cells."""
+    numbers = lines["line"].to_list()
+    # The module takes a quote that is never closed for a cell that ends with the file. A last row of ours,
+    # which that cell would take in, tells the two apart.
+    reader = csv.reader(io.StringIO("\n".join([*lines["text"], END])), delimiter=separator)
+    last, is_over = 0, False
+    while not is_over:
+        line = numbers[last] if last < len(numbers) else 0
+        try:
+            row = next(reader)
+        except csv.Error as error:
+            is_cr = "\r" in lines["text"][min(reader.line_num, len(numbers)) - 1]
+            if is_cr and reader.line_num == last + 1:
+                raise DataError(
+                    f"{what} must end its lines with a line feed, got {path} with a carriage return inside "
+                    f"line {line}; save it with other line ends"
+                ) from error
+            raise _quote_error(path, what, line, str(error)) from error
+        is_over = reader.line_num > len(numbers)
+        if is_over and row != [END]:
+            raise _quote_error(path, what, line, "the rest of the file in one cell")
+        last = reader.line_num
+        if not is_over:
+            yield line, row
+
+
+def _quote_error(path: Path, what: str, line: int, got: str) -> DataError:
+    return DataError(
+        f"{what} must close each quote that opens a cell, got {path} with {got} in the row that begins on "
+        f"line {line}; double or remove the stray quote"
+    )
