@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from recloop.errors import DataError
+from recloop.language.chat import chat_tokens
 from recloop.language.claims import (
     Claim,
     HistoryItem,
@@ -67,7 +68,7 @@ def evaluate_summaries(
         sampling: the number of drafts is also the one that diversity is counted over.
         usual: what histories are held against, in prompts and in judging.
     """
-    prompts = build_prompts(dataset, histories, users, config, lm.count_tokens, usual)
+    prompts = build_prompts(dataset, histories, users, config, lm.count_tokens, usual, chat_tokens(lm))
     lines_of = history_items(dataset, config)
     shown = []
     for prompt in prompts:

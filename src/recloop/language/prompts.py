@@ -20,6 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.errors import SettingError
+from recloop.language.chat import CHAT_TOKENS
 from recloop.language.claims import (
     Basis,
     Claim,
@@ -34,7 +35,6 @@ from recloop.records import Dataset, Domain, Histories, Prompt
 
 SYSTEM = "You summarise a user's preferences, step by step."
 MAX_VALUE_CHARS = 40
-CHAT_TOKENS = 16  # guess: what a chat template adds around the two turns
 
 FACTORS = {
     Domain.MOVIES: "genre, director and actors, time period and country, character, plot and theme, "
@@ -247,6 +247,7 @@ def build_prompts(
     config: PromptConfig,
     count_tokens: Callable[[str], int],
     usual: Usual | None = None,
+    around: int = CHAT_TOKENS,
 ) -> list[Prompt]:
     """One preference prompt per user; the oldest lines are cut until the prompt fits the token budget.
 
@@ -254,6 +255,7 @@ def build_prompts(
         users: user indices.
         count_tokens: tokens of a text under the language model's tokenizer.
         usual: what histories are held against, as `usual_of` gives it.
+        around: tokens of the chat template, as `chat_tokens` counts them.
 
     Returns:
         Prompts in the order of `users`, each telling how many items it shows and how many were cut.
@@ -266,7 +268,8 @@ def build_prompts(
     prompts = []
     for user in users.tolist():
         items = lines_of(*histories.of(user))
-        shown, text = _fit(dataset, items, profiles.get(user), config, count_tokens, usual)
+        budget = config.max_prompt_tokens - around - count_tokens(SYSTEM)
+        shown, text = _fit(dataset, items, profiles.get(user), config, count_tokens, usual, budget)
         prompts.append(Prompt(user, SYSTEM, text, shown, len(items) - shown))
     return prompts
 
@@ -278,6 +281,7 @@ def _fit(
     config: PromptConfig,
     count_tokens: Callable[[str], int],
     usual: Usual | None,
+    budget: int,
 ) -> tuple[int, str]:
     """The longest suffix of the history whose prompt fits: (items shown, text).
 
@@ -298,7 +302,6 @@ def _fit(
                 counts = count_lines(dataset.facets, items, max_counted, usual) if max_counted else []
                 return attributed_text(noun, dataset.facets, items, [*counts, *extra], num_shown)
 
-    budget = config.max_prompt_tokens - CHAT_TOKENS - count_tokens(SYSTEM)
     max_counted = config.max_counted if config.template == "counted" else 0
     while max_counted and count_tokens(render(0)) > budget:
         max_counted //= 2

@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.errors import SettingError
+from recloop.language.chat import CHAT_TOKENS
 from recloop.language.claims import HistoryItem
 from recloop.language.prompts import (
     NOUNS,
@@ -35,7 +36,6 @@ SYSTEM = "You recommend one item for a request, step by step."
 TASK = "Say what is wanted, check candidates, one a paragraph, and end with \\boxed{Title}."
 MAX_REQUEST_CHARS = 600
 MAX_CHECKED = 6  # candidates that the canonical reasoning checks, the right one last
-CHAT_TOKENS = 16  # guess: what a chat template adds around the two turns
 
 
 class RequestPromptConfig(BaseModel):
@@ -166,17 +166,21 @@ def build_request_prompts(
     requests: Sequence[Request],
     config: RequestPromptConfig,
     count_tokens: Callable[[str], int],
+    around: int = CHAT_TOKENS,
 ) -> list[Prompt]:
     """One prompt per request, whose number stands in the place of the user.
 
     The oldest lines of the history are cut until a prompt fits the budget.
+
+    Args:
+        around: tokens of the chat template, as `chat_tokens` counts them.
 
     Raises:
         SettingError: the budget does not hold a request with its candidates.
     """
     shown = request_shower(dataset, config)
     noun, facets = NOUNS[dataset.domain], dataset.facets if config.show_attributes else ()
-    budget = config.max_prompt_tokens - CHAT_TOKENS - count_tokens(SYSTEM)
+    budget = config.max_prompt_tokens - around - count_tokens(SYSTEM)
     prompts: list[Prompt] = []
     for request in requests:
         candidates, mentioned = shown(request.candidates, None), shown(request.mentioned, None)

@@ -11,11 +11,19 @@ from typing import Any
 import numpy as np
 
 from recloop.errors import GenerationError, SettingError
-from recloop.language.model import Sampling, chat_messages, draft_uniforms, prompt_digest
+from recloop.language.chat import load_tokenizer, messages_of, takes_system_role
+from recloop.language.model import Sampling, draft_uniforms, prompt_digest
 from recloop.language.replies import first_sentences
 from recloop.language.sentence_stop import SentenceStop
 from recloop.language.shared_heads import Head, alone, share_heads
-from recloop.language.weights import adapter_config, find_model_folder, in_four_bits, reading, weights_hash
+from recloop.language.weights import (
+    adapter_config,
+    base_folder_of,
+    find_model_folder,
+    in_four_bits,
+    reading,
+    weights_hash,
+)
 from recloop.records import Draft, Prompt
 
 # Full attention, places from `position_ids`, logits straight from the output embedding.
@@ -73,7 +81,7 @@ class TransformersLM:
         self._device = torch.device(("cuda" if has_cuda else "cpu") if device == "auto" else device)
         with reading(self.folder, "causal LM"):
             self._model, self._tokenizer = _load(self.folder, self._device, load_in_4bit=load_in_4bit)
-        self._has_system_role = _takes_system_role(self._tokenizer, self.folder)
+        takes_system_role(self._tokenizer)
         self._end_tokens = end_tokens_of(self._model, self._tokenizer)
         self._stops: dict[int, SentenceStop] = {}
         layers = DynamicCache(config=self._model.config).layers
@@ -100,10 +108,7 @@ class TransformersLM:
     def render(self, prompt: Prompt) -> str:
         """The prompt inside the chat template, up to where the answer begins."""
         return self._tokenizer.apply_chat_template(
-            chat_messages(prompt, has_system_role=self._has_system_role),
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,  # read by the templates of reasoning models, ignored by others
+            messages_of(prompt, self._tokenizer), tokenize=False, add_generation_prompt=True
         )
 
     def generate(
@@ -132,7 +137,7 @@ class TransformersLM:
         texts = [self.render(prompt) for prompt in prompts]
         prompt_ids: list[list[int]] = self._tokenizer(texts, add_special_tokens=False).input_ids
         reply_ids: list[list[int]] = self._tokenizer(list(replies), add_special_tokens=False).input_ids
-        end = self._tokenizer.eos_token_id
+        end = self._end_of_reply()
         for ids, reply in zip(prompt_ids, reply_ids, strict=True):
             row, labels = torch.tensor([[*ids, *reply, end]]), torch.tensor([*reply, end])
             with torch.inference_mode():
@@ -141,6 +146,13 @@ class TransformersLM:
                 ).logits[0, :-1]
             logps_TV = logits_TV.float().log_softmax(dim=-1)
             yield float(logps_TV.gather(1, labels.to(self._device)[:, None]).sum()), len(labels)
+
+    def _end_of_reply(self) -> int:
+        """The end token with which the chat template closes a reply; some models have several."""
+        talk = [{"role": "user", "content": "t"}, {"role": "assistant", "content": "r"}]
+        text = self._tokenizer.apply_chat_template(talk, tokenize=False)
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
+        return next((token for token in reversed(ids) if token in self._end_tokens), self._end_tokens[0])
 
     def _plan(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[_Batch]:
         texts = [self.render(prompt) for prompt in prompts]
@@ -245,15 +257,14 @@ def _batch_of(heads: Sequence[Head], ids: Sequence[tuple[int, ...]]) -> _Batch:
 
 def _load(folder: Path, device: Any, *, load_in_4bit: bool) -> tuple[Any, Any]:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     adapter = adapter_config(folder)
-    base = folder if adapter is None else find_model_folder(adapter["base_model_name_or_path"])
     smaller: dict[str, Any] = {}
     if load_in_4bit:
         smaller = {"quantization_config": in_four_bits(device.type), "device_map": {"": device}}
     model = AutoModelForCausalLM.from_pretrained(
-        base,
+        base_folder_of(folder),
         dtype=torch.float32 if device.type == "cpu" else "auto",
         use_safetensors=True,
         trust_remote_code=False,
@@ -269,27 +280,7 @@ def _load(folder: Path, device: Any, *, load_in_4bit: bool) -> tuple[Any, Any]:
             # peft reads an attribute that transformers is about to rename.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
-    has_own_tokenizer = (folder / "tokenizer_config.json").is_file()
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder if has_own_tokenizer else base, trust_remote_code=False, local_files_only=True
-    )
-    return (model if load_in_4bit else model.to(device)).eval(), tokenizer
-
-
-def _takes_system_role(tokenizer: Any, folder: Path) -> bool:
-    """Whether the chat template has a system role; some refuse one."""
-    from jinja2 import TemplateError
-
-    if not tokenizer.chat_template:
-        raise GenerationError(
-            f"a language model must come with a chat template, got none in {folder}; "
-            f"use an instruction-tuned model, or set tokenizer.chat_template and save it again"
-        )
-    probe = Prompt(user=0, system="system", text="text", num_items_shown=0, num_items_cut=0)
-    try:
-        return "system" in tokenizer.apply_chat_template(chat_messages(probe), tokenize=False)
-    except TemplateError:
-        return False
+    return (model if load_in_4bit else model.to(device)).eval(), load_tokenizer(folder)
 
 
 def end_tokens_of(model: Any, tokenizer: Any) -> tuple[int, ...]:

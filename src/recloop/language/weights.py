@@ -87,6 +87,12 @@ def adapter_config(folder: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
+def base_folder_of(folder: Path) -> Path:
+    """The folder of the whole model: itself, or the one a peft adapter was trained on."""
+    adapter = adapter_config(folder)
+    return folder if adapter is None else find_model_folder(adapter["base_model_name_or_path"])
+
+
 def in_four_bits(device_type: str) -> Any:
     """How transformers keeps the linear layers of a model in 4 bits (NF4, as in QLoRA, arXiv 2305.14314).
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from recloop.errors import RunError, SettingError
 from recloop.language.answers import Answer, are_tellable, read_answer
+from recloop.language.chat import chat_tokens
 from recloop.language.model import LanguageModel, Sampling
 from recloop.language.requests import build_request_prompts
 from recloop.methods.rerec_config import ReRecConfig
@@ -63,7 +64,9 @@ def ask_run(run: RunFolder, config: ReRecConfig, text: str, user_id: str | None)
         0, RequestKind.EXPLICIT_1, -1, text, tuple(named), candidates, candidates[0], (), items, stars
     )
     lm = study.open_lm(run.folder(label))
-    (prompt,) = build_request_prompts(task.dataset, [request], config.prompt, lm.count_tokens)
+    (prompt,) = build_request_prompts(
+        task.dataset, [request], config.prompt, lm.count_tokens, chat_tokens(lm)
+    )
     return describe(answer(lm, prompt, task.candidate_titles(request), config.lm.max_tokens), label)
 
 

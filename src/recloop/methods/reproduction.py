@@ -23,6 +23,7 @@ from recloop.data.lists import ProtocolConfig, build_lists
 from recloop.data.load import DataConfig, load_dataset
 from recloop.data.splits import REPRODUCTION, split_users
 from recloop.files import atomic_write_json
+from recloop.language.chat import chat_tokens
 from recloop.language.encoder import EncoderCache, encode_drafts
 from recloop.language.journal import DraftJournal, sample_drafts
 from recloop.language.model import Sampling
@@ -137,7 +138,9 @@ def _texts_of_rows(
     users.sort()
     lm, encoder = load_lm(config.lm), load_encoder(config.encoder)
     usual = usual_of(dataset, lists.histories, np.unique(lists.train.user_B), config.prompt)
-    prompts = build_prompts(dataset, lists.histories, users, config.prompt, lm.count_tokens, usual)
+    prompts = build_prompts(
+        dataset, lists.histories, users, config.prompt, lm.count_tokens, usual, chat_tokens(lm)
+    )
     sampling = Sampling(1, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, seed)
     with DraftJournal(out / "drafts.sqlite") as journal:
         drafts = sample_drafts(lm, prompts, sampling, journal, progress)

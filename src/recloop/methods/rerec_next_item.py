@@ -17,6 +17,7 @@ from recloop.evaluation.row_scores import RowScores
 from recloop.evaluation.scores import MeasureConfig
 from recloop.evaluation.session_scores import NOT_RANKED, row_from_ranks
 from recloop.files import atomic_write_json
+from recloop.language.chat import chat_tokens
 from recloop.language.claims import HistoryItem
 from recloop.language.journal import DraftJournal, sample_drafts
 from recloop.language.model import Sampling
@@ -28,7 +29,7 @@ from recloop.language.next_item import (
     parse_ranking,
     with_distinct_titles,
 )
-from recloop.language.prompts import CHAT_TOKENS, NOUNS
+from recloop.language.prompts import NOUNS
 from recloop.methods.hint_choices import ITEM_KNN, POPULARITY, SASREC
 from recloop.methods.knowledge import JOURNAL
 from recloop.methods.loop import LmRef, derived_seed
@@ -82,7 +83,7 @@ def cut_histories(study: Study, task: RequestTask) -> SessionTask | None:
 def fitting_text(study: Study, task: SessionTask, session: Session) -> SessionText:
     """What a session's prompt shows, without the oldest items that would make it too long."""
     asked = study.config.prompt
-    count_tokens = study.open_lm(study.first_lm.folder).count_tokens
+    lm = study.open_lm(study.first_lm.folder)
 
     def lines(items: Sequence[int]) -> list[HistoryItem]:
         rows = task.items[list(items)].select("title", *task.facets).iter_rows()
@@ -94,8 +95,8 @@ def fitting_text(study: Study, task: SessionTask, session: Session) -> SessionTe
     shown = tuple(lines(session.items))
     offered = with_distinct_titles(lines(session.candidates))
     text = SessionText(NOUNS[task.domain], task.facets, shown, offered)
-    budget = study.config.grpo.max_prompt_tokens - CHAT_TOKENS - count_tokens(SYSTEM)
-    while len(text.shown) > 1 and count_tokens(next_item_text(text, "", NUM_RANKED)) > budget:
+    budget = study.config.grpo.max_prompt_tokens - chat_tokens(lm) - lm.count_tokens(SYSTEM)
+    while len(text.shown) > 1 and lm.count_tokens(next_item_text(text, "", NUM_RANKED)) > budget:
         text = SessionText(text.noun, text.facets, text.shown[1:], offered)
     return text
 

@@ -21,6 +21,7 @@ from recloop.errors import SettingError
 from recloop.feedback.item_embeddings import fit_item_embeddings
 from recloop.files import atomic_write_json
 from recloop.language.answers import are_tellable
+from recloop.language.chat import chat_tokens
 from recloop.language.prompts import NOUNS, clean_title
 from recloop.language.requests import build_request_prompts
 from recloop.language.transformers_lm import TransformersLM
@@ -211,8 +212,8 @@ def _teller(study: Study) -> Callable[[Sequence[str]], bool]:
 def _write_requests(study: Study, stage: Stage, dataset: Dataset, made: RequestSet) -> None:
     """Requests and their prompts, and how many there are."""
     everyone = [request for group in Group for request in made.of(group)]
-    count_tokens = study.open_lm(study.first_lm.folder).count_tokens
-    prompts = build_request_prompts(dataset, everyone, study.config.prompt, count_tokens)
+    lm = study.open_lm(study.first_lm.folder)
+    prompts = build_request_prompts(dataset, everyone, study.config.prompt, lm.count_tokens, chat_tokens(lm))
     rows = {group.value: [asdict(request) for request in made.of(group)] for group in Group}
     atomic_write_json(stage.folder / REQUESTS, _without_nan(rows))
     atomic_write_json(stage.folder / PROMPTS, [asdict(prompt) for prompt in prompts])

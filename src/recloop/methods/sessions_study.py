@@ -12,12 +12,13 @@ from recloop.data.released_sessions import read_released
 from recloop.data.session_worlds import simulate_sessions
 from recloop.data.sessions import SessionTask, sessions_of_log, task_digest
 from recloop.errors import SettingError
+from recloop.language.chat import chat_tokens
 from recloop.language.claims import HistoryItem
 from recloop.language.encoder import TextEncoder
 from recloop.language.journal import DraftJournal, sample_drafts
 from recloop.language.model import LanguageModel, Sampling
 from recloop.language.next_item import SYSTEM, SessionText, clean_item, next_item_text, with_distinct_titles
-from recloop.language.prompts import CHAT_TOKENS, NOUNS
+from recloop.language.prompts import NOUNS
 from recloop.language.weights import weights_hash
 from recloop.methods.loop import lm_folder, load_encoder, load_lm
 from recloop.methods.re2llm_config import Re2llmConfig, SessionDataConfig
@@ -196,12 +197,12 @@ def _cut_to_fit(
     study: Study, text: SessionText, budget: int, build: PromptOf
 ) -> tuple[tuple[int, bool] | None, int]:
     """The least cut with which the prompt fits, None if none does; and the tokens of the last one tried."""
-    count_tokens = study.open_lm().count_tokens
-    around = CHAT_TOKENS + count_tokens(SYSTEM)
+    lm = study.open_lm()
+    around = chat_tokens(lm) + lm.count_tokens(SYSTEM)
     num_tokens = 0
     for has_facets in (True, False):
         for num_cut in range(len(text.shown)):
-            num_tokens = around + count_tokens(build(cut_text(text, num_cut, has_facets=has_facets)))
+            num_tokens = around + lm.count_tokens(build(cut_text(text, num_cut, has_facets=has_facets)))
             if num_tokens <= budget:
                 return (num_cut, has_facets), num_tokens
     return None, num_tokens

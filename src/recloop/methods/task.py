@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from recloop.data.lists import build_lists
 from recloop.data.load import load_dataset
 from recloop.data.splits import split_users
+from recloop.language.chat import chat_tokens
 from recloop.language.claims import Usual
 from recloop.language.prompts import PromptConfig, build_prompts, usual_of
 from recloop.methods.loop import Loop
@@ -53,9 +54,12 @@ def prepare(loop: Loop) -> Task:
             groups = split_users(dataset.num_users, config.split, config.data_seed)
             lists = build_lists(dataset, groups, config.protocol, config.data_seed)
             users = np.unique(np.concatenate([lists.of(group).user_B for group in Group]))
-            count_tokens = loop.open_lm(lm.folder).count_tokens
+            reader = loop.open_lm(lm.folder)
             usual = _usual(dataset, lists, config.prompt)
-            prompts = build_prompts(dataset, lists.histories, users, config.prompt, count_tokens, usual)
+            prompts = build_prompts(
+                *(dataset, lists.histories, users, config.prompt, reader.count_tokens, usual),
+                chat_tokens(reader),
+            )
             write_lists(stage.folder / LISTS, lists)
             write_prompts(stage.folder / PROMPTS, prompts)
             stage.note(

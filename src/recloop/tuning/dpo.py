@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from recloop.errors import SettingError
+from recloop.language.chat import load_tokenizer, messages_of
+from recloop.language.weights import base_folder_of
 from recloop.progress import SILENT, Progress
 from recloop.records import Pair, Prompt
-from recloop.tuning.replies import Row, RowSet, base_folder_of, messages_of, reply_of, select_rows
+from recloop.tuning.replies import Row, RowSet, reply_of, select_rows
 from recloop.tuning.several import is_one_of_several, run_in_processes
 from recloop.tuning.tuned import STEPS_PER_EPOCH, Tuned, TuningBudget, digest_inputs, read_tuned
 
@@ -160,7 +162,6 @@ class _Call:
 def _make_trainer(
     job: Job, policy: Policy, anchor_folder: Path, row_set: RowSet, config: DpoConfig
 ) -> DPOTrainer:
-    from transformers import AutoTokenizer
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
@@ -175,6 +176,7 @@ def _make_trainer(
         if is_own_anchor
         else load_model(anchor_folder, uses_lora=uses_lora, load_in_4bit=config.load_in_4bit)
     )
+    tokenizer = load_tokenizer(job.lm_folder)
     trainer = DPOTrainer(
         model=policy.model,
         ref_model=anchor,
@@ -183,8 +185,8 @@ def _make_trainer(
             beta=config.beta,
             **_loss_of(config),
         ),
-        train_dataset=training_data(job, row_set, _conversation),
-        processing_class=AutoTokenizer.from_pretrained(job.lm_folder),
+        train_dataset=training_data(job, row_set, _conversation, tokenizer),
+        processing_class=tokenizer,
         peft_config=policy.adapter,
     )
     if anchor is not None and not uses_lora and policy.model.config.model_type in SHARING_TYPES:
@@ -200,9 +202,9 @@ def _loss_of(config: DpoConfig) -> dict[str, Any]:
     return {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, config.likelihood]}
 
 
-def _conversation(row: Row) -> dict[str, Any]:
+def _conversation(row: Row, tokenizer: Any) -> dict[str, Any]:
     return {
-        "prompt": messages_of(row.prompt),
+        "prompt": messages_of(row.prompt, tokenizer),
         "chosen": reply_of(row.pair.chosen),
         "rejected": reply_of(row.pair.rejected),
     }

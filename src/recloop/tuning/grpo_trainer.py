@@ -21,17 +21,17 @@ import numpy as np
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from recloop.feedback.advantages import AdvantageConfig, token_advantages, tokens_in
 from recloop.files import atomic_write_json
+from recloop.language.chat import load_tokenizer, messages_of
 from recloop.language.decoding import SharedPrefix, decode
 from recloop.language.transformers_lm import end_tokens_of
 from recloop.records import Prompt
 from recloop.tuning.grpo import ANSWERS, MOMENTS, GrpoConfig, ScoredAnswer, Scorer, rate_share
-from recloop.tuning.replies import messages_of
 from recloop.tuning.shared_prompt import SHARING_TYPES, share_prompts
 from recloop.tuning.trainers import Job, Policy, load_model, trainer_arguments
 
@@ -115,7 +115,8 @@ class TokenGrpoTrainer(GRPOTrainer):
         ).numpy()
         with torch.no_grad():
             prefix = SharedPrefix(policy, prompt_ids[:: self._group], self._group, self._max_tokens)
-            answers_BG = decode(prefix, uniforms_BGTA, self.eos_token_ids, self.temperature, top_p=1.0)
+            ends = cast(list[int], self.eos_token_ids)
+            answers_BG = decode(prefix, uniforms_BGTA, ends, self.temperature, top_p=1.0)
         return [
             list(answer.tokens) if answer.end is None else [*answer.tokens, answer.end]
             for answers in answers_BG
@@ -194,7 +195,7 @@ def make_trainer(
 ) -> TokenGrpoTrainer:
     """The trainer of one epoch over `prompts`, in their order; the learning rate falls to `last_lr`."""
     uses_lora = policy.adapter is not None
-    tokenizer: Any = AutoTokenizer.from_pretrained(job.lm_folder)
+    tokenizer = load_tokenizer(job.lm_folder)
     tokenizer.padding_side = "left"
     scores = Scores([], [])
     arguments = trainer_arguments(job, config.passes_per_step(config.max_pairs), uses_lora=uses_lora)
@@ -225,7 +226,9 @@ def make_trainer(
         model=policy.model,
         reward_funcs=reward_function(score, scores, tokenizer, end_tokens_of(policy.model, tokenizer)),
         args=GRPOConfig(**arguments),
-        train_dataset=Dataset.from_list([{"prompt": messages_of(p), "number": p.user} for p in prompts]),
+        train_dataset=Dataset.from_list(
+            [{"prompt": messages_of(prompt, tokenizer), "number": prompt.user} for prompt in prompts]
+        ),
         processing_class=tokenizer,
         peft_config=policy.adapter,
         callbacks=[KeepAnswers(scores, job.work)],

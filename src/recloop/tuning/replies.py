@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recloop.errors import ContractError, DataError, SettingError, TrainingError
+from recloop.language.chat import load_tokenizer, messages_of
+from recloop.language.weights import base_folder_of
 from recloop.records import Pair, Prompt
 from recloop.tuning.tuned import TuningBudget
 
@@ -33,11 +34,6 @@ class Row:
     num_tokens: int
 
 
-def messages_of(prompt: Prompt) -> list[Message]:
-    """The conversation before the reply."""
-    return [{"role": "system", "content": prompt.system}, {"role": "user", "content": prompt.text}]
-
-
 def reply_of(text: str) -> list[Message]:
     """The reply, as the turn that follows."""
     return [{"role": "assistant", "content": text}]
@@ -50,7 +46,7 @@ def reply_comparer(lm_folder: Path, max_reply_tokens: int) -> Callable[[str, str
         lm_folder: holds the tokenizer.
         max_reply_tokens: replies are compared up to here.
     """
-    tokenizer = _load_tokenizer(lm_folder)
+    tokenizer = load_tokenizer(lm_folder)
 
     @lru_cache(maxsize=100_000)
     def tokens_of(text: str) -> tuple[int, ...]:
@@ -83,7 +79,7 @@ class PromptSet:
 def count_prompt_tokens(lm_folder: Path, prompts: Sequence[Prompt]) -> list[int]:
     """Tokens of every prompt inside the chat template, up to where the reply begins."""
     reader = _Reader.of(lm_folder)
-    return [len(reader.render(messages_of(prompt), add_generation_prompt=True)) for prompt in prompts]
+    return [len(reader.opening(prompt)) for prompt in prompts]
 
 
 def select_rows(
@@ -110,7 +106,7 @@ def select_rows(
         if pair.user not in prompts:
             raise DataError(f"every pair needs its prompt, got none for user {pair.user}; pass all prompts")
         prompt = prompts[pair.user]
-        prompt_ids = reader.render(messages_of(prompt), add_generation_prompt=True)
+        prompt_ids = reader.opening(prompt)
         if len(prompt_ids) > budget.max_prompt_tokens:
             raise SettingError(
                 f"a prompt may have {budget.max_prompt_tokens} tokens with its chat template, got "
@@ -153,14 +149,6 @@ def training_order(num_tokens: Sequence[int], budget: TuningBudget, seed: int) -
     return np.concatenate(order).astype(np.int64)
 
 
-def base_folder_of(lm_folder: Path) -> Path:
-    """The folder of the whole model: itself, or the one a peft adapter was trained on."""
-    adapter = lm_folder / "adapter_config.json"
-    if not adapter.is_file():
-        return lm_folder
-    return Path(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
-
-
 @dataclass(frozen=True, slots=True)
 class _Reader:
     """A model's eyes: tokenizer, tokens at which it stops, longest text in tokens (None: no limit)."""
@@ -173,7 +161,7 @@ class _Reader:
     def of(cls, lm_folder: Path) -> _Reader:
         from transformers import AutoConfig, GenerationConfig
 
-        tokenizer: Any = _load_tokenizer(lm_folder)
+        tokenizer: Any = load_tokenizer(lm_folder)
         base = base_folder_of(lm_folder)
         end_ids: set[int] = set() if tokenizer.eos_token_id is None else {int(tokenizer.eos_token_id)}
         if (base / "generation_config.json").is_file():
@@ -188,9 +176,13 @@ class _Reader:
         )
         return list(encoded["input_ids"])
 
+    def opening(self, prompt: Prompt) -> list[int]:
+        """The prompt, up to where the reply begins."""
+        return self.render(messages_of(prompt, self.tokenizer), add_generation_prompt=True)
+
     def reply_length(self, prompt: Prompt, prompt_ids: list[int], text: str) -> int:
         """Tokens of a rendered reply up to and including its end token."""
-        whole_ids = self.render([*messages_of(prompt), *reply_of(text)])
+        whole_ids = self.render([*messages_of(prompt, self.tokenizer), *reply_of(text)])
         if whole_ids[: len(prompt_ids)] != prompt_ids:
             raise ContractError(
                 f"a chat template must render the prompt alike with and without a reply, got other tokens "
@@ -211,9 +203,3 @@ class _Reader:
                 f"prompt and reply must fit the model's context of {self.context} tokens, got {num_tokens}; "
                 f"build prompts with a smaller budget"
             )
-
-
-def _load_tokenizer(lm_folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(lm_folder)

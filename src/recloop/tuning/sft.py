@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recloop.feedback.pairs import best_of_n
+from recloop.language.chat import load_tokenizer, messages_of
 from recloop.progress import SILENT, Progress
 from recloop.records import Pair, Prompt
-from recloop.tuning.replies import Row, RowSet, messages_of, reply_of, select_rows
+from recloop.tuning.replies import Row, RowSet, reply_of, select_rows
 from recloop.tuning.tuned import Tuned, TuningBudget, digest_inputs, read_tuned
 
 if TYPE_CHECKING:
@@ -70,7 +71,6 @@ def tune_best_of_n(
 
 
 def _make_trainer(job: Job, policy: Policy, row_set: RowSet) -> SFTTrainer:
-    from transformers import AutoTokenizer
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
@@ -78,14 +78,15 @@ def _make_trainer(job: Job, policy: Policy, row_set: RowSet) -> SFTTrainer:
     from recloop.tuning.trainers import trainer_arguments, training_data
 
     uses_lora = policy.adapter is not None
+    tokenizer = load_tokenizer(job.lm_folder)
     trainer = SFTTrainer(
         model=policy.model,
         args=SFTConfig(
             **trainer_arguments(job, job.budget.passes_per_step(len(row_set.rows)), uses_lora=uses_lora),
             completion_only_loss=True,
         ),
-        train_dataset=training_data(job, row_set, _conversation),
-        processing_class=AutoTokenizer.from_pretrained(job.lm_folder),
+        train_dataset=training_data(job, row_set, _conversation, tokenizer),
+        processing_class=tokenizer,
         peft_config=policy.adapter,
     )
     if not uses_lora and policy.model.config.model_type in SHARING_TYPES:
@@ -93,5 +94,5 @@ def _make_trainer(job: Job, policy: Policy, row_set: RowSet) -> SFTTrainer:
     return trainer
 
 
-def _conversation(row: Row) -> dict[str, Any]:
-    return {"prompt": messages_of(row.prompt), "completion": reply_of(row.pair.chosen)}
+def _conversation(row: Row, tokenizer: Any) -> dict[str, Any]:
+    return {"prompt": messages_of(row.prompt, tokenizer), "completion": reply_of(row.pair.chosen)}

@@ -40,9 +40,9 @@ from transformers import (
 
 from recloop.errors import RunError, SettingError, TrainingError
 from recloop.files import atomic_write_json, atomic_write_text, fsync
-from recloop.language.weights import in_four_bits
+from recloop.language.weights import base_folder_of, in_four_bits
 from recloop.progress import Progress
-from recloop.tuning.replies import PromptSet, Row, RowSet, base_folder_of, training_order
+from recloop.tuning.replies import PromptSet, Row, RowSet, training_order
 from recloop.tuning.several import is_first
 from recloop.tuning.tuned import TUNING_FILE, Tuned, TuningBudget, tuning_text
 
@@ -169,10 +169,12 @@ def load_model(folder: Path, *, uses_lora: bool, load_in_4bit: bool = False) -> 
     )
 
 
-def training_data(job: Job, row_set: RowSet, conversation: Callable[[Row], dict[str, Any]]) -> Dataset:
+def training_data(
+    job: Job, row_set: RowSet, conversation: Callable[[Row, Any], dict[str, Any]], tokenizer: Any
+) -> Dataset:
     """The rows in training order, all epochs as one, in the trainer's own form."""
     order = training_order([row.num_tokens for row in row_set.rows], job.budget, job.seed)
-    return Dataset.from_list([conversation(row_set.rows[index]) for index in order])
+    return Dataset.from_list([conversation(row_set.rows[index], tokenizer) for index in order])
 
 
 def trainer_arguments(job: Job, accumulation: int, *, uses_lora: bool) -> dict[str, Any]:

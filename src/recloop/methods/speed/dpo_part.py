@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from recloop.language.chat import load_tokenizer, messages_of
 from recloop.language.embedded import embedded_lm_folder
 from recloop.language.transformers_lm import TransformersLM
 from recloop.methods.speed.bench import Bench
@@ -17,7 +18,7 @@ from recloop.methods.speed.measuring import profile, race
 from recloop.methods.speed.sampling_part import world_prompts
 from recloop.records import Pair, Prompt
 from recloop.tuning.dpo import DpoConfig, tune_dpo
-from recloop.tuning.replies import messages_of, reply_of, select_rows, training_order
+from recloop.tuning.replies import reply_of, select_rows, training_order
 
 NUM_PAIRS = 64
 SEED = 0
@@ -116,7 +117,6 @@ def trl_losses(
         checkpointing: recompute activations; None for TRL's default.
     """
     from datasets import Dataset
-    from transformers import AutoTokenizer
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
@@ -125,9 +125,10 @@ def trl_losses(
     lm = embedded_lm_folder()
     rows = select_rows(lm, prompts, pairs, config, SEED).rows
     order = training_order([row.num_tokens for row in rows], config, SEED)
+    tokenizer = load_tokenizer(lm)
     conversations = [
         {
-            "prompt": messages_of(rows[index].prompt),
+            "prompt": messages_of(rows[index].prompt, tokenizer),
             "chosen": reply_of(rows[index].pair.chosen),
             "rejected": reply_of(rows[index].pair.rejected),
         }
@@ -159,7 +160,7 @@ def trl_losses(
                 **arguments,
             ),
             train_dataset=Dataset.from_list(conversations),
-            processing_class=AutoTokenizer.from_pretrained(lm),
+            processing_class=tokenizer,
         )
         trainer.remove_callback(_printer())
         trainer.train()
