@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from recloop.language.sentence_stop import SentenceStop
 
 ATTEMPTS = 8  # random numbers per token; all but one are only used when a draw falls outside the nucleus
-NO_END = -1  # in place of an end token
 COMPACT_BELOW = 0.75  # guess: share of prompts still growing below which finished ones leave the cache
 
 
@@ -88,7 +87,6 @@ def decode(
     num_sampled_BN = length_BN.copy()
     is_finished_BN = np.zeros((num_prompts, num_drafts), dtype=bool)
     logp_BN = np.zeros((num_prompts, num_drafts))
-    end_BN = np.full((num_prompts, num_drafts), NO_END)
     prompt_R, draft_R = (axis.ravel() for axis in np.indices((num_prompts, num_drafts)))
     logits_RV = prefix.first_logits().repeat_interleave(num_drafts, dim=0)
     for t in range(max_tokens):
@@ -101,7 +99,6 @@ def decode(
             is_done_R = is_end_R | stop.is_over(tokens_BNT[prompt_R, draft_R, : t + 1])
         done = prompt_R[is_done_R], draft_R[is_done_R]
         length_BN[done] = t + ~is_end_R[is_done_R]
-        end_BN[done] = np.where(is_end_R, tokens_R, NO_END)[is_done_R]
         num_sampled_BN[done], is_finished_BN[done] = t + 1, True
         tokens_R, prompt_R, draft_R = tokens_R[~is_done_R], prompt_R[~is_done_R], draft_R[~is_done_R]
         if t == max_tokens - 1 or not len(prompt_R):
@@ -110,13 +107,13 @@ def decode(
     return [
         [
             RawDraft(
-                tuple(tokens_BNT[b, n, : length_BN[b, n]].tolist()),
+                tuple(tokens_BNT[b, n, :length].tolist()),
                 bool(is_finished_BN[b, n]),
                 int(num_sampled_BN[b, n]),
                 logp_BN[b, n],
-                None if end_BN[b, n] == NO_END else int(end_BN[b, n]),
+                int(tokens_BNT[b, n, length]) if length < num_sampled_BN[b, n] else None,
             )
-            for n in range(num_drafts)
+            for n, length in enumerate(length_BN[b].tolist())
         ]
         for b in range(num_prompts)
     ]
