@@ -266,6 +266,8 @@ def test_a_leak_on_purpose_is_measured_on_the_same_feedback_users(done: Bench) -
     unit = done.unit("parts.leak.p1")
     assert unit.leakage is not None
     assert unit.leakage.claimed.num_users == unit.rewards[0].best_less_mean.num_users
+    # Rewards of this study are as earned, so the honest judges' stand there too.
+    assert unit.leakage.honest_best_less_mean.mean == pytest.approx(unit.rewards[0].best_less_mean.mean)
     assert unit.taken_from == "first.p1"
     assert "claimed" in done.section("What a leak would have claimed")
 

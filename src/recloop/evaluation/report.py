@@ -213,7 +213,7 @@ def _chart(chart: Chart) -> dict[str, Any]:
 
 def _reward(section: RewardSection) -> dict[str, Any]:
     rewards_UN = section.rewards.rewards_UN.astype(np.float64)
-    metric = wording.metric_title(section.rewards.metric)
+    metric = wording.reward_title(section.rewards.metric, section.is_foretold)
     spread_U = rewards_UN.max(axis=1) - rewards_UN.min(axis=1)
     plots: list[tuple[str, Markup]] = [
         ("All drafts", charts.histogram(rewards_UN.ravel(), f"reward ({metric})", "drafts")),
@@ -240,7 +240,7 @@ def _user(user: UserView) -> dict[str, Any]:
     return {
         "user": user.user,
         "history": user.history,
-        "metric": wording.metric_title(user.metric),
+        "metric": wording.reward_title(user.metric, user.is_foretold),
         "drafts": [(draft, round(100 * (draft.reward - low) / span)) for draft in drafts],
     }
 

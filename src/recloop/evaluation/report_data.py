@@ -83,11 +83,15 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class RewardSection:
-    """The feedback of one round: rewards, how reliable they are, and the pairs made of them."""
+    """The feedback of one round: rewards, how reliable what was earned is, and the pairs made of them.
+
+    is_foretold: the rewards are what drafts are foretold to earn from other users' (`share_rewards`).
+    """
 
     rewards: Rewards
     reliability: Reliability
     pairs: PairSet
+    is_foretold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ class UserView:
     history: tuple[tuple[str, float | None], ...]  # title, stars (None when implicit)
     metric: str
     drafts: tuple[DraftView, ...]
+    is_foretold: bool = False  # as of RewardSection
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,11 @@ def metric_title(metric: str) -> str:
     return _METRIC_TITLES[name.kind] + ("" if name.k is None else f"@{name.k}")
 
 
+def reward_title(metric: str, is_foretold: bool) -> str:
+    """A metric as drafts are paid by it: earned, or foretold from what other users' drafts earned."""
+    return metric_title(metric) + (", foretold from other users' drafts" if is_foretold else "")
+
+
 def metric_meaning(metric: str) -> str:
     """What the metric is, in half a sentence."""
     return _METRIC_MEANINGS[MetricName.parse(metric).kind]

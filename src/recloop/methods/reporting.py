@@ -64,8 +64,9 @@ def report_data(loop: Loop, task: Task, results: Results) -> ReportData:
         title=f"DPO4Rec on {task.dataset.name}",
         summary=(
             "A language model writes what it infers about each user, and a reranker reads it. What a frozen "
-            f"judge earns with each draft ({metric_title(config.reward.metric)} of the user's lists) makes "
-            f"preference pairs, and these tuned the language model in {rounds} of DPO."
+            f"judge earns with each draft ({metric_title(config.reward.metric)} of the user's lists"
+            + ("; as far as other users' drafts foretell it" if config.reward.shared else "")
+            + f") makes preference pairs, and these tuned the language model in {rounds} of DPO."
         ),
         facts=facts(loop, task),
         words=results.words,
@@ -143,6 +144,7 @@ def reward_section(loop: Loop, task: Task, round: int) -> RewardSection:
         read_rewards(reward / REWARDS, task, loop.config.reward.metric),
         Reliability(**json.loads((reward / RELIABILITY).read_text())),
         PairSet(read_pairs(pairs / PAIRS, task), **json.loads((pairs / COUNTS).read_text())),
+        is_foretold=loop.config.reward.shared,
     )
 
 
@@ -169,7 +171,15 @@ def user_views(loop: Loop, task: Task) -> tuple[UserView, ...]:
             DraftView(draft.text, float(reward), marks.get(draft.draft, ""))
             for draft, reward in zip(drafts_N, rewards_N, strict=True)
         )
-        views.append(UserView(user_ids[pair.user], tuple(history), section.rewards.metric, tuple(shown)))
+        views.append(
+            UserView(
+                user_ids[pair.user],
+                tuple(history),
+                section.rewards.metric,
+                tuple(shown),
+                is_foretold=section.is_foretold,
+            )
+        )
     return tuple(views)
 
 

@@ -125,6 +125,11 @@ def judge_seed(seed: int, number: int) -> int:
     return derived_seed(seed, f"judge {number}" if number else "judge")
 
 
+def judge_stages(loop: Loop, seed: int) -> list[str]:
+    """The stages of the frozen judge's fits."""
+    return [f"judge.{judge_key(seed, number)}" for number in range(loop.config.reward.judges)]
+
+
 def load_judges(loop: Loop, judge: Sequence[str]) -> list[FittedReranker]:
     """The frozen judge's fits, from their stages."""
     return [FittedReranker.load(loop.run.folder(stage)) for stage in judge]

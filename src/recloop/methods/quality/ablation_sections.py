@@ -229,10 +229,10 @@ def leakage(evidence: Evidence) -> Part:
                 rows.append([study.arms[key].title, NOT_RUN, "", "", ""])
             for ranker in backbones_of(results):
                 truth = pooled_contrast(tables_of(results, ranker), HEADLINE, LEAKY, UNTUNED)
-                claim, room = (
-                    pool([getattr(leak, what) for leak in leaks]) for what in ("claimed", "best_less_mean")
+                claim, room, honest = (
+                    pool([getattr(leak, what) for leak in leaks])
+                    for what in ("claimed", "best_less_mean", "honest_best_less_mean")
                 )
-                honest = pool([result.rewards[0].best_less_mean for result in results])
                 rows.append(
                     [
                         f"{study.title}, {RANKERS[ranker]}",

@@ -29,7 +29,15 @@ from recloop.methods.loop import LmRef, Loop
 from recloop.methods.quality.measuring import LEAKY, TRANSFERRED, tuned_folder, vectors_of
 from recloop.methods.quality.moments import moments_of
 from recloop.methods.quality.numbers import LeakNumbers
-from recloop.methods.rows import UNTUNED, features_of, judge_key, judge_seed, measure_row
+from recloop.methods.rows import (
+    UNTUNED,
+    features_of,
+    judge_key,
+    judge_seed,
+    judge_stages,
+    load_judges,
+    measure_row,
+)
 from recloop.methods.task import Task
 from recloop.ranking.fit import fit_reranker
 from recloop.ranking.fitted import FittedReranker
@@ -81,9 +89,13 @@ def measure_leak_on_purpose(loop: Loop, task: Task, seed: int) -> LeakNumbers:
     measure_row(loop, task, vectors, seed, LEAKY)
     after = reward_drafts(judges, feedback, vectors.parts[FEEDBACK], metric, round=1)
     before_UN, after_UN = (r.rewards_UN.astype(np.float64) for r in (before, after))
+    honest_judges = load_judges(loop, judge_stages(loop, seed))
+    honest = reward_drafts(honest_judges, feedback, untuned.parts[FEEDBACK], metric, round=0)
+    honest_UN = honest.rewards_UN.astype(np.float64)
     return LeakNumbers(
         metric=metric,
         best_less_mean=moments_of(before_UN.max(axis=1) - before_UN.mean(axis=1)),
+        honest_best_less_mean=moments_of(honest_UN.max(axis=1) - honest_UN.mean(axis=1)),
         claimed=moments_of(after_UN.mean(axis=1) - before_UN.mean(axis=1)),
     )
 

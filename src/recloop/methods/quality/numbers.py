@@ -139,11 +139,13 @@ class LeakNumbers(Record):
     """What a judge that was fitted on the very users it rewards would have claimed.
 
     best_less_mean: of the feedback users' untuned drafts, as that judge sees it.
+    honest_best_less_mean: the same as the run's own judges see it, earned and not foretold, as there.
     claimed: tuned less untuned of feedback users, as that judge sees it.
     """
 
     metric: str
     best_less_mean: Moments
+    honest_best_less_mean: Moments
     claimed: Moments
 
 

@@ -19,7 +19,7 @@ from recloop.methods.quality.measuring import vectors_of
 from recloop.methods.quality.moments import Moments, moments_of
 from recloop.methods.quality.numbers import ForetoldNumbers, ReliabilityNumbers, RewardNumbers
 from recloop.methods.quality.writing import WRITERS
-from recloop.methods.rows import UNTUNED, Remembered, judge_key, load_judges
+from recloop.methods.rows import UNTUNED, Remembered, judge_stages, load_judges
 from recloop.methods.task import Task
 from recloop.records import Lists, UserVectors
 
@@ -45,7 +45,7 @@ class Judged:
 
 def judged_drafts(loop: Loop, task: Task, seed: int) -> Judged | None:
     """None where the run has no judge or asked for no feedback."""
-    judge = [f"judge.{judge_key(seed, number)}" for number in range(loop.config.reward.judges)]
+    judge = judge_stages(loop, seed)
     if not all(map(loop.run.is_done, judge)) or not loop.config.rounds:
         return None
     vectors, lists = vectors_of(loop, UNTUNED, seed).parts[FEEDBACK], task.lists.feedback
