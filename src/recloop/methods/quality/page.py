@@ -23,9 +23,10 @@ is in those files or follows from them.
 user; as in cross-validation, one panel's test users may fit and reward in another), seed, judge, tuned
 language model and evaluators. Differences are taken user by user and added up over the test users of all
 panels: intervals are 95% of the mean over users, p is the sign-flip test (large-sample form), "Holm" is p
-corrected for all differences of its table in the same metric. The test speaks of users, given the trained
-models; that training itself repeats is what the signs of the panels say. Settings were chosen on valid users
-who report nowhere. A list without a positive is left out, and every user weighs the same.
+corrected for all differences of one language model (tuned, or tuned on another log) in its table and metric.
+The test speaks of users, given the trained models; that training itself repeats is what the signs of the
+panels say. Settings were chosen on valid users who report nowhere. A list without a positive is left out, and
+every user weighs the same.
 """
 SECTIONS: tuple[tuple[str, Callable[[Evidence], Part]], ...] = (
     ("What was to be shown", claims),
