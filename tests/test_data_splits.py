@@ -52,6 +52,9 @@ def test_turns_share_no_test_user_and_keep_every_group_whole():
         assert [len(users) for users in groups.values()] == [len(users) for users in turns[0].values()]
     with pytest.raises(ValidationError, match=r"turns up to 4, got 5; lower split\.turn"):
         SplitConfig(turn=5)
+    # Rounded up, five test groups of 21 would be more than all.
+    with pytest.raises(SettingError, match="21 out of 103 users allow turns up to 3, got 4"):
+        split_users(103, SplitConfig(turn=4), 0)
 
 
 def test_shares_must_add_up():

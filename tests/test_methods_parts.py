@@ -165,6 +165,17 @@ def test_the_plan_counts_what_the_wanted_rows_need(rows: str, fits: int, tunings
     assert f"{tunings} times" in text
 
 
+def test_the_plan_counts_every_fit_of_the_judge_and_every_pair() -> None:
+    settings = {"data": {"world": {"num_users": 40}}, "rows": "tuned", "drafts": {"feedback": 4}}
+    more = settings | {"reward": {"judges": 5}, "pairs": {"mode": "all_pairs"}, "dpo": {"max_pairs": 50}}
+    few, many = (forecast(Dpo4RecConfig.model_validate(given)) for given in (settings, more))
+    assert "3 rerankers" in few
+    assert "7 rerankers" in many
+    epochs = Dpo4RecConfig().dpo.epochs
+    assert f"up to {10 * epochs} pairs" in few
+    assert f"up to {50 * epochs} pairs" in many  # of 10 users with 6 pairs each
+
+
 def unit(gap: float, seed: int) -> dict[str, object]:
     noise = np.random.default_rng(seed).normal(0, 0.05, size=(4, 60))
     levels = {"shuffled": 0.5, "untuned": 0.5, "random_label_dpo": 0.5, "tuned": 0.5 + gap}

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -14,7 +15,7 @@ from recloop.errors import RunError, SettingError
 from recloop.feedback.advantages import Penalty
 from recloop.language.answers import AnswerStatus, read_answer
 from recloop.methods import rerec, rerec_training
-from recloop.methods.asking import ask_run
+from recloop.methods.asking import ask_run, last_model
 from recloop.methods.loop import LmRef
 from recloop.methods.rerec import run as run_rerec
 from recloop.methods.rerec_config import ArmName, NextItemConfig, ReRecConfig, arm_of
@@ -274,6 +275,30 @@ def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(
             ask_run(run, config, "anything good", None)
         with pytest.raises(SettingError, match="has no user nobody"):
             ask_run(run, config, genre, "nobody")
+
+
+def test_the_model_that_is_asked_ended_its_arms_way():
+    """A curriculum that drops requests spends its budget in more epochs than `grpo.epochs`."""
+    config = config_of(arms=["grpo_ndcg", "rerec"])
+    stages = {
+        "tune.supervised.s0": {"inputs": {}},
+        "tune.grpo_ndcg.s0.e0": {"inputs": {"passed": [0, 0.5]}},
+        "tune.grpo_ndcg.s0.e1": {"inputs": {"passed": [0.5, 1.0]}},
+    }
+    stages |= {
+        f"tune.rerec.s0.e{epoch}": {"inputs": {"passed": [epoch / 4, (epoch + 1) / 4]}} for epoch in range(4)
+    }
+
+    def asked(*without):
+        there = {name: entry for name, entry in stages.items() if name not in without}
+        run = SimpleNamespace(manifest={"stages": there}, is_done=there.__contains__, path="run")
+        return last_model(run, config)
+
+    assert asked() == "tune.rerec.s0.e3"
+    assert asked("tune.rerec.s0.e3") == "tune.grpo_ndcg.s0.e1"  # still on its way
+    assert asked("tune.rerec.s0.e3", "tune.grpo_ndcg.s0.e1") == "tune.supervised.s0"
+    with pytest.raises(RunError, match="has no tuned model yet"):
+        asked("tune.rerec.s0.e3", "tune.grpo_ndcg.s0.e1", "tune.supervised.s0")
 
 
 def test_next_items_are_the_last_of_test_users_and_baselines_never_saw_them(prepared):

@@ -171,6 +171,17 @@ def test_only_what_a_setting_touches_is_done_again(
     assert {name for name, was_taken in stages.items() if not was_taken} == set(again or stages)
 
 
+def test_a_run_with_rounds_takes_the_log_of_one_without_and_draws_what_it_rewards(
+    lm: Path, tmp_path: Path
+) -> None:
+    do(core(lm, rounds=0), tmp_path / "measured")
+    do_with(tmp_path / "measured", core(lm), tmp_path / "tuned")
+    stages = taken(tmp_path / "tuned")
+    assert stages["prepare"]
+    assert not stages["sample.untuned.s0"]
+    assert not stages["evaluate"]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

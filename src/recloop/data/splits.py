@@ -59,7 +59,7 @@ def split_users(num_users: int, config: SplitConfig, seed: int) -> dict[Group, n
         Ascending users of every group; a group with share 0 is empty.
 
     Raises:
-        SettingError: a group with a share would be empty.
+        SettingError: a group with a share would be empty, or the test group shared with turn 0.
     """
     share_G = np.array([getattr(config, group.value) for group in Group])
     exact_G = share_G * num_users
@@ -72,7 +72,13 @@ def split_users(num_users: int, config: SplitConfig, seed: int) -> dict[Group, n
                 f"every group with a share needs a user, got none for {group} out of {num_users} users; "
                 f"use more users or a larger {group} share"
             )
+    size_test = int(size_G[list(Group).index(Group.TEST)])
+    if (config.turn + 1) * size_test > num_users:
+        raise SettingError(
+            f"test groups of {size_test} out of {num_users} users allow turns up to "
+            f"{num_users // size_test - 1}, got {config.turn}; lower split.turn or split.test"
+        )
     order = np.random.default_rng([seed, 0x59117]).permutation(num_users)
-    order = np.roll(order, config.turn * size_G[list(Group).index(Group.TEST)])  # the test group comes last
+    order = np.roll(order, config.turn * size_test)  # the test group comes last
     parts = np.split(order, np.cumsum(size_G)[:-1])
     return {group: np.sort(part).astype(np.int64) for group, part in zip(Group, parts, strict=True)}

@@ -71,13 +71,17 @@ def ask_run(run: RunFolder, config: ReRecConfig, text: str, user_id: str | None)
 
 
 def last_model(run: RunFolder, config: ReRecConfig) -> str:
-    """The stage of the model to ask: ReRec's last epoch, else another arm's, else the supervised one."""
-    seed, epoch = config.seeds[0], config.grpo.epochs - 1
-    arms = sorted(config.arms, key=lambda arm: arm != FULL)
-    names = [*(f"tune.{arm}.s{seed}.e{epoch}" for arm in arms), f"tune.{SUPERVISED}.s{seed}"]
-    for name in names:
-        if run.is_done(name):
-            return name
+    """The stage of the model to ask: ReRec's last epoch, else another arm's, else the supervised one.
+
+    The last is the one that ended the arm's way; how many there are, the curriculum decides on it.
+    """
+    seed, stages = config.seeds[0], run.manifest["stages"]
+    for arm in sorted(config.arms, key=lambda arm: arm != FULL):
+        for name in stages:
+            if name.startswith(f"tune.{arm}.s{seed}.e") and stages[name]["inputs"]["passed"][1] >= 1:
+                return name
+    if run.is_done(f"tune.{SUPERVISED}.s{seed}"):
+        return f"tune.{SUPERVISED}.s{seed}"
     raise RunError(f"{run.path} has no tuned model yet; go on with: recloop resume {run.path}")
 
 

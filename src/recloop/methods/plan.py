@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,10 +78,11 @@ def plan(config: Dpo4RecConfig, lists: CandidateLists, num_facets: int) -> list[
     num_texts = num_drafts + matched + num_fixed_texts * (users[FIT] + users[TEST])
     num_rows = 1 + (config.rows != "tuned") + num_rounds + num_controls + (matched > 0)
     num_rows += num_fixed_texts + ROWS_WITHOUT_TEXT if wants_all else 0
-    num_fits = num_rows * len(config.backbones) + 1
+    num_fits = num_rows * len(config.backbones) + config.reward.judges
     epochs = min(EPOCHS_PER_FIT, config.reranker.max_epochs)
     num_trained = epochs * len(lists.train)
-    num_pairs = min(users[FEEDBACK], config.dpo.max_pairs) * config.dpo.epochs
+    pairs_of_user = math.comb(config.drafts.feedback, 2) if config.pairs.mode == "all_pairs" else 1
+    num_pairs = min(users[FEEDBACK] * pairs_of_user, config.dpo.max_pairs) * config.dpo.epochs
     num_tunings = num_rounds * (1 + num_controls)
     num_drawn, num_tokens = num_drafts + DRAFTS_PER_SLOT * matched, tokens_of_a_draft(config)
     return [
