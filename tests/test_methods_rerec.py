@@ -24,6 +24,7 @@ from recloop.methods.rerec_plan import forecast
 from recloop.methods.rerec_results import statuses_in_words
 from recloop.methods.rerec_task import open_study, prepare
 from recloop.methods.rerec_training import canonical_answers, plan_requests, scorer
+from recloop.methods.show import describe_table
 from recloop.progress import SILENT
 from recloop.records import Group, RequestKind
 from recloop.runs import RunFolder
@@ -230,7 +231,13 @@ def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(
     assert rows == {"chance", "shipped", "supervised", "rerec"}
     kept, next_item = results["tables"][-2:]
     assert kept["title"].startswith("Kept:")
-    assert kept["metrics"][0]["num_users"] == 4  # tasks
+    assert kept["metrics"][0]["num_users"] == 4
+    assert [table["unit"] for table in (results["tables"][0], kept, next_item)] == [
+        "request",
+        "session",
+        "user",
+    ]
+    assert "mean over 4 test sessions" in describe_table(kept, results["titles"])
     assert next_item["title"].startswith("Next item:")
     assert [metric["metric"] for metric in next_item["metrics"]] == ["hr@1", "ndcg@10"]
     assert next_item["metrics"][0]["num_users"] == 3

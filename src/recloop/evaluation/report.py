@@ -135,7 +135,8 @@ def _table(section: TableSection, data: ReportData) -> dict[str, Any]:
 
     return {
         "title": section.title,
-        "conventions": wording.conventions(main),
+        "conventions": wording.conventions(main, section.unit),
+        "unit": section.unit,
         "metric": wording.metric_title(main.metric),
         "other_metrics": [wording.metric_title(other.metric) for other in shown],
         "reference": data.words[section.reference].title,

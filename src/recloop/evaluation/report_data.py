@@ -43,12 +43,14 @@ class TableSection:
     main: the metric that is tested; its first three contrasts are the report's headline.
     others: the same rows by other metrics, shown without tests.
     reference: the row a faint line in the plot stands at.
+    unit: what a mean is taken over and differences are taken by; other units than users have one list each.
     """
 
     title: str
     main: Comparison
     others: tuple[Comparison, ...]
     reference: str
+    unit: str = "user"
 
 
 @dataclass(frozen=True, slots=True)

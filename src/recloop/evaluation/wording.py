@@ -110,11 +110,13 @@ def metric_meaning(metric: str) -> str:
     return _METRIC_MEANINGS[MetricName.parse(metric).kind]
 
 
-def conventions(table: Comparison) -> str:
+def conventions(table: Comparison, unit: str = "user") -> str:
     """Whose mean the numbers of a table are, in one sentence."""
+    seeds = "one seed" if table.num_seeds == 1 else f"{table.num_seeds} seeds"
+    if unit != "user":
+        return f"Mean over {table.num_users:,} test {unit}s; {seeds}."
     mean = "every user weighs the same" if table.mean == "user" else "every list weighs the same"
     empty = "left out" if table.empty == "drop" else "counted as 0"
-    seeds = "one seed" if table.num_seeds == 1 else f"{table.num_seeds} seeds"
     return (
         f"{table.mean.capitalize()} mean ({mean}) over {table.num_users:,} test users with "
         f"{table.num_lists:,} lists; lists without a liked item are {empty}; {seeds}."

@@ -162,6 +162,7 @@ def results_json(results: Results) -> dict[str, Any]:
         "tables": [
             {
                 "title": table.title,
+                "unit": table.unit,
                 "is_demonstration": table.main.is_demonstration,
                 "metrics": [comparison_json(c) for c in (table.main, *table.others)],
             }

@@ -198,12 +198,12 @@ def compare_answers(
             here = "All kinds of requests" if kind is None else f"Kind: {kind.value.replace('_', ' ')}"
             main = compare(part, contrasts, ACCURACY, statistics, seed)
             others = tuple(compare(part, (), metric, statistics, seed) for metric in MEASURED[1:])
-            tables.append(TableSection(f"Elsewhere: {one.name}" if one.name else here, main, others, CHANCE))
+            title = f"Elsewhere: {one.name}" if one.name else here
+            tables.append(TableSection(title, main, others, CHANCE, unit="request"))
     if kept := [one.kept for one in answered if one.kept is not None]:
         title = "Kept: invented sessions, ranked by the right hint"
-        tables.append(
-            TableSection(title, compare(_read_rows(study, kept), (), ACCURACY, statistics, seed), (), SHIPPED)
-        )
+        main = compare(_read_rows(study, kept), (), ACCURACY, statistics, seed)
+        tables.append(TableSection(title, main, (), SHIPPED, unit="session"))
     words = {name: WORDS[name] for name in (CHANCE, *(one.row for one in answered))}
     if next_items is not None:
         ranked = {(one.row, one.seed): one.next for one in answered if one.next is not None}

@@ -65,11 +65,13 @@ def describe_table(table: Mapping[str, Any], titles: Mapping[str, str]) -> str:
     main, *others = table["metrics"]
     shown = others[:OTHERS_SHOWN]
     mark = "   DEMONSTRATION: one seed, nothing here may be claimed" if table["is_demonstration"] else ""
-    head = (
-        f"{table['title']}{mark}\n"
+    over = (
         f"{main['mean']} mean over {main['num_users']:,} test users, {main['num_lists']:,} lists; "
         f"lists without a positive: {main['empty']}"
     )
+    if (unit := table.get("unit", "user")) != "user":
+        over = f"mean over {main['num_users']:,} test {unit}s"
+    head = f"{table['title']}{mark}\n{over}"
     width = max(len(titles[row["name"]]) for row in main["rows"])
     lines = [
         f"  {'':<{width}}  {main['metric']:>8}  {'95% interval':<17}"
