@@ -13,8 +13,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "recloop"
 # A room imports only rooms above it (and itself).
 ROOMS = (
-    "errors", "records", "progress", "files", "runs", "data", "ranking", "language", "feedback", "tuning",
-    "evaluation", "methods", "serving", "testing", "config_files",
+    "errors", "records", "progress", "files", "manifest", "runs", "data", "ranking", "language", "feedback",
+    "tuning", "evaluation", "methods", "serving", "testing", "config_files",
     "cli_words", "cli_tools", "cli",
 )  # fmt: skip
 HEAVY = (

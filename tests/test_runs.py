@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recloop import files, runs
+from recloop import files, manifest
 from recloop.errors import RunError
 from recloop.runs import RunFolder
 
@@ -62,15 +62,15 @@ def test_a_stage_is_done_once_and_its_entry_says_from_what_and_at_what_cost(tmp_
 def test_a_run_that_goes_on_with_other_versions_says_so_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "version", lambda _: "1.0")
+    monkeypatch.setattr(manifest, "version", lambda _: "1.0")
     RunFolder.open(tmp_path, CONFIG).close()
     RunFolder.reopen(tmp_path).close()
-    monkeypatch.setattr(runs, "version", lambda package: "1.1" if package == "trl" else "1.0")
+    monkeypatch.setattr(manifest, "version", lambda package: "1.1" if package == "trl" else "1.0")
     RunFolder.reopen(tmp_path).close()
     RunFolder.reopen(tmp_path).close()
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["versions"]["trl"] == "1.0"
-    assert manifest["resumed_with"] == [['trl: "1.0", now "1.1"']]
+    kept = json.loads((tmp_path / "manifest.json").read_text())
+    assert kept["versions"]["trl"] == "1.0"
+    assert kept["resumed_with"] == [['trl: "1.0", now "1.1"']]
 
 
 def test_an_exception_leaves_the_run_as_before_the_stage(tmp_path: Path) -> None:
@@ -153,6 +153,54 @@ def test_a_folder_with_other_things_in_it_is_not_touched(tmp_path: Path) -> None
     assert files_below(tmp_path) == ["thesis.tex"]
     with pytest.raises(RunError, match="no run to continue"):
         RunFolder.reopen(tmp_path)
+
+
+def test_a_models_folder_is_no_run_and_stays_as_it_is(tmp_path: Path) -> None:
+    for name, text in {"config.json": '{"model_type":"llama"}', "metrics.jsonl": '{"loss":1}\n'}.items():
+        (tmp_path / name).write_text(text)
+    before = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
+    with pytest.raises(RunError, match=r"has no manifest\.json, so there is no run to continue"):
+        RunFolder.reopen(tmp_path)
+    for config in (CONFIG, {"model_type": "llama"}):
+        with pytest.raises(RunError, match=r"holds files but no manifest\.json, so it is not a run folder"):
+            RunFolder.open(tmp_path, config)
+    (tmp_path / "metrics.jsonl").unlink()
+    with pytest.raises(RunError, match="not a run folder"):
+        RunFolder.open(tmp_path, CONFIG)
+    assert before == {"metrics.jsonl": b'{"loss":1}\n'} | {
+        name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [
+        ("[]", r"must hold a JSON object, got \[\]"),
+        ("{}", r"must hold a run's method, versions, resumed_with, stages, .* got \{\}"),
+        ('{"name": "' + 80 * "x" + '"}', r"got \{\"name\": \"x+\.\.\.; restore it"),
+        ('{"method": "m", "versions": {}, "resumed_with": [], "stages": {"s": []}}', "of each stage folder"),
+        ('{"method"', "is not JSON"),
+        ("\x80", "is not JSON"),
+    ],
+)
+def test_a_damaged_manifest_is_named_and_nothing_is_written(tmp_path: Path, text: str, got: str) -> None:
+    RunFolder.open(tmp_path, CONFIG).close()
+    (tmp_path / "manifest.json").write_bytes(text.encode("latin-1"))
+    before = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
+    for read in (RunFolder.reopen, RunFolder.look, lambda path: RunFolder.open(path, CONFIG)):
+        with pytest.raises(RunError, match=rf"manifest\.json .*{got}"):
+            read(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)} == before
+
+
+@pytest.mark.parametrize("left", ["config.json", ".config.json.part", ".manifest.json.part"])
+def test_a_run_killed_before_it_had_a_manifest_begins_again(tmp_path: Path, left: str) -> None:
+    RunFolder.open(tmp_path, CONFIG).close()
+    for name in ("manifest.json", "metrics.jsonl"):
+        (tmp_path / name).unlink()
+    (tmp_path / "config.json").rename(tmp_path / left)
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        assert run.config == CONFIG
 
 
 def test_a_folder_in_use_is_refused_and_names_the_process(tmp_path: Path) -> None:
