@@ -137,13 +137,30 @@ def test_a_damaged_output_of_a_done_stage_stops_the_run(tmp_path: Path, damage: 
 
 
 def test_another_configuration_is_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
-    RunFolder.open(tmp_path, CONFIG).close()
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        write_stage(run, "prepare", "x")
     other = {"seed": 2, "data": {"name": "worlds", "users": 10}}
     with pytest.raises(RunError, match=r"seed: 1, now 2; data.users: null, now 10.*recloop resume"):
         RunFolder.open(tmp_path, other)
     with pytest.raises(RunError, match="a run of dpo4rec, got rerec"):
         RunFolder.open(tmp_path, CONFIG, method="rerec")
     RunFolder.open(tmp_path, CONFIG).close()  # the refusals gave the lock back
+
+
+def test_a_run_without_a_finished_stage_gives_way_to_another_configuration(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        run.remember(takes_from="elsewhere")
+        with pytest.raises(OSError, match="disk"), run.stage("prepare", {}) as stage:
+            stage.scratch.mkdir(parents=True)
+            raise OSError("disk full")
+    with RunFolder.reopen(tmp_path) as run:
+        assert run.manifest["takes_from"] == "elsewhere"
+        assert stage.scratch.is_dir()
+    with RunFolder.open(tmp_path, CONFIG | {"seed": 2}, method="rerec") as run:
+        assert run.manifest["method"] == "rerec"
+        assert "takes_from" not in run.manifest
+        assert not stage.scratch.exists()  # what it holds was made with the other configuration
+    assert json.loads((tmp_path / "config.json").read_text()) == CONFIG | {"seed": 2}
 
 
 def test_a_folder_with_other_things_in_it_is_not_touched(tmp_path: Path) -> None:

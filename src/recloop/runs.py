@@ -94,14 +94,15 @@ class RunFolder:
         """The run folder at `path`, made if absent, locked until closed.
 
         Args:
-            path: the folder; absent, empty, or one made by this function.
+            path: the folder; absent, empty, or one made by this function. A run of which no stage is done
+                gives way to one with another configuration.
             config_json: the whole resolved configuration, as JSON or as what JSON decodes to.
             method: whose configuration it is.
             passing: sections, dotted, that decide no result: they may change, and the new ones are kept.
 
         Raises:
-            RunError: the folder is in use, holds something else, is damaged, or has another method or
-                configuration (says where). Then nothing was written.
+            RunError: the folder is in use, holds something else, is damaged, or has a stage done by another
+                method or with another configuration (says where). Then nothing was written.
         """
         path = Path(path)
         text = config_json if isinstance(config_json, str) else json.dumps(config_json)
@@ -110,8 +111,10 @@ class RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(path)
         try:
-            # Once more, for another process may have had it.
-            manifest = _manifest_to_go_on(path, config, method, passing) or new_manifest(method)
+            manifest = _manifest_to_go_on(path, config, method, passing)  # another process may have had it
+            if manifest is None:
+                remove_folder(path / SCRATCH)  # of a stage with another configuration
+                manifest = new_manifest(method)
             atomic_write_json(path / CONFIG, config)
             run = cls(path, config, manifest, lock)
             run._write_manifest()
@@ -326,7 +329,10 @@ def _read_run(path: Path, what_for: str) -> tuple[dict[str, Any], dict[str, Any]
 def _manifest_to_go_on(
     path: Path, config: dict[str, Any], method: str, passing: Sequence[str]
 ) -> dict[str, Any] | None:
-    """The manifest of the run that goes on in a folder with this configuration; None where one begins."""
+    """The manifest of the run that goes on in a folder with this configuration; None where one begins.
+
+    A run of which no stage is done gives way to one with another configuration: nothing is lost with it.
+    """
     if path.exists() and not path.is_dir():
         raise RunError(f"a run needs a folder, got the file {path}; choose another --out")
     names = {file.name for file in path.iterdir()} if path.is_dir() else set[str]()
@@ -344,6 +350,8 @@ def _manifest_to_go_on(
         if now and now not in manifest["resumed_with"]:
             manifest["resumed_with"].append(now)
         return manifest
+    if not manifest["stages"]:
+        return None
     if manifest["method"] != method:
         raise RunError(f"{path} is a run of {manifest['method']}, got {method}; choose another run folder")
     raise RunError(
