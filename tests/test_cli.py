@@ -165,6 +165,11 @@ def test_dry_run_and_help_start_nothing(
         (["pretrain", "now"], "pretrain takes settings only, got now"),
         (["ask", "r"], "ask wants a run folder and a request or a session, got r"),
         (["run", "dpo4rec", "--quick"], "--quick is for rerec and re2llm"),
+        (
+            ["run", "rerec", "--quick=false"],
+            "--quick takes no value, got false; write --quick, or leave it out",
+        ),
+        (["run", "rerec", "--quick="], "--quick takes no value, got an empty one"),
     ],
 )
 def test_a_wrong_command_exits_with_2_and_says_what_was_meant(
