@@ -1,5 +1,6 @@
 """Configurations from TOML and dotted overrides: what is taken, what is refused, and how it is said."""
 
+import importlib
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -172,6 +173,26 @@ def test_the_help_names_every_field_with_its_default_bounds_and_choices() -> Non
     assert "--data.on-bad-rows  [error|quarantine = error]" in text
     assert "--tune.lr  [float = 0.0001, above 0]" in text
     assert "--seeds  [list = 1]" in text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "methods.dpo4rec_config.Dpo4RecConfig",
+        "methods.rerec_config.ReRecConfig",
+        "methods.re2llm_config.Re2llmConfig",
+        "methods.lm_skill.EvaluateLmConfig",
+        "methods.worlds_bench.WorldsBenchConfig",
+        "methods.reproduction.ReproductionConfig",
+        "methods.quality.bench.QualityConfig",
+        "methods.speed.bench.SpeedConfig",
+        "language.embedded.pretrain.PretrainConfig",
+    ],
+)
+def test_every_setting_has_a_description(name: str) -> None:
+    module, _, model = name.rpartition(".")
+    fields = fields_of(getattr(importlib.import_module(f"recloop.{module}"), model))
+    assert [field.flag for field in fields if not field.info.description] == []
 
 
 def test_near_matches_stay_silent_about_strangers() -> None:
