@@ -183,6 +183,7 @@ class EndpointServer:
             "401": "Incorrect API key provided: sk-secret-123456",
             "404": "The model `nobody` does not exist",
             "400": "this prompt cannot be processed",
+            "422": "no model reads \ud83d",
         }.get(status, "try again")
         code = extra if extra.startswith("insufficient") else status
         data = json.dumps({"error": {"message": message, "code": code}}).encode()
@@ -209,11 +210,13 @@ class EndpointServer:
                 texts = [f"<think>\nlet me see\n</think>\n\n**{text}**" for text in texts]
             case "sorry":
                 texts = ["I'm sorry, but I can't help with that."] * num
+            case "filtered" | "half a character":
+                texts = [f"{text} \ud83d" for text in texts]
         choices = [
             {
                 "index": index,
                 "message": {"role": "assistant", "content": text},
-                "finish_reason": "length" if seen.fault == "length" else "stop",
+                "finish_reason": {"length": "length", "filtered": "content_filter"}.get(seen.fault, "stop"),
             }
             for index, text in enumerate(texts)
         ]

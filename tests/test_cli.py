@@ -32,6 +32,8 @@ class StandIn:
         self.calls.append((config.seed, until))
         if self.fails is not None:
             raise self.fails
+        with run.stage("prepare", {}):
+            pass
         return f"table of seed {config.seed}"
 
 
@@ -147,6 +149,7 @@ def test_dry_run_and_help_start_nothing(
         (["run"], "which method"),
         (["run", "dpo4rce"], r"no method dpo4rce \(did you mean dpo4rec\?\)"),
         (["sample", "no-such-folder"], "no method or run folder no-such-folder"),
+        (["embed", "--out", "r"], "dpo4rec has no stage embed; use one of its stages, prepare, sample"),
         (["run", "dpo4rec", "--sede", "1"], r"no setting --sede in StandInConfig; did you mean --seed\?"),
         (["run", "dpo4rec", "--seed"], "--seed needs a value"),
         (
@@ -162,6 +165,11 @@ def test_dry_run_and_help_start_nothing(
         (["pretrain", "now"], "pretrain takes settings only, got now"),
         (["ask", "r"], "ask wants a run folder and a request or a session, got r"),
         (["run", "dpo4rec", "--quick"], "--quick is for rerec and re2llm"),
+        (
+            ["run", "rerec", "--quick=false"],
+            "--quick takes no value, got false; write --quick, or leave it out",
+        ),
+        (["run", "rerec", "--quick="], "--quick takes no value, got an empty one"),
     ],
 )
 def test_a_wrong_command_exits_with_2_and_says_what_was_meant(
@@ -174,6 +182,7 @@ def test_a_wrong_command_exits_with_2_and_says_what_was_meant(
         cli.dispatch(words)
     assert captured.err.startswith("recloop: ")
     assert method.calls == []
+    assert list(Path.cwd().iterdir()) == []
 
 
 def test_settings_are_refused_for_a_run_that_has_its_own(
@@ -184,6 +193,18 @@ def test_settings_are_refused_for_a_run_that_has_its_own(
     assert "r goes on with its own configuration, got --seed" in capsys.readouterr().err
     assert cli.main(["run", "dpo4rec", "--out", "r", "--seed", "1"]) == 1
     assert "seed: 0, now 1" in capsys.readouterr().err
+
+
+def test_a_first_run_that_failed_does_not_stand_in_the_way_of_its_correction(
+    method: StandIn, tmp_path: Path
+) -> None:
+    method.fails = TrainingError("the log has a bad row; correct it")
+    assert cli.main(["run", "dpo4rec", "--out", "r"]) == 1
+    method.fails = None
+    assert cli.main(["run", "dpo4rec", "--out", "r", "--seed", "1"]) == 0
+    assert json.loads((tmp_path / "r/config.json").read_text()) == {"seed": 1}
+    assert cli.main(["resume", "r"]) == 0
+    assert [seed for seed, _ in method.calls] == [0, 1, 1]
 
 
 def test_an_expected_failure_is_one_message_and_exit_1(

@@ -1,5 +1,6 @@
 """Configurations from TOML and dotted overrides: what is taken, what is refused, and how it is said."""
 
+import importlib
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -37,11 +38,18 @@ class TuneSection(BaseModel):
     lora: bool | Literal["auto"] = Field("auto", description="Whether to train adapters only.")
 
 
+class Elsewhere(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    data: DataSection = Field(description="Another log.")
+
+
 class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     seeds: tuple[int, ...] = Field((1,), description="One run per seed.")
     data: DataSection = Field(default_factory=DataSection)
     tune: TuneSection = Field(default_factory=TuneSection)
+    transfer: tuple[Elsewhere, ...] = Field((), description="Other logs.")
+    model: str = Field("embedded", description="Which writes.")
 
 
 def test_defaults_then_the_file_then_the_overrides(tmp_path: Path) -> None:
@@ -80,6 +88,32 @@ def test_given_paths_become_absolute_and_defaults_stay(
     assert config.data.path == tmp_path / "../logs"
     assert config.data.bin == Path("bad.jsonl")  # a default stays what a validator may compare with
     assert Settings.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_paths_in_lists_of_tables_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.toml").write_text('[[transfer]]\ndata = {path = "logs"}\n[[transfer]]\ndata = {}\n')
+    first, second = load_config(Settings, Path("a.toml"), []).transfer
+    assert first.data.path == tmp_path / "logs"
+    assert second == Elsewhere(data=DataSection())
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("transformers:./lm", "transformers:{here}/lm"),
+        ("sentence:../run/lm", "sentence:{here}/../run/lm"),
+        ("transformers:./absent", "transformers:./absent"),
+        ("transformers:lm", "transformers:lm"),  # may be a name
+        ("openai:./lm", "openai:./lm"),
+    ],
+)
+def test_a_models_folder_named_from_here_becomes_absolute(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, typed: str, kept: str
+) -> None:
+    (tmp_path / "run" / "lm").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run")
+    assert load_config(Settings, None, [("model", typed)]).model == kept.format(here=tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -133,12 +167,32 @@ def test_the_help_names_every_field_with_its_default_bounds_and_choices() -> Non
     text = describe_fields(Settings)
     assert [field.flag for field in fields_of(Settings)] == [
         "--seeds", "--data.name", "--data.path", "--data.users", "--data.on-bad-rows",
-        "--data.bin", "--tune.lr", "--tune.lora",
+        "--data.bin", "--tune.lr", "--tune.lora", "--transfer", "--model",
     ]  # fmt: skip
     assert "--data.users  [int|none = none, at least 1]\n      Only so many users." in text
     assert "--data.on-bad-rows  [error|quarantine = error]" in text
     assert "--tune.lr  [float = 0.0001, above 0]" in text
     assert "--seeds  [list = 1]" in text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "methods.dpo4rec_config.Dpo4RecConfig",
+        "methods.rerec_config.ReRecConfig",
+        "methods.re2llm_config.Re2llmConfig",
+        "methods.lm_skill.EvaluateLmConfig",
+        "methods.worlds_bench.WorldsBenchConfig",
+        "methods.reproduction.ReproductionConfig",
+        "methods.quality.bench.QualityConfig",
+        "methods.speed.bench.SpeedConfig",
+        "language.embedded.pretrain.PretrainConfig",
+    ],
+)
+def test_every_setting_has_a_description(name: str) -> None:
+    module, _, model = name.rpartition(".")
+    fields = fields_of(getattr(importlib.import_module(f"recloop.{module}"), model))
+    assert [field.flag for field in fields if not field.info.description] == []
 
 
 def test_near_matches_stay_silent_about_strangers() -> None:

@@ -13,8 +13,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "recloop"
 # A room imports only rooms above it (and itself).
 ROOMS = (
-    "errors", "records", "progress", "files", "runs", "data", "ranking", "language", "feedback", "tuning",
-    "evaluation", "methods", "serving", "testing", "config_files",
+    "errors", "records", "progress", "files", "manifest", "runs", "data", "ranking", "language", "feedback",
+    "tuning", "evaluation", "methods", "testing", "config_files",
     "cli_words", "cli_tools", "cli",
 )  # fmt: skip
 HEAVY = (
@@ -97,6 +97,12 @@ def test_examples_in_docstrings_are_true(path: Path) -> None:
     failed, attempted = doctest.testmod(importlib.import_module(name))
     assert failed == 0
     assert attempted > 0
+
+
+def test_every_room_is_there_and_contributing_lists_them_in_their_order() -> None:
+    assert set(ROOMS) == {room_of(path) for path in modules()} - {"__init__", "__main__"}
+    text = (SOURCE.parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert ", ".join(ROOMS) + "." in text.replace("\n", " ")
 
 
 def test_no_folder_is_called_after_nothing() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from endpoint_server import EndpointServer, Seen, text_for
 from recloop.errors import BudgetError, GenerationError, SettingError
+from recloop.language.embedded import embedded_lm_folder
 from recloop.language.endpoint_config import EndpointConfig, PaceConfig, Served
 from recloop.language.endpoint_lm import EndpointLM, EndpointTerms
 from recloop.language.endpoint_wire import draft_seed
@@ -246,6 +247,31 @@ def test_a_prompt_the_server_refuses_is_put_aside_and_the_others_go_on(journal):
         assert statuses == {DraftStatus.REJECTED if is_poisoned else DraftStatus.OK}
         assert all((draft.text == "") == is_poisoned for draft in drafts_N)
     assert "this prompt cannot be processed" in drafts.drafts_UN[3][0].reason
+
+
+@pytest.mark.parametrize("fault", ["422", "filtered", "half a character"])
+@pytest.mark.parametrize("tokenizer", [None, str(embedded_lm_folder())], ids=["estimated", "counted"])
+def test_half_a_character_costs_no_answer(journal, fault, tokenizer):
+    """A lone surrogate, which JSON can say and UTF-8 cannot: as text, beside a refusal, in an error."""
+    prompts = prompts_for(12)
+    bad = outgoing_of(prompts[3])
+    with EndpointServer(lambda seen: fault if seen.prompt == bad else "") as server:
+        drafts = sample_drafts(open_lm(server, tokenizer=tokenizer), prompts, SAMPLING, journal)
+        num_asked = len(server.seen)
+        sample_drafts(open_lm(server, tokenizer=tokenizer), prompts, SAMPLING, journal)
+        assert len(server.seen) == num_asked
+    odd = drafts.drafts_UN[3][0]
+    match fault:
+        case "422":
+            assert odd.status is DraftStatus.REJECTED
+            assert odd.reason == "HTTP 422: no model reads  422"
+        case "filtered":
+            assert odd.status is DraftStatus.REFUSED
+            assert odd.raw.startswith("By genre")
+        case _:
+            assert odd.status is DraftStatus.OK
+            assert odd.reason == "removed characters that are no text"
+    assert sum(d.status is DraftStatus.OK for drafts_N in drafts.drafts_UN for d in drafts_N) >= 11 * 4
 
 
 def test_a_prompt_the_server_always_fails_at_is_put_aside(journal):

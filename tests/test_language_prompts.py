@@ -1,5 +1,7 @@
 """Prompts: every line is data, the budget holds, and the answer's room is never touched."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -152,6 +154,24 @@ def test_the_profile_is_shown_only_on_demand():
     assert "25-34" not in plain.text
     [told] = build_prompts(data, log, np.array([0]), PromptConfig(include_profile=True), words)
     assert "The user: age 25-34." in told.text
+
+
+def test_an_empty_cell_of_a_profile_is_left_out():
+    data = dataset(["A"], [["Drama"]])
+    users = pl.DataFrame(
+        {
+            "user": [0, 1],
+            "user_id": ["a", "b"],
+            "age": ["25-34", None],
+            "sex": [None, ""],
+            "visits": [0, None],
+        }
+    )
+    config = PromptConfig(include_profile=True)
+    log = Histories(np.array([0, 1, 2]), np.array([0, 0]), np.array([5, 5], dtype=np.float32))
+    told, silent = build_prompts(replace(data, users=users), log, np.array([0, 1]), config, words)
+    assert "The user: age 25-34, visits 0." in told.text
+    assert "The user" not in silent.text
 
 
 def test_plain_template_has_titles_and_stars_only():

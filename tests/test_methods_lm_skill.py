@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from recloop.cli import main
 from recloop.errors import SettingError
 from recloop.language.evaluate_lm import SummarySkill
 from recloop.methods.dpo4rec_config import LmConfig
@@ -62,3 +63,8 @@ def test_tasks_alone_leave_summaries_out() -> None:
     lines = evaluation_text(EvaluateLmConfig(users=0, tasks=2, candidates=3, lm=lm)).splitlines()
     assert lines[0] == "next item, invented sessions: 2 tasks, 3 candidates, chance 33.3 %"
     assert "requests, invented catalogues: 2 tasks, 3 candidates, chance 33.3 %" in lines
+
+
+def test_it_writes_nothing_and_takes_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate-lm", "--out", "skill"]) == 2
+    assert "there is no setting --out in EvaluateLmConfig" in capsys.readouterr().err

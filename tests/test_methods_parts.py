@@ -1,6 +1,7 @@
 """The parts of a method that can be checked by hand."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from recloop.errors import RunError
 from recloop.methods.comparing import base_of, contrasts_of, words_of
 from recloop.methods.controls import nearest_in_length, surprisal_per_token
 from recloop.methods.dpo4rec_config import Dpo4RecConfig
@@ -17,8 +19,10 @@ from recloop.methods.plan import forecast
 from recloop.methods.references import derangement, exchange_texts
 from recloop.methods.reporting import at_shares, ranks
 from recloop.methods.rows import row_after
+from recloop.methods.show import show
 from recloop.methods.worlds_bench import WITH_SIGNAL, WITHOUT_SIGNAL, WorldsBenchConfig, verdict
 from recloop.records import Draft, UserDrafts, UserVectors
+from recloop.runs import RunFolder
 
 
 @given(st.integers(2, 60), st.integers(0, 2**32))
@@ -196,3 +200,11 @@ def test_the_bench_sees_a_gain_where_there_is_one_and_only_there(
 def test_one_world_against_the_others_shows_nothing() -> None:
     units = [unit(0.2, 0), unit(0.2, 1), unit(-0.05, 2)]
     assert verdict(WITH_SIGNAL, units, WorldsBenchConfig()).endswith("DOES NOT HOLD")
+
+
+@pytest.mark.parametrize(("text", "got"), [("[]", r"got \[\]"), ("{}", r"got \{\}"), ("{", "is not JSON")])
+def test_a_damaged_manifest_is_not_shown(tmp_path: Path, text: str, got: str) -> None:
+    RunFolder.open(tmp_path, {"seed": 1}).close()
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(RunError, match=rf"manifest\.json .*{got}"):
+        show(tmp_path)

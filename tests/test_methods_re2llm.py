@@ -294,6 +294,13 @@ def test_turns_of_reflection_are_cut_to_their_budget_and_those_that_cannot_be_ar
     assert bases[100].counts["too long to look at"] == bases[100].counts["mistakes looked at"] > 0
 
 
+def test_an_absent_file_of_hints_is_said_before_anything_is_done(tmp_path: Path) -> None:
+    config = config_of(TINY, explore={"file": str(tmp_path / "hints.json")})
+    with pytest.raises(DataError, match=r"hints\.json must be a JSON file of hints, got .* check the path"):
+        do(config, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["stages"] == {}
+
+
 @pytest.mark.slow
 def test_a_base_takes_as_many_hints_as_it_may_and_a_file_replaces_it(tmp_path: Path) -> None:
     assert len(explored(tmp_path / "two", max_hints=2).hints) == 2

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
 from endpoint_server import EndpointServer
 from recloop.cli import main
@@ -138,11 +139,17 @@ def test_a_user_without_an_answer_stays_with_an_empty_text_and_is_counted(
 
 
 def test_what_a_served_run_cannot_do_is_said_at_once(tmp_path: Path) -> None:
-    with EndpointServer() as server:
-        config = config_for(server)
-    tuned = config.model_copy(update={"rounds": 1})
-    with pytest.raises(SettingError, match=r"tuned from its weights, got none and rounds=1"):
-        do(tuned, tmp_path / "a")
+    for lm, rounds, said in (
+        ({"name": "openai:http://x"}, 0, "must be openai:<base_url>#<model>, got 'openai:http://x'"),
+        ({"name": "openai:http://x#m"}, 1, "tuned from its weights, got none and rounds=1"),
+        (
+            {"name": "openai:http://x#m", "endpoint": {"weights": "m"}},
+            1,
+            "transformers:NAME_OR_FOLDER, got m",
+        ),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            Dpo4RecConfig.model_validate(WORLD | {"lm": lm, "rounds": rounds})
     abroad = Dpo4RecConfig.model_validate(WORLD | {"lm": {"name": "openai:https://api.example.org/v1#m"}})
     with pytest.raises(SettingError, match=r"allowed_hosts"):
         do(abroad, tmp_path / "b")

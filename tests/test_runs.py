@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recloop import files, runs
+from recloop import files, manifest
 from recloop.errors import RunError
 from recloop.runs import RunFolder
 
@@ -62,15 +62,15 @@ def test_a_stage_is_done_once_and_its_entry_says_from_what_and_at_what_cost(tmp_
 def test_a_run_that_goes_on_with_other_versions_says_so_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "version", lambda _: "1.0")
+    monkeypatch.setattr(manifest, "version", lambda _: "1.0")
     RunFolder.open(tmp_path, CONFIG).close()
     RunFolder.reopen(tmp_path).close()
-    monkeypatch.setattr(runs, "version", lambda package: "1.1" if package == "trl" else "1.0")
+    monkeypatch.setattr(manifest, "version", lambda package: "1.1" if package == "trl" else "1.0")
     RunFolder.reopen(tmp_path).close()
     RunFolder.reopen(tmp_path).close()
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert manifest["versions"]["trl"] == "1.0"
-    assert manifest["resumed_with"] == [['trl: "1.0", now "1.1"']]
+    kept = json.loads((tmp_path / "manifest.json").read_text())
+    assert kept["versions"]["trl"] == "1.0"
+    assert kept["resumed_with"] == [['trl: "1.0", now "1.1"']]
 
 
 def test_an_exception_leaves_the_run_as_before_the_stage(tmp_path: Path) -> None:
@@ -137,13 +137,30 @@ def test_a_damaged_output_of_a_done_stage_stops_the_run(tmp_path: Path, damage: 
 
 
 def test_another_configuration_is_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
-    RunFolder.open(tmp_path, CONFIG).close()
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        write_stage(run, "prepare", "x")
     other = {"seed": 2, "data": {"name": "worlds", "users": 10}}
     with pytest.raises(RunError, match=r"seed: 1, now 2; data.users: null, now 10.*recloop resume"):
         RunFolder.open(tmp_path, other)
     with pytest.raises(RunError, match="a run of dpo4rec, got rerec"):
         RunFolder.open(tmp_path, CONFIG, method="rerec")
     RunFolder.open(tmp_path, CONFIG).close()  # the refusals gave the lock back
+
+
+def test_a_run_without_a_finished_stage_gives_way_to_another_configuration(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        run.remember(takes_from="elsewhere")
+        with pytest.raises(OSError, match="disk"), run.stage("prepare", {}) as stage:
+            stage.scratch.mkdir(parents=True)
+            raise OSError("disk full")
+    with RunFolder.reopen(tmp_path) as run:
+        assert run.manifest["takes_from"] == "elsewhere"
+        assert stage.scratch.is_dir()
+    with RunFolder.open(tmp_path, CONFIG | {"seed": 2}, method="rerec") as run:
+        assert run.manifest["method"] == "rerec"
+        assert "takes_from" not in run.manifest
+        assert not stage.scratch.exists()  # what it holds was made with the other configuration
+    assert json.loads((tmp_path / "config.json").read_text()) == CONFIG | {"seed": 2}
 
 
 def test_a_folder_with_other_things_in_it_is_not_touched(tmp_path: Path) -> None:
@@ -153,6 +170,54 @@ def test_a_folder_with_other_things_in_it_is_not_touched(tmp_path: Path) -> None
     assert files_below(tmp_path) == ["thesis.tex"]
     with pytest.raises(RunError, match="no run to continue"):
         RunFolder.reopen(tmp_path)
+
+
+def test_a_models_folder_is_no_run_and_stays_as_it_is(tmp_path: Path) -> None:
+    for name, text in {"config.json": '{"model_type":"llama"}', "metrics.jsonl": '{"loss":1}\n'}.items():
+        (tmp_path / name).write_text(text)
+    before = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
+    with pytest.raises(RunError, match=r"has no manifest\.json, so there is no run to continue"):
+        RunFolder.reopen(tmp_path)
+    for config in (CONFIG, {"model_type": "llama"}):
+        with pytest.raises(RunError, match=r"holds files but no manifest\.json, so it is not a run folder"):
+            RunFolder.open(tmp_path, config)
+    (tmp_path / "metrics.jsonl").unlink()
+    with pytest.raises(RunError, match="not a run folder"):
+        RunFolder.open(tmp_path, CONFIG)
+    assert before == {"metrics.jsonl": b'{"loss":1}\n'} | {
+        name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [
+        ("[]", r"must hold a JSON object, got \[\]"),
+        ("{}", r"must hold a run's method, versions, resumed_with, stages, .* got \{\}"),
+        ('{"name": "' + 80 * "x" + '"}', r"got \{\"name\": \"x+\.\.\.; restore it"),
+        ('{"method": "m", "versions": {}, "resumed_with": [], "stages": {"s": []}}', "of each stage folder"),
+        ('{"method"', "is not JSON"),
+        ("\x80", "is not JSON"),
+    ],
+)
+def test_a_damaged_manifest_is_named_and_nothing_is_written(tmp_path: Path, text: str, got: str) -> None:
+    RunFolder.open(tmp_path, CONFIG).close()
+    (tmp_path / "manifest.json").write_bytes(text.encode("latin-1"))
+    before = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
+    for read in (RunFolder.reopen, RunFolder.look, lambda path: RunFolder.open(path, CONFIG)):
+        with pytest.raises(RunError, match=rf"manifest\.json .*{got}"):
+            read(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)} == before
+
+
+@pytest.mark.parametrize("left", ["config.json", ".config.json.part", ".manifest.json.part"])
+def test_a_run_killed_before_it_had_a_manifest_begins_again(tmp_path: Path, left: str) -> None:
+    RunFolder.open(tmp_path, CONFIG).close()
+    for name in ("manifest.json", "metrics.jsonl"):
+        (tmp_path / name).unlink()
+    (tmp_path / "config.json").rename(tmp_path / left)
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        assert run.config == CONFIG
 
 
 def test_a_folder_in_use_is_refused_and_names_the_process(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """An exported model answers as the one it was made from, and holds nothing of recloop's own."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from recloop.cli import main
 from recloop.errors import GenerationError, RunError
+from recloop.runs import RunFolder
 from recloop.tuning.export import export_model
 from tiny_lm import build_tiny_lm
 
@@ -82,3 +84,17 @@ def test_an_export_overwrites_nothing(base: Path, tmp_path: Path) -> None:
     with pytest.raises(GenerationError, match=r"must be a folder with config.json"):
         export_model(tmp_path, tmp_path / "out", merge=False)
     assert main(["export", str(base)]) == 2
+
+
+def test_a_run_is_no_model_and_a_model_has_weights(base: Path, tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    RunFolder.open(run, {"seed": 1}).close()
+    with pytest.raises(GenerationError, match=r"got the run .*run; it has tuned none \(lm\) yet"):
+        export_model(run, out, merge=False)
+    shutil.copytree(base, run / "lm" / "tuned.s0")
+    with pytest.raises(GenerationError, match=r"name one of its models: \S+/run/lm/tuned\.s0$"):
+        export_model(run, out, merge=False)
+    (run / "lm" / "tuned.s0" / "model.safetensors").unlink()
+    with pytest.raises(GenerationError, match=r"got no \.safetensors in \S+/run/lm/tuned\.s0"):
+        export_model(run / "lm" / "tuned.s0", out, merge=True)
+    assert not out.exists()

@@ -82,10 +82,26 @@ def test_it_learns_the_line_where_there_is_one_and_nothing_where_there_is_none()
         asked_SD, asked_SH = world(400, 1, signal=signal)
         policy, points = learn_policy(train_SD, rewards_SH, QUICK, seed=5)
         gains.append(float(asked_SH[np.arange(400), policy.choose(asked_SD)].mean()))
-        assert points[-1].step == 2048
+        assert [point.step for point in points] == [0, 512, 1024, 1536, 2048]
         assert points[-1].entropy < points[0].entropy <= np.log(3) + 1e-6
     assert gains[0] > 0.8 * 0.5  # 80% of what the right hint earns everywhere
     assert gains[1] < 0.125 + 0.06  # see test_tuning_hint_rivals
+
+
+@pytest.mark.slow
+def test_a_point_is_the_policy_that_so_many_episodes_made() -> None:
+    train_SD, rewards_SH = world(64, 0, signal=True)
+    config = QUICK.model_copy(update={"rollout": 64, "lr": 1e-2})
+    short, points = learn_policy(train_SD, rewards_SH, config.model_copy(update={"steps": 64}), 1)
+    longer, more = learn_policy(train_SD, rewards_SH, config.model_copy(update={"steps": 128}), 1)
+    assert [point.step for point in more] == [0, 64, 128]
+    assert points == more[:2]
+    for policy, point in ((short, more[1]), (longer, more[2])):
+        chances_SH = np.exp(policy.scores(train_SD))
+        chances_SH /= chances_SH.sum(axis=1, keepdims=True)
+        assert point.reward == pytest.approx(rewards_SH[np.arange(64), policy.choose(train_SD)].mean())
+        assert point.entropy == pytest.approx(-(chances_SH * np.log(chances_SH)).sum(axis=1).mean())
+    assert len({point.entropy for point in more}) == 3
 
 
 @pytest.mark.slow

@@ -144,10 +144,12 @@ def run_method(arguments: Arguments, until: str | None) -> int:
     if until is None and not arguments.names:
         raise SettingError(f"which method? recloop run METHOD; the methods are {', '.join(METHODS)}")
     from recloop.methods.by_name import config_model, forecast_by_name, quick_settings
+    from recloop.methods.verbs import require_verb
 
     config = settings_from(name, config_model(name), arguments)
     if config is None:
         return 0
+    require_verb(name, until)
     if "quick" in arguments.flags:
         said = replace(arguments, overrides=(*quick_settings(name, config), *arguments.overrides))
         config = settings_from(name, config_model(name), said) or config

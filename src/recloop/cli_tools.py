@@ -14,7 +14,8 @@ BENCHES = ("worlds", "reproduction", "quality", "speed")
 def run_tool(verb: str, words: Sequence[str]) -> int:
     """The commands around the methods: pretrain, evaluate-lm, bench."""
     switches = ("help", "quick") if words[:1] == ["quality"] else ("help",)
-    arguments = parse(words, flags=("config", "out"), switches=switches)
+    flags = ("config",) if verb == "evaluate-lm" else ("config", "out")  # it prints, and writes nothing
+    arguments = parse(words, flags=flags, switches=switches)
     if verb == "bench":
         return _bench(arguments)
     if arguments.names:

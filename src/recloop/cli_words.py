@@ -38,7 +38,7 @@ def parse(words: Sequence[str], *, flags: Sequence[str], switches: Sequence[str]
         switches: names that take none.
 
     Raises:
-        SettingError: a flag without its value, or given twice.
+        SettingError: a flag without its value, or given twice; a switch with one.
     """
     names: list[str] = []
     given: dict[str, str] = {}
@@ -51,6 +51,10 @@ def parse(words: Sequence[str], *, flags: Sequence[str], switches: Sequence[str]
             continue
         name, equals, value = word[2:].partition("=")
         if name in switches:
+            if equals:
+                raise SettingError(
+                    f"--{name} takes no value, got {value or 'an empty one'}; write --{name}, or leave it out"
+                )
             given[name] = ""
             continue
         if not equals:

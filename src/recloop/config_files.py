@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import tomllib
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from recloop.errors import SettingError
 
 Config = TypeVar("Config", bound=BaseModel)
 BOUND_WORDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+NEAR_MODEL = re.compile(r"(?P<kind>transformers|sentence):(?P<folder>\.{1,2}/.*)")  # seen from this folder
 MIN_LIKENESS = 0.75  # a guess: two letters swapped in a word of six are still near
 
 
@@ -262,12 +264,27 @@ def _explain(error: ValidationError) -> str:
 
 
 def _with_absolute_paths(config: Config) -> Config:
-    """The same with every path but the defaults made absolute: a run can be resumed from any folder."""
+    """The same with every given path and model folder made absolute: a run can be resumed from any folder.
+
+    A default stays as it is, for validators compare with it.
+    """
     changes: dict[str, Any] = {}
     for name, info in type(config).model_fields.items():
         value = getattr(config, name)
-        if isinstance(value, Path) and value != info.default:
-            changes[name] = value.expanduser().absolute()
-        elif isinstance(value, BaseModel):
-            changes[name] = _with_absolute_paths(value)
+        if value != info.default or isinstance(value, BaseModel):
+            changes[name] = _absolute(value)
     return config.model_copy(update=changes)
+
+
+def _absolute(value: Any) -> Any:
+    match value:
+        case Path():
+            return value.expanduser().absolute()
+        case BaseModel():
+            return _with_absolute_paths(value)
+        case tuple():
+            return tuple(map(_absolute, cast(tuple[object, ...], value)))
+        case str() if (found := NEAR_MODEL.fullmatch(value)) and Path(found["folder"]).is_dir():
+            return f"{found['kind']}:{Path(found['folder']).absolute()}"
+        case _:
+            return value

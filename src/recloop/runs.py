@@ -13,16 +13,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
 import resource
 import shutil
 import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from recloop.errors import RunError
 from recloop.files import (
@@ -33,13 +31,19 @@ from recloop.files import (
     settle,
     sha256_of_file,
 )
+from recloop.manifest import (
+    CONFIG,
+    MANIFEST,
+    differing_keys,
+    new_manifest,
+    read_manifest,
+    read_object,
+    versions,
+)
 
-CONFIG, MANIFEST, METRICS, LOCK = "config.json", "manifest.json", "metrics.jsonl", ".lock"
+METRICS, LOCK = "metrics.jsonl", ".lock"
 STAGES, SCRATCH = "stages", ".scratch"
-VERSIONED = (
-    "torch", "transformers", "trl", "peft", "tokenizers", "sentence-transformers", "polars", "numpy", "scipy",
-    "scikit-learn", "implicit", "pydantic", "safetensors", "torch-geometric", "stable-baselines3", "gymnasium"
-)  # fmt: skip
+BEFORE_MANIFEST = {LOCK, CONFIG, f".{CONFIG}.part", f".{MANIFEST}.part"}  # what a kill can leave of a new run
 PASSING = ("lm.pace", "lm.budget", "lm.prices")  # decide no result, so a run may go on with others
 TAKEN = "taken_from"  # in the entry of a stage that another run did
 RESERVED = frozenset({"inputs", "outputs", "folder", "wall_s", "peak_memory_bytes", TAKEN})
@@ -90,30 +94,28 @@ class RunFolder:
         """The run folder at `path`, made if absent, locked until closed.
 
         Args:
-            path: the folder; absent, empty, or one made by this function.
+            path: the folder; absent, empty, or one made by this function. A run of which no stage is done
+                gives way to one with another configuration.
             config_json: the whole resolved configuration, as JSON or as what JSON decodes to.
             method: whose configuration it is.
             passing: sections, dotted, that decide no result: they may change, and the new ones are kept.
 
         Raises:
-            RunError: the folder is in use, holds something else, or has another configuration (says where).
+            RunError: the folder is in use, holds something else, is damaged, or has a stage done by another
+                method or with another configuration (says where). Then nothing was written.
         """
         path = Path(path)
         text = config_json if isinstance(config_json, str) else json.dumps(config_json)
         config: dict[str, Any] = json.loads(text)
-        if path.exists() and not path.is_dir():
-            raise RunError(f"a run needs a folder, got the file {path}; choose another --out")
-        if path.is_dir() and not (path / CONFIG).exists() and any(p.name != LOCK for p in path.iterdir()):
-            raise RunError(
-                f"{path} holds files but no {CONFIG}, so it is not a run folder; choose a new or empty folder"
-            )
+        _manifest_to_go_on(path, config, method, passing)  # a folder that is refused gets no lock
         path.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(path)
         try:
-            if (path / CONFIG).exists():
-                _require_same_config(path, _read_json(path / CONFIG), config, passing)
+            manifest = _manifest_to_go_on(path, config, method, passing)  # another process may have had it
+            if manifest is None:
+                remove_folder(path / SCRATCH)  # of a stage with another configuration
+                manifest = new_manifest(method)
             atomic_write_json(path / CONFIG, config)
-            manifest = _open_manifest(path, method)
             run = cls(path, config, manifest, lock)
             run._write_manifest()
         except BaseException:
@@ -123,20 +125,23 @@ class RunFolder:
 
     @classmethod
     def reopen(cls, path: Path) -> Self:
-        """An existing run folder with the configuration it was made with; RunError when it is none."""
-        path = Path(path)
-        if not (path / CONFIG).exists():
-            raise RunError(f"{path} has no {CONFIG}, so there is no run to continue; check the path")
-        method = _read_json(path / MANIFEST)["method"] if (path / MANIFEST).exists() else "dpo4rec"
-        return cls.open(path, _read_json(path / CONFIG), method=method)
+        """An existing run folder with the configuration it was made with.
+
+        Raises:
+            RunError: it is none, e.g. a model's folder, or is damaged or in use. Then nothing was written.
+        """
+        manifest, config = _read_run(Path(path), "to continue")
+        return cls.open(path, config, method=manifest["method"])
 
     @classmethod
     def look(cls, path: Path) -> Self:
-        """A run folder to read done stages from, not locked: another process may go on with it."""
-        path = Path(path)
-        if not (path / MANIFEST).exists():
-            raise RunError(f"{path} has no {MANIFEST}, so there is no run to read; check the path")
-        return cls(path, _read_json(path / CONFIG), _read_json(path / MANIFEST), -1)
+        """A run folder to read done stages from, not locked: another process may go on with it.
+
+        Raises:
+            RunError: it is none, or is damaged.
+        """
+        manifest, config = _read_run(Path(path), "to read")
+        return cls(Path(path), config, manifest, -1)
 
     def __enter__(self) -> Self:
         return self
@@ -294,28 +299,6 @@ class RunFolder:
         atomic_write_text(self.path / METRICS, rows)
 
 
-def differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Where two JSON values differ, as ``section.field: old, now new``, in the order of the keys.
-
-    Example:
-        >>> differing_keys({"seed": 1, "data": {"users": None}}, {"seed": 1, "data": {"users": 10}})
-        ['data.users: null, now 10']
-    """
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [] if old == new else [f"{prefix}: {json.dumps(old)}, now {json.dumps(new)}"]
-    was, now = cast(dict[str, Any], old), cast(dict[str, Any], new)
-    found: list[str] = []
-    for key in [*was, *(key for key in now if key not in was)]:
-        name = f"{prefix}.{key}" if prefix else key
-        if key not in now:
-            found.append(f"{name}: {json.dumps(was[key])}, now absent")
-        elif key not in was:
-            found.append(f"{name}: absent, now {json.dumps(now[key])}")
-        else:
-            found.extend(differing_keys(was[key], now[key], name))
-    return found
-
-
 def peak_memory_bytes() -> int:
     """Most memory this process held since `reset_peak_memory`; since its start where that is impossible."""
     status = Path("/proc/self/status")
@@ -335,51 +318,46 @@ def reset_peak_memory() -> None:
         return  # not Linux, or not permitted: the peak is then that of the whole process
 
 
-def _open_manifest(path: Path, method: str) -> dict[str, Any]:
-    if (path / MANIFEST).exists():
-        manifest: dict[str, Any] = _read_json(path / MANIFEST)
-        if manifest["method"] != method:
-            raise RunError(
-                f"{path} is a run of {manifest['method']}, got {method}; choose another run folder"
-            )
-        changed = differing_keys(manifest["versions"], versions())
-        if changed and changed not in manifest["resumed_with"]:
-            manifest["resumed_with"].append(changed)
-        return manifest
-    return {
-        "method": method,
-        "versions": versions(),
-        "resumed_with": [],
-        "machine": {"system": platform.platform(), "num_cpus": os.cpu_count()},
-        "stages": {},
-    }
+def _read_run(path: Path, what_for: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Manifest and configuration of a run."""
+    for name in (MANIFEST, CONFIG):
+        if not (path / name).exists():
+            raise RunError(f"{path} has no {name}, so there is no run {what_for}; check the path")
+    return read_manifest(path), read_object(path / CONFIG)
 
 
-def versions() -> dict[str, str]:
-    """Of Python, recloop and what a result depends on; "absent" for what is not installed."""
-    found = {"python": platform.python_version()}
-    for package in ("recloop", *VERSIONED):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    return found
+def _manifest_to_go_on(
+    path: Path, config: dict[str, Any], method: str, passing: Sequence[str]
+) -> dict[str, Any] | None:
+    """The manifest of the run that goes on in a folder with this configuration; None where one begins.
 
-
-def _require_same_config(path: Path, old: Any, new: Any, passing: Sequence[str]) -> None:
-    changed = [line for line in differing_keys(old, new) if not line.startswith(tuple(passing))]
-    if changed:
+    A run of which no stage is done gives way to one with another configuration: nothing is lost with it.
+    """
+    if path.exists() and not path.is_dir():
+        raise RunError(f"a run needs a folder, got the file {path}; choose another --out")
+    names = {file.name for file in path.iterdir()} if path.is_dir() else set[str]()
+    if names <= BEFORE_MANIFEST and (CONFIG not in names or read_object(path / CONFIG) == config):
+        return None
+    missing = [name for name in (CONFIG, MANIFEST) if name not in names]
+    if missing:
         raise RunError(
-            f"{path} was made with another configuration ({'; '.join(changed)}); "
-            f"use another --out, or recloop resume {path} to go on with the old one"
+            f"{path} holds files but no {missing[0]}, so it is not a run folder; choose a new or empty folder"
         )
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path} is not JSON ({error}); restore it or start a new run folder") from error
+    manifest, old = read_manifest(path), read_object(path / CONFIG)
+    changed = [line for line in differing_keys(old, config) if not line.startswith(tuple(passing))]
+    if manifest["method"] == method and not changed:
+        now = differing_keys(manifest["versions"], versions())
+        if now and now not in manifest["resumed_with"]:
+            manifest["resumed_with"].append(now)
+        return manifest
+    if not manifest["stages"]:
+        return None
+    if manifest["method"] != method:
+        raise RunError(f"{path} is a run of {manifest['method']}, got {method}; choose another run folder")
+    raise RunError(
+        f"{path} was made with another configuration ({'; '.join(changed)}); "
+        f"use another --out, or recloop resume {path} to go on with the old one"
+    )
 
 
 def _take_lock(path: Path) -> int:

@@ -75,7 +75,8 @@ class DataConfig(BaseModel):
         default="error", description="Stop at bad rows, or set them aside and go on."
     )
     quarantine: Path = Field(
-        default=Path("quarantine.jsonl"), description="File that takes the bad rows set aside."
+        default=Path("quarantine.jsonl"),
+        description="File that takes the bad rows set aside; the default lies where the command is given.",
     )
     world: WorldConfig = Field(default=WorldConfig(), description="The simulated world.")
     amazon: AmazonConfig = Field(default=AmazonConfig(), description="What is kept of an Amazon log.")

@@ -19,7 +19,7 @@ from recloop.errors import SettingError
 from recloop.language.redaction import KINDS, Kind
 from recloop.language.replies import MAX_REPLY_CHARS
 
-SCHEME = "openai:"
+SCHEME, WEIGHTS_SCHEME = "openai:", "transformers:"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OWN_FIELDS = frozenset({"model", "messages", "n", "seed", "stream", "temperature", "top_p"})
 
@@ -72,6 +72,12 @@ class EndpointConfig(BaseModel):
         if clash:
             raise SettingError(
                 f"extra_body may not set {min(clash)}, which recloop sets itself; leave it out"
+            )
+        kind, colon, name = self.weights.partition(":")
+        if self.weights and (kind + colon != WEIGHTS_SCHEME or not name):
+            raise SettingError(
+                f"lm.endpoint.weights must be transformers:NAME_OR_FOLDER, got {self.weights}; "
+                f"or leave it empty"
             )
         return self
 

@@ -97,9 +97,10 @@ class EndpointLM:
         return self._terms.prices
 
     def count_tokens(self, text: str) -> int:
+        encoded = text.encode("utf-8", "replace")  # an answer may hold half a character
         if self._tokenizer is None:
-            return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN)
-        return len(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+            return -(-len(encoded) // BYTES_PER_TOKEN)
+        return len(self._tokenizer(encoded.decode(), add_special_tokens=False, verbose=False).input_ids)
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling

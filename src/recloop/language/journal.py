@@ -18,7 +18,7 @@ import numpy as np
 from recloop.errors import ContractError, GenerationError, RunError
 from recloop.language.leases import LEASE_TABLE, Leases
 from recloop.language.model import LanguageModel, Sampling, prompt_digest
-from recloop.language.replies import tidy_draft
+from recloop.language.replies import printable, tidy_draft
 from recloop.language.shared_file import open_shared
 from recloop.language.shared_heads import share_heads
 from recloop.language.shared_sampling import stream_drafts
@@ -211,8 +211,8 @@ class DraftJournal:
 
 
 def kept_of(draft: Draft) -> tuple[str, str, str]:
-    """What a row says about a draft beside its text."""
-    return draft.status.value, draft.reason, draft.raw
+    """What a row says about a draft beside its text; servers quote what no text file or table can hold."""
+    return draft.status.value, printable(draft.reason), printable(draft.raw)
 
 
 def request_key(lm_name: str, prompt: Prompt, sampling: Sampling) -> bytes:

@@ -324,9 +324,11 @@ def _fit(
 
 
 def _profiles(dataset: Dataset) -> dict[int, str]:
+    """By user, what the log says of them; an empty cell says nothing."""
     names = [c for c in dataset.users.columns if c not in ("user", "user_id")]
-    return {
-        row["user"]: "The user: " + ", ".join(f"{n} {clean_value(str(row[n]))}" for n in names) + "."
-        for row in dataset.users.iter_rows(named=True)
-        if names
-    }
+    profiles: dict[int, str] = {}
+    for row in dataset.users.iter_rows(named=True):
+        told = [f"{n} {clean_value(str(row[n]))}" for n in names if row[n] is not None and row[n] != ""]
+        if told:
+            profiles[row["user"]] = f"The user: {', '.join(told)}."
+    return profiles

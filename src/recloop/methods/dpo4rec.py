@@ -71,7 +71,7 @@ def run(
     Args:
         config: as the folder was opened with.
         folder: where everything is kept; a stage found done there is not done again.
-        until: stop after this stage's first time (`recloop.methods.loop.VERBS`); None for the whole run.
+        until: stop after this stage's first time (`recloop.methods.verbs.VERBS`); None for the whole run.
         lm: another language model than the configured one; it cannot be tuned, so rounds must be 0.
         encoder: another encoder than the configured one.
 

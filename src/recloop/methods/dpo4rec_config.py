@@ -13,7 +13,7 @@ from recloop.errors import SettingError
 from recloop.evaluation.compare import StatisticsConfig
 from recloop.evaluation.scores import MeasureConfig
 from recloop.feedback.pairs import PairConfig
-from recloop.language.endpoint_config import SCHEME, EndpointConfig, PaceConfig
+from recloop.language.endpoint_config import SCHEME, EndpointConfig, PaceConfig, parse_served
 from recloop.language.prompts import PromptConfig
 from recloop.language.spending import BudgetConfig, PriceConfig
 from recloop.methods.config_parts import complete_sections, require_distinct, require_headline
@@ -60,8 +60,10 @@ class LmConfig(BaseModel):
     prices: PriceConfig = Field(default=PriceConfig(), description="a served model: what it costs")
 
     @model_validator(mode="after")
-    def _nothing_unread(self) -> LmConfig:
+    def _holds_together(self) -> LmConfig:
         is_served = self.name.startswith(SCHEME)
+        if is_served:
+            parse_served(self.name)
         unread = READ_IN_PROCESS if is_served else READ_WHERE_SERVED
         for field in unread:
             if getattr(self, field) != type(self).model_fields[field].default:
@@ -212,6 +214,11 @@ class Dpo4RecConfig(BaseModel):
         if self.rounds and not self.split.feedback:
             raise SettingError(
                 f"tuning needs feedback users, got split.feedback=0 and rounds={self.rounds}; use rounds=0"
+            )
+        if self.rounds and self.lm.name.startswith(SCHEME) and not self.lm.endpoint.weights:
+            raise SettingError(
+                f"a served model is tuned from its weights, got none and rounds={self.rounds}; set "
+                f"lm.endpoint.weights to transformers:FOLDER, or rounds=0 to measure only"
             )
         if self.reranker.use_id_history:
             raise SettingError(

@@ -22,12 +22,12 @@ from recloop.language.static_encoder import StaticEncoder
 from recloop.language.transformers_lm import TransformersLM
 from recloop.language.weights import find_model_folder, weights_hash
 from recloop.methods.dpo4rec_config import Dpo4RecConfig, EncoderConfig, LmConfig
-from recloop.methods.served import UNKNOWN_WEIGHTS, is_served, open_served, served_weights
+from recloop.methods.served import is_served, open_served, served_weights
 from recloop.methods.stages import Staged
+from recloop.methods.verbs import require_verb
 from recloop.progress import Progress
 from recloop.runs import RunFolder
 
-VERBS = ("prepare", "sample", "encode", "reward", "pairs", "tune", "evaluate", "report")
 OWN_LM = Path("own")  # stands for the folder of a language model that was passed as an object
 
 
@@ -74,15 +74,14 @@ def open_loop(
     Raises:
         SettingError: an unknown stage, or rounds of tuning for a language model passed as an object.
     """
-    if until is not None and until not in VERBS:
-        raise SettingError(f"there is no stage {until}; the stages are {', '.join(VERBS)}")
+    require_verb("dpo4rec", until)
     if lm is not None and config.rounds:
         raise SettingError(
             f"a language model passed as an object cannot be tuned, got rounds={config.rounds}; "
             f"use rounds=0, or name a model folder in lm.name"
         )
     if lm is None and is_served(config.lm):
-        first = first_served(config)
+        first = LmRef("untuned", served_weights(config.lm), open_served(config.lm).name)
     elif lm is None:
         folder = lm_folder(config.lm)
         first = LmRef("untuned", folder, weights_hash(folder))
@@ -102,17 +101,6 @@ def open_loop(
         return encoder or load_encoder(config.encoder)
 
     return Loop(run, progress, until, config, first, open_lm, open_encoder)
-
-
-def first_served(config: Dpo4RecConfig) -> LmRef:
-    """A served model before any tuning; SettingError where it is to be tuned and nobody said from what."""
-    weights = served_weights(config.lm)
-    if config.rounds and weights == UNKNOWN_WEIGHTS:
-        raise SettingError(
-            f"a served model is tuned from its weights, got none and rounds={config.rounds}; set "
-            f"lm.endpoint.weights to transformers:FOLDER, or rounds=0 to measure only"
-        )
-    return LmRef("untuned", weights, open_served(config.lm).name)
 
 
 def load_lm(config: LmConfig) -> LanguageModel:

@@ -10,6 +10,7 @@ learning asks nothing; the table has the simple ways to choose a hint beside the
 
 from __future__ import annotations
 
+from recloop.feedback.hints import read_hint_base
 from recloop.language.encoder import TextEncoder
 from recloop.language.model import LanguageModel
 from recloop.methods.exploring import explore
@@ -55,6 +56,11 @@ def run(
 
     Returns:
         The table and where the report is, or which stage was reached.
+
+    Raises:
+        DataError: `explore.file` is absent or holds no hints.
     """
+    if config.explore.file is not None:
+        read_hint_base(config.explore.file)  # a file that is none is said before any stage is done
     study = open_study(config, folder, progress, until, lm, encoder)
     return go_through(lambda: re2llm(study), folder)

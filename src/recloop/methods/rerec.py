@@ -47,7 +47,7 @@ def run(config: ReRecConfig, folder: RunFolder, progress: Progress = SILENT, unt
     Args:
         config: as the folder was opened with.
         folder: where everything is kept; a stage found done there is not done again.
-        until: stop after this stage's first time (`recloop.methods.rerec_task.VERBS`); None for all.
+        until: stop after this stage's first time (`recloop.methods.verbs.VERBS`); None for all.
 
     Returns:
         The tables and where the report is, or which stage was reached.

@@ -17,7 +17,6 @@ from recloop.data.load import load_dataset
 from recloop.data.recbench import read_recbench
 from recloop.data.requests import RequestSet, make_requests
 from recloop.data.splits import split_users
-from recloop.errors import SettingError
 from recloop.feedback.item_embeddings import fit_item_embeddings
 from recloop.files import atomic_write_json
 from recloop.language.answers import are_tellable
@@ -30,11 +29,11 @@ from recloop.methods.loop import LmRef, derived_seed, lm_folder, open_local
 from recloop.methods.rerec_config import ReRecConfig, TransferConfig
 from recloop.methods.stages import Staged
 from recloop.methods.task import dataset_digest
+from recloop.methods.verbs import require_verb
 from recloop.progress import Progress
 from recloop.records import Condition, Dataset, Group, Prompt, Request, RequestKind
 from recloop.runs import RunFolder, Stage
 
-VERBS = ("prepare", "embed", "tune", "sample", "evaluate", "report")
 REQUESTS, PROMPTS, VECTORS = "requests.json", "prompts.json", "vectors.safetensors"
 
 
@@ -106,8 +105,7 @@ def open_study(config: ReRecConfig, run: RunFolder, progress: Progress, until: s
     Raises:
         SettingError: an unknown stage.
     """
-    if until is not None and until not in VERBS:
-        raise SettingError(f"rerec has no stage {until}; its stages are {', '.join(VERBS)}")
+    require_verb("rerec", until)
 
     @lru_cache(maxsize=1)
     def open_lm(folder: Path) -> TransformersLM:

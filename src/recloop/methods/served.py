@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recloop.errors import SettingError
-from recloop.language.endpoint_config import SCHEME, Served, parse_served
+from recloop.language.endpoint_config import SCHEME, WEIGHTS_SCHEME, Served, parse_served
 from recloop.language.endpoint_lm import EndpointLM, EndpointTerms
 from recloop.language.journal import DraftJournal
 from recloop.language.weights import find_model_folder, weights_hash
@@ -29,17 +28,10 @@ def served_weights(config: LmConfig) -> Path:
     """The folder of the weights the server is said to hold; a stand-in where none was named.
 
     Raises:
-        SettingError: `lm.endpoint.weights` is no ``transformers:NAME_OR_FOLDER``.
+        GenerationError: there is no such model on this machine.
     """
     named = config.endpoint.weights
-    if not named:
-        return UNKNOWN_WEIGHTS
-    kind, _, name = named.partition(":")
-    if kind != "transformers" or not name:
-        raise SettingError(
-            f"lm.endpoint.weights must be transformers:NAME_OR_FOLDER, got {named}; or leave it empty"
-        )
-    return find_model_folder(name)
+    return find_model_folder(named.removeprefix(WEIGHTS_SCHEME)) if named else UNKNOWN_WEIGHTS
 
 
 def open_served(config: LmConfig, weights: Path | None = None) -> EndpointLM:

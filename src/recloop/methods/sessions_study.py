@@ -24,11 +24,11 @@ from recloop.methods.loop import lm_folder, load_encoder, load_lm
 from recloop.methods.re2llm_config import Re2llmConfig, SessionDataConfig
 from recloop.methods.served import is_served, open_served
 from recloop.methods.stages import Staged
+from recloop.methods.verbs import require_verb
 from recloop.progress import Progress
 from recloop.records import Draft, Prompt
 from recloop.runs import RunFolder
 
-VERBS = ("prepare", "explore", "sample", "encode", "tune", "evaluate", "report")
 JOURNAL, CACHE, CUTS = "drafts.sqlite", "vectors.sqlite", "prompts.json"
 
 PromptOf = Callable[[SessionText], str]
@@ -87,8 +87,7 @@ def open_study(
     Raises:
         SettingError: an unknown stage.
     """
-    if until is not None and until not in VERBS:
-        raise SettingError(f"re2llm has no stage {until}; its stages are {', '.join(VERBS)}")
+    require_verb("re2llm", until)
     if lm is not None:
         digest = lm.name
     elif is_served(config.lm):

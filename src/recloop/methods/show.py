@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from recloop.errors import RunError
 from recloop.evaluation.wording import p_value
+from recloop.manifest import CONFIG, MANIFEST, read_manifest, read_object
 from recloop.methods.served_words import describe_served
 from recloop.methods.taking import own_stages, taken_in_words
 from recloop.progress import format_seconds
-from recloop.runs import CONFIG, MANIFEST
 
 RESULTS, REPORT = "results.json", "report.html"
 OTHERS_SHOWN = 3  # metrics beside the tested one
@@ -22,15 +21,14 @@ def show(folder: Path) -> str:
     """The tables and the report's path of a finished run; the stages done so far of another.
 
     Raises:
-        RunError: the folder is no run.
+        RunError: the folder is no run, or is damaged.
     """
     if not (folder / CONFIG).is_file() or not (folder / MANIFEST).is_file():
         raise RunError(f"{folder} holds no run (no {CONFIG} or {MANIFEST}); check the path")
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    stages: Mapping[str, Any] = manifest["stages"]
+    stages: Mapping[str, Any] = read_manifest(folder)["stages"]
     parts = [describe_stages(stages)]
     if "evaluate" in stages:
-        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        results = read_object(folder / RESULTS)
         parts += [describe_table(table, results["titles"]) for table in results["tables"]]
     if "report" in stages:
         parts.append(f"report: {folder / REPORT}")

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from recloop.errors import RunError
+from recloop.manifest import CONFIG, MANIFEST, differing_keys, read_manifest, read_object, versions
 from recloop.progress import Progress
-from recloop.runs import CONFIG, MANIFEST, PASSING, TAKEN, RunFolder, differing_keys, versions
+from recloop.runs import PASSING, TAKEN, RunFolder
 
 GIVER = "takes_from"  # in the manifest: the folder of the other run
 LOG = "prepare"  # the stage that everything follows from
@@ -54,7 +55,7 @@ def require_giver(giver: Path, method: str) -> None:
     """RunError unless a run of `method` may take from this folder."""
     if not (giver / MANIFEST).is_file():
         raise RunError(f"a run folder is wanted to take from, got {giver}; check the path")
-    manifest = _read(giver / MANIFEST)
+    manifest = read_manifest(giver)
     if manifest["method"] != method or method not in READS:
         raise RunError(
             f"a run takes from one of the same method, {' or '.join(READS)}, got one of {manifest['method']} "
@@ -111,11 +112,12 @@ def take_stage(run: RunFolder, name: str, inputs: Mapping[str, Any], progress: P
     giver = Path(run.manifest[GIVER])
     if not (giver / MANIFEST).is_file():
         return
-    entry = _read(giver / MANIFEST)["stages"].get(name)
+    entry = read_manifest(giver)["stages"].get(name)
     if entry is None or not (name == LOG or TAKEN in run.manifest["stages"][LOG]):
         return
     paths = READS[method][beginning]
-    changed = differing_keys(settings_read(_read(giver / CONFIG), paths), settings_read(run.config, paths))
+    theirs = settings_read(read_object(giver / CONFIG), paths)
+    changed = differing_keys(theirs, settings_read(run.config, paths))
     if not changed and entry["inputs"] == json.loads(json.dumps(dict(inputs))):
         run.take(name, giver, entry)
         progress.say(f"{name} is taken from {giver.name}")
@@ -133,7 +135,7 @@ def beginning_of(method: str, stage: str) -> str:
 
 def forecast_of_taking(config: Mapping[str, Any], giver: Path) -> str:
     """What a run with this configuration would take, as far as settings tell: for ``--dry-run``."""
-    theirs, reads = _read(giver / CONFIG), READS[_read(giver / MANIFEST)["method"]]
+    theirs, reads = read_object(giver / CONFIG), READS[read_manifest(giver)["method"]]
     changed = {
         name: differing_keys(settings_read(theirs, paths), settings_read(config, paths))
         for name, paths in reads.items()
@@ -157,10 +159,6 @@ def settings_read(config: Mapping[str, Any], paths: Iterable[str]) -> dict[str, 
             value = {key: part for key, part in parts.items() if f"{path}.{key}" not in PASSING}
         found[path] = value
     return found
-
-
-def _read(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _copy_database(source: Path, target: Path) -> None:

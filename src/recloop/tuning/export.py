@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from recloop.errors import RunError
+from recloop.errors import GenerationError, RunError
 from recloop.language.weights import adapter_config, find_model_folder, reading
+from recloop.manifest import MANIFEST
 from recloop.tuning.tuned import TUNING_FILE
 
 OWN_FILES = (TUNING_FILE, "metrics.jsonl", ".*")  # of no use to who serves the model
@@ -25,9 +26,10 @@ def export_model(folder: Path, out: Path, *, merge: bool) -> str:
 
     Raises:
         RunError: `out` holds something.
-        GenerationError: `folder` is no model.
+        GenerationError: `folder` is no model, has no weights, or is a run, which has its models below ``lm``.
     """
     folder = find_model_folder(folder)
+    _require_weights(folder)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"an export needs a new or empty folder, got {out}; choose another")
     adapter = adapter_config(folder)
@@ -43,6 +45,18 @@ def export_model(folder: Path, out: Path, *, merge: bool) -> str:
         f"  vllm serve {base} --enable-lora --max-lora-rank {adapter['r']} --lora-modules {out.name}={out}\n"
         f"  merged into one folder: recloop export {folder} OUT --merge"
     )
+
+
+def _require_weights(folder: Path) -> None:
+    if (folder / MANIFEST).is_file():
+        models = sorted({str(file.parent) for file in folder.glob("lm/*/*config.json")})
+        do = f"name one of its models: {', '.join(models)}" if models else "it has tuned none (lm) yet"
+        raise GenerationError(f"a model's folder is wanted, got the run {folder}; {do}")
+    if not any(folder.glob("*.safetensors")):
+        raise GenerationError(
+            f"a model's folder must hold its weights, got no .safetensors in {folder}; "
+            f"save the model with save_pretrained"
+        )
 
 
 def _merge(folder: Path, base: Path, out: Path) -> None:

@@ -70,7 +70,12 @@ class HintPolicy:
 
 @dataclass(frozen=True, slots=True)
 class LearningPoint:
-    """How the policy stood after some episodes. reward: the mean its likeliest hints earn in training."""
+    """How the policy stood on the training sessions.
+
+    step: episodes it had learnt from; 0 for the policy before any.
+    reward: the mean that its likeliest hints earn.
+    entropy: the mean over sessions, in nats.
+    """
 
     step: int
     reward: float
@@ -138,6 +143,9 @@ def learn_policy(
         rewards_SH: what each hint earned over no hint; column 0, the empty hint, is 0.
         report: called with the episodes done since its last call.
 
+    Returns:
+        The policy, and how it stood before learning and after every update; the last point is the policy's.
+
     Raises:
         TrainingError: vectors or rewards are not finite, or there are too few of them.
     """
@@ -176,19 +184,27 @@ def learn_policy(
     points: list[LearningPoint] = []
 
     class Watch(BaseCallback):
-        """After every rollout: how the policy stands on the training sessions."""
+        """How the policy stands before every rollout, when all before it were learnt from, and at the end."""
 
         def _on_step(self) -> bool:
             return True
 
+        def _on_rollout_start(self) -> None:
+            self._note_point()
+
         def _on_rollout_end(self) -> None:
+            report(config.rollout)
+
+        def _on_training_end(self) -> None:
+            self._note_point()
+
+        def _note_point(self) -> None:
             policy = _policy_of(agent, mean_D, scale_D)
             scores_SH = policy.scores(vectors_SD)
             logp_SH = scores_SH - np.logaddexp.reduce(scores_SH, axis=1, keepdims=True)
             entropy = float(-(np.exp(logp_SH) * logp_SH).sum(axis=1).mean())
             reward = float(rewards_SH[np.arange(len(rewards_SH)), scores_SH.argmax(axis=1)].mean())
             points.append(LearningPoint(self.num_timesteps, reward, entropy))
-            report(config.rollout)
 
     agent.set_logger(Logger(folder=None, output_formats=[]))  # its own would leave a folder per call behind
     agent.learn(config.steps, callback=Watch())

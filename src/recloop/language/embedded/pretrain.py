@@ -44,11 +44,11 @@ class PretrainConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(default=20, ge=0, description="of corpus, order and initial weights")
-    vocab_size: int = Field(default=8192, ge=512)
-    width: int = Field(default=192, ge=16)
-    num_layers: int = Field(default=4, ge=1)
-    num_heads: int = Field(default=6, ge=1)
-    mlp_width: int = Field(default=512, ge=16)
+    vocab_size: int = Field(default=8192, ge=512, description="pieces of the tokenizer in all")
+    width: int = Field(default=192, ge=16, description="of a token's vector")
+    num_layers: int = Field(default=4, ge=1, description="transformer layers")
+    num_heads: int = Field(default=6, ge=1, description="attention heads of a layer; they share its width")
+    mlp_width: int = Field(default=512, ge=16, description="inner width of a layer's two-layer network")
     budget_tokens: int = Field(default=20_000_000, ge=1000, description="padded tokens in all")
     fall_share: float = Field(
         default=0.2, gt=0, le=1, description="last share of the budget over which the rate falls to 0"
@@ -56,7 +56,7 @@ class PretrainConfig(BaseModel):
     batch_tokens: int = Field(
         default=2048, ge=256, description="padded tokens a step; fewer while only repeats are taught"
     )
-    learning_rate: float = Field(default=2e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0, description="between warm-up and fall")
     num_rivals: int = Field(
         default=1024,
         ge=0,
@@ -65,9 +65,11 @@ class PretrainConfig(BaseModel):
     full_softmax_from: float = Field(
         default=0.85, ge=0, le=1, description="share of the budget before all tokens do"
     )
-    warmup_steps: int = Field(default=100, ge=0)
-    weight_decay: float = Field(default=0.01, ge=0)
-    lessons_per_shard: int = Field(default=128, ge=1)
+    warmup_steps: int = Field(default=100, ge=0, description="steps over which the rate rises from 0")
+    weight_decay: float = Field(default=0.01, ge=0, description="of AdamW")
+    lessons_per_shard: int = Field(
+        default=128, ge=1, description="lessons invented together, and kept as one file"
+    )
     repeat_tokens: int = Field(
         default=200_000, ge=1, description="tokens of repeated sequences alone, at the start"
     )
@@ -112,7 +114,9 @@ class PretrainConfig(BaseModel):
         gt=0,
         description="factor on the exported model's logits; above 1 it samples less of the tail",
     )
-    checkpoint_every_s: float = Field(default=300, gt=0)
+    checkpoint_every_s: float = Field(
+        default=300, gt=0, description="between checkpoints: what a kill can cost"
+    )
 
     @model_validator(mode="after")
     def _has_what_it_shares(self) -> PretrainConfig:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.language.encoder import TextEncoder
 from recloop.language.weights import weights_hash
+from recloop.manifest import MANIFEST
 from recloop.methods.dpo4rec import run
 from recloop.methods.dpo4rec_config import Dpo4RecConfig
 from recloop.methods.loop import Loop, lm_folder, open_loop
@@ -46,7 +47,7 @@ from recloop.methods.quality.writing import writing
 from recloop.methods.taking import giver_of, take_from
 from recloop.methods.task import Task, prepare
 from recloop.progress import SILENT, Progress, format_seconds
-from recloop.runs import MANIFEST, TAKEN, RunFolder
+from recloop.runs import TAKEN, RunFolder
 
 RESULTS = "results"  # inside the output folder; the page results.md lies beside it
 QUICK_STUDIES, QUICK_FOLDER = Path("studies/quality-quick"), Path("runs/quality-quick")

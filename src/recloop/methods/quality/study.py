@@ -19,8 +19,8 @@ from typing import Any, Literal, cast, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from recloop.errors import SettingError
+from recloop.manifest import differing_keys
 from recloop.methods.dpo4rec_config import Dpo4RecConfig
-from recloop.runs import differing_keys
 
 MAX_MINUTES = 45.0
 SET_BY_THE_UNIT = ("seeds", "data_seed", "split.turn")
