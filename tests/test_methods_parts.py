@@ -11,18 +11,21 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from recloop.errors import RunError
+from recloop.methods import dpo4rec
 from recloop.methods.comparing import base_of, contrasts_of, words_of
 from recloop.methods.controls import nearest_in_length, surprisal_per_token
-from recloop.methods.dpo4rec_config import Dpo4RecConfig
-from recloop.methods.loop import derived_seed
+from recloop.methods.dpo4rec_config import Dpo4RecConfig, EncoderConfig
+from recloop.methods.loop import derived_seed, encoder_inputs
 from recloop.methods.plan import forecast
 from recloop.methods.references import derangement, exchange_texts
 from recloop.methods.reporting import at_shares, ranks
 from recloop.methods.rows import row_after
 from recloop.methods.show import show
+from recloop.methods.task import PROMPTS, read_prompts
 from recloop.methods.worlds_bench import WITH_SIGNAL, WITHOUT_SIGNAL, WorldsBenchConfig, verdict
 from recloop.records import Draft, UserDrafts, UserVectors
 from recloop.runs import RunFolder
+from recloop.testing import FakeEncoder
 
 
 @given(st.integers(2, 60), st.integers(0, 2**32))
@@ -208,3 +211,42 @@ def test_a_damaged_manifest_is_not_shown(tmp_path: Path, text: str, got: str) ->
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(RunError, match=rf"manifest\.json .*{got}"):
         show(tmp_path)
+
+
+def test_what_is_known_of_users_is_an_input_where_prompts_show_it(tmp_path: Path) -> None:
+    """Otherwise a run would go on with prompts of the users' table as it was."""
+    rows = [
+        f"u{user},i{item % 40},{item % 5 + 1},{item}" for user in range(12) for item in range(user, user + 16)
+    ]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,stars,time", *rows]))
+    table = {"stars": "stars", "time": "time", "users": str(tmp_path / "users.csv")}
+    settings = {
+        "data": {"name": "table", "path": str(tmp_path / "log.csv"), "table": table},
+        "prompt": {"include_profile": True},
+    }
+
+    def prompts(job: str) -> str:
+        known = "\n".join(["user,job", *(f"u{user},{job}" for user in range(12))])
+        (tmp_path / "users.csv").write_text(known)
+        config = Dpo4RecConfig.model_validate(settings)
+        with RunFolder.open(tmp_path / "run", config.model_dump(mode="json")) as run:
+            dpo4rec.run(config, run, until="prepare")
+            return " ".join(prompt.text for prompt in read_prompts(run.folder("prepare") / PROMPTS))
+
+    assert "job smith" in prompts("smith")
+    assert "job smith" in prompts("smith")
+    with pytest.raises(RunError, match=r"prepare of .* was made from other inputs \(profiles"):
+        prompts("baker")
+
+
+def test_weights_of_an_encoder_are_an_input_unless_they_are_recloops_own(tmp_path: Path) -> None:
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    named = EncoderConfig(name=f"sentence:{folder}")
+    before = encoder_inputs(named, None)
+    (folder / "modules.json").write_text("[]")
+    assert set(before) == {"encoder"}
+    assert encoder_inputs(named, None) != before
+    assert encoder_inputs(EncoderConfig(name="claims"), None) == {}
+    assert encoder_inputs(EncoderConfig(name="claims"), FakeEncoder()) == {"encoder": FakeEncoder().name}

@@ -36,7 +36,8 @@ CONTROLS = {
         "statistics",
     ),
 }  # fmt: skip
-EARLIER = {"embed": ("next_item",)}  # read before the stage, for sample.next
+# Read before the stage, for sample.next and encode.
+EARLIER = {"embed": ("next_item",), "prepare": ("encoder",)}
 WHOLE = ("model_copy", "model_dump", "model_dump_json", "model_fields_set")
 
 

@@ -130,7 +130,8 @@ def encode_knowledge(loop: Loop, knowledge: Knowledge, seed: int) -> KnowledgeVe
     Raises:
         DataError: the encoder reads nothing in anything the language model wrote.
     """
-    with loop.stage("encode", f"{knowledge.row}.s{seed}", {"texts": knowledge.digest}) as stage:
+    inputs = {"texts": knowledge.digest, **loop.encoder}
+    with loop.stage("encode", f"{knowledge.row}.s{seed}", inputs) as stage:
         if not stage.is_done:
             encoder = loop.open_encoder()
             with EncoderCache(loop.run.path / CACHE) as cache:

@@ -7,7 +7,7 @@ has something left to write: a finished run is read back without loading any.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -50,12 +50,14 @@ class Loop(Staged):
 
     first_lm: the language model before any tuning.
     open_lm, open_encoder: load a model; asked again for the same, they give the same object.
+    encoder: what `encoder_inputs` says of the encoder.
     """
 
     config: Dpo4RecConfig
     first_lm: LmRef
     open_lm: Callable[[Path], LanguageModel]
     open_encoder: Callable[[], TextEncoder]
+    encoder: Mapping[str, str]
 
 
 def open_loop(
@@ -100,7 +102,8 @@ def open_loop(
     def open_encoder() -> TextEncoder:
         return encoder or load_encoder(config.encoder)
 
-    return Loop(run, progress, until, config, first, open_lm, open_encoder)
+    own = encoder_inputs(config.encoder, encoder)
+    return Loop(run, progress, until, config, first, open_lm, open_encoder, own)
 
 
 def load_lm(config: LmConfig) -> LanguageModel:
@@ -136,6 +139,18 @@ def load_encoder(config: EncoderConfig) -> TextEncoder:
     """The configured text encoder."""
     encoder = _whole_text_encoder(config.name)
     return PolarityEncoder(encoder) if config.by_polarity else encoder
+
+
+def encoder_inputs(config: EncoderConfig, own: TextEncoder | None) -> dict[str, str]:
+    """What a stage that encodes depends on beside its settings: weights that are not recloop's own.
+
+    Args:
+        own: an encoder passed as an object, in place of the configured one.
+    """
+    kind, _, name = config.name.partition(":")
+    if own is not None:
+        return {"encoder": own.name}
+    return {"encoder": weights_hash(find_model_folder(name))} if kind == "sentence" else {}
 
 
 def _whole_text_encoder(configured: str) -> TextEncoder:

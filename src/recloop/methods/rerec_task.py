@@ -14,11 +14,11 @@ from safetensors.numpy import load_file, save_file
 
 from recloop.data.item_graph import ItemGraph, build_item_graph
 from recloop.data.load import load_dataset
-from recloop.data.recbench import read_recbench
+from recloop.data.recbench import FILES, read_recbench
 from recloop.data.requests import RequestSet, make_requests
 from recloop.data.splits import split_users
 from recloop.feedback.item_embeddings import fit_item_embeddings
-from recloop.files import atomic_write_json
+from recloop.files import atomic_write_json, digest_of_files, sha256_of_file
 from recloop.language.answers import are_tellable
 from recloop.language.chat import chat_tokens
 from recloop.language.prompts import NOUNS, clean_title
@@ -28,7 +28,7 @@ from recloop.language.weights import weights_hash
 from recloop.methods.loop import LmRef, derived_seed, lm_folder, open_local
 from recloop.methods.rerec_config import ReRecConfig, TransferConfig
 from recloop.methods.stages import Staged
-from recloop.methods.task import dataset_digest
+from recloop.methods.task import dataset_digest, profiles_digest
 from recloop.methods.verbs import require_verb
 from recloop.progress import Progress
 from recloop.records import Condition, Dataset, Group, Prompt, Request, RequestKind
@@ -120,7 +120,7 @@ def prepare(study: Study) -> RequestTask:
     """Read the log; split its users, make requests and prompts, or find them made."""
     config = study.config
     dataset = load_dataset(config.data, config.data_seed, study.progress)
-    inputs = {"dataset": dataset_digest(dataset), "lm": study.first_lm.digest}
+    inputs = {"dataset": dataset_digest(dataset), "lm": study.first_lm.digest, **profiles_digest(dataset)}
     with study.stage("prepare", "", inputs) as stage:
         if not stage.is_done:
             groups = split_users(dataset.num_users, config.split, config.data_seed)
@@ -146,7 +146,11 @@ def prepare_elsewhere(study: Study) -> list[TestSet]:
             "dataset": dataset_digest(dataset),
             "lm": study.first_lm.digest,
             "place": place.model_dump(mode="json"),
+            **profiles_digest(dataset),
         }
+        if place.recbench is not None:
+            there = [name for name in FILES if (place.recbench / name).is_file()]
+            inputs["recbench"] = digest_of_files({n: sha256_of_file(place.recbench / n) for n in there})
         with study.stage("prepare", place.name, inputs) as stage:
             if not stage.is_done:
                 _write_requests(study, stage, dataset, _requests_elsewhere(study, place, dataset))

@@ -20,7 +20,7 @@ from recloop.language.model import LanguageModel, Sampling
 from recloop.language.next_item import SYSTEM, SessionText, clean_item, next_item_text, with_distinct_titles
 from recloop.language.prompts import NOUNS
 from recloop.language.weights import weights_hash
-from recloop.methods.loop import lm_folder, load_encoder, load_lm
+from recloop.methods.loop import encoder_inputs, lm_folder, load_encoder, load_lm
 from recloop.methods.re2llm_config import Re2llmConfig, SessionDataConfig
 from recloop.methods.served import is_served, open_served
 from recloop.methods.stages import Staged
@@ -39,12 +39,14 @@ class Study(Staged):
     """One run: what was asked for, and the models it opens on demand.
 
     lm_digest: of the language model; an input of every stage that asks it.
+    encoder: what `encoder_inputs` says of the encoder.
     """
 
     config: Re2llmConfig
     lm_digest: str
     open_lm: Callable[[], LanguageModel]
     open_encoder: Callable[[], TextEncoder]
+    encoder: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,8 @@ def open_study(
     def open_encoder() -> TextEncoder:
         return encoder or load_encoder(config.encoder)
 
-    return Study(run, progress, until, config, digest, open_lm, open_encoder)
+    own = encoder_inputs(config.encoder, encoder)
+    return Study(run, progress, until, config, digest, open_lm, open_encoder, own)
 
 
 def load_sessions(config: SessionDataConfig, seed: int, progress: Progress) -> SessionTask:

@@ -49,7 +49,9 @@ def prepare(loop: Loop) -> Task:
     config = loop.config
     dataset = load_dataset(config.data, config.data_seed, loop.progress)
     lm = loop.first_lm
-    with loop.stage("prepare", "", {"dataset": dataset_digest(dataset), "lm": lm.digest}) as stage:
+    inputs = {"dataset": dataset_digest(dataset), "lm": lm.digest}
+    inputs |= profiles_digest(dataset) if config.prompt.include_profile else {}
+    with loop.stage("prepare", "", inputs) as stage:
         if not stage.is_done:
             groups = split_users(dataset.num_users, config.split, config.data_seed)
             lists = build_lists(dataset, groups, config.protocol, config.data_seed)
@@ -93,6 +95,12 @@ def dataset_digest(dataset: Dataset) -> str:
     if dataset.user_knowledge is not None:
         digest.update(dataset.user_knowledge.write_json().encode())
     return digest.hexdigest()
+
+
+def profiles_digest(dataset: Dataset) -> dict[str, str]:
+    """SHA-256 of what is known of the users, an input of stages that show it; none where nothing is known."""
+    known = dataset.users.drop("user", "user_id")
+    return {"profiles": hashlib.sha256(known.write_json().encode()).hexdigest()} if known.width else {}
 
 
 def write_lists(file: Path, lists: CandidateLists) -> None:
