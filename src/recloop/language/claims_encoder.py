@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recloop.language.claims import Claim, Polarity, parse_claims
+from recloop.language.claims import Claim, ParsedDraft, Polarity, parse_claims
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -53,7 +53,12 @@ class ClaimsEncoder:
 
 def read_claims(text: str) -> tuple[Claim, ...]:
     """The claims of a text, whatever its facets are called."""
-    return parse_claims(text, tuple(dict.fromkeys(HEAD.findall(text.strip())))).claims
+    return read_summary(text).claims
+
+
+def read_summary(text: str) -> ParsedDraft:
+    """`parse_claims` for a text whose facets may be called anything."""
+    return parse_claims(text, tuple(dict.fromkeys(HEAD.findall(text.strip()))))
 
 
 @lru_cache(maxsize=100_000)
