@@ -45,6 +45,11 @@ def ranked(boxed, titles=FILMS):
         ("Amelie and Friends", 9),
         ("Dr Strangelove, or How I Learned", 10),
         ("8 1/2", 11),
+        ("\\text{Rocky II}", 2),
+        (" \\textbf{ Rocky II } ", 2),
+        ("\\mathrm {Rocky II}", 2),
+        ("\\textit{Rocky II} (1979)", 2),
+        ("\\text{The }\\emph{Matrix}", 0),
     ],
 )
 def test_a_boxed_title_is_matched_whatever_its_spelling(boxed, place):
@@ -82,6 +87,11 @@ def test_a_title_that_is_no_single_candidate_answers_nothing(boxed):
         ("Empty: \\boxed{ }", True, AnswerStatus.NO_BOX, ()),
         ("", True, AnswerStatus.NO_BOX, ()),
         ("Half: \\boxed{Rocky", True, AnswerStatus.NO_BOX, ()),
+        ("Half: \\boxed{\\text{Rocky}", True, AnswerStatus.NO_BOX, ()),
+        ("Empty: \\boxed{\\text{}}", True, AnswerStatus.NO_BOX, ()),
+        ("Sum: \\boxed{\\frac{Rocky}{2}}", True, AnswerStatus.NO_BOX, ()),
+        ("Yes. \\boxed{\\text{Rocky}} \\boxed{Rocky}", True, AnswerStatus.OK, (1,)),
+        ("\\boxed{\\text{Rocky}} or \\boxed{\\text{Alien}}", True, AnswerStatus.TWO_BOXES, ()),
         ("Rocky! \\boxed{Rocky}", False, AnswerStatus.ENDLESS, ()),
         ("on and on " * 999, False, AnswerStatus.ENDLESS, ()),
     ],
@@ -111,6 +121,7 @@ def test_well_formed_means_reasoning_then_one_box_then_the_end(text, is_well_for
 
 def test_a_ranked_list_counts_up_to_the_first_that_is_no_candidate():
     assert ranked("Rocky ; Alien ; The Matrix").ranked == (1, 3, 0)
+    assert ranked("\\text{Rocky} ; \\text{Alien}").ranked == (1, 3)
     assert ranked("1. Rocky\n2. Alien\n3. Rocky").ranked == (1, 3)
     cut = ranked("Rocky ; Heat ; Alien")
     assert cut.ranked == (1,)
@@ -125,6 +136,16 @@ def test_paragraphs_cover_the_text_and_end_where_blank_lines_end():
         "First.\nStill first.\n\n",
         "Second.\n \n\n",
         "\\boxed{Alien}\n",
+    ]
+
+
+def test_a_box_and_its_paragraph_stand_where_they_stand_in_the_text():
+    text = "Why.\n\n\\boxed{\\text{Alien}}"
+    answer = read_answer(text, FILMS, is_finished=True)
+    assert text[slice(*answer.box)] == "\\boxed{\\text{Alien}}"
+    assert [(text[p.start : p.end], p.named) for p in answer.paragraphs] == [
+        ("Why.\n\n", ()),
+        ("\\boxed{\\text{Alien}}", (3,)),
     ]
 
 

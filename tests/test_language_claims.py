@@ -85,6 +85,60 @@ def test_sound_parts_of_a_broken_text_still_count():
     assert not parsed.is_well_formed
 
 
+DRAMA_NOT_WAR = (Claim("genre", Polarity.LIKES, "Drama"), Claim("genre", Polarity.DISLIKES, "War"))
+
+
+@pytest.mark.parametrize("between", ["\n", "\n\n", " \n  "])
+def test_sections_may_stand_on_lines_of_their_own(between: str):
+    parsed = parse_claims(
+        f"By genre: likes Drama; dislikes War.{between}By director: likes J. Lee Thompson.", FACETS
+    )
+    assert parsed.is_well_formed
+    assert parsed.claims == (*DRAMA_NOT_WAR, Claim("director", Polarity.LIKES, "J. Lee Thompson"))
+
+
+@pytest.mark.parametrize(
+    "prose",
+    [
+        " They clearly enjoy the classics.",
+        " Overall, a viewer of slow films, by Ann Vale.",
+        " It shows that Drama wins.",
+        "\nA fan of Ann Vale.",
+        "\n\nDrama it is.",
+    ],
+)
+def test_prose_after_a_section_is_no_value_and_breaks_the_form(prose: str):
+    parsed = parse_claims(f"By genre: likes Drama; dislikes War.{prose}", FACETS)
+    assert parsed.claims == DRAMA_NOT_WAR
+    assert not parsed.is_well_formed
+    among = parse_claims(f"By genre: likes Drama; dislikes War.{prose} By director: likes Ann Vale.", FACETS)
+    assert among.claims == (*DRAMA_NOT_WAR, Claim("director", Polarity.LIKES, "Ann Vale"))
+    assert not among.is_well_formed
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Parts Co. Inc",
+        "Dr. Seuss",
+        "Vol. 2",
+        "Vol. 2 of the complete works",
+        "J. R. R. Tolkien",
+        "Cecil B. DeMille and his men",
+        "Acme Intl. Parts for the home",
+        "Mr. Fix. Tape & Glue",
+        "Yahoo! Inc",
+        "dr. seuss and the cat",
+        "Bread\nand Roses",
+    ],
+)
+def test_a_name_with_full_stops_stays_whole(name: str):
+    claims = [Claim(facet, p, name) for facet in FACETS for p in (Polarity.LIKES, Polarity.DISLIKES)]
+    parsed = parse_claims(write_summary([*claims, Claim("genre", Polarity.ALSO, "tape")]), FACETS)
+    assert set(parsed.claims) == {*claims, Claim("genre", Polarity.ALSO, "tape")}
+    assert parsed.is_well_formed
+
+
 def test_nothing_to_say_is_well_formed():
     assert write_summary([]) == NO_PREFERENCE
     assert parse_claims(NO_PREFERENCE, FACETS).is_well_formed

@@ -41,6 +41,7 @@ def test_facets_are_found_in_the_text_and_tell_values_apart() -> None:
         ("era", "1990s"),
         ("era", "1980s"),
     ]
+    assert read_claims(TEXT.replace(". By", ".\nBy")) == read_claims(TEXT)
     one, other = ClaimsEncoder().encode(["By genre: likes War.", "By theme: likes War."])
     assert abs(float(one @ other)) < 0.25
 

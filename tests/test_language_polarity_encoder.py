@@ -24,6 +24,28 @@ from recloop.testing import FakeEncoder, check_encoder
         ("Doesn't care for gore. Loves wit!", "Loves wit!", "Doesn't care for gore."),
         ("Warm to epics while rarely moved by farce", "Warm to epics.", "while rarely moved by farce."),
         ("Dr. No and Snow White", "Dr. No and Snow White.", ""),
+        (
+            "By director: likes Ann Vale; dislikes Cecil B. DeMille, J. Lee Thompson. By era: likes 1990s.",
+            "By director: likes Ann Vale. By era: likes 1990s.",
+            "By director: dislikes Cecil B. DeMille, J. Lee Thompson.",
+        ),
+        (
+            "By author: likes J. R. R. Tolkien; dislikes Stephen King.",
+            "By author: likes J. R. R. Tolkien.",
+            "By author: dislikes Stephen King.",
+        ),
+        (
+            "By mood: likes Calm; dislikes Loud; also Warm. By era: mixed. By genre: dislikes War.",
+            "By mood: likes Calm; also Warm. By era: mixed.",
+            "By mood: dislikes Loud. By genre: dislikes War.",
+        ),
+        ("By brand: likes Not Your Mother's.", "By brand: likes Not Your Mother's.", ""),
+        ("No clear preference.", "No clear preference.", ""),
+        # Prose, and canonical texts that were cut.
+        ("By brand: likes Not Your Mother's", "By brand: likes Not Your Mother's.", ""),
+        ("By director: dislikes Cecil B. DeMille, J. L", "", "By director: dislikes Cecil B. DeMille, J. L."),
+        ("Does NOT like war\nLikes J. Lee Thompson", "Likes J. Lee Thompson.", "Does NOT like war."),
+        ("He doesn’t care for gore. Not keen on war.", "", "He doesn’t care for gore. Not keen on war."),
     ],
 )
 def test_clauses_go_to_their_side_under_their_head(text: str, affirmed: str, denied: str) -> None:
@@ -33,7 +55,7 @@ def test_clauses_go_to_their_side_under_their_head(text: str, affirmed: str, den
 def test_it_is_an_encoder() -> None:
     encoder = PolarityEncoder(FakeEncoder())
     check_encoder(encoder)
-    assert encoder.name != FakeEncoder().name
+    assert encoder.name == f"polarity-2-{FakeEncoder().name}"  # 1 split names at their initials
     assert not encoder.encode(["By era: mixed."])[0, FakeEncoder().width :].any()
 
 

@@ -82,6 +82,35 @@ def test_a_hint_that_names_a_title_is_found(text: str, is_named: bool) -> None:
     assert names_title(text, ["Heat", "Quiet Bridge", "The Matrix"]) is is_named
 
 
+@pytest.mark.parametrize(
+    ("text", "title", "is_named"),
+    [
+        ("Recommend Amélie next.", "Amélie", True),
+        ("Recommend Ame\u0301lie next.", "Amélie", True),
+        ("Recommend Amelie next.", "Amélie", True),
+        ("Put Émigré first.", "Émigré", True),
+        ("Help the émigré on.", "Émigré", False),
+        ("Put 300 first.", "300", True),
+        ("300 comes first.", "300", True),
+        ("Try 8mm now.", "8MM (1999)", True),
+        ("Put M first.", "M", True),
+        ("What I would watch.", "A.I.", False),
+        ("Recommend 千と千尋 next.", "千と千尋", True),
+        ("Look for «Брат» then.", "Брат", True),
+        ("Look for a брат then.", "Брат", False),
+        ("Try (Ocean’s) now.", "Ocean's", True),
+        ("Prefer films like Godfather.", "The Godfather", True),
+        ("Prefer the Godfather.", "Godfather, The (1972)", True),
+        ("Prefer stories of a godfather.", "The Godfather", False),
+        ("Prefer quiet bridge next.", "A Quiet Bridge", True),
+    ],
+)
+def test_a_title_is_found_in_any_script_and_without_its_article(
+    text: str, title: str, is_named: bool
+) -> None:
+    assert names_title(text, [title]) is is_named
+
+
 def test_a_title_numbered_apart_is_still_that_title() -> None:
     assert names_title("Choose quiet bridge now.", ["Quiet Bridge (2)"])
 

@@ -1,7 +1,9 @@
 """DPO: the loss by hand, learning on both sides, resuming bit for bit."""
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,6 +232,71 @@ def test_an_adapter_is_trained_on_from_round_to_round_with_the_same_anchor(lm, t
     assert gaps[0] < gaps[1] < gaps[2]
     with pytest.raises(SettingError, match="holds a LoRA adapter"):
         tune_dpo(first.folder, lm, prompts, pairs, CONFIG, tmp_path / "third", 0)
+
+
+@pytest.fixture(scope="module")
+def foreign(lm, tmp_path_factory):
+    """An adapter with settings that ours never have."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from recloop.tuning.trainers import quiet
+
+    settings = LoraConfig(
+        r=4,
+        lora_alpha=4,
+        use_rslora=True,
+        target_modules=["q_proj", "v_proj"],
+        init_lora_weights=False,
+    )
+    folder = tmp_path_factory.mktemp("foreign")
+    with quiet(0):
+        get_peft_model(AutoModelForCausalLM.from_pretrained(lm), settings).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(lm).save_pretrained(folder)
+    return folder
+
+
+def test_an_adapter_made_elsewhere_is_trained_on_as_it_is(lm, foreign, tmp_path):
+    # Steps of next to nothing: the tuned adapter computes what the first one does.
+    config = CONFIG.model_copy(update={"lora": True, "lora_rank": 4, "lr": 1e-12})
+    prompts = make_prompts(4)
+    tuned = tune_dpo(foreign, lm, prompts, make_pairs(4), config, tmp_path / "out", 0)
+    before, after = (json.loads((f / "adapter_config.json").read_text()) for f in (foreign, tuned.folder))
+    for name in ("r", "lora_alpha", "use_rslora"):
+        assert after[name] == before[name]
+    assert set(after["target_modules"]) == set(before["target_modules"])
+    base, first, last = (preference(f, list(prompts.values())) for f in (lm, foreign, tuned.folder))
+    assert last == pytest.approx(first, abs=1e-4)
+    assert abs(first - base) > 0.01
+    assert tuned.log[0]["reward_margin"] == pytest.approx(config.beta * (first - base), rel=1e-3)
+
+
+def test_an_adapter_of_another_rank_is_refused(lm, foreign, tmp_path):
+    config = CONFIG.model_copy(update={"lora": True, "lora_rank": 16})
+    with pytest.raises(SettingError, match="adapter of rank 4, got lora_rank=16; use lora_rank=4"):
+        tune_dpo(foreign, lm, make_prompts(4), make_pairs(4), config, tmp_path / "out", 0)
+
+
+def test_an_adapter_of_another_kind_is_refused(lm, tmp_path):
+    from recloop.tuning.trainers import load_policy
+
+    settings = {"peft_type": "IA3", "task_type": "CAUSAL_LM", "base_model_name_or_path": str(lm)}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.raises(SettingError, match="must be LoRA, got IA3"):
+        load_policy(tmp_path, CONFIG.model_copy(update={"lora": True}))
+
+
+def test_an_adapter_without_a_weight_of_its_own_or_with_a_strange_one_is_refused(lm, foreign, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(foreign, tmp_path / "damaged")
+    weights = load_file(folder / "adapter_model.safetensors")
+    lost = next(name for name in weights if "layers.1.self_attn.q_proj.lora_B" in name)
+    weights[lost.replace("q_proj", "o_proj")] = weights.pop(lost)
+    save_file(weights, folder / "adapter_model.safetensors", {"format": "pt"})
+    config = CONFIG.model_copy(update={"lora": True, "lora_rank": 4})
+    with pytest.raises(RunError, match=r"1 missing \[.*q_proj.lora_B.*1 unexpected \[.*o_proj.lora_B"):
+        tune_dpo(folder, lm, make_prompts(4), make_pairs(4), config, tmp_path / "out", 0)
 
 
 KILLED = """

@@ -4,7 +4,9 @@ The written rule, by which every answer is read, scored and counted:
 
 1. An answer that the token limit cut is ``endless`` and answers nothing, box or not.
 2. Boxes with different contents are ``two_boxes`` and answer nothing: hedging is not paid.
-3. No box, or an empty one, is ``no_box`` and answers nothing.
+3. No box, or an empty one, is ``no_box`` and answers nothing. In a box a command for letters stands for what
+   its braces hold (``\\text{...}``, ``\\textbf``, ``\\mathrm``, ``\\emph`` and their like); with other braces
+   in it, it is none.
 4. A box holds a title, or a ranked list of them parted by `` ; `` or line ends. The first that names no
    candidate, or more than one, makes the answer ``no_candidate`` from there on: what stands before it counts.
 5. Otherwise the answer is ``ok``. It is also well formed when exactly one box stands at the very end, after
@@ -25,7 +27,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 
-BOX = re.compile(r"\\boxed\s*\{([^{}]*)\}")
+STYLE = r"\\(?:text(?:bf|it|rm|sf|tt|sc)?|math(?:bf|it|rm|sf|tt)|emph)\s*"
+STYLED = re.compile(STYLE + r"\{([^{}]*)\}")
+BOX = re.compile(rf"\\boxed\s*\{{((?:{STYLE}\{{[^{{}}]*\}}|[^{{}}])*)\}}")
 BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
 WORD = re.compile(r"&|\w+(?:['’]\w+)*")
 YEAR = re.compile(r"(?:18|19|20)\d\d")
@@ -134,19 +138,24 @@ def read_answer(text: str, titles: Sequence[str], *, is_finished: bool) -> Answe
         if end > start
     )
     boxes = list(BOX.finditer(text))
-    contents = {_words(box.group(1)) for box in boxes} - {()}
+    contents = {_words(_content(box)) for box in boxes} - {()}
     if not is_finished:
         return Answer(AnswerStatus.ENDLESS, (), False, paragraphs)
     if len(contents) > 1:
         return Answer(AnswerStatus.TWO_BOXES, (), False, paragraphs)
     if not contents:
         return Answer(AnswerStatus.NO_BOX, (), False, paragraphs)
-    box = next(box for box in boxes if _words(box.group(1)))
-    ranked, is_whole = _read_box(box.group(1), known)
+    box = next(box for box in boxes if _words(_content(box)))
+    ranked, is_whole = _read_box(_content(box), known)
     has_reasoning = any(char.isalnum() for char in text[: box.start()])
     is_at_end = len(boxes) == 1 and not text[box.end() :].strip(" .\n\t$*")
     status = AnswerStatus.OK if is_whole else AnswerStatus.NO_CANDIDATE
     return Answer(status, ranked, is_whole and has_reasoning and is_at_end, paragraphs, box.span())
+
+
+def _content(box: re.Match[str]) -> str:
+    """What a box says, without commands for letters."""
+    return STYLED.sub(r"\1", box[1])
 
 
 def _read_box(content: str, known: Sequence[Title]) -> tuple[tuple[int, ...], bool]:

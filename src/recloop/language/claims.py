@@ -19,9 +19,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from recloop.language.replies import SENTENCE_END
+
 NO_PREFERENCE = "No clear preference."
 MORE, LESS = 1.25, 0.75  # guesses: of the usual number of items, from where on it is clearly more, or fewer
 FEWEST = 2.0  # items that carry a value, or that usually would, before anything is said
+MIN_PROSE_WORDS = 3  # guess: fewer after a full stop are the rest of a name
+
+LINE_END = r"(?<=\.)(?<!\b[A-Z]\.)[ \t]*\n\s*"
+ABBREVIATED = re.compile(
+    r"\b(?:Co|Corp|Inc|Ltd|Intl|Mfg|Bros|Dept|Dr|Mr|Mrs|Ms|Prof|Jr|Sr|St|Mt|Ft|Vol|No|Pt|Ed|Misc|vs)\.$"
+)
+OPENING = re.compile(r"(?:Overall|However|Generally|In (?:all|summary|short|general|addition)),\s+")
 
 Usual = Mapping[tuple[str, str], float]
 """(facet, value) -> the share of a history's items that carry it, the mean over users."""
@@ -205,6 +214,10 @@ def write_summary(claims: Sequence[Claim], facets: Sequence[str] | None = None) 
 def parse_claims(text: str, facets: Sequence[str]) -> ParsedDraft:
     """Read the claims of a text in canonical form; what does not follow it is skipped and noted.
 
+    Sections may stand on lines of their own. Prose after a section, on a new line or as a sentence, is no
+    part of its values, though names with full stops (``Dr. Seuss``) are. A line that ends in no full stop, or
+    in an initial's, goes on in the next.
+
     Args:
         text: a draft.
         facets: the facet names the prompt asked for.
@@ -216,21 +229,43 @@ def parse_claims(text: str, facets: Sequence[str]) -> ParsedDraft:
     text = text.strip()
     if text == NO_PREFERENCE:
         return ParsedDraft((), (), True)
-    heads = "|".join(re.escape(facet) for facet in sorted(facets, key=len, reverse=True))
-    starts = list(re.finditer(rf"(?:^|(?<=\. ))By ({heads}): ", text)) if facets else []
+    names = "|".join(re.escape(facet) for facet in sorted(facets, key=len, reverse=True))
+    starts = list(section_heads(names).finditer(text)) if facets else []
     claims: list[Claim] = []
     seen: list[str] = []
     is_clean = bool(starts) and starts[0].start() == 0
     for position, start in enumerate(starts):
         end = starts[position + 1].start() if position + 1 < len(starts) else len(text)
         body = text[start.end() : end].strip()
+        said = _without_prose(body)
         facet = start.group(1)
-        found = _parse_section(facet, body)
-        is_clean = is_clean and found is not None and facet not in seen
+        found = _parse_section(facet, said)
+        is_clean = is_clean and found is not None and said == body and facet not in seen
         seen.append(facet)
         claims.extend(found or ())
     is_clean = is_clean and len(set(claims)) == len(claims)
     return ParsedDraft(tuple(dict.fromkeys(claims)), tuple(dict.fromkeys(seen)), is_clean)
+
+
+def section_heads(names: str) -> re.Pattern[str]:
+    """What a section begins with, at the start or after a full stop; `names` matches a facet's, group 1."""
+    return re.compile(rf"(?:^|(?<=\. )|{LINE_END})By ({names}): ")
+
+
+def _without_prose(body: str) -> str:
+    """A section's body up to where it goes on in prose, if it does."""
+    body = re.split(LINE_END, body, maxsplit=1)[0]
+    for end in SENTENCE_END.finditer(body):
+        if not ABBREVIATED.search(body, 0, end.start()) and _is_prose(body[end.end() :]):
+            return body[: end.start()]
+    return body
+
+
+def _is_prose(text: str) -> bool:
+    """Whether a text begins as a sentence does: words, up to a comma, of which most are small."""
+    clause = re.split(r"[,;.!?]", OPENING.sub("", text, count=1), maxsplit=1)[0]
+    words = [word for word in clause.split() if word[0].isalpha()]
+    return len(words) >= MIN_PROSE_WORDS and 2 * sum(word[0].islower() for word in words) > len(words)
 
 
 def _parse_section(facet: str, body: str) -> list[Claim] | None:

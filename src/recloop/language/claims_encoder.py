@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recloop.language.claims import Claim, Polarity, parse_claims
+from recloop.language.claims import Claim, ParsedDraft, Polarity, parse_claims, section_heads
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
 
 WIDTH = 256
-HEAD = re.compile(r"(?:^|(?<=\. ))By ([^:.;]{1,60}): ")
+HEAD = section_heads("[^:.;]{1,60}")
 WEIGHTS = {Polarity.LIKES: 1.0, Polarity.ALSO: 0.5, Polarity.DISLIKES: -1.0}  # ALSO: a guess
 
 
@@ -53,7 +52,12 @@ class ClaimsEncoder:
 
 def read_claims(text: str) -> tuple[Claim, ...]:
     """The claims of a text, whatever its facets are called."""
-    return parse_claims(text, tuple(dict.fromkeys(HEAD.findall(text.strip())))).claims
+    return read_summary(text).claims
+
+
+def read_summary(text: str) -> ParsedDraft:
+    """`parse_claims` for a text whose facets may be called anything."""
+    return parse_claims(text, tuple(dict.fromkeys(HEAD.findall(text.strip()))))
 
 
 @lru_cache(maxsize=100_000)

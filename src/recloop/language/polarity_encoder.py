@@ -12,17 +12,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from recloop.language.claims import Claim, ParsedDraft, Polarity, write_summary
+from recloop.language.claims_encoder import read_summary
 from recloop.language.encoder import TextEncoder
+from recloop.language.replies import SENTENCE_END
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
 
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+PROSE_END = re.compile(rf"\s*\n\s*|{SENTENCE_END.pattern}")
 CLAUSE_END = re.compile(r";\s*|,?\s+(?=(?:but|however|while|whereas|although|though)\b)", re.IGNORECASE)
 HEAD = re.compile(r"([^:;]{1,60}:)\s+")
+# A word of denial written as a name is, after the clause's first word, is part of one ("Not Your Mother's").
 DENIAL = re.compile(
-    r"\b(dislik|avoid|hat(?:e|es|ed)\b|reject|averse|aversion|not\b|never\b|seldom\b|rarely\b|unlikely\b"
-    r"|(?:no|little|less) (?:interest|taste|liking))|n't\b",
+    r"(?:^\W*|\b(?!(?-i:[A-Z][a-z])))"
+    r"(?:dislik|avoid|hat(?:e|es|ed)\b|reject|averse|aversion|not\b|never\b|seldom\b|rarely\b|unlikely\b"
+    r"|(?:no|little|less) (?:interest|taste|liking))|n['’]t\b",
     re.IGNORECASE,
 )
 
@@ -41,7 +46,7 @@ class PolarityEncoder:
 
     @property
     def name(self) -> str:
-        return f"polarity-1-{self._inner.name}"
+        return f"polarity-2-{self._inner.name}"
 
     @property
     def width(self) -> int:
@@ -63,10 +68,10 @@ class PolarityEncoder:
 
 
 def split_polarity(text: str) -> tuple[str, str]:
-    """The clauses of a text that affirm, and those that deny, each under the head of its sentence.
+    """What a text affirms, and what it denies, each under the head of its sentence.
 
-    A clause with a word of denial denies as a whole; which is a rule of thumb for prose and exact for the
-    canonical form of `recloop.language.claims`.
+    A text in the canonical form of `recloop.language.claims` is split by its claims. In prose a clause with a
+    word of denial denies as a whole, which is a rule of thumb.
 
     Example:
         >>> split_polarity("By genre: likes War; dislikes Drama. By era: likes 1990s.")
@@ -74,6 +79,9 @@ def split_polarity(text: str) -> tuple[str, str]:
         >>> split_polarity("Enjoys noir, but avoids musicals.")
         ('Enjoys noir.', 'but avoids musicals.')
     """
+    parsed = read_summary(text)
+    if parsed.is_well_formed:
+        return _split_claims(parsed)
     affirmed: list[str] = []
     denied: list[str] = []
     for head, clause in _clauses(text):
@@ -82,9 +90,23 @@ def split_polarity(text: str) -> tuple[str, str]:
     return " ".join(affirmed), " ".join(denied)
 
 
+def _split_claims(parsed: ParsedDraft) -> tuple[str, str]:
+    """Both sides as summaries; a section without claims, and a summary without sections, denies nothing."""
+    affirmed: list[Claim] = []
+    denied: list[Claim] = []
+    for claim in parsed.claims:
+        (denied if claim.polarity is Polarity.DISLIKES else affirmed).append(claim)
+    only_denied = {claim.facet for claim in denied} - {claim.facet for claim in affirmed}
+    facets = [facet for facet in parsed.facets if facet not in only_denied]
+    return (
+        write_summary(affirmed, facets) if facets or not denied else "",
+        write_summary(denied) if denied else "",
+    )
+
+
 def _clauses(text: str) -> Iterator[tuple[str, str]]:
     """(head of its sentence or "", clause) in their order."""
-    for sentence in SENTENCE_END.split(text.strip()):
+    for sentence in PROSE_END.split(text.strip()):
         found = HEAD.match(sentence)
         head = found[1] if found else ""
         for clause in CLAUSE_END.split(sentence[found.end() :] if found else sentence):

@@ -25,7 +25,7 @@ from recloop.language.next_item import (
     next_item_text,
 )
 from recloop.language.prompts import candidate_line, clean_line
-from recloop.language.title_match import normalised, words_of
+from recloop.language.title_match import normalised, ways_to_write, words_of
 
 MAX_TURN_CHARS = 600  # guess: of each earlier turn, repeated in the next
 MIN_HINT_WORDS, MAX_HINT_WORDS = 3, 40  # guesses
@@ -162,18 +162,25 @@ def parse_hints(text: str, titles: Sequence[str], max_hints: int) -> ParsedHints
 def names_title(text: str, titles: Sequence[str]) -> bool:
     """Whether a text names a title: its words in a row, in capitals where the title is one plain word.
 
-    A title of one word (``Drama``, ``Heat``) is often an ordinary word; it counts where the text writes it
-    with a capital and not as its first word.
+    The title's article may be absent or follow. A title of one word (``Drama``, ``Heat``) is often an
+    ordinary word; it counts where the text writes it with a capital and not as its first word, or where it
+    has digits (``8MM``). In a script without capitals every word counts as one with.
     """
     words = words_of(normalised(text))
-    capitals = {word.casefold() for word in re.findall(r"(?<=\s)[\"“'‘]?([A-Z]\w+)", text)}
+    capitals = _capitals(text)
     for title in titles:
-        own = words_of(normalised(re.sub(r"\s*\(\d+\)$", "", title)))
-        if len(own) == 1 and own[0] not in capitals:
-            continue
-        if any(words[start : start + len(own)] == own for start in range(len(words) - len(own) + 1)):
-            return True
+        for own in ways_to_write(normalised(re.sub(r"\s*\(\d+\)$", "", title))):
+            if len(own) == 1 and own[0] not in capitals and not re.search(r"\d", own[0]):
+                continue
+            if any(words[start : start + len(own)] == own for start in range(len(words) - len(own) + 1)):
+                return True
     return False
+
+
+def _capitals(text: str) -> set[str]:
+    """Words after the first that do not begin with a small letter, as titles are compared; not ``I``."""
+    bare = (re.sub(r"^\W+", "", chunk) for chunk in text.split()[1:])
+    return {words_of(normalised(word))[0] for word in bare if word and not word[0].islower()} - {"i"}
 
 
 def hint_line(hint: str) -> str:

@@ -97,7 +97,7 @@ class TitleIndex:
         for number, title in enumerate(titles):
             text = normalised(title)
             self._exact.setdefault(words_of(text), set()).add(number)
-            for words in _variants(text):
+            for words in ways_to_write(text):
                 self._loose.setdefault(words, set()).add(number)
         self._longest = max((len(words) for words in (*self._exact, *self._loose)), default=0)
 
@@ -141,7 +141,7 @@ class TitleIndex:
         return told is None or year is None or told[1] == year
 
 
-def _variants(text: str) -> set[tuple[str, ...]]:
+def ways_to_write(text: str) -> set[tuple[str, ...]]:
     """All ways to write a normalised title: its year there or not, its article before, after or nowhere."""
     year = YEAR_AT_END.search(text)
     name = YEAR_AT_END.sub("", text) if year else text

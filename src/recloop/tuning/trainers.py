@@ -25,7 +25,7 @@ import torch
 import transformers
 from accelerate import PartialState
 from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from peft import LoraConfig, load_peft_weights, set_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftType, TaskType, load_peft_weights, set_peft_model_state_dict
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -81,7 +81,7 @@ class Policy:
 
     model: whole model, with a head; for LoRA the base that gets the adapter.
     adapter: how to make the LoRA adapter; None when all weights are trained.
-    adapter_from: folder of an earlier round's adapter to go on from.
+    adapter_from: folder of the adapter to go on from, whose form `adapter` has.
     """
 
     model: PreTrainedModel
@@ -106,7 +106,8 @@ def run_job(
         progress: told of every optimiser step.
 
     Raises:
-        RunError: the checkpoints were made from other inputs.
+        RunError: the checkpoints were made from other inputs, or an adapter's weights are not those that its
+            configuration names.
         TrainingError: the loss is not finite.
         SettingError: see `load_policy`.
     """
@@ -116,7 +117,7 @@ def run_job(
         policy = load_policy(job.lm_folder, job.budget)
         trainer = make_trainer(policy)
         if policy.adapter_from is not None:
-            set_peft_model_state_dict(trainer.model, load_peft_weights(str(policy.adapter_from)))
+            _load_adapter(trainer.model, policy.adapter_from)
         checkpoint = _last_checkpoint(job.work)
         trainer.remove_callback(PrinterCallback)
         num_shown = len(row_set.rows) * job.budget.epochs
@@ -136,7 +137,8 @@ def load_policy(lm_folder: Path, budget: TuningBudget) -> Policy:
     """The model in `lm_folder`, ready to be given to a TRL trainer.
 
     Raises:
-        SettingError: the folder holds an adapter, or 4 bits are asked for, but `lora` is False.
+        SettingError: the folder holds an adapter, or 4 bits are asked for, but `lora` is False; the adapter
+            is no LoRA, or not of rank `lora_rank`.
     """
     base = base_folder_of(lm_folder)
     if budget.load_in_4bit and budget.lora is False:
@@ -146,10 +148,12 @@ def load_policy(lm_folder: Path, budget: TuningBudget) -> Policy:
         uses_lora = budget.load_in_4bit or _count_parameters(base) > LORA_ABOVE
     if base != lm_folder and not uses_lora:
         raise SettingError(f"{lm_folder} holds a LoRA adapter, got lora=False or auto; use lora=True")
+    adapter_from = lm_folder if base != lm_folder else None
+    adapter = _form_of(adapter_from, budget.lora_rank) if adapter_from else _lora(budget.lora_rank)
     return Policy(
         load_model(base, uses_lora=uses_lora, load_in_4bit=budget.load_in_4bit),
-        _lora(budget.lora_rank) if uses_lora else None,
-        lm_folder if base != lm_folder else None,
+        adapter if uses_lora else None,
+        adapter_from,
     )
 
 
@@ -351,3 +355,39 @@ def _lora(rank: int) -> LoraConfig:
     return LoraConfig(
         r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
     )
+
+
+def _form_of(folder: Path, rank: int) -> LoraConfig:
+    """How to make the adapter in `folder` anew, for its weights to be loaded into and trained."""
+    found = PeftConfig.from_pretrained(str(folder))
+    if not isinstance(found, LoraConfig):
+        raise SettingError(
+            f"{folder} holds an adapter to be trained on, which must be LoRA, "
+            f"got {PeftType(found.peft_type).value}; merge it into its base"
+        )
+    if found.r != rank:
+        raise SettingError(
+            f"{folder} holds a LoRA adapter of rank {found.r}, got lora_rank={rank}; use lora_rank={found.r}"
+        )
+    found.inference_mode = False
+    found.init_lora_weights = True  # they are overwritten, and other kinds change the base
+    found.task_type = TaskType.CAUSAL_LM
+    found.base_model_name_or_path = None  # peft writes the one it is put on
+    return found
+
+
+def _load_adapter(model: Any, folder: Path) -> None:
+    """Put the weights in `folder` into the model's adapter."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    try:
+        result = set_peft_model_state_dict(model, load_peft_weights(str(folder)))
+    except KeyError as error:  # a whole module that the adapter replaces
+        missing, unexpected = [str(error.args[0])], []
+    else:
+        missing, unexpected = sorted(trained & set(result.missing_keys)), sorted(result.unexpected_keys)
+    if missing or unexpected:
+        raise RunError(
+            f"the weights in {folder} must be those its adapter_config.json names, "
+            f"got {len(missing)} missing {missing[:2]} and {len(unexpected)} unexpected {unexpected[:2]}; "
+            f"save the adapter again"
+        )
