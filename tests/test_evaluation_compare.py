@@ -252,6 +252,13 @@ def test_rows_that_no_seed_moves_were_drawn_once() -> None:
     assert (contrast.num_seeds, contrast.verdict) == (1, Verdict.TOO_FEW_SEEDS)
 
 
+def test_rows_that_move_alike_are_as_many_seeds_as_they_have() -> None:
+    values_SU = rng(1).random((3, 50))
+    rows = [row_of("one", values_SU), row_of("other", values_SU)]
+    contrast = compare(rows, [("one", "other")], "ndcg@5", QUICK, 0).contrasts[0]
+    assert (contrast.num_seeds, contrast.verdict) == (3, Verdict.NOT_SHOWN)
+
+
 def test_rounding_alone_is_no_difference() -> None:
     values_SU = rng(0).random((3, 40))
     shifted = values_SU * (1 + 4e-16) + 1e-17

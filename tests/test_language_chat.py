@@ -72,39 +72,55 @@ def test_sampling_and_tuning_read_the_same_prompt(plain, tmp_path, kind):
 
 
 @pytest.mark.parametrize("method", ["dpo", "sft", "grpo"])
-def test_a_template_with_all_of_it_can_be_tuned_with(plain, tmp_path, method):
+def test_a_template_with_all_of_it_can_be_tuned_with(plain, tmp_path, monkeypatch, method):
     """No system role, reasoning and a date at once: what TRL renders itself is what was sampled."""
+    from transformers import Trainer
+
     from recloop.feedback.advantages import AdvantageConfig
     from recloop.progress import SILENT
     from recloop.tuning.dpo import tune_dpo
     from recloop.tuning.grpo import GrpoConfig, ScoredAnswer, tune_grpo
+    from recloop.tuning.grpo_trainer import TokenGrpoTrainer
     from recloop.tuning.sft import SftConfig, tune_best_of_n
 
     lm_folder = with_template(plain, tmp_path / "lm", REFUSAL + DATE + REASONING)
     pairs = [Pair(0, 3, 0, 1, "likes Drama", "likes War", 1.0, 0.0)]
     budget = {"batch": 1, "accumulation": 1, "epochs": 1}
     prompts, paths, work = {3: PROMPT}, (tmp_path / "out", 0), tmp_path / "work"
+    learn, answer, read = Trainer.training_step, TokenGrpoTrainer._generate_single_turn, []
+
+    def learning(self, model, inputs, *rest):
+        if method != "grpo":
+            read.extend(inputs["input_ids"])
+        return learn(self, model, inputs, *rest)
+
+    def answering(self, prompt_ids, *rest, **named):
+        read.extend(prompt_ids)
+        return answer(self, prompt_ids, *rest, **named)
+
+    monkeypatch.setattr(Trainer, "training_step", learning)
+    monkeypatch.setattr(TokenGrpoTrainer, "_generate_single_turn", answering)
     match method:
         case "dpo":
             config = DpoConfig(**budget)
-            found = tune_dpo(
-                lm_folder, lm_folder, {3: PROMPT}, pairs, config, *paths, SILENT, tmp_path / "work"
-            )
+            found = tune_dpo(lm_folder, lm_folder, prompts, pairs, config, *paths, SILENT, work)
         case "sft":
             config = SftConfig(**budget)
             found = tune_best_of_n(lm_folder, prompts, pairs, config, *paths, SILENT, work)
         case _:
             config = GrpoConfig(batch=1, accumulation=1, answers=2, max_reply_tokens=4, max_pairs=1)
-            asked = []
 
             def score(number, text, is_finished):
-                asked.append(text)
                 return ScoredAnswer(float(len(text)), float(len(text)), (), {})
 
             found = tune_grpo(
                 *(lm_folder, lm_folder, [PROMPT], score, "test", config, AdvantageConfig(), *paths, work)
             ).tuned
     assert len(found.log) == 1
+    rendered = TransformersLM(lm_folder, device="cpu").render(PROMPT)
+    texts = load_tokenizer(lm_folder).batch_decode(read)
+    assert len(texts) == (1 if method == "sft" else 2)
+    assert all(text.startswith(rendered) for text in texts)
     saved = (found.folder / "chat_template.jinja").read_text()
     assert saved == (lm_folder / "chat_template.jinja").read_text()  # settled in memory alone
 

@@ -45,6 +45,9 @@ from recloop.testing import FakeEncoder, check_encoder
         ("By brand: likes Not Your Mother's", "By brand: likes Not Your Mother's.", ""),
         ("By director: dislikes Cecil B. DeMille, J. L", "", "By director: dislikes Cecil B. DeMille, J. L."),
         ("Does NOT like war\nLikes J. Lee Thompson", "Likes J. Lee Thompson.", "Does NOT like war."),
+        ("2) Avoids musicals", "", "2) Avoids musicals."),
+        ("Loves noir, but Not musicals", "Loves noir.", "but Not musicals."),
+        ("Likes: Drama. Dislikes: War.", "Likes: Drama.", "Dislikes: War."),
         ("He doesn’t care for gore. Not keen on war.", "", "He doesn’t care for gore. Not keen on war."),
     ],
 )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from recloop.errors import RunError
+from recloop.language.polarity_encoder import SPLIT
 from recloop.methods import dpo4rec
 from recloop.methods.comparing import base_of, contrasts_of, words_of
 from recloop.methods.controls import nearest_in_length, surprisal_per_token
@@ -249,4 +250,5 @@ def test_weights_of_an_encoder_are_an_input_unless_they_are_recloops_own(tmp_pat
     assert set(before) == {"encoder"}
     assert encoder_inputs(named, None) != before
     assert encoder_inputs(EncoderConfig(name="claims"), None) == {}
+    assert encoder_inputs(EncoderConfig(name="minilm", by_polarity=True), None) == {"split": SPLIT}
     assert encoder_inputs(EncoderConfig(name="claims"), FakeEncoder()) == {"encoder": FakeEncoder().name}

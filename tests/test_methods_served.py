@@ -125,9 +125,10 @@ def test_a_user_without_an_answer_stays_with_an_empty_text_and_is_counted(
         return "400" if seen.prompt in poisoned else ""
 
     with EndpointServer(fault) as server:
-        path = tmp_path / "run"
-        do(config_for(server), path)
+        path, config = tmp_path / "run", config_for(server)
         monkeypatch.setattr("recloop.methods.loop.MiniLmEncoder", FakeEncoder)
+        with RunFolder.open(path, config.model_dump(mode="json")) as folder:
+            dpo4rec.run(config, folder)
         assert main(["resume", str(path)]) == 3
     stages = manifest_of(path)["stages"]
     tables = [pl.read_parquet(f) for f in (path / "stages" / "sample.untuned.s0").glob("*.parquet")]

@@ -39,9 +39,9 @@ def other_lm(tmp_path_factory):
 def mean_logps(folder, prompts, *replies):
     """Per reply, its log-probability with the end token, mean over prompts, by the plain forward pass."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = own_tokenizer(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
 
     def logp(prompt, reply):
@@ -238,7 +238,7 @@ def test_an_adapter_is_trained_on_from_round_to_round_with_the_same_anchor(lm, t
 def foreign(lm, tmp_path_factory):
     """An adapter with settings that ours never have."""
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     from recloop.tuning.trainers import quiet
 
@@ -252,8 +252,7 @@ def foreign(lm, tmp_path_factory):
     folder = tmp_path_factory.mktemp("foreign")
     with quiet(0):
         get_peft_model(AutoModelForCausalLM.from_pretrained(lm), settings).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(lm).save_pretrained(folder)
-    return folder
+    return folder  # without a tokenizer, as peft leaves it
 
 
 def test_an_adapter_made_elsewhere_is_trained_on_as_it_is(lm, foreign, tmp_path):
@@ -328,7 +327,8 @@ def test_killed_and_called_again_it_gives_the_same_weights(lm, tmp_path):
 
 def test_over_a_base_in_four_bits_an_adapter_learns_what_is_preferred(tmp_path):
     # QLoRA: what is written is an adapter of the base as it is, and it is read again with either.
-    from recloop.language.transformers_lm import TransformersLM
+    from recloop.language.chat import own_tokenizer
+from recloop.language.transformers_lm import TransformersLM
 
     lm = build_tiny_lm(tmp_path / "lm", width=64)  # 4 bits come in blocks of 64 weights
     prompts, pairs = make_prompts(24), make_pairs(24)

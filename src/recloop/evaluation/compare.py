@@ -191,11 +191,14 @@ def compare(
 
 
 def _difference(row: RowScores, against: RowScores, metric: str) -> Float64[np.ndarray, "S U"]:
-    """Row less row. What seeds do not move was drawn once: one seed, not many that agree."""
+    """Row less row. Two rows that no seed moves were drawn once: one seed, not many that agree."""
     one_SU, other_SU = row.of(metric), against.of(metric)
     difference_SU = one_SU - other_SU
     difference_SU[np.abs(difference_SU) <= ROUNDING * (np.abs(one_SU) + np.abs(other_SU))] = 0.0
-    return difference_SU[:1] if (difference_SU == difference_SU[0]).all() else difference_SU
+    is_drawn_once = all(
+        np.allclose(values_SU, values_SU[0], rtol=ROUNDING, atol=0) for values_SU in (one_SU, other_SU)
+    )
+    return difference_SU[:1] if is_drawn_once else difference_SU
 
 
 def sign_flip_p(

@@ -19,18 +19,23 @@ SETTLED = {
 }
 
 
+def own_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model's folder, or of the base where an adapter has none of its own."""
+    from transformers import AutoTokenizer
+
+    has_own = (folder / "tokenizer_config.json").is_file()
+    return AutoTokenizer.from_pretrained(
+        folder if has_own else base_folder_of(folder), trust_remote_code=False, local_files_only=True
+    )
+
+
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model's folder, or of the base where an adapter has none of its own.
+    """`own_tokenizer`, to put prompts to a model.
 
     Its chat template is settled, in memory alone: no reasoning before the answer, and the same date on every
     day. Otherwise a run that goes on tomorrow would go on with other prompts.
     """
-    from transformers import AutoTokenizer
-
-    has_own = (folder / "tokenizer_config.json").is_file()
-    tokenizer: Any = AutoTokenizer.from_pretrained(
-        folder if has_own else base_folder_of(folder), trust_remote_code=False, local_files_only=True
-    )
+    tokenizer = own_tokenizer(folder)
     template = tokenizer.chat_template
     if isinstance(template, str):
         settled = [text for name, text in SETTLED.items() if name in template]

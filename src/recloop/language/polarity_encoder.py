@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 PROSE_END = re.compile(rf"\s*\n\s*|{SENTENCE_END.pattern}")
 CLAUSE_END = re.compile(r";\s*|,?\s+(?=(?:but|however|while|whereas|although|though)\b)", re.IGNORECASE)
 HEAD = re.compile(r"([^:;]{1,60}:)\s+")
-# A word of denial written as a name is, after the clause's first word, is part of one ("Not Your Mother's").
+# After the clause's first word "Not" and "Never" before a capital are part of a name ("Not Your Mother's").
 DENIAL = re.compile(
-    r"(?:^\W*|\b(?!(?-i:[A-Z][a-z])))"
-    r"(?:dislik|avoid|hat(?:e|es|ed)\b|reject|averse|aversion|not\b|never\b|seldom\b|rarely\b|unlikely\b"
-    r"|(?:no|little|less) (?:interest|taste|liking))|n['’]t\b",
+    r"\b(?:dislik|avoid|hat(?:e|es|ed)\b|reject|averse|aversion|seldom\b|rarely\b|unlikely\b"
+    r"|(?:no|little|less) (?:interest|taste|liking))"
+    r"|(?:^\W*|\b(?!(?-i:[A-Z][a-z]+ [A-Z])))(?:not|never)\b|n['’]t\b",
     re.IGNORECASE,
 )
+SPLIT = "polarity-2"  # the rules by which texts are split; others have another name
 
 
 class PolarityEncoder:
@@ -46,7 +47,7 @@ class PolarityEncoder:
 
     @property
     def name(self) -> str:
-        return f"polarity-2-{self._inner.name}"
+        return f"{SPLIT}-{self._inner.name}"
 
     @property
     def width(self) -> int:
@@ -85,7 +86,7 @@ def split_polarity(text: str) -> tuple[str, str]:
     affirmed: list[str] = []
     denied: list[str] = []
     for head, clause in _clauses(text):
-        side = denied if DENIAL.search(clause) else affirmed
+        side = denied if DENIAL.search(clause) or DENIAL.search(head) else affirmed
         side.append(f"{head} {clause}".strip() + ("" if clause[-1] in ".!?" else "."))
     return " ".join(affirmed), " ".join(denied)
 

@@ -152,7 +152,8 @@ class TransformersLM:
         talk = [{"role": "user", "content": "t"}, {"role": "assistant", "content": "r"}]
         text = self._tokenizer.apply_chat_template(talk, tokenize=False)
         ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
-        return next((token for token in reversed(ids) if token in self._end_tokens), self._end_tokens[0])
+        usual = self._tokenizer.eos_token_id
+        return next((token for token in reversed(ids) if token in self._end_tokens), usual)
 
     def _plan(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[_Batch]:
         texts = [self.render(prompt) for prompt in prompts]

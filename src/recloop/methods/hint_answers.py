@@ -81,7 +81,7 @@ class States:
 
 def encode_sessions(study: Study, questions: Questions) -> States:
     """The state of every session."""
-    with study.stage("encode", "", {"sessions": questions.digest, **study.encoder}) as stage:
+    with study.stage("encode", "", {"sessions": questions.digest, **study.encoder()}) as stage:
         if not stage.is_done:
             encoder = study.open_encoder()
             sessions = questions.task.sessions

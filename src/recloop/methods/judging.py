@@ -75,7 +75,9 @@ def reward_knowledge(
             earned = (judges, lists, drafts, config.metric)
             reliability = split_half_reliability(*earned, derived_seed(seed, "reliability"))
             loop.progress.say(f"seed {seed}, round {round}: {reliability}")
-            if reliability.is_noise:
+            if reliability.has_too_few_users:
+                loop.progress.say("pairs made from it may be noise: take more feedback users")
+            elif reliability.is_noise:
                 loop.progress.say(
                     "pairs made from it would be noise: more lists, another metric or a larger gap"
                 )

@@ -60,10 +60,7 @@ def drafts_wanted(config: DraftsConfig, *, for_feedback: bool) -> dict[str, int]
 def sample_knowledge(loop: Loop, task: Task, lm: LmRef, wanted: Mapping[str, int], seed: int) -> Knowledge:
     """Draw drafts for the users of every part; the run's journal pays for each draft once."""
     key = f"{lm.label}.s{seed}"
-    inputs: dict[str, object] = {"prompts": task.digest, "lm": lm.digest}
-    if lm == loop.first_lm and FEEDBACK not in wanted:
-        inputs["parts"] = list(wanted)  # with rounds the same stage holds drafts to reward as well
-    with loop.stage("sample", key, inputs) as stage:
+    with loop.stage("sample", key, {"prompts": task.digest, "lm": lm.digest}) as stage:
         if not stage.is_done:
             parts = {
                 part: draw(loop, task, lm, task.users_of(*GROUPS[part]), num_drafts, seed, purpose=stage.name)
@@ -130,7 +127,7 @@ def encode_knowledge(loop: Loop, knowledge: Knowledge, seed: int) -> KnowledgeVe
     Raises:
         DataError: the encoder reads nothing in anything the language model wrote.
     """
-    inputs = {"texts": knowledge.digest, **loop.encoder}
+    inputs = {"texts": knowledge.digest, **loop.encoder()}
     with loop.stage("encode", f"{knowledge.row}.s{seed}", inputs) as stage:
         if not stage.is_done:
             encoder = loop.open_encoder()

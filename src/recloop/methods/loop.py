@@ -17,7 +17,7 @@ from recloop.language.claims_encoder import ClaimsEncoder
 from recloop.language.embedded import embedded_lm_folder
 from recloop.language.encoder import MiniLmEncoder, SentenceEncoder, TextEncoder
 from recloop.language.model import LanguageModel
-from recloop.language.polarity_encoder import PolarityEncoder
+from recloop.language.polarity_encoder import SPLIT, PolarityEncoder
 from recloop.language.static_encoder import StaticEncoder
 from recloop.language.transformers_lm import TransformersLM
 from recloop.language.weights import find_model_folder, weights_hash
@@ -50,14 +50,14 @@ class Loop(Staged):
 
     first_lm: the language model before any tuning.
     open_lm, open_encoder: load a model; asked again for the same, they give the same object.
-    encoder: what `encoder_inputs` says of the encoder.
+    encoder: what `encoder_inputs` says of the encoder, asked when something is to be encoded.
     """
 
     config: Dpo4RecConfig
     first_lm: LmRef
     open_lm: Callable[[Path], LanguageModel]
     open_encoder: Callable[[], TextEncoder]
-    encoder: Mapping[str, str]
+    encoder: Callable[[], Mapping[str, str]]
 
 
 def open_loop(
@@ -102,8 +102,11 @@ def open_loop(
     def open_encoder() -> TextEncoder:
         return encoder or load_encoder(config.encoder)
 
-    own = encoder_inputs(config.encoder, encoder)
-    return Loop(run, progress, until, config, first, open_lm, open_encoder, own)
+    @lru_cache(maxsize=1)
+    def inputs() -> Mapping[str, str]:
+        return encoder_inputs(config.encoder, encoder)
+
+    return Loop(run, progress, until, config, first, open_lm, open_encoder, inputs)
 
 
 def load_lm(config: LmConfig) -> LanguageModel:
@@ -142,7 +145,7 @@ def load_encoder(config: EncoderConfig) -> TextEncoder:
 
 
 def encoder_inputs(config: EncoderConfig, own: TextEncoder | None) -> dict[str, str]:
-    """What a stage that encodes depends on beside its settings: weights that are not recloop's own.
+    """What a stage that encodes depends on beside its settings: weights that are not recloop's own, rules.
 
     Args:
         own: an encoder passed as an object, in place of the configured one.
@@ -150,7 +153,8 @@ def encoder_inputs(config: EncoderConfig, own: TextEncoder | None) -> dict[str, 
     kind, _, name = config.name.partition(":")
     if own is not None:
         return {"encoder": own.name}
-    return {"encoder": weights_hash(find_model_folder(name))} if kind == "sentence" else {}
+    rules = {"split": SPLIT} if config.by_polarity else {}
+    return rules | ({"encoder": weights_hash(find_model_folder(name))} if kind == "sentence" else {})
 
 
 def _whole_text_encoder(configured: str) -> TextEncoder:

@@ -39,14 +39,14 @@ class Study(Staged):
     """One run: what was asked for, and the models it opens on demand.
 
     lm_digest: of the language model; an input of every stage that asks it.
-    encoder: what `encoder_inputs` says of the encoder.
+    encoder: what `encoder_inputs` says of the encoder, asked when something is to be encoded.
     """
 
     config: Re2llmConfig
     lm_digest: str
     open_lm: Callable[[], LanguageModel]
     open_encoder: Callable[[], TextEncoder]
-    encoder: Mapping[str, str]
+    encoder: Callable[[], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,11 @@ def open_study(
     def open_encoder() -> TextEncoder:
         return encoder or load_encoder(config.encoder)
 
-    own = encoder_inputs(config.encoder, encoder)
-    return Study(run, progress, until, config, digest, open_lm, open_encoder, own)
+    @lru_cache(maxsize=1)
+    def inputs() -> Mapping[str, str]:
+        return encoder_inputs(config.encoder, encoder)
+
+    return Study(run, progress, until, config, digest, open_lm, open_encoder, inputs)
 
 
 def load_sessions(config: SessionDataConfig, seed: int, progress: Progress) -> SessionTask:

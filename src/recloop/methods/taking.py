@@ -30,6 +30,7 @@ READS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "dpo4rec": {
         LOG: ("data", "data_seed", "split", "protocol", "prompt", "lm"),
         "sample": ("drafts",),
+        "sample.untuned": ("drafts", "rounds"),  # without rounds nobody is drafted to be rewarded
         "encode": ("encoder",),
         "judge": RERANKING,
         "reward": ("reward", "reranker"),

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from recloop.errors import GenerationError, RunError
+from recloop.language.chat import own_tokenizer
 from recloop.language.weights import adapter_config, find_model_folder, reading
 from recloop.manifest import MANIFEST
 from recloop.tuning.tuned import TUNING_FILE
@@ -61,16 +62,13 @@ def _require_weights(folder: Path) -> None:
 
 def _merge(folder: Path, base: Path, out: Path) -> None:
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     with reading(base, "causal LM"):
         model = AutoModelForCausalLM.from_pretrained(
             base, dtype="auto", use_safetensors=True, trust_remote_code=False, local_files_only=True
         )
         whole = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
-        has_own_tokenizer = (folder / "tokenizer_config.json").is_file()
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder if has_own_tokenizer else base, trust_remote_code=False, local_files_only=True
-        )
+        tokenizer = own_tokenizer(folder)
     whole.save_pretrained(out)
     tokenizer.save_pretrained(out)

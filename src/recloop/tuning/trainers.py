@@ -29,7 +29,6 @@ from peft import LoraConfig, PeftConfig, PeftType, TaskType, load_peft_weights, 
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PrinterCallback,
     Trainer,
@@ -40,6 +39,7 @@ from transformers import (
 
 from recloop.errors import RunError, SettingError, TrainingError
 from recloop.files import atomic_write_json, atomic_write_text, fsync
+from recloop.language.chat import own_tokenizer
 from recloop.language.weights import base_folder_of, in_four_bits
 from recloop.progress import Progress
 from recloop.tuning.replies import PromptSet, Row, RowSet, training_order
@@ -279,7 +279,7 @@ def _save(trainer: Trainer, job: Job, tuned: Tuned) -> None:
         shutil.rmtree(part)
     model: Any = trainer.model
     model.save_pretrained(part)
-    AutoTokenizer.from_pretrained(job.lm_folder).save_pretrained(part)
+    own_tokenizer(job.lm_folder).save_pretrained(part)
     atomic_write_text(part / TUNING_FILE, tuning_text(tuned, job.inputs))
     for file in part.rglob("*"):
         fsync(file)
