@@ -15,6 +15,7 @@ import pytest
 
 from recloop.errors import RunError, SettingError, TrainingError
 from recloop.feedback.pairs import random_label_pairs
+from recloop.language.chat import own_tokenizer
 from recloop.progress import SILENT, Progress
 from recloop.tuning.dpo import DpoConfig, tune_dpo
 from recloop.tuning.tuned import read_tuned
@@ -327,8 +328,7 @@ def test_killed_and_called_again_it_gives_the_same_weights(lm, tmp_path):
 
 def test_over_a_base_in_four_bits_an_adapter_learns_what_is_preferred(tmp_path):
     # QLoRA: what is written is an adapter of the base as it is, and it is read again with either.
-    from recloop.language.chat import own_tokenizer
-from recloop.language.transformers_lm import TransformersLM
+    from recloop.language.transformers_lm import TransformersLM
 
     lm = build_tiny_lm(tmp_path / "lm", width=64)  # 4 bits come in blocks of 64 weights
     prompts, pairs = make_prompts(24), make_pairs(24)
