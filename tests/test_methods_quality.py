@@ -18,7 +18,6 @@ from recloop.methods.quality.wording import percent, with_interval
 from recloop.methods.quality.worth import MIN_USERS, REWARD_KINDS, first_lists
 from recloop.methods.rows import TUNED, UNTUNED
 from recloop.records import Group, Lists
-from recloop.testing import FakeEncoder
 from test_methods_dpo4rec import write_lm
 
 pytestmark = pytest.mark.slow
@@ -51,6 +50,8 @@ max_prompt_tokens = 300
 [run.lm]
 name = "transformers:{lm}"
 max_tokens = 24
+[run.encoder]
+name = "static"
 [run.dpo]
 max_pairs = 8
 """
@@ -102,7 +103,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     for name, text in STUDIES.items():
         (folder / "studies" / f"{name}.toml").write_text(text.replace("{lm}", str(lm)))
     config = QualityConfig(studies=folder / "studies", runs=folder / "runs", run=DONE)
-    said = bench_quality(config, folder / "docs", encoder=FakeEncoder())
+    said = bench_quality(config, folder / "docs")
     return Bench(config.model_copy(update={"run": ()}), folder / "docs", said)
 
 
@@ -216,7 +217,7 @@ def test_a_unit_that_is_done_is_not_done_again(done: Bench, monkeypatch: pytest.
 def test_a_unit_gone_on_with_gives_the_same_file(done: Bench, tmp_path: Path) -> None:
     """The run folder is finished; its numbers are measured again and come out equal."""
     config = done.config.model_copy(update={"run": ("parts.leak.p1", "other.base.p1")})
-    bench_quality(config, tmp_path, encoder=FakeEncoder())
+    bench_quality(config, tmp_path)
     for name in config.run:
         again, before = (folder / "results" / f"{name}.json" for folder in (tmp_path, done.out))
         assert again.read_text() == before.read_text()
@@ -224,7 +225,7 @@ def test_a_unit_gone_on_with_gives_the_same_file(done: Bench, tmp_path: Path) ->
 
 def test_a_unit_from_scratch_gives_the_same_numbers_but_for_time(done: Bench, tmp_path: Path) -> None:
     config = done.config.model_copy(update={"run": ("first.p2",), "runs": tmp_path / "runs"})
-    bench_quality(config, tmp_path, encoder=FakeEncoder())
+    bench_quality(config, tmp_path)
     again = read_unit(tmp_path / "results" / "first.p2.json")
     same, before = (unit.model_dump(exclude={"costs"}) for unit in (again, done.unit("first.p2")))
     assert same == before

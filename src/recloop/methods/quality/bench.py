@@ -7,6 +7,7 @@ of numbers in ``OUT/results``; its run folder stays under ``--runs`` and is gone
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -162,8 +163,10 @@ def measure_by_giver(unit: Unit, loop: Loop, task: Task, runs: Path) -> dict[str
         return {}
     run = RunFolder.look(folder)
     config = Dpo4RecConfig.model_validate(run.config)
-    encoder = loop.open_encoder() if config.encoder == loop.config.encoder else None
-    return foretold_by(open_loop(config, run, loop.progress, None, None, encoder), loop, task, unit.panel)
+    giver = open_loop(config, run, loop.progress, None, None, None)
+    if config.encoder == loop.config.encoder:  # the same one, which may have been passed as an object
+        giver = replace(giver, open_encoder=loop.open_encoder, encoder=loop.encoder)
+    return foretold_by(giver, loop, task, unit.panel)
 
 
 def states_of(units: Sequence[Unit], folder: Path) -> tuple[UnitState, ...]:
