@@ -224,8 +224,11 @@ def test_another_log_under_the_same_settings_is_named_without_digests(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({}, "prepare, sample, encode, judge, reward, pairs, tune, fit, score"),
-        ({"dpo": DPO | {"lr": 3e-2}}, "prepare, sample, encode, judge, reward, pairs, fit, score"),
+        ({}, "prepare, sample, sample.untuned, encode, judge, reward, pairs, tune, fit, score"),
+        (
+            {"dpo": DPO | {"lr": 3e-2}},
+            "prepare, sample, sample.untuned, encode, judge, reward, pairs, fit, score",
+        ),
         (
             {"data_seed": 5},
             "nothing will be taken from .*, for log, groups or prompts differ: data_seed: 0, now 5",
