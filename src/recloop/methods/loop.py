@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from recloop.errors import SettingError
@@ -102,10 +102,7 @@ def open_loop(
     def open_encoder() -> TextEncoder:
         return encoder or load_encoder(config.encoder)
 
-    @lru_cache(maxsize=1)
-    def inputs() -> Mapping[str, str]:
-        return encoder_inputs(config.encoder, encoder)
-
+    inputs = lru_cache(maxsize=1)(partial(encoder_inputs, config.encoder, encoder))
     return Loop(run, progress, until, config, first, open_lm, open_encoder, inputs)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from recloop.data.load import load_dataset
 from recloop.data.released_sessions import read_released
@@ -105,10 +105,7 @@ def open_study(
     def open_encoder() -> TextEncoder:
         return encoder or load_encoder(config.encoder)
 
-    @lru_cache(maxsize=1)
-    def inputs() -> Mapping[str, str]:
-        return encoder_inputs(config.encoder, encoder)
-
+    inputs = lru_cache(maxsize=1)(partial(encoder_inputs, config.encoder, encoder))
     return Study(run, progress, until, config, digest, open_lm, open_encoder, inputs)
 
 
