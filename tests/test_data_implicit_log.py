@@ -5,7 +5,7 @@ import json
 import pytest
 
 from recloop.data.checks import BadRowPolicy
-from recloop.data.implicit_log import read_implicit
+from recloop.data.implicit_log import ImplicitConfig, read_implicit
 from recloop.data.lists import ProtocolConfig, build_lists
 from recloop.errors import DataError
 from recloop.records import Group
@@ -41,6 +41,16 @@ def test_order_is_kept_and_the_category_all_share_is_dropped(tmp_path):
 def test_a_top_category_not_shared_stays(tmp_path):
     items = {**ITEMS, "1": {"title": "Saw", "brand": "", "categories": "Garden,Saws"}}
     assert read_implicit(write(tmp_path, items=items)).items["category"][1].to_list() == ["Garden", "Saws"]
+
+
+def test_a_path_of_categories_can_be_told_apart(tmp_path):
+    dataset = read_implicit(write(tmp_path), config=ImplicitConfig(categories="apart"))
+    assert dataset.facets == ("category", "subcategory", "brand")
+    assert dataset.items.select("category", "subcategory").rows() == [
+        (["Tapes Glues & Co"], ["Screws"]),
+        (["Saws"], []),
+        ([], []),
+    ]
 
 
 @pytest.mark.parametrize(

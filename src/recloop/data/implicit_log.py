@@ -10,9 +10,10 @@ import html
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.data.assemble import RawLog, clean_text, facet_label, number_log
 from recloop.data.checks import (
@@ -27,11 +28,31 @@ from recloop.data.json_files import read_json_object
 from recloop.errors import DataError
 from recloop.records import Dataset, Domain
 
-FACETS = ("category", "brand")
 SHARED_BY = 0.9
 
 
-def read_implicit(folder: Path, bad_rows: BadRowPolicy = STRICT) -> Dataset:
+class ImplicitConfig(BaseModel):
+    """How an implicit log's items are described."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    categories: Literal["together", "apart"] = Field(
+        default="together",
+        description="An item's path of categories as one column, category; or apart: its first step as "
+        "category, the steps below as subcategory.",
+    )
+
+    @property
+    def facets(self) -> tuple[str, ...]:
+        return ("category", "subcategory", "brand") if self.categories == "apart" else ("category", "brand")
+
+
+TOGETHER = ImplicitConfig()
+
+
+def read_implicit(
+    folder: Path, bad_rows: BadRowPolicy = STRICT, config: ImplicitConfig = TOGETHER
+) -> Dataset:
     """An implicit log; every interaction is positive.
 
     Facets: category (without the top-level one that nine tenths of the items share), brand. A bad row's
@@ -40,16 +61,17 @@ def read_implicit(folder: Path, bad_rows: BadRowPolicy = STRICT) -> Dataset:
     Args:
         folder: holds one ``*.inter.json`` and one ``*.item.json``.
         bad_rows: error or quarantine.
+        config: how items are described.
 
     Raises:
         DataError: the files are not there or not of this form, or rows are bad and not to be quarantined.
     """
     interactions_path, items_path = _only(folder, "*.inter.json"), _only(folder, "*.item.json")
-    items, bad_items = _read_items(items_path)
+    items, bad_items = _read_items(items_path, config)
     log, bad_log = _read_interactions(interactions_path, items["item_id"])
     settle_bad_rows([bad_items, bad_log], bad_rows)
     users = log.select("user_id").unique(maintain_order=True)
-    return number_log(RawLog("implicit", Domain.PRODUCTS, users, items, FACETS, log, None))
+    return number_log(RawLog("implicit", Domain.PRODUCTS, users, items, config.facets, log, None))
 
 
 def _only(folder: Path, pattern: str) -> Path:
@@ -98,22 +120,26 @@ def _read_interactions(path: Path, item_ids: pl.Series) -> tuple[pl.DataFrame, p
     return good.select("user_id", "item_id", stars, "time"), pl.concat([bad_users, bad])
 
 
-def _read_items(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _read_items(path: Path, config: ImplicitConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
     found = read_json_object(path, "items")
     entries = [cast("dict[str, Any]", item) if isinstance(item, dict) else {} for item in found.values()]
     # Names hold ", "; the separator is a comma without a space.
     paths = [re.split(r",(?! )", str(entry.get("categories") or "")) for entry in entries]
     tops = Counter(path[0] for path in paths if path[0])
     shared = {name for name, count in tops.items() if count >= SHARED_BY * tops.total()}
+    paths = [path[1:] if path[0] in shared else path for path in paths]
+    columns = {"category": paths}
+    if config.categories == "apart":
+        columns = {"category": [path[:1] for path in paths], "subcategory": [path[1:] for path in paths]}
     rows = pl.DataFrame(
         {
             "line": range(1, len(found) + 1),
             "item_id": list(found),
             "title": [html.unescape(str(entry.get("title") or "")) for entry in entries],
-            "category": [path[1:] if path[0] in shared else path for path in paths],
+            **columns,
             "brand": [[html.unescape(str(entry.get("brand") or ""))] for entry in entries],
         },
-        schema_overrides={facet: pl.List(pl.String) for facet in FACETS},
+        schema_overrides={facet: pl.List(pl.String) for facet in config.facets},
     )
     good, bad = split_bad_rows(
         rows.with_columns(clean_text("title")),
@@ -125,6 +151,6 @@ def _read_items(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         .list.eval(facet_label(pl.element()))
         .list.eval(pl.element().filter(pl.element() != ""))
         .list.unique(maintain_order=True)
-        for facet in FACETS
+        for facet in config.facets
     ]
     return good.select("item_id", "title", *labels), bad

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from recloop.data.amazon import AmazonConfig, read_amazon
 from recloop.data.assemble import sample_users
 from recloop.data.checks import BadRowPolicy
-from recloop.data.implicit_log import read_implicit
+from recloop.data.implicit_log import ImplicitConfig, read_implicit
 from recloop.data.kar_knowledge import read_klg, with_item_texts, with_user_texts
 from recloop.data.movielens import FACETS, MovieFacet, read_movielens
 from recloop.data.table_log import TableLogConfig, read_table_log
@@ -33,7 +33,7 @@ _READ_BY = {
         "quarantine",
     },
     "amazon": {"path", "metadata", "kar", "amazon", "on_bad_rows", "quarantine"},
-    "implicit": {"path", "on_bad_rows", "quarantine"},
+    "implicit": {"path", "implicit", "on_bad_rows", "quarantine"},
     "table": {"path", "table", "min_item_ratings", "on_bad_rows", "quarantine"},
 }
 
@@ -80,6 +80,9 @@ class DataConfig(BaseModel):
     )
     world: WorldConfig = Field(default=WorldConfig(), description="The simulated world.")
     amazon: AmazonConfig = Field(default=AmazonConfig(), description="What is kept of an Amazon log.")
+    implicit: ImplicitConfig = Field(
+        default=ImplicitConfig(), description="How the items of an implicit log are described."
+    )
     table: TableLogConfig = Field(default=TableLogConfig(), description="The columns of a table.")
 
     @model_validator(mode="after")
@@ -149,7 +152,7 @@ def load_dataset(config: DataConfig, seed: int, progress: Progress = SILENT) -> 
             dataset = read_amazon(config.path, config.metadata, config.amazon, policy)
         case "implicit":
             assert config.path is not None
-            dataset = read_implicit(config.path, policy)
+            dataset = read_implicit(config.path, policy, config.implicit)
         case "table":
             assert config.path is not None
             dataset = read_table_log(

@@ -13,6 +13,7 @@ from recloop.language.answers import Answer, are_tellable, read_answer
 from recloop.language.chat import chat_tokens
 from recloop.language.model import LanguageModel, Sampling
 from recloop.language.requests import build_request_prompts
+from recloop.methods.columns import in_shown_names
 from recloop.methods.rerec_config import ReRecConfig
 from recloop.methods.rerec_results import FULL
 from recloop.methods.rerec_task import RequestTask, embed_items, open_study, prepare
@@ -60,8 +61,9 @@ def ask_run(run: RunFolder, config: ReRecConfig, text: str, user_id: str | None)
             f"name a {task.dataset.facets[0]}, or give --user"
         )
     candidates = find_candidates(task, vectors_ID, named, items, config.requests.num_candidates)
+    shown = in_shown_names(text, task.columns)
     request = Request(
-        0, RequestKind.EXPLICIT_1, -1, text, tuple(named), candidates, candidates[0], (), items, stars
+        0, RequestKind.EXPLICIT_1, -1, shown, tuple(named), candidates, candidates[0], (), items, stars
     )
     lm = study.open_lm(run.folder(label))
     (prompt,) = build_request_prompts(

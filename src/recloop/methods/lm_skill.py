@@ -13,8 +13,10 @@ from recloop.language.evaluate_lm import SummarySkill, evaluate_summaries
 from recloop.language.evaluate_skills import TaskSkill, evaluate_next_item, evaluate_requests
 from recloop.language.model import Sampling
 from recloop.language.prompts import PromptConfig, usual_of
+from recloop.methods.columns import with_readable_columns
 from recloop.methods.dpo4rec_config import LmConfig
-from recloop.methods.loop import load_lm
+from recloop.methods.loop import lm_folder, load_lm
+from recloop.methods.served import is_served, served_weights
 from recloop.progress import SILENT, Progress
 from recloop.records import Group
 
@@ -80,6 +82,8 @@ def evaluate_lm(config: EvaluateLmConfig, progress: Progress = SILENT) -> Summar
         raise SettingError(
             f"{dataset.name} has {dataset.num_users} users, got users={config.users}; ask for fewer"
         )
+    folder = served_weights(config.lm) if is_served(config.lm) else lm_folder(config.lm)
+    dataset, _ = with_readable_columns(dataset, folder, progress)
     groups = split_users(dataset.num_users, SplitConfig(), config.seed)
     histories = build_lists(dataset, groups, config.protocol, config.seed).histories
     users = np.random.default_rng(config.seed).choice(dataset.num_users, config.users, replace=False)

@@ -17,7 +17,7 @@ from recloop.language.title_match import Found, TitleIndex, distinct_titles, nor
 from recloop.methods.exploring import HINTS
 from recloop.methods.hint_choices import POLICY
 from recloop.methods.re2llm_config import Re2llmConfig
-from recloop.methods.sessions_study import CACHE, ask, clean_items, load_sessions, open_study
+from recloop.methods.sessions_study import CACHE, ask, clean_items, open_study, readable_sessions
 from recloop.progress import SILENT
 from recloop.ranking.session_baselines import likely_next
 from recloop.runs import RunFolder
@@ -49,7 +49,7 @@ def recommend(
     agent = f"tune.s{config.seeds[0]}"
     if not folder.is_done(agent):
         raise RunError(f"{folder.path} has no agent yet ({agent}); finish with: recloop resume {folder.path}")
-    task = load_sessions(config.data, config.data_seed, SILENT)
+    task = readable_sessions(study)
     items = clean_items(task, config)
     shown = find_titles(task, session, "--session")
     num = len(task.test[0].candidates)

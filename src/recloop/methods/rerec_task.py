@@ -25,6 +25,7 @@ from recloop.language.prompts import NOUNS, clean_title
 from recloop.language.requests import build_request_prompts
 from recloop.language.transformers_lm import TransformersLM
 from recloop.language.weights import weights_hash
+from recloop.methods.columns import with_readable_columns
 from recloop.methods.loop import LmRef, derived_seed, lm_folder, open_local
 from recloop.methods.rerec_config import ReRecConfig, TransferConfig
 from recloop.methods.stages import Staged
@@ -77,6 +78,7 @@ class RequestTask:
     prompts: of every request, by its number.
     titles: as shown, by item.
     digest: of the stage that made requests and prompts.
+    columns: new names of the log's columns that the language model is shown under another name.
     """
 
     dataset: Dataset
@@ -85,6 +87,7 @@ class RequestTask:
     prompts: Mapping[int, Prompt]
     titles: Sequence[str]
     digest: str
+    columns: Mapping[str, str]
 
     def prompts_of(self, requests: Sequence[Request]) -> list[Prompt]:
         return [self.prompts[request.number] for request in requests]
@@ -119,7 +122,8 @@ def open_study(config: ReRecConfig, run: RunFolder, progress: Progress, until: s
 def prepare(study: Study) -> RequestTask:
     """Read the log; split its users, make requests and prompts, or find them made."""
     config = study.config
-    dataset = load_dataset(config.data, config.data_seed, study.progress)
+    log = load_dataset(config.data, config.data_seed, study.progress)
+    dataset, columns = with_readable_columns(log, study.first_lm.folder, study.progress)
     inputs = {"dataset": dataset_digest(dataset), "lm": study.first_lm.digest, **profiles_digest(dataset)}
     with study.stage("prepare", "", inputs) as stage:
         if not stage.is_done:
@@ -133,6 +137,7 @@ def prepare(study: Study) -> RequestTask:
         prompts,
         _titles(study, dataset),
         study.run.digest("prepare"),
+        columns,
     )
 
 
@@ -141,7 +146,8 @@ def prepare_elsewhere(study: Study) -> list[TestSet]:
     config = study.config
     found: list[TestSet] = []
     for place in config.transfer:
-        dataset = load_dataset(place.data, config.data_seed, study.progress)
+        log = load_dataset(place.data, config.data_seed, study.progress)
+        dataset, _ = with_readable_columns(log, study.first_lm.folder, study.progress)
         inputs = {
             "dataset": dataset_digest(dataset),
             "lm": study.first_lm.digest,

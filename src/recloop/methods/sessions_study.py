@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from pathlib import Path
 
 from recloop.data.load import load_dataset
 from recloop.data.released_sessions import read_released
@@ -20,9 +21,10 @@ from recloop.language.model import LanguageModel, Sampling
 from recloop.language.next_item import SYSTEM, SessionText, clean_item, next_item_text, with_distinct_titles
 from recloop.language.prompts import NOUNS
 from recloop.language.weights import weights_hash
+from recloop.methods.columns import with_readable_columns
 from recloop.methods.loop import encoder_inputs, lm_folder, load_encoder, load_lm
 from recloop.methods.re2llm_config import Re2llmConfig, SessionDataConfig
-from recloop.methods.served import is_served, open_served
+from recloop.methods.served import is_served, open_served, served_weights
 from recloop.methods.stages import Staged
 from recloop.methods.verbs import require_verb
 from recloop.progress import Progress
@@ -38,11 +40,13 @@ PromptOf = Callable[[SessionText], str]
 class Study(Staged):
     """One run: what was asked for, and the models it opens on demand.
 
+    lm_folder: where the language model's weights lie; None for one passed as an object.
     lm_digest: of the language model; an input of every stage that asks it.
     encoder: what `encoder_inputs` says of the encoder, asked when something is to be encoded.
     """
 
     config: Re2llmConfig
+    lm_folder: Path | None
     lm_digest: str
     open_lm: Callable[[], LanguageModel]
     open_encoder: Callable[[], TextEncoder]
@@ -91,11 +95,12 @@ def open_study(
     """
     require_verb("re2llm", until)
     if lm is not None:
-        digest = lm.name
+        folder, digest = None, lm.name
     elif is_served(config.lm):
-        digest = open_served(config.lm).name
+        folder, digest = served_weights(config.lm), open_served(config.lm).name
     else:
-        digest = weights_hash(lm_folder(config.lm))
+        folder = lm_folder(config.lm)
+        digest = weights_hash(folder)
 
     @lru_cache(maxsize=1)
     def open_lm() -> LanguageModel:
@@ -106,7 +111,7 @@ def open_study(
         return encoder or load_encoder(config.encoder)
 
     inputs = lru_cache(maxsize=1)(partial(encoder_inputs, config.encoder, encoder))
-    return Study(run, progress, until, config, digest, open_lm, open_encoder, inputs)
+    return Study(run, progress, until, config, folder, digest, open_lm, open_encoder, inputs)
 
 
 def load_sessions(config: SessionDataConfig, seed: int, progress: Progress) -> SessionTask:
@@ -121,10 +126,16 @@ def load_sessions(config: SessionDataConfig, seed: int, progress: Progress) -> S
             return read_released(config.path, config.sessions.num_train, config.sessions.num_test, seed)
 
 
+def readable_sessions(study: Study) -> SessionTask:
+    """`load_sessions`, with columns under names that the language model can read."""
+    task = load_sessions(study.config.data, study.config.data_seed, study.progress)
+    return with_readable_columns(task, study.lm_folder, study.progress)[0]
+
+
 def prepare(study: Study) -> Questions:
     """Read, cut or simulate the sessions, and cut them until every prompt fits; or find that done."""
     config = study.config
-    task = load_sessions(config.data, config.data_seed, study.progress)
+    task = readable_sessions(study)
     with study.stage("prepare", "", {"sessions": task_digest(task), "lm": study.lm_digest}) as stage:
         if not stage.is_done:
             items = clean_items(task, config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from recloop.data.splits import split_users
 from recloop.language.chat import chat_tokens
 from recloop.language.claims import Usual
 from recloop.language.prompts import PromptConfig, build_prompts, usual_of
+from recloop.methods.columns import with_readable_columns
 from recloop.methods.loop import Loop
 from recloop.records import CandidateLists, Dataset, Group, Histories, Lists, Prompt
 
@@ -31,6 +32,7 @@ class Task:
     prompts: of every user who owns a list, by user.
     usual: what train users' histories hold, where likes go by that.
     digest: of the stage that made lists and prompts; an input of every stage that reads them.
+    columns: new names of the log's columns that the language model is shown under another name.
     """
 
     dataset: Dataset
@@ -38,6 +40,7 @@ class Task:
     prompts: Mapping[int, Prompt]
     digest: str
     usual: Usual | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def users_of(self, *groups: Group) -> np.ndarray:
         """Users of these groups who own a list, ascending."""
@@ -47,8 +50,9 @@ class Task:
 def prepare(loop: Loop) -> Task:
     """Read the log; split its users, build lists and prompts, or find them built."""
     config = loop.config
-    dataset = load_dataset(config.data, config.data_seed, loop.progress)
     lm = loop.first_lm
+    log = load_dataset(config.data, config.data_seed, loop.progress)
+    dataset, columns = with_readable_columns(log, lm.folder, loop.progress)
     inputs = {"dataset": dataset_digest(dataset), "lm": lm.digest}
     inputs |= profiles_digest(dataset) if config.prompt.include_profile else {}
     with loop.stage("prepare", "", inputs) as stage:
@@ -75,7 +79,8 @@ def prepare(loop: Loop) -> Task:
     folder = loop.run.folder("prepare")
     prompts = {prompt.user: prompt for prompt in read_prompts(folder / PROMPTS)}
     lists = read_lists(folder / LISTS)
-    return Task(dataset, lists, prompts, loop.run.digest("prepare"), _usual(dataset, lists, config.prompt))
+    usual = _usual(dataset, lists, config.prompt)
+    return Task(dataset, lists, prompts, loop.run.digest("prepare"), usual, columns)
 
 
 def _usual(dataset: Dataset, lists: CandidateLists, config: PromptConfig) -> Usual | None:
@@ -111,8 +116,8 @@ def write_lists(file: Path, lists: CandidateLists) -> None:
         "histories.stars": lists.histories.stars,
     }
     for group in Group:
-        for field in LIST_FIELDS:
-            arrays[f"{group}.{field}"] = np.ascontiguousarray(getattr(lists.of(group), field))
+        for name in LIST_FIELDS:
+            arrays[f"{group}.{name}"] = np.ascontiguousarray(getattr(lists.of(group), name))
     if lists.first_stage_recall is not None:
         arrays[RECALL] = np.array(lists.first_stage_recall)
     save_file(arrays, file)

@@ -50,6 +50,7 @@ MAKERS = ("director", "author", "artist", "studio", "brand", "developer", "publi
 KINDS = ("genre", "category", "style", "type", "theme", "subject", "mood")
 ERAS = ("era", "decade", "period")
 OTHERS = ("country", "language", "format", "platform", "setting", "material", "actor", "label")
+ROLES = {"era": ERAS, "kind": KINDS, "maker": MAKERS, "other": OTHERS}  # of columns; a catalogue has one each
 NOUNS = ("films", "books", "games", "albums", "songs", "groceries", "tools", "products", "items", "shows")
 
 
@@ -277,7 +278,7 @@ def invent_facets(words: Words, num_items: int, rng: np.random.Generator) -> lis
 
 
 def _invent_facet(role: str, words: Words, num_items: int, rng: np.random.Generator) -> Facet:
-    names = {"era": ERAS, "kind": KINDS, "maker": MAKERS, "other": OTHERS}[role]
+    names = ROLES[role]
     name = names[0] if rng.random() < 0.4 else names[rng.integers(len(names))]
     if role == "era":
         first = 1900 + 10 * int(rng.integers(0, 8))
