@@ -19,7 +19,7 @@ from recloop.language.evaluate_lm import evaluate_summaries
 from recloop.language.model import Sampling
 from recloop.language.prompts import PromptConfig
 from recloop.language.transformers_lm import TransformersLM
-from recloop.methods.columns import in_shown_names, with_readable_columns
+from recloop.methods.columns import columns_fact, columns_note, in_shown_names, with_readable_columns
 from recloop.progress import SILENT, Progress
 from recloop.records import Histories
 from tiny_lm import build_tiny_lm
@@ -109,6 +109,12 @@ def test_sessions_are_shown_alike() -> None:
     shown, names = with_readable_columns(log, EMBEDDED, SILENT)
     assert names == {"shelf": "category"}
     assert shown.items["category"].to_list() == task.items["genre"].to_list()
+
+
+def test_a_stage_notes_new_names_alone_and_the_report_reads_them() -> None:
+    assert columns_fact(columns_note({"year": "era"})) == (("Columns", "year is shown as era"),)
+    assert columns_note({}) == {}
+    assert columns_fact({}) == ()
 
 
 def test_requests_are_put_in_the_names_that_are_shown() -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from recloop.data.sessions import SessionTask
 from recloop.language.embedded.columns import reads_few_names, taught_names
@@ -40,10 +40,22 @@ def columns_text(names: Mapping[str, str]) -> str:
     return ", ".join(f"{old} is shown as {new}" for old, new in names.items())
 
 
+def columns_note(names: Mapping[str, str]) -> dict[str, Any]:
+    """What the stage that made the prompts notes of new names, if there are any."""
+    return {"columns": dict(names)} if names else {}
+
+
+def columns_fact(made: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The report's line on new names, from what that stage noted."""
+    return (("Columns", columns_text(made["columns"])),) if "columns" in made else ()
+
+
 def in_shown_names(text: str, names: Mapping[str, str]) -> str:
     """A text in a user's words with the names that the language model is shown."""
     if not names:
         return text
     shown = {old.casefold(): new for old, new in names.items()}
     old = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
-    return re.sub(rf"(?<!\w)(?:{old})(?!\w)", lambda m: shown[m[0].casefold()], text, flags=re.IGNORECASE)
+    return re.sub(
+        rf"(?<!\w)(?:{old})(?!\w)", lambda m: shown.get(m[0].casefold(), m[0]), text, flags=re.IGNORECASE
+    )

@@ -17,6 +17,7 @@ from recloop.evaluation.session_scores import metric_of_rank
 from recloop.evaluation.wording import metric_title, number, signed
 from recloop.feedback.hints import HintBase
 from recloop.files import atomic_write_json, atomic_write_text
+from recloop.methods.columns import columns_fact
 from recloop.methods.comparing import LATEX, OTHERS_IN_LATEX, RESULTS, Results, metric_rows, results_json
 from recloop.methods.hint_answers import Answers
 from recloop.methods.hint_choices import (
@@ -114,6 +115,7 @@ def facts(study: Study, questions: Questions, base: HintBase) -> tuple[tuple[str
     defects = ", ".join(f"{n[4:]} {c:,}" for n, c in stages["sample"]["defects"].items() if c) or "none"
     return (
         ("Data", f"{task.name}: {task.items.height:,} items" + (f" ({notes})" if notes else "")),
+        *columns_fact(stages["prepare"]),
         ("Sessions", f"{len(task.train):,} for training, {len(task.test):,} for the test"),
         ("Candidates", f"{len(task.test[0].candidates)} a session, the answer among them"),
         ("Language model", f"{config.lm.name}, frozen, temperature {config.lm.temperature:g}"),

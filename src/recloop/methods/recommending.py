@@ -49,7 +49,7 @@ def recommend(
     agent = f"tune.s{config.seeds[0]}"
     if not folder.is_done(agent):
         raise RunError(f"{folder.path} has no agent yet ({agent}); finish with: recloop resume {folder.path}")
-    task = readable_sessions(study)
+    task, _ = readable_sessions(study)
     items = clean_items(task, config)
     shown = find_titles(task, session, "--session")
     num = len(task.test[0].candidates)

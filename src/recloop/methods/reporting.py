@@ -24,7 +24,7 @@ from recloop.evaluation.report_data import (
 from recloop.evaluation.wording import metric_title
 from recloop.feedback.pairs import PairSet
 from recloop.feedback.reliability import Reliability
-from recloop.methods.columns import columns_text
+from recloop.methods.columns import columns_fact
 from recloop.methods.comparing import Results
 from recloop.methods.judging import COUNTS, PAIRS, RELIABILITY, REWARDS, read_pairs, read_rewards
 from recloop.methods.knowledge import FEEDBACK, read_knowledge
@@ -94,7 +94,7 @@ def facts(loop: Loop, task: Task) -> tuple[tuple[str, str], ...]:
     return (
         ("Data", f"{task.dataset.name}: {task.dataset.num_users:,} users, {task.dataset.num_items:,} items"),
         ("Users", groups),
-        *([("Columns", columns_text(task.columns))] if task.columns else []),
+        *columns_fact(made),
         ("Candidates", f"{config.protocol.kind} protocol"),
         ("Language model", config.lm.name),
         ("Text encoder", config.encoder.name),

@@ -22,6 +22,7 @@ from recloop.language.answers import AnswerStatus, read_answer
 from recloop.language.journal import DraftJournal, sample_drafts
 from recloop.language.model import Sampling
 from recloop.language.retention import evaluate_retention
+from recloop.methods.columns import columns_fact
 from recloop.methods.comparing import RESULTS, Results, metric_rows, results_json
 from recloop.methods.hint_choices import ITEM_KNN, POPULARITY, SASREC
 from recloop.methods.hint_choices import WORDS as HINT_WORDS
@@ -300,6 +301,7 @@ def facts(study: Study) -> tuple[tuple[str, str], ...]:
     given_up = ", ".join(f"{kind} {num:,}" for kind, num in made["num_given_up"].items()) or "none"
     return (
         ("Requests", counts),
+        *columns_fact(made),
         ("Requests not found", given_up),
         (f"Recall@{embed['recall_k']}", recalls),
         ("Answers", statuses_in_words(stages)),

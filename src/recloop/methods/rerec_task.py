@@ -25,7 +25,7 @@ from recloop.language.prompts import NOUNS, clean_title
 from recloop.language.requests import build_request_prompts
 from recloop.language.transformers_lm import TransformersLM
 from recloop.language.weights import weights_hash
-from recloop.methods.columns import with_readable_columns
+from recloop.methods.columns import columns_note, with_readable_columns
 from recloop.methods.loop import LmRef, derived_seed, lm_folder, open_local
 from recloop.methods.rerec_config import ReRecConfig, TransferConfig
 from recloop.methods.stages import Staged
@@ -129,6 +129,7 @@ def prepare(study: Study) -> RequestTask:
         if not stage.is_done:
             groups = split_users(dataset.num_users, config.split, config.data_seed)
             _write_requests(study, stage, dataset, _make_requests(study, dataset, groups))
+            stage.note(**columns_note(columns))
     requests, prompts = _read_requests(study, stage.name)
     return RequestTask(
         dataset,
@@ -147,7 +148,7 @@ def prepare_elsewhere(study: Study) -> list[TestSet]:
     found: list[TestSet] = []
     for place in config.transfer:
         log = load_dataset(place.data, config.data_seed, study.progress)
-        dataset, _ = with_readable_columns(log, study.first_lm.folder, study.progress)
+        dataset, columns = with_readable_columns(log, study.first_lm.folder, study.progress)
         inputs = {
             "dataset": dataset_digest(dataset),
             "lm": study.first_lm.digest,
@@ -160,6 +161,7 @@ def prepare_elsewhere(study: Study) -> list[TestSet]:
         with study.stage("prepare", place.name, inputs) as stage:
             if not stage.is_done:
                 _write_requests(study, stage, dataset, _requests_elsewhere(study, place, dataset))
+                stage.note(**columns_note(columns))
         requests, prompts = _read_requests(study, stage.name)
         found.append(
             TestSet(

@@ -21,7 +21,7 @@ from recloop.language.model import LanguageModel, Sampling
 from recloop.language.next_item import SYSTEM, SessionText, clean_item, next_item_text, with_distinct_titles
 from recloop.language.prompts import NOUNS
 from recloop.language.weights import weights_hash
-from recloop.methods.columns import with_readable_columns
+from recloop.methods.columns import columns_note, with_readable_columns
 from recloop.methods.loop import encoder_inputs, lm_folder, load_encoder, load_lm
 from recloop.methods.re2llm_config import Re2llmConfig, SessionDataConfig
 from recloop.methods.served import is_served, open_served, served_weights
@@ -126,16 +126,16 @@ def load_sessions(config: SessionDataConfig, seed: int, progress: Progress) -> S
             return read_released(config.path, config.sessions.num_train, config.sessions.num_test, seed)
 
 
-def readable_sessions(study: Study) -> SessionTask:
-    """`load_sessions`, with columns under names that the language model can read."""
+def readable_sessions(study: Study) -> tuple[SessionTask, dict[str, str]]:
+    """`load_sessions`, with columns under names that the language model can read, and those that are new."""
     task = load_sessions(study.config.data, study.config.data_seed, study.progress)
-    return with_readable_columns(task, study.lm_folder, study.progress)[0]
+    return with_readable_columns(task, study.lm_folder, study.progress)
 
 
 def prepare(study: Study) -> Questions:
     """Read, cut or simulate the sessions, and cut them until every prompt fits; or find that done."""
     config = study.config
-    task = readable_sessions(study)
+    task, columns = readable_sessions(study)
     with study.stage("prepare", "", {"sessions": task_digest(task), "lm": study.lm_digest}) as stage:
         if not stage.is_done:
             items = clean_items(task, config)
@@ -148,6 +148,7 @@ def prepare(study: Study) -> Questions:
                 num_items_cut=sum(cut for cut, _ in cuts),
                 num_without_facets=sum(not has_facets for _, has_facets in cuts),
                 data_notes=dict(task.notes),
+                **columns_note(columns),
             )
     items = clean_items(task, config)
     cuts = json.loads((study.run.folder("prepare") / CUTS).read_text(encoding="utf-8"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from recloop.data.splits import split_users
 from recloop.language.chat import chat_tokens
 from recloop.language.claims import Usual
 from recloop.language.prompts import PromptConfig, build_prompts, usual_of
-from recloop.methods.columns import with_readable_columns
+from recloop.methods.columns import columns_note, with_readable_columns
 from recloop.methods.loop import Loop
 from recloop.records import CandidateLists, Dataset, Group, Histories, Lists, Prompt
 
@@ -32,7 +32,6 @@ class Task:
     prompts: of every user who owns a list, by user.
     usual: what train users' histories hold, where likes go by that.
     digest: of the stage that made lists and prompts; an input of every stage that reads them.
-    columns: new names of the log's columns that the language model is shown under another name.
     """
 
     dataset: Dataset
@@ -40,7 +39,6 @@ class Task:
     prompts: Mapping[int, Prompt]
     digest: str
     usual: Usual | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
 
     def users_of(self, *groups: Group) -> np.ndarray:
         """Users of these groups who own a list, ascending."""
@@ -75,12 +73,12 @@ def prepare(loop: Loop) -> Task:
                 num_lists={group.value: len(lists.of(group)) for group in Group},
                 num_users_with_lists={g.value: len(np.unique(lists.of(g).user_B)) for g in Group},
                 num_history_items_cut=sum(prompt.num_items_cut for prompt in prompts),
+                **columns_note(columns),
             )
     folder = loop.run.folder("prepare")
     prompts = {prompt.user: prompt for prompt in read_prompts(folder / PROMPTS)}
     lists = read_lists(folder / LISTS)
-    usual = _usual(dataset, lists, config.prompt)
-    return Task(dataset, lists, prompts, loop.run.digest("prepare"), usual, columns)
+    return Task(dataset, lists, prompts, loop.run.digest("prepare"), _usual(dataset, lists, config.prompt))
 
 
 def _usual(dataset: Dataset, lists: CandidateLists, config: PromptConfig) -> Usual | None:
