@@ -11,6 +11,7 @@ import pytest
 from recloop.cli import main
 from recloop.data.session_worlds import SessionWorldConfig, simulate_sessions
 from recloop.data.worlds import WorldConfig, simulate_world
+from recloop.feedback.hints import read_hint_base
 from recloop.language.embedded import embedded_lm_folder
 from recloop.language.embedded.columns import STAND_INS, reads_few_names, taught_names
 from recloop.language.embedded.corpus import ROLES, Words, invent_facets
@@ -19,9 +20,14 @@ from recloop.language.evaluate_lm import evaluate_summaries
 from recloop.language.model import Sampling
 from recloop.language.prompts import PromptConfig
 from recloop.language.transformers_lm import TransformersLM
+from recloop.methods import sessions_study
 from recloop.methods.columns import columns_fact, columns_note, in_shown_names, with_readable_columns
+from recloop.methods.re2llm import run
+from recloop.methods.re2llm_config import Re2llmConfig
 from recloop.progress import SILENT, Progress
 from recloop.records import Histories
+from recloop.runs import RunFolder
+from recloop.testing import FakeEncoder
 from tiny_lm import build_tiny_lm
 
 EMBEDDED = embedded_lm_folder()
@@ -122,6 +128,25 @@ def test_requests_are_put_in_the_names_that_are_shown() -> None:
     text = in_shown_names("Of Shelf War, shelf mark X, bookshelf", names)
     assert text == "Of category War, label X, bookshelf"
     assert in_shown_names("of shelf War", {}) == "of shelf War"
+
+
+def test_hints_of_ones_own_go_by_the_names_that_are_shown(tmp_path: Path, monkeypatch) -> None:
+    simulated = sessions_study.load_sessions
+
+    def load(*asked):
+        task = simulated(*asked)
+        facets = ("era", "shelf", "director")
+        return replace(task, items=task.items.rename({"genre": "shelf"}), facets=facets)
+
+    monkeypatch.setattr(sessions_study, "load_sessions", load)
+    (tmp_path / "hints.json").write_text('["Go by shelf."]')
+    config = Re2llmConfig(
+        data={"world": {"num_train": 4, "num_test": 4, "num_items": 240}},
+        explore={"file": tmp_path / "hints.json"},
+    )
+    with RunFolder.open(tmp_path / "run", config.model_dump(mode="json"), method="re2llm") as folder:
+        run(config, folder, until="explore", encoder=FakeEncoder())
+    assert read_hint_base(tmp_path / "run" / "hints.json").texts == ("", "Go by category.")
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ hint after the other.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -40,6 +40,7 @@ from recloop.language.reflection import (
     says_yes,
     wrong_text,
 )
+from recloop.methods.columns import in_shown_names
 from recloop.methods.loop import derived_seed
 from recloop.methods.served import spending_note
 from recloop.methods.sessions_study import CACHE, JOURNAL, Questions, Study, ask, fitting_prompt
@@ -67,7 +68,7 @@ def explore(study: Study, questions: Questions) -> HintBase:
     with study.stage("explore", "", inputs) as stage:
         if not stage.is_done:
             if config.file is not None:
-                base = read_hint_base(config.file)
+                base = _in_shown_names(read_hint_base(config.file), questions.columns)
             elif config.hints == "released":
                 base = HintBase(tuple(map(Hint, dict.fromkeys(questions.task.hints))))
             else:
@@ -81,6 +82,12 @@ def explore(study: Study, questions: Questions) -> HintBase:
                 **spending_note(study.run.path / JOURNAL, stage.name, study.config.lm),
             )
     return read_hint_base(study.run.folder("explore") / HINTS)
+
+
+def _in_shown_names(base: HintBase, columns: Mapping[str, str]) -> HintBase:
+    """Hints that somebody wrote, with the names of columns that the language model is shown."""
+    hints = tuple(replace(hint, text=in_shown_names(hint.text, columns)) for hint in base.hints)
+    return replace(base, hints=hints)
 
 
 def reflect(study: Study, questions: Questions, purpose: str) -> HintBase:

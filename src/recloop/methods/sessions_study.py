@@ -59,12 +59,14 @@ class Questions:
 
     texts: what prompts show, train sessions first. items: cleaned, by number.
     digest: of the stage that made them; an input of every stage that reads them.
+    columns: new names of the log's columns that the language model is shown under another name.
     """
 
     task: SessionTask
     items: tuple[HistoryItem, ...]
     texts: tuple[SessionText, ...]
     digest: str
+    columns: Mapping[str, str]
 
     @property
     def train(self) -> range:
@@ -156,7 +158,7 @@ def prepare(study: Study) -> Questions:
         cut_text(text, cut, has_facets=has_facets)
         for text, (cut, has_facets) in zip(session_texts(task, items), cuts, strict=True)
     )
-    return Questions(task, items, texts, study.run.digest("prepare"))
+    return Questions(task, items, texts, study.run.digest("prepare"), columns)
 
 
 def clean_items(task: SessionTask, config: Re2llmConfig) -> tuple[HistoryItem, ...]:
