@@ -114,8 +114,8 @@ def write_lists(file: Path, lists: CandidateLists) -> None:
         "histories.stars": lists.histories.stars,
     }
     for group in Group:
-        for name in LIST_FIELDS:
-            arrays[f"{group}.{name}"] = np.ascontiguousarray(getattr(lists.of(group), name))
+        for field in LIST_FIELDS:
+            arrays[f"{group}.{field}"] = np.ascontiguousarray(getattr(lists.of(group), field))
     if lists.first_stage_recall is not None:
         arrays[RECALL] = np.array(lists.first_stage_recall)
     save_file(arrays, file)
