@@ -49,15 +49,15 @@ soak-short: $(VENV)/.dev  ## the same with two kills
 	RECLOOP_SOAK=short $(BIN)/python -m pytest -q -m soak
 
 lint: $(VENV)/.dev  ## ruff: rules and format
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: $(VENV)/.dev  ## pyright, strict, on src
 	$(BIN)/pyright
 
 format: $(VENV)/.dev  ## let ruff rewrite what it can
-	$(BIN)/ruff check --fix src tests
-	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 bench: bench-speed  ## bench-speed, then: does tuning help where it should, and only there (an hour more)
 	$(BIN)/recloop bench worlds

@@ -15,10 +15,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from recloop.language.endpoint_config import PaceConfig, Served
-from recloop.language.endpoint_lm import EndpointLM, EndpointTerms
-from recloop.language.journal import DraftJournal, sample_drafts
-from recloop.language.model import Sampling
+from recloop.llm.cache import DraftJournal
+from recloop.llm.language_model import Sampling
+from recloop.llm.sampling import sample_drafts
+from recloop.llm.server.client import EndpointLM, EndpointTerms
+from recloop.llm.server.config import PaceConfig, Served
 from recloop.records import Prompt
 
 HISTORY = '4 stars | "The Glass Harbour" | era 1990s | genre Drama, War | director Ann Vale\n' * 20

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from recloop.evaluation.compare import Comparison, StatisticsConfig, compare
+from recloop.evaluation.labels import ROW_WORDS
+from recloop.evaluation.per_user_scores import RowScores
 from recloop.evaluation.report import write_report
-from recloop.evaluation.report_data import (
+from recloop.evaluation.report_sections import (
     Chart,
     Curve,
     DraftView,
@@ -23,11 +24,10 @@ from recloop.evaluation.report_data import (
     TableSection,
     UserView,
 )
-from recloop.evaluation.row_scores import RowScores
-from recloop.evaluation.wording import ROW_WORDS
-from recloop.feedback.pairs import PairSet
-from recloop.feedback.reliability import Reliability
+from recloop.evaluation.significance import Comparison, StatisticsConfig, compare
 from recloop.records import Pair, Rewards
+from recloop.rewards.preference_pairs import PairSet
+from recloop.rewards.reliability import Reliability
 
 LEVELS = {
     "no_knowledge": 0.655,
@@ -201,9 +201,7 @@ def user_views() -> tuple[UserView, ...]:
         rewards = np.sort(rng.beta(5, 3, len(texts)))[::-1]
         marks = ["chosen", *[""] * (len(texts) - 2), "rejected"]
         order = rng.permutation(len(texts))
-        drafts = tuple(
-            DraftView(texts[order[n]], float(rewards[n]), marks[n]) for n in rng.permutation(len(texts))
-        )
+        drafts = tuple(DraftView(texts[order[n]], float(rewards[n]), marks[n]) for n in rng.permutation(len(texts)))
         history = tuple((film, float(rng.integers(1, 6))) for film in FILMS)
         views.append(UserView(user, history, "ndcg@5", drafts))
     return tuple(views)
@@ -216,8 +214,7 @@ def list_views() -> tuple[ListView, ...]:
         films = rng.permutation(FILMS)[:10].tolist()
         after = rng.permutation(10) + 1
         items = tuple(
-            RankedItem(film, bool(after[n] <= 2 or n == 6), n + 1, int(after[n]))
-            for n, film in enumerate(films)
+            RankedItem(film, bool(after[n] <= 2 or n == 6), n + 1, int(after[n])) for n, film in enumerate(films)
         )
         views.append(ListView(user, "untuned", "tuned", "ndcg@5", 0.4121, 0.8772, items))
     return tuple(views)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recloop.ranking.features import ItemFeatures
 from recloop.records import Group, Histories, Lists, UserVectors
+from recloop.rerankers.features import ItemFeatures
 
 NUM_ITEMS, NUM_USERS, LIST_LEN, WIDTH = 40, 60, 6, 12
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recloop import __version__, cli
 from recloop.errors import SettingError, TrainingError
+from recloop.experiment.run_folder import RunFolder
 from recloop.progress import Progress
-from recloop.runs import RunFolder
 
 
 class StandInConfig(BaseModel):
@@ -85,9 +85,7 @@ def test_run_resolves_the_config_calls_the_method_and_prints_its_outcome(
 
 def test_without_out_a_run_gets_a_folder_of_its_own(method: StandIn, tmp_path: Path) -> None:
     assert cli.main(["run", "dpo4rec"]) == 0
-    assert [p.name.rpartition("-")[0].rpartition("-")[0] for p in (tmp_path / "runs").iterdir()] == [
-        "dpo4rec"
-    ]
+    assert [p.name.rpartition("-")[0].rpartition("-")[0] for p in (tmp_path / "runs").iterdir()] == ["dpo4rec"]
 
 
 def test_a_stage_verb_runs_up_to_it_by_settings_or_by_folder(method: StandIn) -> None:
@@ -121,16 +119,12 @@ def test_a_run_that_cannot_take_says_why_and_makes_no_folder(
 
 
 @pytest.mark.parametrize("verb", ["show", "resume", "ask", "export"])
-def test_a_command_without_settings_shows_the_help_of_all(
-    verb: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_command_without_settings_shows_the_help_of_all(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([verb, "--help"]) == 0
     assert capsys.readouterr().out == cli.HELP
 
 
-def test_dry_run_and_help_start_nothing(
-    method: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dry_run_and_help_start_nothing(method: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "dpo4rec", "--dry-run", "--seed", "5"]) == 0
     assert cli.main(["run", "dpo4rec", "--help"]) == 0
     assert cli.main(["show", "somewhere"]) == 0
@@ -185,9 +179,7 @@ def test_a_wrong_command_exits_with_2_and_says_what_was_meant(
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_settings_are_refused_for_a_run_that_has_its_own(
-    method: StandIn, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_settings_are_refused_for_a_run_that_has_its_own(method: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "dpo4rec", "--out", "r"]) == 0
     assert cli.main(["sample", "r", "--seed", "1"]) == 2
     assert "r goes on with its own configuration, got --seed" in capsys.readouterr().err
@@ -195,9 +187,7 @@ def test_settings_are_refused_for_a_run_that_has_its_own(
     assert "seed: 0, now 1" in capsys.readouterr().err
 
 
-def test_a_first_run_that_failed_does_not_stand_in_the_way_of_its_correction(
-    method: StandIn, tmp_path: Path
-) -> None:
+def test_a_first_run_that_failed_does_not_stand_in_the_way_of_its_correction(method: StandIn, tmp_path: Path) -> None:
     method.fails = TrainingError("the log has a bad row; correct it")
     assert cli.main(["run", "dpo4rec", "--out", "r"]) == 1
     method.fails = None
@@ -207,9 +197,7 @@ def test_a_first_run_that_failed_does_not_stand_in_the_way_of_its_correction(
     assert [seed for seed, _ in method.calls] == [0, 1, 1]
 
 
-def test_an_expected_failure_is_one_message_and_exit_1(
-    method: StandIn, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_expected_failure_is_one_message_and_exit_1(method: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
     method.fails = TrainingError("the loss is NaN at step 3; lower --reranker.lr")
     assert cli.main(["run", "dpo4rec", "--out", "r"]) == 1
     assert capsys.readouterr().err == "recloop: the loss is NaN at step 3; lower --reranker.lr\n"

@@ -29,9 +29,7 @@ META_2014 = [
 
 
 def review(user, item, stars=5.0, time=0):
-    return json.dumps(
-        {"reviewerID": user, "asin": item, "overall": stars, "unixReviewTime": time, "summary": "x"}
-    )
+    return json.dumps({"reviewerID": user, "asin": item, "overall": stars, "unixReviewTime": time, "summary": "x"})
 
 
 # z reviewed once and C is then left with one review: the core is x, y with A, B

@@ -117,9 +117,7 @@ def test_damage_is_read_or_named(tmp_path, make, num_damages):
     assert complaints
 
 
-@pytest.mark.parametrize(
-    "item", [None, {"title": ["a"]}, {"title": "t", "categories": 5, "brand": {}}, {"title": "t"}]
-)
+@pytest.mark.parametrize("item", [None, {"title": ["a"]}, {"title": "t", "categories": 5, "brand": {}}, {"title": "t"}])
 def test_a_wrong_shape_inside_json_is_read_or_named(tmp_path, item):
     write_implicit(tmp_path, log={"a": [0]})
     (tmp_path / "x.item.json").write_text(json.dumps({"0": item}))

@@ -6,7 +6,7 @@ import pytest
 
 from recloop.data.first_stage import FirstStageConfig, propose_items
 from recloop.data.lists import ProtocolConfig, build_lists
-from recloop.data.worlds import WorldConfig, simulate_world
+from recloop.data.simulated import WorldConfig, simulate_world
 from recloop.errors import DataError
 from recloop.records import Group
 from worlds_by_hand import random_dataset
@@ -26,9 +26,7 @@ def change_later_stars(dataset, histories, users):
     position = np.arange(len(user)) - np.searchsorted(user, user)
     turned = np.isin(user, users) & (position >= window_U[user])
     stars = dataset.interactions["stars"].to_numpy()
-    log = dataset.interactions.with_columns(
-        stars=pl.Series(np.where(turned, 6 - stars, stars), dtype=pl.Float32)
-    )
+    log = dataset.interactions.with_columns(stars=pl.Series(np.where(turned, 6 - stars, stars), dtype=pl.Float32))
     assert turned.any()
     return type(dataset)(dataset.name, dataset.domain, dataset.users, dataset.items, dataset.facets, log, 4.0)
 

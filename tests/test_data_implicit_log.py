@@ -69,9 +69,7 @@ def test_bad_entries_are_named(tmp_path, log, complaint):
 
 
 def test_bad_entries_can_be_set_aside(tmp_path):
-    dataset = read_implicit(
-        write(tmp_path, log={**LOG, "c": [0, 9, 0]}), BadRowPolicy(tmp_path / "bad.jsonl")
-    )
+    dataset = read_implicit(write(tmp_path, log={**LOG, "c": [0, 9, 0]}), BadRowPolicy(tmp_path / "bad.jsonl"))
     assert dataset.interactions.filter(user=2)["item"].to_list() == [0]
     assert len((tmp_path / "bad.jsonl").read_text().splitlines()) == 2
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from recloop.data.load import DataConfig, load_dataset
-from recloop.data.worlds import WorldConfig
+from recloop.data.simulated import WorldConfig
 from recloop.errors import DataError, SettingError
 from recloop.progress import Progress
 from recloop.records import Domain
@@ -71,9 +71,7 @@ def write_log(folder):
     (folder / "my-log.csv").write_text(
         "user_id,movie_id,rating,timestamp\na,1,5,2024-01-02\na,2,3,2024-01-01\nb,1,4,1704067200\n"
     )
-    (folder / "my-items.csv").write_text(
-        "movie_id,name,genre,year\n1,Heat,Action|Drama,1995\n2,Alien,,1979\n"
-    )
+    (folder / "my-items.csv").write_text("movie_id,name,genre,year\n1,Heat,Action|Drama,1995\n2,Alien,,1979\n")
     return folder
 
 

@@ -158,9 +158,7 @@ def test_a_missing_or_empty_file_is_named(tmp_path, file, fault):
         read_movielens(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[1]", "{", '{"2": 5}', '{"2": "a", "2": "b"}', '{"999": "unknown"}', "{}"]
-)
+@pytest.mark.parametrize("text", ["", "[1]", "{", '{"2": 5}', '{"2": "a", "2": "b"}', '{"999": "unknown"}', "{}"])
 def test_item_texts_of_the_wrong_form_are_refused(tmp_path, text):
     texts = tmp_path / "texts.json"
     texts.write_text(text)

@@ -7,7 +7,7 @@ import pytest
 from recloop.data.movielens import read_movielens
 from recloop.data.recbench import read_recbench
 from recloop.errors import DataError
-from recloop.language.answers import are_tellable
+from recloop.prompts.request_answer import are_tellable
 from recloop.records import RequestKind
 from worlds_by_hand import dataset_of
 

@@ -7,7 +7,7 @@ import pytest
 
 from recloop.data.released_sessions import read_released, read_released_hints
 from recloop.errors import DataError
-from recloop.language.title_match import distinct_titles
+from recloop.prompts.title_match import distinct_titles
 
 TRAIN = [
     {"session": [1, 2, 1], "target": 3, "candidates": [3, 4, 3, 9]},
@@ -22,9 +22,7 @@ def write(folder: Path) -> Path:
         text = "\n".join(json.dumps(row) for row in rows)
         (folder / f"sessions_{part}.jsonl").write_text(text + "\n", encoding="utf-8")
     (folder / "hints.json").write_text('["", "Mind the user&#39;s era.", " Go by genre. "]', encoding="utf-8")
-    movies = (
-        "id\ttitle\tyear\n1\tDr. No\t1962\n2\tAmélie\t2001\n3\tHeat\t1995\n4\tUnseen\t\n5\tNever met\t1990\n"
-    )
+    movies = "id\ttitle\tyear\n1\tDr. No\t1962\n2\tAmélie\t2001\n3\tHeat\t1995\n4\tUnseen\t\n5\tNever met\t1990\n"
     (folder / "hetrec_movies.dat").write_bytes(movies.encode("latin-1"))
     (folder / "hetrec_movie_genres.dat").write_text("movieID\tgenre\n1\tAction\n1\tSpy\n3\tCrime\n")
     (folder / "hetrec_movie_directors.dat").write_text("movieID\tdirectorID\tdirectorName\n3\tm\tAnn Vale\n")
@@ -104,9 +102,7 @@ SESSION = '{"session": [1], "target": 2, "candidates": [2, 3]}'
         ),
     ],
 )
-def test_a_file_of_another_form_is_one_clear_error(
-    tmp_path: Path, name: str, content: bytes, complaint: str
-) -> None:
+def test_a_file_of_another_form_is_one_clear_error(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
     folder = write(tmp_path / "movie")
     (folder / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{name}\b.*{complaint}"):

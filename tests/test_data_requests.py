@@ -8,10 +8,10 @@ import pytest
 
 from recloop.data.item_graph import build_item_graph
 from recloop.data.requests import RequestConfig, check_request, make_requests
+from recloop.data.simulated import WorldConfig, simulate_world
 from recloop.data.splits import SplitConfig, split_users
-from recloop.data.worlds import WorldConfig, simulate_world
 from recloop.errors import DataError
-from recloop.language.answers import are_tellable
+from recloop.prompts.request_answer import are_tellable
 from recloop.records import Condition, Group, Request, RequestKind
 
 WORLD = WorldConfig(num_users=40, num_items=150, num_interactions=20)
@@ -79,9 +79,7 @@ def test_every_kind_is_made_and_says_what_it_must(made):
         liked = [i for i, s in zip(request.history, request.stars, strict=True) if s >= 4]
         main = request.conditions[0]
         counts = {
-            one: sum(one in graph.of_item[i] for i in liked)
-            for one in graph.items_with
-            if one.facet == main.facet
+            one: sum(one in graph.of_item[i] for i in liked) for one in graph.items_with if one.facet == main.facet
         }
         assert all(counts[main] > counts[one] for one in counts if one != main)
     for request in by_kind[RequestKind.DEMOGRAPHIC]:
@@ -104,9 +102,7 @@ def test_a_false_premise_has_its_traps(made):
         if request.kind is RequestKind.MISINFORMED:
             facet, true = request.conditions[0].facet, request.conditions[0]
             claimed = [
-                one
-                for one in graph.items_with
-                if one.facet == facet and one != true and one.value in request.text
+                one for one in graph.items_with if one.facet == facet and one != true and one.value in request.text
             ]
             assert any(one in graph.of_item[item] for one in claimed for item in request.candidates)
 

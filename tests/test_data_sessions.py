@@ -4,7 +4,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recloop.data.session_worlds import FACETS, FORMAT, SessionWorldConfig, simulate_sessions
 from recloop.data.sessions import (
     DAY_S,
     Session,
@@ -14,6 +13,7 @@ from recloop.data.sessions import (
     sessions_of_log,
     task_digest,
 )
+from recloop.data.simulated_sessions import FACETS, FORMAT, SessionWorldConfig, simulate_sessions
 from recloop.errors import DataError, SettingError
 from recloop.records import Dataset, Domain
 

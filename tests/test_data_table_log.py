@@ -33,9 +33,7 @@ def write(path, columns):
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "jsonl"])
 def test_every_kind_of_table_is_read_alike(tmp_path, kind):
-    config = CONFIG.model_copy(
-        update={"items": write(tmp_path / f"items.{kind}", ITEMS), "facets": ("kind",)}
-    )
+    config = CONFIG.model_copy(update={"items": write(tmp_path / f"items.{kind}", ITEMS), "facets": ("kind",)})
     dataset = read_table_log(write(tmp_path / f"log.{kind}", LOG), config)
     assert dataset.users.rows() == [(0, "b"), (1, "a")]
     assert dataset.items.rows() == [(0, "x", "The, X", ["p", "q"]), (1, "y", "Y", [])]
@@ -81,18 +79,14 @@ def test_a_list_in_a_cell_is_several_facet_values(tmp_path, kind):
         "kind": [["p", "q, r", "p"], None],
         "year": [[1990], []],
     }
-    config = CONFIG.model_copy(
-        update={"items": write(tmp_path / f"items.{kind}", items), "facets": ("kind", "year")}
-    )
+    config = CONFIG.model_copy(update={"items": write(tmp_path / f"items.{kind}", items), "facets": ("kind", "year")})
     dataset = read_table_log(write(tmp_path / "log.csv", LOG), config)
     assert dataset.items.select("kind", "year").rows() == [(["p", "q r"], ["1990"]), ([], [])]
 
 
 def test_a_profile_may_not_take_the_name_of_the_ids(tmp_path):
     users = write(tmp_path / "users.csv", {"who": ["a", "b"], "user_id": ["1", "2"]})
-    with pytest.raises(
-        DataError, match="no profile column called 'user_id', got one beside the ids in 'who'"
-    ):
+    with pytest.raises(DataError, match="no profile column called 'user_id', got one beside the ids in 'who'"):
         read_table_log(write(tmp_path / "log.csv", LOG), CONFIG.model_copy(update={"users": users}))
 
 
@@ -122,9 +116,7 @@ def test_quoted_cells_may_span_lines(tmp_path):
     path.write_text('who,what\na,"x\ny"\n\n"b, c",z\nd\n')
     with pytest.raises(DataError, match=r"line 6: 'd' does not have the 2 cells of the header"):
         read_table_log(path, TableLogConfig(user="who", item="what"))
-    dataset = read_table_log(
-        path, TableLogConfig(user="who", item="what"), bad_rows=BadRowPolicy(tmp_path / "q")
-    )
+    dataset = read_table_log(path, TableLogConfig(user="who", item="what"), bad_rows=BadRowPolicy(tmp_path / "q"))
     assert dataset.users["user_id"].to_list() == ["a", "b, c"]
 
 
@@ -146,9 +138,7 @@ ROWS = "".join(f"u{n},i{n}\n" for n in range(3, 25))
         ("who,what\ru1,i1\ru2,i2\r", "a carriage return inside line 1"),
     ],
 )
-def test_a_stray_quote_or_line_end_is_an_error_of_the_file_even_under_quarantine(
-    tmp_path, content, complaint
-):
+def test_a_stray_quote_or_line_end_is_an_error_of_the_file_even_under_quarantine(tmp_path, content, complaint):
     path = tmp_path / "log.csv"
     path.write_text(content, newline="")
     for policy in (BadRowPolicy(), BadRowPolicy(tmp_path / "q")):
@@ -182,9 +172,7 @@ def test_utf_16_is_named(tmp_path, name):
 def test_a_header_in_another_encoding_than_the_rows_is_named(tmp_path):
     rows = "".join(f"é{n},i1\n" for n in range(3))
     (tmp_path / "log.csv").write_bytes("who,what,qué\n".encode() + rows.encode("latin-1"))
-    with pytest.raises(
-        DataError, match=r"must begin with a header, got .* line 1 that is not in the encoding"
-    ):
+    with pytest.raises(DataError, match=r"must begin with a header, got .* line 1 that is not in the encoding"):
         read_table_log(tmp_path / "log.csv", IDS, bad_rows=BadRowPolicy(tmp_path / "q"))
 
 
@@ -240,9 +228,7 @@ def test_settings_must_fit_together():
     with pytest.raises(ValidationError, match="facets are columns of the table of items"):
         TableLogConfig(facets=("kind",))
     for facets in (("kind", "kind"), ("title",), ("item_id",)):
-        with pytest.raises(
-            ValidationError, match="facets must differ from each other and from item, item_id"
-        ):
+        with pytest.raises(ValidationError, match="facets must differ from each other and from item, item_id"):
             TableLogConfig(items="items.csv", facets=facets)
     with pytest.raises(ValidationError, match="positive_from_stars must be above stars_min"):
         TableLogConfig(stars="rate", positive_from_stars=9)

@@ -11,11 +11,12 @@ import pytest
 
 from made_up_report import CONTRASTS, EVIL_TITLE, LEVELS, METRICS, made_up_report
 from recloop.errors import DataError, SettingError
-from recloop.evaluation import charts, wording
-from recloop.evaluation.compare import Estimate
+from recloop.evaluation import charts
+from recloop.evaluation import labels as wording
 from recloop.evaluation.latex import latex_table
 from recloop.evaluation.report import render_report, write_report
-from recloop.evaluation.report_data import Chart, Curve, ReportData
+from recloop.evaluation.report_sections import Chart, Curve, ReportData
+from recloop.evaluation.significance import Estimate
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 

@@ -4,19 +4,17 @@ import numpy as np
 import pytest
 
 from recloop.errors import SettingError
-from recloop.evaluation.scores import MeasureConfig
+from recloop.evaluation.score import MeasureConfig
 from recloop.evaluation.session_scores import NOT_RANKED, metric_of_rank, row_from_ranks
-from recloop.ranking.metrics import compute_metric
 from recloop.records import Group, Lists
+from recloop.rerankers.metrics import compute_metric
 
 
 @pytest.mark.parametrize("metric", ["ndcg@10", "ndcg@5", "hr@1", "hr@5", "mrr@10", "mrr@3"])
 def test_a_rank_is_worth_what_the_list_metric_says(metric: str) -> None:
     ranks = np.arange(1, 13)
     labels_BL = np.eye(12, dtype=np.float32)
-    lists = Lists(
-        Group.TEST, np.arange(12), np.tile(np.arange(12), (12, 1)), labels_BL, np.ones((12, 12), dtype=bool)
-    )
+    lists = Lists(Group.TEST, np.arange(12), np.tile(np.arange(12), (12, 1)), labels_BL, np.ones((12, 12), dtype=bool))
     scores_BL = -np.tile(np.arange(12.0), (12, 1))
     assert metric_of_rank(metric, ranks) == pytest.approx(compute_metric(metric, scores_BL, lists))
 

@@ -11,7 +11,7 @@ import pytest
 from ir_measures import AP, RR, nDCG
 
 from recloop.errors import ContractError, DataError
-from recloop.evaluation.scores import MeasureConfig, score_row
+from recloop.evaluation.score import MeasureConfig, score_row
 from recloop.evaluation.trec import read_run, recompute, write_qrels, write_run, write_runs
 from recloop.records import Group, Lists, UserVectors
 
@@ -50,11 +50,7 @@ def test_numbers_from_the_files_equal_the_table(tmp_path: Path, empty: str, mean
     vectors = UserVectors(np.unique(lists.user_B), np.zeros((len(np.unique(lists.user_B)), 3, 1), np.float32))
     row = score_row("tuned", {s: Fixed(x) for s, x in scores_by_seed.items()}, lists, vectors, measure)
     write_qrels(tmp_path / "qrels.trec", lists)
-    paths = [
-        path
-        for s, scores in scores_by_seed.items()
-        for path in write_runs(tmp_path, "tuned", s, scores, lists)
-    ]
+    paths = [path for s, scores in scores_by_seed.items() for path in write_runs(tmp_path, "tuned", s, scores, lists)]
     assert [path.name for path in paths[:2]] == ["tuned.seed1.draft0.trec", "tuned.seed1.draft1.trec"]
     recomputed = recompute(paths, tmp_path / "qrels.trec", measure)
     for metric in measure.metrics:
@@ -76,11 +72,7 @@ def test_trec_eval_computes_the_same_from_the_files(tmp_path: Path) -> None:
         )
     )
     _, counts = np.unique(lists.user_B, return_counts=True)
-    names = [
-        f"{user}.{n}"
-        for user, count in zip(np.unique(lists.user_B), counts, strict=True)
-        for n in range(count)
-    ]
+    names = [f"{user}.{n}" for user, count in zip(np.unique(lists.user_B), counts, strict=True) for n in range(count)]
     with_positive = {name for name, labels_L in zip(names, lists.labels_BL, strict=True) if labels_L.any()}
     for metric, measured in (("ndcg@5", nDCG @ 5), ("map@3", AP @ 3), ("mrr@10", RR @ 10)):
         values = {m.query_id: m.value for m in per_query if m.measure == measured}

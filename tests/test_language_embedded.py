@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from recloop.errors import SettingError
-from recloop.language.claims import HistoryItem, Polarity, parse_claims, true_claims, weigh_history
-from recloop.language.embedded.corpus import Difficulty, Words, invent_history, invent_lesson
-from recloop.language.embedded.lesson_loss import collate, lesson_loss
-from recloop.language.embedded.pretrain import (
+from recloop.prompts.claims import HistoryItem, Polarity, parse_claims, true_claims, weigh_history
+from scripts.pretrain_lm.corpus import Difficulty, Words, invent_history, invent_lesson
+from scripts.pretrain_lm.lesson_loss import collate, lesson_loss
+from scripts.pretrain_lm.pretrain import (
     PretrainConfig,
     export,
     learning_rate_at,
@@ -20,7 +20,7 @@ from recloop.language.embedded.pretrain import (
     make_tokenizer,
     pretrain,
 )
-from recloop.language.embedded.shards import (
+from scripts.pretrain_lm.shards import (
     NAMES,
     allowed_tokens,
     batches_of,
@@ -29,8 +29,8 @@ from recloop.language.embedded.shards import (
     save_shard,
     token_lesson,
 )
-from recloop.language.embedded.summaries import Choice, Summary, draw_summary
-from recloop.language.embedded.tokenizer import english_words
+from scripts.pretrain_lm.summaries import Choice, Summary, draw_summary
+from scripts.pretrain_lm.tokenizer import english_words
 
 SMALL = PretrainConfig(
     vocab_size=600, width=32, num_layers=2, num_heads=2, mlp_width=32, budget_tokens=6000, repeat_tokens=3000,
@@ -231,9 +231,7 @@ def test_counted_lessons_tell_the_truth_of_all_items_and_show_some():
         for answer in lesson.branches[0].answers:
             parsed = parse_claims(answer, tuple(sections))
             assert parsed.is_well_formed
-            for (
-                claim
-            ) in parsed.claims:  # a claim beyond the eight strongest of its side is true, yet not shown
+            for claim in parsed.claims:  # a claim beyond the eight strongest of its side is true, yet not shown
                 if sections[claim.facet].count(",") < 7:
                     assert f"{claim.value}" in sections[claim.facet]
     assert longest > 100
@@ -316,7 +314,7 @@ def test_a_stopped_run_ends_where_an_unstopped_one_does(tokenizer, tmp_path: Pat
 
     import safetensors.torch
 
-    monkeypatch.setattr("recloop.language.embedded.pretrain.make_tokenizer", lambda config: tokenizer)
+    monkeypatch.setattr("scripts.pretrain_lm.pretrain.make_tokenizer", lambda config: tokenizer)
     whole = pretrain(SMALL, tmp_path / "whole")
     # half the budget first: the rate falls only over the last part, which neither half run reaches here
     flat = SMALL.model_copy(update={"fall_share": 1e-9, "full_softmax_from": 1.0})

@@ -10,14 +10,15 @@ import pytest
 
 from endpoint_server import EndpointServer, Seen, text_for
 from recloop.errors import BudgetError, GenerationError, SettingError
-from recloop.language.embedded import embedded_lm_folder
-from recloop.language.endpoint_config import EndpointConfig, PaceConfig, Served
-from recloop.language.endpoint_lm import EndpointLM, EndpointTerms
-from recloop.language.endpoint_wire import draft_seed
-from recloop.language.journal import DraftJournal, sample_drafts
-from recloop.language.model import Sampling
-from recloop.language.spending import BudgetConfig, PriceConfig
-from recloop.language.streaming import Ask, Standing
+from recloop.llm.bundled import embedded_lm_folder
+from recloop.llm.cache import DraftJournal
+from recloop.llm.language_model import Sampling
+from recloop.llm.sampling import sample_drafts
+from recloop.llm.server.client import EndpointLM, EndpointTerms
+from recloop.llm.server.config import EndpointConfig, PaceConfig, Served
+from recloop.llm.server.cost import BudgetConfig, PriceConfig
+from recloop.llm.server.protocol import draft_seed
+from recloop.llm.server.streaming import Ask, Standing
 from recloop.records import DraftStatus, Prompt
 from recloop.testing import check_language_model
 
@@ -57,9 +58,7 @@ def require_each_draft_once(server, prompts, drafts, num_drafts=4):
     for prompt, drafts_N in zip(prompts, drafts.drafts_UN, strict=True):
         assert [draft.draft for draft in drafts_N] == list(range(num_drafts))
         assert delivered[outgoing_of(prompt)] == num_drafts
-        written = [
-            text for seen in server.seen if seen.prompt == outgoing_of(prompt) for text in seen.delivered
-        ]
+        written = [text for seen in server.seen if seen.prompt == outgoing_of(prompt) for text in seen.delivered]
         if all(draft.status is DraftStatus.OK and not draft.reason for draft in drafts_N):
             assert sorted(draft.text for draft in drafts_N) == sorted(written)
 
@@ -452,7 +451,7 @@ def test_ctrl_c_leaves_at_once_and_keeps_what_came(journal):
             if self.done >= 80:
                 raise KeyboardInterrupt
 
-    from recloop.language.shared_sampling import stream_drafts
+    from recloop.llm.concurrent_sampling import stream_drafts
 
     with EndpointServer(delay_s=0.01) as server:
         step = Stopping()

@@ -10,22 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from benchmarks.simulated_data import WITH_SIGNAL, WITHOUT_SIGNAL, WorldsBenchConfig, verdict
+from recloop.encoders.config import EncoderConfig
+from recloop.encoders.polarity import SPLIT
 from recloop.errors import RunError
-from recloop.language.polarity_encoder import SPLIT
-from recloop.methods import dpo4rec
-from recloop.methods.comparing import base_of, contrasts_of, words_of
-from recloop.methods.controls import nearest_in_length, surprisal_per_token
-from recloop.methods.dpo4rec_config import Dpo4RecConfig, EncoderConfig
-from recloop.methods.loop import derived_seed, encoder_inputs
-from recloop.methods.plan import forecast
-from recloop.methods.references import derangement, exchange_texts
-from recloop.methods.reporting import at_shares, ranks
-from recloop.methods.rows import row_after
-from recloop.methods.show import show
-from recloop.methods.task import PROMPTS, read_prompts
-from recloop.methods.worlds_bench import WITH_SIGNAL, WITHOUT_SIGNAL, WorldsBenchConfig, verdict
+from recloop.evaluation.terminal import show
+from recloop.experiment.run_folder import RunFolder
+from recloop.methods.context import derived_seed, encoder_inputs
+from recloop.methods.dpo4rec.ablations import nearest_in_length, surprisal_per_token
+from recloop.methods.dpo4rec.baselines import derangement, exchange_texts
+from recloop.methods.dpo4rec.compare import base_of, contrasts_of, words_of
+from recloop.methods.dpo4rec.config import Dpo4RecConfig
+from recloop.methods.dpo4rec.cost_estimate import forecast
+from recloop.methods.dpo4rec.data import PROMPTS, read_prompts
+from recloop.methods.dpo4rec.evaluate import row_after
+from recloop.methods.dpo4rec.recipe import recipe as dpo4rec
+from recloop.methods.dpo4rec.report import at_shares, ranks
 from recloop.records import Draft, UserDrafts, UserVectors
-from recloop.runs import RunFolder
 from recloop.testing import FakeEncoder
 
 
@@ -129,9 +130,7 @@ def test_a_bench_keeps_its_own_run_where_a_setting_says_nothing() -> None:
         ({"lm": {"name": "embeded"}}, "String should match"),
     ],
 )
-def test_a_configuration_that_does_not_hold_together_says_why(
-    given_settings: dict[str, object], message: str
-) -> None:
+def test_a_configuration_that_does_not_hold_together_says_why(given_settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Dpo4RecConfig.model_validate(given_settings)
 
@@ -193,9 +192,7 @@ def unit(gap: float, seed: int) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("gap", "with_signal", "without"), [(0.05, "holds", "DOES NOT HOLD"), (0.0, "DOES NOT HOLD", "holds")]
 )
-def test_the_bench_sees_a_gain_where_there_is_one_and_only_there(
-    gap: float, with_signal: str, without: str
-) -> None:
+def test_the_bench_sees_a_gain_where_there_is_one_and_only_there(gap: float, with_signal: str, without: str) -> None:
     units, config = [unit(gap, seed) for seed in range(3)], WorldsBenchConfig()
     assert verdict(WITH_SIGNAL, units, config).endswith(f"untuned: {with_signal}")
     assert verdict(WITHOUT_SIGNAL, units, config).endswith(f"shuffled: {without}")
@@ -216,9 +213,7 @@ def test_a_damaged_manifest_is_not_shown(tmp_path: Path, text: str, got: str) ->
 
 def test_what_is_known_of_users_is_an_input_where_prompts_show_it(tmp_path: Path) -> None:
     """Otherwise a run would go on with prompts of the users' table as it was."""
-    rows = [
-        f"u{user},i{item % 40},{item % 5 + 1},{item}" for user in range(12) for item in range(user, user + 16)
-    ]
+    rows = [f"u{user},i{item % 40},{item % 5 + 1},{item}" for user in range(12) for item in range(user, user + 16)]
     (tmp_path / "log.csv").write_text("\n".join(["user,item,stars,time", *rows]))
     table = {"stars": "stars", "time": "time", "users": str(tmp_path / "users.csv")}
     settings = {

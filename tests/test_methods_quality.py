@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from recloop.evaluation.row_scores import read_row_scores
-from recloop.methods.quality import bench
-from recloop.methods.quality.bench import QualityConfig, bench_quality
-from recloop.methods.quality.numbers import UnitResult, read_unit, write_unit
-from recloop.methods.quality.pooling import pooled_foretold
-from recloop.methods.quality.study import read_studies, units_of
-from recloop.methods.quality.wording import percent, with_interval
-from recloop.methods.quality.worth import MIN_USERS, REWARD_KINDS, first_lists
-from recloop.methods.rows import TUNED, UNTUNED
-from recloop.records import Group, Lists
 from test_methods_dpo4rec import write_lm
+
+from recloop.evaluation.per_user_scores import read_row_scores
+from recloop.methods.dpo4rec.evaluate import TUNED, UNTUNED
+from recloop.records import Group, Lists
+from studies.evidence import bench
+from studies.evidence.bench import QualityConfig, bench_quality
+from studies.evidence.numbers import UnitResult, read_unit, write_unit
+from studies.evidence.pooling import pooled_foretold
+from studies.evidence.study import read_studies, units_of
+from studies.evidence.wording import percent, with_interval
+from studies.evidence.worth import MIN_USERS, REWARD_KINDS, first_lists
 
 pytestmark = pytest.mark.slow
 

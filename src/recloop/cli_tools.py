@@ -19,19 +19,17 @@ def run_tool(verb: str, words: Sequence[str]) -> int:
     if verb == "bench":
         return _bench(arguments)
     if arguments.names:
-        raise SettingError(
-            f"{verb} takes settings only, got {' '.join(arguments.names)}; write --SETTING VALUE"
-        )
+        raise SettingError(f"{verb} takes settings only, got {' '.join(arguments.names)}; write --SETTING VALUE")
     from recloop.progress import terminal_progress
 
     if verb == "pretrain":
-        from recloop.language.embedded.pretrain import PretrainConfig, pretrain
+        from scripts.pretrain_lm.pretrain import PretrainConfig, pretrain
 
         config = settings_from("pretrain", PretrainConfig, arguments)
         if config is not None:
             print(pretrain(config, Path(arguments.flags.get("out", "runs/pretrain")), terminal_progress()))
         return 0
-    from recloop.methods.lm_skill import EvaluateLmConfig, evaluation_text
+    from scripts.evaluate_lm.cli import EvaluateLmConfig, evaluation_text
 
     config = settings_from("evaluate-lm", EvaluateLmConfig, arguments)
     if config is not None:
@@ -43,15 +41,13 @@ def _bench(arguments: Arguments) -> int:
     name = arguments.names[0] if len(arguments.names) == 1 else ""
     if name not in BENCHES:
         got = " ".join(arguments.names) or "none"
-        raise SettingError(
-            f"which bench? got {got}{near(got, BENCHES)}; the benches are {', '.join(BENCHES)}"
-        )
+        raise SettingError(f"which bench? got {got}{near(got, BENCHES)}; the benches are {', '.join(BENCHES)}")
     from recloop.progress import terminal_progress
 
     out = Path(arguments.flags.get("out", f"runs/bench-{name}"))
     match name:
         case "worlds":
-            from recloop.methods.worlds_bench import WorldsBenchConfig, bench_worlds
+            from benchmarks.simulated_data import WorldsBenchConfig, bench_worlds
 
             worlds = settings_from("bench worlds", WorldsBenchConfig, arguments)
             if worlds is not None:
@@ -59,13 +55,13 @@ def _bench(arguments: Arguments) -> int:
         case "quality":
             return _bench_quality(arguments)
         case "speed":
-            from recloop.methods.speed.bench import SpeedConfig, bench_speed
+            from benchmarks.speed.bench import SpeedConfig, bench_speed
 
             speed = settings_from("bench speed", SpeedConfig, arguments)
             if speed is not None:
                 print(bench_speed(speed, out, terminal_progress()))
         case _:
-            from recloop.methods.reproduction import ReproductionConfig, run_reproduction
+            from benchmarks.kar_reproduction import ReproductionConfig, run_reproduction
 
             published = settings_from("bench reproduction", ReproductionConfig, arguments)
             if published is not None:
@@ -74,8 +70,8 @@ def _bench(arguments: Arguments) -> int:
 
 
 def _bench_quality(arguments: Arguments) -> int:
-    from recloop.methods.quality.bench import QUICK_FOLDER, QualityConfig, bench_quality, quick
     from recloop.progress import terminal_progress
+    from studies.evidence.bench import QUICK_FOLDER, QualityConfig, bench_quality, quick
 
     config = settings_from("bench quality", QualityConfig, arguments)
     if config is None:

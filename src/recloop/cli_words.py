@@ -73,7 +73,7 @@ def parse(words: Sequence[str], *, flags: Sequence[str], switches: Sequence[str]
 
 def settings_from(name: str, model: type[Config], arguments: Arguments) -> Config | None:
     """The configuration a command asks for; None when it asked for help, which is then printed."""
-    from recloop.config_files import describe_fields, load_config
+    from recloop.config import describe_fields, load_config
 
     if "help" in arguments.flags:
         print(f"Settings of {name}, on the command line or in a TOML file:\n\n{describe_fields(model)}")

@@ -30,9 +30,7 @@ class Progress:
         clock: seconds, monotonic; replaced in tests.
     """
 
-    def __init__(
-        self, out: TextIO | None, *, bars: bool = False, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, out: TextIO | None, *, bars: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._out = out
         self._clock = clock
         self._bars = _Bars(out) if out is not None and bars else None

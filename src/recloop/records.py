@@ -122,9 +122,7 @@ class Lists:
 
     def take(self, rows: np.ndarray) -> Lists:
         """The lists at these row numbers (or where this mask is True), in that order."""
-        return Lists(
-            self.group, self.user_B[rows], self.items_BL[rows], self.labels_BL[rows], self.is_item_BL[rows]
-        )
+        return Lists(self.group, self.user_B[rows], self.items_BL[rows], self.labels_BL[rows], self.is_item_BL[rows])
 
     def require(self, *groups: Group) -> Lists:
         """Itself if it belongs to one of `groups`; LeakageError otherwise."""

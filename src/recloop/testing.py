@@ -14,11 +14,11 @@ from zlib import crc32
 
 import numpy as np
 
+from recloop.encoders.sentence import TextEncoder
 from recloop.errors import ContractError
-from recloop.language.claims import Claim, Polarity, write_summary
-from recloop.language.encoder import TextEncoder
-from recloop.language.model import LanguageModel, Sampling, draft_uniforms, prompt_digest
-from recloop.language.reflection import (
+from recloop.llm.language_model import LanguageModel, Sampling, draft_uniforms, prompt_digest
+from recloop.prompts.claims import Claim, Polarity, write_summary
+from recloop.prompts.reflection import (
     ASK_ANALYSIS,
     ASK_SAME,
     ASK_WRONG,
@@ -26,8 +26,8 @@ from recloop.language.reflection import (
     write_hint,
     write_wrong,
 )
-from recloop.ranking.reranker import Reranker
 from recloop.records import Draft, Lists, Prompt, UserVectors
+from recloop.rerankers.protocol import Reranker
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -39,7 +39,7 @@ FAR_APART = 1e-4  # float32 sums in another order differ by less
 class FakeLM:
     """Answers an attributed prompt with facet values that stand in it, one to three claims per draft.
 
-    Reads nothing but the history lines of `recloop.language.prompts`. A value is liked when its item has four
+    Reads nothing but the history lines of `recloop.prompts.user_profile`. A value is liked when its item has four
     stars or more (or none are given), disliked otherwise, so a claim can be false of the whole history.
 
     Args:
@@ -47,9 +47,7 @@ class FakeLM:
         num_facets_named: facets a draft speaks of, chosen anew for each draft.
     """
 
-    def __init__(
-        self, facets: Sequence[str] = ("era", "genre", "director"), *, num_facets_named: int = 1
-    ) -> None:
+    def __init__(self, facets: Sequence[str] = ("era", "genre", "director"), *, num_facets_named: int = 1) -> None:
         self._facets = tuple(facets)
         self._num_named = num_facets_named
         self.num_asked = 0  # drafts generated so far: shows what a journal spared
@@ -61,9 +59,7 @@ class FakeLM:
     def count_tokens(self, text: str) -> int:
         return len(re.findall(r"\w+|[^\w\s]", text))
 
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling
-    ) -> Iterator[tuple[int, tuple[Draft, ...]]]:
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, tuple[Draft, ...]]]:
         for position, prompt in enumerate(prompts):
             drafts_N = tuple(self._draft(prompt, sampling, number) for number in sampling.draft_numbers)
             self.num_asked += len(drafts_N)
@@ -142,9 +138,7 @@ def check_language_model(lm: LanguageModel, prompts: Sequence[Prompt] | None = N
     """
     prompts = list(prompts or _sample_prompts())
     sampling = Sampling(num_drafts=3, temperature=1.0, top_p=1.0, max_tokens=8, seed=11)
-    _require(
-        bool(lm.name) and lm.name == lm.name.strip(), "name must be a text without outer spaces", lm.name
-    )
+    _require(bool(lm.name) and lm.name == lm.name.strip(), "name must be a text without outer spaces", lm.name)
     _require(lm.count_tokens("") == 0, "an empty text must count 0 tokens", lm.count_tokens(""))
     longer = lm.count_tokens("By genre: likes Drama, War.") > lm.count_tokens("By genre") >= 1
     _require(longer, "a longer text must count more tokens", lm.count_tokens("By genre"))
@@ -175,9 +169,7 @@ def _ask(lm: LanguageModel, prompts: Sequence[Prompt], sampling: Sampling) -> li
 
 def _check_drafts(prompt: Prompt, drafts_N: Sequence[Draft], sampling: Sampling) -> None:
     numbers = [draft.draft for draft in drafts_N]
-    _require(
-        numbers == list(sampling.draft_numbers), "drafts must come in the order of their numbers", numbers
-    )
+    _require(numbers == list(sampling.draft_numbers), "drafts must come in the order of their numbers", numbers)
     for draft in drafts_N:
         _require(draft.user == prompt.user, f"a draft must carry its prompt's user {prompt.user}", draft)
         _require(0 <= draft.num_tokens <= sampling.max_tokens, "a draft must keep to max_tokens", draft)
@@ -227,14 +219,10 @@ def check_encoder(encoder: TextEncoder) -> None:
     )
     _require(_gap(encoder.encode(texts), vectors_BD) == 0, "the same texts must give the same vectors", None)
     alone_BD = np.concatenate([encoder.encode([text]) for text in texts])
-    _require(
-        _gap(alone_BD, vectors_BD) < FAR_APART, "a batch must not change a vector", _gap(alone_BD, vectors_BD)
-    )
+    _require(_gap(alone_BD, vectors_BD) < FAR_APART, "a batch must not change a vector", _gap(alone_BD, vectors_BD))
     backwards_BD = encoder.encode(texts[::-1])[::-1]
     _require(_gap(backwards_BD, vectors_BD) < FAR_APART, "vectors must come in the order of the texts", None)
-    _require(
-        _gap(vectors_BD[:1], vectors_BD[2:3]) > FAR_APART, "different texts must have different vectors", None
-    )
+    _require(_gap(vectors_BD[:1], vectors_BD[2:3]) > FAR_APART, "different texts must have different vectors", None)
     cut = encoder.count_cut(["word", "word " * 100_000])
     _require(cut in (0, 1) and encoder.count_cut([]) == 0, "count_cut must count the texts that are cut", cut)
 
@@ -264,9 +252,7 @@ def check_reranker(reranker: Reranker, lists: Lists, user_vectors: UserVectors |
 
     def same(other: np.ndarray, promise: str) -> None:
         real = is_item_BNL if other.shape == wanted else np.isfinite(other)
-        _require(
-            _gap(other[real], scores_BNL[real]) < FAR_APART, promise, _gap(other[real], scores_BNL[real])
-        )
+        _require(_gap(other[real], scores_BNL[real]) < FAR_APART, promise, _gap(other[real], scores_BNL[real]))
 
     again_BNL = reranker.score(lists, user_vectors)
     _require(np.array_equal(again_BNL, scores_BNL), "the same lists must get the same scores", "others")
@@ -326,9 +312,7 @@ class FakeHintFollower:
     def count_tokens(self, text: str) -> int:
         return len(re.findall(r"\w+|[^\w\s]", text))
 
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling
-    ) -> Iterator[tuple[int, tuple[Draft, ...]]]:
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, tuple[Draft, ...]]]:
         for position, prompt in enumerate(prompts):
             self.num_asked += 1
             text = self._answer(prompt.text)
@@ -343,9 +327,7 @@ class FakeHintFollower:
             return "Yes." if told["New hint"] in lines[1:-2] else "No."
         start = next(n for n, line in enumerate(lines) if line.endswith("candidates:"))
         num = int(lines[start].split()[0])
-        last, *offered = (
-            _facets_of(line) for line in (lines[start - 1], *lines[start + 1 : start + 1 + num])
-        )
+        last, *offered = (_facets_of(line) for line in (lines[start - 1], *lines[start + 1 : start + 1 + num]))
         if lines[-1] == ASK_WRONG:
             return write_wrong()
         shared = [f for f, v in _facets_of(told.get("The right one was", "")).items() if last.get(f) == v]

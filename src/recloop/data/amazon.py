@@ -31,9 +31,7 @@ class AmazonConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    domain: Domain = Field(
-        default=Domain.BOOKS, description="What the items are: chooses the prompt's words."
-    )
+    domain: Domain = Field(default=Domain.BOOKS, description="What the items are: chooses the prompt's words.")
     min_per_user: int = Field(default=60, ge=1, description="Core: fewest interactions of a user.")
     min_per_item: int = Field(default=40, ge=1, description="Core: fewest interactions of an item.")
 

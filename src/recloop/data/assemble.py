@@ -56,12 +56,8 @@ def number_log(raw: RawLog) -> Dataset:
     )
     knowledge = raw.item_knowledge
     if knowledge is not None:
-        knowledge = (
-            knowledge.join(items.select("item", "item_id"), on="item_id").select("item", "text").sort("item")
-        )
-    return Dataset(
-        raw.name, raw.domain, users, items, raw.facets, interactions, raw.positive_from_stars, knowledge
-    )
+        knowledge = knowledge.join(items.select("item", "item_id"), on="item_id").select("item", "text").sort("item")
+    return Dataset(raw.name, raw.domain, users, items, raw.facets, interactions, raw.positive_from_stars, knowledge)
 
 
 def _running_number(name: str) -> pl.Expr:

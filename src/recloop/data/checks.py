@@ -66,9 +66,7 @@ class Check:
     compares_rows: bool = False
 
 
-def split_bad_rows(
-    rows: pl.DataFrame, file: Path, checks: Sequence[Check]
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+def split_bad_rows(rows: pl.DataFrame, file: Path, checks: Sequence[Check]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Rows that pass every check, and the others with the first check each of them fails.
 
     Args:
@@ -141,9 +139,7 @@ def settle_bad_rows(found: Sequence[pl.DataFrame], policy: BadRowPolicy) -> None
         if bad.height:
             raise DataError(_describe(bad))
         return
-    _write_lines(
-        policy.quarantine, [json.dumps(row, ensure_ascii=False) for row in bad.iter_rows(named=True)]
-    )
+    _write_lines(policy.quarantine, [json.dumps(row, ensure_ascii=False) for row in bad.iter_rows(named=True)])
     if bad.height:
         counts = bad.group_by("reason", maintain_order=True).len().iter_rows()
         reasons = "; ".join(f"{count} {reason}" for reason, count in counts)
@@ -249,9 +245,7 @@ def _decode_mixed(path: Path, raw_lines: list[bytes]) -> tuple[list[str], pl.Dat
             latin1_lines.append(number)
         else:
             utf8_lines.append(number)
-    encoding, odd = (
-        ("latin-1", utf8_lines) if len(latin1_lines) >= len(utf8_lines) else ("utf-8", latin1_lines)
-    )
+    encoding, odd = ("latin-1", utf8_lines) if len(latin1_lines) >= len(utf8_lines) else ("utf-8", latin1_lines)
     texts = [raw.decode(encoding, errors="replace") for raw in raw_lines]
     found = [(number, texts[number - 1]) for number in odd]
     reason = f"is not in the encoding of the other lines ({encoding})"

@@ -27,9 +27,7 @@ class FirstStageConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["item_knn", "als"] = Field(
-        default="item_knn", description="Item neighbours, or factors by ALS."
-    )
+    kind: Literal["item_knn", "als"] = Field(default="item_knn", description="Item neighbours, or factors by ALS.")
     neighbours: int = Field(default=50, ge=1, description="item_knn: neighbours kept per item.")
     factors: int = Field(default=64, ge=1, description="als: width of the factors.")
     iterations: int = Field(default=15, ge=1, description="als: alternations.")
@@ -58,9 +56,7 @@ def propose_items(
         DataError: fewer than two train users.
     """
     if len(train_users) < 2:
-        raise DataError(
-            f"a first stage needs two train users or more, got {len(train_users)}; use protocol kar"
-        )
+        raise DataError(f"a first stage needs two train users or more, got {len(train_users)}; use protocol kar")
     window_UI = _window_matrix(dataset, histories)
     met_UI = _window_matrix(dataset, histories, positives_only=False)
     log_UI = _log_matrix(dataset)

@@ -50,9 +50,7 @@ class ImplicitConfig(BaseModel):
 TOGETHER = ImplicitConfig()
 
 
-def read_implicit(
-    folder: Path, bad_rows: BadRowPolicy = STRICT, config: ImplicitConfig = TOGETHER
-) -> Dataset:
+def read_implicit(folder: Path, bad_rows: BadRowPolicy = STRICT, config: ImplicitConfig = TOGETHER) -> Dataset:
     """An implicit log; every interaction is positive.
 
     Facets: category (without the top-level one that nine tenths of the items share), brand. A bad row's

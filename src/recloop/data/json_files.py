@@ -140,9 +140,7 @@ def read_json_object(path: Path, what: str) -> dict[str, Any]:
         if len(found) < len(pairs):
             keys = [key for key, _ in pairs]
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise DataError(
-                f"{what} must have each key once in an object, got {twice!r} twice in {path}; keep one"
-            )
+            raise DataError(f"{what} must have each key once in an object, got {twice!r} twice in {path}; keep one")
         return found
 
     try:
@@ -151,13 +149,9 @@ def read_json_object(path: Path, what: str) -> dict[str, Any]:
     except DataError:
         raise
     except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, or thousands of digits
-        raise DataError(
-            f"{what} must be JSON in UTF-8, got {path} with {error}; fetch the file again"
-        ) from error
+        raise DataError(f"{what} must be JSON in UTF-8, got {path} with {error}; fetch the file again") from error
     if _has_half_character(text, found):
-        raise DataError(
-            f"{what} must be text in UTF-8, got {path} with half of a surrogate pair; fetch the file again"
-        )
+        raise DataError(f"{what} must be text in UTF-8, got {path} with half of a surrogate pair; fetch the file again")
     if not isinstance(found, dict) or not found:
         raise DataError(f"{what} must be one JSON object with entries, got another shape in {path}; see docs")
     return cast("dict[str, Any]", found)

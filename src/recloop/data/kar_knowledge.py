@@ -52,9 +52,7 @@ def read_klg(folder: Path, bad_rows: BadRowPolicy = STRICT) -> KarKnowledge:
     """
     index_path = next((folder / name for name in INDEX_NAMES if (folder / name).is_file()), None)
     if index_path is None:
-        raise DataError(
-            f"KAR's knowledge needs its index, got no {' or '.join(INDEX_NAMES)} in {folder}; fetch it too"
-        )
+        raise DataError(f"KAR's knowledge needs its index, got no {' or '.join(INDEX_NAMES)} in {folder}; fetch it too")
     users, bad_users = _read_texts(folder / "user.klg", "user_id")
     items, bad_items = _read_texts(folder / "item.klg", "item_id")
     index = read_json_object(index_path, "KAR's index")
@@ -69,9 +67,7 @@ def read_klg(folder: Path, bad_rows: BadRowPolicy = STRICT) -> KarKnowledge:
         schema={"user_id": pl.String, "num_shown": pl.Int64},
     )
     users = users.join(numbers, on="user_id", maintain_order="left")
-    return KarKnowledge(
-        users.select("user_id", "text", "prompt", "num_shown"), items.select("item_id", "text")
-    )
+    return KarKnowledge(users.select("user_id", "text", "prompt", "num_shown"), items.select("item_id", "text"))
 
 
 def _read_texts(path: Path, key: str) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -117,9 +113,7 @@ def with_user_texts(dataset: Dataset, knowledge: KarKnowledge) -> Dataset:
         )
     own = _items_by_title(dataset, known["user"])
     places: list[tuple[int, int, int]] = []
-    for user, user_id, prompt, num_shown in known.select(
-        "user", "user_id", "prompt", "num_shown"
-    ).iter_rows():
+    for user, user_id, prompt, num_shown in known.select("user", "user_id", "prompt", "num_shown").iter_rows():
         titles = _SHOWN.findall(prompt)
         if len(titles) != num_shown:
             raise DataError(

@@ -170,9 +170,7 @@ class _Made:
     is_item_BL: np.ndarray
 
 
-def _chunk_lists(
-    log: _Log, protocol: ProtocolConfig, proposed: np.ndarray | None, rng: np.random.Generator
-) -> _Made:
+def _chunk_lists(log: _Log, protocol: ProtocolConfig, proposed: np.ndarray | None, rng: np.random.Generator) -> _Made:
     """Up to ``chunk`` real interactions a list, the rest negatives; shuffled."""
     slot_n = log.position_n % protocol.chunk
     row_n = np.cumsum(slot_n == 0) - 1

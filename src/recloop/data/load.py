@@ -14,8 +14,8 @@ from recloop.data.checks import BadRowPolicy
 from recloop.data.implicit_log import ImplicitConfig, read_implicit
 from recloop.data.kar_knowledge import read_klg, with_item_texts, with_user_texts
 from recloop.data.movielens import FACETS, MovieFacet, read_movielens
+from recloop.data.simulated import WorldConfig, simulate_world
 from recloop.data.table_log import TableLogConfig, read_table_log
-from recloop.data.worlds import WorldConfig, simulate_world
 from recloop.errors import SettingError
 from recloop.progress import SILENT, Progress
 from recloop.records import Dataset
@@ -67,9 +67,7 @@ class DataConfig(BaseModel):
         description="ml-1m and amazon: folder of KAR's published user.klg, item.klg and index. Its user "
         "texts make a row, its index the windows, its item texts the item knowledge.",
     )
-    users: int | None = Field(
-        default=None, ge=1, description="Read all, then keep this many users, drawn by the seed."
-    )
+    users: int | None = Field(default=None, ge=1, description="Read all, then keep this many users, drawn by the seed.")
     min_item_ratings: int = Field(default=0, ge=0, description="Leave items with fewer interactions out.")
     on_bad_rows: Literal["error", "quarantine"] = Field(
         default="error", description="Stop at bad rows, or set them aside and go on."
@@ -92,15 +90,12 @@ class DataConfig(BaseModel):
             if field not in readable and getattr(self, field) != info.default:
                 readers = ", ".join(name for name, fields in _READ_BY.items() if field in fields)
                 raise SettingError(
-                    f"data.{field} is read for {readers} only, got it with data.name {self.name}; "
-                    f"leave it out"
+                    f"data.{field} is read for {readers} only, got it with data.name {self.name}; leave it out"
                 )
         if "path" in readable and self.path is None:
             raise SettingError(f"data.path says where {self.name} is, got none; give --data.path")
         if not self.facets:
-            raise SettingError(
-                "data.facets must name one column at least, got none; leave it out for all three"
-            )
+            raise SettingError("data.facets must name one column at least, got none; leave it out for all three")
         if len(set(self.facets)) < len(self.facets):
             raise SettingError(f"data.facets must differ, got {', '.join(self.facets)}; drop the repeated")
         if self.kar is not None and self.item_knowledge is not None:
@@ -108,9 +103,7 @@ class DataConfig(BaseModel):
                 "data.kar brings item texts of its own, got data.item_knowledge beside it; leave one out"
             )
         if self.name == "amazon" and self.metadata is None:
-            raise SettingError(
-                "data.metadata says where the items of amazon are, got none; give --data.metadata"
-            )
+            raise SettingError("data.metadata says where the items of amazon are, got none; give --data.metadata")
         return self
 
     @property

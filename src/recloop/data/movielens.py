@@ -282,9 +282,7 @@ def _read_knowledge(path: Path | None, item_ids: pl.Series) -> tuple[pl.DataFram
         ]
     )
     kept = {
-        item: text.strip()
-        for item, text in texts.items()
-        if item in known and isinstance(text, str) and text.strip()
+        item: text.strip() for item, text in texts.items() if item in known and isinstance(text, str) and text.strip()
     }
     frame = pl.DataFrame(
         {"item_id": list(kept), "text": list(kept.values())},

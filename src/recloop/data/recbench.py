@@ -147,7 +147,5 @@ def _is_request(row: dict[str, Any]) -> bool:
         and isinstance(row["condition_num"], int)
         and isinstance(history, list)
         and isinstance(right, list)
-        and all(
-            isinstance(one, list) and len(cast("list[Any]", one)) == 2 for one in cast("list[Any]", right)
-        )
+        and all(isinstance(one, list) and len(cast("list[Any]", one)) == 2 for one in cast("list[Any]", right))
     )

@@ -104,15 +104,11 @@ def _session(row: dict[str, Any], item_of: dict[int, int], counts: Counter[str],
     return Session(0, 0, shown, answer, candidates)
 
 
-def _sample(
-    sessions: list[Session], wanted: int | None, seed: int, folder: Path, part: str
-) -> tuple[Session, ...]:
+def _sample(sessions: list[Session], wanted: int | None, seed: int, folder: Path, part: str) -> tuple[Session, ...]:
     if wanted is None:
         return tuple(sessions)
     if wanted > len(sessions):
-        raise DataError(
-            f"{folder} must hold {wanted} {part} sessions, got {len(sessions)}; ask for that many, or all"
-        )
+        raise DataError(f"{folder} must hold {wanted} {part} sessions, got {len(sessions)}; ask for that many, or all")
     chosen = np.random.default_rng([seed, len(part)]).choice(len(sessions), wanted, replace=False)
     return tuple(sessions[n] for n in sorted(chosen.tolist()))
 
@@ -168,9 +164,7 @@ def _read_table(file: Path, number: str, *columns: str) -> pl.DataFrame:
     names = lines[0].split("\t")
     missing = [name for name in (number, *columns) if name not in names]
     if missing:
-        raise DataError(
-            f"{file} must begin with a header that has {missing[0]}, got {lines[0][:60]!r}; fetch it again"
-        )
+        raise DataError(f"{file} must begin with a header that has {missing[0]}, got {lines[0][:60]!r}; fetch it again")
     rows = [(place, line.split("\t")) for place, line in enumerate(lines[1:], 2) if line.strip()]
     texts = {
         name: [row[place] if place < len(row) else None for _, row in rows]

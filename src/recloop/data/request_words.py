@@ -114,9 +114,7 @@ def ask_explicitly(noun: str, conditions: Sequence[Condition], rng: np.random.Ge
     return ask(noun, [wish_of(condition, rng) for condition in conditions], rng)
 
 
-def ask_by_item(
-    noun: str, title: str, facet: str, more: Sequence[Condition], rng: np.random.Generator
-) -> str:
+def ask_by_item(noun: str, title: str, facet: str, more: Sequence[Condition], rng: np.random.Generator) -> str:
     """A request for the facet value of another item, and further conditions that are named."""
     return ask(noun, [wish_by_item(facet, title, rng), *(wish_of(one, rng) for one in more)], rng)
 

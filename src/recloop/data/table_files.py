@@ -126,8 +126,7 @@ def _read_separated(path: Path, what: str, separator: str) -> tuple[pl.DataFrame
     header = [name.strip() for name in names]
     if len({*header, "line"}) < len(header) + 1:
         raise DataError(
-            f"{what} must name each column once and none 'line', got {', '.join(header)} in "
-            f"{path}; rename one"
+            f"{what} must name each column once and none 'line', got {', '.join(header)} in {path}; rename one"
         )
     if (odd["line"] < header_line).any():
         raise DataError(

@@ -31,9 +31,7 @@ class TableLogConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    domain: Domain = Field(
-        default=Domain.GENERIC, description="What the items are: chooses the prompt's words."
-    )
+    domain: Domain = Field(default=Domain.GENERIC, description="What the items are: chooses the prompt's words.")
     user: str = Field(default="user", description="Column of user ids, in the log and in the table of users.")
     item: str = Field(default="item", description="Column of item ids, in the log and in the table of items.")
     stars: str | None = Field(default=None, description="Column of ratings; none when the log is implicit.")
@@ -201,9 +199,7 @@ def _read_items(config: TableLogConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
         .list.unique(maintain_order=True)
         for facet in config.facets
     ]
-    items = good.select(
-        pl.col(config.item).alias("item_id"), clean_text(config.title).alias("title"), *values
-    )
+    items = good.select(pl.col(config.item).alias("item_id"), clean_text(config.title).alias("title"), *values)
     return items, pl.concat([table.bad, bad])
 
 

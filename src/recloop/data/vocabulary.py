@@ -103,9 +103,7 @@ class Vocabulary:
 VOCABULARIES: dict[Domain, Vocabulary] = {
     Domain.MOVIES: Vocabulary(("era", "genre", "director"), (_ERAS, _GENRES, None), _NOUNS),
     Domain.BOOKS: Vocabulary(("era", "genre", "author"), (_ERAS, _BOOK_GENRES, None), _NOUNS),
-    Domain.PRODUCTS: Vocabulary(
-        ("material", "category", "brand"), (_MATERIALS, _CATEGORIES, None), _PRODUCT_NOUNS
-    ),
+    Domain.PRODUCTS: Vocabulary(("material", "category", "brand"), (_MATERIALS, _CATEGORIES, None), _PRODUCT_NOUNS),
 }
 
 
@@ -118,9 +116,7 @@ def facet_values(domain: Domain, facet: int, num_values: int, rng: np.random.Gen
     vocabulary = VOCABULARIES[domain]
     words = vocabulary.words[facet]
     if words is None:
-        heads, tails, joint = (
-            (_BRAND_HEADS, _BRAND_TAILS, "") if domain is Domain.PRODUCTS else (_GIVEN, _FAMILY, " ")
-        )
+        heads, tails, joint = (_BRAND_HEADS, _BRAND_TAILS, "") if domain is Domain.PRODUCTS else (_GIVEN, _FAMILY, " ")
         words = tuple(_combine(heads, tails, joint, num_values, rng))
     if num_values > len(words):
         raise SettingError(
@@ -139,9 +135,7 @@ def item_titles(domain: Domain, num_items: int, rng: np.random.Generator) -> lis
     return titles + more
 
 
-def _combine(
-    heads: Sequence[str], tails: Sequence[str], joint: str, num: int, rng: np.random.Generator
-) -> list[str]:
+def _combine(heads: Sequence[str], tails: Sequence[str], joint: str, num: int, rng: np.random.Generator) -> list[str]:
     """`num` distinct pairs of a head and a tail; fewer when there are fewer."""
     drawn = rng.permutation(len(heads) * len(tails))[:num]
     return [f"{heads[n // len(tails)]}{joint}{tails[n % len(tails)]}" for n in drawn]

@@ -13,8 +13,8 @@ from markupsafe import Markup, escape
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from recloop.evaluation.compare import Estimate
-    from recloop.evaluation.report_data import Chart
+    from recloop.evaluation.report_sections import Chart
+    from recloop.evaluation.significance import Estimate
 
 INTERVAL_W, INTERVAL_H = 220.0, 26.0
 CHART_W, CHART_H = 460.0, 230.0
@@ -54,9 +54,7 @@ def interval(estimate: Estimate, scale: Scale, line_at: float | None, style: str
         )
     )
     if len(estimate.by_seed) > 1:
-        parts += [
-            _line("seed", scale(seed), middle - 7, scale(seed), middle + 7) for seed in estimate.by_seed
-        ]
+        parts += [_line("seed", scale(seed), middle - 7, scale(seed), middle + 7) for seed in estimate.by_seed]
     parts.append(Markup('<circle class="dot" cx="{:.1f}" cy="{}" r="4"/>').format(x_mean, middle))
     label = f"{estimate.value:.4f}, interval {estimate.low:.4f} to {estimate.high:.4f}"
     return _svg(parts, INTERVAL_W, INTERVAL_H, f"interval {style}", label)
@@ -168,15 +166,11 @@ def _axes(x_scale: Scale, y_scale: Scale, x_label: str, y_label: str) -> list[Ma
 
 
 def _line(style: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
-    return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(
-        style, x1, y1, x2, y2
-    )
+    return Markup('<line class="{}" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(style, x1, y1, x2, y2)
 
 
 def _text(style: str, x: float, y: float, text: str, anchor: str = "middle") -> Markup:
-    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
-        style, x, y, anchor, text
-    )
+    return Markup('<text class="{}" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(style, x, y, anchor, text)
 
 
 def _tick_text(tick: float) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from recloop.evaluation import wording
+from recloop.evaluation import labels as wording
 
 if TYPE_CHECKING:
-    from recloop.evaluation.compare import Comparison
-    from recloop.evaluation.report_data import RowWords
+    from recloop.evaluation.report_sections import RowWords
+    from recloop.evaluation.significance import Comparison
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -55,12 +55,7 @@ def latex_table(table: Comparison, words: Mapping[str, RowWords], others: Sequen
 
 def _caption(table: Comparison) -> str:
     level = f"Intervals: {100 * table.config.level:g}% bootstrap over users."
-    return (
-        ("Demonstration, one seed. " if table.is_demonstration else "")
-        + wording.conventions(table)
-        + " "
-        + level
-    )
+    return ("Demonstration, one seed. " if table.is_demonstration else "") + wording.conventions(table) + " " + level
 
 
 def _escape(text: str) -> str:

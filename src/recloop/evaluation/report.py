@@ -14,17 +14,17 @@ import jinja2
 import numpy as np
 
 from recloop.errors import SettingError
-from recloop.evaluation import charts, wording
-from recloop.evaluation.compare import Verdict
-from recloop.evaluation.report_data import RowKind
+from recloop.evaluation import charts
+from recloop.evaluation import labels as wording
+from recloop.evaluation.report_sections import RowKind
+from recloop.evaluation.significance import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from markupsafe import Markup
 
-    from recloop.evaluation.compare import Comparison, Contrast, RowEstimate
-    from recloop.evaluation.report_data import (
+    from recloop.evaluation.report_sections import (
         Chart,
         ListView,
         ReportData,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         TableSection,
         UserView,
     )
+    from recloop.evaluation.significance import Comparison, Contrast, RowEstimate
 
 OTHERS_IN_MAIN = 3  # metrics beside the tested one in the main table; all are in the appendix
 HEADLINES = 3  # contrasts of each table that are told in a sentence at the top
@@ -195,9 +196,7 @@ def _appendix(tables: tuple[Comparison, ...], data: ReportData) -> dict[str, Any
 
 
 def _metrics(data: ReportData) -> list[tuple[str, str]]:
-    names = dict.fromkeys(
-        table.metric for section in data.tables for table in (section.main, *section.others)
-    )
+    names = dict.fromkeys(table.metric for section in data.tables for table in (section.main, *section.others))
     meanings: dict[str, list[str]] = {}
     for name in names:
         meanings.setdefault(wording.metric_meaning(name), []).append(wording.metric_title(name))

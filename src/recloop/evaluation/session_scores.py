@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recloop.errors import SettingError
-from recloop.evaluation.scores import MeasureConfig, row_from_lists
-from recloop.ranking.metrics import MetricName
+from recloop.evaluation.score import MeasureConfig, row_from_lists
+from recloop.rerankers.metrics import MetricName
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
 
-    from recloop.evaluation.row_scores import RowScores
+    from recloop.evaluation.per_user_scores import RowScores
 
 NOT_RANKED = 0
 
@@ -41,9 +41,7 @@ def metric_of_rank(metric: str, ranks: Int64[np.ndarray, ...]) -> Float64[np.nda
         case "mrr":
             return is_hit / safe
         case _:
-            raise SettingError(
-                f"a session has one answer and is measured by ndcg@K, hr@K or mrr@K, got {metric}"
-            )
+            raise SettingError(f"a session has one answer and is measured by ndcg@K, hr@K or mrr@K, got {metric}")
 
 
 def row_from_ranks(

@@ -16,9 +16,9 @@ import numpy as np
 import polars as pl
 
 from recloop.errors import ContractError, DataError
-from recloop.evaluation.scores import MeasureConfig, row_from_lists
-from recloop.ranking.metrics import compute_metric
+from recloop.evaluation.score import MeasureConfig, row_from_lists
 from recloop.records import Group, Lists
+from recloop.rerankers.metrics import compute_metric
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
@@ -74,9 +74,7 @@ def write_run(path: Path, scores_BL: Float32[np.ndarray, "B L"], lists: Lists, t
             f"scores of a run must be finite and shaped as its lists, {list(lists.items_BL.shape)}, got "
             f"{list(scores_BL.shape)}; score one draft at a time"
         )
-    order_BL = np.argsort(
-        np.where(lists.is_item_BL, -scores_BL.astype(np.float64), np.inf), axis=1, kind="stable"
-    )
+    order_BL = np.argsort(np.where(lists.is_item_BL, -scores_BL.astype(np.float64), np.inf), axis=1, kind="stable")
     is_item_BL = np.take_along_axis(lists.is_item_BL, order_BL, axis=1)
     score_BL = _strictly_decreasing(np.take_along_axis(scores_BL, order_BL, axis=1))
     row_n, rank_n = np.nonzero(is_item_BL)
@@ -93,9 +91,7 @@ def write_run(path: Path, scores_BL: Float32[np.ndarray, "B L"], lists: Lists, t
     table.write_csv(path, include_header=False, separator=" ")
 
 
-def write_runs(
-    folder: Path, row: str, seed: int, scores_BNL: Float32[np.ndarray, "B N L"], lists: Lists
-) -> list[Path]:
+def write_runs(folder: Path, row: str, seed: int, scores_BNL: Float32[np.ndarray, "B N L"], lists: Lists) -> list[Path]:
     """A run file per draft, ``ROW.seedS.draftN.trec``, as `recompute` wants them for one row of a table."""
     paths: list[Path] = []
     for draft in range(scores_BNL.shape[1]):
@@ -186,13 +182,9 @@ def _read(path: Path, columns: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
         ) from error
 
 
-def _as_lists(
-    joined: pl.DataFrame, qrels_path: Path, group: Group
-) -> tuple[Lists, Float32[np.ndarray, "B L"]]:
+def _as_lists(joined: pl.DataFrame, qrels_path: Path, group: Group) -> tuple[Lists, Float32[np.ndarray, "B L"]]:
     if not joined["query"].str.contains(r"^\d+\.\d+$").all():
-        raise DataError(
-            f"{qrels_path}: a query must be named USER.NUMBER, got another; see recloop's write_qrels"
-        )
+        raise DataError(f"{qrels_path}: a query must be named USER.NUMBER, got another; see recloop's write_qrels")
     parts = joined["query"].str.split_exact(".", 1).struct
     joined = joined.with_columns(
         user=parts.field("field_0").cast(pl.Int64), number=parts.field("field_1").cast(pl.Int64)

@@ -1,0 +1,109 @@
+"""25 million simulated interactions from a Parquet file to candidate lists: seconds, memory, growth."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from benchmarks.speed.bench import Bench
+from benchmarks.speed.figures import Figure, Findings, Growth, Line, Side, Target
+
+SIZES = (1_562_500, 6_250_000, 25_000_000)
+PER_USER, NUM_ITEMS = 154, 59_000  # of MovieLens-25M
+WANTED_S, WANTED_GB, WANTED_POWER = 60.0, 6.0, 1.15
+SCRIPT = (
+    "import sys; from pathlib import Path; "
+    "from benchmarks.speed.large_log_part import prepare; prepare(Path(sys.argv[1]))"
+)
+
+
+def measure(bench: Bench) -> Findings:
+    """Each size once, in a process of its own, so that its peak memory is known."""
+    sizes = tuple(bench.amount(size, 2_000 * 4**place) for place, size in enumerate(SIZES))
+    walls: list[float] = []
+    memories: list[float] = []
+    lists = 0
+    with bench.progress.stage("large log", sum(sizes), "interactions") as step:
+        for size in sizes:
+            file = write_log(bench.scratch / f"{size}.parquet", size)
+            done = subprocess.run([sys.executable, "-c", SCRIPT, str(file)], capture_output=True, text=True, check=True)
+            found = json.loads(done.stdout)
+            walls.append(found["wall_s"])
+            memories.append(found["peak_gb"])
+            lists = found["num_lists"]
+            file.unlink()
+            step(size)
+    power = float(np.polyfit(np.log(sizes), np.log(walls), 1)[0])
+    xs = tuple(map(float, sizes))
+    side = Side(name="read_table_log and build_lists", amount=sizes[-1], wall_s=(walls[-1],))
+    return Findings(
+        figures=(
+            Figure(
+                name=f"read and prepare {sizes[-1]:,} interactions",
+                unit="interactions",
+                ours=side,
+                targets=(
+                    Target(what="time", wanted="at most", limit=WANTED_S, value=walls[-1], unit="s"),
+                    Target(what="memory", wanted="at most", limit=WANTED_GB, value=memories[-1], unit="GB"),
+                    Target(what="power of the growth", wanted="at most", limit=WANTED_POWER, value=power),
+                ),
+                notes=(f"{lists:,} lists; once; peak memory of the whole process",),
+            ),
+        ),
+        growths=(
+            Growth(
+                title="Reading and preparing a log: cost by interactions",
+                x_label="interactions",
+                y_label="seconds, gigabytes",
+                lines=(
+                    Line(name="seconds", x=xs, y=tuple(walls)),
+                    Line(name="peak memory, GB", x=xs, y=tuple(memories)),
+                ),
+            ),
+        ),
+        bound=(
+            "Ids are text until they are checked and numbered; the two joins that number them, the search "
+            "for repeated rows and one sort of all interactions take the time, and the text columns the "
+            "memory."
+        ),
+    )
+
+
+def write_log(file: Path, num_rows: int) -> Path:
+    """Users' logs with popular and rare items, no pair twice, as numbers in Parquet."""
+    rng = np.random.default_rng(0)
+    num_users = max(10, num_rows // PER_USER)
+    num_drawn = int(num_rows * 1.1)
+    items = (NUM_ITEMS * rng.random(num_drawn) ** 2).astype(np.int64)
+    keys = np.unique(rng.integers(num_users, size=num_drawn) * NUM_ITEMS + items)
+    keys = np.sort(rng.choice(keys, min(num_rows, len(keys)), replace=False, shuffle=False))
+    pl.DataFrame(
+        {
+            "user": keys // NUM_ITEMS,
+            "item": keys % NUM_ITEMS,
+            "stars": rng.integers(1, 6, len(keys)).astype(np.float32),
+            "time": rng.integers(10**9, 2 * 10**9, len(keys)),
+        }
+    ).write_parquet(file)
+    return file
+
+
+def prepare(file: Path) -> None:
+    """In a process of its own: read, make the lists of all users, print seconds and peak memory."""
+    import time
+
+    from recloop.data.lists import ProtocolConfig, build_lists
+    from recloop.data.table_log import TableLogConfig, read_table_log
+    from recloop.experiment.run_folder import peak_memory_bytes
+    from recloop.records import Group
+
+    start_s = time.perf_counter()
+    dataset = read_table_log(file, TableLogConfig(stars="stars", time="time"))
+    lists = build_lists(dataset, {Group.TRAIN: np.arange(dataset.num_users)}, ProtocolConfig(), seed=0)
+    wall_s = time.perf_counter() - start_s
+    print(json.dumps({"wall_s": wall_s, "peak_gb": peak_memory_bytes() / 1e9, "num_lists": len(lists.train)}))

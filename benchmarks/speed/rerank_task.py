@@ -1,0 +1,86 @@
+"""What the parts that time rerankers work on: MovieLens-1M, or a simulated world without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recloop.data.lists import ProtocolConfig, build_lists
+from recloop.data.load import DataConfig, load_dataset
+from recloop.data.simulated import WorldConfig
+from recloop.records import Group, UserVectors
+from recloop.rerankers.features import item_features
+from recloop.rerankers.item_vectors import item_texts, tfidf_vectors
+from recloop.rerankers.rating_mean import star_weighted_means
+
+if TYPE_CHECKING:
+    from benchmarks.speed.bench import SpeedConfig
+    from recloop.records import Dataset, Histories, Lists
+    from recloop.rerankers.features import ItemFeatures
+
+WIDTH = 384  # of MiniLM's vectors
+WORLD = WorldConfig(num_users=2000, num_items=3700, num_interactions=160)
+VALID_SHARE = 20  # every so manieth user is not trained on
+
+
+@dataclass(frozen=True, slots=True)
+class RerankTask:
+    """Everything a fit needs.
+
+    vectors: one draft per user: the star-weighted mean of the vectors of the items seen.
+    """
+
+    name: str
+    features: ItemFeatures
+    histories: Histories
+    train: Lists
+    valid: Lists
+    vectors: UserVectors
+
+
+def rerank_task(config: SpeedConfig) -> RerankTask:
+    """The task on the configured log; a trial takes the share of its users."""
+    return _task(config.data_path, config.share)
+
+
+@lru_cache(maxsize=1)
+def _task(path: Path | None, share: float) -> RerankTask:
+    if path is None:
+        num_users = max(100, round(WORLD.num_users * share))
+        world = WORLD.model_copy(update={"num_users": num_users})
+        dataset = load_dataset(DataConfig(name="worlds", world=world), seed=0)
+    else:
+        dataset = load_dataset(DataConfig(name="ml-1m", path=path), seed=0)
+        if share < 1:
+            num_users = max(100, round(dataset.num_users * share))
+            dataset = load_dataset(DataConfig(name="ml-1m", path=path, users=num_users), seed=0)
+    return _build(dataset)
+
+
+def _build(dataset: Dataset) -> RerankTask:
+    users = np.arange(dataset.num_users)
+    groups = {Group.TRAIN: users[users % VALID_SHARE > 0], Group.VALID: users[users % VALID_SHARE == 0]}
+    lists = build_lists(dataset, groups, ProtocolConfig(), seed=0)
+    vectors_ID = tfidf_vectors(item_texts(dataset), WIDTH, seed=0)
+    missing = WIDTH - vectors_ID.shape[1]  # a small catalogue has fewer components than MiniLM is wide
+    vectors_ID = np.pad(vectors_ID, ((0, 0), (0, missing)))
+    return RerankTask(
+        name=f"{dataset.name}, {dataset.num_users:,} users, {dataset.num_items:,} items",
+        features=item_features(dataset, vectors_ID),
+        histories=lists.histories,
+        train=lists.train,
+        valid=lists.valid,
+        vectors=star_weighted_means(lists.histories, vectors_ID, users),
+    )
+
+
+def with_drafts(vectors: UserVectors, num_drafts: int, seed: int) -> UserVectors:
+    """As if each user had N drafts: the one there is, and N - 1 of random users."""
+    rng = np.random.default_rng(seed)
+    others = rng.integers(len(vectors.user_U), size=(len(vectors.user_U), num_drafts - 1))
+    first_U1D = vectors.vectors_UND[:, :1]
+    return replace(vectors, vectors_UND=np.concatenate([first_U1D, vectors.vectors_UND[others, 0]], axis=1))

@@ -1,0 +1,176 @@
+"""What all drafts of all users earn, against a pass per draft that adapts knowledge at every position."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.speed.bench import Bench
+from benchmarks.speed.figures import Check, Figure, Findings, Growth, Target
+from benchmarks.speed.measuring import growth_line, products_of, profile, race, repeat
+from benchmarks.speed.per_list_alternative import score_per_list
+from benchmarks.speed.rerank_task import RerankTask, rerank_task, with_drafts
+from benchmarks.speed.training_part import SEED, fit_once, settings, teachable
+from recloop.records import Group, Lists
+from recloop.rerankers.fitted import FittedReranker
+from recloop.rewards.reranker_reward import reward_drafts
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32
+
+    from recloop.records import UserVectors
+
+NUM_DRAFTS = 10
+BATCH = 512  # lists in one forward pass of the alternative
+RACED_LISTS, COUNTED_LISTS = 3_000, 1_000
+METRIC = "ndcg@5"
+ALLOWED = 1e-5
+WANTED_RATIO, WANTED_S = 10.0, 60.0
+
+
+class PerListJudge:
+    """A fitted reranker that scores as the alternative does."""
+
+    def __init__(self, reranker: FittedReranker) -> None:
+        self._reranker = reranker
+
+    def score(self, lists: Lists, vectors: UserVectors | None, /) -> Float32[np.ndarray, "B N L"]:
+        return score_per_list(self._reranker.network, self._reranker.tensors(lists, vectors), BATCH)
+
+
+def measure(bench: Bench) -> Findings:
+    """A part of the lists for the ratio, all lists for the time."""
+    task = rerank_task(bench.config)
+    judge = quick_judge(task)
+    lists = replace(task.train, group=Group.FEEDBACK)
+    vectors = with_drafts(task.vectors, NUM_DRAFTS, seed=1)
+    figures: list[Figure] = []
+    with bench.progress.stage("rewards", 2 * bench.repetitions, "repetitions") as step:
+        some = lists.take(np.arange(min(bench.amount(RACED_LISTS, 100), len(lists))))
+        figures.append(_ratio(judge, some, vectors, bench, step))
+        figures.append(_all_lists(judge, lists, vectors, task, bench))
+        step(bench.repetitions)
+    some = lists.take(np.arange(min(bench.amount(4_000, 100), len(lists))))
+    return Findings(
+        figures=tuple(figures),
+        growths=tuple(_growths(judge, some, vectors)),
+        profiles=(profile("rewards of ten drafts", lambda: reward_drafts([judge], some, vectors, METRIC, 0)),),
+        bound=(
+            "Matrix products of the backbone: attention and the scoring network have to see every list "
+            "under every draft. What does not depend on the draft (item side) is computed once per list, "
+            "what does not depend on the place (adapted text) once per draft."
+        ),
+    )
+
+
+def quick_judge(task: RerankTask) -> FittedReranker:
+    """PRM with texts and item knowledge after a few steps: its scores differ, and that is enough here."""
+    train = teachable(task.train)
+    config = settings("prm", with_items=True)
+    return fit_once(task, train.take(np.arange(min(len(train), 2_000))), config, SEED)
+
+
+def _ratio(judge: FittedReranker, lists: Lists, vectors: UserVectors, bench: Bench, step: Any) -> Figure:
+    amount = len(lists) * NUM_DRAFTS
+    plain = PerListJudge(judge)
+    found = race(
+        ("reward_drafts", amount, lambda: reward_drafts([judge], lists, vectors, METRIC, 0)),
+        ("a pass per draft, uncached", amount, lambda: reward_drafts([plain], lists, vectors, METRIC, 0)),
+        bench.repetitions,
+        step,
+    )
+    scores, their_scores = (
+        one.score(lists, vectors)[
+            np.broadcast_to(lists.is_item_BL[:, None], (len(lists), NUM_DRAFTS, lists.items_BL.shape[1]))
+        ]
+        for one in (judge, plain)
+    )
+    rewards, their_rewards = found.our_result.rewards_UN, found.their_result.rewards_UN
+    few = lists.take(np.arange(min(len(lists), COUNTED_LISTS)))
+    figure = Figure(
+        name=f"rewards, {NUM_DRAFTS} drafts",
+        unit="list scorings",
+        ours=found.ours,
+        against=found.against,
+        checks=(
+            Check(what="largest difference of a score", value=_gap(scores, their_scores), most=1e-4),
+            Check(
+                what="difference of the mean reward",
+                value=_gap(rewards.mean(), their_rewards.mean()),
+                most=ALLOWED,
+            ),
+        ),
+        notes=(f"{len(lists):,} lists; both with the same vectorised metric",),
+        products=products_of(
+            lambda: reward_drafts([judge], few, vectors, METRIC, 0),
+            lambda: reward_drafts([plain], few, vectors, METRIC, 0),
+            len(few) * NUM_DRAFTS,
+        ),
+    )
+    assert figure.ratios is not None
+    value = float(np.median(figure.ratios))
+    return figure.model_copy(
+        update={"targets": (Target(what="ratio", wanted="at least", limit=WANTED_RATIO, value=value),)}
+    )
+
+
+def _all_lists(judge: FittedReranker, lists: Lists, vectors: UserVectors, task: RerankTask, bench: Bench) -> Figure:
+    amount = len(lists) * NUM_DRAFTS
+    side, _ = repeat(
+        "reward_drafts",
+        amount,
+        lambda: reward_drafts([judge], lists, vectors, METRIC, 0),
+        min(2, bench.repetitions),
+    )
+    # The rate carries over to the 2.1 million scorings of all users of MovieLens-1M.
+    wall_s = float(np.median(side.wall_s))
+    target = Target(what="time", wanted="at most", limit=WANTED_S, value=wall_s, unit="s")
+    return Figure(
+        name=f"rewards, {NUM_DRAFTS} drafts, all users' lists",
+        unit="list scorings",
+        ours=side,
+        targets=(target,),
+        notes=(f"{task.name}: {amount:,} list scorings in {wall_s:.1f} s",),
+    )
+
+
+def _growths(judge: FittedReranker, lists: Lists, vectors: UserVectors) -> list[Growth]:
+    users = np.unique(lists.user_B)
+
+    def by_users(num: int) -> Any:
+        few = lists.take(lists.user_B <= users[num - 1])
+        return lambda: reward_drafts([judge], few, vectors, METRIC, 0)
+
+    def by_drafts(num: int) -> Any:
+        fewer = replace(vectors, vectors_UND=vectors.vectors_UND[:, :num])
+        return lambda: reward_drafts([judge], lists, fewer, METRIC, 0)
+
+    def by_len(num: int) -> Any:
+        cut = replace(
+            lists,
+            items_BL=lists.items_BL[:, :num],
+            labels_BL=np.ones((len(lists), num), np.float32),
+            is_item_BL=lists.is_item_BL[:, :num],
+        )
+        return lambda: reward_drafts([judge], cut, vectors, METRIC, 0)
+
+    user_sizes = tuple(max(1, len(users) // part) for part in (8, 4, 2, 1))
+    return [
+        Growth(
+            title=f"Rewards: cost by {label}",
+            x_label=label,
+            y_label="seconds",
+            lines=(growth_line("recloop", tuple(sorted(set(xs))), work_of),),
+        )
+        for label, xs, work_of in (
+            ("users", user_sizes, by_users),
+            ("drafts (N)", (1, 2, 5, 10), by_drafts),
+            ("items in a list (L)", (3, 5, 10), by_len),
+        )
+    ]
+
+
+def _gap(one: Any, other: Any) -> float:
+    return float(np.abs(np.asarray(one) - np.asarray(other)).max())

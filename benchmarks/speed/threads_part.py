@@ -1,0 +1,111 @@
+"""How many threads, and how they wait: fitting and sampling alone, and beside a process that wants a core."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import numpy as np
+
+from benchmarks.speed.bench import Bench
+from benchmarks.speed.figures import Figure, Findings, Side
+
+DEFAULT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # what `recloop` sets
+NUM_LISTS, NUM_PROMPTS = 1_024, 4
+WORK = "from benchmarks.speed.threads_part import work; work({lists}, {prompts}, {repetitions})"
+NEIGHBOUR = "import torch; torch.set_num_threads(1); a = torch.randn(512, 512)\nwhile True: a @ a"
+
+
+def measure(bench: Bench) -> Findings:
+    """The command line's settings against each other choice, in fresh processes."""
+    cores = os.cpu_count() or 1
+    choices = [
+        {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": policy}
+        for threads, policy in ((1, "ACTIVE"), (cores, "PASSIVE"), (cores, "ACTIVE"))
+    ]
+    figures: list[Figure] = []
+    with bench.progress.stage("threads", 2 * (len(choices) + 1), "settings") as step:
+        for place in ("alone", "beside another job"):
+            taken = [_run(bench, DEFAULT, place)]
+            step()
+            for choice in choices:
+                taken.append(_run(bench, choice, place))
+                step()
+            for name in ("fit", "sample"):
+                ours = taken[0][name]
+                figures += [
+                    Figure(name=f"{name}, {place}", unit="repetitions", ours=ours, against=other[name])
+                    for other in taken[1:]
+                ]
+    return Findings(
+        figures=tuple(figures),
+        bound=(
+            "With one thread a run gives the same bits whatever else the machine does, which is why the "
+            "command line sets it; `OMP_NUM_THREADS` in the environment overrides it. The ratios say what "
+            "that costs alone and gains beside another job: threads that spin while they wait (ACTIVE) "
+            "take the core the other needs, threads that sleep (PASSIVE) wake too late for small products. "
+            "The other parts of this page have all cores and threads that spin for a while, then sleep."
+        ),
+    )
+
+
+def work(num_lists: int, num_prompts: int, repetitions: int) -> None:
+    """In a process of its own: fit and sample, print the seconds of each repetition."""
+    from benchmarks.speed.bench import SpeedConfig
+    from benchmarks.speed.measuring import timed
+    from benchmarks.speed.rerank_task import rerank_task
+    from benchmarks.speed.sampling_part import world_prompts
+    from benchmarks.speed.training_part import SEED, fit_once, settings, teachable
+    from recloop.data.simulated import WorldConfig
+    from recloop.llm.bundled import embedded_lm_folder
+    from recloop.llm.language_model import Sampling
+    from recloop.llm.local import TransformersLM
+
+    num_users = 20 * num_lists // WorldConfig().num_interactions
+    task = rerank_task(SpeedConfig(share=min(1.0, max(0.05, num_users / 2000))))
+    train = teachable(task.train)
+    train = train.take(np.arange(min(num_lists, len(train))))
+    lm = TransformersLM(embedded_lm_folder(), device="cpu")
+    prompts = world_prompts(lm, num_prompts)
+    sampling = Sampling(num_drafts=10, temperature=1.0, top_p=1.0, max_tokens=32, seed=0)
+    config = settings("prm", with_items=True)
+    walls: dict[str, list[float]] = {"fit": [], "sample": []}
+    for _ in range(repetitions + 1):
+        walls["fit"].append(timed(lambda: fit_once(task, train, config, SEED))[0])
+        walls["sample"].append(timed(lambda: list(lm.generate(prompts, sampling)))[0])
+    print(json.dumps({name: seconds[1:] for name, seconds in walls.items()}))
+
+
+def _run(bench: Bench, choice: dict[str, str], place: str) -> dict[str, Side]:
+    script = WORK.format(
+        lists=bench.amount(NUM_LISTS, 64), prompts=bench.amount(NUM_PROMPTS, 1), repetitions=bench.repetitions
+    )
+    with _neighbour(wanted=place != "alone"):
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, **choice},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    name = f"{choice['OMP_NUM_THREADS']} threads, {choice['OMP_WAIT_POLICY'].lower()}"
+    walls: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
+    return {key: Side(name=name, amount=1, wall_s=tuple(seconds)) for key, seconds in walls.items()}
+
+
+@contextmanager
+def _neighbour(*, wanted: bool) -> Generator[None]:
+    """A process that multiplies matrices without end, on one thread, while the block runs."""
+    if not wanted:
+        yield
+        return
+    process = subprocess.Popen([sys.executable, "-c", NEIGHBOUR])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,123 @@
+"""`recloop evaluate-lm`: how truthfully a language model describes the users of a log."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from recloop.data.lists import ProtocolConfig, build_lists
+from recloop.data.load import DataConfig, load_dataset
+from recloop.data.splits import SplitConfig, split_users
+from recloop.errors import SettingError
+from recloop.evaluation.text_quality import SummarySkill, evaluate_summaries
+from recloop.llm.config import LmConfig
+from recloop.llm.language_model import Sampling
+from recloop.llm.server.open import is_served, served_weights
+from recloop.llm.shown_columns import with_readable_columns
+from recloop.methods.context import lm_folder, load_lm
+from recloop.progress import SILENT, Progress
+from recloop.prompts.user_profile import PromptConfig, usual_of
+from recloop.records import Group
+from scripts.evaluate_lm.tasks import TaskSkill, evaluate_next_item, evaluate_requests
+
+LABELS = {
+    "well_formed": "drafts in the canonical form and finished",
+    "grounded": "claims about a value that the history shows",
+    "true": "claims that the history supports",
+    "true_likes": "likes that the history supports",
+    "true_dislikes": "dislikes that the history supports",
+    "coverage": "of a user's five strongest likes, named by a draft",
+    "claims_per_draft": "claims per draft",
+    "distinct_facet_sets": "different sets of claims among a user's drafts",
+    "tokens_per_draft": "tokens per draft",
+    "tokens_per_s": "tokens per second",
+}
+SHARES = frozenset({"well_formed", "grounded", "true", "true_likes", "true_dislikes", "coverage"})
+
+
+class EvaluateLmConfig(BaseModel):
+    """Which language model writes about which users."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    users: int = Field(default=100, ge=0, description="Users to write about, drawn by the seed; 0 for none.")
+    drafts: int = Field(default=4, ge=1, description="Drafts per user.")
+    tasks: int = Field(
+        default=0, ge=0, description="Invented tasks for each further skill: next item, requests; 0 for none."
+    )
+    candidates: int = Field(default=20, ge=3, description="In each of those tasks.")
+    seed: int = Field(default=0, ge=0, description="Of the world, the users drawn and the drafts.")
+    data: DataConfig = Field(default=DataConfig(), description="The log.")
+    protocol: ProtocolConfig = Field(default=ProtocolConfig(), description="Says which part of a log is history.")
+    prompt: PromptConfig = Field(default=PromptConfig(), description="Histories in words.")
+    lm: LmConfig = Field(default=LmConfig(), description="The language model.")
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> EvaluateLmConfig:
+        if not self.users and not self.tasks:
+            raise SettingError("nothing to evaluate, got users=0 and tasks=0; give one of them a number")
+        return self
+
+
+def evaluation_text(config: EvaluateLmConfig, progress: Progress = SILENT) -> str:
+    """What `recloop evaluate-lm` prints: summaries, then the further skills, each where it is asked for."""
+    parts: list[str] = []
+    if config.users:
+        parts.append(skill_text(evaluate_lm(config, progress)))
+    if config.tasks:
+        parts.append(tasks_text(evaluate_tasks(config, progress)))
+    return "\n".join(parts)
+
+
+def evaluate_lm(config: EvaluateLmConfig, progress: Progress = SILENT) -> SummarySkill:
+    """Have the language model write about some users and hold every claim against their histories.
+
+    Raises:
+        SettingError: more users are wanted than the log has.
+    """
+    dataset = load_dataset(config.data, config.seed, progress)
+    if config.users > dataset.num_users:
+        raise SettingError(f"{dataset.name} has {dataset.num_users} users, got users={config.users}; ask for fewer")
+    folder = served_weights(config.lm) if is_served(config.lm) else lm_folder(config.lm)
+    dataset, _ = with_readable_columns(dataset, folder, progress)
+    groups = split_users(dataset.num_users, SplitConfig(), config.seed)
+    histories = build_lists(dataset, groups, config.protocol, config.seed).histories
+    users = np.random.default_rng(config.seed).choice(dataset.num_users, config.users, replace=False)
+    lm = load_lm(config.lm)
+    sampling = Sampling(config.drafts, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, config.seed)
+    usual = usual_of(dataset, histories, groups[Group.TRAIN], config.prompt)
+    return evaluate_summaries(lm, dataset, histories, np.sort(users), sampling, config.prompt, progress, usual)
+
+
+def evaluate_tasks(config: EvaluateLmConfig, progress: Progress = SILENT) -> dict[str, TaskSkill]:
+    """The further skills, on tasks about invented catalogues."""
+    lm = load_lm(config.lm)
+    sampling = Sampling(1, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, config.seed)
+    asked = (config.tasks, config.candidates, sampling, progress)
+    return {
+        "next item, invented sessions": evaluate_next_item(lm, *asked),
+        "requests, invented catalogues": evaluate_requests(lm, *asked),
+    }
+
+
+def tasks_text(skills: dict[str, TaskSkill]) -> str:
+    """A block per skill: shares in percent beside chance."""
+    lines: list[str] = []
+    for name, skill in skills.items():
+        chance = 100 / skill.num_candidates
+        lines.append(f"{name}: {skill.num_tasks} tasks, {skill.num_candidates} candidates, chance {chance:.1f} %")
+        lines += [f"{100 * share:8.1f} %  right, {form}" for form, share in skill.right.items()]
+        lines.append(f"{100 * skill.readable:8.1f} %  of answers name a candidate")
+        if not np.isnan(skill.p_hint):
+            lines.append(f"{skill.p_hint:8.2g}    p that the right hint does no better than a wrong one")
+    return "\n".join(lines)
+
+
+def skill_text(skill: SummarySkill) -> str:
+    """A line per measure; shares in percent."""
+    lines = [f"{skill.num_users} users, {skill.num_drafts} drafts"]
+    for name, value in skill.as_dict().items():
+        if name in LABELS:
+            number = f"{100 * value:8.1f} %" if name in SHARES else f"{value:8.1f}  "
+            lines.append(f"{number}  {LABELS[name]}")
+    return "\n".join(lines)

@@ -1,0 +1,137 @@
+"""How well a language model does what the other methods ask of it: next item, reflection, requests.
+
+On invented catalogues, so that nothing can be known by heart: tasks of which the right answer is known and is
+one of the candidates. The same tasks teach the embedded model (`recloop pretrain --skill-share`), under other
+seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import binomtest
+
+from recloop.llm.language_model import Sampling
+from recloop.progress import SILENT, Progress
+from recloop.prompts import next_item
+from recloop.prompts import request as requests
+from recloop.prompts.reflection import write_hint
+from recloop.prompts.request_answer import read_answer
+from recloop.records import Draft, Prompt
+from scripts.pretrain_lm.corpus import Words
+from scripts.pretrain_lm.skills import invent_request, invent_session, request_prompt
+from scripts.pretrain_lm.tokenizer import english_words
+
+if TYPE_CHECKING:
+    from jaxtyping import Int64
+
+    from recloop.llm.language_model import LanguageModel
+    from scripts.pretrain_lm.skills import SessionTask
+
+HINTS = ("no hint", "right hint", "wrong hint")
+MAX_ANSWER_TOKENS = 200
+SEED = 2**30  # apart from those of lessons
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSkill:
+    """Shares of tasks in [0, 1].
+
+    right: the first candidate named is the right one; by form of the task.
+    readable: the answer names a candidate where it should.
+    p_hint: of "the right hint does no better than a wrong one", sign test over tasks, one-sided; NaN where
+        the form has no hints.
+    """
+
+    num_tasks: int
+    num_candidates: int
+    right: dict[str, float]
+    readable: float
+    p_hint: float
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def evaluate_next_item(
+    lm: LanguageModel, num_tasks: int, num_candidates: int, sampling: Sampling, progress: Progress = SILENT
+) -> TaskSkill:
+    """Sessions about one value of one facet, asked without a hint, with the right and with a wrong one."""
+    rng = np.random.default_rng([sampling.seed, SEED])
+    words = Words(english_words(), rng)
+    tasks = [invent_session(words, num_candidates, rng) for _ in range(num_tasks)]
+    hints = [_hints_for(task, rng) for task in tasks]
+    sessions = [task.session for task in tasks for _ in HINTS]
+    asked = [hint for by_form in hints for hint in by_form]
+    first_TF = first_places(lm, sessions, asked, sampling, progress).reshape(num_tasks, len(HINTS))
+    is_right_TF = first_TF == np.array([[task.answer] for task in tasks])
+    gained, lost = (int((a & ~b).sum()) for a, b in (is_right_TF.T[1:], is_right_TF.T[:0:-1]))
+    p = float(binomtest(gained, gained + lost, alternative="greater").pvalue) if gained + lost else 1.0
+    right = {form: float(is_right_TF[:, number].mean()) for number, form in enumerate(HINTS)}
+    return TaskSkill(num_tasks, num_candidates, right, float((first_TF >= 0).mean()), p)
+
+
+def first_places(
+    lm: LanguageModel,
+    sessions: Sequence[next_item.SessionText],
+    hints: Sequence[str],
+    sampling: Sampling,
+    progress: Progress = SILENT,
+) -> Int64[np.ndarray, " N"]:
+    """The candidate that each answer names first, by its place; -1 where it names none.
+
+    Args:
+        hints: one per session; empty for none.
+    """
+    texts = [next_item.next_item_text(*asked, 1) for asked in zip(sessions, hints, strict=True)]
+    firsts: list[int] = []
+    for session, draft in zip(sessions, _ask(lm, next_item.SYSTEM, texts, sampling, progress), strict=True):
+        titles = [item.title for item in session.candidates]
+        places = next_item.parse_ranking(draft.text, titles, 1).places
+        firsts.append(places[0] if places else -1)
+    return np.array(firsts, dtype=np.int64)
+
+
+def evaluate_requests(
+    lm: LanguageModel, num_tasks: int, num_candidates: int, sampling: Sampling, progress: Progress = SILENT
+) -> TaskSkill:
+    """Requests of one, two and three named conditions, a third of the tasks each."""
+    rng = np.random.default_rng([sampling.seed, SEED, 1])
+    words = Words(english_words(), rng)
+    sizes = [1 + number % 3 for number in range(num_tasks)]
+    tasks = [invent_request(words, num_candidates, size, rng) for size in sizes]
+    drafts = _ask(lm, requests.SYSTEM, [request_prompt(task) for task in tasks], sampling, progress)
+    answers = [
+        read_answer(draft.text, [item.title for item in task.candidates], is_finished=draft.is_finished)
+        for task, draft in zip(tasks, drafts, strict=True)
+    ]
+    met = [len(task.wanted) for task in tasks]
+    is_right = [answer.first == task.answer for task, answer in zip(tasks, answers, strict=True)]
+    right = {
+        f"{size} condition{'s' * (size > 1)}": float(
+            np.mean([ok for ok, n in zip(is_right, met, strict=True) if n == size])
+        )
+        for size in sorted(set(met))
+    }
+    readable = float(np.mean([answer.first is not None for answer in answers]))
+    return TaskSkill(num_tasks, num_candidates, right, readable, float("nan"))
+
+
+def _hints_for(task: SessionTask, rng: np.random.Generator) -> tuple[str, str, str]:
+    others = [facet for facet in task.session.facets if facet != task.hidden]
+    return "", write_hint(task.hidden), write_hint(others[int(rng.integers(len(others)))])
+
+
+def _ask(lm: LanguageModel, system: str, texts: Sequence[str], sampling: Sampling, progress: Progress) -> list[Draft]:
+    """One answer to each text."""
+    prompts = [Prompt(number, system, text, 0, 0) for number, text in enumerate(texts)]
+    sampling = replace(sampling, num_drafts=1, first_draft=0, max_tokens=MAX_ANSWER_TOKENS)
+    found: dict[int, Draft] = {}
+    with progress.stage("answer", total=len(prompts), unit="tasks") as step:
+        for number, drafts in lm.generate(prompts, sampling):
+            found[number] = drafts[0]
+            step()
+    return [found[number] for number in range(len(prompts))]

@@ -1,0 +1,211 @@
+"""Lessons as token arrays, in shards that depend on nothing but the seed, their number and the curriculum.
+
+A token belongs to a segment: the trunk (0), a question, or an answer. It may read the trunk, its own
+segment and the question above it, never another branch; `parent` names that question. `source` and
+`target` are the supervised pairs: the hidden state at index `source` must predict token `target`. One
+question's last token may be the source of several answers' first tokens. In a summary each pair also has
+the set of tokens that would be true in the target's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from scripts.pretrain_lm.corpus import Difficulty, Lesson, Words, invent_lesson
+from scripts.pretrain_lm.skills import invent_skill_lesson
+from scripts.pretrain_lm.summaries import Summary
+from scripts.pretrain_lm.tokenizer import SPECIALS, english_words
+
+Encode = Callable[[list[str]], list[list[int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLesson:
+    """One training sequence. Axes: T tokens, S supervised pairs, A allowed tokens of all pairs in a row.
+
+    num_allowed_S: how many of `allowed_A` belong to each pair; 0 where only the target will do.
+    """
+
+    ids_T: np.ndarray
+    segment_T: np.ndarray
+    parent_T: np.ndarray
+    position_T: np.ndarray
+    source_S: np.ndarray
+    target_S: np.ndarray
+    allowed_A: np.ndarray
+    num_allowed_S: np.ndarray
+
+
+NAMES = tuple(field.name for field in fields(TokenLesson))
+AXES = {"T": "tokens", "S": "pairs", "A": "allowed"}
+
+
+def token_lesson(
+    pieces: Sequence[Sequence[int]],
+    shape: Sequence[int],
+    supervise_trunk: bool,
+    allowed: Mapping[int, Sequence[Sequence[int]]] = MappingProxyType({}),
+) -> TokenLesson:
+    """Lay out one lesson.
+
+    Args:
+        pieces: token ids of the trunk, then for each branch its question and its answers.
+        shape: number of answers of each branch.
+        supervise_trunk: also predict the trunk's own tokens.
+        allowed: by position among `pieces`, for some answers: the tokens allowed in place of each of theirs.
+    """
+    trunk = list(pieces[0])
+    ids, segment, parent, position = trunk[:], [0] * len(trunk), [0] * len(trunk), list(range(len(trunk)))
+    source = list(range(len(trunk) - 1)) if supervise_trunk else []
+    target = trunk[1:] if supervise_trunk else []
+    allowed_at: list[Sequence[int]] = [()] * len(target)
+    cursor, next_segment = 1, 1
+    for num_answers in shape:
+        question = list(pieces[cursor])
+        question_segment, asked_at = next_segment, len(trunk) + len(question)
+        ids += question
+        segment += [question_segment] * len(question)
+        parent += [0] * len(question)
+        position += range(len(trunk), asked_at)
+        last = len(ids) - 1
+        next_segment += 1
+        for place in range(cursor + 1, cursor + 1 + num_answers):
+            answer = pieces[place]
+            start = len(ids)
+            ids += answer
+            segment += [next_segment] * len(answer)
+            parent += [question_segment] * len(answer)
+            position += range(asked_at, asked_at + len(answer))
+            source += [last, *range(start, start + len(answer) - 1)]
+            target += answer
+            allowed_at += allowed.get(place) or [()] * len(answer)
+            next_segment += 1
+        cursor += 1 + num_answers
+    flat = [token for tokens in allowed_at for token in tokens]
+    sizes = [len(tokens) for tokens in allowed_at]
+    columns = (ids, segment, parent, position, source, target, flat, sizes)
+    return TokenLesson(*(np.array(column, dtype=np.int32) for column in columns))
+
+
+def repeat_lesson(tokens: np.ndarray, rng: np.random.Generator) -> TokenLesson:
+    """Some of these tokens at random, repeated two to three times; every repeat is to be predicted."""
+    period = int(rng.integers(6, 33))
+    once = rng.choice(tokens, size=period)
+    ids = np.resize(once, int(rng.integers(2 * period, 3 * period + 1))).astype(np.int32)
+    zeros, order = np.zeros(len(ids), np.int32), np.arange(len(ids), dtype=np.int32)
+    targets = ids[period:]
+    return TokenLesson(ids, zeros, zeros, order, order[period - 1 : -1], targets, zeros[:0], np.zeros_like(targets))
+
+
+def allowed_tokens(summary: Summary, encode: Encode) -> list[list[int]] | None:
+    """For each token of a summary's text and its end, the tokens that would be true in its place.
+
+    None where the text is not cut into tokens as its pieces are, as after a value that ends in a mark.
+    """
+    pieces = list(dict.fromkeys(option for choice in summary.choices for option in choice.options))
+    ids = dict(zip(pieces, encode([piece or "<|end|>" for piece in pieces]), strict=True))
+    marks = [token for mark in (",", ";", ".") for token in encode([mark])[0]]
+    allowed: list[list[int]] = []
+    for choice in summary.choices:
+        taken = ids[choice.taken]
+        for place in range(len(taken)):
+            near = [ids[option] for option in choice.options if ids[option][:place] == taken[:place]]
+            found = {tokens[place] for tokens in near if len(tokens) > place}
+            if any(len(tokens) == place for tokens in near):
+                found.update(marks)
+            allowed.append(sorted(found))
+    told = [token for choice in summary.choices for token in ids[choice.taken]]
+    return allowed if told == encode([f"{summary.text}<|end|>"])[0] else None
+
+
+def lessons_of_shard(
+    encode: Encode, vocab_size: int, num_lessons: int, difficulty: Difficulty, seed: tuple[int, int]
+) -> list[TokenLesson]:
+    """All lessons of one shard.
+
+    Args:
+        encode: texts to token ids, specials recognised, none added.
+        seed: (run seed, shard number).
+    """
+    rng = np.random.default_rng(seed)
+    words = Words(english_words(), rng)
+    few = rng.choice(np.arange(len(SPECIALS), vocab_size), size=256, replace=False)
+    lessons: list[Lesson] = []
+    done: list[TokenLesson] = []
+    for _ in range(num_lessons):
+        if rng.random() < difficulty.repeat_share:
+            done.append(repeat_lesson(few, rng))
+        elif difficulty.skill_share and rng.random() < difficulty.skill_share:
+            max_candidates, lookup_share = difficulty.max_candidates, difficulty.lookup_share
+            lessons.append(invent_skill_lesson(words, max_candidates, lookup_share, rng))
+        else:
+            lessons.append(invent_lesson(words, difficulty, rng))
+    texts: list[str] = []
+    for lesson in lessons:
+        texts.append(lesson.trunk)
+        for branch in lesson.branches:
+            texts.append(f"\n{branch.question}<|end|><|assistant|>")
+            texts += [f"{answer}<|end|>" for answer in branch.answers]
+    encoded = encode(texts) if texts else []
+    cursor = 0
+    for lesson in lessons:
+        shape = [len(branch.answers) for branch in lesson.branches]
+        count = 1 + len(shape) + sum(shape)
+        pieces = encoded[cursor : cursor + count]
+        done.append(token_lesson(pieces, shape, rng.random() < 0.15, _allowed_of(lesson, encode)))
+        cursor += count
+    return [done[i] for i in rng.permutation(len(done))]
+
+
+def _allowed_of(lesson: Lesson, encode: Encode) -> dict[int, list[list[int]]]:
+    """By the place of an answer among a lesson's pieces."""
+    found: dict[int, list[list[int]]] = {}
+    place = 1
+    for branch in lesson.branches:
+        for number, summary in enumerate(branch.summaries):
+            if allowed := allowed_tokens(summary, encode):
+                found[place + 1 + number] = allowed
+        place += 1 + len(branch.answers)
+    return found
+
+
+def save_shard(path: Path, lessons: Sequence[TokenLesson]) -> None:
+    """Write lessons as one uncompressed `.npz`, whole or not at all."""
+    columns = {name: np.concatenate([getattr(lesson, name) for lesson in lessons]).astype(np.uint16) for name in NAMES}
+    sizes = {
+        size: np.array([len(getattr(lesson, _first_on(axis))) for lesson in lessons]) for axis, size in AXES.items()
+    }
+    arrays: dict[str, Any] = {**sizes, **columns}
+    beside = path.with_suffix(".tmp.npz")
+    np.savez(beside, **arrays)
+    beside.rename(path)
+
+
+def load_shard(path: Path) -> list[TokenLesson]:
+    """Read what `save_shard` wrote."""
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    ends = {axis: np.cumsum(arrays[size])[:-1] for axis, size in AXES.items()}
+    columns = [np.split(arrays[name].astype(np.int32), ends[name[-1]]) for name in NAMES]
+    return [TokenLesson(*row) for row in zip(*columns, strict=True)]
+
+
+def _first_on(axis: str) -> str:
+    return next(name for name in NAMES if name.endswith(f"_{axis}"))
+
+
+def batches_of(lessons: Sequence[TokenLesson], max_tokens: int, rng: np.random.Generator) -> list[list[TokenLesson]]:
+    """Group lessons of near length so that a padded batch holds at most `max_tokens`, in random order."""
+    ordered = sorted(lessons, key=lambda lesson: len(lesson.ids_T))
+    batches: list[list[TokenLesson]] = [[]]
+    for lesson in ordered:
+        if batches[-1] and len(lesson.ids_T) * (len(batches[-1]) + 1) > max_tokens:
+            batches.append([])
+        batches[-1].append(lesson)
+    return [batches[i] for i in rng.permutation(len(batches))]

@@ -1,0 +1,348 @@
+"""Lessons beyond summaries: next item with and without a hint, reflection on a wrong list, requests.
+
+As in `corpus`, every lesson is about a catalogue of its own. Many questions share one trunk: the same session
+and candidates under several hints, the same candidates under several requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from recloop.data.request_words import ask_by_item, ask_explicitly, ask_misinformed
+from recloop.prompts import next_item
+from recloop.prompts import request as requests
+from recloop.prompts.claims import HistoryItem
+from recloop.prompts.reflection import (
+    ASK_ANALYSIS,
+    ASK_HINTS,
+    ASK_WRONG,
+    shared_facets,
+    write_analysis,
+    write_hint,
+    write_wrong,
+)
+from recloop.prompts.user_profile import candidate_line, line_from
+from recloop.records import Condition
+from scripts.pretrain_lm.corpus import NOUNS, Branch, Facet, Lesson, Words, invent_facets
+from scripts.pretrain_lm.summaries import END, Choice, Summary
+
+MIN_SESSION, MAX_SESSION = 3, 8
+UNKNOWN = "unknown"  # in place of a value that an item lacks
+NOBODY = "\nnone"  # in place of candidates that have a value
+KEPT_VALUE = 0.8  # chance that an item of a session carries the value the session is about
+NUM_REQUESTS = 5  # about the same candidates
+CONDITION_SHARES = (0.5, 0.3, 0.2)  # of requests with one, two and three conditions
+EXPLICIT_SHARE = 0.7  # of requests that name all they want; the others go by way of an item
+ATTEMPTS = 30
+NUM_LOOKUPS = 6  # short questions under a list of candidates, beside the skill's own
+NUM_ALONE = 24  # in a lesson that has no others
+MAX_HOLDERS = 3  # of a value that is looked up
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTask:
+    """A session about one value of one facet, and candidates of which one goes on with it.
+
+    hidden: the facet. answer: the only candidate with the session's value of it.
+    """
+
+    session: next_item.SessionText
+    hidden: str
+    answer: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTask:
+    """Candidates, conditions in words, and the only candidate that meets them all.
+
+    mentioned: the item by way of which the first condition is said.
+    """
+
+    noun: str
+    facets: tuple[str, ...]
+    candidates: tuple[HistoryItem, ...]
+    text: str
+    wanted: tuple[Condition, ...]
+    answer: int
+    mentioned: HistoryItem | None = None
+
+
+def invent_session(words: Words, num_candidates: int, rng: np.random.Generator) -> SessionTask:
+    """A session whose items share a value of one facet and are random in the others.
+
+    Wrong candidates carry values of other facets that the session has, so that going by the wrong facet
+    leads to them.
+    """
+    length = int(rng.integers(MIN_SESSION, MAX_SESSION + 1))
+    facets = _facets_for(words, num_candidates, rng)
+    hidden = int(rng.integers(len(facets)))
+    value = _draw(facets[hidden], rng)
+    items = [_item(words, facets, rng) for _ in range(length)]
+    items = [_with(item, hidden, value) if rng.random() < KEPT_VALUE else item for item in items]
+    last = [*items[-1].values]
+    last[hidden] = (value,)
+    items[-1] = HistoryItem(items[-1].title, tuple(last), None)
+    candidates: list[HistoryItem] = []
+    while len(candidates) < num_candidates - 1:
+        candidate = _item(words, facets, rng)
+        other = int(rng.integers(len(facets)))
+        if other != hidden and rng.random() < 0.5:
+            lent = items[int(rng.integers(length))].values[other]
+            candidate = _with(candidate, other, lent[0]) if lent else candidate
+        if value not in candidate.values[hidden]:
+            candidates.append(candidate)
+    answer = int(rng.integers(num_candidates))
+    candidates.insert(answer, _with(_item(words, facets, rng), hidden, value))
+    session = next_item.SessionText(
+        NOUNS[rng.integers(len(NOUNS))],
+        tuple(facet.name for facet in facets),
+        tuple(items),
+        next_item.with_distinct_titles(candidates),
+    )
+    return SessionTask(session, facets[hidden].name, answer)
+
+
+def telling_facets(session: next_item.SessionText) -> list[str]:
+    """The facets by which a session may be gone on with: most of its items share the latest one's value."""
+    counts = [
+        max((sum(value in item.values[column] for item in session.shown) for value in last), default=0)
+        for column, last in enumerate(session.shown[-1].values)
+    ]
+    return [facet for facet, count in zip(session.facets, counts, strict=True) if count == max(counts)]
+
+
+def draw_ranking(
+    session: next_item.SessionText, facets: Sequence[str], num_ranked: int, rng: np.random.Generator
+) -> Summary:
+    """A canonical list as the choices that make it.
+
+    It goes by one of `facets` and a value that the latest item has of it, and names the candidates with that
+    value in any order, at most `num_ranked`. A value that no candidate has is taken only where all are such.
+    """
+    held: dict[tuple[str, str], list[HistoryItem]] = {}
+    for facet in facets:
+        column = session.facets.index(facet)
+        for value in session.shown[-1].values[column]:
+            held[facet, value] = [item for item in session.candidates if value in item.values[column]]
+    keys = [key for key, items in held.items() if items] or list(held) or [(facets[0], UNKNOWN)]
+    leads = {f"By {facet} {value}:": (facet, value) for facet, value in keys}
+    lead = list(leads)[int(rng.integers(len(leads)))]
+    facet, value = leads[lead]
+    lines = [f" {line_from(session.facets, item, facet, value)}" for item in held.get((facet, value), [])]
+    choices = [Choice(tuple(leads), lead)]
+    for place in range(1, min(num_ranked, len(lines)) + 1):
+        choices.append(Choice((f"\n{place}.",), f"\n{place}."))
+        taken = int(rng.integers(len(lines)))
+        choices.append(Choice(tuple(lines), lines[taken]))
+        lines.pop(taken)
+    if len(choices) == 1:
+        choices.append(Choice((NOBODY,), NOBODY))
+    return Summary((*choices, Choice((END,), END)))
+
+
+def lookups(
+    facets: Sequence[str], items: Sequence[HistoryItem], rng: np.random.Generator, count: int = NUM_LOOKUPS
+) -> list[Branch]:
+    """Short questions that teach to find lines by a value and to read on to their titles."""
+    holders: dict[tuple[str, str], list[HistoryItem]] = {}
+    for item in items:
+        for facet, values in zip(facets, item.values, strict=True):
+            for value in values:
+                holders.setdefault((facet, value), []).append(item)
+    rare = [key for key, having in holders.items() if len(having) <= MAX_HOLDERS]
+    branches: list[Branch] = []
+    for place in rng.permutation(len(rare))[:count].tolist():
+        facet, value = rare[place]
+        told = "\n".join(f"With {line_from(facets, item, facet, value)}" for item in holders[facet, value])
+        branches.append(Branch(f"Which have {facet} {value}?", (told,)))
+    return branches
+
+
+def invent_next_item_lesson(words: Words, num_candidates: int, rng: np.random.Generator) -> Lesson:
+    """One session, ranked without a hint and by the hint of every facet, and lookups in its candidates."""
+    task = invent_session(words, num_candidates, rng)
+    session = task.session
+    num_ranked = int(rng.integers(1, min(next_item.NUM_RANKED, num_candidates) + 1))
+    text = next_item.next_item_text(session, "", num_ranked)
+    trunk, _, ask = text.rpartition("\n")
+    branches = [_ranking_branch(ask, session, telling_facets(session), num_ranked, rng)]
+    for facet in session.facets:
+        question = f"{next_item.HINT}{next_item.clean_hint(write_hint(facet))}\n{ask}"
+        branches.append(_ranking_branch(question, session, (facet,), num_ranked, rng))
+    branches += lookups(session.facets, session.candidates, rng)
+    return Lesson(f"<|system|>{next_item.SYSTEM}<|end|><|user|>{trunk}", tuple(branches))
+
+
+def _ranking_branch(
+    question: str,
+    session: next_item.SessionText,
+    facets: Sequence[str],
+    num_ranked: int,
+    rng: np.random.Generator,
+) -> Branch:
+    ranking = draw_ranking(session, facets, num_ranked, rng)
+    return Branch(question, (ranking.text,), (ranking,))
+
+
+def invent_reflection_lesson(words: Words, num_candidates: int, rng: np.random.Generator) -> Lesson:
+    """A list that went by the wrong facet, and the three turns after it."""
+    task = invent_session(words, num_candidates, rng)
+    session = task.session
+    others = [facet for facet in session.facets if facet != task.hidden]
+    wrong = others[int(rng.integers(len(others)))]
+    num_ranked = min(int(rng.integers(2, 6)), num_candidates - 1)
+    column, right = session.facets.index(wrong), session.candidates[task.answer]
+    last = set(session.shown[-1].values[column])
+    passed = sorted(
+        (item for item in session.candidates if item != right),
+        key=lambda item: not last & set(item.values[column]),
+    )
+    listed = "; ".join(f'"{item.title}"' for item in passed[:num_ranked])
+    trunk = "\n".join([next_item.next_item_text(session, "", num_ranked), f"The list was: {listed}."])
+    shared = shared_facets(session.facets, session.shown[-1], right)
+    line = f"The right one was: {candidate_line(session.facets, right)}"
+    said, found, hint = write_wrong(wrong), write_analysis(shared), write_hint(task.hidden)
+    first = ASK_WRONG
+    second = "\n".join([first, f"Reply: {said}", line, ASK_ANALYSIS])
+    third = "\n".join([second, f"Reply: {found}", ASK_HINTS.format(num=int(rng.integers(1, 4)))])
+    branches = (Branch(first, (said,)), Branch(second, (found,)), Branch(third, (hint,)))
+    return Lesson(f"<|system|>{next_item.SYSTEM}<|end|><|user|>{trunk}", branches)
+
+
+def invent_request(words: Words, num_candidates: int, num_conditions: int, rng: np.random.Generator) -> RequestTask:
+    """Candidates that meet all conditions but one, candidates that meet none, and one that meets all."""
+    facets = _facets_for(words, num_candidates, rng)
+    noun, names = NOUNS[rng.integers(len(NOUNS))], tuple(facet.name for facet in facets)
+    columns = rng.permutation(len(facets))[: min(num_conditions, len(facets))].tolist()
+    wanted = [(column, _draw(facets[column], rng)) for column in columns]
+    right = _item(words, facets, rng)
+    for column, value in wanted:
+        right = _with(right, column, value)
+    candidates: list[HistoryItem] = []
+    while len(candidates) < num_candidates - 1:
+        candidate = _item(words, facets, rng)
+        if len(wanted) > 1 and rng.random() < 0.4:
+            missed = int(rng.integers(len(wanted)))
+            for number, (column, value) in enumerate(wanted):
+                candidate = candidate if number == missed else _with(candidate, column, value)
+        if not all(value in candidate.values[column] for column, value in wanted):
+            candidates.append(candidate)
+    answer = int(rng.integers(num_candidates))
+    candidates.insert(answer, right)
+    conditions = tuple(Condition(names[column], value) for column, value in wanted)
+    text = ask_explicitly(noun, conditions, rng)
+    return RequestTask(noun, names, next_item.with_distinct_titles(candidates), text, conditions, answer)
+
+
+def another_request(task: RequestTask, words: Words, rng: np.random.Generator) -> RequestTask | None:
+    """Another request about the same candidates: named, by way of an item, or after a false claim about it.
+
+    Returns:
+        The request, or None when no conditions that single out one candidate were found.
+    """
+    for _ in range(ATTEMPTS):
+        answer = int(rng.integers(len(task.candidates)))
+        right = task.candidates[answer]
+        told = [column for column, values in enumerate(right.values) if values]
+        if not told:
+            continue
+        size = min(int(rng.choice([1, 2, 3], p=CONDITION_SHARES)), len(told))
+        columns = rng.permutation(told)[:size].tolist()
+        wanted = [(column, right.values[column][int(rng.integers(len(right.values[column])))]) for column in columns]
+        meeting = [c for c in task.candidates if all(value in c.values[column] for column, value in wanted)]
+        if len(meeting) == 1:
+            break
+    else:
+        return None
+    conditions = tuple(Condition(task.facets[column], value) for column, value in wanted)
+    form = rng.random()
+    if form < EXPLICIT_SHARE:
+        text = ask_explicitly(task.noun, conditions, rng)
+        return replace(task, text=text, wanted=conditions, answer=answer, mentioned=None)
+    main, more = conditions[0], conditions[1:]
+    found = [[value for c in task.candidates for value in c.values[n]] for n in range(len(task.facets))]
+    values = [(column[int(rng.integers(len(column)))],) if column else () for column in found]
+    values[columns[0]] = (main.value,)
+    item = next_item.clean_item(words.title(), values)
+    rivals = sorted({*found[columns[0]]} - {main.value})
+    if form < EXPLICIT_SHARE + (1 - EXPLICIT_SHARE) / 2 or not rivals:
+        text = ask_by_item(task.noun, item.title, main.facet, more, rng)
+    else:
+        false = Condition(main.facet, rivals[int(rng.integers(len(rivals)))])
+        text = ask_misinformed(task.noun, item.title, false, more, rng)
+    return replace(task, text=text, wanted=conditions, answer=answer, mentioned=item)
+
+
+def request_prompt(task: RequestTask) -> str:
+    """The user turn of a request."""
+    mentioned = () if task.mentioned is None else (task.mentioned,)
+    return requests.request_text(task.noun, task.facets, task.candidates, task.text, (), mentioned)
+
+
+def invent_request_lesson(words: Words, num_candidates: int, rng: np.random.Generator) -> Lesson:
+    """Several requests about the same candidates and their canonical answers, and lookups in them."""
+    first = invent_request(words, num_candidates, int(rng.choice([1, 2, 3], p=CONDITION_SHARES)), rng)
+    others = [another_request(first, words, rng) for _ in range(NUM_REQUESTS - 1)]
+    branches: list[Branch] = []
+    for task in (first, *others):
+        if task is not None:
+            text = request_prompt(task)
+            lines = text.split("\n")
+            answer = requests.reference_answer(task.facets, task.candidates, task.wanted, task.answer, task.mentioned)
+            branches.append(Branch("\n".join(lines[1 + num_candidates :]), (answer,)))
+    branches += lookups(first.facets, first.candidates, rng)
+    trunk = "\n".join(request_prompt(first).split("\n")[: 1 + num_candidates])
+    return Lesson(f"<|system|>{requests.SYSTEM}<|end|><|user|>{trunk}", tuple(branches))
+
+
+def invent_lookup_lesson(words: Words, num_candidates: int, rng: np.random.Generator) -> Lesson:
+    """Candidates and many short questions about them."""
+    task = invent_request(words, num_candidates, 1, rng)
+    trunk = "\n".join(request_prompt(task).split("\n")[: 1 + num_candidates])
+    branches = lookups(task.facets, task.candidates, rng, NUM_ALONE)
+    return Lesson(f"<|system|>{requests.SYSTEM}<|end|><|user|>{trunk}", tuple(branches))
+
+
+def invent_skill_lesson(words: Words, max_candidates: int, lookup_share: float, rng: np.random.Generator) -> Lesson:
+    """A lesson of lookups alone or of one of the three skills; reflection, short and easy, least often."""
+    num_candidates = int(rng.integers(3, max_candidates + 1))
+    if rng.random() < lookup_share:
+        return invent_lookup_lesson(words, num_candidates, rng)
+    makers: tuple[Callable[[Words, int, np.random.Generator], Lesson], ...] = (
+        invent_next_item_lesson,
+        invent_request_lesson,
+        invent_reflection_lesson,
+    )
+    return makers[int(rng.choice(3, p=[0.3, 0.6, 0.1]))](words, num_candidates, rng)
+
+
+def _facets_for(words: Words, num_items: int, rng: np.random.Generator) -> list[Facet]:
+    """Two facets or more, each with values enough to tell candidates apart."""
+    while True:
+        facets = invent_facets(words, num_items, rng)
+        if len(facets) > 1 and all(len(facet.values) >= 3 for facet in facets):
+            return facets
+
+
+def _item(words: Words, facets: Sequence[Facet], rng: np.random.Generator) -> HistoryItem:
+    values = []
+    for facet in facets:
+        count = min(int(rng.integers(1, facet.max_per_item + 1)), len(facet.values), 3)
+        drawn = rng.choice(len(facet.values), size=count, replace=False, p=facet.popularity)
+        values.append(tuple(facet.values[v] for v in drawn))
+    return next_item.clean_item(words.title(), values)
+
+
+def _draw(facet: Facet, rng: np.random.Generator) -> str:
+    return facet.values[int(rng.integers(len(facet.values)))]
+
+
+def _with(item: HistoryItem, column: int, value: str) -> HistoryItem:
+    """The item with this value in place of its first one of that facet."""
+    kept = tuple(v for v in item.values[column][1:] if v != value)
+    values = list(item.values)
+    values[column] = (value, *kept)
+    return HistoryItem(item.title, tuple(values), item.stars)

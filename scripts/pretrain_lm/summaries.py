@@ -1,0 +1,156 @@
+"""One true summary out of the many a history supports, and at each of its words all that would be true.
+
+A drawn summary teaches how summaries vary; what else could stand at each place teaches what is wrong. A model
+taught with the drawn words alone needs many draws to find out that it is not the word that matters but the
+set it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recloop.prompts.claims import NO_PREFERENCE, Basis, Evidence, Polarity
+
+MAX_ANSWER_WORDS = 34  # keeps answers within 64 tokens
+MAX_COUNTED = 8  # values a prompt counts on each side, by default; no others can be copied
+FIRST_SHARE = 0.7  # of sides that begin with the strongest value
+RATED_SIDES = (  # share of sections that have this side where they can; most values in it
+    (Polarity.LIKES, 1.0, 4),
+    (Polarity.DISLIKES, 0.65, 3),
+)
+UNRATED_VALUES = (4, 7)  # least and most values of a summary without stars, where the history has as many
+END = ""  # the option that nothing more is said
+
+Plan = list[tuple[str, list[tuple[Polarity, int]]]]  # sections in their order: facet, sides with how many values
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One place of a summary: the pieces of text that may stand there, and the one that does."""
+
+    options: tuple[str, ...]
+    taken: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A true summary as the choices that made it; the last one is always `END`."""
+
+    choices: tuple[Choice, ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(choice.taken for choice in self.choices)
+
+
+def draw_summary(facets: Sequence[str], evidence: Sequence[Evidence], rng: np.random.Generator) -> Summary:
+    """One true summary: some facets in some order, in each a run of claims, stronger ones first.
+
+    The values of a side follow one another as they do in the evidence and in the prompt's counts, mostly
+    from the strongest on: what comes after a value can be copied, and no value is named twice.
+    """
+    pools = {
+        facet: {
+            polarity: [e.value for e in evidence if e.facet == facet and e.polarity is polarity][:MAX_COUNTED]
+            for polarity in Polarity
+        }
+        for facet in facets
+    }
+    if not any(values for sides in pools.values() for values in sides.values()):
+        return Summary((Choice((NO_PREFERENCE,), NO_PREFERENCE), Choice((END,), END)))
+    draw_plan = _plan_rated if any(e.basis is Basis.STARS for e in evidence) else _plan_unrated
+    plan = draw_plan(pools, rng)
+    left = [facet for facet, _ in plan] + [facet for facet in facets if facet not in dict(plan)]
+    choices: list[Choice] = []
+    for number, (facet, wanted) in enumerate(plan):
+        lead = " " if number else ""
+        options = tuple(f"{lead}By {facet}:" for facet in left)
+        if number:
+            options += (END,)
+        if number and _num_words(choices) > MAX_ANSWER_WORDS - 4:
+            break
+        choices.append(Choice(options, options[0]))
+        choices += _draw_section(pools[facet], wanted, MAX_ANSWER_WORDS - _num_words(choices), rng)
+        left.remove(facet)
+    may_go_on = left and _num_words(choices) <= MAX_ANSWER_WORDS - 4
+    choices.append(Choice((*(f" By {facet}:" for facet in left), END) if may_go_on else (END,), END))
+    return Summary(tuple(choices))
+
+
+def _plan_rated(pools: Mapping[str, Mapping[Polarity, list[str]]], rng: np.random.Generator) -> Plan:
+    """Most columns more often than few; in each what is liked, mostly what is not, sides of any size."""
+    weights = np.arange(1, len(pools) + 1) ** 1.2
+    count = int(rng.choice(len(pools), p=weights / weights.sum())) + 1
+    facets = list(pools)
+    return [
+        (
+            facet,
+            [
+                (polarity, int(rng.integers(1, most + 1)))
+                for polarity, share, most in RATED_SIDES
+                if pools[facet][polarity] and rng.random() < share
+            ],
+        )
+        for facet in (facets[int(c)] for c in rng.permutation(len(facets))[:count])
+    ]
+
+
+def _plan_unrated(pools: Mapping[str, Mapping[Polarity, list[str]]], rng: np.random.Generator) -> Plan:
+    """Any sides, every set of them as likely, and about as many values whatever the sides.
+
+    Without stars most histories are short and support few sides: drafts can differ by those they name only.
+    """
+    sides = [(facet, polarity) for facet in pools for polarity in Polarity if pools[facet][polarity]]
+    chosen: list[tuple[str, Polarity]] = []
+    while not chosen:
+        chosen = [side for side in sides if rng.random() < 0.5]
+    left = int(rng.integers(UNRATED_VALUES[0], UNRATED_VALUES[1] + 1)) - len(chosen)
+    sizes = dict.fromkeys(chosen, 1)
+    while left > 0 and (open_sides := [s for s in chosen if sizes[s] < len(pools[s[0]][s[1]])]):
+        sizes[open_sides[int(rng.integers(len(open_sides)))]] += 1
+        left -= 1
+    named = list(dict.fromkeys(facet for facet, _ in chosen))
+    return [
+        (facet, [(polarity, size) for (f, polarity), size in sizes.items() if f == facet])
+        for facet in (named[int(c)] for c in rng.permutation(len(named)))
+    ]
+
+
+def _draw_section(
+    pool: Mapping[Polarity, list[str]],
+    wanted: Sequence[tuple[Polarity, int]],
+    num_words: int,
+    rng: np.random.Generator,
+) -> list[Choice]:
+    """What follows ``By genre:``, in at most about so many words."""
+    sides = [polarity for polarity in Polarity if pool[polarity]]
+    if not wanted:
+        options = [f" {polarity.value}" for polarity in sides]
+        return [Choice((*options, " mixed"), " mixed"), Choice((".",), ".")]
+    choices: list[Choice] = []
+    for number, (polarity, size) in enumerate(wanted):
+        options = tuple(f" {p.value}" for p in sides)
+        if not number and not pool[Polarity.LIKES] and not pool[Polarity.ALSO]:
+            options += (" mixed",)
+        choices.append(Choice(options, f" {polarity.value}"))
+        values, sides = pool[polarity], sides[sides.index(polarity) + 1 :]
+        start = 0 if rng.random() < FIRST_SHARE else int(rng.integers(len(values)))
+        start = min(start, max(0, len(values) - size))
+        stop = min(start + size, len(values))
+        for place in range(start, stop):
+            options = values if place == start else values[place:]
+            choices.append(Choice(tuple(f" {value}" for value in options), f" {values[place]}"))
+            if _num_words(choices) >= num_words:
+                return [*choices, Choice((".",), ".")]
+            marks = (*([","] if place + 1 < len(values) else []), *([";"] if sides else []), ".")
+            ends_side, is_last_side = place + 1 == stop, number + 1 == len(wanted)
+            mark = "," if not ends_side else "." if is_last_side else ";"
+            choices.append(Choice(marks, mark))
+    return choices
+
+
+def _num_words(choices: Sequence[Choice]) -> int:
+    return sum(len(choice.taken.split()) for choice in choices if choice.taken not in {",", ";", "."})

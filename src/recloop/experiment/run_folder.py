@@ -1,0 +1,373 @@
+"""The run folder: resolved config, manifest, stages that survive being killed, and a lock.
+
+A stage writes into a hidden folder beside its own, which is fsynced and renamed when the stage ends; then
+the manifest names the stage as done. A stage that was killed anywhere before that is done again from the
+start; one that is in the manifest is never done again. What must survive a kill inside a stage (training
+checkpoints) goes into the stage's scratch folder, which disappears when the stage is done.
+
+POSIX only: the lock is ``flock``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from recloop.errors import RunError
+from recloop.experiment.manifest import (
+    CONFIG,
+    MANIFEST,
+    differing_keys,
+    new_manifest,
+    read_manifest,
+    read_object,
+    versions,
+)
+from recloop.files import (
+    atomic_write_json,
+    atomic_write_text,
+    digest_of_files,
+    remove_folder,
+    settle,
+    sha256_of_file,
+)
+
+METRICS, LOCK = "metrics.jsonl", ".lock"
+STAGES, SCRATCH = "stages", ".scratch"
+BEFORE_MANIFEST = {LOCK, CONFIG, f".{CONFIG}.part", f".{MANIFEST}.part"}  # what a kill can leave of a new run
+PASSING = ("lm.pace", "lm.budget", "lm.prices")  # decide no result, so a run may go on with others
+TAKEN = "taken_from"  # in the entry of a stage that another run did
+RESERVED = frozenset({"inputs", "outputs", "folder", "wall_s", "peak_memory_bytes", TAKEN})
+
+
+class Stage:
+    """One stage while it runs. Made by `RunFolder.stage`.
+
+    name: as in the manifest, e.g. ``sample.0``.
+    is_done: True when an earlier run of the folder finished it; then nothing may be written.
+    folder: where to write; while the stage runs a hidden folder, its final one when `is_done`.
+    final: where `folder` will be when the stage is done.
+    scratch: survives a kill, is removed when the stage is done; made on first use by the caller.
+    """
+
+    def __init__(self, name: str, folder: Path, final: Path, scratch: Path, *, is_done: bool) -> None:
+        self.name, self.folder, self.final, self.scratch, self.is_done = name, folder, final, scratch, is_done
+        self.notes: dict[str, Any] = {}
+
+    def note(self, **values: Any) -> None:
+        """Facts for the stage's entry in the manifest, e.g. ``tokens=12_345``."""
+        clash = RESERVED & set(values)
+        if clash:
+            raise RunError(f"a stage's note may not be called {min(clash)}; choose another name")
+        self.notes.update(values)
+
+    def log(self, *rows: Mapping[str, Any]) -> None:
+        """Rows for metrics.jsonl; the stage's name is added. They count once the stage is done."""
+        if self.is_done:
+            raise RunError(f"stage {self.name} is done and takes no more metrics; log inside the stage")
+        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps({"stage": self.name, **row}) + "\n")
+
+
+class RunFolder:
+    """A folder that holds everything one run reads, does and leaves. Open it with `open` or `reopen`."""
+
+    def __init__(self, path: Path, config: dict[str, Any], manifest: dict[str, Any], lock: int) -> None:
+        self.path, self.config, self.manifest = path, config, manifest
+        self._lock = lock
+
+    @classmethod
+    def open(
+        cls, path: Path, config_json: str | Mapping[str, Any], *, method: str = "dpo4rec",
+        passing: Sequence[str] = (),
+    ) -> Self:  # fmt: skip
+        """The run folder at `path`, made if absent, locked until closed.
+
+        Args:
+            path: the folder; absent, empty, or one made by this function. A run of which no stage is done
+                gives way to one with another configuration.
+            config_json: the whole resolved configuration, as JSON or as what JSON decodes to.
+            method: whose configuration it is.
+            passing: sections, dotted, that decide no result: they may change, and the new ones are kept.
+
+        Raises:
+            RunError: the folder is in use, holds something else, is damaged, or has a stage done by another
+                method or with another configuration (says where). Then nothing was written.
+        """
+        path = Path(path)
+        text = config_json if isinstance(config_json, str) else json.dumps(config_json)
+        config: dict[str, Any] = json.loads(text)
+        _manifest_to_go_on(path, config, method, passing)  # a folder that is refused gets no lock
+        path.mkdir(parents=True, exist_ok=True)
+        lock = _take_lock(path)
+        try:
+            manifest = _manifest_to_go_on(path, config, method, passing)  # another process may have had it
+            if manifest is None:
+                remove_folder(path / SCRATCH)  # of a stage with another configuration
+                manifest = new_manifest(method)
+            atomic_write_json(path / CONFIG, config)
+            run = cls(path, config, manifest, lock)
+            run._write_manifest()
+        except BaseException:
+            os.close(lock)
+            raise
+        return run
+
+    @classmethod
+    def reopen(cls, path: Path) -> Self:
+        """An existing run folder with the configuration it was made with.
+
+        Raises:
+            RunError: it is none, e.g. a model's folder, or is damaged or in use. Then nothing was written.
+        """
+        manifest, config = _read_run(Path(path), "to continue")
+        return cls.open(path, config, method=manifest["method"])
+
+    @classmethod
+    def look(cls, path: Path) -> Self:
+        """A run folder to read done stages from, not locked: another process may go on with it.
+
+        Raises:
+            RunError: it is none, or is damaged.
+        """
+        manifest, config = _read_run(Path(path), "to read")
+        return cls(Path(path), config, manifest, -1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def remember(self, **facts: Any) -> None:
+        """Facts about the whole run, for the manifest, e.g. ``takes_from="runs/first"``."""
+        self.manifest |= facts
+        self._write_manifest()
+
+    def is_done(self, stage: str) -> bool:
+        """Whether the manifest names this stage as done."""
+        return stage in self.manifest["stages"]
+
+    def folder(self, stage: str) -> Path:
+        """Where a done stage left its files; RunError when it is not done."""
+        if not self.is_done(stage):
+            done = ", ".join(self.manifest["stages"]) or "none"
+            raise RunError(f"stage {stage} of {self.path} is not done (done: {done}); run it first")
+        return self.path / self.manifest["stages"][stage]["folder"]
+
+    def digest(self, stage: str) -> str:
+        """One sha256 for all files of a done stage: an input of the stages that read them."""
+        self.folder(stage)
+        outputs = self.manifest["stages"][stage]["outputs"]
+        return digest_of_files({name: facts["sha256"] for name, facts in outputs.items()})
+
+    @contextmanager
+    def stage(self, name: str, inputs: Mapping[str, Any], folder: str | None = None) -> Generator[Stage]:
+        """Do a stage, or find it done.
+
+        The body runs either way: write files only ``if not stage.is_done``, and read them from
+        `RunFolder.folder` afterwards. An exception inside leaves the run as it was before the stage.
+
+        Args:
+            name: unique in the run, e.g. ``sample.0``.
+            inputs: what the result depends on beyond the configuration, as JSON values: hashes of source
+                files, digests of earlier stages.
+            folder: where the files go, relative to the run folder; ``stages/<name>`` when None.
+
+        Raises:
+            RunError: the stage is done but was made from other inputs, or its files are gone or cut short.
+
+        Example:
+            >>> import tempfile
+            >>> with tempfile.TemporaryDirectory() as folder, RunFolder.open(Path(folder), {}) as run:
+            ...     with run.stage("reward.0", {"drafts": "1f2e"}) as stage:
+            ...         if not stage.is_done:
+            ...             _ = (stage.folder / "rewards.json").write_text("[0.5]")
+            ...     (run.folder("reward.0") / "rewards.json").read_text()
+            '[0.5]'
+        """
+        final = self.path / (f"{STAGES}/{name}" if folder is None else folder)
+        scratch = self.path / SCRATCH / name
+        if self.is_done(name):
+            self._check_done(name, json.loads(json.dumps(dict(inputs))))
+            yield Stage(name, final, final, scratch, is_done=True)
+            return
+        if self._lock < 0:
+            raise RunError(f"stage {name} of {self.path} is not done, and the run is not open; run it first")
+        part = final.parent / f".{final.name}.part"
+        remove_folder(part)
+        part.mkdir(parents=True)
+        stage = Stage(name, part, final, scratch, is_done=False)
+        reset_peak_memory()
+        start_s = time.monotonic()
+        try:
+            yield stage
+            self._commit(stage, inputs, time.monotonic() - start_s)
+        finally:
+            remove_folder(part)
+
+    def _commit(self, stage: Stage, inputs: Mapping[str, Any], wall_s: float) -> None:
+        outputs = {
+            path.relative_to(stage.folder).as_posix(): {
+                "sha256": sha256_of_file(path),
+                "bytes": path.stat().st_size,
+            }
+            for path in sorted(stage.folder.rglob("*"))
+            if path.is_file()
+        }
+        settle(stage.folder, stage.final)
+        self.manifest["stages"][stage.name] = {
+            "folder": stage.final.relative_to(self.path).as_posix(),
+            "inputs": dict(inputs),
+            "outputs": outputs,
+            "wall_s": round(wall_s, 3),
+            "peak_memory_bytes": peak_memory_bytes(),
+            **stage.notes,
+        }
+        self._write_manifest()
+        remove_folder(stage.scratch)
+
+    def take(self, name: str, giver: Path, entry: Mapping[str, Any]) -> None:
+        """Copy a stage that another run has done and that would be the same here, and count it as done.
+
+        Args:
+            giver: the other run's folder.
+            entry: of the stage in its manifest; it is kept, with the giver's name, its time included.
+
+        Raises:
+            RunError: the giver's files are not those its manifest names.
+        """
+        final = self.path / entry["folder"]
+        part = final.parent / f".{final.name}.part"
+        remove_folder(part)
+        part.mkdir(parents=True)
+        try:
+            for relative, facts in entry["outputs"].items():
+                (part / relative).parent.mkdir(parents=True, exist_ok=True)
+                source = giver / entry["folder"] / relative
+                if source.is_file():
+                    shutil.copyfile(source, part / relative)
+                if not source.is_file() or sha256_of_file(part / relative) != facts["sha256"]:
+                    raise RunError(
+                        f"stage {name} is to be taken from {giver}, but {source} is not what that run wrote; "
+                        f"restore it or take from another run"
+                    )
+            settle(part, final)
+        finally:
+            remove_folder(part)
+        self.manifest["stages"][name] = {**entry, TAKEN: giver.name}
+        self._write_manifest()
+
+    def _check_done(self, name: str, inputs: dict[str, Any]) -> None:
+        entry = self.manifest["stages"][name]
+        changed = differing_keys(entry["inputs"], inputs)
+        if changed:
+            raise RunError(
+                f"stage {name} of {self.path} was made from other inputs ({'; '.join(changed)}); "
+                f"put the old inputs back or start a new run folder"
+            )
+        for relative, facts in entry["outputs"].items():
+            path = self.path / entry["folder"] / relative
+            size = path.stat().st_size if path.is_file() else None
+            if size != facts["bytes"]:
+                raise RunError(
+                    f"{path} of the finished stage {name} should have {facts['bytes']} bytes, got "
+                    f"{'no file' if size is None else size}; restore it or start a new run folder"
+                )
+
+    def _write_manifest(self) -> None:
+        """The manifest, then metrics.jsonl as the rows of the done stages, in the order they were done."""
+        atomic_write_json(self.path / MANIFEST, self.manifest)
+        files = [self.path / entry["folder"] / METRICS for entry in self.manifest["stages"].values()]
+        rows = "".join(file.read_text(encoding="utf-8") for file in files if file.exists())
+        atomic_write_text(self.path / METRICS, rows)
+
+
+def peak_memory_bytes() -> int:
+    """Most memory this process held since `reset_peak_memory`; since its start where that is impossible."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak_memory() -> None:
+    """Start a new count for `peak_memory_bytes` where the system allows it (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return  # not Linux, or not permitted: the peak is then that of the whole process
+
+
+def _read_run(path: Path, what_for: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Manifest and configuration of a run."""
+    for name in (MANIFEST, CONFIG):
+        if not (path / name).exists():
+            raise RunError(f"{path} has no {name}, so there is no run {what_for}; check the path")
+    return read_manifest(path), read_object(path / CONFIG)
+
+
+def _manifest_to_go_on(
+    path: Path, config: dict[str, Any], method: str, passing: Sequence[str]
+) -> dict[str, Any] | None:
+    """The manifest of the run that goes on in a folder with this configuration; None where one begins.
+
+    A run of which no stage is done gives way to one with another configuration: nothing is lost with it.
+    """
+    if path.exists() and not path.is_dir():
+        raise RunError(f"a run needs a folder, got the file {path}; choose another --out")
+    names = {file.name for file in path.iterdir()} if path.is_dir() else set[str]()
+    if names <= BEFORE_MANIFEST and (CONFIG not in names or read_object(path / CONFIG) == config):
+        return None
+    missing = [name for name in (CONFIG, MANIFEST) if name not in names]
+    if missing:
+        raise RunError(
+            f"{path} holds files but no {missing[0]}, so it is not a run folder; choose a new or empty folder"
+        )
+    manifest, old = read_manifest(path), read_object(path / CONFIG)
+    changed = [line for line in differing_keys(old, config) if not line.startswith(tuple(passing))]
+    if manifest["method"] == method and not changed:
+        now = differing_keys(manifest["versions"], versions())
+        if now and now not in manifest["resumed_with"]:
+            manifest["resumed_with"].append(now)
+        return manifest
+    if not manifest["stages"]:
+        return None
+    if manifest["method"] != method:
+        raise RunError(f"{path} is a run of {manifest['method']}, got {method}; choose another run folder")
+    raise RunError(
+        f"{path} was made with another configuration ({'; '.join(changed)}); "
+        f"use another --out, or recloop resume {path} to go on with the old one"
+    )
+
+
+def _take_lock(path: Path) -> int:
+    lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(lock, 32).decode().strip() or "unknown"
+        os.close(lock)
+        raise RunError(f"{path} is in use by process {holder}; wait until it ends or choose another --out") from error
+    os.truncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock

@@ -1,0 +1,15 @@
+"""The small language models that ship with recloop, one for each kind of task."""
+
+from pathlib import Path
+from typing import Literal
+
+EmbeddedName = Literal["summaries", "answers"]
+
+
+def embedded_lm_folder(name: EmbeddedName = "summaries") -> Path:
+    """The Hugging Face folder of an embedded LM: weights, tokenizer, chat template.
+
+    Args:
+        name: summaries writes what a user likes; answers ranks next items, reflects, and answers requests.
+    """
+    return Path(__file__).parent / "bundled_weights" / name

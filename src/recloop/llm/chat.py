@@ -1,0 +1,78 @@
+"""How a prompt is put to a model of this process: alike whether it is sampled, tuned on or counted."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from recloop.errors import GenerationError
+from recloop.llm.language_model import LanguageModel, chat_messages
+from recloop.llm.weights import base_folder_of
+from recloop.records import Prompt
+
+CHAT_TOKENS = 16  # guess: what a chat template adds around the two turns, where it cannot be counted
+# What templates ask for that no prompt says, and what they are told.
+SETTLED = {
+    "enable_thinking": "{%- set enable_thinking = false -%}",
+    "strftime_now": "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}",
+}
+
+
+def own_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model's folder, or of the base where an adapter has none of its own."""
+    from transformers import AutoTokenizer
+
+    has_own = (folder / "tokenizer_config.json").is_file()
+    return AutoTokenizer.from_pretrained(
+        folder if has_own else base_folder_of(folder), trust_remote_code=False, local_files_only=True
+    )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """`own_tokenizer`, to put prompts to a model.
+
+    Its chat template is settled, in memory alone: no reasoning before the answer, and the same date on every
+    day. Otherwise a run that goes on tomorrow would go on with other prompts.
+    """
+    tokenizer = own_tokenizer(folder)
+    template = tokenizer.chat_template
+    if isinstance(template, str):
+        settled = [text for name, text in SETTLED.items() if name in template]
+        tokenizer.chat_template = "".join([*settled, template])
+    return tokenizer
+
+
+def messages_of(prompt: Prompt, tokenizer: Any) -> list[dict[str, str]]:
+    """The conversation before the reply: in one turn where the chat template has no system role."""
+    return chat_messages(prompt, has_system_role=takes_system_role(tokenizer))
+
+
+@lru_cache(maxsize=4)
+def takes_system_role(tokenizer: Any) -> bool:
+    """Whether the chat template shows what the system role says; some refuse it, some leave it out.
+
+    Raises:
+        GenerationError: there is no chat template.
+    """
+    from jinja2 import TemplateError
+
+    if not tokenizer.chat_template:
+        raise GenerationError(
+            f"a language model must come with a chat template, got none in {tokenizer.name_or_path}; "
+            f"use an instruction-tuned model, or set tokenizer.chat_template and save it again"
+        )
+    probe = Prompt(user=0, system="Be brief.", text="text", num_items_shown=0, num_items_cut=0)
+    try:
+        return "Be brief." in tokenizer.apply_chat_template(chat_messages(probe), tokenize=False)
+    except TemplateError:
+        return False
+
+
+def chat_tokens(lm: LanguageModel) -> int:
+    """Tokens that a chat template adds around the two turns; a guess where the model does not show it."""
+    render = getattr(lm, "render", None)
+    if render is None:
+        return CHAT_TOKENS
+    probe = Prompt(user=0, system="s", text="t", num_items_shown=0, num_items_cut=0)
+    return max(CHAT_TOKENS, lm.count_tokens(render(probe)) - lm.count_tokens("s") - lm.count_tokens("t"))

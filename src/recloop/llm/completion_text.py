@@ -1,0 +1,151 @@
+"""What a model wrote, made fit for use: reasoning, markdown, refusals, empty and endless answers recognised.
+
+Pure functions over text. What was taken out is told in a reason, and the answer as it came is kept beside
+the text, so that nothing is lost that was paid for.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass, replace
+
+from recloop.records import Draft, DraftStatus
+
+MAX_REPLY_CHARS = 20_000  # guess: ten times what the longest knowledge text of KAR holds
+KEPT_OF_TOO_LONG = 2_000
+REFUSAL_CHARS = 400  # a longer text that begins with an excuse has gone on to say something
+
+REASONING = "think|thinking|reasoning|thought"
+CLOSED_REASONING = re.compile(rf"<({REASONING})>.*?</\1>", re.DOTALL | re.IGNORECASE)
+REASONING_END = re.compile(rf"^.*</({REASONING})>", re.DOTALL | re.IGNORECASE)  # its begin was in the prompt
+OPEN_REASONING = re.compile(rf"<({REASONING})>.*$", re.DOTALL | re.IGNORECASE)
+ROLE_MARKER = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|\[/?INST\]")
+FENCE_LINE = re.compile(r"^[ \t]*(```|~~~)[\w+-]*[ \t]*$", re.MULTILINE)
+LINE_MARK = re.compile(r"^[ \t]*(#{1,6}[ \t]+|[*•-][ \t]+|>[ \t]+)", re.MULTILINE)
+EMPHASIS = re.compile(r"(\*\*\*|\*\*|__|`)(?=\S)(.+?)(?<=\S)\1")
+CANNOT = r"(cannot|can't|can not|could not|couldn't|won't|will not|am unable|'m unable|am not able|'m not able)"
+# A sentence goes on after an initial ("J. Smith") and before a small letter ("Steven E. de Souza").
+SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+(?=[^\sa-z])")
+REFUSAL = re.compile(
+    rf"(i'?m |i am )?(really |very |so )?sorry,? (but )?(,? ?i ?{CANNOT}|that)"
+    rf"|unfortunately,? i ?{CANNOT}"
+    rf"|i ?{CANNOT} (to )?(help|assist|comply|fulfil|provide|answer|do th(at|is)|continue|engage|analy[sz]e)"
+    r"|i must (respectfully )?decline|i have to decline"
+    r"|as an ai( language)?( model| assistant)?,? i ?(can|do|am|'m)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tidied:
+    """An answer as it may be used. text: empty unless the status is ok. reason: what was found or removed."""
+
+    text: str
+    status: DraftStatus
+    reason: str
+
+
+def tidy(raw: str, *, max_chars: int = MAX_REPLY_CHARS) -> Tidied:
+    """The usable text of an answer, and what it is when there is none.
+
+    Args:
+        raw: as the model wrote it.
+        max_chars: an answer longer than this is endless, not eloquent.
+
+    Example:
+        >>> tidy("<think>Two dramas.</think>Likes **drama**.")
+        Tidied(text='Likes drama.', status=<DraftStatus.OK: 'ok'>, reason='removed reasoning, markdown')
+        >>> tidy("I'm sorry, but I can't help with that.").status
+        <DraftStatus.REFUSED: 'refused'>
+    """
+    if len(raw) > max_chars:
+        return Tidied("", DraftStatus.TOO_LONG, f"{len(raw):,} characters where {max_chars:,} are allowed")
+    text, removed = printable(raw), []
+    if text != raw:
+        removed.append("characters that are no text")
+    for name, step in (("reasoning", without_reasoning), ("markers", _unmarked), ("markdown", _plain)):
+        shorter = step(text)
+        if shorter != text:
+            removed.append(name)
+        text = shorter
+    text = text.strip()
+    reason = f"removed {', '.join(removed)}" if removed else ""
+    if not text:
+        return Tidied("", DraftStatus.EMPTY, f"nothing is left; {reason}" if reason else "no text")
+    if is_refusal(text):
+        return Tidied("", DraftStatus.REFUSED, "the model declined")
+    return Tidied(text, DraftStatus.OK, reason)
+
+
+def tidy_draft(draft: Draft, *, max_chars: int = MAX_REPLY_CHARS) -> Draft:
+    """The draft with its text tidied; the raw text stays beside it where that changed anything."""
+    if draft.status is not DraftStatus.OK:
+        return draft
+    tidied = tidy(draft.text, max_chars=max_chars)
+    if tidied.text == draft.text and tidied.status is DraftStatus.OK:
+        return draft
+    raw = draft.raw or draft.text
+    if tidied.status is DraftStatus.TOO_LONG:
+        raw = raw[:KEPT_OF_TOO_LONG]
+    reason = "; ".join(filter(None, (draft.reason, tidied.reason)))
+    return replace(draft, text=tidied.text, status=tidied.status, reason=reason, raw=printable(raw))
+
+
+def shorten_draft(draft: Draft, num_sentences: int) -> Draft:
+    """The draft with its first sentences alone, finished where it went on; the raw text stays beside it.
+
+    Tokens and log-probability stay those of all that was sampled.
+    """
+    if draft.status is not DraftStatus.OK:
+        return draft
+    kept = first_sentences(draft.text, num_sentences)
+    if kept == draft.text:
+        return draft
+    reason = "; ".join(filter(None, (draft.reason, f"cut to {num_sentences} sentences")))
+    return replace(draft, text=kept, is_finished=True, reason=reason, raw=draft.raw or draft.text)
+
+
+def first_sentences(text: str, num_sentences: int) -> str:
+    """The text up to the end of its first so many sentences.
+
+    Example:
+        >>> first_sentences("Likes J. Smith. Dislikes war! Old films.", 2)
+        'Likes J. Smith. Dislikes war!'
+    """
+    ends = [found.start() for found in SENTENCE_END.finditer(text)]
+    return text[: ends[num_sentences - 1]] if len(ends) >= num_sentences else text
+
+
+def printable(text: str) -> str:
+    """Without control characters, lone surrogates and the mark of undecodable bytes; lines and tabs stay."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c for c in text if c in "\n\t" or (unicodedata.category(c) not in BARRED and c != "\ufffd"))
+
+
+BARRED = frozenset({"Cc", "Cs", "Co", "Cn"})
+
+
+def without_reasoning(text: str) -> str:
+    """The text after and between blocks of reasoning; one that was never closed reaches to the end."""
+    text = CLOSED_REASONING.sub("", text)
+    text = REASONING_END.sub("", text)
+    return OPEN_REASONING.sub("", text)
+
+
+def is_refusal(text: str) -> bool:
+    """Whether a short text begins by declining."""
+    straight = text.replace("’", "'").lstrip("\"' ")
+    return len(text) <= REFUSAL_CHARS and REFUSAL.match(straight) is not None
+
+
+def _unmarked(text: str) -> str:
+    return ROLE_MARKER.sub("", text) if "<" in text or "[" in text else text
+
+
+def _plain(text: str) -> str:
+    """Markdown as plain lines: no fences, headings, bullets or emphasis."""
+    text = FENCE_LINE.sub("", text)
+    text = LINE_MARK.sub("", text)
+    return EMPHASIS.sub(r"\2", text)

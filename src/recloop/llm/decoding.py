@@ -1,0 +1,389 @@
+"""The decode loop: N drafts per prompt from one prefill, every random number fixed beforehand.
+
+Two ways of holding what was read of a prompt, one interface. `SharedPrefix` keeps its keys and values once:
+the N drafts stand side by side as query columns of the prompt's row, and a mask lets each see the prompt and
+its own tokens; prompts that begin alike share a row as well. `ExpandedPrefix` repeats them N times and leaves
+masking to the model: slower, for any architecture that the transformers cache can hold.
+
+Axes here, beside those of `recloop.records`: ``R`` drafts still growing, over all prompts of the batch;
+``M`` columns, the most drafts any one prompt still grows; ``C`` cache slots; ``V`` tokens of the vocabulary;
+``A`` attempts at a draw.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from recloop.llm.shared_prefix import Head, alone
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Float64, Int64
+
+    from recloop.llm.stopping import SentenceStop
+
+ATTEMPTS = 8  # random numbers per token; all but one are only used when a draw falls outside the nucleus
+COMPACT_BELOW = 0.75  # guess: share of prompts still growing below which finished ones leave the cache
+
+
+@dataclass(frozen=True, slots=True)
+class RawDraft:
+    """One draft as token ids, its end token left out but counted in `num_sampled` and `logp_sum`.
+
+    is_finished: it came to an end token, or was stopped where what follows is not read.
+    end: the end token it came to; None when it came to none.
+    """
+
+    tokens: tuple[int, ...]
+    is_finished: bool
+    num_sampled: int
+    logp_sum: float
+    end: int | None = None
+
+
+class Prefix(Protocol):
+    """Prompts already read, and the drafts growing from them."""
+
+    def first_logits(self) -> Float[Tensor, "B V"]:
+        """Logits of the first token after each prompt."""
+        ...
+
+    def next_logits(self, tokens_R: np.ndarray, prompt_R: np.ndarray, draft_R: np.ndarray) -> Float[Tensor, "R V"]:
+        """Append one token to each named draft, sorted by prompt; drafts no longer named never return."""
+        ...
+
+
+def decode(
+    prefix: Prefix,
+    uniforms_BNTA: Float64[np.ndarray, "B N T A"],
+    end_tokens: Sequence[int],
+    temperature: float,
+    top_p: float,
+    stop: SentenceStop | None = None,
+) -> list[list[RawDraft]]:
+    """Grow all drafts to their end token, to where `stop` ends them, or to T tokens.
+
+    Args:
+        uniforms_BNTA: random numbers in [0, 1), `ATTEMPTS` per prompt, draft and position.
+        end_tokens: ids that end a draft.
+        temperature, top_p: as in `sample_tokens`.
+        stop: None where drafts end by themselves alone.
+
+    Returns:
+        Per prompt its N drafts.
+    """
+    num_prompts, num_drafts, max_tokens, _ = uniforms_BNTA.shape
+    tokens_BNT = np.zeros((num_prompts, num_drafts, max_tokens), dtype=np.int64)
+    length_BN = np.full((num_prompts, num_drafts), max_tokens)
+    num_sampled_BN = length_BN.copy()
+    is_finished_BN = np.zeros((num_prompts, num_drafts), dtype=bool)
+    logp_BN = np.zeros((num_prompts, num_drafts))
+    prompt_R, draft_R = (axis.ravel() for axis in np.indices((num_prompts, num_drafts)))
+    logits_RV = prefix.first_logits().repeat_interleave(num_drafts, dim=0)
+    for t in range(max_tokens):
+        tokens_R, logps_R = sample_tokens(logits_RV, uniforms_BNTA[prompt_R, draft_R, t], temperature, top_p)
+        logp_BN[prompt_R, draft_R] += logps_R
+        tokens_BNT[prompt_R, draft_R, t] = tokens_R
+        is_end_R = np.isin(tokens_R, end_tokens)
+        is_done_R = is_end_R
+        if stop is not None:
+            is_done_R = is_end_R | stop.is_over(tokens_BNT[prompt_R, draft_R, : t + 1])
+        done = prompt_R[is_done_R], draft_R[is_done_R]
+        length_BN[done] = t + ~is_end_R[is_done_R]
+        num_sampled_BN[done], is_finished_BN[done] = t + 1, True
+        tokens_R, prompt_R, draft_R = tokens_R[~is_done_R], prompt_R[~is_done_R], draft_R[~is_done_R]
+        if t == max_tokens - 1 or not len(prompt_R):
+            break
+        logits_RV = prefix.next_logits(tokens_R, prompt_R, draft_R)
+    return [
+        [
+            RawDraft(
+                tuple(tokens_BNT[b, n, :length].tolist()),
+                bool(is_finished_BN[b, n]),
+                int(num_sampled_BN[b, n]),
+                logp_BN[b, n],
+                int(tokens_BNT[b, n, length]) if length < num_sampled_BN[b, n] else None,
+            )
+            for n, length in enumerate(length_BN[b].tolist())
+        ]
+        for b in range(num_prompts)
+    ]
+
+
+def sample_tokens(
+    logits_RV: Float[Tensor, "R V"], uniforms_RA: Float64[np.ndarray, "R A"], temperature: float, top_p: float
+) -> tuple[Int64[np.ndarray, " R"], Float64[np.ndarray, " R"]]:
+    """Draw one token per row by inverting the cumulative distribution at the row's random number.
+
+    Args:
+        uniforms_RA: random numbers in [0, 1).
+        temperature: divides the logits; 0 takes the largest.
+        top_p: a token is drawn only if the tokens likelier than it hold less than this mass.
+
+    Returns:
+        Token ids, and their log-probabilities at temperature 1 over the whole vocabulary.
+    """
+    logits_RV = logits_RV.float()
+    if temperature == 0:
+        tokens_R = logits_RV.argmax(dim=-1)
+    else:
+        probs_RV = (logits_RV if temperature == 1 else logits_RV / temperature).softmax(dim=-1)
+        uniforms = torch.as_tensor(uniforms_RA, dtype=torch.float32, device=logits_RV.device)
+        tokens_R = _draw_nucleus(probs_RV, uniforms, top_p)
+    logps_R = logits_RV.gather(1, tokens_R[:, None])[:, 0] - logits_RV.logsumexp(dim=-1)
+    return tokens_R.cpu().numpy(), logps_R.double().cpu().numpy()
+
+
+def _draw_nucleus(
+    probs_RV: Float[Tensor, "R V"], uniforms_RA: Float[Tensor, "R A"], top_p: float
+) -> Int64[Tensor, " R"]:
+    """Draw from everything and draw again where the token lies outside the nucleus.
+
+    Sorting the vocabulary, the usual way, takes longer than a small model itself; it is left to the rare rows
+    that were unlucky at every attempt but the last.
+    """
+    cdf_RV = probs_RV.cumsum(dim=-1)
+    tokens_R = _invert_cdf(cdf_RV, uniforms_RA[:, 0])
+    if top_p == 1:
+        return tokens_R
+    rows = torch.arange(len(tokens_R), device=tokens_R.device)
+    for attempt in range(1, uniforms_RA.shape[1]):
+        likelier = probs_RV[rows] > probs_RV[rows, tokens_R[rows]][:, None]
+        rows = rows[(probs_RV[rows] * likelier).sum(dim=-1) >= top_p]
+        if not len(rows):
+            return tokens_R
+        tokens_R[rows] = _invert_cdf(cdf_RV[rows], uniforms_RA[rows, attempt])
+    sorted_RV, ids_RV = probs_RV[rows].sort(dim=-1, descending=True)
+    is_outside_RV = sorted_RV.cumsum(dim=-1) - sorted_RV >= top_p
+    cdf_RV = sorted_RV.masked_fill(is_outside_RV, 0.0).cumsum(dim=-1)
+    drawn_R1 = _invert_cdf(cdf_RV, uniforms_RA[rows, -1])[:, None]
+    tokens_R[rows] = ids_RV.gather(1, drawn_R1)[:, 0]
+    return tokens_R
+
+
+def _places_within(group_R: np.ndarray) -> np.ndarray:
+    """The place of each entry among those of its group, from 0."""
+    order_R = np.argsort(group_R, kind="stable")
+    _, first, counts = np.unique(group_R[order_R], return_index=True, return_counts=True)
+    place_R = np.empty(len(group_R), dtype=np.int64)
+    place_R[order_R] = np.arange(len(group_R)) - np.repeat(first, counts)
+    return place_R
+
+
+def _invert_cdf(cdf_RV: Float[Tensor, "R V"], uniforms_R: Float[Tensor, " R"]) -> Int64[Tensor, " R"]:
+    total_R = cdf_RV[:, -1]
+    # Kept below the total, so that rounding never lands on a token of probability 0.
+    mass_R = torch.minimum(uniforms_R * total_R, total_R.nextafter(torch.zeros_like(total_R)))
+    return torch.searchsorted(cdf_RV, mass_R[:, None], right=True)[:, 0]
+
+
+class _RoomyLayer(DynamicLayer):
+    """A cache layer that reserves its whole length at once instead of copying itself at every token."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.length = 0
+        self._room: list[Tensor] = []
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        new = (key_states, value_states)
+        if not self._room:
+            self._room = [x.new_empty((*x.shape[:2], self.capacity, x.shape[3])) for x in new]
+            self.is_initialized = True
+        end = self.length + key_states.shape[2]
+        for room, states in zip(self._room, new, strict=True):
+            room[:, :, self.length : end] = states
+        self.length = end
+        self.keys, self.values = (room[:, :, :end] for room in self._room)
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def keep_rows(self, rows: Tensor) -> None:
+        self._room = [room[rows] for room in self._room]
+
+
+class SharedPrefix:
+    """Prompts of one batch; what several have in common is read and held once.
+
+    A row of the cache is a head: the common beginning, what its prompts have of their own, and their drafts'
+    tokens, each seen only by those it belongs to. Right where attention is full and a token's place comes
+    from `position_ids` alone: the Llama family.
+
+    Axes: ``H`` heads; ``S`` slots, the most drafts that grow from one head; ``W`` columns of tails.
+
+    Args:
+        model: a causal LM with an inner ``model`` and a plain output embedding.
+        prompts: token ids, at least one each.
+        num_drafts: how many drafts grow from each prompt.
+        max_tokens: how many tokens each may get.
+        heads: which prompts begin alike; None where each stands alone.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        num_drafts: int,
+        max_tokens: int,
+        heads: Sequence[Head] | None = None,
+    ) -> None:
+        heads = alone(prompts) if heads is None else heads
+        self._model = model
+        self._position_B = np.array([len(ids) for ids in prompts])
+        self._row_B, self._slot_B = np.zeros((2, len(prompts)), dtype=np.int64)
+        for row, head in enumerate(heads):
+            members = list(head.members)
+            self._row_B[members], self._slot_B[members] = row, np.arange(len(members)) * num_drafts
+        self._num_rows = len(heads)
+        width = max(head.length for head in heads)
+        tail_width = max(sum(len(prompts[b]) - head.length for b in head.members) for head in heads)
+        num_slots = max(len(head.members) for head in heads) * num_drafts
+        capacity = width + tail_width + num_slots * max_tokens
+        self._layers = [_RoomyLayer(capacity) for _ in range(model.config.num_hidden_layers)]
+        self._cache = Cache(layers=list(self._layers))
+        is_seen_HSC = np.zeros((len(heads), num_slots, capacity), dtype=bool)
+        # Padding stands to the right of a head, where causal attention hides it from every real token.
+        ids_HT = np.zeros((len(heads), width), dtype=np.int64)
+        for row, head in enumerate(heads):
+            ids_HT[row, : head.length] = prompts[head.members[0]][: head.length]
+            is_seen_HSC[row, :, : head.length] = True
+        hidden_HTD = self._read(ids_HT)
+        last_B = np.array([head.length - 1 for head in heads])[self._row_B]
+        self._last_BD = hidden_HTD[self._to_device(self._row_B), self._to_device(last_B)]
+        if tail_width:
+            self._read_tails(prompts, heads, num_drafts, is_seen_HSC)
+        self._mask_HSC = self._as_mask(is_seen_HSC)
+
+    def first_logits(self) -> Float[Tensor, "B V"]:
+        return self._model.get_output_embeddings()(self._last_BD)
+
+    def next_logits(self, tokens_R: np.ndarray, prompt_R: np.ndarray, draft_R: np.ndarray) -> Float[Tensor, "R V"]:
+        growing = np.unique(self._row_B[prompt_R])
+        if len(growing) <= COMPACT_BELOW * self._num_rows:
+            self._keep(growing)
+        row_R, slot_R = self._row_B[prompt_R], self._slot_B[prompt_R] + draft_R
+        column_R = _places_within(row_R)
+        shape_HM = (self._num_rows, int(column_R.max()) + 1)
+        ids_HM, slot_HM, position_HM = np.zeros((3, *shape_HM), dtype=np.int64)
+        ids_HM[row_R, column_R], slot_HM[row_R, column_R] = tokens_R, slot_R
+        position_HM[row_R, column_R] = self._position_B[prompt_R]
+        self._position_B += 1
+        rows, columns = self._to_device(row_R), self._to_device(column_R)
+        length = self._layers[0].length
+        self._mask_HSC[rows, self._to_device(slot_R), columns + length] = 0
+        every_row_H1 = self._to_device(np.arange(self._num_rows)[:, None])
+        mask_HMC = self._mask_HSC[every_row_H1, self._to_device(slot_HM), : length + shape_HM[1]]
+        hidden_HMD = self._read(ids_HM, attention_mask=mask_HMC[:, None], position_ids=self._to_device(position_HM))
+        return self._model.get_output_embeddings()(hidden_HMD[rows, columns])
+
+    def _read_tails(
+        self,
+        prompts: Sequence[Sequence[int]],
+        heads: Sequence[Head],
+        num_drafts: int,
+        is_seen_HSC: np.ndarray,
+    ) -> None:
+        """Read what each prompt has of its own, side by side in its head's row; its drafts see it."""
+        start = self._layers[0].length
+        where: list[tuple[int, int, int, int]] = []  # prompt, row, from column, to column
+        for row, head in enumerate(heads):
+            end = 0
+            for b in head.members:
+                where.append((b, row, end, end := end + len(prompts[b]) - head.length))
+        shape_HW = (len(heads), max(end for *_, end in where))
+        ids_HW, position_HW = np.zeros((2, *shape_HW), dtype=np.int64)
+        is_seen_HWC = np.zeros((*shape_HW, start + shape_HW[1]), dtype=bool)
+        for row, head in enumerate(heads):
+            is_seen_HWC[row, :, : head.length] = True
+        for b, row, first, end in where:
+            tail = prompts[b][heads[row].length :]
+            own = slice(start + first, start + end)
+            ids_HW[row, first:end] = tail
+            position_HW[row, first:end] = heads[row].length + np.arange(len(tail))
+            is_seen_HWC[row, first:end, own] = np.tri(len(tail), dtype=bool)
+            is_seen_HSC[row, self._slot_B[b] : self._slot_B[b] + num_drafts, own] = True
+        hidden_HWD = self._read(
+            ids_HW,
+            attention_mask=self._as_mask(is_seen_HWC)[:, None],
+            position_ids=self._to_device(position_HW),
+        )
+        prompt_E, row_E, _, end_E = np.array([at for at in where if at[3] > at[2]]).T
+        self._last_BD[self._to_device(prompt_E)] = hidden_HWD[self._to_device(row_E), self._to_device(end_E - 1)]
+
+    def _read(self, ids_HT: np.ndarray, **where: Tensor) -> Float[Tensor, "H T D"]:
+        ids = self._to_device(ids_HT)
+        output = self._model.model(input_ids=ids, cache=self._cache, use_cache=True, **where)
+        return output.last_hidden_state
+
+    def _keep(self, rows: np.ndarray) -> None:
+        kept = self._to_device(rows)
+        for layer in self._layers:
+            layer.keep_rows(kept)
+        self._mask_HSC = self._mask_HSC[kept]
+        new_row_H = np.full(self._num_rows, -1)
+        new_row_H[rows] = np.arange(len(rows))
+        self._row_B, self._num_rows = new_row_H[self._row_B], len(rows)
+
+    def _as_mask(self, is_seen: np.ndarray) -> Tensor:
+        mask = torch.zeros(is_seen.shape, dtype=self._model.dtype, device=self._model.device)
+        return mask.masked_fill_(self._to_device(~is_seen), -torch.inf)
+
+    def _to_device(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self._model.device)
+
+
+class ExpandedPrefix:
+    """Prompts of one batch, read once and then held once per draft. Arguments as for `SharedPrefix`."""
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], num_drafts: int) -> None:
+        self._model = model
+        self._num_drafts = num_drafts
+        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        width = max(len(ids) for ids in prompts)
+        # Padding stands to the left, as the cache of any architecture expects it.
+        ids_BT = torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in prompts], device=model.device)
+        lengths_B1 = torch.tensor([[len(ids)] for ids in prompts], device=model.device)
+        self._is_token_RT = (torch.arange(width, device=model.device) >= width - lengths_B1).long()
+        self._cache = DynamicCache(config=model.config)
+        self._first_BV = self._read(ids_BT)
+        self._cache.batch_repeat_interleave(num_drafts)
+        self._is_token_RT = self._is_token_RT.repeat_interleave(num_drafts, dim=0)
+        self._held_R = np.arange(len(prompts) * num_drafts)
+
+    def first_logits(self) -> Float[Tensor, "B V"]:
+        return self._first_BV
+
+    def next_logits(self, tokens_R: np.ndarray, prompt_R: np.ndarray, draft_R: np.ndarray) -> Float[Tensor, "R V"]:
+        wanted_R = prompt_R * self._num_drafts + draft_R
+        if len(wanted_R) < len(self._held_R):
+            rows = torch.from_numpy(np.searchsorted(self._held_R, wanted_R)).to(self._model.device)
+            self._cache.batch_select_indices(rows)
+            self._is_token_RT = self._is_token_RT[rows]
+            self._held_R = wanted_R
+        self._is_token_RT = torch.nn.functional.pad(self._is_token_RT, (0, 1), value=1)
+        return self._read(torch.from_numpy(tokens_R[:, None]).to(self._model.device))
+
+    def _read(self, ids_RT: Tensor) -> Float[Tensor, "R V"]:
+        where: dict[str, Tensor] = {}
+        if self._takes_positions:
+            position_RT = (self._is_token_RT.cumsum(dim=-1) - 1).clamp(min=0)
+            where["position_ids"] = position_RT[:, -ids_RT.shape[1] :]
+        output = self._model(
+            input_ids=ids_RT,
+            attention_mask=self._is_token_RT,
+            cache=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+            **where,
+        )
+        return output.logits[:, -1]

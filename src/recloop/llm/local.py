@@ -1,0 +1,281 @@
+"""Language models that run in this process: any Hugging Face causal LM with a chat template."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recloop.errors import GenerationError, SettingError
+from recloop.llm.chat import load_tokenizer, messages_of, takes_system_role
+from recloop.llm.completion_text import first_sentences
+from recloop.llm.language_model import Sampling, draft_uniforms, prompt_digest
+from recloop.llm.shared_prefix import Head, alone, share_heads
+from recloop.llm.stopping import SentenceStop
+from recloop.llm.weights import (
+    adapter_config,
+    base_folder_of,
+    find_model_folder,
+    in_four_bits,
+    reading,
+    weights_hash,
+)
+from recloop.records import Draft, Prompt
+
+# Full attention, places from `position_ids`, logits straight from the output embedding.
+SHARED_PREFIX_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Prompts decoded together.
+
+    positions: in the caller's list. prompts: token ids. heads: which of these begin alike.
+    """
+
+    positions: tuple[int, ...]
+    prompts: tuple[tuple[int, ...], ...]
+    heads: tuple[Head, ...]
+
+
+class TransformersLM:
+    """A causal LM in this process, in float32 on the CPU and in its own precision on an accelerator.
+
+    Each prompt is read once for all its drafts. A draft depends on the seed, the prompt and its number; what
+    else is in the batch can move its logits in their last bits only, and a draw turns on that about once in a
+    million tokens.
+
+    Args:
+        folder_or_name: a folder `save_pretrained` wrote (a model, or a peft adapter beside whose config its
+            base can be found), or a Hugging Face name. Only safetensors are read, no code.
+        device: ``auto`` takes CUDA where there is one; otherwise a torch device.
+        batch_tokens: cache slots of one batch, over all its prompts and drafts.
+        load_in_4bit: keep the linear layers in 4 bits; needs bitsandbytes.
+
+    Raises:
+        SettingError: `batch_tokens` below 1, or no bitsandbytes for `load_in_4bit`.
+        GenerationError: no such model, or one that is damaged, needs its own code or has no chat template.
+    """
+
+    def __init__(
+        self,
+        folder_or_name: str | Path,
+        *,
+        device: str = "auto",
+        batch_tokens: int = 24_576,
+        load_in_4bit: bool = False,
+    ) -> None:
+        if batch_tokens < 1:
+            raise SettingError(f"batch_tokens must be at least 1, got {batch_tokens}; 24576 is usual")
+        self.folder = find_model_folder(folder_or_name)
+        import torch
+        from transformers import DynamicCache
+        from transformers.cache_utils import DynamicLayer
+
+        self._batch_tokens = batch_tokens
+        has_cuda = torch.cuda.is_available()
+        self._device = torch.device(("cuda" if has_cuda else "cpu") if device == "auto" else device)
+        with reading(self.folder, "causal LM"):
+            self._model, self._tokenizer = _load(self.folder, self._device, load_in_4bit=load_in_4bit)
+        takes_system_role(self._tokenizer)
+        self._end_tokens = end_tokens_of(self._model, self._tokenizer)
+        self._stops: dict[int, SentenceStop] = {}
+        layers = DynamicCache(config=self._model.config).layers
+        self._shares_prefix = self._model.config.model_type in SHARED_PREFIX_ARCHITECTURES and all(
+            type(layer) is DynamicLayer for layer in layers
+        )
+        size = f"{self._model.num_parameters() / 1e6:.1f}M" + ("-4bit" if load_in_4bit else "")
+        self._name = f"{self._model.config.model_type}-{size}-{weights_hash(self.folder)[:16]}"
+
+    @property
+    def name(self) -> str:
+        """Architecture, size, and the start of the SHA-256 of weights, configuration and tokenizer."""
+        return self._name
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Longest prompt and draft together; None where the model sets no limit."""
+        return getattr(self._model.config, "max_position_embeddings", None)
+
+    def count_tokens(self, text: str) -> int:
+        # Counting is how a text is found too long: that is no reason to warn.
+        return len(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    def render(self, prompt: Prompt) -> str:
+        """The prompt inside the chat template, up to where the answer begins."""
+        return self._tokenizer.apply_chat_template(
+            messages_of(prompt, self._tokenizer), tokenize=False, add_generation_prompt=True
+        )
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, tuple[Draft, ...]]]:
+        """Yield (position in `prompts`, its drafts), longest prompts first.
+
+        Raises:
+            GenerationError: a prompt is empty, or longer than the context leaves room for.
+        """
+        import torch
+
+        for batch in self._plan(prompts, sampling):
+            with torch.inference_mode():
+                drafts_BN = self._decode(batch, [prompts[position] for position in batch.positions], sampling)
+            yield from zip(batch.positions, drafts_BN, strict=True)
+
+    def reply_logps(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> Iterator[tuple[float, int]]:
+        """Log-probability of each reply after its prompt, end token included, and how many tokens it has.
+
+        Args:
+            replies: one per prompt.
+        """
+        import torch
+
+        texts = [self.render(prompt) for prompt in prompts]
+        prompt_ids: list[list[int]] = self._tokenizer(texts, add_special_tokens=False).input_ids
+        reply_ids: list[list[int]] = self._tokenizer(list(replies), add_special_tokens=False).input_ids
+        end = self._end_of_reply()
+        for ids, reply in zip(prompt_ids, reply_ids, strict=True):
+            row, labels = torch.tensor([[*ids, *reply, end]]), torch.tensor([*reply, end])
+            with torch.inference_mode():
+                logits_TV = self._model(input_ids=row.to(self._device), logits_to_keep=len(labels) + 1).logits[0, :-1]
+            logps_TV = logits_TV.float().log_softmax(dim=-1)
+            yield float(logps_TV.gather(1, labels.to(self._device)[:, None]).sum()), len(labels)
+
+    def _end_of_reply(self) -> int:
+        """The end token with which the chat template closes a reply; some models have several."""
+        talk = [{"role": "user", "content": "t"}, {"role": "assistant", "content": "r"}]
+        text = self._tokenizer.apply_chat_template(talk, tokenize=False)
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
+        usual = self._tokenizer.eos_token_id
+        return next((token for token in reversed(ids) if token in self._end_tokens), usual)
+
+    def _plan(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[_Batch]:
+        texts = [self.render(prompt) for prompt in prompts]
+        if not texts:
+            return
+        ids = [tuple(row) for row in self._tokenizer(texts, add_special_tokens=False).input_ids]
+        for prompt, row in zip(prompts, ids, strict=True):
+            self._check_length(prompt, len(row), sampling)
+        heads = share_heads(ids, sampling.num_drafts * sampling.max_tokens) if self._shares_prefix else alone(ids)
+        num_slots = [self._slots(head, ids, sampling) for head in heads]
+        order = sorted(range(len(heads)), key=lambda n: (-num_slots[n], heads[n].members))
+        start = 0
+        while start < len(order):
+            end = start + max(1, self._batch_tokens // num_slots[order[start]])
+            yield _batch_of([heads[n] for n in order[start:end]], ids)
+            start = end
+
+    def _slots(self, head: Head, ids: Sequence[tuple[int, ...]], sampling: Sampling) -> int:
+        tails = sum(len(ids[position]) - head.length for position in head.members)
+        own = len(head.members) * sampling.num_drafts * sampling.max_tokens
+        return own + tails + head.length * (1 if self._shares_prefix else sampling.num_drafts)
+
+    def _check_length(self, prompt: Prompt, num_tokens: int, sampling: Sampling) -> None:
+        limit = self.context_tokens
+        if num_tokens == 0:
+            raise GenerationError(f"a prompt must have a token at least, got none for user {prompt.user}; write one")
+        if limit is not None and num_tokens + sampling.max_tokens > limit:
+            raise GenerationError(
+                f"prompt and draft must fit into the {limit} tokens of {self.folder}, got {num_tokens} "
+                f"for user {prompt.user} and max_tokens={sampling.max_tokens}; "
+                f"lower the prompt's token budget or max_tokens"
+            )
+
+    def _stop_after(self, num_sentences: int | None) -> SentenceStop | None:
+        if num_sentences is None:
+            return None
+        if num_sentences not in self._stops:
+            vocab_size = self._model.get_output_embeddings().weight.shape[0]
+            self._stops[num_sentences] = SentenceStop(self._tokenizer, vocab_size, num_sentences)
+        return self._stops[num_sentences]
+
+    def _decode(self, batch: _Batch, prompts: Sequence[Prompt], sampling: Sampling) -> list[tuple[Draft, ...]]:
+        from recloop.llm.decoding import ATTEMPTS, ExpandedPrefix, SharedPrefix, decode
+
+        num_drafts, max_tokens = sampling.num_drafts, sampling.max_tokens
+        if self._shares_prefix:
+            prefix = SharedPrefix(self._model, batch.prompts, num_drafts, max_tokens, batch.heads)
+        else:
+            prefix = ExpandedPrefix(self._model, batch.prompts, num_drafts)
+        uniforms_BNTA = np.stack(
+            [
+                draft_uniforms(prompt_digest(prompt), sampling.seed, draft, max_tokens * ATTEMPTS)
+                for prompt in prompts
+                for draft in sampling.draft_numbers
+            ]
+        ).reshape(len(prompts), num_drafts, max_tokens, ATTEMPTS)
+        raw_BN = decode(
+            prefix,
+            uniforms_BNTA,
+            self._end_tokens,
+            sampling.temperature,
+            sampling.top_p,
+            self._stop_after(sampling.sentences),
+        )
+        texts = self._tokenizer.batch_decode(
+            [list(raw.tokens) for raw_N in raw_BN for raw in raw_N], skip_special_tokens=True
+        )
+        if sampling.sentences is not None:
+            texts = [first_sentences(text.strip(), sampling.sentences) for text in texts]
+        text = iter(texts)
+        return [
+            tuple(
+                Draft(
+                    user=prompt.user,
+                    draft=number,
+                    text=next(text).strip(),
+                    num_tokens=raw.num_sampled,
+                    is_finished=raw.is_finished,
+                    logp_sum=raw.logp_sum,
+                )
+                for number, raw in zip(sampling.draft_numbers, raw_N, strict=True)
+            )
+            for prompt, raw_N in zip(prompts, raw_BN, strict=True)
+        ]
+
+
+def _batch_of(heads: Sequence[Head], ids: Sequence[tuple[int, ...]]) -> _Batch:
+    positions = tuple(position for head in heads for position in head.members)
+    place = {position: n for n, position in enumerate(positions)}
+    return _Batch(
+        positions,
+        tuple(ids[position] for position in positions),
+        tuple(Head(head.length, tuple(place[p] for p in head.members)) for head in heads),
+    )
+
+
+def _load(folder: Path, device: Any, *, load_in_4bit: bool) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    adapter = adapter_config(folder)
+    smaller: dict[str, Any] = {}
+    if load_in_4bit:
+        smaller = {"quantization_config": in_four_bits(device.type), "device_map": {"": device}}
+    model = AutoModelForCausalLM.from_pretrained(
+        base_folder_of(folder),
+        dtype=torch.float32 if device.type == "cpu" else "auto",
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        **smaller,
+    )
+    if adapter is not None and load_in_4bit:
+        model.load_adapter(str(folder))  # merged, it would be rounded to 4 bits with the rest
+    elif adapter is not None:
+        from peft import PeftModel
+
+        with warnings.catch_warnings():
+            # peft reads an attribute that transformers is about to rename.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    return (model if load_in_4bit else model.to(device)).eval(), load_tokenizer(folder)
+
+
+def end_tokens_of(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Ids at which a model stops: the tokenizer's, and those of its generation configuration."""
+    listed = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = {tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])}
+    return tuple(sorted(token for token in ids if token is not None))

@@ -1,0 +1,173 @@
+"""Settings of a language model behind an OpenAI-compatible endpoint, and its name taken apart.
+
+What decides an answer is in `EndpointConfig` and enters the model's name; how fast, how patiently and as whom
+the server is asked is in `PaceConfig` and may change while a run is stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from recloop.errors import SettingError
+from recloop.llm.completion_text import MAX_REPLY_CHARS
+from recloop.llm.server.redaction import KINDS, Kind
+
+SCHEME, WEIGHTS_SCHEME = "openai:", "transformers:"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+OWN_FIELDS = frozenset({"model", "messages", "n", "seed", "stream", "temperature", "top_p"})
+
+
+class EndpointConfig(BaseModel):
+    """What a served model is sent beside the prompt, and how its answers are taken."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    revision: str = Field(
+        default="",
+        max_length=200,
+        description="which weights are served, in your words: another one means other drafts; a provider "
+        "that exchanges a model behind its name does not tell",
+    )
+    weights: str = Field(
+        default="",
+        description="transformers:NAME_OR_FOLDER of the model that is served, to tune it and to count its "
+        "tokens; empty: it is only measured (rounds = 0) and tokens are estimated",
+    )
+    tuned_name: str = Field(
+        default="{name}",
+        description="what the server calls a tuned model: {name} is tuned.s0 or such, {folder} its folder",
+    )
+    drafts_per_request: int = Field(
+        default=8,
+        ge=1,
+        le=128,
+        description="n of a request, where the server takes more than one; 1 gives each draft its own seed",
+    )
+    send_seed: bool = Field(default=True, description="send a seed made from lm's seed and the draft's number")
+    length_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        default="max_tokens", description="what the server calls the longest answer"
+    )
+    extra_body: dict[str, Any] = Field(
+        default={}, description='more fields of each request, as JSON: {"chat_template_kwargs": {...}}'
+    )
+    redact: tuple[Kind, ...] = Field(
+        default=KINDS, description="what is taken out of prompts before they are sent; empty for nothing"
+    )
+    max_reply_chars: int = Field(default=MAX_REPLY_CHARS, ge=1, description="a longer answer is put aside as too long")
+
+    @model_validator(mode="after")
+    def _check_fields(self) -> EndpointConfig:
+        clash = (OWN_FIELDS | {self.length_field}) & set(self.extra_body)
+        if clash:
+            raise SettingError(f"extra_body may not set {min(clash)}, which recloop sets itself; leave it out")
+        kind, colon, name = self.weights.partition(":")
+        if self.weights and (kind + colon != WEIGHTS_SCHEME or not name):
+            raise SettingError(
+                f"lm.endpoint.weights must be transformers:NAME_OR_FOLDER, got {self.weights}; or leave it empty"
+            )
+        return self
+
+
+class PaceConfig(BaseModel):
+    """How fast, how patiently and as whom a server is asked; may change while a run is stopped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    api_key_env: str = Field(
+        default="",
+        max_length=200,
+        description="name of the environment variable that holds the key; empty: none is sent",
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=LOOPBACK, description="hosts prompts may be sent to; name yours to send them off this machine"
+    )
+    max_concurrency: int = Field(default=64, ge=1, le=1024, description="most requests open at once")
+    requests_per_min: float | None = Field(default=None, gt=0, description="none: as fast as it answers")
+    tokens_per_min: float | None = Field(default=None, gt=0, description="read and written; none: no limit")
+    timeout_s: float = Field(default=120.0, gt=0, description="longest wait for one whole answer")
+    max_attempts: int = Field(
+        default=5, ge=1, description="times the server may fail at a prompt, while it answers others"
+    )
+    max_outage_s: float = Field(
+        default=300.0, gt=0, description="without any answer for so long, the run stops; resume goes on"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Where a served model is, and what it is called there."""
+
+    base_url: str
+    model: str
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.base_url).hostname or ""
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host in LOOPBACK
+
+
+def parse_served(name: str) -> Served:
+    """``openai:<base_url>#<model>`` taken apart.
+
+    Raises:
+        SettingError: it is something else, or carries a password or key.
+
+    Example:
+        >>> parse_served("openai:http://127.0.0.1:8000/v1#llama")
+        Served(base_url='http://127.0.0.1:8000/v1', model='llama')
+    """
+    base_url, _, model = name.removeprefix(SCHEME).partition("#")
+    parts = urlsplit(base_url)
+    if not name.startswith(SCHEME) or parts.scheme not in ("http", "https") or not parts.hostname or not model:
+        raise SettingError(
+            f"a served model must be openai:<base_url>#<model>, got {name!r}; "
+            f"write for example openai:http://127.0.0.1:8000/v1#my-model"
+        )
+    if parts.username or parts.password or parts.query:
+        raise SettingError(
+            f"a base URL may not carry a user, password or query, got one for {parts.hostname}; "
+            f"put the key into an environment variable and its name into lm.pace.api_key_env"
+        )
+    return Served(base_url.rstrip("/"), model)
+
+
+def check_host(served: Served, pace: PaceConfig) -> None:
+    """SettingError when prompts, or a key, would go where they were not allowed to."""
+    if served.host not in pace.allowed_hosts:
+        raise SettingError(
+            f"prompts may be sent to {', '.join(pace.allowed_hosts) or 'no host'}, got {served.host}; "
+            f"if they may leave this machine for it, add it to lm.pace.allowed_hosts"
+        )
+    if pace.api_key_env and served.base_url.startswith("http:") and not served.is_loopback:
+        raise SettingError(
+            f"a key may not travel unencrypted, got {served.base_url} with lm.pace.api_key_env; "
+            f"use https, or leave the key out"
+        )
+
+
+def read_key(pace: PaceConfig) -> str | None:
+    """The key from the environment; None when none is wanted, SettingError when it is absent."""
+    if not pace.api_key_env:
+        return None
+    key = os.environ.get(pace.api_key_env, "").strip()
+    if not key:
+        raise SettingError(f"lm.pace.api_key_env names {pace.api_key_env}, got no such environment variable; export it")
+    return key
+
+
+def served_identity(served: Served, config: EndpointConfig, revision: str) -> str:
+    """A name for drafts: where, which model, and the settings that decide its answers."""
+    deciding = config.model_dump(mode="json", exclude={"revision", "weights", "tuned_name", "max_reply_chars"})
+    settings = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
+    mark = f"@{revision}" if revision else ""
+    return f"{SCHEME}{served.base_url}#{served.model}{mark}-{settings}"

@@ -1,0 +1,389 @@
+"""Open requests of one served model: when each starts, and what becomes of it.
+
+Runs inside an event loop of its own thread (`recloop.llm.server.client`). Only that thread touches it;
+what it finds out leaves through `emit`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from recloop.errors import BudgetError, GenerationError
+from recloop.llm.completion_text import tidy_draft
+from recloop.llm.language_model import Sampling
+from recloop.llm.server.config import EndpointConfig, PaceConfig, Served
+from recloop.llm.server.cost import BudgetConfig, PriceConfig, Spending, over_budget
+from recloop.llm.server.protocol import Failed, Failure, Reply, Wire, request_body
+from recloop.llm.server.rate_limits import Concurrency, Health, RateLimit, backoff_s
+from recloop.llm.server.streaming import Answer, Standing
+from recloop.records import Draft, DraftStatus, Prompt
+
+MANY_REJECTED = 20  # of the first prompts: then the request is wrong, not the prompts
+FEW_LEFT = 16  # prompts a server may keep failing at, at the end of the work, and not be called gone
+FATAL_GRACE_S = 2.0  # for answers on their way when a key is revoked
+UNSAVED_PER_OPEN = 2  # answers on their way or not yet saved, for each request that may be open
+UNKNOWN = float("nan")
+
+
+@dataclass(slots=True)
+class Job:
+    """Some drafts of one ask, in one request. waiting: drafts that wait to see whether one alone is taken."""
+
+    ask: int
+    prompt: Prompt  # as it may be sent
+    user: int
+    drafts: tuple[int, ...]
+    waiting: tuple[int, ...] = ()
+    num_sent: int = 0
+    num_failures: int = 0
+    answered_at_failure: int = -1  # how many the server had answered when it last failed at this
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """All that decides how jobs are done."""
+
+    served: Served
+    endpoint: EndpointConfig
+    pace: PaceConfig
+    budget: BudgetConfig
+    prices: PriceConfig
+    sampling: Sampling
+    standing: Standing
+    count_tokens: Callable[[str], int]
+    retry_base_s: float
+
+
+class EndpointQueue:
+    """The scheduler. `add` work, `close` when there is no more, and await `run`."""
+
+    def __init__(self, terms: Terms, emit: Callable[[Answer], None]) -> None:
+        self._terms, self._emit = terms, emit
+        self._loop = asyncio.get_running_loop()
+        now_s = self._loop.time()
+        self._concurrency = Concurrency(terms.pace.max_concurrency)
+        self._health = Health(terms.pace.max_outage_s)
+        self._requests = RateLimit(terms.pace.requests_per_min, now_s)
+        self._tokens = RateLimit(terms.pace.tokens_per_min, now_s)
+        self._ready: deque[Job] = deque()
+        self._later: list[tuple[float, int, Job]] = []
+        self._flying: dict[asyncio.Task[None], Spending] = {}  # with what each may still cost
+        self._refused: list[tuple[Job, str]] = []  # until the server has shown that it takes anything at all
+        self._spent = terms.standing.spent
+        self._num_answered = 0
+        self._num_unsaved = 0  # answers handed over of which it is not known that they are safe
+        self._takes_many: bool | None = None  # n > 1; None until it was tried
+        self._num_later = 0
+        self._is_closed = False
+        self._stop: BaseException | None = None
+        self._wake = asyncio.Event()
+        self._rng = random.Random()  # of waits only; drafts do not depend on it
+
+    def add(self, ask: int, prompt: Prompt, user: int, drafts: Sequence[int], redactions: int) -> None:
+        """Take one ask into the queue."""
+        if redactions:
+            self._emit_spent(Spending(redactions=redactions))
+        size = self._terms.endpoint.drafts_per_request if self._takes_many is not False else 1
+        for start in range(0, len(drafts), size):
+            self._ready.append(Job(ask, prompt, user, tuple(drafts[start : start + size])))
+        self._wake.set()
+
+    def close(self) -> None:
+        """No more asks will come."""
+        self._is_closed = True
+        self._wake.set()
+
+    def saved(self, num_answers: int) -> None:
+        """So many of the answers handed over are safe now: a kill could cost them no more."""
+        self._num_unsaved -= num_answers
+        self._wake.set()
+
+    async def run(self, wire: Wire) -> None:
+        """Until all asks are answered; raises what stops it, after the answers on their way have come in."""
+        try:
+            while self._stop is None:
+                wait_s = self._start_jobs(wire)
+                if self._stop is not None:
+                    break
+                if self._is_closed and not self._num_open():
+                    self._settle_refused(is_end=True)
+                    break
+                self._wake.clear()
+                try:
+                    async with asyncio.timeout(wait_s):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+            if self._stop is not None:
+                is_budget = isinstance(self._stop, BudgetError)
+                await self._drain(self._terms.pace.timeout_s if is_budget else FATAL_GRACE_S)
+                raise self._stop
+        finally:
+            for task in self._flying:
+                task.cancel()
+            await asyncio.gather(*self._flying, return_exceptions=True)
+
+    def _num_open(self) -> int:
+        return len(self._ready) + len(self._later) + len(self._flying)
+
+    async def _drain(self, grace_s: float) -> None:
+        if self._flying:
+            await asyncio.wait(self._flying, timeout=grace_s)
+
+    def _start_jobs(self, wire: Wire) -> float | None:
+        """Start what may start now; seconds until something else may, None when only an event can tell."""
+        while self._stop is None:
+            now_s = self._loop.time()
+            while self._later and self._later[0][0] <= now_s:
+                self._ready.append(heapq.heappop(self._later)[2])
+            next_s = self._later[0][0] - now_s if self._later else None
+            if not self._ready:
+                return next_s
+            limit = 1 if self._health.is_troubled else self._concurrency.limit
+            if len(self._flying) >= limit:
+                return None
+            if len(self._flying) + self._num_unsaved >= UNSAVED_PER_OPEN * limit:
+                return None
+            may_cost = self._may_cost(self._ready[0])
+            wait_s = max(
+                self._health.wait_s(now_s),
+                self._requests.wait_s(1, now_s),
+                self._tokens.wait_s(may_cost.tokens, now_s),
+            )
+            if wait_s > 0:
+                return wait_s
+            if not self._is_affordable(may_cost):
+                return None
+            self._start(wire, self._ready.popleft(), may_cost, now_s)
+        return None
+
+    def _start(self, wire: Wire, job: Job, may_cost: Spending, now_s: float) -> None:
+        if self._takes_many is False and len(job.drafts) > 1:
+            self._ready.extendleft(replace(job, drafts=(draft,)) for draft in reversed(job.drafts[1:]))
+            job.drafts = job.drafts[:1]
+            may_cost = self._may_cost(job)
+        self._requests.take(1, now_s)
+        self._tokens.take(may_cost.tokens, now_s)
+        task = self._loop.create_task(self._do(wire, job, may_cost))
+        self._flying[task] = may_cost
+        task.add_done_callback(self._landed)
+
+    def _may_cost(self, job: Job) -> Spending:
+        count = self._terms.count_tokens
+        read = count(job.prompt.system) + count(job.prompt.text)
+        written = self._terms.sampling.max_tokens * len(job.drafts)
+        return Spending(requests=1, input_tokens=read, output_tokens=written)
+
+    def _is_affordable(self, may_cost: Spending) -> bool:
+        """Whether the caps hold even if all open requests cost what they may; sets the stop when never."""
+        budget, prices = self._terms.budget, self._terms.prices
+        if not budget.has_caps:
+            return True
+        reserved = sum(self._flying.values(), self._spent + may_cost)
+        error = over_budget(reserved, budget, prices)
+        if error is not None and not self._flying:
+            self._stop = error
+        return error is None
+
+    def _landed(self, task: asyncio.Task[None]) -> None:
+        self._flying.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._stop = error  # a defect: it reaches the caller with its traceback
+        self._wake.set()
+
+    async def _do(self, wire: Wire, job: Job, may_cost: Spending) -> None:
+        terms, start_s = self._terms, self._loop.time()
+        body = request_body(terms.served, terms.endpoint, job.prompt, terms.sampling, job.drafts)
+        outcome = await wire.ask(body)
+        now_s = self._loop.time()
+        spent = Spending(requests=1, retries=int(job.num_sent > 0), request_s=now_s - start_s)
+        job.num_sent += 1
+        if isinstance(outcome, Reply):
+            self._take(job, outcome, spent, may_cost)
+        else:
+            self._fail(job, outcome, spent, may_cost, now_s)
+
+    def _take(self, job: Job, reply: Reply, spent: Spending, may_cost: Spending) -> None:
+        terms, num_wanted = self._terms, len(job.drafts)
+        self._health.succeeded()
+        self._concurrency.succeeded()
+        self._num_answered += 1
+        taken = reply.choices[:num_wanted]
+        if num_wanted > 1 and self._takes_many is None:
+            self._takes_many = len(taken) > 1
+        if job.waiting:  # one alone was taken where several were not
+            self._takes_many = False
+        guesses = [terms.count_tokens(choice.text) for choice in reply.choices]
+        written = sum(guesses) if reply.output_tokens is None else reply.output_tokens
+        tokens = share_out(written, guesses)
+        used = Spending(
+            input_tokens=may_cost.input_tokens if reply.input_tokens is None else reply.input_tokens,
+            cached_tokens=reply.cached_tokens or 0,
+            output_tokens=sum(tokens[: len(taken)]),
+            wasted_tokens=sum(tokens[len(taken) :]),
+        )
+        self._tokens.take(used.tokens - may_cost.tokens, self._loop.time())
+        drafts = tuple(
+            self._draft(job.user, number, choice.text, num, choice.is_finished, choice.is_refused, reply.note)
+            for number, choice, num in zip(job.drafts, taken, tokens, strict=False)
+        )
+        self._emit_spent(spent + used, job.ask, drafts)
+        missing = job.drafts[len(taken) :] + job.waiting
+        if missing:
+            size = 1 if self._takes_many is False else len(missing)
+            parts = (missing[start : start + size] for start in range(0, len(missing), size))
+            self._ready.extendleft(replace(job, drafts=part, waiting=(), num_sent=0) for part in parts)
+        self._settle_refused(is_end=False)
+
+    def _draft(
+        self, user: int, number: int, text: str, num: int, is_finished: bool, is_refused: bool, note: str
+    ) -> Draft:
+        most = self._terms.sampling.max_tokens
+        num_tokens = min(num, most) if is_finished else most
+        if is_refused:
+            status, why = DraftStatus.REFUSED, note or "the server's filter or the model declined"
+            return Draft(user, number, "", num_tokens, True, UNKNOWN, status, why, text[:2000])
+        draft = Draft(user, number, text, num_tokens, is_finished, UNKNOWN, reason=note)
+        return tidy_draft(draft, max_chars=self._terms.endpoint.max_reply_chars)
+
+    def _fail(self, job: Job, failed: Failed, spent: Spending, may_cost: Spending, now_s: float) -> None:
+        if failed.kind is Failure.CUT:
+            spent += Spending(wasted_requests=1, wasted_tokens=may_cost.input_tokens)
+        elif failed.kind is Failure.THROTTLED:
+            spent += Spending(throttled=1)
+        self._tokens.take(-may_cost.tokens, now_s)
+        self._emit_spent(spent)
+        match failed.kind:
+            case Failure.FATAL:
+                self._stop = self._fatal(failed)
+            case Failure.REJECTED:
+                self._reject(job, failed)
+            case _:
+                self._retry(job, failed, now_s)
+
+    def _fatal(self, failed: Failed) -> GenerationError:
+        served, pace = self._terms.served, self._terms.pace
+        match failed.status:
+            case 401 | 403 | 407:
+                do = f"check the key in {pace.api_key_env}" if pace.api_key_env else "set lm.pace.api_key_env"
+            case 404:
+                do = f"check the model name {served.model!r} and that the base URL ends as the server wants it"
+            case 402 | 429:
+                do = "check the account's credit"
+            case _:
+                do = f"check the base URL {served.base_url}"
+        return GenerationError(
+            f"{served.host} takes no request ({failed.reason}); {do}; what was answered is kept, "
+            f"go on with the run after that"
+        )
+
+    def _reject(self, job: Job, failed: Failed) -> None:
+        if len(job.drafts) > 1 and not self._takes_many and failed.status != 200:
+            rest = job.drafts[1:]  # perhaps it is n, not the prompt, that the server does not take
+            self._ready.appendleft(replace(job, drafts=job.drafts[:1], waiting=rest + job.waiting))
+            return
+        self._refused.append((job, failed.reason))
+        self._settle_refused(is_end=False)
+
+    def _settle_refused(self, *, is_end: bool) -> None:
+        """Put refused prompts aside, once it is known that it is them and not the request as such."""
+        if not self._refused:
+            return
+        if self._num_answered or self._terms.standing.has_answered:
+            for job, reason in self._refused:
+                self._put_aside(job, DraftStatus.REJECTED, reason)
+            self._refused.clear()
+        elif is_end or len(self._refused) >= MANY_REJECTED:
+            self._stop = GenerationError(
+                f"{self._terms.served.host} refuses every prompt, {len(self._refused)} so far "
+                f"({self._refused[0][1]}); check model name, lm.endpoint and lm.max_tokens"
+            )
+            if is_end:
+                raise self._stop
+
+    def _put_aside(self, job: Job, status: DraftStatus, reason: str) -> None:
+        drafts = tuple(
+            Draft(job.user, number, "", 0, True, UNKNOWN, status, reason) for number in (*job.drafts, *job.waiting)
+        )
+        self._emit_spent(Spending(), job.ask, drafts)
+
+    def _retry(self, job: Job, failed: Failed, now_s: float) -> None:
+        self._health.failed(now_s)
+        if failed.kind is not Failure.UNREACHED:
+            self._concurrency.congested(now_s)
+        asked_s = failed.retry_after_s
+        if asked_s is not None and asked_s > self._terms.pace.max_outage_s:
+            self._stop = self._gone(failed, f"asks to come back in {asked_s:,.0f} s")
+            return
+        if failed.kind is Failure.THROTTLED:
+            if asked_s is None:
+                self._health.back_off(now_s, self._rng, self._terms.retry_base_s)
+            else:
+                self._health.pause(asked_s, now_s)
+        else:
+            if asked_s is not None:
+                self._health.pause(asked_s, now_s)
+            self._count_failure(job, failed)
+            if job.num_failures >= self._terms.pace.max_attempts:
+                self._put_aside(job, DraftStatus.FAILED, failed.reason)
+                return
+        if self._health.is_troubled:  # all wait together, and then one tries
+            self._health.back_off(now_s, self._rng, self._terms.retry_base_s)
+        wait_s = backoff_s(max(1, job.num_failures), self._rng, base_s=self._terms.retry_base_s)
+        self._num_later += 1
+        heapq.heappush(self._later, (now_s + wait_s, self._num_later, job))
+        if self._health.is_gone(now_s):
+            self._give_up(failed)
+
+    def _count_failure(self, job: Job, failed: Failed) -> None:
+        """A failure is the prompt's own if the server answered others since the last one; else an outage."""
+        if failed.kind is not Failure.UNREACHED and self._num_answered > job.answered_at_failure:
+            job.num_failures += 1
+            job.answered_at_failure = self._num_answered
+
+    def _give_up(self, failed: Failed) -> None:
+        """The outage is over-long: the server is gone, or else it fails at the last few prompts alone."""
+        left = [*self._ready, *(job for *_, job in self._later)]
+        has_answered = self._num_answered > 0 or self._terms.standing.has_answered
+        is_prompts = has_answered and failed.kind is not Failure.UNREACHED and self._is_closed
+        if not is_prompts or len(left) > FEW_LEFT or any(job.num_sent == 0 for job in left):
+            self._stop = self._gone(failed, f"has not answered for {self._terms.pace.max_outage_s:g} s")
+            return
+        self._ready.clear()
+        self._later.clear()
+        for job in left:
+            self._put_aside(job, DraftStatus.FAILED, failed.reason)
+
+    def _gone(self, failed: Failed, what: str) -> GenerationError:
+        return GenerationError(
+            f"{self._terms.served.host} {what} (last: {failed.reason}); what was answered is kept: "
+            f"see to the server and go on with the run"
+        )
+
+    def _emit_spent(self, spent: Spending, ask: int = -1, drafts: tuple[Draft, ...] = ()) -> None:
+        self._spent += spent
+        self._num_unsaved += bool(drafts)
+        self._emit(Answer(ask, drafts, spent))
+
+
+def share_out(total: int, guesses: Sequence[int]) -> list[int]:
+    """`total` tokens over texts in the proportion of guesses; whole numbers that add up.
+
+    Example:
+        >>> share_out(10, [1, 1, 2])
+        [2, 3, 5]
+    """
+    whole = sum(guesses)
+    if not whole:
+        guesses, whole = [1] * len(guesses), max(1, len(guesses))
+    ends = [0]
+    for guess in guesses:
+        ends.append(ends[-1] + guess)
+    marks = [total * end // whole for end in ends]
+    return [after - before for before, after in pairwise(marks)]

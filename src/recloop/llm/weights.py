@@ -1,0 +1,136 @@
+"""Model folders: where a model's files are, what identifies it, and one error for one that cannot be read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from recloop.errors import GenerationError, RecloopError, SettingError
+
+# What decides a model's answers: weights, shapes, tokenizer, chat template, and an encoder's pooling.
+IDENTITY_FILES = (
+    "*.safetensors",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "chat_template*",
+    "vocab*",
+    "merges.txt",
+    "modules.json",
+    "sentence_bert_config.json",
+    "[0-9]_*/*",
+)
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def find_model_folder(folder_or_name: str | Path) -> Path:
+    """The local folder of a model: itself, or where Hugging Face's cache keeps (or now downloads) a name.
+
+    Raises:
+        GenerationError: it is neither.
+    """
+    folder = Path(folder_or_name).expanduser()
+    if (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
+        return folder
+    name = str(folder_or_name)
+    why = "no config.json in it" if folder.is_dir() else "no such folder"
+    if not folder.is_dir() and HUB_NAME.fullmatch(name):
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        try:
+            return Path(snapshot_download(name, allow_patterns=[*IDENTITY_FILES, "*.json", "*.model", "*.txt"]))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            why = f"no such folder, and Hugging Face answered: {str(error).splitlines()[0]}"
+    raise GenerationError(
+        f"a model must be a folder with config.json or a Hugging Face name such as "
+        f"org/model, got {name!r} ({why}); check the spelling, or save the model with save_pretrained"
+    )
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over all that decides a model's answers; for an adapter its base model counts too.
+
+    Where the files lie does not enter: a moved run folder finds its drafts again.
+    """
+    digest = hashlib.sha256()
+    files = {path for pattern in IDENTITY_FILES for path in folder.glob(pattern) if path.is_file()}
+    for path in sorted(files):
+        digest.update(f"{path.relative_to(folder)}\0{_file_hash(path)}\0".encode())
+    adapter = adapter_config(folder)
+    if adapter is not None:
+        digest.update(weights_hash(find_model_folder(adapter.pop("base_model_name_or_path"))).encode())
+        digest.update(json.dumps(adapter, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _file_hash(path: Path) -> str:
+    real = path.resolve()
+    if real.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", real.name):
+        return real.name  # Hugging Face's cache names large files by their SHA-256
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def adapter_config(folder: Path) -> dict[str, Any] | None:
+    """The peft configuration of an adapter folder; None where a folder holds a whole model."""
+    path = folder / "adapter_config.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def base_folder_of(folder: Path) -> Path:
+    """The folder of the whole model: itself, or the one a peft adapter was trained on."""
+    adapter = adapter_config(folder)
+    return folder if adapter is None else find_model_folder(adapter["base_model_name_or_path"])
+
+
+def in_four_bits(device_type: str) -> Any:
+    """How transformers keeps the linear layers of a model in 4 bits (NF4, as in QLoRA, arXiv 2305.14314).
+
+    Args:
+        device_type: of the device it will run on; sums are in float32 on the CPU, in bfloat16 elsewhere.
+
+    Raises:
+        SettingError: bitsandbytes is not installed.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise SettingError("load_in_4bit needs bitsandbytes, got none; pip install 'recloop[4bit]', or leave it off")
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32 if device_type == "cpu" else torch.bfloat16,
+    )
+
+
+@contextmanager
+def reading(folder: Path, kind: str) -> Generator[None]:
+    """Without transformers' progress bars, and with one error for all that can be wrong with a folder."""
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    had_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    except RecloopError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        why = (str(error) or repr(error)).splitlines()[0]
+        raise GenerationError(
+            f"the model in {folder} cannot be read ({why}); it must be a {kind} "
+            f"saved with save_pretrained, weights as safetensors, needing no code of its own"
+        ) from error
+    finally:
+        if had_bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,237 @@
+"""The report of a run, filled from what its stages left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from recloop.evaluation.labels import metric_title
+from recloop.evaluation.report import write_report
+from recloop.evaluation.report_sections import (
+    Chart,
+    Curve,
+    DraftView,
+    ListView,
+    RankedItem,
+    ReportData,
+    RewardSection,
+    StageCost,
+    UserView,
+)
+from recloop.experiment.reuse import own_stages, taken_in_words
+from recloop.experiment.run_folder import METRICS
+from recloop.llm.server.usage_text import describe_served
+from recloop.llm.shown_columns import columns_fact
+from recloop.methods.context import Loop
+from recloop.methods.dpo4rec.compare import Results
+from recloop.methods.dpo4rec.data import Task
+from recloop.methods.dpo4rec.evaluate import NO_KNOWLEDGE, RANDOM_LABELS, SCORES, SHUFFLED, TUNED, UNTUNED
+from recloop.methods.dpo4rec.generate import FEEDBACK, read_knowledge
+from recloop.methods.dpo4rec.reward import COUNTS, PAIRS, RELIABILITY, REWARDS, read_pairs, read_rewards
+from recloop.rerankers.metrics import compute_metric
+from recloop.rewards.preference_pairs import PairSet
+from recloop.rewards.reliability import Reliability
+
+T = TypeVar("T")
+Row = Mapping[str, Any]
+
+REPORT = "report.html"
+FITS_SHOWN = (NO_KNOWLEDGE, SHUFFLED, UNTUNED, RANDOM_LABELS, TUNED)
+SHARES = (
+    0.25,
+    0.5,
+    0.75,
+)  # which users and lists are shown: at these places of the ranking, not the best ones
+
+
+def report_run(loop: Loop, task: Task, results: Results) -> None:
+    """Write ``report.html`` into the run folder."""
+    with loop.stage("report", "", {"evaluate": loop.run.digest("evaluate")}) as stage:
+        if not stage.is_done:
+            write_report(loop.run.path / REPORT, report_data(loop, task, results))
+
+
+def report_data(loop: Loop, task: Task, results: Results) -> ReportData:
+    """Everything the report shows; what only one seed can show is the first seed's."""
+    config = loop.config
+    rounds = "1 round" if config.rounds == 1 else f"{config.rounds} rounds"
+    rows = [json.loads(line) for line in (loop.run.path / METRICS).read_text(encoding="utf-8").splitlines()]
+    own_rows = [row for row in rows if row.get("seed") == config.seeds[0]]
+    return ReportData(
+        title=f"DPO4Rec on {task.dataset.name}",
+        summary=(
+            "A language model writes what it infers about each user, and a reranker reads it. What a frozen "
+            f"judge earns with each draft ({metric_title(config.reward.metric)} of the user's lists"
+            + ("; as far as other users' drafts foretell it" if config.reward.shared else "")
+            + f") makes preference pairs, and these tuned the language model in {rounds} of DPO."
+        ),
+        facts=facts(loop, task),
+        words=results.words,
+        tables=results.tables,
+        fits=tuple(fit_chart(own_rows, backbone) for backbone in config.backbones),
+        rewards=tuple(reward_section(loop, task, round) for round in range(config.rounds)),
+        tuning=tuning_charts(own_rows) if config.rounds else (),
+        users=user_views(loop, task) if config.rounds else (),
+        lists=list_views(loop, task) if config.rounds else (),
+        costs=stage_costs(loop.run.manifest["stages"]),
+        versions=tuple(loop.run.manifest["versions"].items()),
+    )
+
+
+def facts(loop: Loop, task: Task) -> tuple[tuple[str, str], ...]:
+    """What was run, in a few lines."""
+    config, made = loop.config, loop.run.manifest["stages"]["prepare"]
+    counts = zip(made["num_users_with_lists"].items(), made["num_lists"].values(), strict=True)
+    groups = "; ".join(f"{group} {users:,} with {lists:,} lists" for (group, users), lists in counts)
+    dpo = config.dpo
+    fits = f" ({config.reward.judges} fits)" if config.reward.judges > 1 else ""
+    room = "" if config.drafts.sentences is None else f"; sentences read of each: {config.drafts.sentences}"
+    beside = f", likelihood {dpo.likelihood:g}" if dpo.likelihood else ""
+    return (
+        ("Data", f"{task.dataset.name}: {task.dataset.num_users:,} users, {task.dataset.num_items:,} items"),
+        ("Users", groups),
+        *columns_fact(made),
+        ("Candidates", f"{config.protocol.kind} protocol"),
+        ("Language model", config.lm.name),
+        ("Text encoder", config.encoder.name),
+        ("Rerankers", f"judge {config.reranker.kind}{fits}, evaluators {', '.join(config.backbones)}"),
+        ("Drafts per user", f"{config.drafts.feedback} for feedback, {config.drafts.test} for test{room}"),
+        ("DPO", f"beta {dpo.beta:g}, learning rate {dpo.lr:g}, epochs {dpo.epochs}{beside}"),
+        ("DPO's anchor", f"the model before {'round 1' if config.reference == 'first' else 'each round'}"),
+        ("Seeds", ", ".join(map(str, config.seeds))),
+        *(("Taken over", line) for line in taken_in_words(loop.run.manifest["stages"])),
+        *(("Sampling", line) for line in describe_served(own_stages(loop.run.manifest["stages"]))),
+    )
+
+
+def fit_chart(rows: Sequence[Row], backbone: str) -> Chart:
+    """How the main rows' evaluators learnt."""
+    fits = [row for row in rows if row["stage"].startswith("fit.") and row["ranker"] == backbone]
+    curves = [
+        curve(name, [row for row in fits if row["row"] == name], "epoch", "valid_ndcg")
+        for name in FITS_SHOWN
+        if any(row["row"] == name for row in fits)
+    ]
+    return Chart(f"Evaluators: {backbone.upper()}", "epoch", "NDCG@5 of valid users", tuple(curves))
+
+
+def tuning_charts(rows: Sequence[Row]) -> tuple[Chart, ...]:
+    """How DPO moved the log-probabilities, with true labels and, where they were tried, with random ones."""
+    tuned, random = ([row for row in rows if row.get("lm") == label] for label in (TUNED, RANDOM_LABELS))
+    logps = [curve(name, tuned, "step", f"{name}_logp") for name in ("chosen", "rejected")]
+    both = [(name, found) for name, found in (("tuned", tuned), ("random labels", random)) if found]
+    margins = [curve(name, found, "step", "reward_margin") for name, found in both]
+    entropies = [curve(name, found, "step", "entropy") for name, found in both]
+    return (
+        Chart("Log-probabilities under the tuned model", "step", "nats per draft", tuple(logps)),
+        Chart("Implicit reward margin, chosen over rejected", "step", "beta times log-ratio", tuple(margins)),
+        Chart("Entropy", "step", "nats per token", tuple(entropies)),
+    )
+
+
+def curve(name: str, rows: Sequence[Row], x: str, y: str) -> Curve:
+    """One line of a chart from rows of metrics.jsonl."""
+    return Curve(name, tuple(row[x] for row in rows), tuple(row[y] for row in rows))
+
+
+def reward_section(loop: Loop, task: Task, round: int) -> RewardSection:
+    """Rewards, reliability and pairs of one round of the first seed."""
+    key = f"r{round}.s{loop.config.seeds[0]}"
+    reward, pairs = loop.run.folder(f"reward.{key}"), loop.run.folder(f"pairs.{key}")
+    return RewardSection(
+        read_rewards(reward / REWARDS, task, loop.config.reward.metric),
+        Reliability(**json.loads((reward / RELIABILITY).read_text())),
+        PairSet(read_pairs(pairs / PAIRS, task), **json.loads((pairs / COUNTS).read_text())),
+        is_foretold=loop.config.reward.shared,
+    )
+
+
+def user_views(loop: Loop, task: Task) -> tuple[UserView, ...]:
+    """Three feedback users of round 0, at the quartiles of the gap between their best and worst draft."""
+    section = reward_section(loop, task, 0)
+    drafts = read_knowledge(loop, UNTUNED, f"sample.{UNTUNED}.s{loop.config.seeds[0]}").parts[FEEDBACK]
+    titles = task.dataset.items["title"].to_list()
+    user_ids = task.dataset.users["user_id"].to_list()
+    by_gap = sorted(section.pairs.pairs, key=lambda pair: (pair.chosen_reward - pair.rejected_reward, pair.user))
+    views: list[UserView] = []
+    for pair in at_shares(by_gap):
+        items, stars = task.lists.histories.of(pair.user)
+        history = ((titles[i], None if np.isnan(s) else float(s)) for i, s in zip(items, stars, strict=True))
+        rewards_N = section.rewards.rewards_UN[np.searchsorted(section.rewards.user_U, pair.user)]
+        drafts_N = drafts.drafts_UN[np.searchsorted(drafts.user_U, pair.user)]
+        marks: dict[int, Literal["chosen", "rejected", ""]] = {
+            pair.chosen_draft: "chosen",
+            pair.rejected_draft: "rejected",
+        }
+        shown = (
+            DraftView(draft.text, float(reward), marks.get(draft.draft, ""))
+            for draft, reward in zip(drafts_N, rewards_N, strict=True)
+        )
+        views.append(
+            UserView(
+                user_ids[pair.user],
+                tuple(history),
+                section.rewards.metric,
+                tuple(shown),
+                is_foretold=section.is_foretold,
+            )
+        )
+    return tuple(views)
+
+
+def list_views(loop: Loop, task: Task) -> tuple[ListView, ...]:
+    """Three test lists before and after tuning, at the quartiles of the change among lists that changed."""
+    config, test = loop.config, task.lists.test
+    scores: dict[str, np.ndarray] = {}
+    for row in (UNTUNED, TUNED):
+        folder = loop.run.folder(f"fit.{row}.{config.backbones[0]}.s{config.seeds[0]}")
+        scores[row] = load_file(folder / SCORES)["scores_BNL"][:, 0]
+    before_B, after_B = (compute_metric(config.headline, scores[row], test) for row in (UNTUNED, TUNED))
+    changed = np.flatnonzero(np.nan_to_num(after_B - before_B) != 0)
+    changed = changed[np.argsort((after_B - before_B)[changed], kind="stable")]
+    titles = task.dataset.items["title"].to_list()
+    user_ids = task.dataset.users["user_id"].to_list()
+    views: list[ListView] = []
+    for row in at_shares(changed.tolist()):
+        before_L, after_L = (ranks(scores[name][row], test.is_item_BL[row]) for name in (UNTUNED, TUNED))
+        items = tuple(
+            RankedItem(titles[test.items_BL[row, i]], test.labels_BL[row, i] > 0, int(before_L[i]), int(after_L[i]))
+            for i in np.flatnonzero(test.is_item_BL[row])
+        )
+        user = user_ids[test.user_B[row]]
+        views.append(ListView(user, UNTUNED, TUNED, config.headline, float(before_B[row]), float(after_B[row]), items))
+    return tuple(views)
+
+
+def ranks(scores_L: np.ndarray, is_item_L: np.ndarray) -> np.ndarray:
+    """Place of every item, from 1; ties keep the input order."""
+    order = np.argsort(np.where(is_item_L, -scores_L.astype(np.float64), np.inf), kind="stable")
+    places = np.empty(len(order), dtype=np.int64)
+    places[order] = np.arange(1, len(order) + 1)
+    return places
+
+
+def at_shares(ordered: Sequence[T]) -> list[T]:
+    """What stands at a quarter, half and three quarters of a sequence; fewer where it is short."""
+    places = sorted({int(share * (len(ordered) - 1)) for share in SHARES}) if ordered else []
+    return [ordered[place] for place in places]
+
+
+def stage_costs(stages: Mapping[str, Mapping[str, Any]]) -> tuple[StageCost, ...]:
+    """Time, tokens and memory by verb, all seeds and rows together; without what another run did."""
+    costs: dict[str, StageCost] = {}
+    for name, entry in own_stages(stages).items():
+        verb = name.partition(".")[0]
+        old = costs.get(verb, StageCost(verb, 0.0, None, 0.0))
+        tokens = entry.get("tokens")
+        costs[verb] = StageCost(
+            verb,
+            old.wall_s + entry["wall_s"],
+            old.num_tokens if tokens is None else (old.num_tokens or 0) + tokens,
+            max(old.peak_memory_mib or 0.0, entry["peak_memory_bytes"] / 2**20),
+        )
+    return tuple(costs.values())

@@ -1,0 +1,99 @@
+"""Every session asked with every hint, once: the ranks of all answers, and what was wrong with them.
+
+Axis letters: ``S`` sessions (train, then test), ``H`` hints, the empty one first.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from safetensors.numpy import load_file, save_file
+
+from recloop.encoders.sentence import EncoderCache, encode_texts
+from recloop.evaluation.session_scores import NOT_RANKED, metric_of_rank
+from recloop.llm.server.open import spending_note
+from recloop.methods.re2llm.data import CACHE, JOURNAL, Questions, Study, ask
+from recloop.methods.re2llm.hint_base import HintBase
+from recloop.methods.re2llm.reflection import read_ranking
+from recloop.prompts.next_item import next_item_text
+from recloop.prompts.user_profile import history_line
+from recloop.records import DraftStatus
+
+RANKS, ANSWERS, STATES = "ranks.safetensors", "answers.parquet", "states.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Where each session's answer stood under each hint, from 1; `NOT_RANKED` where it was not named."""
+
+    ranks_SH: np.ndarray
+    digest: str
+
+    def rewards(self, metric: str) -> np.ndarray:
+        """What each hint earns in each session over no hint, ``[S, H]``."""
+        values_SH = metric_of_rank(metric, self.ranks_SH)
+        return values_SH - values_SH[:, :1]
+
+
+def answer_all(study: Study, questions: Questions, base: HintBase) -> Answers:
+    """Ask for every session with every hint; with the prompts of exploration, each at most once ever."""
+    inputs = {"sessions": questions.digest, "hints": study.run.digest("explore"), "lm": study.lm_digest}
+    with study.stage("sample", "", inputs) as stage:
+        if not stage.is_done:
+            num_hints, num_ranked = len(base.texts), study.config.question.num_ranked
+            pairs = [(s, h) for s in range(len(questions.texts)) for h in range(num_hints)]
+            texts = {n: next_item_text(questions.texts[s], base.texts[h], num_ranked) for n, (s, h) in enumerate(pairs)}
+            drafts = ask(study, texts, stage.name)
+            ranks_SH = np.full((len(questions.texts), num_hints), NOT_RANKED, dtype=np.int64)
+            rows: list[dict[str, int]] = []
+            for n, (s, h) in enumerate(pairs):
+                ranking = read_ranking(questions, s, drafts[n].text, num_ranked)
+                ranks_SH[s, h] = ranking.rank_of(questions.task.sessions[s].answer_place) or NOT_RANKED
+                rows.append({"session": s, "hint": h, "rank": int(ranks_SH[s, h]), **ranking.defects})
+            save_file({"ranks_SH": ranks_SH}, stage.folder / RANKS)
+            table = pl.DataFrame(rows)
+            table.write_parquet(stage.folder / ANSWERS)
+            unusable = Counter(d.status.value for d in drafts.values() if d.status is not DraftStatus.OK)
+            stage.note(
+                tokens=sum(draft.num_tokens for draft in drafts.values()),
+                num_prompts=len(set(texts.values())),
+                defects={name: int(table[name].sum()) for name in table.columns if name.startswith("num_")},
+                **({"unusable": dict(sorted(unusable.items()))} if unusable else {}),
+                **spending_note(study.run.path / JOURNAL, stage.name, study.config.lm),
+            )
+    ranks_SH = load_file(study.run.folder("sample") / RANKS)["ranks_SH"]
+    return Answers(ranks_SH, study.run.digest("sample"))
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """A vector per session: the mean over the vectors of its items' texts, as in the paper."""
+
+    vectors_SD: np.ndarray
+    digest: str
+
+
+def encode_sessions(study: Study, questions: Questions) -> States:
+    """The state of every session."""
+    with study.stage("encode", "", {"sessions": questions.digest, **study.encoder()}) as stage:
+        if not stage.is_done:
+            encoder = study.open_encoder()
+            sessions = questions.task.sessions
+            used = sorted({item for session in sessions for item in session.items})
+            lines = [item_text(questions, item) for item in used]
+            with EncoderCache(study.run.path / CACHE) as cache:
+                vectors_ID = encode_texts(encoder, lines, cache, study.progress)
+            row_of = {item: row for row, item in enumerate(used)}
+            states_SD = np.stack([vectors_ID[[row_of[i] for i in s.items]].mean(axis=0) for s in sessions])
+            save_file({"vectors_SD": states_SD.astype(np.float32)}, stage.folder / STATES)
+            stage.note(encoder=encoder.name, distinct_texts=len(lines), texts_cut=encoder.count_cut(lines))
+    vectors_SD = load_file(study.run.folder("encode") / STATES)["vectors_SD"].astype(np.float64)
+    return States(vectors_SD, study.run.digest("encode"))
+
+
+def item_text(questions: Questions, item: int) -> str:
+    """What the encoder reads of an item."""
+    return history_line(questions.task.facets, questions.items[item])

@@ -1,0 +1,210 @@
+"""Every setting of a Re2LLM run. The defaults are for the built-in simulated sessions on two CPU cores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from recloop.data.load import DataConfig
+from recloop.data.sessions import SessionConfig
+from recloop.data.simulated_sessions import SessionWorldConfig
+from recloop.encoders.config import EncoderConfig
+from recloop.errors import SettingError
+from recloop.evaluation.score import MeasureConfig
+from recloop.evaluation.significance import StatisticsConfig
+from recloop.llm.config import LM_NAME, LmConfig
+from recloop.methods.re2llm.hint_base import MAX_HINTS
+from recloop.methods.shared_config import complete_sections, require_distinct, require_headline
+from recloop.rerankers.sasrec import SasrecConfig
+from recloop.training.hint_policy import AgentConfig
+
+
+class AnswerLmConfig(LmConfig):
+    """Which language model answers; it stays as it is. At temperature 0 each prompt has one answer."""
+
+    name: str = Field(
+        default="embedded:answers",
+        pattern=LM_NAME,
+        description="as for dpo4rec; the default ranks candidates and reflects",
+    )
+    temperature: float = Field(default=0.0, ge=0, le=10, description="of sampling; 0 takes the likeliest token")
+    max_tokens: int = Field(default=200, ge=1, description="longest answer: a list of titles, or a reflection")
+
+
+class SessionDataConfig(BaseModel):
+    """Where sessions come from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["worlds", "log", "released"] = Field(
+        default="worlds",
+        description="worlds: simulated; log: cut out of a log (data.log); released: files as Re2LLM's",
+    )
+    path: Path | None = Field(default=None, description="released: the folder of one domain")
+    world: SessionWorldConfig = Field(default=SessionWorldConfig(), description="the simulated sessions")
+    log: DataConfig = Field(default=DataConfig(), description="the log")
+    sessions: SessionConfig = Field(default=SessionConfig(), description="how a log is cut; how many are kept")
+
+    @model_validator(mode="after")
+    def _nothing_unread(self) -> SessionDataConfig:
+        read = {"worlds": {"world"}, "log": {"log", "sessions"}, "released": {"path", "sessions"}}[self.name]
+        for field, info in type(self).model_fields.items():
+            if field not in read | {"name"} and getattr(self, field) != info.default:
+                raise SettingError(f"data.{field} is not read for data.name {self.name}, got it; leave it out")
+        if self.name == "released" and self.path is None:
+            raise SettingError("data.path says where the released sessions are, got none; give --data.path")
+        return self
+
+    @model_validator(mode="after")
+    def _times_are_there(self) -> SessionDataConfig:
+        if self.name != "log" or self.log.has_times:
+            return self
+        name, cut = self.log.name, self.sessions.cut
+        if cut != "user":
+            also = ", or name the column of times in data.log.table.time" if name == "table" else ""
+            raise SettingError(
+                f"data.sessions.cut {cut} reads times, got a log of {name} that has an order only; "
+                f"set data.sessions.cut to user{also}"
+            )
+        # The rows of a table are in one order for all users.
+        if self.sessions.split == "time" and name != "table":
+            raise SettingError(
+                f"data.sessions.split time compares the times of users, got a log of {name} with an order "
+                f"within each user only; set data.sessions.split to session"
+            )
+        return self
+
+
+class QuestionConfig(BaseModel):
+    """How a session and its candidates are put into words."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_ranked: int = Field(default=10, ge=1, description="titles asked for")
+    max_title_words: int = Field(default=8, ge=1, description="longer titles are cut to this many words")
+    max_values: int = Field(default=3, ge=1, description="values of one facet shown per item")
+    max_prompt_tokens: int = Field(
+        default=1400,
+        ge=64,
+        description="token budget before any hint; oldest items are cut, then the candidates' facets",
+    )
+
+
+class ExploreConfig(BaseModel):
+    """How hints are found, or where they are read from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hints: Literal["explore", "released"] = Field(
+        default="explore", description="explore: reflect on mistakes; released: those that came with the data"
+    )
+    file: Path | None = Field(default=None, description="a file of hints to use instead, e.g. one edited by hand")
+    max_hints: int = Field(default=20, ge=1, le=MAX_HINTS, description="size of the hint base")
+    per_mistake: int = Field(default=2, ge=1, description="hints asked for per mistake")
+    max_mistakes: int = Field(default=200, ge=1, description="mistakes looked at, at most")
+    batch: int = Field(default=16, ge=1, description="mistakes looked at together")
+    max_prompt_tokens: int = Field(
+        default=1800,
+        ge=64,
+        description="token budget of each of the three turns; what does not fit is cut as in questions",
+    )
+    wrong_beyond: int = Field(default=10, ge=1, description="a mistake is an answer not among the first this many")
+    effective: bool = Field(
+        default=True, description="keep a hint only if with it the answer is among the first wrong_beyond"
+    )
+    redundant: Literal["embedding", "lm", "off"] = Field(
+        default="embedding", description="who says that a hint repeats another; off keeps all that differ"
+    )
+    max_alike: float = Field(default=0.9, gt=0, le=1, description="cosine above which hints are the same")
+
+
+class RepeatConfig(BaseModel):
+    """Repeated answers, which tell what the best hint of each session is worth without flattery."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    answers: int = Field(
+        default=0,
+        ge=0,
+        multiple_of=2,
+        description="answers to each test session with each hint, half to choose by, half to score; 0: none",
+    )
+    temperature: float = Field(default=0.7, gt=0, le=10, description="of these answers")
+    max_sessions: int = Field(default=100, ge=1, description="test sessions asked so, the first ones")
+
+
+class RivalConfig(BaseModel):
+    """The simple ways to choose a hint."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    neighbours: int = Field(default=20, ge=1, description="training sessions a nearest-neighbour choice reads")
+    alpha: float = Field(default=1.0, ge=0, description="LinUCB's width of the bound")
+    steps: int = Field(default=3_000, ge=1, description="sessions LinUCB learns from")
+
+
+class Re2llmConfig(BaseModel):
+    """All of it. What a section leaves out keeps the value it has here, not the section's own default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seeds: tuple[int, ...] = Field(
+        default=(0, 1, 2), min_length=1, description="of the agent and its rivals; claims need three"
+    )
+    data_seed: int = Field(default=0, ge=0, description="of the world, the sessions kept and the candidates")
+    reward: str = Field(default="ndcg@10", description="what a hint earns is the gain in this metric")
+    headline: str = Field(default="ndcg@10", description="the metric that is tested; one of measure.metrics")
+    data: SessionDataConfig = Field(default=SessionDataConfig(), description="the sessions")
+    question: QuestionConfig = Field(default=QuestionConfig(), description="sessions in words")
+    lm: AnswerLmConfig = Field(default=AnswerLmConfig(), description="the language model")
+    encoder: EncoderConfig = Field(default=EncoderConfig(), description="the encoder of items and hints")
+    explore: ExploreConfig = Field(default=ExploreConfig(), description="reflective exploration")
+    agent: AgentConfig = Field(default=AgentConfig(), description="the agent that chooses hints")
+    rivals: RivalConfig = Field(default=RivalConfig(), description="the simple ways beside it")
+    repeats: RepeatConfig = Field(default=RepeatConfig(), description="the best hint by repeated answers")
+    sasrec: SasrecConfig = Field(default=SasrecConfig(), description="the self-attentive baseline")
+    measure: MeasureConfig = Field(
+        default=MeasureConfig(
+            metrics=("ndcg@10", "hr@1", "hr@5", "hr@10", "ndcg@5", "mrr@10"), empty="drop", mean="list"
+        ),
+        description="metrics and their conventions; a session is a list",
+    )
+    statistics: StatisticsConfig = Field(default=StatisticsConfig(), description="tests and intervals")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_sections(cls, given: Any) -> Any:
+        return complete_sections(cls, given)
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Re2llmConfig:
+        require_headline(self.headline, self.measure)
+        require_distinct(seeds=self.seeds)
+        for metric in (self.reward, *self.measure.metrics):
+            if metric.partition("@")[0] not in ("ndcg", "hr", "mrr"):
+                raise SettingError(
+                    f"a session has one answer and is measured by ndcg@K, hr@K, mrr@K; got {metric}; use one"
+                )
+        if self.explore.hints == "released" and self.data.name != "released":
+            raise SettingError(
+                f"explore.hints released come with released data, got data.name {self.data.name}; "
+                f"explore, or name a file in explore.file"
+            )
+        return self
+
+
+def quick_overrides(config: Re2llmConfig) -> list[tuple[str, str]]:
+    """What ``--quick`` sets where nothing else was said: a demonstration within minutes."""
+    sizes = "data.world" if config.data.name == "worlds" else "data.sessions"
+    settings = [(f"{sizes}.num-train", "120"), (f"{sizes}.num-test", "100")]
+    settings += [("data.world.num-items", "240")] if config.data.name == "worlds" else []
+    return [
+        *settings,
+        ("explore.max-hints", "6"),
+        ("explore.max-mistakes", "48"),
+        ("agent.steps", "5000"),
+        ("statistics.num-flips", "10000"),
+        ("statistics.num-resamples", "2000"),
+    ]

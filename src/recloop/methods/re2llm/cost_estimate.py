@@ -1,0 +1,93 @@
+"""`--dry-run` for Re2LLM: how many distinct prompts a run asks at most, what they cost, and what is saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recloop.llm.server.cost import Spending
+from recloop.llm.server.open import is_served
+from recloop.methods.re2llm.config import Re2llmConfig
+from recloop.methods.re2llm.data import load_sessions
+from recloop.progress import SILENT
+
+TURNS = 3
+ANSWER_TOKENS = 80  # guess: ten titles
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Distinct prompts of a run, at most.
+
+    answers: sessions by hints, the empty one too. exploration: turns, tries and comparisons of hints.
+    repeats: prompts that are answered several times. num_repeats: how often.
+    uncached: what a loop asks that asks for every episode anew, with the hint and without, on all seeds.
+    """
+
+    answers: int
+    exploration: int
+    repeats: int
+    num_repeats: int
+    uncached: int
+
+    @property
+    def total(self) -> int:
+        """All answers, at most."""
+        return self.answers + self.exploration + self.repeats * self.num_repeats
+
+
+def count_calls(config: Re2llmConfig, num_train: int, num_test: int, num_hints: int | None = None) -> Calls:
+    """The most distinct prompts a run can ask.
+
+    Args:
+        num_hints: known beforehand, when they are given; None for as many as exploration may keep.
+    """
+    explored = config.explore
+    num_kept = explored.max_hints if num_hints is None else num_hints
+    exploration = 0
+    if num_hints is None:
+        per_mistake = TURNS + explored.per_mistake * (2 if explored.redundant == "lm" else 1)
+        exploration = min(explored.max_mistakes, num_train) * per_mistake
+    episodes = len(config.seeds) * config.agent.steps
+    often = config.repeats
+    repeats = min(often.max_sessions, num_test) * (num_kept + 1) if often.answers else 0
+    return Calls((num_train + num_test) * (num_kept + 1), exploration, repeats, often.answers, 2 * episodes)
+
+
+def forecast(config: Re2llmConfig) -> str:
+    """The plan of a run, from its data and settings; reads the data, writes nothing, loads no model."""
+    from recloop.methods.re2llm.hint_base import read_hint_base
+
+    task = load_sessions(config.data, config.data_seed, SILENT)
+    num_hints: int | None = None
+    if config.explore.file is not None:
+        num_hints = len(read_hint_base(config.explore.file).hints)
+    elif config.explore.hints == "released":
+        num_hints = len(task.hints)
+    calls = count_calls(config, len(task.train), len(task.test), num_hints)
+    hints = f"up to {config.explore.max_hints}" if num_hints is None else f"{num_hints}"
+    read = calls.total * (config.question.max_prompt_tokens + config.lm.max_tokens)
+    sessions = f"{len(task.train):,} training and {len(task.test):,} test sessions"
+    lines = [
+        f"{task.name}: {task.items.height:,} items, {sessions}",
+        f"  hints        {hints}, and the empty one",
+        f"  answers      at most {calls.answers:>9,} prompts: sessions x (hints + 1)",
+        f"  exploration  at most {calls.exploration:>9,} prompts",
+        *(
+            [f"  repeats      at most {calls.repeats:>9,} prompts, {calls.num_repeats} answers each"]
+            if calls.repeats
+            else []
+        ),
+        f"  in all       at most {calls.total:>9,} prompts, each asked once; at most {read:,} tokens",
+        f"  a loop that asks in every episode anew would send {calls.uncached:,}",
+    ]
+    if is_served(config.lm):
+        prices, budget = config.lm.prices, config.lm.budget
+        written = calls.total * min(ANSWER_TOKENS, config.lm.max_tokens)
+        most = Spending(input_tokens=read, output_tokens=calls.total * config.lm.max_tokens)
+        about = Spending(input_tokens=read, output_tokens=written)
+        caps = [f"{name} {cap:,}" for name, cap in budget.model_dump().items() if cap is not None]
+        lines += [
+            f"  about {about.cost(prices):,.2f}, at most {most.cost(prices):,.2f} {prices.currency}",
+            f"  caps: {', '.join(caps) or 'none (lm.budget)'}",
+        ]
+    return "\n".join(lines)

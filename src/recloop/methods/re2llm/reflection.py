@@ -1,0 +1,213 @@
+"""Reflective exploration: the language model studies its mistakes and leaves hints; two filters keep the few.
+
+For every training session whose answer was not among the first: what went wrong, then the answer and an
+analysis, then hints; a hint that names a title is dropped; one with which the answer is still not among the
+first is dropped (effectiveness); one that says what a kept hint says is dropped (redundancy).
+
+Source: Re2LLM (arXiv 2403.16427), section on reflective exploration. Deviations: titles in hints are looked
+for; redundancy may be judged by an encoder; mistakes are looked at in batches, of which the filters see one
+hint after the other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from recloop.encoders.sentence import EncoderCache, encode_texts
+from recloop.evaluation.session_scores import NOT_RANKED, metric_of_rank
+from recloop.files import atomic_write_text, sha256_of_file
+from recloop.llm.server.open import spending_note
+from recloop.llm.shown_columns import in_shown_names
+from recloop.methods.context import derived_seed
+from recloop.methods.re2llm.data import CACHE, JOURNAL, Questions, Study, ask, fitting_prompt
+from recloop.methods.re2llm.hint_base import (
+    NO_HINT,
+    Hint,
+    HintBase,
+    Origin,
+    most_alike,
+    read_hint_base,
+    require_distinct,
+    write_hint_base,
+)
+from recloop.prompts.next_item import Ranking, SessionText, next_item_text, parse_ranking
+from recloop.prompts.reflection import (
+    analysis_text,
+    hints_text,
+    parse_hints,
+    same_text,
+    says_yes,
+    wrong_text,
+)
+
+HINTS = "hints.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A hint before the filters, the session whose mistake it came from, and the answer's rank without it."""
+
+    session: int
+    text: str
+    rank_before: int
+
+
+def explore(study: Study, questions: Questions) -> HintBase:
+    """Find hints, or read those that were given; ``hints.json`` at the top of the run is for people.
+
+    The run itself reads the stage's own copy: to use an edited file, begin another run with `explore.file`.
+    """
+    config = study.config.explore
+    source = "" if config.file is None else sha256_of_file(config.file)
+    inputs = {"sessions": questions.digest, "lm": study.lm_digest, "file": source}
+    with study.stage("explore", "", inputs) as stage:
+        if not stage.is_done:
+            if config.file is not None:
+                base = _in_shown_names(read_hint_base(config.file), questions.columns)
+            elif config.hints == "released":
+                base = HintBase(tuple(map(Hint, dict.fromkeys(questions.task.hints))))
+            else:
+                base = reflect(study, questions, stage.name)
+            require_distinct([hint.text for hint in base.hints], "the run")
+            write_hint_base(stage.folder / HINTS, base)
+            atomic_write_text(study.run.path / HINTS, (stage.folder / HINTS).read_text(encoding="utf-8"))
+            stage.note(
+                num_hints=len(base.hints),
+                hint_counts=base.counts,
+                **spending_note(study.run.path / JOURNAL, stage.name, study.config.lm),
+            )
+    return read_hint_base(study.run.folder("explore") / HINTS)
+
+
+def _in_shown_names(base: HintBase, columns: Mapping[str, str]) -> HintBase:
+    """Hints that somebody wrote, with the names of columns that the language model is shown."""
+    hints = tuple(replace(hint, text=in_shown_names(hint.text, columns)) for hint in base.hints)
+    return replace(base, hints=hints)
+
+
+def reflect(study: Study, questions: Questions, purpose: str) -> HintBase:
+    """Reflect on mistakes, batch by batch, until the base is full or the mistakes are used up."""
+    config = study.config.explore
+    kept: list[Hint] = []
+    counts: Counter[str] = Counter()
+    mistakes = find_mistakes(study, questions, purpose)
+    counts["mistakes"] = len(mistakes)
+    order = np.random.default_rng(derived_seed(study.config.data_seed, "explore")).permutation(len(mistakes))
+    chosen = [mistakes[n] for n in order[: config.max_mistakes].tolist()]
+    for start in range(0, len(chosen), config.batch):
+        if len(kept) >= config.max_hints:
+            break
+        batch = chosen[start : start + config.batch]
+        counts["mistakes looked at"] += len(batch)
+        proposals = propose(study, questions, batch, counts, purpose)
+        ranks = ranks_with(study, questions, proposals, purpose)
+        for proposal, rank in zip(proposals, ranks, strict=True):
+            if len(kept) >= config.max_hints:
+                counts["after the base was full"] += 1
+            elif config.effective and not NOT_RANKED < rank <= config.wrong_beyond:
+                counts["not effective"] += 1
+            elif is_redundant(study, proposal.text, [hint.text for hint in kept], purpose):
+                counts["redundant"] += 1
+            else:
+                kept.append(_with_origin(study, questions, proposal, rank))
+    return HintBase(tuple(kept), dict(counts))
+
+
+def find_mistakes(study: Study, questions: Questions, purpose: str) -> list[tuple[int, Ranking]]:
+    """Training sessions whose answer is not among the first, with what was ranked instead."""
+    num, first = study.config.question.num_ranked, study.config.explore.wrong_beyond
+    answers = ask(study, {s: next_item_text(questions.texts[s], NO_HINT, num) for s in questions.train}, purpose)
+    found: list[tuple[int, Ranking]] = []
+    for number in questions.train:
+        ranking = read_ranking(questions, number, answers[number].text, num)
+        rank = ranking.rank_of(questions.task.sessions[number].answer_place)
+        if rank is None or rank > first:
+            found.append((number, ranking))
+    return found
+
+
+def read_ranking(questions: Questions, number: int, text: str, num_ranked: int) -> Ranking:
+    """What an answer about one session ranks."""
+    titles = [item.title for item in questions.texts[number].candidates]
+    return parse_ranking(text, titles, num_ranked)
+
+
+def propose(
+    study: Study,
+    questions: Questions,
+    batch: Sequence[tuple[int, Ranking]],
+    counts: Counter[str],
+    purpose: str,
+) -> list[Proposal]:
+    """The three turns for a batch of mistakes, and the hints that name no title."""
+    num, per_mistake = study.config.question.num_ranked, study.config.explore.per_mistake
+    texts = {number: questions.texts[number] for number, _ in batch}
+    ranked = {number: [texts[number].candidates[p].title for p in ranking.places] for number, ranking in batch}
+    answer = {n: texts[n].candidates[questions.task.sessions[n].answer_place] for n in texts}
+
+    def turn(numbers: Iterable[int], build: Callable[[int, SessionText], str]) -> dict[int, str]:
+        budget = study.config.explore.max_prompt_tokens
+        prompts = {n: fitting_prompt(study, texts[n], budget, partial(build, n)) for n in numbers}
+        fitting = {n: prompt for n, prompt in prompts.items() if prompt is not None}
+        if len(fitting) < len(prompts):
+            counts["too long to look at"] += len(prompts) - len(fitting)
+        return {n: draft.text for n, draft in ask(study, fitting, purpose).items()}
+
+    wrong = turn(texts, lambda n, text: wrong_text(text, ranked[n], num))
+    analyses = turn(wrong, lambda n, text: analysis_text(text, ranked[n], num, wrong[n], answer[n]))
+    replies = turn(
+        analyses,
+        lambda n, text: hints_text(text, ranked[n], num, wrong[n], answer[n], analyses[n], per_mistake),
+    )
+    proposals: list[Proposal] = []
+    for number, ranking in batch:
+        if number not in replies:
+            continue
+        titles = [item.title for item in texts[number].candidates]
+        parsed = parse_hints(replies[number], titles, per_mistake)
+        counts["proposed"] += len(parsed.hints)
+        counts["naming a title"] += parsed.num_leaking
+        counts["too short or long"] += parsed.num_unfit
+        counts["said twice in one reply"] += parsed.num_repeated
+        counts["more than asked for"] += parsed.num_beyond
+        rank = ranking.rank_of(questions.task.sessions[number].answer_place) or NOT_RANKED
+        proposals += [Proposal(number, hint, rank) for hint in parsed.hints]
+    return proposals
+
+
+def ranks_with(study: Study, questions: Questions, proposals: Sequence[Proposal], purpose: str) -> list[int]:
+    """The answer's rank in every proposal's own session, with the hint."""
+    num = study.config.question.num_ranked
+    texts = {n: next_item_text(questions.texts[p.session], p.text, num) for n, p in enumerate(proposals)}
+    drafts = ask(study, texts, purpose)
+    ranks: list[int] = []
+    for n, proposal in enumerate(proposals):
+        ranking = read_ranking(questions, proposal.session, drafts[n].text, num)
+        ranks.append(ranking.rank_of(questions.task.sessions[proposal.session].answer_place) or NOT_RANKED)
+    return ranks
+
+
+def is_redundant(study: Study, text: str, known: Sequence[str], purpose: str) -> bool:
+    """Whether a hint says what a kept one says; the same words always do."""
+    if not known or text in known:
+        return text in known
+    match study.config.explore.redundant:
+        case "off":
+            return False
+        case "lm":
+            return says_yes(ask(study, {0: same_text(text, known)}, purpose)[0].text)
+        case "embedding":
+            with EncoderCache(study.run.path / CACHE) as cache:
+                vectors_HD = encode_texts(study.open_encoder(), [text, *known], cache)
+            return most_alike(vectors_HD[0], vectors_HD[1:]) > study.config.explore.max_alike
+
+
+def _with_origin(study: Study, questions: Questions, proposal: Proposal, rank: int) -> Hint:
+    before, after = metric_of_rank(study.config.reward, np.array([proposal.rank_before, rank])).tolist()
+    session = questions.task.sessions[proposal.session]
+    return Hint(proposal.text, Origin(proposal.session, questions.items[session.answer].title, before, after))

@@ -1,0 +1,117 @@
+"""What each session's best hint is worth where nobody knows it: chosen and scored by different answers.
+
+The best hint in hindsight is chosen by the very answer it is scored with, so chance alone makes it look good.
+Here the language model answers each test session several times with every hint; a hint is chosen by one half
+of the answers and scored by the other, both ways round. The other rows are scored by the same answers.
+
+Axis letters: ``S`` sessions, ``H`` hints, ``R`` repeats, ``N`` answers to one prompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from recloop.evaluation.session_scores import NOT_RANKED, metric_of_rank
+from recloop.files import atomic_write_json
+from recloop.llm.server.open import spending_note
+from recloop.methods.context import derived_seed
+from recloop.methods.re2llm.answers import RANKS
+from recloop.methods.re2llm.data import JOURNAL, Questions, Study, ask_often
+from recloop.methods.re2llm.hint_base import HintBase
+from recloop.methods.re2llm.policies import KNOWN, NO_HINT, PPO, SINGLE, Chosen
+from recloop.methods.re2llm.reflection import read_ranking
+from recloop.prompts.next_item import next_item_text
+
+REPEATS = "repeats.json"
+ORACLE, HINDSIGHT = "oracle_on_halves", "hindsight"
+ROWS = (NO_HINT, SINGLE, PPO, KNOWN, ORACLE, HINDSIGHT)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A row scored by repeated answers.
+
+    value: mean of the headline metric over sessions.
+    gain, low, high: over no hint, with its 95% interval over sessions.
+    """
+
+    name: str
+    value: float
+    gain: float
+    low: float
+    high: float
+
+
+def score_on_halves(values_SHR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per session, the best hint by one half scored by the other, both ways round; and the best in hindsight.
+
+    Args:
+        values_SHR: the metric of every answer; repeats of even number, the first half against the second.
+
+    Example:
+        >>> values_SHR = np.array([[[0.0, 0.0], [1.0, 0.0]]])
+        >>> halves_S, hindsight_S = score_on_halves(values_SHR)
+        >>> halves_S.tolist(), hindsight_S.tolist()
+        ([0.0], [0.5])
+    """
+    half = values_SHR.shape[2] // 2
+    first_SH, second_SH = values_SHR[:, :, :half].mean(axis=2), values_SHR[:, :, half:].mean(axis=2)
+    rows_S = np.arange(len(values_SHR))
+    one_way_S = second_SH[rows_S, first_SH.argmax(axis=1)]
+    other_way_S = first_SH[rows_S, second_SH.argmax(axis=1)]
+    return (one_way_S + other_way_S) / 2, values_SHR.mean(axis=2).max(axis=1)
+
+
+def repeat_answers(study: Study, questions: Questions, base: HintBase, chosen: Chosen) -> tuple[Repeated, ...]:
+    """Ask test sessions several times with every hint and score who chooses; nothing where that is off."""
+    config = study.config.repeats
+    if not config.answers:
+        return ()
+    asked = list(questions.test)[: config.max_sessions]
+    num_ranked, num_hints = study.config.question.num_ranked, len(base.texts)
+    inputs = {"sessions": questions.digest, "hints": study.run.digest("explore"), "lm": study.lm_digest}
+    with study.stage("sample", "repeats", inputs) as stage:
+        if not stage.is_done:
+            pairs = [(s, h) for s in asked for h in range(num_hints)]
+            texts = {n: next_item_text(questions.texts[s], base.texts[h], num_ranked) for n, (s, h) in enumerate(pairs)}
+            drafts = ask_often(study, texts, stage.name, config.answers, config.temperature)
+            ranks = np.full((len(pairs), config.answers), NOT_RANKED, dtype=np.int64)
+            for n, (s, _) in enumerate(pairs):
+                for repeat, draft in enumerate(drafts[n]):
+                    ranking = read_ranking(questions, s, draft.text, num_ranked)
+                    place = questions.task.sessions[s].answer_place
+                    ranks[n, repeat] = ranking.rank_of(place) or NOT_RANKED
+            save_file({"ranks_SHR": ranks.reshape(len(asked), num_hints, -1)}, stage.folder / RANKS)
+            stage.note(
+                tokens=sum(draft.num_tokens for drafts_N in drafts.values() for draft in drafts_N),
+                num_prompts=len(texts),
+                **spending_note(study.run.path / JOURNAL, stage.name, study.config.lm),
+            )
+    ranks_SHR = load_file(study.run.folder(stage.name) / RANKS)["ranks_SHR"]
+    rows = _score(study, metric_of_rank(study.config.headline, ranks_SHR), chosen)
+    atomic_write_json(study.run.path / REPEATS, [asdict(row) for row in rows])
+    return rows
+
+
+def _score(study: Study, values_SHR: np.ndarray, chosen: Chosen) -> tuple[Repeated, ...]:
+    num_sessions = len(values_SHR)
+    means_SH = values_SHR.mean(axis=2)
+    halves_S, hindsight_S = score_on_halves(values_SHR)
+    rows_S = np.arange(num_sessions)
+    scores = {ORACLE: halves_S, HINDSIGHT: hindsight_S} | {
+        name: np.mean([means_SH[rows_S, hints[:num_sessions]] for hints in by_seed.values()], axis=0)
+        for name, by_seed in chosen.hints.items()
+        if name in ROWS
+    }
+    rng = np.random.default_rng(derived_seed(study.config.data_seed, "repeats"))
+    drawn_BS = rng.integers(num_sessions, size=(study.config.statistics.num_resamples, num_sessions))
+    found: list[Repeated] = []
+    for name in ROWS:
+        if name in scores:
+            gain_S = scores[name] - scores[NO_HINT]
+            low, high = np.quantile(gain_S[drawn_BS].mean(axis=1), [0.025, 0.975])
+            found.append(Repeated(name, float(scores[name].mean()), float(gain_S.mean()), float(low), float(high)))
+    return tuple(found)

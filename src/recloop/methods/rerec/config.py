@@ -1,0 +1,218 @@
+"""Every setting of a ReRec run. The defaults are for the built-in simulated world on two CPU cores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from recloop.data.load import DataConfig
+from recloop.data.requests import RequestConfig
+from recloop.data.simulated import WorldConfig
+from recloop.data.splits import SplitConfig
+from recloop.errors import SettingError
+from recloop.evaluation.significance import StatisticsConfig
+from recloop.llm.config import LmConfig
+from recloop.methods.rerec.forgetting import RetentionConfig
+from recloop.methods.shared_config import complete_sections, require_distinct
+from recloop.prompts.request import RequestPromptConfig
+from recloop.rewards.advantages import AdvantageConfig, Baseline, Penalty
+from recloop.rewards.curriculum import CurriculumConfig
+from recloop.rewards.item_embeddings import EmbeddingConfig
+from recloop.rewards.request_reward import AnswerRewardConfig
+from recloop.training.grpo_config import GrpoConfig
+from recloop.training.sft import SftConfig
+
+ArmName = Literal[
+    "grpo_ndcg",
+    "rerec",
+    "no_penalty",
+    "published_penalty",
+    "no_qas",
+    "no_pas",
+    "no_curriculum",
+    "published_curriculum",
+]
+
+
+class AnsweringConfig(BaseModel):
+    """How test requests are answered."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    drafts: int = Field(default=1, ge=1, description="answers to each test request, averaged")
+    temperature: float = Field(
+        default=0.0, ge=0, le=10, description="0 for the likeliest answer; above 0 with several drafts"
+    )
+
+
+class TransferConfig(BaseModel):
+    """Requests about another log, which all models answer and none is tuned on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$", description="of the table; small letters, digits, hyphens")
+    data: DataConfig = Field(description="the other log")
+    recbench: Path | None = Field(
+        default=None,
+        description="folder of RecBench+'s requests, with ml-1m as the log; none: requests are made from it",
+    )
+    max_requests: int = Field(default=300, ge=1, description="more are thinned at random")
+
+
+class NextItemConfig(BaseModel):
+    """How the models are looked at as plain recommenders of the next item."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    users: int = Field(default=100, ge=0, description="test users, whose last item is asked for; 0: none")
+    shown: int = Field(default=10, ge=1, description="items of each history, the latest before the last")
+
+
+class ReRecConfig(BaseModel):
+    """All of it. What a section leaves out keeps the value it has here, not the section's own default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seeds: tuple[int, ...] = Field(
+        default=(0,),
+        min_length=1,
+        description="one supervised model and all its arms each; claims need three",
+    )
+    data_seed: int = Field(default=0, ge=0, description="of the world, the groups and the requests")
+    arms: tuple[ArmName, ...] = Field(
+        default=("grpo_ndcg", "rerec"),
+        min_length=1,
+        description="ways of reinforcement: grpo_ndcg (NDCG and format alone), rerec (all of it), and rerec "
+        "without one part each",
+    )
+    supervised: bool = Field(
+        default=True, description="fine-tune on canonical answers to train users' requests: a row to compare"
+    )
+    reinforced: Literal["shipped", "supervised"] = Field(
+        default="shipped",
+        description="which model is reinforced: the language model as it comes, or the supervised one, for "
+        "a model that does not know the form of an answer",
+    )
+    data: DataConfig = Field(default=DataConfig(world=WorldConfig(num_users=300, num_items=300)), description="the log")
+    split: SplitConfig = Field(
+        default=SplitConfig(train=0.4, feedback=0.35, valid=0.05, test=0.2),
+        description="train users teach the form, feedback users' requests are reinforced, test users report",
+    )
+    requests: RequestConfig = Field(default=RequestConfig(), description="the requests")
+    prompt: RequestPromptConfig = Field(default=RequestPromptConfig(), description="requests in words")
+    lm: LmConfig = Field(default=LmConfig(name="embedded:answers", max_tokens=200), description="the language model")
+    answering: AnsweringConfig = Field(default=AnsweringConfig(), description="answers to test requests")
+    embedding: EmbeddingConfig = Field(default=EmbeddingConfig(), description="LightGCN, for PAS")
+    reward: AnswerRewardConfig = Field(default=AnswerRewardConfig(), description="the reward's weights")
+    advantage: AdvantageConfig = Field(default=AdvantageConfig(), description="advantages of tokens")
+    curriculum: CurriculumConfig = Field(default=CurriculumConfig(), description="which requests, in order")
+    sft: SftConfig = Field(
+        default=SftConfig(max_prompt_tokens=784, max_reply_tokens=200, max_pairs=2000, epochs=2),
+        description="supervised fine-tuning on canonical answers",
+    )
+    grpo: GrpoConfig = Field(default=GrpoConfig(), description="reinforcement")
+    retention: RetentionConfig = Field(default=RetentionConfig(), description="whether the other skills are kept")
+    next_item: NextItemConfig = Field(default=NextItemConfig(), description="the next item of a history")
+    transfer: tuple[TransferConfig, ...] = Field(
+        default=(), description="requests about other logs; in a file: [[transfer]], name and transfer.data"
+    )
+    statistics: StatisticsConfig = Field(default=StatisticsConfig(), description="tests and intervals")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_sections(cls, given: Any) -> Any:
+        return _without_our_world(complete_sections(cls, given), given)
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> ReRecConfig:
+        places = [place.name for place in self.transfer]
+        require_distinct(seeds=self.seeds, arms=self.arms, **{"transfer names": places})
+        if self.lm.name.startswith("openai:"):
+            raise SettingError(
+                f"ReRec tunes weights on this machine, got lm.name={self.lm.name}; use embedded or "
+                f"transformers:NAME_OR_FOLDER"
+            )
+        if self.answering.temperature == 0 and self.answering.drafts > 1:
+            raise SettingError(
+                f"at temperature 0 all answers are the same, got answering.drafts={self.answering.drafts}; "
+                f"use 1, or a temperature above 0"
+            )
+        for name, budget in (("sft", self.sft), ("grpo", self.grpo)):
+            if self.prompt.max_prompt_tokens > budget.max_prompt_tokens:
+                raise SettingError(
+                    f"{name}.max_prompt_tokens must hold every prompt, got {budget.max_prompt_tokens} for "
+                    f"prompts of up to {self.prompt.max_prompt_tokens} (prompt.max_prompt_tokens); raise it"
+                )
+        if self.reinforced == "supervised" and not self.supervised:
+            raise SettingError(
+                "there is no supervised model to reinforce, got reinforced=supervised and supervised=false; "
+                "use reinforced=shipped, or supervised=true"
+            )
+        if not self.split.feedback:
+            raise SettingError("reinforcement needs feedback users, got split.feedback=0; give them a share")
+        return self
+
+
+def _without_our_world(completed: Any, given: Any) -> Any:
+    """Another log than a world is not given the world that a run has by default: nothing would read it."""
+    match given:
+        case {"data": {"name": name, **others}} if name != "worlds" and "world" not in others:
+            data = cast(dict[str, Any], completed["data"])
+            return completed | {"data": {key: value for key, value in data.items() if key != "world"}}
+        case _:
+            return completed
+
+
+class Arm(BaseModel):
+    """One way of reinforcement: its name and the settings that make it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ArmName
+    reward: AnswerRewardConfig
+    advantage: AdvantageConfig
+    curriculum: CurriculumConfig
+
+
+def arm_of(config: ReRecConfig, name: ArmName) -> Arm:
+    """The settings of an arm."""
+    reward, advantage, curriculum = config.reward, config.advantage, config.curriculum
+    unpaid = advantage.model_copy(update={"penalty": Penalty.NONE})
+    everything = curriculum.model_copy(update={"is_on": False})
+    match name:
+        case "grpo_ndcg":
+            reward = reward.model_copy(update={"qas_weight": 0.0, "pas_weight": 0.0})
+            advantage, curriculum = unpaid, everything
+        case "rerec":
+            pass
+        case "no_penalty":
+            advantage = unpaid
+        case "published_penalty":
+            published = {"penalty": Penalty.PUBLISHED, "baseline": Baseline.PAY, "undecided": False}
+            advantage = advantage.model_copy(update=published)
+        case "no_qas":
+            reward = reward.model_copy(update={"qas_weight": 0.0})
+        case "no_pas":
+            reward = reward.model_copy(update={"pas_weight": 0.0})
+        case "no_curriculum":
+            curriculum = everything
+        case "published_curriculum":
+            curriculum = curriculum.model_copy(update={"too_hard": None, "same_budget": False})
+    return Arm(name=name, reward=reward, advantage=advantage, curriculum=curriculum)
+
+
+def quick_overrides(config: ReRecConfig) -> list[tuple[str, str]]:
+    """What ``--quick`` sets where nothing else was said: a demonstration of one seed and two arms."""
+    return [
+        *([("data.world.num-users", "100")] if config.data.name == "worlds" else []),
+        ("seeds", f"[{config.seeds[0]}]"),
+        ("arms", '["grpo_ndcg", "rerec"]'),
+        ("sft.max-pairs", "280"),
+        ("sft.epochs", "1"),
+        ("retention.tasks", "50"),
+        ("next_item.users", "50"),
+        ("grpo.max-pairs", "64"),
+        ("grpo.epochs", "2"),
+    ]

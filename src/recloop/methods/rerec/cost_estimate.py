@@ -1,0 +1,46 @@
+"""`--dry-run` of ReRec: what a run would do, and about how long it takes."""
+
+from __future__ import annotations
+
+from recloop.data.load import load_dataset
+from recloop.data.splits import split_users
+from recloop.methods.rerec.config import ReRecConfig
+from recloop.progress import format_seconds
+from recloop.records import Group
+
+# Guesses for the embedded LM on two cores; other models take their own time.
+ANSWERS_PER_S = 12.0
+REINFORCED_PER_S = 6.0
+FINE_TUNED_PER_S = 6.0
+
+
+def forecast(config: ReRecConfig) -> str:
+    """The plan of a run, from its data and settings; reads the data, writes nothing, loads no model."""
+    dataset = load_dataset(config.data, config.data_seed)
+    groups = split_users(dataset.num_users, config.split, config.data_seed)
+    most = {group: len(users) * config.requests.per_user for group, users in groups.items()}
+    taught = min(most[Group.TRAIN], config.sft.max_pairs) * config.sft.epochs if config.supervised else 0
+    asked = min(most[Group.FEEDBACK], config.grpo.max_pairs) * config.grpo.epochs * len(config.arms)
+    num_models = 1 + config.supervised + len(config.arms)
+    elsewhere = sum(place.max_requests for place in config.transfer)
+    answered = (most[Group.TEST] + elsewhere) * config.answering.drafts * num_models
+    next_items = min(config.next_item.users, len(groups[Group.TEST]))
+    kept = (config.retention.tasks + next_items) * num_models
+    reinforced = asked * config.grpo.answers
+    steps = (
+        ("tune", f"{taught:,} canonical answers, {reinforced:,} answers reinforced",
+         taught / FINE_TUNED_PER_S + reinforced / REINFORCED_PER_S),
+        ("sample", f"{answered:,} answers to test requests, {kept:,} of other skills, {num_models} models",
+         (answered + kept) / ANSWERS_PER_S),
+    )  # fmt: skip
+    num_seeds = len(config.seeds)
+    counts = ", ".join(f"at most {num:,} {group}" for group, num in most.items())
+    lines = [
+        f"{dataset.name}: {dataset.num_users:,} users, {dataset.num_items:,} items; requests: {counts}",
+        f"seeds {config.seeds}, arms {', '.join(config.arms)}; amounts of one seed, time of all",
+        *(f"  {verb:<9} {amount:<64} {format_seconds(num_seeds * s):>14}" for verb, amount, s in steps),
+        f"  {'in all':<74} {format_seconds(num_seeds * sum(s for _, _, s in steps)):>14}",
+    ]
+    if not config.lm.name.startswith("embedded"):
+        lines.append(f"  times are those of the embedded model, not of {config.lm.name}")
+    return "\n".join(lines)

@@ -1,0 +1,281 @@
+"""What a ReRec run works on: the log, its requests and prompts, the item-attribute graph, item embeddings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from recloop.data.item_graph import ItemGraph, build_item_graph
+from recloop.data.load import load_dataset
+from recloop.data.recbench import FILES, read_recbench
+from recloop.data.requests import RequestSet, make_requests
+from recloop.data.splits import split_users
+from recloop.experiment.run_folder import RunFolder, Stage
+from recloop.experiment.stages import Staged
+from recloop.experiment.verbs import require_verb
+from recloop.files import atomic_write_json, digest_of_files, sha256_of_file
+from recloop.llm.chat import chat_tokens
+from recloop.llm.local import TransformersLM
+from recloop.llm.shown_columns import columns_note, with_readable_columns
+from recloop.llm.weights import weights_hash
+from recloop.methods.context import LmRef, derived_seed, lm_folder, open_local
+from recloop.methods.dpo4rec.data import dataset_digest, profiles_digest
+from recloop.methods.rerec.config import ReRecConfig, TransferConfig
+from recloop.progress import Progress
+from recloop.prompts.request import build_request_prompts
+from recloop.prompts.request_answer import are_tellable
+from recloop.prompts.user_profile import NOUNS, clean_title
+from recloop.records import Condition, Dataset, Group, Prompt, Request, RequestKind
+from recloop.rewards.item_embeddings import fit_item_embeddings
+
+REQUESTS, PROMPTS, VECTORS = "requests.json", "prompts.json", "vectors.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Study(Staged):
+    """One run: what was asked for, and the models it opens on demand.
+
+    first_lm: the language model as shipped.
+    """
+
+    config: ReRecConfig
+    first_lm: LmRef
+    open_lm: Callable[[Path], TransformersLM]
+
+
+@dataclass(frozen=True, slots=True)
+class TestSet:
+    """Requests that every model answers, and how they are shown.
+
+    name: of the log elsewhere that they are about; empty for the run's own.
+    prompts: by number of request.
+    titles: as shown, by item.
+    digest: of the stage that made requests and prompts.
+    """
+
+    name: str
+    requests: tuple[Request, ...]
+    prompts: Mapping[int, Prompt]
+    titles: Sequence[str]
+    digest: str
+
+    def candidate_titles(self, request: Request) -> list[str]:
+        """As the prompt shows them."""
+        return [self.titles[item] for item in request.candidates]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTask:
+    """What all stages of a run work on.
+
+    prompts: of every request, by its number.
+    titles: as shown, by item.
+    digest: of the stage that made requests and prompts.
+    columns: new names of the log's columns that the language model is shown under another name.
+    """
+
+    dataset: Dataset
+    graph: ItemGraph
+    requests: Mapping[Group, tuple[Request, ...]]
+    prompts: Mapping[int, Prompt]
+    titles: Sequence[str]
+    digest: str
+    columns: Mapping[str, str]
+
+    def prompts_of(self, requests: Sequence[Request]) -> list[Prompt]:
+        return [self.prompts[request.number] for request in requests]
+
+    def candidate_titles(self, request: Request) -> list[str]:
+        """As the prompt shows them."""
+        return [self.titles[item] for item in request.candidates]
+
+    @property
+    def tests(self) -> TestSet:
+        """The test users' requests."""
+        return TestSet("", self.requests[Group.TEST], self.prompts, self.titles, self.digest)
+
+
+def open_study(config: ReRecConfig, run: RunFolder, progress: Progress, until: str | None) -> Study:
+    """The study of a run; no model is loaded yet.
+
+    Raises:
+        SettingError: an unknown stage.
+    """
+    require_verb("rerec", until)
+
+    @lru_cache(maxsize=1)
+    def open_lm(folder: Path) -> TransformersLM:
+        return open_local(config.lm, folder)
+
+    folder = lm_folder(config.lm)
+    first = LmRef("shipped", folder, weights_hash(folder))
+    return Study(run, progress, until, config, first, open_lm)
+
+
+def prepare(study: Study) -> RequestTask:
+    """Read the log; split its users, make requests and prompts, or find them made."""
+    config = study.config
+    log = load_dataset(config.data, config.data_seed, study.progress)
+    dataset, columns = with_readable_columns(log, study.first_lm.folder, study.progress)
+    inputs = {"dataset": dataset_digest(dataset), "lm": study.first_lm.digest, **profiles_digest(dataset)}
+    with study.stage("prepare", "", inputs) as stage:
+        if not stage.is_done:
+            groups = split_users(dataset.num_users, config.split, config.data_seed)
+            _write_requests(study, stage, dataset, _make_requests(study, dataset, groups))
+            stage.note(**columns_note(columns))
+    requests, prompts = _read_requests(study, stage.name)
+    return RequestTask(
+        dataset,
+        build_item_graph(dataset, config.prompt.max_values),
+        requests,
+        prompts,
+        _titles(study, dataset),
+        study.run.digest("prepare"),
+        columns,
+    )
+
+
+def prepare_elsewhere(study: Study) -> list[TestSet]:
+    """Requests about other logs, which no model was taught or reinforced on."""
+    config = study.config
+    found: list[TestSet] = []
+    for place in config.transfer:
+        log = load_dataset(place.data, config.data_seed, study.progress)
+        dataset, columns = with_readable_columns(log, study.first_lm.folder, study.progress)
+        inputs = {
+            "dataset": dataset_digest(dataset),
+            "lm": study.first_lm.digest,
+            "place": place.model_dump(mode="json"),
+            **profiles_digest(dataset),
+        }
+        if place.recbench is not None:
+            there = [name for name in FILES if (place.recbench / name).is_file()]
+            inputs["recbench"] = digest_of_files({n: sha256_of_file(place.recbench / n) for n in there})
+        with study.stage("prepare", place.name, inputs) as stage:
+            if not stage.is_done:
+                _write_requests(study, stage, dataset, _requests_elsewhere(study, place, dataset))
+                stage.note(**columns_note(columns))
+        requests, prompts = _read_requests(study, stage.name)
+        found.append(
+            TestSet(
+                place.name,
+                requests[Group.TEST],
+                prompts,
+                _titles(study, dataset),
+                study.run.digest(stage.name),
+            )
+        )
+    return found
+
+
+def _make_requests(study: Study, dataset: Dataset, groups: Mapping[Group, np.ndarray]) -> RequestSet:
+    config = study.config
+    return make_requests(
+        dataset,
+        groups,
+        config.requests,
+        config.data_seed,
+        noun=NOUNS[dataset.domain],
+        max_values=config.prompt.max_values,
+        can_tell=_teller(study),
+    )
+
+
+def _requests_elsewhere(study: Study, place: TransferConfig, dataset: Dataset) -> RequestSet:
+    """At most `place.max_requests`, drawn at random: RecBench+'s, or those of some users of the log."""
+    config = study.config
+    rng = np.random.default_rng([config.data_seed, 0x7A])
+    if place.recbench is not None:
+        num_candidates = config.requests.num_candidates
+        found = read_recbench(place.recbench, dataset, num_candidates, config.data_seed, _teller(study))
+        made, num_given_up = found.requests, {"unknown": found.num_unknown}
+    else:
+        num_users = min(dataset.num_users, -(-place.max_requests // config.requests.per_user) * 2)
+        users = np.sort(rng.choice(dataset.num_users, num_users, replace=False))
+        nobody = np.empty(0, dtype=np.int64)
+        by_group = _make_requests(study, dataset, {g: users if g is Group.TEST else nobody for g in Group})
+        made, num_given_up = by_group.of(Group.TEST), by_group.num_given_up
+    if len(made) > place.max_requests:
+        drawn = rng.choice(len(made), place.max_requests, replace=False)
+        made = tuple(made[number] for number in sorted(drawn.tolist()))
+    return RequestSet({group: made if group is Group.TEST else () for group in Group}, num_given_up)
+
+
+def _titles(study: Study, dataset: Dataset) -> list[str]:
+    max_words = study.config.prompt.max_title_words
+    return [clean_title(title, max_words) for title in dataset.items["title"].to_list()]
+
+
+def _teller(study: Study) -> Callable[[Sequence[str]], bool]:
+    """Whether titles can be told apart as they are shown."""
+    max_words = study.config.prompt.max_title_words
+    return lambda shown: are_tellable([clean_title(title, max_words) for title in shown])
+
+
+def _write_requests(study: Study, stage: Stage, dataset: Dataset, made: RequestSet) -> None:
+    """Requests and their prompts, and how many there are."""
+    everyone = [request for group in Group for request in made.of(group)]
+    lm = study.open_lm(study.first_lm.folder)
+    prompts = build_request_prompts(dataset, everyone, study.config.prompt, lm.count_tokens, chat_tokens(lm))
+    rows = {group.value: [asdict(request) for request in made.of(group)] for group in Group}
+    atomic_write_json(stage.folder / REQUESTS, _without_nan(rows))
+    atomic_write_json(stage.folder / PROMPTS, [asdict(prompt) for prompt in prompts])
+    stage.note(
+        num_requests={group.value: len(made.of(group)) for group in Group},
+        num_given_up=dict(made.num_given_up),
+        num_history_items_cut=sum(prompt.num_items_cut for prompt in prompts),
+    )
+
+
+def _read_requests(study: Study, stage: str) -> tuple[dict[Group, tuple[Request, ...]], dict[int, Prompt]]:
+    """What `_write_requests` wrote: requests by group, prompts by number."""
+    folder = study.run.folder(stage)
+    rows = json.loads((folder / REQUESTS).read_text(encoding="utf-8"))
+    prompts = [Prompt(**row) for row in json.loads((folder / PROMPTS).read_text(encoding="utf-8"))]
+    requests = {group: tuple(_request(row) for row in rows[group.value]) for group in Group}
+    return requests, {prompt.user: prompt for prompt in prompts}
+
+
+def embed_items(study: Study, task: RequestTask) -> np.ndarray:
+    """LightGCN's item embeddings, Float32 [I, D], from train users alone."""
+    config = study.config
+    with study.stage("embed", "", {"requests": task.digest}) as stage:
+        if not stage.is_done:
+            users = split_users(task.dataset.num_users, config.split, config.data_seed)[Group.TRAIN]
+            seed = derived_seed(config.data_seed, "embed")
+            found = fit_item_embeddings(task.dataset, users, config.embedding, seed, study.progress)
+            save_file({"vectors_ID": found.vectors_ID}, stage.folder / VECTORS)
+            recall = {"recall": found.recall, "knn_recall": found.knn_recall}
+            stage.log({**recall, "k": found.k, "num_held_out": found.num_held_out})
+            stage.note(**recall, recall_k=found.k, num_held_out=found.num_held_out)
+    return load_file(study.run.folder("embed") / VECTORS)["vectors_ID"]
+
+
+def _request(row: Mapping[str, Any]) -> Request:
+    return Request(
+        number=row["number"],
+        kind=RequestKind(row["kind"]),
+        user=row["user"],
+        text=row["text"],
+        conditions=tuple(Condition(**one) for one in row["conditions"]),
+        candidates=tuple(row["candidates"]),
+        answer=row["answer"],
+        mentioned=tuple(row["mentioned"]),
+        history=tuple(row["history"]),
+        stars=tuple(float("nan") if star is None else star for star in row["stars"]),
+    )
+
+
+def _without_nan(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Unknown stars as null: JSON has no NaN."""
+    for requests in rows.values():
+        for request in requests:
+            request["stars"] = [None if star != star else star for star in request["stars"]]
+    return rows

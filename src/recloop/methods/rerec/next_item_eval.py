@@ -1,0 +1,157 @@
+"""A ReRec model as a plain recommender: what comes next in a test user's history, beside three baselines.
+
+No model is tuned on this. The baselines learn from the whole histories of train and feedback users.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from recloop.data.sessions import Session, SessionConfig, SessionTask, cut_sessions, draw_candidates
+from recloop.data.splits import split_users
+from recloop.errors import DataError
+from recloop.evaluation.per_user_scores import RowScores
+from recloop.evaluation.score import MeasureConfig
+from recloop.evaluation.session_scores import NOT_RANKED, row_from_ranks
+from recloop.files import atomic_write_json
+from recloop.llm.cache import DraftJournal
+from recloop.llm.chat import chat_tokens
+from recloop.llm.language_model import Sampling
+from recloop.llm.sampling import sample_drafts
+from recloop.methods.context import LmRef, derived_seed
+from recloop.methods.dpo4rec.generate import JOURNAL
+from recloop.methods.re2llm.policies import ITEM_KNN, POPULARITY, SASREC
+from recloop.methods.rerec.data import RequestTask, Study
+from recloop.prompts.claims import HistoryItem
+from recloop.prompts.next_item import (
+    SYSTEM,
+    SessionText,
+    clean_item,
+    next_item_text,
+    parse_ranking,
+    with_distinct_titles,
+)
+from recloop.prompts.user_profile import NOUNS
+from recloop.records import Group, Prompt
+from recloop.rerankers.sasrec import SasrecConfig, sasrec_ranks
+from recloop.rerankers.session_baselines import item_knn_ranks, popularity_ranks
+
+NUM_RANKED = 10
+MEASURE = MeasureConfig(metrics=("hr@1", "ndcg@10"), empty="zero", mean="user")
+RANKS = "ranks.json"
+
+
+def cut_histories(study: Study, task: RequestTask) -> SessionTask | None:
+    """One session a user, at most as many test users as asked for; None if none is wanted.
+
+    Raises:
+        DataError: no test user has a history that is long enough.
+    """
+    config, dataset = study.config, task.dataset
+    if not config.next_item.users:
+        return None
+    settings = SessionConfig(cut="user", max_items=config.next_item.shown)
+    groups = split_users(dataset.num_users, config.split, config.data_seed)
+    cut = {one.user: one for one in cut_sessions(dataset, settings)}
+    rng = np.random.default_rng([config.data_seed, 0x4E])
+    able = np.intersect1d(groups[Group.TEST], list(cut))
+    if not len(able):
+        raise DataError(
+            f"next items need test users with more than {settings.min_items} interactions, got none; "
+            f"set next_item.users to 0"
+        )
+    tested = np.sort(rng.permutation(able)[: config.next_item.users])
+    fitted = np.intersect1d(np.concatenate([groups[Group.TRAIN], groups[Group.FEEDBACK]]), list(cut))
+
+    def session(user: int) -> Session:
+        *shown, answer = cut[user].items
+        drawn = draw_candidates(shown, answer, dataset.num_items, config.requests.num_candidates, rng)
+        return Session(user, cut[user].time, tuple(shown), answer, drawn)
+
+    return SessionTask(
+        dataset.name,
+        dataset.domain,
+        dataset.items.select("item", "item_id", "title", *dataset.facets),
+        dataset.facets,
+        tuple(map(session, fitted.tolist())),
+        tuple(map(session, tested.tolist())),
+    )
+
+
+def fitting_text(study: Study, task: SessionTask, session: Session) -> SessionText:
+    """What a session's prompt shows, without the oldest items that would make it too long."""
+    asked = study.config.prompt
+    lm = study.open_lm(study.first_lm.folder)
+
+    def lines(items: Sequence[int]) -> list[HistoryItem]:
+        rows = task.items[list(items)].select("title", *task.facets).iter_rows()
+        return [
+            clean_item(t, values, max_title_words=asked.max_title_words, max_values=asked.max_values)
+            for t, *values in rows
+        ]
+
+    shown = tuple(lines(session.items))
+    offered = with_distinct_titles(lines(session.candidates))
+    text = SessionText(NOUNS[task.domain], task.facets, shown, offered)
+    budget = study.config.grpo.max_prompt_tokens - chat_tokens(lm) - lm.count_tokens(SYSTEM)
+    while len(text.shown) > 1 and lm.count_tokens(next_item_text(text, "", NUM_RANKED)) > budget:
+        text = SessionText(text.noun, text.facets, text.shown[1:], offered)
+    return text
+
+
+def rank_next(study: Study, task: SessionTask | None, lm: LmRef, seed: int) -> str | None:
+    """The model's rank of every test user's last item, at temperature 0; the stage that holds them."""
+    if task is None:
+        return None
+    stage_inputs = {"lm": lm.digest, "requests": study.run.digest("prepare")}
+    with study.stage("sample", f"next.{lm.label}.s{seed}", stage_inputs) as stage:
+        if not stage.is_done:
+            texts = [fitting_text(study, task, session) for session in task.test]
+            prompts = [
+                Prompt(number, SYSTEM, next_item_text(text, "", NUM_RANKED), len(text.shown), 0)
+                for number, text in enumerate(texts)
+            ]
+            sampling = Sampling(1, 0.0, 1.0, study.config.lm.max_tokens, 0)
+            with DraftJournal(study.run.path / JOURNAL) as journal:
+                drafts = sample_drafts(study.open_lm(lm.folder), prompts, sampling, journal, study.progress)
+            ranks: list[int] = []
+            for text, session, row in zip(texts, task.test, drafts.drafts_UN, strict=True):
+                titles = [item.title for item in text.candidates]
+                ranking = parse_ranking(row[0].text, titles, NUM_RANKED)
+                ranks.append(ranking.rank_of(session.answer_place) or NOT_RANKED)
+            atomic_write_json(stage.folder / RANKS, ranks)
+            stage.note(tokens=sum(row[0].num_tokens for row in drafts.drafts_UN))
+            stage.log({"next": lm.label, "seed": seed, "hr@1": float(np.mean(np.array(ranks) == 1))})
+    return stage.name
+
+
+def rank_by_baselines(study: Study, task: SessionTask) -> dict[str, dict[int, np.ndarray]]:
+    """By baseline and seed: the rank of every test user's last item."""
+    seeds = study.config.seeds
+    with study.stage("sample", "next.baselines", {"requests": study.run.digest("prepare")}) as stage:
+        if not stage.is_done:
+            sasrec = {seed: sasrec_ranks(task, SasrecConfig(), derived_seed(seed, "sasrec")).tolist() for seed in seeds}
+            atomic_write_json(stage.folder / RANKS, {str(seed): ranks for seed, ranks in sasrec.items()})
+    kept = json.loads((study.run.folder(stage.name) / RANKS).read_text(encoding="utf-8"))
+    return {
+        POPULARITY: dict.fromkeys(seeds, popularity_ranks(task)),
+        ITEM_KNN: dict.fromkeys(seeds, item_knn_ranks(task)),
+        SASREC: {seed: np.array(kept[str(seed)], dtype=np.int64) for seed in seeds},
+    }
+
+
+def next_item_rows(study: Study, task: SessionTask, stages: dict[tuple[str, int], str]) -> list[RowScores]:
+    """The baselines' rows, then one per language model.
+
+    Args:
+        stages: as `rank_next` gave them, by row and seed.
+    """
+    ranks = rank_by_baselines(study, task)
+    for (name, seed), stage in stages.items():
+        kept = json.loads((study.run.folder(stage) / RANKS).read_text(encoding="utf-8"))
+        ranks.setdefault(name, {})[seed] = np.array(kept, dtype=np.int64)
+    user_S = np.array([session.user for session in task.test], dtype=np.int64)
+    return [row_from_ranks(name, by_seed, user_S, MEASURE) for name, by_seed in ranks.items()]

@@ -1,0 +1,149 @@
+"""`recloop ask`: a request in a user's own words, answered by the language model of a ReRec run."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from recloop.errors import RunError, SettingError
+from recloop.experiment.run_folder import RunFolder
+from recloop.llm.chat import chat_tokens
+from recloop.llm.language_model import LanguageModel, Sampling
+from recloop.llm.shown_columns import in_shown_names
+from recloop.methods.rerec.config import ReRecConfig
+from recloop.methods.rerec.data import RequestTask, embed_items, open_study, prepare
+from recloop.methods.rerec.report import FULL
+from recloop.methods.rerec.train import SUPERVISED
+from recloop.progress import SILENT
+from recloop.prompts.request import build_request_prompts
+from recloop.prompts.request_answer import Answer, are_tellable, read_answer
+from recloop.records import Condition, Prompt, Request, RequestKind
+
+VOTES = 8  # answers drawn, beside the likeliest one, for the candidates' scores
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What is said to a request.
+
+    text: the likeliest answer; answer: the same, read; share: of `VOTES` answers, by candidate's position.
+    """
+
+    titles: tuple[str, ...]
+    text: str
+    answer: Answer
+    share: dict[int, float]
+
+
+def ask_run(run: RunFolder, config: ReRecConfig, text: str, user_id: str | None) -> str:
+    """The reasoning, the pick and the candidates' scores, as text.
+
+    Args:
+        user_id: whose history is shown, and left out of the candidates; None for nobody's.
+
+    Raises:
+        RunError: the run has no tuned model yet.
+        SettingError: no such user, or a request that names no attribute and comes from nobody.
+    """
+    study = open_study(config, run, SILENT, None)
+    label = last_model(run, config)
+    task = prepare(study)
+    vectors_ID = embed_items(study, task)
+    items, stars = history_of(task, user_id, config.requests.history_items)
+    named = conditions_named(task, text)
+    if not named and not items:
+        raise SettingError(
+            f"a request must name an attribute of the catalogue or come from a user, got {text!r}; "
+            f"name a {task.dataset.facets[0]}, or give --user"
+        )
+    candidates = find_candidates(task, vectors_ID, named, items, config.requests.num_candidates)
+    shown = in_shown_names(text, task.columns)
+    request = Request(0, RequestKind.EXPLICIT_1, -1, shown, tuple(named), candidates, candidates[0], (), items, stars)
+    lm = study.open_lm(run.folder(label))
+    (prompt,) = build_request_prompts(task.dataset, [request], config.prompt, lm.count_tokens, chat_tokens(lm))
+    return describe(answer(lm, prompt, task.candidate_titles(request), config.lm.max_tokens), label)
+
+
+def last_model(run: RunFolder, config: ReRecConfig) -> str:
+    """The stage of the model to ask: ReRec's last epoch, else another arm's, else the supervised one.
+
+    The last is the one that ended the arm's way; how many there are, the curriculum decides on it.
+    """
+    seed, stages = config.seeds[0], run.manifest["stages"]
+    for arm in sorted(config.arms, key=lambda arm: arm != FULL):
+        for name in stages:
+            if name.startswith(f"tune.{arm}.s{seed}.e") and stages[name]["inputs"]["passed"][1] >= 1:
+                return name
+    if run.is_done(f"tune.{SUPERVISED}.s{seed}"):
+        return f"tune.{SUPERVISED}.s{seed}"
+    raise RunError(f"{run.path} has no tuned model yet; go on with: recloop resume {run.path}")
+
+
+def history_of(task: RequestTask, user_id: str | None, num: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """A user's latest items and stars, oldest first."""
+    if user_id is None:
+        return (), ()
+    dataset = task.dataset
+    found = dataset.users.filter(dataset.users["user_id"] == user_id)
+    if not found.height:
+        known = ", ".join(dataset.users["user_id"].head(3).to_list())
+        raise SettingError(f"{dataset.name} has no user {user_id}; its users are {known}, ...")
+    log = dataset.interactions.filter(dataset.interactions["user"] == found["user"][0]).tail(num)
+    return tuple(log["item"].to_list()), tuple(log["stars"].fill_null(float("nan")).to_list())
+
+
+def conditions_named(task: RequestTask, text: str) -> list[Condition]:
+    """Attributes whose value stands in the request as whole words, whatever their case."""
+    folded = text.casefold()
+    return [
+        one for one in task.graph.items_with if re.search(rf"(?<!\w){re.escape(one.value.casefold())}(?!\w)", folded)
+    ]
+
+
+def find_candidates(
+    task: RequestTask,
+    vectors_ID: np.ndarray,
+    named: list[Condition],
+    history: tuple[int, ...],
+    num: int,
+) -> tuple[int, ...]:
+    """Items with most of the attributes named, those near the history first; in the catalogue's order."""
+    met_I = np.zeros(task.graph.num_items)
+    for condition in named:
+        met_I[list(task.graph.items_with[condition])] += 1
+    near_I = vectors_ID @ vectors_ID[list(history)].mean(axis=0) if history else np.zeros(len(met_I))
+    chosen: list[int] = []
+    for item in np.lexsort((-near_I, -met_I)).tolist():
+        titles = [task.titles[one] for one in (*chosen, item)]
+        if item not in history and are_tellable(titles):
+            chosen.append(item)
+        if len(chosen) == num:
+            break
+    return tuple(sorted(chosen))
+
+
+def answer(lm: LanguageModel, prompt: Prompt, titles: list[str], max_tokens: int) -> Reply:
+    """The likeliest answer, and how often each candidate is named by others."""
+    likeliest = Sampling(1, 0.0, 1.0, max_tokens, 0)
+    drawn = Sampling(VOTES, 1.0, 1.0, max_tokens, 0)
+    ((_, (best,)),) = lm.generate([prompt], likeliest)
+    ((_, drafts_N),) = lm.generate([prompt], drawn)
+    votes = Counter(read_answer(d.text, titles, is_finished=d.is_finished).first for d in drafts_N)
+    share = {place: num / VOTES for place, num in votes.items() if place is not None}
+    read = read_answer(best.text, titles, is_finished=best.is_finished)
+    return Reply(tuple(titles), best.text, read, share)
+
+
+def describe(reply: Reply, label: str) -> str:
+    """A reply in lines; where nothing was picked, why."""
+    first = reply.answer.first
+    pick = f"no pick ({reply.answer.status.value})" if first is None else f"pick: {reply.titles[first]}"
+    best = sorted(reply.share.items(), key=lambda pair: (-pair[1], pair[0]))[:SHOWN]
+    lines = [f"  {share:6.0%}  {reply.titles[place]}" for place, share in best]
+    others = len(reply.titles) - len(best)
+    scores = [f"share of {VOTES} answers ({label}):", *lines, f"          {others} others less often"]
+    return "\n".join([reply.text, "", pick, "", *scores])

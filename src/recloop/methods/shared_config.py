@@ -1,0 +1,48 @@
+"""What the configurations of all methods share: sections that keep a method's defaults, and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from pydantic import BaseModel
+
+from recloop.errors import SettingError
+from recloop.evaluation.score import MeasureConfig
+
+
+def complete_sections(model: type[BaseModel], given: Any) -> Any:
+    """`given` with what its sections leave out taken from the sections as `model` has them by default."""
+    if not isinstance(given, dict):
+        return given
+    values = dict(cast(dict[str, Any], given))
+    for name, info in model.model_fields.items():
+        if isinstance(info.default, BaseModel) and isinstance(values.get(name), dict):
+            values[name] = _merged(info.default.model_dump(), values[name])
+    return values
+
+
+def _merged(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """`given` with what it leaves out taken from `defaults`, section by section."""
+    merged = dict(defaults)
+    for key, value in given.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merged(merged[key], cast(dict[str, Any], value))
+        else:
+            merged[key] = value
+    return merged
+
+
+def require_headline(headline: str, measure: MeasureConfig) -> None:
+    """SettingError unless the metric that leads the tables is measured."""
+    if headline not in measure.metrics:
+        raise SettingError(
+            f"headline must be one of measure.metrics ({', '.join(measure.metrics)}), got {headline}; add it there"
+        )
+
+
+def require_distinct(**values_by_name: Sequence[Any]) -> None:
+    """SettingError where one of these settings names a value twice."""
+    for name, values in values_by_name.items():
+        if len(set(values)) < len(values):
+            raise SettingError(f"{name} must differ, got {', '.join(map(str, values))}; drop the repeated")

@@ -1,0 +1,262 @@
+"""Next item: a session and its candidates in words, and what an answer ranks.
+
+The prompt, line by line: how many items the session has, the items (oldest first), how many candidates
+there are, the candidates, the latest item once more, a hint where there is one, the task. Items are written
+with the title last, ``genre Drama | director Ann Vale | "Title"``. The canonical answer of a small model says
+by what it goes, then writes the candidates that share it as the rest of their line:
+
+    By director Ann Vale:
+    1. Ann Vale | "Quiet Bridge"
+    2. Ann Vale, Bo Lee | genre Drama | "Glass Harbour"
+
+Any other list of titles is read alike.
+
+Titles, values and hints are data: they are cleaned as in `recloop.prompts.user_profile`, so that none can end a
+line or pose as the task.
+
+Source: Re2LLM (arXiv 2403.16427), its next-item prompt. Deviations: candidates stand on lines of their own
+with their facets; every candidate's title is unlike the others'; the answer is parsed by a written rule.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from recloop.errors import SettingError
+from recloop.prompts.claims import HistoryItem
+from recloop.prompts.title_match import Found, NoTitle, TitleIndex, distinct_titles, normalised
+from recloop.prompts.user_profile import candidate_line, clean_line, clean_title, clean_value
+
+SYSTEM = "You recommend the next item."
+HINT = "Hint: "
+LATEST = "Latest: "
+MAX_HINT_CHARS = 240
+NUM_RANKED = 10  # titles asked for, as in the paper
+
+# `1.` `1)` `(1)` `#1:` `-` `*` `•`, a bullet and a number, and quotes or brackets that open
+LIST_MARK = re.compile(r"^\s*(?:[-*•·–—>]+\s+)?(?:(?:#?\(?\d{1,3}\s?[.):\]]+|#\d{1,3})\s+)?[\s\"“”«\[({*_]*")
+HAS_MARK = re.compile(r"^\s*(?:[-*•·–—]+\s|#?\(?\d{1,3}\s?[.):\]]+\s|#\d{1,3}\s)")
+INLINE_NUMBER = re.compile(r"(?<=[\s,;])#?\(?\d{1,2}[.)]\s")
+SEPARATOR = re.compile(r"[,;>|\n]|\s(?:and|then)\s|\s[-–—]\s")
+BETWEEN = re.compile(r"[\s,;>|\"“”«»\[\](){}.*_\-–—:]*")
+JOINING = re.compile(r"(?:and|then)\s+[\s\"“”«\[(*_]*")
+LINE_OF_ITEM = re.compile(r"^(\s*(?:\d{1,3}[.)]\s*)?)[^\n]*\|\s*[\"“]([^\"”\n]+)[\"”]\s*$", re.MULTILINE)
+MAX_TITLE_WORDS = 12  # guess: an unknown entry longer than this is prose, not a title
+
+
+@dataclass(frozen=True, slots=True)
+class SessionText:
+    """What a prompt shows: cleaned items, their facets, and what they are called.
+
+    noun: plural. shown, candidates: oldest first; as they are to be listed.
+    """
+
+    noun: str
+    facets: tuple[str, ...]
+    shown: tuple[HistoryItem, ...]
+    candidates: tuple[HistoryItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The candidates an answer ranks, best first, and what was wrong with it.
+
+    places: positions among the candidates, each once, at most as many as were asked for.
+    num_invented: entries that name no candidate. num_repeated: that name one again.
+    num_ambiguous: that could be two candidates. num_missing: fewer than asked for.
+    num_beyond: candidates named after the last place asked for.
+    """
+
+    places: tuple[int, ...]
+    num_invented: int
+    num_repeated: int
+    num_ambiguous: int
+    num_missing: int
+    num_beyond: int
+
+    @property
+    def defects(self) -> dict[str, int]:
+        """The counts by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name.startswith("num_")}
+
+    def rank_of(self, candidate: int) -> int | None:
+        """The place of a candidate, from 1; None where it is not ranked."""
+        return self.places.index(candidate) + 1 if candidate in self.places else None
+
+
+def clean_item(
+    title: str, values: Sequence[Sequence[str]], *, max_title_words: int = 8, max_values: int = 3
+) -> HistoryItem:
+    """An item fit for a line: its title and the values of every facet, cleaned and cut."""
+    kept = tuple(tuple(filter(None, map(clean_value, told[:max_values]))) for told in values)
+    return HistoryItem(clean_title(title, max_title_words), kept, None)
+
+
+def clean_hint(text: str) -> str:
+    """A hint fit for a line."""
+    return clean_line(text, MAX_HINT_CHARS)
+
+
+def next_item_text(session: SessionText, hint: str = "", num_ranked: int = NUM_RANKED) -> str:
+    """The user turn: session, candidates, hint, task.
+
+    Raises:
+        SettingError: no item shown, no candidate, or two candidates whose titles read alike.
+    """
+    titles = [item.title for item in session.candidates]
+    if not session.shown or not titles or distinct_titles(titles) != titles:
+        raise SettingError(
+            f"a next-item prompt needs an item and candidates of different titles, got "
+            f"{len(session.shown)} items and {len(titles)} candidates; make them with with_distinct_titles"
+        )
+    told = [candidate_line(session.facets, item) for item in session.shown]
+    offered = [candidate_line(session.facets, item) for item in session.candidates]
+    hints = [HINT + clean_hint(hint)] if hint.strip() else []
+    return "\n".join(
+        [
+            f"{len(told)} {session.noun}, oldest first:",
+            *told,
+            f"{len(offered)} candidates:",
+            *offered,
+            LATEST + told[-1],
+            *hints,
+            next_item_task(session.noun, min(num_ranked, len(offered))),
+        ]
+    )
+
+
+def next_item_task(noun: str, num_ranked: int) -> str:
+    """The request under the candidates."""
+    return f"Rank the {num_ranked} candidates most likely to be the next of these {noun}, one title per line."
+
+
+def with_distinct_titles(items: Sequence[HistoryItem]) -> tuple[HistoryItem, ...]:
+    """The items, those whose titles read alike numbered from the second on."""
+    titles = distinct_titles([item.title for item in items])
+    return tuple(HistoryItem(title, item.values, item.stars) for title, item in zip(titles, items, strict=True))
+
+
+def parse_ranking(text: str, titles: Sequence[str], num_ranked: int) -> Ranking:
+    """The candidates an answer names, in its order.
+
+    Of a line with bars that ends in a title between quotation marks, that title is the entry.
+
+    An answer with several lines that are marked as a list or begin with a candidate is read line by line, one
+    entry each; a line of it that is no entry (a greeting, an explanation) is passed over. Any other answer is
+    read as one list within a sentence, parted by commas, semicolons, arrows, numbers or ``and``. What an
+    entry names is decided by `recloop.prompts.title_match`.
+
+    Args:
+        titles: of the candidates, as the prompt shows them.
+        num_ranked: places asked for.
+
+    Example:
+        >>> parse_ranking("Sure! 1. Alien, 2. The Heat and Jaws", ["Heat", "Alien"], 2).places
+        (1, 0)
+    """
+    index = TitleIndex(titles)
+
+    def title_of(line: re.Match[str]) -> str:
+        is_title = isinstance(index.find_whole(normalised(line[2])), Found)
+        return line[1] + line[2] if is_title else line[0]
+
+    text = normalised(LINE_OF_ITEM.sub(title_of, text))
+    lines = [line for line in text.splitlines() if line.strip()]
+    entries = [LIST_MARK.sub("", line, count=1) for line in lines]
+    # A title may look like a mark (`4: Rise of ...`), so a line is first read as it is.
+    as_told = [index.find_whole(line) for line in lines]
+    found = [
+        whole if isinstance(whole, Found) else index.find_whole(entry)
+        for whole, entry in zip(as_told, entries, strict=True)
+    ]
+    is_listed = [
+        isinstance(named, Found) or HAS_MARK.match(line) is not None for named, line in zip(found, lines, strict=True)
+    ]
+    if sum(is_listed) >= 2 and not any(_numbers_inside(line) for line in lines):
+        named = [
+            what
+            for what, listed, entry in zip(found, is_listed, entries, strict=True)
+            if listed or what is NoTitle.AMBIGUOUS or _may_be_title(entry)
+        ]
+    else:
+        told = [line for line, listed in zip(lines, is_listed, strict=True) if listed or not _is_heading(line)]
+        named = _inline_entries("\n".join(told), index)
+    return _ranking(named, min(num_ranked, len(titles)))
+
+
+def _numbers_inside(line: str) -> bool:
+    return len(INLINE_NUMBER.findall(LIST_MARK.sub("", line, count=1))) >= 2
+
+
+def _is_heading(line: str) -> bool:
+    return line.rstrip().endswith(":")
+
+
+def _may_be_title(entry: str) -> bool:
+    """Whether an unmarked line between entries stands for a title: short, and no sentence."""
+    has_words = re.search(r"\w", entry) is not None
+    is_short = len(entry.split()) <= MAX_TITLE_WORDS
+    return has_words and is_short and not entry.rstrip().endswith((":", ".", "!", "?"))
+
+
+def _inline_entries(text: str, index: TitleIndex) -> list[Found | NoTitle]:
+    """The entries of a list within a sentence; none where no piece of it names a candidate."""
+    is_title = isinstance(index.find(text, 0, inline=True), Found)
+    text = INLINE_NUMBER.sub(", ", text if is_title else LIST_MARK.sub("", text, count=1))
+    entries: list[Found | NoTitle] = []
+    place = 0
+    while place < len(text):
+        place = max(place, _end_of(BETWEEN, text, place))
+        if place >= len(text):
+            break
+        named = index.find(text, place, inline=True)
+        if not isinstance(named, Found):  # a title may begin with `and`, so that word is skipped second
+            place = _end_of(JOINING, text, place)
+            named = index.find(text, place, inline=True)
+        if isinstance(named, Found):
+            entries.append(named)
+            place = named.end
+            continue
+        next_one = SEPARATOR.search(text, place)
+        end = next_one.start() if next_one else len(text)
+        piece = text[place:end]
+        colon = piece.find(": ")
+        if colon >= 0 and not entries:  # a preface ("My picks: ...") names nothing
+            place += colon + 2
+            continue
+        whole = index.find_whole(piece)
+        if isinstance(whole, Found) or whole is NoTitle.AMBIGUOUS or _may_be_title(piece.rstrip(". ")):
+            entries.append(whole)
+        place = end + 1
+    return entries if any(what is not NoTitle.UNKNOWN for what in entries) else []
+
+
+def _end_of(pattern: re.Pattern[str], text: str, start: int) -> int:
+    match = pattern.match(text, start)
+    return match.end() if match else start
+
+
+def _ranking(named: Sequence[Found | NoTitle], num_ranked: int) -> Ranking:
+    places: list[int] = []
+    num_invented = num_repeated = num_ambiguous = 0
+    for what in named:
+        match what:
+            case Found(title=title) if title in places:
+                num_repeated += 1
+            case Found(title=title):
+                places.append(title)
+            case NoTitle.AMBIGUOUS:
+                num_ambiguous += 1
+            case _:
+                num_invented += 1
+    kept = tuple(places[:num_ranked])
+    return Ranking(
+        kept,
+        num_invented,
+        num_repeated,
+        num_ambiguous,
+        num_missing=num_ranked - len(kept),
+        num_beyond=len(places) - len(kept),
+    )

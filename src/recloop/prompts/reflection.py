@@ -1,0 +1,185 @@
+"""Reflection: a model looks at its own wrong answer in three turns and leaves short hints.
+
+Turn 1 says that nothing of the list was next and asks what went wrong; turn 2 shows the answer and asks what
+the list overlooked; turn 3 asks for hints that would help with other sessions too. Each turn is one prompt
+that holds what was said before, so that any model, and the draft journal, can answer it. A reply to turn 3 is
+parsed to hints: one a line, short, and none that names the answer or another candidate.
+
+Source: Re2LLM (arXiv 2403.16427), section on reflective exploration. Deviations: the turns are prompts of
+their own; whether a hint leaks a title is checked, not only asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from recloop.prompts.claims import HistoryItem
+from recloop.prompts.next_item import (
+    HINT,
+    LIST_MARK,
+    MAX_HINT_CHARS,
+    SessionText,
+    clean_hint,
+    next_item_text,
+)
+from recloop.prompts.title_match import normalised, ways_to_write, words_of
+from recloop.prompts.user_profile import candidate_line, clean_line
+
+MAX_TURN_CHARS = 600  # guess: of each earlier turn, repeated in the next
+MIN_HINT_WORDS, MAX_HINT_WORDS = 3, 40  # guesses
+ASK_WRONG = "None of these came next. What went wrong?"
+ASK_ANALYSIS = "What does the right one share with the session that the list overlooked?"
+ASK_HINTS = "Write at most {num} short hints for other sessions, one per line, each an instruction that names no title."
+ASK_SAME = "Does one of the known hints already say this? Answer yes or no."
+LEADING_WORD = re.compile(r"^(?:hints?|tips?|advice|rule)\s*\d*\s*[:.)\-]\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedHints:
+    """The hints of a reply, and what was left out.
+
+    num_leaking: that name the answer or a candidate. num_unfit: too short or too long for an instruction.
+    num_repeated: said twice. num_beyond: more than were asked for.
+    """
+
+    hints: tuple[str, ...]
+    num_leaking: int
+    num_unfit: int
+    num_repeated: int
+    num_beyond: int
+
+
+def wrong_text(session: SessionText, ranked: Sequence[str], num_ranked: int) -> str:
+    """Turn 1: the prompt that was answered, the titles it ranked, and that all of them were wrong."""
+    given = "; ".join(f'"{title}"' for title in ranked) or "no candidate"
+    return "\n".join([next_item_text(session, "", num_ranked), f"The list was: {given}.", ASK_WRONG])
+
+
+def analysis_text(
+    session: SessionText, ranked: Sequence[str], num_ranked: int, reflection: str, answer: HistoryItem
+) -> str:
+    """Turn 2: turn 1 with its reply, then the answer."""
+    return "\n".join(
+        [
+            wrong_text(session, ranked, num_ranked),
+            f"Reply: {clean_line(reflection, MAX_TURN_CHARS)}",
+            f"The right one was: {candidate_line(session.facets, answer)}",
+            ASK_ANALYSIS,
+        ]
+    )
+
+
+def hints_text(
+    session: SessionText,
+    ranked: Sequence[str],
+    num_ranked: int,
+    reflection: str,
+    answer: HistoryItem,
+    analysis: str,
+    num_hints: int,
+) -> str:
+    """Turn 3: turn 2 with its reply, then the request for hints."""
+    return "\n".join(
+        [
+            analysis_text(session, ranked, num_ranked, reflection, answer),
+            f"Reply: {clean_line(analysis, MAX_TURN_CHARS)}",
+            ASK_HINTS.format(num=num_hints),
+        ]
+    )
+
+
+def same_text(hint: str, known: Sequence[str]) -> str:
+    """Whether a hint says nothing new, as a prompt; the reply is read by `says_yes`."""
+    return "\n".join(["Known hints:", *map(clean_hint, known), f"New hint: {clean_hint(hint)}", ASK_SAME])
+
+
+def says_yes(text: str) -> bool:
+    """Whether a reply to `same_text` begins with yes."""
+    return normalised(text).strip(" \"'*.").startswith("yes")
+
+
+def shared_facets(facets: Sequence[str], last: HistoryItem, answer: HistoryItem) -> tuple[str, ...]:
+    """The facets in which two items share a value, in their order."""
+    pairs = zip(facets, last.values, answer.values, strict=True)
+    return tuple(facet for facet, mine, other in pairs if set(mine) & set(other))
+
+
+def write_wrong(facet: str = "") -> str:
+    """The canonical reply to turn 1: which facet the list went by, where it went by one."""
+    return f"The list went by {facet}." if facet else "The list went by nothing."
+
+
+def write_analysis(facets: Sequence[str]) -> str:
+    """The canonical reply to turn 2."""
+    return f"It shares the {' and '.join(facets)}." if facets else "It shares nothing."
+
+
+def write_hint(facet: str) -> str:
+    """The canonical hint: one facet to go by."""
+    return f"Go by {facet}: put candidates with the {facet} of the latest items first."
+
+
+def parse_hints(text: str, titles: Sequence[str], max_hints: int) -> ParsedHints:
+    """The hints of a reply to turn 3.
+
+    Every line is one hint, without list marks, quotes and a leading ``Hint:``; a line that ends in a colon is
+    a heading. A hint is an instruction of 3 to 40 words that holds no title.
+
+    Args:
+        titles: that no hint may name: the candidates', the answer's among them.
+
+    Example:
+        >>> titles = ["Quiet Bridge"]
+        >>> parsed = parse_hints("1. Prefer the same genre.\\n2. Watch Quiet Bridge next.", titles, 3)
+        >>> parsed.hints, parsed.num_leaking
+        (('Prefer the same genre.',), 1)
+    """
+    kept: dict[tuple[str, ...], str] = {}
+    num_leaking = num_unfit = num_repeated = 0
+    for line in filter(str.strip, text.splitlines()):
+        bare = LEADING_WORD.sub("", LIST_MARK.sub("", line, count=1)).strip().strip("\"'“”*_ ")
+        if not bare or bare.endswith(":"):
+            continue
+        words = words_of(normalised(bare))
+        if names_title(bare, titles):
+            num_leaking += 1
+        elif not MIN_HINT_WORDS <= len(words) <= MAX_HINT_WORDS or len(bare) > MAX_HINT_CHARS:
+            num_unfit += 1
+        elif words in kept:
+            num_repeated += 1
+        else:
+            kept[words] = clean_hint(bare)
+    hints = tuple(kept.values())
+    beyond = max(0, len(hints) - max_hints)
+    return ParsedHints(hints[:max_hints], num_leaking, num_unfit, num_repeated, beyond)
+
+
+def names_title(text: str, titles: Sequence[str]) -> bool:
+    """Whether a text names a title: its words in a row, in capitals where the title is one plain word.
+
+    The title's article may be absent or follow. A title of one word (``Drama``, ``Heat``) is often an
+    ordinary word; it counts where the text writes it with a capital and not as its first word, or where it
+    has digits (``8MM``). In a script without capitals every word counts as one with.
+    """
+    words = words_of(normalised(text))
+    capitals = _capitals(text)
+    for title in titles:
+        for own in ways_to_write(normalised(re.sub(r"\s*\(\d+\)$", "", title))):
+            if len(own) == 1 and own[0] not in capitals and not re.search(r"\d", own[0]):
+                continue
+            if any(words[start : start + len(own)] == own for start in range(len(words) - len(own) + 1)):
+                return True
+    return False
+
+
+def _capitals(text: str) -> set[str]:
+    """Words after the first that do not begin with a small letter, as titles are compared; not ``I``."""
+    bare = (re.sub(r"^\W+", "", chunk) for chunk in text.split()[1:])
+    return {words_of(normalised(word))[0] for word in bare if word and not word[0].islower()} - {"i"}
+
+
+def hint_line(hint: str) -> str:
+    """A hint as prompts show it."""
+    return HINT + clean_hint(hint)

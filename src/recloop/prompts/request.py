@@ -1,0 +1,207 @@
+"""The prompt of a request: candidates one a line, what the user said, and an answer ended by a box.
+
+The answer is a few short paragraphs, parted by blank lines. `reference_answer` is the form that a small
+language model can be taught: what is wanted, then candidate by candidate what it has of that, then the box.
+Answers in other words are read alike (`recloop.prompts.request_answer`).
+
+Titles, values and requests are data: they are cleaned as in `recloop.prompts.user_profile`, so that none of them
+can end a line, open a chat turn or pose as the task.
+
+Source: ReRec (arXiv 2604.07851), the task. Ours: candidates and mentioned items carry their attributes, since
+a small model does not know the items; the canonical reasoning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from recloop.errors import SettingError
+from recloop.llm.chat import CHAT_TOKENS
+from recloop.prompts.claims import HistoryItem
+from recloop.prompts.user_profile import (
+    NOUNS,
+    PromptConfig,
+    candidate_line,
+    history_items,
+    history_line,
+    line_from,
+    one_line,
+)
+from recloop.records import Condition, Dataset, Prompt, Request
+
+SYSTEM = "You recommend one item for a request, step by step."
+TASK = "Say what is wanted, check candidates, one a paragraph, and end with \\boxed{Title}."
+MAX_REQUEST_CHARS = 600
+MAX_CHECKED = 6  # candidates that the canonical reasoning checks, the right one last
+
+
+class RequestPromptConfig(BaseModel):
+    """How a request is put before the language model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_prompt_tokens: int = Field(
+        default=768, ge=64, description="token budget of a whole prompt; oldest history lines are cut"
+    )
+    max_title_words: int = Field(default=8, ge=1, description="longer titles are cut to this many words")
+    max_values: int = Field(default=3, ge=1, description="values of one facet shown per item")
+    show_attributes: bool = Field(
+        default=True, description="facets beside each title; off for models that know the items"
+    )
+
+
+def clean_request(text: str) -> str:
+    """A request fit for one line: no line breaks, no characters that structure a prompt; quotes stay.
+
+    Example:
+        >>> clean_request('A film like "Iron Tide" \\n<|end|> please')
+        'A film like "Iron Tide" end please'
+    """
+    return one_line(text, r"[|<>\[\]{}]")[:MAX_REQUEST_CHARS].strip()
+
+
+def request_text(
+    noun: str,
+    facets: Sequence[str],
+    candidates: Sequence[HistoryItem],
+    request: str,
+    history: Sequence[HistoryItem] = (),
+    mentioned: Sequence[HistoryItem] = (),
+) -> str:
+    """The user turn of a request prompt.
+
+    Args:
+        noun: what the items are, plural.
+        facets: their names, in the order of each item's values.
+        candidates: without stars, in the order shown.
+        request: what the user said.
+        history: oldest first.
+        mentioned: items the request names, whose attributes are thereby known.
+    """
+    lines = [f"{len(candidates)} {noun}:", *(candidate_line(facets, item) for item in candidates)]
+    if history:
+        lines += ["History, oldest first:", *(history_line(facets, item) for item in history)]
+    if mentioned:
+        lines += ["Mentioned:", *(candidate_line(facets, item) for item in mentioned)]
+    return "\n".join([*lines, f"Request: {clean_request(request)}", TASK])
+
+
+def reference_answer(
+    facets: Sequence[str],
+    candidates: Sequence[HistoryItem],
+    wanted: Sequence[Condition],
+    answer: int,
+    mentioned: HistoryItem | None = None,
+) -> str:
+    """The canonical answer to a request.
+
+    First, where the request names an item, what that item has; then what is wanted; then candidates that meet
+    one of the conditions, in the order of the list up to the right one, each as the rest of its line from
+    that value on; then the box. The condition is that of the first column, so that the rest of a line shows
+    whether the others are met, too; where more than `MAX_CHECKED` candidates meet it, the next one.
+
+    Args:
+        wanted: the conditions, cleaned as the candidates' values are; in the order they are said.
+        answer: position of the right candidate.
+        mentioned: the item by way of which the first condition is said.
+
+    Example:
+        >>> items = [HistoryItem("Iron Tide", (("War",), ("Ann Vale",)), None),
+        ...          HistoryItem("Paper Crown", (("Drama",), ("Bo Lee",)), None),
+        ...          HistoryItem("Velvet Harbour", (("Drama",), ("Ann Vale",)), None)]
+        >>> wanted = [Condition("director", "Ann Vale"), Condition("genre", "Drama")]
+        >>> print(reference_answer(("genre", "director"), items, wanted, answer=2))
+        Wanted: director Ann Vale, genre Drama.
+        <BLANKLINE>
+        With Drama | director Bo Lee | "Paper Crown": no.
+        <BLANKLINE>
+        With Drama | director Ann Vale | "Velvet Harbour": yes.
+        <BLANKLINE>
+        \\boxed{Velvet Harbour}
+    """
+
+    def meeting(condition: Condition) -> list[int]:
+        column = facets.index(condition.facet)
+        return [place for place, item in enumerate(candidates) if condition.value in item.values[column]]
+
+    by_column = sorted(wanted, key=lambda condition: facets.index(condition.facet))
+    few = [condition for condition in by_column if len(meeting(condition)) <= MAX_CHECKED]
+    start = few[0] if few else min(by_column, key=lambda condition: len(meeting(condition)))
+    passed_by = [place for place in meeting(start) if place < answer]
+    checked = [*passed_by[: MAX_CHECKED - 1], answer]
+    paragraphs: list[str] = []
+    if mentioned is not None:
+        facet = wanted[0].facet
+        values = ", ".join(mentioned.values[facets.index(facet)]) or "unknown"
+        paragraphs.append(f"The mentioned one has {facet} {values}.")
+    paragraphs.append("Wanted: " + ", ".join(f"{one.facet} {one.value}" for one in wanted) + ".")
+    for place in checked:
+        verdict = "yes" if place == answer else "no"
+        paragraphs.append(f"With {line_from(facets, candidates[place], start.facet, start.value)}: {verdict}.")
+    return "\n\n".join([*paragraphs, f"\\boxed{{{candidates[answer].title}}}"])
+
+
+def request_shower(
+    dataset: Dataset, config: RequestPromptConfig
+) -> Callable[[Sequence[int], Sequence[float] | None], list[HistoryItem]]:
+    """A function from item numbers (and stars) to cleaned lines; the catalogue is cleaned once."""
+    lines_of = history_items(
+        dataset, PromptConfig(max_title_words=config.max_title_words, max_values=config.max_values)
+    )
+
+    def shown(items: Sequence[int], stars: Sequence[float] | None) -> list[HistoryItem]:
+        given = np.full(len(items), np.nan) if stars is None else np.asarray(stars, dtype=np.float64)
+        return lines_of(np.asarray(items, dtype=np.int64), given)
+
+    return shown
+
+
+def build_request_prompts(
+    dataset: Dataset,
+    requests: Sequence[Request],
+    config: RequestPromptConfig,
+    count_tokens: Callable[[str], int],
+    around: int = CHAT_TOKENS,
+) -> list[Prompt]:
+    """One prompt per request, whose number stands in the place of the user.
+
+    The oldest lines of the history are cut until a prompt fits the budget.
+
+    Args:
+        around: tokens of the chat template, as `chat_tokens` counts them.
+
+    Raises:
+        SettingError: the budget does not hold a request with its candidates.
+    """
+    shown = request_shower(dataset, config)
+    noun, facets = NOUNS[dataset.domain], dataset.facets if config.show_attributes else ()
+    budget = config.max_prompt_tokens - around - count_tokens(SYSTEM)
+    prompts: list[Prompt] = []
+    for request in requests:
+        candidates, mentioned = shown(request.candidates, None), shown(request.mentioned, None)
+        history = shown(request.history, request.stars)
+        if not config.show_attributes:
+            candidates, mentioned, history = (_bare(items) for items in (candidates, mentioned, history))
+        num_cut = 0
+        while True:
+            kept = history[num_cut:]
+            text = request_text(noun, facets, candidates, request.text, kept, mentioned)
+            num_over = count_tokens(text) - budget
+            if num_over <= 0:
+                break
+            if not kept:
+                raise SettingError(
+                    f"max_prompt_tokens must hold a request with its candidates, got "
+                    f"{config.max_prompt_tokens} and {num_over} tokens too many in request "
+                    f"{request.number}; use {config.max_prompt_tokens + num_over} or fewer max_values"
+                )
+            num_cut += max(1, min(len(kept), num_over // 30))  # a line has thirty tokens at most, about
+        prompts.append(Prompt(request.number, SYSTEM, text, len(kept), num_cut))
+    return prompts
+
+
+def _bare(items: Sequence[HistoryItem]) -> list[HistoryItem]:
+    return [HistoryItem(item.title, (), item.stars) for item in items]

@@ -1,0 +1,256 @@
+"""Fitting a reranker on the lists of train users, stopped by valid users."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from recloop.errors import SettingError, TrainingError
+from recloop.progress import SILENT
+from recloop.records import Group
+from recloop.rerankers.fitted import EpochScore, FittedReranker, score_tensors
+from recloop.rerankers.history import star_edges
+from recloop.rerankers.list_tensors import VectorScaler
+from recloop.rerankers.losses import attention_rank_loss, bce_loss, softmax_loss
+from recloop.rerankers.metrics import compute_draft_metrics, user_means
+from recloop.rerankers.network import NetworkShape, build_network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jaxtyping import Bool, Float, Int64
+    from torch import Tensor
+
+    from recloop.progress import Progress, Step
+    from recloop.records import Histories, Lists, UserVectors
+    from recloop.rerankers.config import RerankerConfig
+    from recloop.rerankers.features import ItemFeatures
+    from recloop.rerankers.list_tensors import ListTensors
+    from recloop.rerankers.network import RerankNetwork
+
+STOPPING_METRIC = "ndcg@5"
+MIN_BATCH = 32
+MIN_STEPS_PER_PASS = 16
+
+
+def fit_reranker(
+    config: RerankerConfig,
+    features: ItemFeatures,
+    histories: Histories,
+    train: Lists,
+    valid: Lists,
+    user_vectors: UserVectors | None,
+    seed: int,
+    progress: Progress = SILENT,
+) -> FittedReranker:
+    """Fit a reranker; the epoch with the best NDCG@5 of valid users (user mean) is kept.
+
+    With several drafts per user each step draws one per user and epoch; on valid users every draft is
+    scored and their metrics averaged.
+
+    Args:
+        config: what to build and how to fit it.
+        features: the catalogue.
+        histories: knowledge windows of all users.
+        train: lists of train users.
+        valid: lists of valid users.
+        user_vectors: texts of at least those users; None for a reranker without.
+        seed: weights, order and dropout; the same seed gives the same weights on one machine.
+        progress: counts lists.
+
+    Raises:
+        LeakageError: lists of another group.
+        SettingError: item knowledge asked for but absent, or settings that do not fit together.
+        TrainingError: nothing to learn from, or a loss that is not finite.
+    """
+    train.require(Group.TRAIN)
+    valid.require(Group.VALID)
+    teaching = train.take(np.flatnonzero(_can_teach(train, config)))
+    if len(teaching) == 0 or not ((valid.labels_BL > 0) & valid.is_item_BL).any():
+        raise TrainingError(
+            f"a fit needs train lists with both labels and a valid list with a positive, got "
+            f"{len(teaching)} of {len(train)} train lists and {len(valid)} valid lists; use more users"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        start = _unfitted(config, features, histories, train, user_vectors)
+        curve = _train(start, teaching, valid, user_vectors, np.random.default_rng(seed), progress)
+    return replace(start, curve=curve)
+
+
+def _unfitted(
+    config: RerankerConfig,
+    features: ItemFeatures,
+    histories: Histories,
+    train: Lists,
+    user_vectors: UserVectors | None,
+) -> FittedReranker:
+    """A reranker with fresh weights; scaling is taken from train users and the catalogue."""
+    item_vectors_ID = None
+    if config.use_item_knowledge:
+        if features.item_vectors_ID is None:
+            raise SettingError(
+                "use_item_knowledge needs item vectors, got item features without; pass them to "
+                "item_features or turn it off"
+            )
+        item_vectors_ID = VectorScaler.fit(features.item_vectors_ID).apply(features.item_vectors_ID)
+    scaler = None
+    if user_vectors is not None:
+        train_rows_U = user_vectors.rows_of(np.unique(train.user_B))
+        scaler = VectorScaler.fit(user_vectors.vectors_UND[train_rows_U])
+    edges = star_edges(histories)
+    shape = NetworkShape(
+        num_items=features.num_items,
+        num_facet_values=features.num_values,
+        facet_places=tuple(numbers_IM.shape[1] for numbers_IM in features.facet_values_IM),
+        item_vector_width=0 if item_vectors_ID is None else item_vectors_ID.shape[1],
+        user_vector_width=0 if scaler is None else len(scaler.centre_D),
+        num_star_buckets=len(edges) + 1,
+        max_list_len=train.items_BL.shape[1],
+    )
+    network = build_network(config, shape, replace(features, item_vectors_ID=item_vectors_ID))
+    return FittedReranker(config, shape, network, histories, edges, scaler, ())
+
+
+def _train(
+    reranker: FittedReranker,
+    train: Lists,
+    valid: Lists,
+    user_vectors: UserVectors | None,
+    rng: np.random.Generator,
+    progress: Progress,
+) -> tuple[EpochScore, ...]:
+    """Train the reranker's network in place until valid users stop gaining; returns every epoch."""
+    config, network = reranker.config, reranker.network
+    train_tensors = reranker.tensors(train, user_vectors)
+    valid_tensors = reranker.tensors(valid, user_vectors)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    batch, num_passes = _pace(config, len(train))
+    steps_per_epoch = num_passes * -(-len(train) // batch)
+    schedule = torch.optim.lr_scheduler.LinearLR(
+        optimiser, 1.0, config.final_lr_share, config.max_epochs * steps_per_epoch
+    )
+    average = _average_of(network, config.average_epochs * steps_per_epoch)
+    kept = network if average is None else cast("RerankNetwork", average.module)
+    curve: list[EpochScore] = []
+    best_score, best_epoch, best_weights = -np.inf, 0, kept.state_dict()
+    total = config.max_epochs * num_passes * len(train)
+    with progress.stage(f"fit {config.kind}", total, "lists") as step:
+        for epoch in range(1, config.max_epochs + 1):
+            losses = [
+                _pass(reranker, train_tensors, train.user_B, batch, schedule, average, rng, step)
+                for _ in range(num_passes)
+            ]
+            valid_ndcg = _valid_score(score_tensors(kept, valid_tensors), valid)
+            curve.append(EpochScore(epoch, float(np.mean(losses)), valid_ndcg))
+            if valid_ndcg > best_score:
+                best_score, best_epoch = valid_ndcg, epoch
+                best_weights = copy.deepcopy(kept.state_dict())
+            elif epoch - best_epoch >= config.patience:
+                break
+    network.load_state_dict(best_weights)
+    return tuple(curve)
+
+
+def _pass(
+    reranker: FittedReranker,
+    lists: ListTensors,
+    user_B: Int64[np.ndarray, " B"],
+    batch: int,
+    schedule: torch.optim.lr_scheduler.LinearLR,
+    average: AveragedModel | None,
+    rng: np.random.Generator,
+    step: Step,
+) -> float:
+    """One pass over the train lists; returns the mean loss."""
+    config, network = reranker.config, reranker.network
+    order_B = torch.from_numpy(epoch_order(user_B, config.lists_per_user, rng))
+    draft_U = None
+    if lists.texts_UND is not None:
+        num_users, num_drafts = lists.texts_UND.shape[:2]
+        draft_U = torch.from_numpy(rng.integers(num_drafts, size=num_users))
+    total, temperature, loss_of = 0.0, config.temperature or 1.0, _loss(config)
+    network.train()
+    for row_B in order_B.split(batch):
+        draft_B = None if draft_U is None else draft_U[lists.user_row_B[row_B]]
+        scores_BL = network(lists, row_B, draft_B)[:, 0] / temperature
+        loss = loss_of(scores_BL, lists.labels_BL[row_B], lists.is_item_BL[row_B])
+        schedule.optimizer.zero_grad()
+        loss.backward()
+        schedule.optimizer.step()
+        schedule.step()
+        if average is not None:
+            average.update_parameters(network)
+        total += loss.item() * len(row_B)
+        if not np.isfinite(total):
+            raise TrainingError(
+                f"the reranker's training loss must stay finite, got {loss.item()}; lower lr "
+                f"(now {config.lr}) or raise temperature (now {config.temperature})"
+            )
+        step(len(row_B))
+    return total / len(user_B)
+
+
+def _average_of(network: RerankNetwork, num_steps: float) -> AveragedModel | None:
+    """An exponential average of the network's weights over about so many steps; None for fewer than two."""
+    if num_steps < 2:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(1.0 - 1.0 / num_steps))
+
+
+def _pace(config: RerankerConfig, num_lists: int) -> tuple[int, int]:
+    """Lists per step and passes per epoch.
+
+    A small log takes smaller steps and several passes per epoch: valid users are asked after a change large
+    enough to show, not after a handful of steps.
+    """
+    batch = min(config.batch, max(MIN_BATCH, num_lists // MIN_STEPS_PER_PASS))
+    return batch, -(-config.min_epoch_steps // -(-num_lists // batch))
+
+
+def epoch_order(
+    user_B: Int64[np.ndarray, " B"], lists_per_user: int, rng: np.random.Generator
+) -> Int64[np.ndarray, " B"]:
+    """A random order of lists in which those of one user come `lists_per_user` at a time.
+
+    Which lists share a run is drawn anew each time, so users' texts are adapted fewer times at almost no
+    loss of randomness.
+    """
+    shuffled_B = rng.permutation(len(user_B))
+    by_user_B = shuffled_B[np.argsort(user_B[shuffled_B], kind="stable")]
+    users_B = user_B[by_user_B]
+    is_first_B = np.append(True, users_B[1:] != users_B[:-1])
+    start_B = np.maximum.accumulate(np.where(is_first_B, np.arange(len(users_B)), 0))
+    run_B = np.cumsum((np.arange(len(users_B)) - start_B) % lists_per_user == 0) - 1
+    place_of_run = rng.permutation(run_B[-1] + 1)
+    return by_user_B[np.argsort(place_of_run[run_B], kind="stable")]
+
+
+def _valid_score(scores_BNL: Float[np.ndarray, "B N L"], valid: Lists) -> float:
+    values_B = compute_draft_metrics(STOPPING_METRIC, scores_BNL, valid).mean(axis=1)
+    _, means_U = user_means(values_B, valid.user_B, "drop")
+    return float(means_U.mean())
+
+
+def _can_teach(lists: Lists, config: RerankerConfig) -> Bool[np.ndarray, " B"]:
+    """List losses learn nothing from a list whose items all have the same label."""
+    if config.kind != "setrank" and config.loss == "bce":
+        return np.ones(len(lists), dtype=np.bool_)
+    is_positive_BL = (lists.labels_BL > 0) & lists.is_item_BL
+    is_negative_BL = lists.is_item_BL & ~is_positive_BL
+    return np.any(is_positive_BL, axis=1) & np.any(is_negative_BL, axis=1)
+
+
+def _loss(config: RerankerConfig) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    if config.kind == "setrank":
+        return attention_rank_loss
+    match config.loss:
+        case "softmax":
+            return softmax_loss
+        case "bce":
+            return bce_loss

@@ -1,0 +1,156 @@
+"""Reasoning-aware advantages: which tokens of an answer deserve its reward.
+
+Axis letters: ``G`` answers of one request, ``T`` tokens, right-padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from recloop.errors import DataError
+from recloop.prompts.request_answer import Answer
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float64, Int64
+
+
+class Penalty(StrEnum):
+    """How a paragraph that argues for the wrong item is paid."""
+
+    NONE = "none"  # as the rest of the answer: plain GRPO
+    PUBLISHED = "published"  # (1 - w) r, which pays it more than the rest when r is below 0
+    LOWERED = "lowered"  # r - w max(|r|, floor): always less than the rest
+
+
+class Baseline(StrEnum):
+    """The group's mean that a token's pay is held against, over all its tokens."""
+
+    REWARDS = "rewards"  # of rewards before penalties: a penalty takes from its tokens and gives to none
+    PAY = "pay"  # of pay after penalties, as published: the rest of a wrong answer gains by its penalty
+
+
+class AdvantageConfig(BaseModel):
+    """How answers' rewards become tokens' advantages."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    penalty: Penalty = Field(default=Penalty.LOWERED, description="of paragraphs that name the wrong item")
+    penalty_weight: float = Field(default=0.3, ge=0, le=1, description="w_penalty")
+    penalty_floor: float = Field(
+        default=0.1,
+        gt=0,
+        description="lowered: a reward nearer to 0 counts as this much. Times penalty_weight it must stay "
+        "below reward.format_weight, or an answer that never ends is paid more than a wrong one",
+    )
+    undecided: bool = Field(
+        default=True,
+        description="an answer that chooses no item is paid less, too, in paragraphs that name wrong ones; "
+        "off, as published: a penalty falls on answers that choose alone, and the others last longer",
+    )
+    baseline: Baseline = Field(
+        default=Baseline.REWARDS, description="mean over a group's tokens of: rewards; or pay, as published"
+    )
+    std_floor: float = Field(
+        default=0.1,
+        gt=0,
+        description="added to a group's standard deviation before rewards are divided by it; with TRL's 1e-4 "
+        "a group of wrong answers moves the model as much as one with a right answer among them",
+    )
+
+
+def wrong_spans(answer: Answer, right: int, *, undecided: bool = False) -> tuple[tuple[int, int], ...]:
+    """Characters of the reasoning that names the chosen item, when that item is wrong; none when it is right.
+
+    Whole paragraphs, up to the box and nothing after it: the answer itself is paid by its reward. Were it
+    paid less than reasoning that never comes to an answer, a model would learn not to answer (docs/log.md,
+    "ReRec's penalty taught the model to go on").
+
+    Args:
+        right: position of the right candidate.
+        undecided: where no item is chosen, take the paragraphs that name others than the right one, boxes
+            among them: a box that does not decide is no answer.
+    """
+    if answer.first is None and undecided:
+        return tuple((p.start, p.end) for p in answer.paragraphs if p.named and right not in p.named)
+    if answer.first is None or answer.first == right or answer.box is None:
+        return ()
+    box = answer.box[0]
+    reasoning = (p for p in answer.paragraphs if p.start < box and answer.first in p.named)
+    return tuple((p.start, min(p.end, box)) for p in reasoning)
+
+
+def tokens_in(spans: Sequence[tuple[int, int]], token_starts_T: Int64[np.ndarray, " T"]) -> np.ndarray:
+    """Bool [T]: True for tokens whose first character lies in one of these stretches of the text."""
+    is_in_T = np.zeros(len(token_starts_T), dtype=bool)
+    for start, end in spans:
+        is_in_T |= (token_starts_T >= start) & (token_starts_T < end)
+    return is_in_T
+
+
+def penalised(reward: float, config: AdvantageConfig) -> float:
+    """What a token of a wrong paragraph is paid in place of `reward`.
+
+    Source: ReRec, equation of the reasoning-aware advantage, is `Penalty.PUBLISHED`. Ours differs where r is
+    0 or below: there the published form does nothing, or rewards the wrong paragraph.
+
+    Example:
+        >>> published, lowered = AdvantageConfig(penalty=Penalty.PUBLISHED), AdvantageConfig()
+        >>> [round(penalised(r, published), 3) for r in (1.0, 0.0, -0.05)]
+        [0.7, 0.0, -0.035]
+        >>> [round(penalised(r, lowered), 3) for r in (1.0, 0.0, -0.05)]
+        [0.7, -0.03, -0.08]
+    """
+    match config.penalty:
+        case Penalty.NONE:
+            return reward
+        case Penalty.PUBLISHED:
+            return (1 - config.penalty_weight) * reward
+        case Penalty.LOWERED:
+            return reward - config.penalty_weight * max(abs(reward), config.penalty_floor)
+
+
+def token_advantages(
+    rewards_G: Float64[np.ndarray, " G"],
+    is_wrong_GT: Bool[np.ndarray, "G T"],
+    is_token_GT: Bool[np.ndarray, "G T"],
+    config: AdvantageConfig,
+) -> Float64[np.ndarray, "G T"]:
+    """Token rewards, standardised over all tokens of the group.
+
+    The variance is that over tokens, about the baseline, times G / (G - 1): without penalties and with
+    answers of equal length this is GRPO's advantage of each answer, at every token.
+
+    Args:
+        rewards_G: of the answers.
+        is_wrong_GT: True at tokens of paragraphs that name the wrong chosen item.
+        is_token_GT: True at tokens of the answer, its end token included; False at padding.
+
+    Returns:
+        0 at padding, and everywhere when all tokens earn the same.
+
+    Raises:
+        DataError: shapes disagree, a reward is not finite, or the group has fewer than two answers.
+    """
+    num_answers = len(rewards_G)
+    if is_wrong_GT.shape != is_token_GT.shape or len(is_token_GT) != num_answers or num_answers < 2:
+        raise DataError(
+            f"a group needs two answers or more with masks alike, got {num_answers} rewards, wrong tokens "
+            f"{is_wrong_GT.shape} and tokens {is_token_GT.shape}; pass one row per answer"
+        )
+    if not np.isfinite(rewards_G).all():
+        raise DataError(f"rewards must be finite, got {rewards_G.tolist()}; look at the reward's terms")
+    lowered_G = np.array([penalised(float(reward), config) for reward in rewards_G])
+    rewards_GT = np.where(is_wrong_GT, lowered_G[:, None], rewards_G[:, None])
+    paid = rewards_GT[is_token_GT]
+    if len(paid) == 0 or np.ptp(paid) == 0:
+        return np.zeros(is_token_GT.shape)
+    bare_GT = np.broadcast_to(rewards_G[:, None], rewards_GT.shape)
+    held_against_GT = rewards_GT if config.baseline is Baseline.PAY else bare_GT
+    mean = float(held_against_GT[is_token_GT].mean())
+    variance = float(((paid - mean) ** 2).mean()) * num_answers / (num_answers - 1)
+    return np.where(is_token_GT, (rewards_GT - mean) / (np.sqrt(variance) + config.std_floor), 0.0)

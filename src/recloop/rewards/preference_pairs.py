@@ -1,0 +1,218 @@
+"""Preference pairs: of one user's drafts, which earned more under the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from recloop.errors import DataError
+from recloop.records import Draft, DraftStatus, Pair, Rewards, UserDrafts
+
+if TYPE_CHECKING:
+    from jaxtyping import Float32
+
+
+class PairConfig(BaseModel):
+    """Which differences in reward become preference pairs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["best_worst", "all_pairs"] = Field(
+        default="best_worst",
+        description="best_worst: at most one pair a user, highest against lowest reward (DPO4Rec); "
+        "all_pairs: every two drafts of a user that differ in reward",
+    )
+    min_gap: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="least difference in reward, in the metric's unit; equal rewards never pair",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PairSet:
+    """Preference pairs and what became of the candidates that are not among them.
+
+    A candidate is a user in ``best_worst`` mode, two drafts of a user in ``all_pairs`` mode. Each one is
+    counted once: kept, or dropped for the first reason that applies, in the order below.
+
+    num_tied: equal rewards.
+    num_below_gap: the rewards differ by less than `PairConfig.min_gap`.
+    num_unfinished: the better draft was cut by the token limit; learning it would teach to stop mid-sentence.
+    num_duplicates: the texts are the same to the language model after tokenising and truncating.
+    num_unusable: users with fewer than two drafts that have a text; other drafts without one are left out.
+    """
+
+    pairs: tuple[Pair, ...]
+    num_candidates: int
+    num_tied: int
+    num_below_gap: int
+    num_unfinished: int
+    num_duplicates: int
+    num_unusable: int = 0
+
+    @property
+    def share_kept(self) -> float:
+        """Share of the candidates that became a pair."""
+        return len(self.pairs) / self.num_candidates if self.num_candidates else 0.0
+
+    def __str__(self) -> str:
+        unusable = f", {self.num_unusable} without usable texts" if self.num_unusable else ""
+        return (
+            f"{len(self.pairs)} pairs, {self.share_kept:.0%} of {self.num_candidates} candidates "
+            f"(dropped: {self.num_tied} tied, {self.num_below_gap} below the gap, "
+            f"{self.num_unfinished} unfinished, {self.num_duplicates} duplicate texts{unusable})"
+        )
+
+
+def preference_pairs(
+    drafts: UserDrafts,
+    rewards: Rewards,
+    config: PairConfig,
+    same_after_tokenising: Callable[[str, str], bool],
+) -> PairSet:
+    """Pairs of drafts of the same user, the better one chosen.
+
+    Where several drafts share the highest (lowest) reward, the lowest draft number that gives a usable pair
+    is taken. Pairs come sorted by user, then by chosen and rejected draft.
+
+    Args:
+        drafts: of at least the users who earned a reward.
+        rewards: one per draft.
+        config: mode and least gap.
+        same_after_tokenising: True when the tuned model would see two texts as the same tokens;
+            `recloop.training.dataset.reply_comparer` makes one.
+
+    Raises:
+        DataError: a rewarded user has no drafts or another number of them, or a reward is not finite.
+
+    Source: DPO4Rec (arXiv 2410.05939): highest against lowest reward. Dropping ties, duplicates and cut
+    drafts, and ``all_pairs``, are our decisions.
+    """
+    outcomes = ("kept", "unusable", "tied", "below_gap", "unfinished", "duplicates")
+    counts: dict[str, int] = dict.fromkeys(outcomes, 0)
+    pairs: list[Pair] = []
+    for drafts_N, rewards_N in _aligned(drafts, rewards):
+        usable = np.flatnonzero([draft.status is DraftStatus.OK for draft in drafts_N])
+        if len(usable) < 2:
+            counts["unusable"] += 1
+            continue
+        make_options = _best_worst if config.mode == "best_worst" else _all_pairs
+        options = make_options(rewards_N, usable)
+        for option in options:
+            outcome, pair = _first_usable(option, drafts_N, rewards_N, rewards.round, config, same_after_tokenising)
+            counts[outcome] += 1
+            if pair is not None:
+                pairs.append(pair)
+    pairs.sort(key=lambda pair: (pair.user, pair.chosen_draft, pair.rejected_draft))
+    return PairSet(
+        tuple(pairs),
+        num_candidates=sum(counts.values()),
+        num_tied=counts["tied"],
+        num_below_gap=counts["below_gap"],
+        num_unfinished=counts["unfinished"],
+        num_duplicates=counts["duplicates"],
+        num_unusable=counts["unusable"],
+    )
+
+
+def random_label_pairs(pairs: Sequence[Pair], seed: int) -> tuple[Pair, ...]:
+    """The same pairs with chosen and rejected exchanged by the toss of a coin: the control of the tuning.
+
+    A pair whose rejected draft was cut by the token limit stays as it is. Exchanged, it would teach the
+    control alone to stop mid-sentence, and tuning would be ahead of it by more than its labels.
+    """
+    is_swapped = np.random.default_rng(seed).random(len(pairs)) < 0.5
+    return tuple(
+        _swapped(pair) if swap and pair.is_rejected_finished else pair
+        for pair, swap in zip(pairs, is_swapped, strict=True)
+    )
+
+
+def best_of_n(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+    """One pair per user, the one whose chosen draft earned most: the rows of best-of-N fine-tuning."""
+    best: dict[int, Pair] = {}
+    for pair in pairs:
+        if pair.user not in best or pair.chosen_reward > best[pair.user].chosen_reward:
+            best[pair.user] = pair
+    return tuple(best[user] for user in sorted(best))
+
+
+# The pairs (chosen draft, rejected draft) that would serve one candidate equally well, most wanted first.
+_Option = list[tuple[int, int]]
+
+
+def _best_worst(rewards_N: Float32[np.ndarray, " N"], usable: np.ndarray) -> list[_Option]:
+    best = usable[rewards_N[usable] == rewards_N[usable].max()].tolist()
+    worst = usable[rewards_N[usable] == rewards_N[usable].min()].tolist()
+    return [[(chosen, rejected) for chosen in best for rejected in worst]]
+
+
+def _all_pairs(rewards_N: Float32[np.ndarray, " N"], usable: np.ndarray) -> list[_Option]:
+    return [
+        [(first, second) if rewards_N[first] >= rewards_N[second] else (second, first)]
+        for first, second in combinations(usable.tolist(), 2)
+    ]
+
+
+def _first_usable(
+    option: _Option,
+    drafts_N: tuple[Draft, ...],
+    rewards_N: Float32[np.ndarray, " N"],
+    round: int,
+    config: PairConfig,
+    same_after_tokenising: Callable[[str, str], bool],
+) -> tuple[str, Pair | None]:
+    """What became of one candidate, and its pair if it was kept."""
+    chosen_reward, rejected_reward = (float(rewards_N[draft]) for draft in option[0])
+    if chosen_reward == rejected_reward:
+        return "tied", None
+    if chosen_reward - rejected_reward < config.min_gap:
+        return "below_gap", None
+    finished = [(chosen, rejected) for chosen, rejected in option if drafts_N[chosen].is_finished]
+    if not finished:
+        return "unfinished", None
+    for chosen, rejected in finished:
+        better, worse = drafts_N[chosen], drafts_N[rejected]
+        if not same_after_tokenising(better.text, worse.text):
+            return "kept", Pair(
+                *(round, better.user, chosen, rejected, better.text, worse.text),
+                *(chosen_reward, rejected_reward),
+                is_rejected_finished=worse.is_finished,
+            )
+    return "duplicates", None
+
+
+def _aligned(drafts: UserDrafts, rewards: Rewards) -> Iterator[tuple[tuple[Draft, ...], Float32[np.ndarray, " N"]]]:
+    """Each rewarded user's drafts and rewards."""
+    drafts_of = dict(zip(drafts.user_U.tolist(), drafts.drafts_UN, strict=True))
+    for user, rewards_N in zip(rewards.user_U.tolist(), rewards.rewards_UN, strict=True):
+        drafts_N = drafts_of.get(user, ())
+        if len(drafts_N) != len(rewards_N):
+            raise DataError(
+                f"every reward needs its draft: user {user} has {len(rewards_N)} rewards, got "
+                f"{len(drafts_N)} drafts; reward the drafts that are to be paired"
+            )
+        if not np.isfinite(rewards_N).all():
+            raise DataError(
+                f"rewards must be finite, got {rewards_N.tolist()} for user {user}; leave out users without "
+                f"positives, as reward_drafts does"
+            )
+        yield drafts_N, rewards_N
+
+
+def _swapped(pair: Pair) -> Pair:
+    return replace(
+        pair,
+        chosen_draft=pair.rejected_draft,
+        rejected_draft=pair.chosen_draft,
+        chosen=pair.rejected,
+        rejected=pair.chosen,
+        chosen_reward=pair.rejected_reward,
+        rejected_reward=pair.chosen_reward,
+    )

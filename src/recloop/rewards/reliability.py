@@ -1,0 +1,205 @@
+"""Can a reward be trusted: would other lists of the same users prefer the same drafts, would another judge?
+
+If they would not, the best and the worst draft of a user are noise and so is every pair made from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from recloop.errors import DataError
+from recloop.records import Lists, UserVectors
+from recloop.rerankers.metrics import user_means
+from recloop.rewards.reranker_reward import Judge, reward_lists
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jaxtyping import Float64, Int64
+
+NUM_RESAMPLES = 2000
+MIN_USERS = 10  # below it the bootstrap calls noise repeatable more often than one time in twenty
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How far the rewards of a user's drafts repeat themselves on other lists of that user.
+
+    metric: whose rewards these are.
+    half_correlation: correlation between the draft effects seen in odd and in even lists, in [-1, 1].
+    reliability: of the mean over all of a user's lists (Spearman-Brown), in [-1, 1]; 1 is noise-free.
+    low, high: 95% interval of `reliability`, by bootstrap over users.
+    num_users: users with at least two lists that hold a positive.
+    num_users_left_out: users with fewer.
+    """
+
+    metric: str
+    half_correlation: float
+    reliability: float
+    low: float
+    high: float
+    num_users: int
+    num_users_left_out: int
+
+    @property
+    def is_noise(self) -> bool:
+        """True when the interval reaches 0 or too few users tell: repair the reward before tuning with it."""
+        return self.low <= 0.0 or self.has_too_few_users
+
+    @property
+    def has_too_few_users(self) -> bool:
+        """True when there are fewer than `MIN_USERS`, whose interval means nothing."""
+        return self.num_users < MIN_USERS
+
+    def __str__(self) -> str:
+        verdict = "indistinguishable from noise" if self.is_noise else "repeatable"
+        if self.has_too_few_users:
+            verdict = f"too few users to tell it from noise ({MIN_USERS} at least)"
+        return (
+            f"reward {self.metric}: split-half reliability {self.reliability:.2f} "
+            f"(95% interval {self.low:.2f} to {self.high:.2f}, {self.num_users} users), {verdict}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How far several judges agree on which of a user's drafts are better.
+
+    correlation: of the draft effects under two judges, the mean over all pairs of judges, in [-1, 1].
+    reliability: of the mean of all judges against as many others (Spearman-Brown), in [-1, 1].
+    """
+
+    num_judges: int
+    correlation: float
+    reliability: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_judges} judges: any two agree on a user's drafts at {self.correlation:.2f}, "
+            f"the mean of all with that of as many others at {self.reliability:.2f} (correlation)"
+        )
+
+
+def judge_agreement(judges: Sequence[Judge], lists: Lists, vectors: UserVectors, metric: str) -> Agreement | None:
+    """How far the judges agree; None for one judge.
+
+    Split-half reliability cannot see this: it asks the same judges about other lists.
+
+    Args:
+        judges, lists, vectors, metric: as for `reward_drafts`.
+
+    Raises:
+        LeakageError: the lists belong to another group than feedback.
+
+    Source: Spearman (1910), Brown (1910) for the step from one judge to all.
+    """
+    if len(judges) < 2:
+        return None
+    effects: list[np.ndarray] = []
+    for judge in judges:
+        values_BN = reward_lists([judge], lists, vectors, metric)
+        _, values_UN = user_means(values_BN, lists.user_B, empty="drop")
+        effects.append((values_UN - values_UN.mean(axis=1, keepdims=True)).ravel())
+    num_judges = len(effects)
+    pairs = [(i, j) for i in range(num_judges) for j in range(i)]
+    correlation = float(np.mean([_correlation(effects[i], effects[j]) for i, j in pairs]))
+    return Agreement(num_judges, correlation, float(spearman_brown(np.asarray(correlation), parts=num_judges)))
+
+
+def split_half_reliability(
+    judges: Sequence[Judge], lists: Lists, vectors: UserVectors, metric: str, seed: int
+) -> Reliability:
+    """Reliability of `metric` as a reward: draft effects in odd lists against those in even lists.
+
+    A draft effect is the draft's reward less the mean over that user's drafts, so that how easy a user is
+    counts for nothing. Lists without a positive are passed over. Rewards that never differ between drafts
+    have reliability 0.
+
+    Args:
+        judges, lists, vectors, metric: as for `reward_drafts`.
+        seed: of the bootstrap.
+
+    Raises:
+        LeakageError: the lists belong to another group than feedback.
+        DataError: no user has two lists with a positive.
+
+    Source: Spearman (1910), Brown (1910) for the step from half to whole.
+    """
+    values_BN = reward_lists(judges, lists, vectors, metric)
+    has_positive_B = ~np.isnan(values_BN).any(axis=1)
+    odd_UN, even_UN = _half_means(values_BN[has_positive_B], lists.user_B[has_positive_B])
+    if len(odd_UN) == 0:
+        raise DataError(
+            "split-half reliability needs users with at least two lists that hold a positive, got none; "
+            "give the feedback group longer logs or shorter chunks"
+        )
+    products_U3 = _effect_products(odd_UN, even_UN)
+    correlation = float(_pooled_correlation(products_U3.sum(axis=0)))
+    rng = np.random.default_rng(seed)
+    num_users = len(products_U3)
+    counts_RU = rng.multinomial(num_users, np.full(num_users, 1 / num_users), size=NUM_RESAMPLES)
+    resampled_R = spearman_brown(_pooled_correlation(counts_RU @ products_U3))
+    low, high = np.quantile(resampled_R, [0.025, 0.975])
+    return Reliability(
+        metric,
+        correlation,
+        float(spearman_brown(np.asarray(correlation))),
+        float(low),
+        float(high),
+        num_users,
+        len(np.unique(lists.user_B)) - num_users,
+    )
+
+
+def spearman_brown(part_correlation: Float64[np.ndarray, ...], parts: int = 2) -> Float64[np.ndarray, ...]:
+    """Reliability of the whole from the correlation of its parts: ``n r / (1 + (n - 1) r)``.
+
+    A negative correlation is returned as it is, where the formula would run to minus infinity (our decision).
+
+    Example:
+        >>> float(spearman_brown(np.asarray(0.5)).round(3))
+        0.667
+    """
+    r = np.asarray(part_correlation, np.float64)
+    return np.where(r > 0, parts * r / (1 + (parts - 1) * np.maximum(r, 0)), r)
+
+
+def _correlation(x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"]) -> float:
+    """Of effects, whose means are 0; 0 where one of them does not vary."""
+    return float(_pooled_correlation(np.array([x @ y, x @ x, y @ y])))
+
+
+def _half_means(
+    values_BN: Float64[np.ndarray, "B N"], user_B: Int64[np.ndarray, " B"]
+) -> tuple[Float64[np.ndarray, "U N"], Float64[np.ndarray, "U N"]]:
+    """Per user the means over its 1st, 3rd, ... and its 2nd, 4th, ... list; users with one list drop out."""
+    users_U, first_U, row_user_B, count_U = np.unique(
+        user_B, return_index=True, return_inverse=True, return_counts=True
+    )
+    is_even_B = (np.arange(len(user_B)) - first_U[row_user_B]) % 2 == 1
+    halves: list[np.ndarray] = []
+    for is_half_B in (~is_even_B, is_even_B):
+        sums_UN = np.zeros((len(users_U), values_BN.shape[1]))
+        np.add.at(sums_UN, row_user_B[is_half_B], values_BN[is_half_B])
+        sizes_U = np.bincount(row_user_B[is_half_B], minlength=len(users_U))
+        halves.append((sums_UN / np.maximum(sizes_U, 1)[:, None])[count_U >= 2])
+    return halves[0], halves[1]
+
+
+def _effect_products(
+    odd_UN: Float64[np.ndarray, "U N"], even_UN: Float64[np.ndarray, "U N"]
+) -> Float64[np.ndarray, "U 3"]:
+    """Per user, over drafts: the sums of odd*even, odd*odd and even*even effects."""
+    odd_UN = odd_UN - odd_UN.mean(axis=1, keepdims=True)
+    even_UN = even_UN - even_UN.mean(axis=1, keepdims=True)
+    return np.stack([(odd_UN * even_UN).sum(1), (odd_UN**2).sum(1), (even_UN**2).sum(1)], axis=1)
+
+
+def _pooled_correlation(sums: Float64[np.ndarray, "*R 3"]) -> Float64[np.ndarray, "*R"]:
+    """Correlation from summed products; 0 where one half does not vary (to rounding error)."""
+    scale = np.sqrt(sums[..., 1] * sums[..., 2])
+    varies = scale > 1e-20
+    return np.where(varies, sums[..., 0] / np.where(varies, scale, 1.0), 0.0)

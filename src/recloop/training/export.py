@@ -1,0 +1,74 @@
+"""A tuned language model for other programs: an adapter beside its base, or merged weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from recloop.errors import GenerationError, RunError
+from recloop.experiment.manifest import MANIFEST
+from recloop.llm.chat import own_tokenizer
+from recloop.llm.weights import adapter_config, find_model_folder, reading
+from recloop.training.result import TUNING_FILE
+
+OWN_FILES = (TUNING_FILE, "metrics.jsonl", ".*")  # of no use to who serves the model
+
+
+def export_model(folder: Path, out: Path, *, merge: bool) -> str:
+    """Copy a model folder to where it will be served from, and say how.
+
+    Args:
+        folder: a model or adapter, e.g. ``runs/demo/lm/tuned.s0``.
+        out: a new or empty folder.
+        merge: add an adapter to its base, in the base's precision; no effect on a whole model.
+
+    Returns:
+        What was written, and the commands that serve it.
+
+    Raises:
+        RunError: `out` holds something.
+        GenerationError: `folder` is no model, has no weights, or is a run, which has its models below ``lm``.
+    """
+    folder = find_model_folder(folder)
+    _require_weights(folder)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"an export needs a new or empty folder, got {out}; choose another")
+    adapter = adapter_config(folder)
+    if adapter is None or not merge:
+        shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*OWN_FILES))
+    else:
+        _merge(folder, find_model_folder(adapter["base_model_name_or_path"]), out)
+    if adapter is None or merge:
+        return f"model in {out}\n  vllm serve {out}\n  transformers serve {out}"
+    base = adapter["base_model_name_or_path"]
+    return (
+        f"adapter in {out}, of base {base}\n"
+        f"  vllm serve {base} --enable-lora --max-lora-rank {adapter['r']} --lora-modules {out.name}={out}\n"
+        f"  merged into one folder: recloop export {folder} OUT --merge"
+    )
+
+
+def _require_weights(folder: Path) -> None:
+    if (folder / MANIFEST).is_file():
+        models = sorted({str(file.parent) for file in folder.glob("lm/*/*config.json")})
+        do = f"name one of its models: {', '.join(models)}" if models else "it has tuned none (lm) yet"
+        raise GenerationError(f"a model's folder is wanted, got the run {folder}; {do}")
+    if not any(folder.glob("*.safetensors")):
+        raise GenerationError(
+            f"a model's folder must hold its weights, got no .safetensors in {folder}; "
+            f"save the model with save_pretrained"
+        )
+
+
+def _merge(folder: Path, base: Path, out: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    with reading(base, "causal LM"):
+        model = AutoModelForCausalLM.from_pretrained(
+            base, dtype="auto", use_safetensors=True, trust_remote_code=False, local_files_only=True
+        )
+        whole = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        tokenizer = own_tokenizer(folder)
+    whole.save_pretrained(out)
+    tokenizer.save_pretrained(out)

@@ -1,0 +1,108 @@
+"""The settings of GRPO, and what the reward of an answer is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from recloop.errors import SettingError
+from recloop.training.result import TuningBudget
+
+ANSWERS, MOMENTS = "answers.json", "adam.moments"
+
+
+class GrpoConfig(TuningBudget):
+    """How rewards of answers tune a language model."""
+
+    lr: float = Field(
+        default=2e-4,
+        gt=0,
+        description="learning rate of the first step, falling linearly to 0 over all epochs; for the "
+        "embedded model, ReRec: 5e-6",
+    )
+    epochs: int = Field(
+        default=2, ge=1, description="passes over the requests; see curriculum.same_budget where some sit out"
+    )
+    batch: int = Field(default=8, ge=1, description="requests in one forward pass, all their answers with them")
+    accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default=1, description="forward passes in one optimiser step; auto: about 25 steps of max_pairs"
+    )
+    max_pairs: int = Field(default=400, ge=1, description="more requests than this are thinned at random")
+    max_prompt_tokens: int = Field(
+        default=784, ge=1, description="a longer prompt, chat template included, is an error"
+    )
+    max_reply_tokens: int = Field(default=200, ge=1, description="longest answer, end token included")
+    answers: int = Field(default=5, ge=2, description="G, answers to each request")
+    temperature: float = Field(
+        default=1.3,
+        gt=0,
+        le=10,
+        description="of sampling; a model that is sure of its answers needs more than 1",
+    )
+    kl: float = Field(default=0.03, ge=0, description="coefficient of the divergence from the anchor; ReRec: 0.01")
+    clip: float = Field(default=0.2, gt=0, lt=1, description="how far a token's ratio may move and be paid")
+    warmup: int = Field(
+        default=5,
+        ge=0,
+        description="first optimiser steps, in which the learning rate rises: Adam's moments are new there, "
+        "and its steps the longest",
+    )
+    updates: int = Field(
+        default=1, ge=1, description="optimiser steps on the same answers; from 2 on clipping has an effect"
+    )
+
+    @model_validator(mode="after")
+    def _steps_are_whole(self) -> GrpoConfig:
+        if self.max_pairs < self.requests_per_step:
+            raise SettingError(
+                f"max_pairs must hold the requests of one optimiser step, got {self.max_pairs} for "
+                f"{self.requests_per_step} (batch times accumulation); lower batch"
+            )
+        return self
+
+    @property
+    def requests_per_step(self) -> int:
+        return self.batch * self.passes_per_step(self.max_pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredAnswer:
+    """What one answer earned.
+
+    reward: r.
+    bare_reward: r without its side terms, whose part in the advantage is logged.
+    wrong_spans: characters of the paragraphs that are paid less.
+    terms: named, for the log; every answer has the same names.
+    """
+
+    reward: float
+    bare_reward: float
+    wrong_spans: tuple[tuple[int, int], ...]
+    terms: Mapping[str, float]
+
+
+Scorer = Callable[[int, str, bool], ScoredAnswer]
+"""(number of the prompt, answer, whether it is finished) -> what it earned."""
+
+
+def rate_share(step: int, num_steps: int, warmup: int, last: float) -> float:
+    """The learning rate of an epoch's optimiser step, as a share of the rate that the epoch begins with.
+
+    It rises in equal parts over `warmup` steps, the first of which moves the model already, then falls
+    linearly and is `last` after the epoch.
+
+    Args:
+        step: from 0 on.
+        num_steps: of the epoch.
+        last: what the next epoch begins with, as a share too.
+
+    Example:
+        >>> [round(rate_share(step, 6, 2, 0.5), 3) for step in range(7)]
+        [0.333, 0.667, 1.0, 0.875, 0.75, 0.625, 0.5]
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 1 - (1 - last) * (step - warmup) / max(1, num_steps - warmup)

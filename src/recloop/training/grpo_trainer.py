@@ -1,0 +1,288 @@
+"""TRL's GRPO trainer with an advantage for every token, and answers that survive a kill.
+
+A model of the Llama family that is tuned whole reads each prompt once for all its answers, when it samples
+and when it learns; other models do as TRL does.
+"""
+
+# TRL and transformers are not fully typed.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback, TrainerState, TrainingArguments
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from recloop.files import atomic_write_json
+from recloop.llm.chat import load_tokenizer, messages_of
+from recloop.llm.decoding import SharedPrefix, decode
+from recloop.llm.local import end_tokens_of
+from recloop.records import Prompt
+from recloop.rewards.advantages import AdvantageConfig, token_advantages, tokens_in
+from recloop.training.grpo_config import ANSWERS, MOMENTS, GrpoConfig, ScoredAnswer, Scorer, rate_share
+from recloop.training.shared_prompt import SHARING_TYPES, share_prompts
+from recloop.training.trainer import Job, Policy, load_model, trainer_arguments
+
+
+@dataclass(slots=True)
+class Scores:
+    """What the answers of a tuning run earned. last: of the current batch, in its order."""
+
+    rows: list[dict[str, float]]
+    last: list[ScoredAnswer]
+
+
+class TokenGrpoTrainer(GRPOTrainer):
+    """GRPO with `token_advantages` in place of one advantage per answer.
+
+    Args:
+        scores: filled by the reward function of the same trainer.
+        advantages: how rewards become advantages.
+        group: G, answers to one prompt, which stand side by side.
+        max_tokens: of an answer.
+        shares_prompts: whether a prompt is read once for all its answers.
+        warmup, last_share: of `rate_share`.
+        moments: file of those that Adam goes on from; None for none.
+    """
+
+    optimizer: Any
+    lr_scheduler: Any
+
+    def __init__(
+        self,
+        *,
+        scores: Scores,
+        advantages: AdvantageConfig,
+        group: int,
+        max_tokens: int,
+        shares_prompts: bool,
+        warmup: int,
+        last_share: float,
+        moments: Path | None,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(**arguments)
+        self._warmup, self._last_share, self._moments = warmup, last_share, moments
+        self._scores, self._advantages, self._group = scores, advantages, group
+        self._max_tokens, self._shares_prompts = max_tokens, shares_prompts
+        if shares_prompts:
+            for model in (self.model, self.ref_model):
+                if model is not None:
+                    share_prompts(self.accelerator.unwrap_model(model), self.temperature)
+
+    def create_optimizer(self, *arguments: Any, **named: Any) -> torch.optim.Optimizer:
+        """With the moments of the epoch before; its learning rates are not taken over."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(*arguments, **named)
+        if is_new and self._moments is not None:
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": read_moments(self._moments), "param_groups": groups})
+        return optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """`rate_share` in place of transformers' schedule, whose first step has a learning rate of 0."""
+        if self.lr_scheduler is None:
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                cast(torch.optim.Optimizer, optimizer or self.optimizer),
+                lambda step: rate_share(step, num_training_steps, self._warmup, self._last_share),
+            )
+            self._created_lr_scheduler = True  # so that a second training makes its own
+        return self.lr_scheduler
+
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], *arguments: Any, **named: Any
+    ) -> tuple[list[list[int]], list[list[Any]] | None]:
+        if not self._shares_prompts:
+            return super()._generate_single_turn(prompt_ids, *arguments, **named)
+        policy: Any = self.accelerator.unwrap_model(self.model_wrapped)
+        # TRL puts torch's generator back to where it was at a checkpoint.
+        uniforms_BGTA = torch.rand(
+            (len(prompt_ids) // self._group, self._group, self._max_tokens, 1), dtype=torch.float64
+        ).numpy()
+        with torch.no_grad():
+            prefix = SharedPrefix(policy, prompt_ids[:: self._group], self._group, self._max_tokens)
+            ends = cast(list[int], self.eos_token_ids)
+            answers_BG = decode(prefix, uniforms_BGTA, ends, self.temperature, top_p=1.0)
+        return [
+            list(answer.tokens) if answer.end is None else [*answer.tokens, answer.end]
+            for answers in answers_BG
+            for answer in answers
+        ], None
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        ids_BT: torch.Tensor = output["completion_ids"]
+        mask_BT = output["completion_mask"].bool().cpu().numpy()
+        scored = self._scores.last
+        is_wrong_BT = np.zeros(mask_BT.shape, dtype=bool)
+        for row, one in enumerate(scored):
+            if one.wrong_spans:
+                starts = token_starts(self.processing_class, ids_BT[row][output["completion_mask"][row].bool()])
+                is_wrong_BT[row, : len(starts)] = tokens_in(one.wrong_spans, starts)
+        rewards_B = np.array([one.reward for one in scored])
+        bare_B = np.array([one.bare_reward for one in scored])
+        found_BT, bare_BT = (
+            _by_group(rewards, is_wrong_BT, mask_BT, self._group, self._advantages) for rewards in (rewards_B, bare_B)
+        )
+        size = np.abs(found_BT[mask_BT]).sum()
+        share = np.abs((found_BT - bare_BT)[mask_BT]).sum() / size if size > 0 else 0.0
+        self._metrics["train"]["side_share"].append(float(share))
+        self._metrics["train"]["penalised_tokens"].append(float((is_wrong_BT & mask_BT).sum() / mask_BT.sum()))
+        old = output["advantages"]
+        output["advantages"] = torch.from_numpy(found_BT).to(old.device, old.dtype)
+        return output
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """TRL's loss. Without a divergence, answers whose tokens all have advantage 0 are not read again.
+
+        The loss is a sum over tokens, divided by a number that was counted before: it stays the same.
+        """
+        advantages_BT = inputs["advantages"]
+        moves_B = (advantages_BT.reshape(len(advantages_BT), -1) != 0).any(dim=1)
+        if self.beta == 0 and not moves_B.all():
+            moves_B[0] |= not moves_B.any()  # one row at least, or there is nothing to take a gradient of
+            inputs = {
+                name: value[moves_B] if torch.is_tensor(value) and value.shape[:1] == moves_B.shape else value
+                for name, value in inputs.items()
+            }
+        return super()._compute_loss(model, inputs)
+
+
+def _by_group(
+    rewards_B: np.ndarray, is_wrong_BT: np.ndarray, mask_BT: np.ndarray, size: int, config: AdvantageConfig
+) -> np.ndarray:
+    groups = [slice(first, first + size) for first in range(0, len(rewards_B), size)]
+    return np.concatenate(
+        [token_advantages(rewards_B[g], is_wrong_BT[g] & mask_BT[g], mask_BT[g], config) for g in groups]
+    )
+
+
+def token_starts(tokenizer: Any, ids_T: torch.Tensor) -> np.ndarray:
+    """Where each token begins in the decoded text; special tokens begin at its end."""
+    ids = ids_T.tolist()
+    return np.array([len(tokenizer.decode(ids[:t], skip_special_tokens=True)) for t in range(len(ids))])
+
+
+def make_trainer(
+    job: Job,
+    policy: Policy,
+    anchor_folder: Path,
+    prompts: Sequence[Prompt],
+    score: Scorer,
+    config: GrpoConfig,
+    advantages: AdvantageConfig,
+    last_lr: float,
+    moments: Path | None,
+) -> TokenGrpoTrainer:
+    """The trainer of one epoch over `prompts`, in their order; the learning rate falls to `last_lr`."""
+    uses_lora = policy.adapter is not None
+    tokenizer = load_tokenizer(job.lm_folder)
+    tokenizer.padding_side = "left"
+    scores = Scores([], [])
+    arguments = trainer_arguments(job, config.passes_per_step(config.max_pairs), uses_lora=uses_lora)
+    del arguments["max_length"]  # of no meaning here
+    arguments |= {
+        "per_device_train_batch_size": config.batch * config.answers,
+        "shuffle_dataset": False,
+        "num_generations": config.answers,
+        "num_iterations": config.updates,
+        # TRL keeps no answers in a checkpoint: each is written where the next step samples new ones.
+        "save_steps": math.ceil(config.checkpoint_steps / config.updates) * config.updates,
+        "max_completion_length": config.max_reply_tokens,
+        "temperature": config.temperature,
+        "beta": config.kl,
+        "epsilon": config.clip,
+        "loss_type": "dapo",  # the mean over all tokens of a step, as ReRec
+        "scale_rewards": "group",
+    }
+    trainer = TokenGrpoTrainer(
+        scores=scores,
+        advantages=advantages,
+        group=config.answers,
+        max_tokens=config.max_reply_tokens,
+        shares_prompts=not uses_lora and policy.model.config.model_type in SHARING_TYPES,
+        warmup=config.warmup,
+        last_share=last_lr / config.lr,
+        moments=moments,
+        model=policy.model,
+        reward_funcs=reward_function(score, scores, tokenizer, end_tokens_of(policy.model, tokenizer)),
+        args=GRPOConfig(**arguments),
+        train_dataset=Dataset.from_list(
+            [{"prompt": messages_of(prompt, tokenizer), "number": prompt.user} for prompt in prompts]
+        ),
+        processing_class=tokenizer,
+        peft_config=policy.adapter,
+        callbacks=[KeepAnswers(scores, job.work)],
+    )
+    if trainer.ref_model is not None:
+        reference: Any = trainer.accelerator.unwrap_model(trainer.ref_model).float()
+        reference.load_state_dict(load_model(anchor_folder, uses_lora=False).state_dict())
+    return trainer
+
+
+def reward_function(score: Scorer, scores: Scores, tokenizer: Any, end_tokens: Sequence[int]) -> Any:
+    """The scorer as TRL calls it; keeps what every answer earned. An answer with an end token is finished."""
+
+    def reward(*, completion_ids: list[list[int]], number: list[int], log_metric: Any, **_: Any) -> list[float]:
+        scores.last = [
+            score(one, tokenizer.decode(ids, skip_special_tokens=True), bool(ids) and ids[-1] in end_tokens)
+            for one, ids in zip(number, completion_ids, strict=True)
+        ]
+        for one, found in zip(number, scores.last, strict=True):
+            scores.rows.append({"number": one, "reward": found.reward, **found.terms})
+            for name, value in found.terms.items():
+                log_metric(f"terms/{name}", value)
+        return [found.reward for found in scores.last]
+
+    return reward
+
+
+class KeepAnswers(TrainerCallback):
+    """Writes what answers earned beside every checkpoint, to go on from there, and moments at the end."""
+
+    def __init__(self, scores: Scores, work: Path) -> None:
+        self._scores, self._work = scores, work
+
+    def on_train_begin(self, _args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        if state.global_step:
+            file = self._work / f"checkpoint-{state.global_step}" / ANSWERS
+            self._scores.rows = json.loads(file.read_text(encoding="utf-8"))
+
+    def on_save(self, _args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        atomic_write_json(self._work / f"checkpoint-{state.global_step}" / ANSWERS, self._scores.rows)
+
+    def on_train_end(self, *_: Any, optimizer: Any, **__: Any) -> None:
+        atomic_write_json(self._work / ANSWERS, self._scores.rows)
+        write_moments(self._work / MOMENTS, optimizer)
+
+
+def write_moments(file: Path, optimizer: Any) -> None:
+    """Adam's state, in the order of its parameters; the same state makes the same bytes."""
+    state: dict[int, dict[str, torch.Tensor]] = optimizer.state_dict()["state"]
+    save_file(
+        {f"{n}.{name}": value.contiguous() for n, found in state.items() for name, value in found.items()},
+        file,
+    )
+
+
+def read_moments(file: Path) -> dict[int, dict[str, torch.Tensor]]:
+    """What `write_moments` wrote, as `torch.optim.Optimizer.load_state_dict` takes it."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in load_file(file).items():
+        number, _, name = key.partition(".")
+        state.setdefault(int(number), {})[name] = value
+    return state

@@ -1,0 +1,389 @@
+"""What DPO and fine-tuning share of TRL: loading, quiet and resumable training, an atomic result."""
+
+# TRL, peft, datasets and transformers are not fully typed.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import random
+import shutil
+import warnings
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import numpy as np
+import torch
+import transformers
+from accelerate import PartialState
+from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from peft import LoraConfig, PeftConfig, PeftType, TaskType, load_peft_weights, set_peft_model_state_dict
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
+
+from recloop.errors import RunError, SettingError, TrainingError
+from recloop.files import atomic_write_json, atomic_write_text, fsync
+from recloop.llm.chat import own_tokenizer
+from recloop.llm.weights import base_folder_of, in_four_bits
+from recloop.progress import Progress
+from recloop.training.dataset import PromptSet, Row, RowSet, training_order
+from recloop.training.distributed import is_first
+from recloop.training.result import TUNING_FILE, Tuned, TuningBudget, tuning_text
+
+LORA_ABOVE = 500_000_000  # parameters; smaller models are cheaper to train whole
+COMPLETE = "complete"  # marks a checkpoint that was written to its end
+INPUTS = "inputs.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One tuning run.
+
+    name: what is being done, for the progress line.
+    lm_folder: the model to start from.
+    out: where the tuned model goes.
+    scratch: where checkpoints go; None for a hidden folder beside `out`, removed at the end.
+    inputs: what the result depends on (`digest_inputs`).
+    """
+
+    name: str
+    lm_folder: Path
+    out: Path
+    scratch: Path | None
+    inputs: Mapping[str, Any]
+    budget: TuningBudget
+    seed: int
+
+    @property
+    def work(self) -> Path:
+        return self.scratch or self.out.parent / f".{self.out.name}.scratch"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The model to be tuned.
+
+    model: whole model, with a head; for LoRA the base that gets the adapter.
+    adapter: how to make the LoRA adapter; None when all weights are trained.
+    adapter_from: folder of the adapter to go on from, whose form `adapter` has.
+    """
+
+    model: PreTrainedModel
+    adapter: LoraConfig | None
+    adapter_from: Path | None
+
+
+def run_job(
+    job: Job,
+    row_set: RowSet | PromptSet,
+    make_trainer: Callable[[Policy], Trainer],
+    log_names: Mapping[str, str],
+    progress: Progress,
+) -> Tuned:
+    """Load, train from the last whole checkpoint if there is one, save, clean up.
+
+    Args:
+        job: from where to where.
+        row_set: what `make_trainer` puts before the trainer, for the counts.
+        make_trainer: given the policy.
+        log_names: our name of a logged value -> the trainer's.
+        progress: told of every optimiser step.
+
+    Raises:
+        RunError: the checkpoints were made from other inputs, or an adapter's weights are not those that its
+            configuration names.
+        TrainingError: the loss is not finite.
+        SettingError: see `load_policy`.
+    """
+    if is_first():
+        _claim(job.work, job.inputs)
+    with quiet(job.seed):
+        policy = load_policy(job.lm_folder, job.budget)
+        trainer = make_trainer(policy)
+        if policy.adapter_from is not None:
+            _load_adapter(trainer.model, policy.adapter_from)
+        checkpoint = _last_checkpoint(job.work)
+        trainer.remove_callback(PrinterCallback)
+        num_shown = len(row_set.rows) * job.budget.epochs
+        with progress.stage(job.name, total=num_shown, unit="rows") as step:
+            trainer.add_callback(_Watch(step, num_shown))
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        log = _log_rows(trainer, log_names)
+        tuned = Tuned(job.out, log, len(row_set.rows), row_set.num_thinned, row_set.num_too_long)
+        if is_first():
+            _save(trainer, job, tuned)
+    if job.scratch is None and is_first():
+        shutil.rmtree(job.work)
+    return tuned
+
+
+def load_policy(lm_folder: Path, budget: TuningBudget) -> Policy:
+    """The model in `lm_folder`, ready to be given to a TRL trainer.
+
+    Raises:
+        SettingError: the folder holds an adapter, or 4 bits are asked for, but `lora` is False; the adapter
+            is no LoRA, or not of rank `lora_rank`.
+    """
+    base = base_folder_of(lm_folder)
+    if budget.load_in_4bit and budget.lora is False:
+        raise SettingError("load_in_4bit trains an adapter only, got lora=False; use lora=True or auto")
+    uses_lora = budget.lora
+    if uses_lora == "auto":
+        uses_lora = budget.load_in_4bit or _count_parameters(base) > LORA_ABOVE
+    if base != lm_folder and not uses_lora:
+        raise SettingError(f"{lm_folder} holds a LoRA adapter, got lora=False or auto; use lora=True")
+    adapter_from = lm_folder if base != lm_folder else None
+    adapter = _form_of(adapter_from, budget.lora_rank) if adapter_from else _lora(budget.lora_rank)
+    return Policy(
+        load_model(base, uses_lora=uses_lora, load_in_4bit=budget.load_in_4bit),
+        adapter if uses_lora else None,
+        adapter_from,
+    )
+
+
+def load_model(folder: Path, *, uses_lora: bool, load_in_4bit: bool = False) -> PreTrainedModel:
+    """A causal language model: float32, or bfloat16 under LoRA on a GPU, or with its linear layers in 4 bits.
+
+    Raises:
+        SettingError: no bitsandbytes for 4 bits.
+    """
+    on_gpu = torch.cuda.is_available()
+    dtype = torch.bfloat16 if uses_lora and on_gpu else torch.float32
+    if not load_in_4bit:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, quantization_config=in_four_bits(device.type), device_map={"": device}
+    )
+
+
+def training_data(
+    job: Job, row_set: RowSet, conversation: Callable[[Row, Any], dict[str, Any]], tokenizer: Any
+) -> Dataset:
+    """The rows in training order, all epochs as one, in the trainer's own form."""
+    order = training_order([row.num_tokens for row in row_set.rows], job.budget, job.seed)
+    return Dataset.from_list([conversation(row_set.rows[index], tokenizer) for index in order])
+
+
+def trainer_arguments(job: Job, accumulation: int, *, uses_lora: bool) -> dict[str, Any]:
+    """Arguments that TRL's configurations share; they go with `training_data`."""
+    budget = job.budget
+    on_gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(job.work),
+        "seed": job.seed,
+        "use_cpu": not on_gpu,
+        "bf16": on_gpu and uses_lora,
+        "activation_checkpointing": uses_lora,
+        "max_length": None,
+        "num_train_epochs": 1,
+        "train_sampling_strategy": "sequential",
+        "per_device_train_batch_size": budget.batch,
+        "gradient_accumulation_steps": accumulation,
+        "learning_rate": budget.lr,
+        "lr_scheduler_type": "linear",
+        "save_strategy": "steps",
+        "save_steps": budget.checkpoint_steps,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": [],
+        "disable_tqdm": True,
+        "dataloader_pin_memory": on_gpu,
+        "ddp_find_unused_parameters": False,
+    }
+
+
+@contextmanager
+def quiet(seed: int) -> Generator[None]:
+    """Seeded, silent libraries: no bars, no notices, no usage pings; all as before afterwards."""
+    restore = _library_state()
+    disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    logging.getLogger("trl").setLevel(logging.ERROR)
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
+    transformers.set_seed(seed)
+    try:
+        with warnings.catch_warnings():
+            # TRL 1.16.0 calls names that transformers 5 deprecates.
+            warnings.filterwarnings(
+                "ignore", message=".*gradient_checkpointing.* is deprecated.*", category=FutureWarning
+            )
+            yield
+    finally:
+        restore()
+
+
+def _library_state() -> Callable[[], None]:
+    """A function that puts random states, bars, log levels and usage pings back to what they are now."""
+    python_state, torch_state = random.getstate(), torch.random.get_rng_state()
+    numpy_state = np.random.get_state()  # noqa: NPY002 - TRL seeds the global generator
+    data_bars, model_bars = (
+        not are_progress_bars_disabled(),
+        transformers.utils.logging.is_progress_bar_enabled(),
+    )
+    verbosity = transformers.utils.logging.get_verbosity()
+    trl_level = logging.getLogger("trl").level
+    pings_off = huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY
+
+    def restore() -> None:
+        random.setstate(python_state)
+        torch.random.set_rng_state(torch_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        if data_bars:
+            enable_progress_bars()
+        if model_bars:
+            transformers.utils.logging.enable_progress_bar()
+        transformers.utils.logging.set_verbosity(verbosity)
+        logging.getLogger("trl").setLevel(trl_level)
+        huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = pings_off
+
+    return restore
+
+
+def _log_rows(trainer: Trainer, names: Mapping[str, str]) -> tuple[dict[str, float], ...]:
+    """One row per optimiser step under our names; the trainer's summary at the end is not one.
+
+    A further step on the same answers has what was said of them at the first.
+    """
+    known: dict[str, float] = {}
+    rows: list[dict[str, float]] = []
+    for step in trainer.state.log_history:
+        if "loss" in step:
+            known |= {ours: float(step[theirs]) for ours, theirs in names.items() if theirs in step}
+            rows.append({ours: known[ours] for ours in names})
+    return tuple(rows)
+
+
+def _save(trainer: Trainer, job: Job, tuned: Tuned) -> None:
+    """Write model, tokenizer and record beside `job.out`, then rename."""
+    part = job.out.parent / f".{job.out.name}.part"
+    if part.exists():
+        shutil.rmtree(part)
+    model: Any = trainer.model
+    model.save_pretrained(part)
+    own_tokenizer(job.lm_folder).save_pretrained(part)
+    atomic_write_text(part / TUNING_FILE, tuning_text(tuned, job.inputs))
+    for file in part.rglob("*"):
+        fsync(file)
+    part.rename(job.out)
+    fsync(job.out.parent)
+
+
+class _Watch(TrainerCallback):
+    """Reports progress, stops at a loss that is not finite, marks checkpoints as whole."""
+
+    def __init__(self, step: Any, num_rows: int) -> None:
+        self._step, self._num_rows, self._done = step, num_rows, 0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        self._report(args, state)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        self._report(args, state)
+
+    def on_log(self, _args: TrainingArguments, state: TrainerState, *_: Any, **found: Any) -> None:
+        loss = found["logs"].get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss must stay finite, got {loss} at step {state.global_step}; lower lr or raise beta"
+            )
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        PartialState().wait_for_everyone()  # each process has a file in it
+        if not is_first():
+            return
+        checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        for file in checkpoint.iterdir():
+            fsync(file)
+        atomic_write_text(checkpoint / COMPLETE, "")
+
+    def _report(self, args: TrainingArguments, state: TrainerState) -> None:
+        rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        done = min(state.global_step * rows_per_step, self._num_rows)
+        if done > self._done:
+            self._step(done - self._done)
+            self._done = done
+
+
+def _claim(scratch: Path, inputs: Mapping[str, Any]) -> None:
+    """Make `scratch` the place of this run's checkpoints, or refuse those of another."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    file = scratch / INPUTS
+    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != inputs:
+        raise RunError(f"{scratch} holds checkpoints of another tuning run; remove it or choose another folder")
+    if not file.is_file():
+        atomic_write_json(file, dict(inputs))
+
+
+def _last_checkpoint(scratch: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; half-written ones are removed."""
+    whole: list[tuple[int, Path]] = []
+    for folder in scratch.glob("checkpoint-*"):
+        if (folder / COMPLETE).is_file():
+            whole.append((int(folder.name.rpartition("-")[2]), folder))
+        elif is_first():
+            shutil.rmtree(folder)
+    return max(whole)[1] if whole else None
+
+
+def _count_parameters(folder: Path) -> int:
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).num_parameters()
+
+
+def _lora(rank: int) -> LoraConfig:
+    return LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def _form_of(folder: Path, rank: int) -> LoraConfig:
+    """How to make the adapter in `folder` anew, for its weights to be loaded into and trained."""
+    found = PeftConfig.from_pretrained(str(folder))
+    if not isinstance(found, LoraConfig):
+        raise SettingError(
+            f"{folder} holds an adapter to be trained on, which must be LoRA, "
+            f"got {PeftType(found.peft_type).value}; merge it into its base"
+        )
+    if found.r != rank:
+        raise SettingError(
+            f"{folder} holds a LoRA adapter of rank {found.r}, got lora_rank={rank}; use lora_rank={found.r}"
+        )
+    found.inference_mode = False
+    found.init_lora_weights = True  # they are overwritten, and other kinds change the base
+    found.task_type = TaskType.CAUSAL_LM
+    found.base_model_name_or_path = None  # peft writes the one it is put on
+    return found
+
+
+def _load_adapter(model: Any, folder: Path) -> None:
+    """Put the weights in `folder` into the model's adapter."""
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    try:
+        result = set_peft_model_state_dict(model, load_peft_weights(str(folder)))
+    except KeyError as error:  # a whole module that the adapter replaces
+        missing, unexpected = [str(error.args[0])], []
+    else:
+        missing, unexpected = sorted(trained & set(result.missing_keys)), sorted(result.unexpected_keys)
+    if missing or unexpected:
+        raise RunError(
+            f"the weights in {folder} must be those its adapter_config.json names, "
+            f"got {len(missing)} missing {missing[:2]} and {len(unexpected)} unexpected {unexpected[:2]}; "
+            f"save the adapter again"
+        )

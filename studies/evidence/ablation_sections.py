@@ -1,0 +1,252 @@
+"""What was chosen and by which numbers; what happens when one thing is changed; what a leak would claim."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from recloop.methods.dpo4rec.evaluate import RANDOM_LABELS, SHUFFLED, TUNED, UNTUNED
+from studies.evidence.figures import Bar, interval_plot
+from studies.evidence.measuring import LEAKY
+from studies.evidence.moments import Moments, pool
+from studies.evidence.numbers import UnitResult
+from studies.evidence.pooling import (
+    Evidence,
+    Pooled,
+    pooled_contrast,
+    pooled_foretold,
+    pooled_reliability,
+    pooled_rows,
+    tables_of,
+)
+from studies.evidence.sections import HEADLINE, Part, backbones_of, figure, main_results
+from studies.evidence.study import Study
+from studies.evidence.wording import (
+    NOT_RUN,
+    RANKERS,
+    number,
+    panels,
+    reliable,
+    row_title,
+    signed,
+    table,
+    with_interval,
+)
+
+BASE_KIND = "base"
+ABOUT_FORETOLD = (
+    'The foretold gain is one of the reward, as under "How much of the reward can a prompt teach?", by the '
+    "feedback of the first line's run for all arms, chance in it included: one scale for how far each went."
+)
+ABOUT_CHOICES = "Settings whose intervals overlap are not told apart."
+ABOUT_LEAK = (
+    "On purpose, and nowhere else, a judge is fitted on the very users it rewards. Claimed: what it then "
+    "says of the language model it tuned, on those users. True: the same language model on test users, read "
+    "by an evaluator of its own."
+)
+
+
+def choices(evidence: Evidence) -> Part:
+    """The valid users' numbers of every arm, and which is in use."""
+    lines: list[str] = []
+    for name in evidence.of_place("choices"):
+        study = evidence.studies[name]
+        about = (study.about, ABOUT_CHOICES, ABOUT_FORETOLD)
+        lines += [f"### {study.title}", "", *about, "", *choice_table(evidence, name)]
+    return Part(lines or [NOT_RUN])
+
+
+def choice_table(evidence: Evidence, study: str) -> list[str]:
+    """One line per arm that was run: the tuned row on valid users, and how far its feedback went."""
+    used = used_arms(evidence, study)
+    rows: list[list[str]] = []
+    for name, arm in evidence.studies[study].arms.items():
+        results = evidence.of_study(study, name)
+        backbones = backbones_of(results)
+        tables = tables_of(results, backbones[0], "valid") if backbones else []
+        tuned = pooled_rows(tables, HEADLINE).get(TUNED)
+        if tuned is None:
+            continue
+        foretold = gains_foretold(results).get(TUNED)
+        rows.append(
+            [
+                "" if arm.kind == BASE_KIND else arm.kind,
+                arm.title + (" (used)" if name in used else ""),
+                number(tuned.values.mean),
+                difference_text(pooled_contrast(tables, HEADLINE, TUNED, UNTUNED)),
+                with_interval(foretold) if foretold else "",
+                reliability_text(results),
+                f"{sum(r.rewards[0].pairs.get('num_pairs', 0) for r in results):,}",
+                f"{tuned.values.num_users:,}",
+            ]
+        )
+    head = (
+        *("changed", "setting", f"tuned, {HEADLINE}, valid", "less untuned", "foretold gain"),
+        *("reliability", "pairs", "users"),
+    )
+    lines = table(head, rows, left=2) if rows else []
+    return [*missing_arms(evidence, study), *lines]
+
+
+def missing_arms(evidence: Evidence, study: str) -> list[str]:
+    """A line that names the arms of which nothing was run; none when there are none."""
+    arms = evidence.studies[study].arms
+    titles = [arm.title for name, arm in arms.items() if not evidence.of_study(study, name)]
+    return [f"{NOT_RUN}: {'; '.join(titles)}", ""] if titles else []
+
+
+def used_arms(evidence: Evidence, study: str) -> set[str]:
+    """The arms that have, in all that any arm changes, the settings of the main study they were chosen for.
+
+    That is the base of these choices where it is a main study, otherwise the first one.
+    """
+    main, about = evidence.of_place("main"), evidence.studies[study]
+    if not main:
+        return set()
+    chosen_for = about.base if about.base in main else main[0]
+    config = next(s.unit.settings for s in evidence.states if s.unit.study == chosen_for)
+    own = {s.unit.arm: s.unit.settings for s in evidence.states if s.unit.study == study}
+    keys = {key for arm in about.arms.values() for key in leaves(arm.run)}
+    return {arm for arm in own if all(value_at(own[arm], key) == value_at(config, key) for key in keys)}
+
+
+def leaves(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of all values.
+
+    Example:
+        >>> leaves({"dpo": {"lr": 1, "beta": 2}, "rounds": 3})
+        ['dpo.lr', 'dpo.beta', 'rounds']
+    """
+    found: list[str] = []
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        found += leaves(cast(dict[str, Any], value), f"{name}.") if isinstance(value, dict) else [name]
+    return found
+
+
+def value_at(settings: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted name."""
+    value: Any = settings
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def reliability_text(results: Sequence[UnitResult]) -> str:
+    """Of the reward that made the pairs, all lists."""
+    metric = results[0].rewards[0].metric
+    found = [one for one in pooled_reliability(results) if (one.metric, one.num_lists) == (metric, None)]
+    return reliable(found[0]) if found else ""
+
+
+def difference_text(pooled: Pooled | None) -> str:
+    """A difference with its interval, or nothing."""
+    return "" if pooled is None else with_interval(pooled.values)
+
+
+def ablations(evidence: Evidence) -> Part:
+    """Per arm: what tuning gained, beside the main study's gain on the same panels."""
+    lines: list[str] = []
+    figures: dict[str, str] = {}
+    for name in evidence.of_place("ablations"):
+        study = evidence.studies[name]
+        lines += [f"### {study.title}", "", study.about, ABOUT_FORETOLD, "", *missing_arms(evidence, name)]
+        rows: list[list[str]] = []
+        bars: list[Bar] = []
+        for title, results in arms_of(evidence, name):
+            for ranker in backbones_of(results):
+                for cells, bar in arm_rows(title, results, ranker):
+                    rows.append(cells)
+                    bars.append(bar)
+        head = (
+            *("changed", "evaluator", "untuned", "tuned"),
+            *("tuned less untuned", "less random labels", "less shuffled", "panels", "foretold gain"),
+        )
+        lines += table(head, rows, left=2) if rows else []
+        if bars:
+            figures[f"{name}.svg"] = interval_plot(bars, f"tuned less untuned, {HEADLINE}")
+            lines += figure(f"{name}.svg", f"{study.title}: tuned less untuned")
+    return Part(lines or [NOT_RUN], figures)
+
+
+def arms_of(evidence: Evidence, name: str) -> list[tuple[str, list[UnitResult]]]:
+    """The main study on the panels of the ablations, then every arm that does not leak."""
+    study = evidence.studies[name]
+    wanted = set(study.panels)
+    base = [
+        (f"as in: {evidence.studies[main].title}", [result for result in results if result.panel in wanted])
+        for main, arm, results in main_results(evidence, "main")
+        if study.takes_from == (f"{main}.{arm}" if arm else main)
+    ]
+    honest = {key: arm for key, arm in study.arms.items() if key not in leaking_arms(study)}
+    return [*base, *((arm.title, evidence.of_study(name, key)) for key, arm in honest.items())]
+
+
+def arm_rows(title: str, results: Sequence[UnitResult], ranker: str) -> list[tuple[list[str], Bar]]:
+    """A line for the tuned row, and one for each round before the last."""
+    tables = tables_of(results, ranker)
+    rows = pooled_rows(tables, HEADLINE)
+    foretold = gains_foretold(results)
+    found: list[tuple[list[str], Bar]] = []
+    names = sorted((name for name in rows if name.startswith(f"{TUNED}_r")), key=lambda n: int(n.rpartition("_r")[2]))
+    for name in (*names, TUNED):
+        gain = pooled_contrast(tables, HEADLINE, name, UNTUNED)
+        if gain is None:
+            continue
+        label = f"{title}, {row_title(name).lower()}" if names else title
+        others = (pooled_contrast(tables, HEADLINE, name, rival) for rival in (RANDOM_LABELS, SHUFFLED))
+        cells = [label, RANKERS[ranker], number(rows[UNTUNED].values.mean), number(rows[name].values.mean)]
+        cells += [with_interval(gain.values), *map(difference_text, others), panels(gain)]
+        cells.append(with_interval(foretold[name]) if name in foretold else "")
+        bar = Bar(f"{label}, {RANKERS[ranker]}", gain.values.mean, *gain.values.interval, gain.by_panel)
+        found.append((cells, bar))
+    return found
+
+
+def gains_foretold(results: Sequence[UnitResult]) -> dict[str, Moments]:
+    """By row, on the scale of the run that the arm takes from; a run that takes from none has its own."""
+    givers = [result.foretold_by_giver for result in results]
+    if any(result.taken_from for result in results):
+        rows = [row for row in givers[0] if all(row in one for one in givers)]
+        return {row: pool([one[row] for one in givers]) for row in rows}
+    return {row: values for one in pooled_foretold(results) for row, values in one.reached.items()}
+
+
+def leakage(evidence: Evidence) -> Part:
+    """A judge fitted on the users it rewards: its claim, and the truth."""
+    lines = [
+        ABOUT_LEAK,
+        "",
+    ]
+    rows: list[list[str]] = []
+    for name, study in evidence.studies.items():
+        for key in leaking_arms(study):
+            results = [result for result in evidence.of_study(name, key) if result.leakage is not None]
+            leaks = [result.leakage for result in results if result.leakage is not None]
+            if not leaks:
+                rows.append([study.arms[key].title, NOT_RUN, "", "", ""])
+            for ranker in backbones_of(results):
+                truth = pooled_contrast(tables_of(results, ranker), HEADLINE, LEAKY, UNTUNED)
+                claim, room, honest = (
+                    pool([getattr(leak, what) for leak in leaks])
+                    for what in ("claimed", "best_less_mean", "honest_best_less_mean")
+                )
+                rows.append(
+                    [
+                        f"{study.title}, {RANKERS[ranker]}",
+                        f"{with_interval(claim)} ({leaks[0].metric})",
+                        f"{difference_text(truth)} ({HEADLINE})",
+                        signed(room.mean),
+                        signed(honest.mean),
+                    ]
+                )
+    head = (
+        *("study", "claimed: tuned less untuned", "true: tuned less untuned"),
+        *("best draft less mean, leaky judge", "honest judge"),
+    )
+    return Part([*lines, *table(head, rows)] if rows else [NOT_RUN])
+
+
+def leaking_arms(study: Study) -> list[str]:
+    """The arms that leak on purpose."""
+    return [name for name, arm in study.arms.items() if "leakage" in arm.extras]

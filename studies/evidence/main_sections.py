@@ -1,0 +1,244 @@
+"""The claims and the main tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from recloop.methods.dpo4rec.compare import RIVALS_OF_TUNED
+from recloop.methods.dpo4rec.evaluate import BEST_OF_N, JUDGE, RANDOM_LABELS, SHUFFLED, TUNED, UNTUNED
+from studies.evidence.figures import Bar, interval_plot
+from studies.evidence.measuring import TRANSFERRED
+from studies.evidence.numbers import TableNumbers, UnitResult
+from studies.evidence.pooling import (
+    Evidence,
+    PooledContrast,
+    gap_closed,
+    pooled_change,
+    pooled_contrasts,
+    pooled_rows,
+    tables_of,
+)
+from studies.evidence.sections import (
+    HEADLINE,
+    SHOWN_METRICS,
+    Part,
+    backbones_of,
+    figure,
+    main_results,
+    not_run,
+)
+from studies.evidence.wording import (
+    NOT_RUN,
+    RANKERS,
+    by_heading,
+    contrast_cells,
+    level,
+    number,
+    percent,
+    row_title,
+    signed,
+    table,
+    verdict,
+    with_interval,
+)
+
+MUST_BEAT = (UNTUNED, RANDOM_LABELS, SHUFFLED)
+ALPHA, MIN_PANELS = 0.01, 3
+WANTED_GAP, MOST_GROUNDED_LOST = 1 / 3, 0.02
+CLAIM_METRICS = ("ndcg@5", "map@5")
+
+
+def claims(evidence: Evidence) -> Part:
+    """What had to be shown, and whether it is."""
+    rows: list[list[str]] = []
+    few: list[str] = []
+    for study, _, results in claiming(evidence):
+        title = evidence.studies[study].title
+        if len(results) < MIN_PANELS:
+            there = f"{len(results)} of {MIN_PANELS} panels" if results else NOT_RUN
+            few.append(f"- {title}: {there}, so it shows nothing yet; what there is stands in its tables")
+            continue
+        for ranker in backbones_of(results):
+            tables = tables_of(results, ranker)
+            for metric in CLAIM_METRICS:
+                found = {c.against: c for c in pooled_contrasts(tables, metric, TUNED, RIVALS_OF_TUNED)}
+                rows += [
+                    [
+                        title,
+                        RANKERS[ranker],
+                        metric,
+                        f"tuned above {row_title(rival)}",
+                        *claim_cells(found.get(rival)),
+                    ]
+                    for rival in MUST_BEAT
+                ]
+    head = (
+        "lists",
+        "evaluator",
+        "metric",
+        "claim",
+        "difference",
+        "Holm",
+        "panels",
+        f"Holm < {ALPHA}, all panels",
+    )
+    shown = table(head, rows, left=4) if rows else []
+    few += [""] if few else []
+    return Part([*shown, *few, *gap_lines(evidence), *grounded_lines(evidence)])
+
+
+def claiming(evidence: Evidence) -> list[tuple[str, str, list[UnitResult]]]:
+    """The main studies of which it is asked whether they show what was to be shown."""
+    return [one for one in main_results(evidence, "main") if evidence.studies[one[0]].claims]
+
+
+def claim_cells(contrast: PooledContrast | None) -> list[str]:
+    """Difference, p, panels, verdict."""
+    if contrast is None:
+        return [NOT_RUN, "", "", ""]
+    difference, _, p_holm, by_panel = contrast_cells(contrast)
+    return [difference, p_holm, by_panel, verdict(contrast, ALPHA, MIN_PANELS)]
+
+
+def gap_lines(evidence: Evidence) -> list[str]:
+    """How much of what choosing among drafts could give the tuned model gives in one draft."""
+    rows: list[list[str]] = []
+    for study, _, results in claiming(evidence):
+        for ranker in [*backbones_of(results), *([JUDGE] if results else [])]:
+            closed = gap_closed(tables_of(results, ranker), HEADLINE)
+            if closed is None and ranker == JUDGE:
+                continue  # several judges score as one, and have no best draft
+            if closed is None:
+                cells = ["", "best of N is not above the untuned model, or one of them is missing", ""]
+            else:
+                low, high = closed.interval or (float("nan"), float("nan"))
+                interval = "not bounded" if closed.interval is None else f"{percent(low)} to {percent(high)}"
+                state = "**holds**" if closed.share >= WANTED_GAP else "**does not hold**"
+                if closed.interval is None:
+                    state = "open: the gap itself may be 0"
+                elif len(results) < MIN_PANELS:
+                    state = f"{len(results)} of {MIN_PANELS} panels: open"
+                cells = [signed(closed.gap), f"{percent(closed.share)} ({interval})", state]
+            rows.append([evidence.studies[study].title, RANKERS[ranker], *cells])
+    head = (
+        "lists",
+        "evaluator",
+        "best of N less untuned",
+        "closed by tuning (95% interval)",
+        "at least a third",
+    )
+    about = f"Share of the gap between untuned and cross-validated best-of-N that tuning closes ({HEADLINE}):"
+    return [about, "", *table(head, rows, left=2)] if rows else [f"Gap to best-of-N closed: {NOT_RUN}", ""]
+
+
+def grounded_lines(evidence: Evidence) -> list[str]:
+    """Whether tuning made the language model claim what the history does not show."""
+    lines: list[str] = []
+    for study, _, results in claiming(evidence):
+        change = pooled_change(results, "grounded")
+        if change is not None:
+            state = "**holds**" if change.mean >= -MOST_GROUNDED_LOST else "**does not hold**"
+            low, high = change.interval
+            lines.append(
+                f"- {evidence.studies[study].title}: groundedness changes by {percent(change.mean, 2)} "
+                f"[{percent(low, 2)}, {percent(high, 2)}] of a user's claims; at most 2 points lost: {state}"
+            )
+    return [*(lines or [f"Groundedness before and after tuning: {NOT_RUN}"]), ""]
+
+
+def main_tables(evidence: Evidence, place: str) -> Part:
+    """Every row and every difference of the studies of one part of the page."""
+    lines: list[str] = []
+    figures: dict[str, str] = {}
+    for study, arm, results in main_results(evidence, place):
+        about = evidence.studies[study]
+        lines += [f"### {about.title}", "", about.about, "", *not_run(evidence, study, arm)]
+        if results:
+            lines += [sizes(results), ""]
+        for ranker in [*backbones_of(results), *([JUDGE] if results else [])]:
+            tables = tables_of(results, ranker)
+            if tables:
+                found = pooled_contrasts(tables, HEADLINE, TUNED, RIVALS_OF_TUNED)
+                lines += [f"#### Evaluator: {RANKERS[ranker]}", "", *rows_table(tables)]
+                lines += [*plainly(found), "", *contrasts_table(tables)]
+                if ranker != JUDGE and found:
+                    name = f"{study}-{ranker}.svg"
+                    figures[name] = interval_plot(bars_of(found), f"tuned less this row, {HEADLINE}")
+                    lines += figure(name, f"{about.title}, {RANKERS[ranker]}: tuned less each row")
+    return Part(lines or [NOT_RUN], figures)
+
+
+def plainly(contrasts: Sequence[PooledContrast]) -> list[str]:
+    """Where the tuned row stands, in words: above, below, or not told apart."""
+    places: dict[str, list[str]] = {"above": [], "below": [], "not told apart from": []}
+    for contrast in contrasts:
+        place = "not told apart from"
+        if contrast.p_holm < ALPHA and contrast.difference.same_sign:
+            place = "above" if contrast.difference.by_panel[0] > 0 else "below"
+        places[place].append(f"*{row_title(contrast.against)}*")
+    told = "; ".join(f"{place} {', '.join(titles)}" for place, titles in places.items() if titles)
+    return [f"By {HEADLINE} tuned is {told} (Holm < {ALPHA}, every panel)."] if told else []
+
+
+def sizes(results: Sequence[UnitResult]) -> str:
+    """How much stood behind the numbers, all panels together."""
+    groups = [
+        f"{group} {sum(r.groups[group][0] for r in results):,} users with "
+        f"{sum(r.groups[group][1] for r in results):,} lists"
+        for group in results[0].groups
+    ]
+    panels = "1 panel" if len(results) == 1 else f"{len(results)} panels"
+    demonstration = " **Demonstration: one panel, nothing here may be claimed.**" if len(results) == 1 else ""
+    return f"{panels}: {'; '.join(groups)}.{demonstration}"
+
+
+def rows_table(tables: Sequence[TableNumbers]) -> list[str]:
+    """Means over users, one line per row."""
+    metrics = [metric for metric in SHOWN_METRICS if metric in tables[0].rows[0].values]
+    by_metric = {metric: pooled_rows(tables, metric) for metric in metrics}
+    rows = [
+        [
+            row_title(name),
+            level(pooled.values),
+            *(number(by_metric[m][name].values.mean) for m in metrics[1:]),
+        ]
+        for name, pooled in by_heading(by_metric[metrics[0]])
+    ]
+    return table(("row", *metrics), rows)
+
+
+def contrasts_table(tables: Sequence[TableNumbers]) -> list[str]:
+    """Tuned (and a transferred language model) against every rival, by both metrics that are tested."""
+    rows: list[list[str]] = []
+    for metric in CLAIM_METRICS:
+        for name in (TUNED, TRANSFERRED):
+            rows += [
+                [metric, f"{row_title(name)} less {row_title(c.against)}", *contrast_cells(c)]
+                for c in pooled_contrasts(tables, metric, name, (*RIVALS_OF_TUNED, TUNED))
+            ]
+        bound = pooled_contrasts(tables, metric, BEST_OF_N, (UNTUNED,))
+        rows += [
+            [
+                metric,
+                f"{row_title(BEST_OF_N)} less {row_title(UNTUNED)}",
+                with_interval(c.difference.values),
+                "",
+                "",
+                "",
+            ]
+            for c in bound
+        ]
+    return table(("metric", "difference", "mean over users", "p", "Holm", "panels"), rows, left=2) if rows else []
+
+
+def bars_of(contrasts: Sequence[PooledContrast]) -> list[Bar]:
+    """For an interval plot."""
+    return [
+        Bar(
+            row_title(c.against),
+            c.difference.values.mean,
+            *c.difference.values.interval,
+            c.difference.by_panel,
+        )
+        for c in contrasts
+    ]

@@ -1,0 +1,55 @@
+"""What every section of the results page is made with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from studies.evidence.numbers import UnitResult
+from studies.evidence.pooling import Evidence
+from studies.evidence.wording import NOT_RUN
+
+FIGURES = "results"  # folder of the figures, beside the page
+HEADLINE = "ndcg@5"
+SHOWN_METRICS = ("ndcg@5", "map@5", "ndcg@10", "loglik")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One section's lines, and the figures they show by file name."""
+
+    lines: Sequence[str]
+    figures: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def figure(name: str, title: str) -> list[str]:
+    """The line that shows a figure."""
+    return [f"![{title}]({FIGURES}/{name})", ""]
+
+
+def not_run(evidence: Evidence, study: str, arm: str = "") -> list[str]:
+    """A line for the panels of one arm that are missing; none when all are there."""
+    missing = [state.unit.name for state in evidence.missing if (state.unit.study, state.unit.arm) == (study, arm)]
+    return [f"{NOT_RUN}: {', '.join(missing)}", ""] if missing else []
+
+
+def first_arm(evidence: Evidence, study: str) -> str:
+    """The arm a study's tables are of: its only one, or ``base``."""
+    return "base" if evidence.studies[study].arms else ""
+
+
+def main_results(evidence: Evidence, place: str) -> list[tuple[str, str, list[UnitResult]]]:
+    """Study, arm and done units of every study of a part of the page."""
+    return [
+        (name, arm, evidence.of_study(name, arm))
+        for name in evidence.of_place(place)
+        for arm in [first_arm(evidence, name)]
+    ]
+
+
+def backbones_of(results: Sequence[UnitResult]) -> list[str]:
+    """The evaluators that all these units have."""
+    if not results:
+        return []
+    names = [table.ranker for table in results[0].tables if table.group == "test" and table.ranker != "judge"]
+    return [name for name in names if all(result.table(name) for result in results)]

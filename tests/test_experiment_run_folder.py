@@ -1,0 +1,340 @@
+"""The run folder: locks, foreign folders, stages that are done once, kills anywhere inside them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from recloop import files
+from recloop.errors import RunError
+from recloop.experiment import manifest
+from recloop.experiment.run_folder import RunFolder
+
+CONFIG = {"seed": 1, "data": {"name": "worlds", "users": None}}
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def write_stage(run: RunFolder, name: str, text: str, **inputs: object) -> bool:
+    """Do a stage that leaves one file; whether its body had to write."""
+    with run.stage(name, inputs) as stage:
+        if not stage.is_done:
+            (stage.folder / "out.txt").write_text(text)
+            stage.log({"loss": len(text)})
+            stage.note(tokens=len(text))
+        return not stage.is_done
+
+
+def test_a_new_folder_holds_the_resolved_config_and_a_manifest(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "a/run", json.dumps(CONFIG)) as run:
+        assert json.loads((run.path / "config.json").read_text()) == CONFIG
+        manifest = json.loads((run.path / "manifest.json").read_text())
+    assert manifest["method"] == "dpo4rec"
+    assert manifest["stages"] == {}
+    assert manifest["versions"]["numpy"][0].isdigit()
+
+
+def test_a_stage_is_done_once_and_its_entry_says_from_what_and_at_what_cost(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        assert write_stage(run, "sample.0", "abc", log="h1")
+        assert not write_stage(run, "sample.0", "abc", log="h1")
+    with RunFolder.reopen(tmp_path) as run:
+        assert not write_stage(run, "sample.0", "abc", log="h1")
+        entry = run.manifest["stages"]["sample.0"]
+        assert (run.folder("sample.0") / "out.txt").read_text() == "abc"
+    assert entry["inputs"] == {"log": "h1"}
+    assert entry["tokens"] == 3
+    assert entry["wall_s"] >= 0
+    assert entry["peak_memory_bytes"] > 1_000_000
+    # sha256("abc"), from FIPS 180-2, appendix B.1
+    assert entry["outputs"]["out.txt"] == {
+        "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+        "bytes": 3,
+    }
+
+
+def test_a_run_that_goes_on_with_other_versions_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, "version", lambda _: "1.0")
+    RunFolder.open(tmp_path, CONFIG).close()
+    RunFolder.reopen(tmp_path).close()
+    monkeypatch.setattr(manifest, "version", lambda package: "1.1" if package == "trl" else "1.0")
+    RunFolder.reopen(tmp_path).close()
+    RunFolder.reopen(tmp_path).close()
+    kept = json.loads((tmp_path / "manifest.json").read_text())
+    assert kept["versions"]["trl"] == "1.0"
+    assert kept["resumed_with"] == [['trl: "1.0", now "1.1"']]
+
+
+def test_an_exception_leaves_the_run_as_before_the_stage(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        before = files_below(tmp_path)
+        with pytest.raises(KeyboardInterrupt), run.stage("fit", {}) as stage:
+            (stage.folder / "half").write_text("x")
+            raise KeyboardInterrupt
+        assert files_below(tmp_path) == before
+        assert not run.is_done("fit")
+        with pytest.raises(RunError, match=r"stage fit .* is not done \(done: none\)"):
+            run.folder("fit")
+
+
+def test_scratch_survives_an_exception_and_goes_when_the_stage_is_done(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        with pytest.raises(OSError, match="disk"), run.stage("tune", {}) as stage:
+            stage.scratch.mkdir(parents=True)
+            (stage.scratch / "checkpoint").write_text("7")
+            raise OSError("disk full")
+        with run.stage("tune", {}) as stage:
+            assert (stage.scratch / "checkpoint").read_text() == "7"
+            (stage.folder / "model").write_text("m")
+        assert not stage.scratch.exists()
+
+
+def test_metrics_are_the_rows_of_done_stages_in_order(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        write_stage(run, "b", "xx")
+        with pytest.raises(ValueError, match="half"), run.stage("lost", {}) as stage:
+            stage.log({"loss": 99})
+            raise ValueError("half way")
+        write_stage(run, "a", "y")
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows == [{"stage": "b", "loss": 2}, {"stage": "a", "loss": 1}]
+
+
+def test_a_stage_can_own_a_named_folder(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        with run.stage("tune.0", {}, folder="lm/round-1") as stage:
+            (stage.folder / "weights").write_text("w")
+        assert run.folder("tune.0") == tmp_path / "lm/round-1"
+        assert files_below(tmp_path / "lm") == ["round-1/weights"]
+
+
+def test_other_inputs_for_a_done_stage_stop_the_run(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        write_stage(run, "prepare", "x", ratings="old")
+        with pytest.raises(RunError, match=r'other inputs \(ratings: "old", now "new"\)'):
+            write_stage(run, "prepare", "x", ratings="new")
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_damaged_output_of_a_done_stage_stops_the_run(tmp_path: Path, damage: str) -> None:
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        write_stage(run, "prepare", "whole")
+        out = run.folder("prepare") / "out.txt"
+        if damage == "missing":
+            out.unlink()
+        else:
+            out.write_text("wh")
+        with pytest.raises(RunError, match=r"should have 5 bytes, got (no file|2)"):
+            write_stage(run, "prepare", "whole")
+
+
+def test_another_configuration_is_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        write_stage(run, "prepare", "x")
+    other = {"seed": 2, "data": {"name": "worlds", "users": 10}}
+    with pytest.raises(RunError, match=r"seed: 1, now 2; data.users: null, now 10.*recloop resume"):
+        RunFolder.open(tmp_path, other)
+    with pytest.raises(RunError, match="a run of dpo4rec, got rerec"):
+        RunFolder.open(tmp_path, CONFIG, method="rerec")
+    RunFolder.open(tmp_path, CONFIG).close()  # the refusals gave the lock back
+
+
+def test_a_run_without_a_finished_stage_gives_way_to_another_configuration(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        run.remember(takes_from="elsewhere")
+        with pytest.raises(OSError, match="disk"), run.stage("prepare", {}) as stage:
+            stage.scratch.mkdir(parents=True)
+            raise OSError("disk full")
+    with RunFolder.reopen(tmp_path) as run:
+        assert run.manifest["takes_from"] == "elsewhere"
+        assert stage.scratch.is_dir()
+    with RunFolder.open(tmp_path, CONFIG | {"seed": 2}, method="rerec") as run:
+        assert run.manifest["method"] == "rerec"
+        assert "takes_from" not in run.manifest
+        assert not stage.scratch.exists()  # what it holds was made with the other configuration
+    assert json.loads((tmp_path / "config.json").read_text()) == CONFIG | {"seed": 2}
+
+
+def test_a_folder_with_other_things_in_it_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(RunError, match="not a run folder"):
+        RunFolder.open(tmp_path, CONFIG)
+    assert files_below(tmp_path) == ["thesis.tex"]
+    with pytest.raises(RunError, match="no run to continue"):
+        RunFolder.reopen(tmp_path)
+
+
+def test_a_models_folder_is_no_run_and_stays_as_it_is(tmp_path: Path) -> None:
+    for name, text in {"config.json": '{"model_type":"llama"}', "metrics.jsonl": '{"loss":1}\n'}.items():
+        (tmp_path / name).write_text(text)
+    before = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
+    with pytest.raises(RunError, match=r"has no manifest\.json, so there is no run to continue"):
+        RunFolder.reopen(tmp_path)
+    for config in (CONFIG, {"model_type": "llama"}):
+        with pytest.raises(RunError, match=r"holds files but no manifest\.json, so it is not a run folder"):
+            RunFolder.open(tmp_path, config)
+    (tmp_path / "metrics.jsonl").unlink()
+    with pytest.raises(RunError, match="not a run folder"):
+        RunFolder.open(tmp_path, CONFIG)
+    assert before == {"metrics.jsonl": b'{"loss":1}\n'} | {
+        name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [
+        ("[]", r"must hold a JSON object, got \[\]"),
+        ("{}", r"must hold a run's method, versions, resumed_with, stages, .* got \{\}"),
+        ('{"name": "' + 80 * "x" + '"}', r"got \{\"name\": \"x+\.\.\.; restore it"),
+        ('{"method": "m", "versions": {}, "resumed_with": [], "stages": {"s": []}}', "of each stage folder"),
+        ('{"method"', "is not JSON"),
+        ("\x80", "is not JSON"),
+    ],
+)
+def test_a_damaged_manifest_is_named_and_nothing_is_written(tmp_path: Path, text: str, got: str) -> None:
+    RunFolder.open(tmp_path, CONFIG).close()
+    (tmp_path / "manifest.json").write_bytes(text.encode("latin-1"))
+    before = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
+    for read in (RunFolder.reopen, RunFolder.look, lambda path: RunFolder.open(path, CONFIG)):
+        with pytest.raises(RunError, match=rf"manifest\.json .*{got}"):
+            read(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)} == before
+
+
+@pytest.mark.parametrize("left", ["config.json", ".config.json.part", ".manifest.json.part"])
+def test_a_run_killed_before_it_had_a_manifest_begins_again(tmp_path: Path, left: str) -> None:
+    RunFolder.open(tmp_path, CONFIG).close()
+    for name in ("manifest.json", "metrics.jsonl"):
+        (tmp_path / name).unlink()
+    (tmp_path / "config.json").rename(tmp_path / left)
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        assert run.config == CONFIG
+
+
+def test_a_folder_in_use_is_refused_and_names_the_process(tmp_path: Path) -> None:
+    with (
+        RunFolder.open(tmp_path, CONFIG),
+        pytest.raises(RunError, match=f"in use by process {os.getpid()}"),
+    ):
+        RunFolder.open(tmp_path, CONFIG)
+
+
+def test_a_digest_changes_with_a_name_or_a_byte_and_with_nothing_else(tmp_path: Path) -> None:
+    digests = []
+    for number, (name, text) in enumerate([("a", "1"), ("a", "1"), ("b", "1"), ("a", "2")]):
+        with RunFolder.open(tmp_path / str(number), CONFIG) as run:
+            with run.stage("s", {"at": number}) as stage:
+                (stage.folder / name).write_text(text)
+            digests.append(run.digest("s"))
+        assert files.sha256_of_folder(run.folder("s")) == digests[-1]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+
+
+def test_atomic_writes_replace_and_leave_nothing_beside(tmp_path: Path) -> None:
+    files.atomic_write_json(tmp_path / "x.json", {"a": 1})
+    files.atomic_write_json(tmp_path / "x.json", {"a": "é"})
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"a": "é"}
+    assert files_below(tmp_path) == ["x.json"]
+    with pytest.raises(ValueError, match="JSON"):
+        files.atomic_write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"a": "é"}
+
+
+def test_a_note_may_not_hide_a_fact_of_the_manifest(tmp_path: Path) -> None:
+    with (
+        RunFolder.open(tmp_path, CONFIG) as run,
+        pytest.raises(RunError, match="may not be called outputs"),
+        run.stage("s", {}) as stage,
+    ):
+        stage.note(outputs=3)
+
+
+# A run of three stages that kills itself with SIGKILL at the n-th call of one of the functions that make
+# a stage's end durable: every place where a kill could leave something half done.
+KILLED_RUN = textwrap.dedent(
+    """
+    import os, pathlib, signal, sys
+    from recloop.experiment import run_folder as runs
+    from recloop import files
+
+    path, kill_at = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+    calls = 0
+
+    def counted(function):
+        def call(*args, **kwargs):
+            global calls
+            calls += 1
+            if calls == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+        return call
+
+    for name in ("atomic_write_bytes", "fsync", "remove_folder"):
+        setattr(files, name, counted(getattr(files, name)))
+    for name in ("settle", "remove_folder", "sha256_of_file"):
+        setattr(runs, name, counted(getattr(runs, name)))
+    for name in ("rename", "replace"):
+        setattr(pathlib.Path, name, counted(getattr(pathlib.Path, name)))
+
+    with runs.RunFolder.open(path, {"seed": 1}) as run:
+        before = "start"
+        for name in ("prepare", "fit", "report"):
+            with run.stage(name, {"before": before}) as stage:
+                if not stage.is_done:
+                    (stage.folder / "out.txt").write_text(name)
+                    stage.log({"value": name})
+            before = run.digest(name)
+    print(calls)
+    """
+)
+
+
+def facts_of(run: Path) -> dict[str, object]:
+    """Everything a run left that a kill may not change."""
+    manifest = json.loads((run / "manifest.json").read_text())
+    return {
+        "files": {
+            name: (run / name).read_bytes() for name in files_below(run) if name not in (".lock", "manifest.json")
+        },
+        "stages": {n: (e["inputs"], e["outputs"]) for n, e in manifest["stages"].items()},
+    }
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_step_of_any_stage_end_is_repaired_by_running_again(tmp_path: Path) -> None:
+    def go(path: Path, kill_at: int) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", KILLED_RUN, str(path), str(kill_at)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    whole = go(tmp_path / "whole", 0)
+    num_calls = int(whole.stdout)
+    expected = facts_of(tmp_path / "whole")
+    assert num_calls > 40
+    for kill_at in range(1, num_calls + 1, 3):
+        path = tmp_path / str(kill_at)
+        assert go(path, kill_at).returncode == -signal.SIGKILL
+        assert go(path, 0).returncode == 0
+        assert facts_of(path) == expected, f"killed at call {kill_at}"
+
+
+def test_a_run_is_looked_at_while_another_goes_on_and_nothing_is_done_in_it(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no manifest\.json, so there is no run to read"):
+        RunFolder.look(tmp_path)
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        write_stage(run, "first", "text")
+        seen = RunFolder.look(tmp_path)
+        assert (seen.folder("first") / "out.txt").read_text() == "text"
+        assert not write_stage(seen, "first", "text")
+        with pytest.raises(RunError, match=r"second of .* is not done, and the run is not open"):
+            write_stage(seen, "second", "text")
+        write_stage(run, "second", "text")
+    assert (tmp_path / "stages" / "second").is_dir()

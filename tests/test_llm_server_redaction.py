@@ -1,0 +1,57 @@
+from dataclasses import replace
+
+import pytest
+
+from recloop.llm.server.redaction import outgoing, redact
+from recloop.records import Prompt
+
+# Test numbers published by card networks; example addresses and fictional telephone ranges.
+PERSONAL = [
+    ("ann.vale+x@mail.example.org", "[email]"),
+    ("o'ann@example.co.uk", "o'[email]"),
+    ("4111111111111111", "[card]"),
+    ("5555 5555 5555 4444", "[card]"),
+    ("3782-822463-10005", "[card]"),
+    ("192.168.0.254", "[ip]"),
+    ("2001:db8::8a2e:370:7334", "[ip]"),
+    ("::1", "[ip]"),
+    ("+44 20 7946 0958", "[phone]"),
+    ("+1 (212) 555-0100", "[phone]"),
+    ("(212) 555-0100", "[phone]"),
+    ("212-555-0100", "[phone]"),
+    ("212.555.0100", "[phone]"),
+    ("01632 960 001", "[phone]"),
+]
+HARMLESS = [
+    '5 stars | "2001: A Space Odyssey" | era 1960s | genre Sci-Fi',
+    "Counts by era: above average 1990s 12, 1980s 4; below 1970s 2.",
+    "1999-2003, 12 films, average 3.5 stars, oldest first:",
+    "4111111111111112",  # the check digit is wrong
+    "version 1.2.3, 300.1.1.1, ratio 16:9, at 10:30",
+    "10,000 BC; 007; THX 1138; 12 Angry Men; Apollo 13",
+    "ann at example, @home, a@b",
+]
+
+
+@pytest.mark.parametrize(("found", "word"), PERSONAL)
+def test_what_identifies_somebody_is_replaced(found, word):
+    assert redact(f"Before {found}, after.") == (f"Before {word}, after.", 1)
+    assert redact(found) == (word, 1)
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_what_histories_are_made_of_stays(text):
+    assert redact(text) == (text, 0)
+
+
+def test_only_the_kinds_asked_for_are_replaced():
+    text = "ann@example.org 10.0.0.7"
+    assert redact(text, ["ip"]) == ("ann@example.org [ip]", 1)
+    assert redact(text, []) == (text, 0)
+
+
+def test_both_parts_of_a_prompt_pass_and_then_the_hook():
+    prompt = Prompt(7, "Ask ann@example.org.", "Call 212-555-0100.", 3, 1)
+    sent, num = outgoing(prompt, ["email", "phone"], lambda p: replace(p, text=p.text + " Now."))
+    assert sent == Prompt(7, "Ask [email].", "Call [phone]. Now.", 3, 1)
+    assert num == 2

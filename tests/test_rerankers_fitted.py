@@ -1,0 +1,142 @@
+"""Scoring: each list by itself, each draft by itself, and the same again from a folder."""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from test_ranking_fit import KINDS, fit
+
+from ranking_by_hand import random_problem
+from recloop.errors import ContractError, DataError
+from recloop.records import Histories, Lists, UserVectors
+from recloop.rerankers import fitted as fitted_module
+from recloop.rerankers.fitted import FittedReranker
+
+PROBLEM = random_problem()
+
+
+@cache
+def reranker_of(kind):
+    return fit(PROBLEM, PROBLEM.vectors, kind=kind, use_id_history=True, use_item_knowledge=True, max_epochs=1)
+
+
+def assert_close(got, expected):
+    np.testing.assert_array_equal(np.isneginf(got), np.isneginf(expected))
+    real = ~np.isneginf(expected)
+    np.testing.assert_allclose(got[real], expected[real], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_equals_its_lists_one_by_one(kind):
+    reranker = reranker_of(kind)
+    together = reranker.score(PROBLEM.test, PROBLEM.vectors)
+    alone = [reranker.score(PROBLEM.test.take(np.array([row])), PROBLEM.vectors) for row in range(len(PROBLEM.test))]
+    assert_close(np.concatenate(alone), together)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_draft_is_scored_as_if_it_were_the_only_one(kind):
+    reranker = reranker_of(kind)
+    together = reranker.score(PROBLEM.test, PROBLEM.vectors)
+    for draft in range(3):
+        only = replace(PROBLEM.vectors, vectors_UND=PROBLEM.vectors.vectors_UND[:, [draft]])
+        assert_close(reranker.score(PROBLEM.test, only)[:, 0], together[:, draft])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_user_without_history_inside_a_full_batch(kind):
+    reranker = reranker_of(kind)
+    rows = np.flatnonzero(PROBLEM.train.user_B == 5)
+    mixed = reranker.score(PROBLEM.train, PROBLEM.vectors)
+    assert np.isfinite(mixed[rows][PROBLEM.train.is_item_BL[rows][:, None].repeat(3, axis=1)]).all()
+    assert_close(reranker.score(PROBLEM.train.take(rows), PROBLEM.vectors), mixed[rows])
+
+
+@pytest.mark.parametrize("kind", ["dlcm", "setrank", "mir"])
+def test_wider_padding_changes_nothing(kind):
+    lists = PROBLEM.test
+    wider = Lists(
+        lists.group,
+        lists.user_B,
+        *(np.pad(part, ((0, 0), (0, 3))) for part in (lists.items_BL, lists.labels_BL, lists.is_item_BL)),
+    )
+    reranker = reranker_of(kind)
+    scores = reranker.score(wider, PROBLEM.vectors)
+    assert np.isneginf(scores[:, :, 6:]).all()
+    assert_close(scores[:, :, :6], reranker.score(lists, PROBLEM.vectors))
+
+
+def test_labels_are_not_read():
+    blind = replace(PROBLEM.test, labels_BL=np.full_like(PROBLEM.test.labels_BL, np.nan))
+    reranker = reranker_of("prm")
+    np.testing.assert_array_equal(reranker.score(blind, PROBLEM.vectors), reranker.score(PROBLEM.test, PROBLEM.vectors))
+
+
+def test_the_user_with_an_empty_window_is_told_apart_from_one_with_a_window():
+    reranker = reranker_of("prm")
+    empty = Histories(np.zeros(61, dtype=np.int64), np.array([], dtype=np.int64), np.array([], dtype=np.float32))
+    without = replace(reranker, histories=empty).score(PROBLEM.test, PROBLEM.vectors)
+    assert np.isfinite(without[PROBLEM.test.is_item_BL[:, None].repeat(3, axis=1)]).all()
+    assert not np.array_equal(without, reranker.score(PROBLEM.test, PROBLEM.vectors))
+
+
+def test_scoring_in_small_steps_changes_nothing(monkeypatch):
+    reranker = reranker_of("mir")
+    expected = reranker.score(PROBLEM.test, PROBLEM.vectors)
+    monkeypatch.setattr(fitted_module, "MAX_POSITIONS", 40)
+    assert_close(reranker.score(PROBLEM.test, PROBLEM.vectors), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_reranker_scores_exactly_alike(kind, tmp_path):
+    reranker = reranker_of(kind)
+    reranker.save(tmp_path)
+    again = FittedReranker.load(tmp_path)
+    np.testing.assert_array_equal(
+        again.score(PROBLEM.test, PROBLEM.vectors), reranker.score(PROBLEM.test, PROBLEM.vectors)
+    )
+    assert (again.config, again.shape, again.curve) == (reranker.config, reranker.shape, reranker.curve)
+
+
+def test_a_saved_reranker_without_texts_scores_exactly_alike(tmp_path):
+    reranker = fit(PROBLEM, None, max_epochs=1)
+    reranker.save(tmp_path)
+    scores = FittedReranker.load(tmp_path).score(PROBLEM.test, None)
+    assert scores.shape == (45, 1, 6)
+    np.testing.assert_array_equal(scores, reranker.score(PROBLEM.test, None))
+
+
+def test_a_folder_without_a_reranker_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"must hold reranker\.json"):
+        FittedReranker.load(tmp_path)
+
+
+def test_texts_must_be_given_as_at_the_fit():
+    with pytest.raises(ContractError, match="fitted with user vectors, got none"):
+        reranker_of("prm").score(PROBLEM.test, None)
+    with pytest.raises(ContractError, match="fitted without user vectors, got some"):
+        fit(PROBLEM, None, max_epochs=1).score(PROBLEM.test, PROBLEM.vectors)
+
+
+def test_vectors_of_another_width_are_refused():
+    narrow = UserVectors(PROBLEM.vectors.user_U, PROBLEM.vectors.vectors_UND[..., :5])
+    with pytest.raises(DataError, match="12 wide as those the reranker was fitted on, got 5"):
+        reranker_of("prm").score(PROBLEM.test, narrow)
+
+
+def test_unknown_items_and_padding_before_items_are_refused():
+    lists, reranker = PROBLEM.test, reranker_of("prm")
+    with pytest.raises(DataError, match="items of lists must be 0 to 39"):
+        reranker.score(replace(lists, items_BL=lists.items_BL + 1000), PROBLEM.vectors)
+    with pytest.raises(DataError, match="items first and padding after"):
+        reranker.score(replace(lists, is_item_BL=lists.is_item_BL[:, ::-1]), PROBLEM.vectors)
+
+
+def test_the_centre_and_scale_come_from_train_users_only():
+    vectors = PROBLEM.vectors.vectors_UND
+    train_rows = vectors[:30].reshape(-1, 12).astype(np.float64)
+    centre = train_rows.mean(axis=0)
+    scaler = reranker_of("prm").scaler
+    np.testing.assert_allclose(scaler.centre_D, centre, atol=1e-6)
+    assert scaler.scale == pytest.approx(1 / np.sqrt(((train_rows - centre) ** 2).mean()))
