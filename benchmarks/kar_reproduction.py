@@ -146,8 +146,8 @@ def _texts_of_rows(
         drafts = sample_drafts(lm, prompts, sampling, journal, progress)
     texts = supported_texts(dataset, lists.histories, users.tolist(), config.prompt, dataset.facets, usual)
     told = UserDrafts(users, tuple((Draft(u, 0, texts[u], 0, True, float("nan")),) for u in users.tolist()))
-    with EncoderCache(out / "vectors.sqlite") as cache:
-        written, supported = (encode_drafts(encoder, each, cache, progress) for each in (drafts, told))
+    with EncoderCache(out / "vectors.sqlite") as vector_cache:
+        written, supported = (encode_drafts(encoder, each, vector_cache, progress) for each in (drafts, told))
     shuffled = exchange_texts(written, _users_of_groups(lists), np.random.default_rng(seed))
     return {TEXT: written, SHUFFLED_TEXT: shuffled, SUPPORTED: supported}
 

@@ -31,12 +31,12 @@ def main() -> None:
         Prompt(user, "You summarise a user's preferences.", f"{HISTORY}User {user}.", 20, 0)
         for user in range(num_prompts)
     ]
-    server = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("endpoint_server.py")), "0"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert server.stdout is not None
-    port = int(server.stdout.readline())
+    assert process.stdout is not None
+    port = int(process.stdout.readline())
     lm = EndpointLM(
         Served(f"http://127.0.0.1:{port}/v1", "instant"), EndpointTerms(pace=PaceConfig(max_concurrency=64))
     )
@@ -45,7 +45,7 @@ def main() -> None:
         sample_drafts(lm, prompts, Sampling(num_drafts, 1.0, 1.0, 64, 0), journal)
         wall_s, cpu_s = time.monotonic() - start_s, time.process_time() - start_cpu_s
         held = journal.totals().num_drafts
-    served, _ = server.communicate("")
+    served, _ = process.communicate("")
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{held:,} drafts in {wall_s:.1f} s: {held / wall_s:,.0f} drafts/s; client {cpu_s:.1f} s of CPU, "

@@ -365,8 +365,8 @@ def test_through_an_endpoint_the_table_is_the_same_and_every_call_is_counted_the
         for _ in range(2):  # the second time from the journal
             with RunFolder.open(tmp_path / "served", config.model_dump(mode="json"), method="re2llm") as folder:
                 run(config, folder, encoder=FakeEncoder())
-    served, local = (results_of(tmp_path / name)["rows"] for name in ("served", "local"))
-    assert served == local
+    by_server, local = (results_of(tmp_path / name)["rows"] for name in ("served", "local"))
+    assert by_server == local
     texts = [seen.prompt for seen in server.seen]
     assert len(texts) == len(set(texts))
     calls = count_calls(config, 24, 12)

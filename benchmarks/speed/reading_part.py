@@ -87,12 +87,12 @@ def write_stand_in(folder: Path, num_users: int) -> Path:
     movies = [f"{m}::Film Number {m} ({1950 + m % 50})::Drama|War" for m in range(1, NUM_MOVIES + 1)]
     users = [f"{u}::M::25::12::00000" for u in range(1, num_users + 1)]
     counts_U = np.clip(rng.lognormal(np.log(MEAN_RATINGS) - 0.5, 1.0, num_users), 20, 1_500).astype(int)
-    ratings: list[str] = []
+    ratings_lines: list[str] = []
     for user, count in enumerate(counts_U, start=1):
         items = rng.choice(NUM_MOVIES, count, replace=False) + 1
         stars = rng.integers(1, 6, count)
         times = 950_000_000 + np.sort(rng.integers(0, 10_000_000, count))
-        ratings += [f"{user}::{item}::{star}::{time}" for item, star, time in zip(items, stars, times, strict=True)]
-    for name, lines in (("movies", movies), ("users", users), ("ratings", ratings)):
+        ratings_lines += [f"{user}::{item}::{star}::{time}" for item, star, time in zip(items, stars, times, strict=True)]
+    for name, lines in (("movies", movies), ("users", users), ("ratings", ratings_lines)):
         (folder / f"{name}.dat").write_text("\n".join(lines) + "\n", encoding="latin-1")
     return folder

@@ -65,12 +65,12 @@ def build_item_graph(dataset: Dataset, max_values: int) -> ItemGraph:
     )
     items_with: dict[Condition, set[int]] = {}
     for item, attributes in enumerate(of_item):
-        for attribute in attributes:
-            items_with.setdefault(attribute, set()).add(item)
+        for condition in attributes:
+            items_with.setdefault(condition, set()).add(item)
     if not items_with:
         raise DataError(
             f"requests need items with attributes, got none in {dataset.name}; give a catalogue with "
             f"columns such as genre (ml-1m: --data.metadata; table: data.table)"
         )
-    frozen = {attribute: frozenset(items) for attribute, items in items_with.items()}
+    frozen = {condition: frozenset(items) for condition, items in items_with.items()}
     return ItemGraph(of_item, MappingProxyType(frozen))

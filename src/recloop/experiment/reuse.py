@@ -23,7 +23,7 @@ from recloop.progress import Progress
 GIVER = "takes_from"  # in the manifest: the folder of the other run
 LOG = "prepare"  # the stage that everything follows from
 Stages = Mapping[str, Mapping[str, Any]]
-JOURNAL, CACHE = "drafts.sqlite", "vectors.sqlite"
+COMPLETIONS_FILE, VECTORS_FILE = "drafts.sqlite", "vectors.sqlite"
 RERANKING = ("reranker", "item_vector_width")
 MEASURING = ("measure", "reward.metric")
 READS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -82,7 +82,7 @@ def take_from(run: RunFolder, giver: Path) -> None:
     require_giver(giver, run.manifest["method"])
     if giver.resolve() == run.path.resolve():
         raise RunError(f"a run cannot take from itself, got {giver}; name another run's folder")
-    for name in (JOURNAL, CACHE):
+    for name in (COMPLETIONS_FILE, VECTORS_FILE):
         if (giver / name).is_file() and not (run.path / name).exists():
             _copy_database(giver / name, run.path / name)
     run.remember(**{GIVER: str(giver.resolve())})
@@ -165,6 +165,6 @@ def settings_read(config: Mapping[str, Any], paths: Iterable[str]) -> dict[str, 
 def _copy_database(source: Path, target: Path) -> None:
     with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
         old.backup(new)
-        if target.name == JOURNAL:  # what the other run paid for is not this run's cost
+        if target.name == COMPLETIONS_FILE:  # what the other run paid for is not this run's cost
             new.execute("delete from spending")
             new.commit()

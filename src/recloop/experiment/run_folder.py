@@ -260,12 +260,12 @@ class RunFolder:
         try:
             for relative, facts in entry["outputs"].items():
                 (part / relative).parent.mkdir(parents=True, exist_ok=True)
-                source = giver / entry["folder"] / relative
-                if source.is_file():
-                    shutil.copyfile(source, part / relative)
-                if not source.is_file() or sha256_of_file(part / relative) != facts["sha256"]:
+                origin = giver / entry["folder"] / relative
+                if origin.is_file():
+                    shutil.copyfile(origin, part / relative)
+                if not origin.is_file() or sha256_of_file(part / relative) != facts["sha256"]:
                     raise RunError(
-                        f"stage {name} is to be taken from {giver}, but {source} is not what that run wrote; "
+                        f"stage {name} is to be taken from {giver}, but {origin} is not what that run wrote; "
                         f"restore it or take from another run"
                     )
             settle(part, final)

@@ -1,4 +1,4 @@
-"""The hint agent: a small policy that reads a session's vector and chooses a hint, learnt by PPO.
+"""The hint policy: a small policy that reads a session's vector and chooses a hint, learnt by PPO.
 
 An episode is one session: state, one action, its reward, the end; so the discount is 0, nothing is chained.
 Rewards of all hints are known beforehand (every answer was asked for once): learning asks no language model.
@@ -151,7 +151,7 @@ def learn_policy(
     """
     if len(vectors_SD) != len(rewards_SH) or not len(vectors_SD) or rewards_SH.shape[1] < 2:
         raise TrainingError(
-            f"an agent needs as many vectors as rewards, and two hints to choose from, got {len(vectors_SD)} "
+            f"a hint policy needs as many vectors as rewards, and two hints to choose from, got {len(vectors_SD)} "
             f"vectors and rewards of shape {rewards_SH.shape}; are there any hints?"
         )
     if not (np.isfinite(vectors_SD).all() and np.isfinite(rewards_SH).all()):
@@ -163,7 +163,7 @@ def learn_policy(
 
     mean_D, scale_D = standardise(vectors_SD)
     states_SD = ((vectors_SD - mean_D) / scale_D).astype(np.float32)
-    agent = PPO(
+    learner = PPO(
         "MlpPolicy",
         session_environment(states_SD, rewards_SH, seed),
         learning_rate=config.lr,
@@ -199,21 +199,21 @@ def learn_policy(
             self._note_point()
 
         def _note_point(self) -> None:
-            policy = _policy_of(agent, mean_D, scale_D)
+            policy = _policy_of(learner, mean_D, scale_D)
             scores_SH = policy.scores(vectors_SD)
             logp_SH = scores_SH - np.logaddexp.reduce(scores_SH, axis=1, keepdims=True)
             entropy = float(-(np.exp(logp_SH) * logp_SH).sum(axis=1).mean())
             reward = float(rewards_SH[np.arange(len(rewards_SH)), scores_SH.argmax(axis=1)].mean())
             points.append(LearningPoint(self.num_timesteps, reward, entropy))
 
-    agent.set_logger(Logger(folder=None, output_formats=[]))  # its own would leave a folder per call behind
-    agent.learn(config.steps, callback=Watch())
-    return _policy_of(agent, mean_D, scale_D), tuple(points)
+    learner.set_logger(Logger(folder=None, output_formats=[]))  # its own would leave a folder per call behind
+    learner.learn(config.steps, callback=Watch())
+    return _policy_of(learner, mean_D, scale_D), tuple(points)
 
 
-def _policy_of(agent: Any, mean_D: np.ndarray, scale_D: np.ndarray) -> HintPolicy:
+def _policy_of(learner: Any, mean_D: np.ndarray, scale_D: np.ndarray) -> HintPolicy:
     """The acting half of a stable-baselines3 model as plain matrices."""
-    network = agent.policy
+    network = learner.policy
     linear = [*list(network.mlp_extractor.policy_net)[::2], network.action_net]
     layers = tuple(
         (part.weight.detach().numpy().astype(np.float64), part.bias.detach().numpy().astype(np.float64))

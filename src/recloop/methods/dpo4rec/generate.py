@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from recloop.encoders.sentence import EncoderCache, encode_drafts
 from recloop.errors import DataError
-from recloop.experiment.reuse import CACHE, JOURNAL
+from recloop.experiment.reuse import VECTORS_FILE, COMPLETIONS_FILE
 from recloop.llm.cache import DraftJournal
 from recloop.llm.completion_text import shorten_draft
 from recloop.llm.language_model import Sampling
@@ -98,7 +98,7 @@ def draw(
         sentences=None if is_served(config) else room,
     )
     prompts = [task.prompts[user] for user in users.tolist()]
-    with DraftJournal(loop.run.path / JOURNAL) as journal:
+    with DraftJournal(loop.run.path / COMPLETIONS_FILE) as journal:
         drafts = sample_drafts(loop.open_lm(lm.folder), prompts, sampling, journal, loop.progress, purpose)
     if room is None:
         return drafts
@@ -108,7 +108,7 @@ def draw(
 
 def sampling_note(loop: Loop, stage: str, parts: Mapping[str, UserDrafts]) -> dict[str, Any]:
     """For the manifest: drafts without a usable text, and what a served model cost."""
-    return drafts_note(parts.values()) | spending_note(loop.run.path / JOURNAL, stage, loop.config.lm)
+    return drafts_note(parts.values()) | spending_note(loop.run.path / COMPLETIONS_FILE, stage, loop.config.lm)
 
 
 def fixed_texts(row: str, text_of_user: Mapping[int, str], task: Task) -> Knowledge:
@@ -132,7 +132,7 @@ def encode_knowledge(loop: Loop, knowledge: Knowledge, seed: int) -> KnowledgeVe
     with loop.stage("encode", f"{knowledge.row}.s{seed}", inputs) as stage:
         if not stage.is_done:
             encoder = loop.open_encoder()
-            with EncoderCache(loop.run.path / CACHE) as cache:
+            with EncoderCache(loop.run.path / VECTORS_FILE) as cache:
                 parts = {
                     part: encode_drafts(encoder, drafts, cache, loop.progress)
                     for part, drafts in knowledge.parts.items()

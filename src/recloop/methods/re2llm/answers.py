@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from recloop.encoders.sentence import EncoderCache, encode_texts
 from recloop.evaluation.session_scores import NOT_RANKED, metric_of_rank
 from recloop.llm.server.open import spending_note
-from recloop.methods.re2llm.data import CACHE, JOURNAL, Questions, Study, ask
+from recloop.methods.re2llm.data import VECTORS_FILE, COMPLETIONS_FILE, Questions, Study, ask
 from recloop.methods.re2llm.hint_base import HintBase
 from recloop.methods.re2llm.reflection import read_ranking
 from recloop.prompts.next_item import next_item_text
@@ -62,7 +62,7 @@ def answer_all(study: Study, questions: Questions, base: HintBase) -> Answers:
                 num_prompts=len(set(texts.values())),
                 defects={name: int(table[name].sum()) for name in table.columns if name.startswith("num_")},
                 **({"unusable": dict(sorted(unusable.items()))} if unusable else {}),
-                **spending_note(study.run.path / JOURNAL, stage.name, study.config.lm),
+                **spending_note(study.run.path / COMPLETIONS_FILE, stage.name, study.config.lm),
             )
     ranks_SH = load_file(study.run.folder("sample") / RANKS)["ranks_SH"]
     return Answers(ranks_SH, study.run.digest("sample"))
@@ -84,7 +84,7 @@ def encode_sessions(study: Study, questions: Questions) -> States:
             sessions = questions.task.sessions
             used = sorted({item for session in sessions for item in session.items})
             lines = [item_text(questions, item) for item in used]
-            with EncoderCache(study.run.path / CACHE) as cache:
+            with EncoderCache(study.run.path / VECTORS_FILE) as cache:
                 vectors_ID = encode_texts(encoder, lines, cache, study.progress)
             row_of = {item: row for row, item in enumerate(used)}
             states_SD = np.stack([vectors_ID[[row_of[i] for i in s.items]].mean(axis=0) for s in sessions])

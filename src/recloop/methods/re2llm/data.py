@@ -32,7 +32,7 @@ from recloop.prompts.next_item import SYSTEM, SessionText, clean_item, next_item
 from recloop.prompts.user_profile import NOUNS
 from recloop.records import Draft, Prompt
 
-JOURNAL, CACHE, CUTS = "drafts.sqlite", "vectors.sqlite", "prompts.json"
+COMPLETIONS_FILE, VECTORS_FILE, CUTS = "drafts.sqlite", "vectors.sqlite", "prompts.json"
 
 PromptOf = Callable[[SessionText], str]
 
@@ -243,6 +243,6 @@ def ask_often(
     prompts = [Prompt(number, SYSTEM, text, 0, 0) for number, text in texts.items()]
     if not prompts:
         return {}
-    with DraftJournal(study.run.path / JOURNAL) as journal:
+    with DraftJournal(study.run.path / COMPLETIONS_FILE) as journal:
         drafts = sample_drafts(study.open_lm(), prompts, sampling, journal, study.progress, purpose)
     return dict(zip(drafts.user_U.tolist(), drafts.drafts_UN, strict=True))

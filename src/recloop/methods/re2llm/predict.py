@@ -46,9 +46,9 @@ def recommend(
         DataError: a title the catalogue does not have.
     """
     study = open_study(config, folder, SILENT, None, lm, encoder)
-    agent = f"tune.s{config.seeds[0]}"
-    if not folder.is_done(agent):
-        raise RunError(f"{folder.path} has no agent yet ({agent}); finish with: recloop resume {folder.path}")
+    policy_stage = f"tune.s{config.seeds[0]}"
+    if not folder.is_done(policy_stage):
+        raise RunError(f"{folder.path} has no agent yet ({policy_stage}); finish with: recloop resume {folder.path}")
     task, _ = readable_sessions(study)
     items = clean_items(task, config)
     shown = find_titles(task, session, "--session")
@@ -64,7 +64,7 @@ def recommend(
     with EncoderCache(folder.path / CACHE) as cache:
         state_1D = encode_texts(study.open_encoder(), lines, cache).mean(axis=0, keepdims=True)
     base = read_hint_base(folder.folder("explore") / HINTS)
-    policy = folder.folder(agent) / POLICY  # absent where exploration left no hint
+    policy = folder.folder(policy_stage) / POLICY  # absent where exploration left no hint
     number = int(load_policy(policy).choose(state_1D.astype(np.float64))[0]) if policy.is_file() else 0
     hint, num_ranked = base.texts[number], config.question.num_ranked
     answer = ask(study, {0: next_item_text(text, hint, num_ranked)}, "ask")[0]

@@ -24,7 +24,7 @@ from recloop.files import atomic_write_text, sha256_of_file
 from recloop.llm.server.open import spending_note
 from recloop.llm.shown_columns import in_shown_names
 from recloop.methods.context import derived_seed
-from recloop.methods.re2llm.data import CACHE, JOURNAL, Questions, Study, ask, fitting_prompt
+from recloop.methods.re2llm.data import VECTORS_FILE, COMPLETIONS_FILE, Questions, Study, ask, fitting_prompt
 from recloop.methods.re2llm.hint_base import (
     NO_HINT,
     Hint,
@@ -79,7 +79,7 @@ def explore(study: Study, questions: Questions) -> HintBase:
             stage.note(
                 num_hints=len(base.hints),
                 hint_counts=base.counts,
-                **spending_note(study.run.path / JOURNAL, stage.name, study.config.lm),
+                **spending_note(study.run.path / COMPLETIONS_FILE, stage.name, study.config.lm),
             )
     return read_hint_base(study.run.folder("explore") / HINTS)
 
@@ -202,7 +202,7 @@ def is_redundant(study: Study, text: str, known: Sequence[str], purpose: str) ->
         case "lm":
             return says_yes(ask(study, {0: same_text(text, known)}, purpose)[0].text)
         case "embedding":
-            with EncoderCache(study.run.path / CACHE) as cache:
+            with EncoderCache(study.run.path / VECTORS_FILE) as cache:
                 vectors_HD = encode_texts(study.open_encoder(), [text, *known], cache)
             return most_alike(vectors_HD[0], vectors_HD[1:]) > study.config.explore.max_alike
 

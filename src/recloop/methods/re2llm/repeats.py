@@ -19,7 +19,7 @@ from recloop.files import atomic_write_json
 from recloop.llm.server.open import spending_note
 from recloop.methods.context import derived_seed
 from recloop.methods.re2llm.answers import RANKS
-from recloop.methods.re2llm.data import JOURNAL, Questions, Study, ask_often
+from recloop.methods.re2llm.data import COMPLETIONS_FILE, Questions, Study, ask_often
 from recloop.methods.re2llm.hint_base import HintBase
 from recloop.methods.re2llm.policies import KNOWN, NO_HINT, PPO, SINGLE, Chosen
 from recloop.methods.re2llm.reflection import read_ranking
@@ -88,7 +88,7 @@ def repeat_answers(study: Study, questions: Questions, base: HintBase, chosen: C
             stage.note(
                 tokens=sum(draft.num_tokens for drafts_N in drafts.values() for draft in drafts_N),
                 num_prompts=len(texts),
-                **spending_note(study.run.path / JOURNAL, stage.name, study.config.lm),
+                **spending_note(study.run.path / COMPLETIONS_FILE, stage.name, study.config.lm),
             )
     ranks_SHR = load_file(study.run.folder(stage.name) / RANKS)["ranks_SHR"]
     rows = _score(study, metric_of_rank(study.config.headline, ranks_SHR), chosen)

@@ -22,7 +22,7 @@ from recloop.llm.chat import chat_tokens
 from recloop.llm.language_model import Sampling
 from recloop.llm.sampling import sample_drafts
 from recloop.methods.context import LmRef, derived_seed
-from recloop.methods.dpo4rec.generate import JOURNAL
+from recloop.methods.dpo4rec.generate import COMPLETIONS_FILE
 from recloop.methods.re2llm.policies import ITEM_KNN, POPULARITY, SASREC
 from recloop.methods.rerec.data import RequestTask, Study
 from recloop.prompts.claims import HistoryItem
@@ -115,7 +115,7 @@ def rank_next(study: Study, task: SessionTask | None, lm: LmRef, seed: int) -> s
                 for number, text in enumerate(texts)
             ]
             sampling = Sampling(1, 0.0, 1.0, study.config.lm.max_tokens, 0)
-            with DraftJournal(study.run.path / JOURNAL) as journal:
+            with DraftJournal(study.run.path / COMPLETIONS_FILE) as journal:
                 drafts = sample_drafts(study.open_lm(lm.folder), prompts, sampling, journal, study.progress)
             ranks: list[int] = []
             for text, session, row in zip(texts, task.test, drafts.drafts_UN, strict=True):

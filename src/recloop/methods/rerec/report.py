@@ -24,7 +24,7 @@ from recloop.llm.sampling import sample_drafts
 from recloop.llm.shown_columns import columns_fact
 from recloop.methods.context import LmRef, derived_seed
 from recloop.methods.dpo4rec.compare import RESULTS, Results, metric_rows, results_json
-from recloop.methods.dpo4rec.generate import JOURNAL
+from recloop.methods.dpo4rec.generate import COMPLETIONS_FILE
 from recloop.methods.dpo4rec.report import REPORT, stage_costs
 from recloop.methods.re2llm.policies import ITEM_KNN, POPULARITY, SASREC
 from recloop.methods.re2llm.policies import WORDS as HINT_WORDS
@@ -103,7 +103,7 @@ def _answer(study: Study, tests: TestSet, lm: LmRef, seed: int) -> str:
     key = ".".join(part for part in (f"{lm.label}.s{seed}", tests.name) if part)
     with study.stage("sample", key, {"lm": lm.digest, "requests": tests.digest}) as stage:
         if not stage.is_done:
-            with DraftJournal(study.run.path / JOURNAL) as journal:
+            with DraftJournal(study.run.path / COMPLETIONS_FILE) as journal:
                 prompts = [tests.prompts[request.number] for request in requests]
                 lm_here = study.open_lm(lm.folder)
                 drafts = sample_drafts(lm_here, prompts, sampling, journal, study.progress)
