@@ -1,8 +1,8 @@
 """`recloop bench reproduction`: KAR's protocol on MovieLens-1M, first with no language model at all.
 
 The star-weighted mean of item vectors stands in for a user's text. It must help (`STAR_MEAN` above
-`NO_KNOWLEDGE`, `BOTH` above `ITEM_VECTORS`), and must not once users have exchanged it (`SHUFFLED` no better
-than `NO_KNOWLEDGE`). With ``--rows texts`` the same for texts: those of the language model, exchanged
+`NO_TEXT`, `BOTH` above `ITEM_VECTORS`), and must not once users have exchanged it (`SHUFFLED` no better
+than `NO_TEXT`). With ``--rows texts`` the same for texts: those of the language model, exchanged
 ones, and all that a history supports saying.
 
 The mean over lists in which a list without a positive counts as 0 moves with the share of such lists, and
@@ -23,18 +23,18 @@ from recloop.data.lists import ProtocolConfig, build_lists
 from recloop.data.load import DataConfig, load_dataset
 from recloop.data.splits import REPRODUCTION, split_users
 from recloop.encoders.config import EncoderConfig
-from recloop.encoders.sentence import EncoderCache, encode_drafts
+from recloop.encoders.sentence import EncoderCache, encode_completions
 from recloop.files import atomic_write_json
-from recloop.llm.cache import DraftJournal
+from recloop.llm.cache import CompletionCache
 from recloop.llm.chat import chat_tokens
 from recloop.llm.config import LmConfig
 from recloop.llm.language_model import Sampling
-from recloop.llm.sampling import sample_drafts
+from recloop.llm.sampling import sample_completions
 from recloop.methods.context import load_encoder, load_lm
 from recloop.methods.dpo4rec.baselines import exchange_texts, supported_texts
 from recloop.progress import SILENT, Progress
-from recloop.prompts.user_profile import PromptConfig, build_prompts, usual_of
-from recloop.records import Draft, Group, UserDrafts
+from recloop.prompts.user_profile import PromptConfig, build_prompts, population_rates_of
+from recloop.records import Completion, Group, UserCompletions
 from recloop.rerankers.config import RerankerConfig
 from recloop.rerankers.features import item_features
 from recloop.rerankers.item_vectors import item_texts, tfidf_vectors
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from recloop.records import CandidateLists, Dataset, UserVectors
     from recloop.rerankers.features import ItemFeatures
 
-NO_KNOWLEDGE, ITEM_VECTORS = "no knowledge", "item vectors"
+NO_TEXT, ITEM_VECTORS = "no knowledge", "item vectors"
 STAR_MEAN, BOTH, SHUFFLED = "star-weighted mean", "mean and item vectors", "shuffled mean"
 TEXT, SHUFFLED_TEXT, SUPPORTED = "text", "shuffled text", "all that is supported"
 METRICS = ("ndcg@5", "map@5", "map_kar@5")
@@ -65,7 +65,7 @@ class ReproductionConfig(BaseModel):
         default=(0,), min_length=1, description="each a split, lists, weights and shuffle of its own"
     )
     rows: Literal["vectors", "texts", "all"] = Field(
-        default="vectors", description="vectors: no language model; texts: one draft a user, encoded"
+        default="vectors", description="vectors: no language model; texts: one completion a user, encoded"
     )
     lm: LmConfig = Field(default=LmConfig(), description="writes the texts")
     encoder: EncoderConfig = Field(default=EncoderConfig(), description="encodes them")
@@ -124,7 +124,7 @@ def _vectors_of_rows(
     """What stands in for the users' texts in each row; means change hands within a group only."""
     means = star_weighted_means(lists.histories, vectors_ID, np.arange(dataset.num_users))
     shuffled = exchange_texts(means, _users_of_groups(lists), np.random.default_rng(seed))
-    return {NO_KNOWLEDGE: None, STAR_MEAN: means, SHUFFLED: shuffled, ITEM_VECTORS: None, BOTH: means}
+    return {NO_TEXT: None, STAR_MEAN: means, SHUFFLED: shuffled, ITEM_VECTORS: None, BOTH: means}
 
 
 def _texts_of_rows(
@@ -135,19 +135,23 @@ def _texts_of_rows(
     seed: int,
     progress: Progress,
 ) -> dict[str, UserVectors]:
-    """One draft of every user, the same exchanged within groups, and what a rule would have written."""
+    """One completion of every user, the same exchanged within groups, and what a rule would have written."""
     users = np.concatenate(_users_of_groups(lists))
     users.sort()
     lm, encoder = load_lm(config.lm), load_encoder(config.encoder)
-    usual = usual_of(dataset, lists.histories, np.unique(lists.train.user_B), config.prompt)
-    prompts = build_prompts(dataset, lists.histories, users, config.prompt, lm.count_tokens, usual, chat_tokens(lm))
+    population_rates = population_rates_of(dataset, lists.histories, np.unique(lists.train.user_B), config.prompt)
+    prompts = build_prompts(
+        dataset, lists.histories, users, config.prompt, lm.count_tokens, population_rates, chat_tokens(lm)
+    )
     sampling = Sampling(1, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, seed)
-    with DraftJournal(out / "drafts.sqlite") as journal:
-        drafts = sample_drafts(lm, prompts, sampling, journal, progress)
-    texts = supported_texts(dataset, lists.histories, users.tolist(), config.prompt, dataset.facets, usual)
-    told = UserDrafts(users, tuple((Draft(u, 0, texts[u], 0, True, float("nan")),) for u in users.tolist()))
+    with CompletionCache(out / "completions.sqlite") as cache:
+        completions = sample_completions(lm, prompts, sampling, cache, progress)
+    texts = supported_texts(
+        dataset, lists.histories, users.tolist(), config.prompt, dataset.attributes, population_rates
+    )
+    told = UserCompletions(users, tuple((Completion(u, 0, texts[u], 0, True, float("nan")),) for u in users.tolist()))
     with EncoderCache(out / "vectors.sqlite") as vector_cache:
-        written, supported = (encode_drafts(encoder, each, vector_cache, progress) for each in (drafts, told))
+        written, supported = (encode_completions(encoder, each, vector_cache, progress) for each in (completions, told))
     shuffled = exchange_texts(written, _users_of_groups(lists), np.random.default_rng(seed))
     return {TEXT: written, SHUFFLED_TEXT: shuffled, SUPPORTED: supported}
 

@@ -1,8 +1,8 @@
-"""Drafts a second journalled from an endpoint that answers at once: client and server, two processes.
+"""Completions a second journalled from an endpoint that answers at once: client and server, two processes.
 
-    OMP_NUM_THREADS=1 .venv/bin/python tests/bench_endpoint.py [PROMPTS] [DRAFTS]
+    OMP_NUM_THREADS=1 .venv/bin/python tests/bench_endpoint.py [PROMPTS] [COMPLETIONS]
 
-Wanted: at least 800 drafts/s on two cores, client and server together, with the client below 500 MB.
+Wanted: at least 800 completions/s on two cores, client and server together, with the client below 500 MB.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import tempfile
 import time
 from pathlib import Path
 
-from recloop.llm.cache import DraftJournal
+from recloop.llm.cache import CompletionCache
 from recloop.llm.language_model import Sampling
-from recloop.llm.sampling import sample_drafts
+from recloop.llm.sampling import sample_completions
 from recloop.llm.server.client import EndpointLM, EndpointTerms
-from recloop.llm.server.config import PaceConfig, Served
+from recloop.llm.server.config import PaceConfig, ServerModel
 from recloop.records import Prompt
 
 HISTORY = '4 stars | "The Glass Harbour" | era 1990s | genre Drama, War | director Ann Vale\n' * 20
 
 
 def main() -> None:
-    num_prompts, num_drafts = (int(word) for word in (*sys.argv[1:], *("10000", "4")[len(sys.argv) - 1 :]))
+    num_prompts, num_completions = (int(word) for word in (*sys.argv[1:], *("10000", "4")[len(sys.argv) - 1 :]))
     prompts = [
         Prompt(user, "You summarise a user's preferences.", f"{HISTORY}User {user}.", 20, 0)
         for user in range(num_prompts)
@@ -38,18 +38,18 @@ def main() -> None:
     assert process.stdout is not None
     port = int(process.stdout.readline())
     lm = EndpointLM(
-        Served(f"http://127.0.0.1:{port}/v1", "instant"), EndpointTerms(pace=PaceConfig(max_concurrency=64))
+        ServerModel(f"http://127.0.0.1:{port}/v1", "instant"), EndpointTerms(pace=PaceConfig(max_concurrency=64))
     )
-    with tempfile.TemporaryDirectory() as folder, DraftJournal(Path(folder) / "drafts.sqlite") as journal:
+    with tempfile.TemporaryDirectory() as folder, CompletionCache(Path(folder) / "completions.sqlite") as cache:
         start_s, start_cpu_s = time.monotonic(), time.process_time()
-        sample_drafts(lm, prompts, Sampling(num_drafts, 1.0, 1.0, 64, 0), journal)
+        sample_completions(lm, prompts, Sampling(num_completions, 1.0, 1.0, 64, 0), cache)
         wall_s, cpu_s = time.monotonic() - start_s, time.process_time() - start_cpu_s
-        held = journal.totals().num_drafts
-    served, _ = process.communicate("")
+        held = cache.totals().num_completions
+    server, _ = process.communicate("")
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"{held:,} drafts in {wall_s:.1f} s: {held / wall_s:,.0f} drafts/s; client {cpu_s:.1f} s of CPU, "
-        f"{peak_mb:.0f} MB at most; server {json.loads(served)}"
+        f"{held:,} completions in {wall_s:.1f} s: {held / wall_s:,.0f} completions/s; client {cpu_s:.1f} s of CPU, "
+        f"{peak_mb:.0f} MB at most; server {json.loads(server)}"
     )
 
 

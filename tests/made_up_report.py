@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from recloop.evaluation.labels import ROW_WORDS
-from recloop.evaluation.per_user_scores import RowScores
+from recloop.evaluation.per_user_scores import VariantScores
 from recloop.evaluation.report import write_report
 from recloop.evaluation.report_sections import (
     Chart,
     Curve,
-    DraftView,
+    CompletionView,
     ListView,
     RankedItem,
     ReportData,
     RewardSection,
-    RowKind,
+    VariantKind,
     StageCost,
     TableSection,
     UserView,
@@ -30,7 +30,7 @@ from recloop.rewards.preference_pairs import PairSet
 from recloop.rewards.reliability import Reliability
 
 LEVELS = {
-    "no_knowledge": 0.655,
+    "no_text": 0.655,
     "id_history": 0.668,
     "star_mean": 0.671,
     "history_text": 0.664,
@@ -40,22 +40,22 @@ LEVELS = {
     "sft_best_of_n": 0.680,
     "random_label_dpo": 0.672,
     "untuned": 0.673,
-    "tuned": 0.686,
+    "trained": 0.686,
     "best_of_n": 0.697,
-    "judge_untuned": 0.670,
-    "judge_tuned": 0.685,
+    "reward_model_untuned": 0.670,
+    "reward_model_trained": 0.685,
 }
 CONTRASTS = [
-    ("tuned", "random_label_dpo"),
-    ("tuned", "untuned"),
-    ("tuned", "shuffled"),
-    ("tuned", "untuned_matched"),
-    ("tuned", "sft_best_of_n"),
-    ("tuned", "star_mean"),
-    ("untuned", "no_knowledge"),
+    ("trained", "random_label_dpo"),
+    ("trained", "untuned"),
+    ("trained", "shuffled"),
+    ("trained", "untuned_matched"),
+    ("trained", "sft_best_of_n"),
+    ("trained", "star_mean"),
+    ("untuned", "no_text"),
     ("untuned", "shuffled"),
-    ("shuffled", "no_knowledge"),
-    ("history_text", "tuned"),
+    ("shuffled", "no_text"),
+    ("history_text", "trained"),
 ]
 METRICS = (
     "ndcg@5",
@@ -88,7 +88,7 @@ def made_up_table(num_seeds: int, num_users: int = 400) -> tuple[Comparison, tup
         values_SUM = np.stack([values_SU * (1 - 0.03 * m) for m in range(len(METRICS))], axis=2)
         user_U = np.arange(num_users)
         rows.append(
-            RowScores(
+            VariantScores(
                 name,
                 "user",
                 "drop",
@@ -106,37 +106,39 @@ def made_up_table(num_seeds: int, num_users: int = 400) -> tuple[Comparison, tup
 
 def made_up_report(num_seeds: int) -> ReportData:
     main, others = made_up_table(num_seeds)
-    judge = {
-        f"judge_{name}": replace(ROW_WORDS[name], title=f"Judge: {ROW_WORDS[name].title}", kind=RowKind.JUDGE)
-        for name in ("untuned", "tuned")
+    reward_model = {
+        f"reward_model_{name}": replace(
+            ROW_WORDS[name], title=f"RewardModel: {ROW_WORDS[name].title}", kind=VariantKind.REWARD_MODEL
+        )
+        for name in ("untuned", "trained")
     }
     return ReportData(
         title="DPO4Rec on an invented film catalogue",
         summary=(
             "A language model writes what each user seems to like; a reranker that reads it is measured "
-            "per user; the measurements tune the language model. Does tuning make its texts more useful?"
+            "per user; the measurements train the language model. Does training make its texts more useful?"
         ),
         facts=(
-            ("Data", "Simulated world, 2,000 users, 300 films, signal 0.7"),
+            ("Data", "Simulated simulated log, 2,000 users, 300 films, signal 0.7"),
             ("Users", "1,000 train · 500 feedback · 100 valid · 400 test"),
             ("Lists", "kar: 10 candidates, up to 4 liked or seen"),
-            ("Language model", "embedded, 3 M parameters"),
+            ("Language model", "bundled, 3 M parameters"),
             ("Encoder", "all-MiniLM-L6-v2, 0 of 8,000 texts cut"),
             ("Seeds", ", ".join(str(seed) for seed in range(num_seeds))),
         ),
-        words=ROW_WORDS | judge,
+        words=ROW_WORDS | reward_model,
         tables=(TableSection("PRM, one new evaluator per row", main, others, "untuned"),),
         fits=fit_charts(),
         rewards=(reward_section(),),
-        tuning=tuning_charts(),
+        training=training_charts(),
         users=user_views(),
         lists=list_views(),
         costs=(
             StageCost("prepare", 3.2, None, 410),
             StageCost("sample", 95.0, 412_880, 890),
             StageCost("encode", 31.4, None, 720),
-            StageCost("judge", 12.9, None, 800),
-            StageCost("tune", 140.2, 1_203_112, 2_310),
+            StageCost("reward_model", 12.9, None, 800),
+            StageCost("train", 140.2, 1_203_112, 2_310),
             StageCost("evaluate", 61.0, None, 905),
         ),
         versions=(("recloop", "0.1.0"), ("torch", "2.13.0"), ("trl", "1.16.0"), ("Python", "3.11.7")),
@@ -151,13 +153,13 @@ def fit_charts() -> tuple[Chart, ...]:
             ("No knowledge", 0.636),
             ("Untuned (KAR)", 0.652),
             ("Shuffled", 0.633),
-            ("Tuned", 0.664),
+            ("Trained", 0.664),
         )
     ]
     return (Chart("PRM, seed 0", "epoch", "NDCG@5 of validation users", tuple(curves)),)
 
 
-def tuning_charts() -> tuple[Chart, ...]:
+def training_charts() -> tuple[Chart, ...]:
     steps = tuple(float(step) for step in range(0, 90, 3))
     rng = np.random.default_rng(3)
 
@@ -201,9 +203,11 @@ def user_views() -> tuple[UserView, ...]:
         rewards = np.sort(rng.beta(5, 3, len(texts)))[::-1]
         marks = ["chosen", *[""] * (len(texts) - 2), "rejected"]
         order = rng.permutation(len(texts))
-        drafts = tuple(DraftView(texts[order[n]], float(rewards[n]), marks[n]) for n in rng.permutation(len(texts)))
+        completions = tuple(
+            CompletionView(texts[order[n]], float(rewards[n]), marks[n]) for n in rng.permutation(len(texts))
+        )
         history = tuple((film, float(rng.integers(1, 6))) for film in FILMS)
-        views.append(UserView(user, history, "ndcg@5", drafts))
+        views.append(UserView(user, history, "ndcg@5", completions))
     return tuple(views)
 
 
@@ -216,7 +220,7 @@ def list_views() -> tuple[ListView, ...]:
         items = tuple(
             RankedItem(film, bool(after[n] <= 2 or n == 6), n + 1, int(after[n])) for n, film in enumerate(films)
         )
-        views.append(ListView(user, "untuned", "tuned", "ndcg@5", 0.4121, 0.8772, items))
+        views.append(ListView(user, "untuned", "trained", "ndcg@5", 0.4121, 0.8772, items))
     return tuple(views)
 
 

@@ -22,7 +22,7 @@ class Problem:
     vectors: UserVectors
 
 
-def random_problem(seed=0, num_drafts=3):
+def random_problem(seed=0, num_completions=3):
     """Nothing to learn, lists of 2 to 6 items: for properties of shape and order."""
     rng = np.random.default_rng(seed)
     lens = rng.integers(1, 7, NUM_USERS)
@@ -33,15 +33,15 @@ def random_problem(seed=0, num_drafts=3):
         rng.integers(0, NUM_ITEMS, num),
         rng.integers(1, 6, num).astype(np.float32),
     )
-    facet_IM = rng.integers(0, 5, (NUM_ITEMS, 2))
+    attribute_IM = rng.integers(0, 5, (NUM_ITEMS, 2))
     item_vectors = rng.normal(size=(NUM_ITEMS, WIDTH)).astype(np.float32)
     return Problem(
-        ItemFeatures(NUM_ITEMS, (facet_IM,), (4,), item_vectors),
+        ItemFeatures(NUM_ITEMS, (attribute_IM,), (4,), item_vectors),
         histories,
         _random_lists(rng, Group.TRAIN, np.arange(30)),
         _random_lists(rng, Group.VALID, np.arange(30, 45)),
         _random_lists(rng, Group.TEST, np.arange(45, NUM_USERS)),
-        UserVectors(np.arange(NUM_USERS), rng.normal(size=(NUM_USERS, num_drafts, WIDTH)).astype(np.float32)),
+        UserVectors(np.arange(NUM_USERS), rng.normal(size=(NUM_USERS, num_completions, WIDTH)).astype(np.float32)),
     )
 
 
@@ -56,7 +56,7 @@ def _random_lists(rng, group, users):
 def taste_problem(seed=0, num_users=500, lists_each=6):
     """Users like one of four kinds of items, and exactly those; nothing else decides a label.
 
-    The item's kind is its only facet. The true vectors name the user's kind (with a little noise), the
+    The item's kind is its only attribute. The true vectors name the user's kind (with a little noise), the
     histories hold three items of the liked kind (5 stars) and three of another kind (1 star).
     """
     rng = np.random.default_rng(seed)

@@ -26,7 +26,7 @@ def test_every_row_is_measured_on_the_same_lists_and_better_than_chance(shared_d
     table = run_reproduction(config, tmp_path)
     rows = json.loads((tmp_path / "reproduction.json").read_text())["rows"]
     names = ["no knowledge", "star-weighted mean", "shuffled mean", "item vectors", "mean and item vectors"]
-    assert [row["row"] for row in rows] == names
+    assert [row["variant"] for row in rows] == names
     assert all(name in table for name in names)
     assert len({row["empty_share"] for row in rows}) == 1
     # 2.2 of 10 items are positive: chance puts NDCG@5 of a list with a positive near .35
@@ -45,12 +45,12 @@ def test_texts_are_measured_as_vectors_are_and_written_once(shared_data, tmp_pat
     )
     first = run_reproduction(config, tmp_path)
     rows = json.loads((tmp_path / "reproduction.json").read_text())["rows"]
-    assert [row["row"] for row in rows] == ["text", "shuffled text", "all that is supported"]
+    assert [row["variant"] for row in rows] == ["text", "shuffled text", "all that is supported"]
     assert len({row["means"]["ndcg@5"] for row in rows}) == 3  # three different things were read
-    with sqlite3.connect(tmp_path / "drafts.sqlite") as journal:
-        drafts = journal.execute("select count(*), count(distinct text) from drafts").fetchone()
-    assert drafts[0] == 60
-    assert drafts[1] > 40
+    with sqlite3.connect(tmp_path / "completions.sqlite") as cache:
+        completions = cache.execute("select count(*), count(distinct text) from completions").fetchone()
+    assert completions[0] == 60
+    assert completions[1] > 40
     again = run_reproduction(config, tmp_path)
     assert [line.split()[:-1] for line in again.splitlines()] == [line.split()[:-1] for line in first.splitlines()]
 

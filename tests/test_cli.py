@@ -97,16 +97,16 @@ def test_a_stage_verb_runs_up_to_it_by_settings_or_by_folder(method: StandIn) ->
 
 def test_a_run_remembers_which_run_it_takes_from(method: StandIn, tmp_path: Path) -> None:
     assert cli.main(["run", "dpo4rec", "--out", "first"]) == 0
-    assert cli.main(["run", "dpo4rec", "--seed", "2", "--take-from", "first", "--out", "second"]) == 0
+    assert cli.main(["run", "dpo4rec", "--seed", "2", "--reuse-from", "first", "--out", "second"]) == 0
     manifest = json.loads((tmp_path / "second" / "manifest.json").read_text())
-    assert manifest["takes_from"] == str((tmp_path / "first").resolve())
+    assert manifest["reuses_from"] == str((tmp_path / "first").resolve())
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["dpo4rec", "--take-from", "nowhere"], "run folder is wanted to take from, got nowhere"),
-        (["dpo4rec", "--take-from", "first", "--out", "first"], "cannot take from itself"),
+        (["dpo4rec", "--reuse-from", "nowhere"], "run folder is wanted to take from, got nowhere"),
+        (["dpo4rec", "--reuse-from", "first", "--out", "first"], "cannot take from itself"),
     ],
 )
 def test_a_run_that_cannot_take_says_why_and_makes_no_folder(
@@ -155,7 +155,7 @@ def test_dry_run_and_help_start_nothing(method: StandIn, tmp_path: Path, capsys:
         (["run", "dpo4rec", "extra"], "one method or run folder is wanted, got dpo4rec extra"),
         (["resume"], "resume wants one run folder, got 0"),
         (["resume", "r", "--seed", "1"], "resume takes no settings, got --seed"),
-        (["bench", "world"], r"got world \(did you mean worlds\?\)"),
+        (["bench", "simulated"], r"got simulated log \(did you mean simulated logs\?\)"),
         (["pretrain", "now"], "pretrain takes settings only, got now"),
         (["ask", "r"], "ask wants a run folder and a request or a session, got r"),
         (["run", "dpo4rec", "--quick"], "--quick is for rerec and re2llm"),
@@ -222,7 +222,7 @@ def test_a_defect_keeps_its_traceback(method: StandIn) -> None:
 def test_quick_makes_re2llm_small_and_what_is_said_besides_wins(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["run", "re2llm", "--quick", "--dry-run", "--data.world.num-test", "30"]) == 0
+    assert cli.main(["run", "re2llm", "--quick", "--dry-run", "--data.simulated.num-test", "30"]) == 0
     assert "120 training and 30 test sessions" in capsys.readouterr().out
     assert cli.main(["run", "re2llm", "--dry-run", "--explore.max-hints", "9"]) == 0
     assert "up to 9" in capsys.readouterr().out

@@ -19,7 +19,7 @@ class BadRows(StrEnum):
 
 class DataSection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str = Field("worlds", description="Which log to read.")
+    name: str = Field("simulated", description="Which log to read.")
     path: Path | None = Field(None, description="Its folder.")
     users: int | None = Field(None, ge=1, description="Only so many users.")
     on_bad_rows: BadRows = Field(BadRows.ERROR, description="What to do with a bad row.")
@@ -47,19 +47,19 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     seeds: tuple[int, ...] = Field((1,), description="One run per seed.")
     data: DataSection = Field(default_factory=DataSection)
-    tune: TuneSection = Field(default_factory=TuneSection)
+    train: TuneSection = Field(default_factory=TuneSection)
     transfer: tuple[Elsewhere, ...] = Field((), description="Other logs.")
-    model: str = Field("embedded", description="Which writes.")
+    model: str = Field("bundled", description="Which writes.")
 
 
 def test_defaults_then_the_file_then_the_overrides(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
-    file.write_text('seeds = [1, 2]\n[data]\nusers = 10\non-bad-rows = "quarantine"\n[tune]\nlr = 0.5\n')
+    file.write_text('seeds = [1, 2]\n[data]\nusers = 10\non-bad-rows = "quarantine"\n[train]\nlr = 0.5\n')
     config = load_config(Settings, file, [("data.users", "20"), ("data.users", "30")])
     assert config == Settings(
         seeds=(1, 2),
         data=DataSection(users=30, on_bad_rows=BadRows.QUARANTINE),
-        tune=TuneSection(lr=0.5),
+        train=TuneSection(lr=0.5),
     )
 
 
@@ -72,8 +72,8 @@ def test_defaults_then_the_file_then_the_overrides(tmp_path: Path) -> None:
         (("data.users", "none"), Settings()),
         (("seeds", "3,4"), Settings(seeds=(3, 4))),
         (("seeds", "[5]"), Settings(seeds=(5,))),
-        (("tune.lora", "true"), Settings(tune=TuneSection(lora=True))),
-        (("tune.lora", "auto"), Settings()),
+        (("train.lora", "true"), Settings(train=TuneSection(lora=True))),
+        (("train.lora", "auto"), Settings()),
     ],
 )
 def test_typed_values_become_the_fields_types(override: tuple[str, str], expected: Settings) -> None:
@@ -119,7 +119,7 @@ def test_a_models_folder_named_from_here_becomes_absolute(
     [
         ("data.on-bad-row", r"no setting --data.on-bad-row in Settings; did you mean --data.on-bad-rows\?"),
         ("users", r"did you mean --data.users\?"),
-        ("tune", r"--tune is a section.*--tune.lr, --tune.lora"),
+        ("train", r"--train is a section.*--train.lr, --train.lora"),
         ("zzz", r"no setting --zzz in Settings \(--help lists"),
     ],
 )
@@ -151,7 +151,7 @@ def test_an_absent_file_is_refused(tmp_path: Path) -> None:
 
 def test_every_value_that_does_not_fit_is_named_with_what_was_got() -> None:
     with pytest.raises(SettingError) as caught:
-        load_config(Settings, None, [("data.users", "0"), ("tune.lr", "fast")])
+        load_config(Settings, None, [("data.users", "0"), ("train.lr", "fast")])
     assert "data.users: Input should be greater than or equal to 1, got '0'" in str(caught.value)
     assert "got 'fast'" in str(caught.value)
 
@@ -165,33 +165,33 @@ def test_the_help_names_every_field_with_its_default_bounds_and_choices() -> Non
     text = describe_fields(Settings)
     assert [field.flag for field in fields_of(Settings)] == [
         "--seeds", "--data.name", "--data.path", "--data.users", "--data.on-bad-rows",
-        "--data.bin", "--tune.lr", "--tune.lora", "--transfer", "--model",
+        "--data.bin", "--train.lr", "--train.lora", "--transfer", "--model",
     ]  # fmt: skip
     assert "--data.users  [int|none = none, at least 1]\n      Only so many users." in text
     assert "--data.on-bad-rows  [error|quarantine = error]" in text
-    assert "--tune.lr  [float = 0.0001, above 0]" in text
+    assert "--train.lr  [float = 0.0001, above 0]" in text
     assert "--seeds  [list = 1]" in text
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "methods.dpo4rec_config.Dpo4RecConfig",
-        "methods.rerec_config.ReRecConfig",
-        "methods.re2llm_config.Re2llmConfig",
-        "methods.lm_skill.EvaluateLmConfig",
-        "methods.worlds_bench.WorldsBenchConfig",
-        "methods.reproduction.ReproductionConfig",
-        "methods.quality.bench.QualityConfig",
-        "methods.speed.bench.SpeedConfig",
-        "language.embedded.pretrain.PretrainConfig",
+        "recloop.methods.dpo4rec.config.Dpo4RecConfig",
+        "recloop.methods.rerec.config.ReRecConfig",
+        "recloop.methods.re2llm.config.Re2llmConfig",
+        "scripts.evaluate_lm.cli.EvaluateLmConfig",
+        "benchmarks.simulated_data.SimulatedBenchConfig",
+        "benchmarks.kar_reproduction.ReproductionConfig",
+        "studies.evidence.bench.QualityConfig",
+        "benchmarks.speed.bench.SpeedConfig",
+        "scripts.pretrain_lm.pretrain.PretrainConfig",
     ],
 )
 def test_every_setting_has_a_description(name: str) -> None:
     module, _, model = name.rpartition(".")
-    fields = fields_of(getattr(importlib.import_module(f"recloop.{module}"), model))
+    fields = fields_of(getattr(importlib.import_module(module), model))
     assert [field.flag for field in fields if not field.info.description] == []
 
 
 def test_near_matches_stay_silent_about_strangers() -> None:
-    assert near_matches("qqqq", ["data.users", "tune.lr"]) == ""
+    assert near_matches("qqqq", ["data.users", "train.lr"]) == ""

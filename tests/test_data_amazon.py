@@ -28,8 +28,8 @@ META_2014 = [
 ]
 
 
-def review(user, item, stars=5.0, time=0):
-    return json.dumps({"reviewerID": user, "asin": item, "overall": stars, "unixReviewTime": time, "summary": "x"})
+def review(user, item, rating=5.0, time=0):
+    return json.dumps({"reviewerID": user, "asin": item, "overall": rating, "unixReviewTime": time, "summary": "x"})
 
 
 # z reviewed once and C is then left with one review: the core is x, y with A, B
@@ -64,7 +64,7 @@ def test_both_releases_are_read_alike(tmp_path, metadata, packed):
     ]
     assert dataset.users["user_id"].to_list() == ["x", "y"]
     assert dataset.interactions.rows() == [(0, 0, 5.0, 10), (0, 1, 4.0, 20), (1, 0, 1.0, 5), (1, 1, 5.0, 6)]
-    assert dataset.positive_from_stars == 5
+    assert dataset.positive_from_rating == 5
     assert dataset.domain == Domain.BOOKS
 
 

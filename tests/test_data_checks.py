@@ -18,17 +18,17 @@ from recloop.data.checks import (
 from recloop.errors import DataError, RecloopError
 
 
-def rows_of(*stars):
+def rows_of(*rating):
     return pl.DataFrame(
-        {"line": range(1, len(stars) + 1), "stars": stars}, schema={"line": pl.Int64, "stars": pl.String}
+        {"line": range(1, len(rating) + 1), "rating": rating}, schema={"line": pl.Int64, "rating": pl.String}
     )
 
 
-NOT_A_STAR = Check(~pl.col("stars").is_in(["1", "5"]), pl.col("stars"), "is not 1 or 5", "correct it")
+NOT_A_STAR = Check(~pl.col("rating").is_in(["1", "5"]), pl.col("rating"), "is not 1 or 5", "correct it")
 
 
 def test_a_row_is_reported_under_the_first_check_it_fails(tmp_path):
-    long = Check(pl.col("stars").str.len_bytes() > 1, pl.col("stars"), "is long", "shorten it")
+    long = Check(pl.col("rating").str.len_bytes() > 1, pl.col("rating"), "is long", "shorten it")
     good, bad = split_bad_rows(rows_of("1", "9", "55", None, "5"), tmp_path, [long, NOT_A_STAR])
     assert good["line"].to_list() == [1, 5]
     found = bad.select("line", "value", "reason").rows()
@@ -57,7 +57,7 @@ def test_quarantine_holds_every_bad_row_with_its_reason_and_says_how_many(tmp_pa
     said = []
     _, bad = split_bad_rows(rows_of("1", "2", "3"), tmp_path / "a.txt", [NOT_A_STAR])
     quarantine = tmp_path / "made" / "bad.jsonl"
-    for _ in range(2):  # a second read writes the file anew
+    for _ in range(2):  # a second read writes the file again
         settle_bad_rows([bad, bad.head(1)], BadRowPolicy(quarantine, said.append))
     rows = [json.loads(line) for line in quarantine.read_text().splitlines()]
     assert [(row["line"], row["value"]) for row in rows] == [(2, "2"), (3, "3"), (2, "2")]

@@ -72,7 +72,7 @@ def kar(folder):
 def table(kind):
     def made(folder):
         log, items = write_table(folder / f"log.{kind}", LOG), write_table(folder / f"items.{kind}", ITEMS)
-        config = CONFIG.model_copy(update={"items": items, "facets": ("kind",)})
+        config = CONFIG.model_copy(update={"items": items, "attributes": ("kind",)})
         return lambda policy: read_table_log(log, config, bad_rows=policy)
 
     made.__name__ = kind

@@ -6,7 +6,7 @@ import pytest
 
 from recloop.data.first_stage import FirstStageConfig, propose_items
 from recloop.data.lists import ProtocolConfig, build_lists
-from recloop.data.simulated import WorldConfig, simulate_world
+from recloop.data.simulated import SimulatedConfig, simulate_log
 from recloop.errors import DataError
 from recloop.records import Group
 from worlds_by_hand import random_dataset
@@ -19,23 +19,23 @@ def histories_of(dataset):
     return build_lists(dataset, {Group.TRAIN: TRAIN}, ProtocolConfig(), 0).histories
 
 
-def change_later_stars(dataset, histories, users):
+def change_later_rating(dataset, histories, users):
     """The dataset with the ratings after the window of these users turned round."""
     window_U = np.diff(histories.offsets_U1)
     user = dataset.interactions["user"].to_numpy()
     position = np.arange(len(user)) - np.searchsorted(user, user)
     turned = np.isin(user, users) & (position >= window_U[user])
-    stars = dataset.interactions["stars"].to_numpy()
-    log = dataset.interactions.with_columns(stars=pl.Series(np.where(turned, 6 - stars, stars), dtype=pl.Float32))
+    rating = dataset.interactions["rating"].to_numpy()
+    log = dataset.interactions.with_columns(rating=pl.Series(np.where(turned, 6 - rating, rating), dtype=pl.Float32))
     assert turned.any()
-    return type(dataset)(dataset.name, dataset.domain, dataset.users, dataset.items, dataset.facets, log, 4.0)
+    return type(dataset)(dataset.name, dataset.domain, dataset.users, dataset.items, dataset.attributes, log, 4.0)
 
 
 def test_item_neighbours_equal_plain_cosines():
     dataset = random_dataset(np.random.default_rng(0), num_users=45, num_items=35, most=20)
     histories = histories_of(dataset)
     proposed = propose_items(dataset, histories, TRAIN, FirstStageConfig(neighbours=1000), top=35)
-    positive = dataset.interactions.filter(pl.col("stars") >= 4)
+    positive = dataset.interactions.filter(pl.col("rating") >= 4)
     liked_UI = np.zeros((45, 35))
     liked_UI[positive["user"], positive["item"]] = 1
     for user in (3, 4, 40):  # two train users of different halves, one other
@@ -43,9 +43,9 @@ def test_item_neighbours_equal_plain_cosines():
         columns = liked_UI[fitted]
         norms = np.maximum(np.linalg.norm(columns, axis=0), 1e-12)
         cosine_II = columns.T @ columns / norms / norms[:, None]
-        items, stars = histories.of(user)
-        score_I = cosine_II[items[stars >= 4]].sum(axis=0)
-        if not (stars >= 4).any():
+        items, rating = histories.of(user)
+        score_I = cosine_II[items[rating >= 4]].sum(axis=0)
+        if not (rating >= 4).any():
             score_I = np.zeros(35)
         popularity_I = columns.sum(axis=0)
         score_I = score_I + 1e-6 * popularity_I / popularity_I.max()
@@ -61,7 +61,7 @@ def test_labels_of_other_users_change_nothing(config):
     histories = histories_of(dataset)
     before = propose_items(dataset, histories, TRAIN, config, 10)
     others = np.arange(30, 40)
-    after = propose_items(change_later_stars(dataset, histories, others), histories, TRAIN, config, 10)
+    after = propose_items(change_later_rating(dataset, histories, others), histories, TRAIN, config, 10)
     assert (before == after).all()
 
 
@@ -71,7 +71,7 @@ def test_a_train_users_own_labels_do_not_reach_its_own_proposals(config):
     histories = histories_of(dataset)
     user = 7
     before = propose_items(dataset, histories, TRAIN, config, 10)
-    after = propose_items(change_later_stars(dataset, histories, [user]), histories, TRAIN, config, 10)
+    after = propose_items(change_later_rating(dataset, histories, [user]), histories, TRAIN, config, 10)
     assert (before[user] == after[user]).all()
     assert (before != after).any()  # but they do teach the model of the others
 
@@ -79,7 +79,7 @@ def test_a_train_users_own_labels_do_not_reach_its_own_proposals(config):
 @pytest.mark.parametrize("config", KINDS, ids=["item_knn", "als"])
 def test_it_finds_more_than_chance_where_there_is_something_to_find(config):
     # Users share tastes in genres, so neighbours in the window predict what is met later.
-    dataset, _ = simulate_world(WorldConfig(num_users=200), 0)
+    dataset, _ = simulate_log(SimulatedConfig(num_users=200), 0)
     groups = {Group.TRAIN: np.arange(150), Group.TEST: np.arange(150, 200)}
     protocol = ProtocolConfig(kind="catalogue", catalogue_top=60, first_stage=config)
     recall = build_lists(dataset, groups, protocol, 0).first_stage_recall

@@ -34,8 +34,8 @@ def test_order_is_kept_and_the_category_all_share_is_dropped(tmp_path):
     assert dataset.interactions.select("user", "item", "time").rows() == [
         (0, 2, 0), (0, 0, 1), (1, 1, 0), (1, 2, 1), (1, 0, 2),
     ]  # fmt: skip
-    assert dataset.interactions["stars"].null_count() == 5
-    assert dataset.positive_from_stars is None
+    assert dataset.interactions["rating"].null_count() == 5
+    assert dataset.positive_from_rating is None
 
 
 def test_a_top_category_not_shared_stays(tmp_path):
@@ -45,7 +45,7 @@ def test_a_top_category_not_shared_stays(tmp_path):
 
 def test_a_path_of_categories_can_be_told_apart(tmp_path):
     dataset = read_implicit(write(tmp_path), config=ImplicitConfig(categories="apart"))
-    assert dataset.facets == ("category", "subcategory", "brand")
+    assert dataset.attributes == ("category", "subcategory", "brand")
     assert dataset.items.select("category", "subcategory").rows() == [
         (["Tapes Glues & Co"], ["Screws"]),
         (["Saws"], []),

@@ -22,8 +22,8 @@ ALL_TEST = {Group.TEST: np.arange(1000)}
 def plain_histories(dataset, window_max):
     """Oracle: window and later interactions of every user, by the words of the protocol."""
     own = defaultdict(list)
-    for user, item, stars, _ in dataset.interactions.iter_rows():
-        own[user].append((item, stars))
+    for user, item, rating, _ in dataset.interactions.iter_rows():
+        own[user].append((item, rating))
     for user, interactions in own.items():
         window = min((len(interactions) + 1) // 2, window_max)
         yield user, interactions[:window], interactions[window:]
@@ -39,9 +39,9 @@ def test_a_user_of_seven_by_hand():
     history = [(0, 5), (1, 1), (2, 4), (3, 2), (4, 3), (5, 4), (6, 5)]
     dataset = dataset_of([history, [(7, 5)]], num_items=20)
     made = build_lists(dataset, ALL_TEST, ProtocolConfig(), seed=0)
-    items, stars = made.histories.of(0)
+    items, rating = made.histories.of(0)
     assert items.tolist() == [0, 1, 2, 3]
-    assert stars.tolist() == [5, 1, 4, 2]
+    assert rating.tolist() == [5, 1, 4, 2]
     assert made.histories.of(1)[0].tolist() == [7]  # one interaction: a history and no list
     assert made.test.user_B.tolist() == [0]
     labels = dict(zip(made.test.items_BL[0].tolist(), made.test.labels_BL[0].tolist(), strict=True))
@@ -53,10 +53,10 @@ def test_a_user_of_seven_by_hand():
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("positive_from_stars", [4.0, None])
+@pytest.mark.parametrize("positive_from_rating", [4.0, None])
 @pytest.mark.parametrize(("chunk", "list_len", "window_max"), [(4, 10, 30), (1, 3, 5), (7, 8, 1)])
-def test_kar_lists_equal_the_plain_protocol(seed, positive_from_stars, chunk, list_len, window_max):
-    dataset = random_dataset(np.random.default_rng(seed), positive_from_stars=positive_from_stars)
+def test_kar_lists_equal_the_plain_protocol(seed, positive_from_rating, chunk, list_len, window_max):
+    dataset = random_dataset(np.random.default_rng(seed), positive_from_rating=positive_from_rating)
     protocol = ProtocolConfig(chunk=chunk, list_len=list_len, window_max=window_max)
     made = build_lists(dataset, ALL_TEST, protocol, seed)
     row = 0
@@ -69,7 +69,7 @@ def test_kar_lists_equal_the_plain_protocol(seed, positive_from_stars, chunk, li
             items = made.test.items_BL[row].tolist()
             assert len(set(items)) == list_len
             assert set(items) & own == {item for item, _ in real}
-            positive = {item for item, stars in real if stars is None or stars >= 4}
+            positive = {item for item, rating in real if rating is None or rating >= 4}
             assert {items[k] for k in np.flatnonzero(made.test.labels_BL[row])} == positive
             row += 1
     assert row == len(made.test)
@@ -160,7 +160,7 @@ def test_a_first_stage_fills_lists_with_what_it_proposes(kind):
     later_of = {}
     for user, window, later in plain_histories(dataset, 30):
         later_of[user] = later
-        positive = {item for item, stars in later if stars >= 4}
+        positive = {item for item, rating in later if rating >= 4}
         rows = np.flatnonzero(user_B == user)
         listed = {int(i) for row in rows for i in items_BL[row][is_item_BL[row]]}
         assert not listed & {item for item, _ in window}

@@ -9,17 +9,17 @@ import pytest
 from pydantic import ValidationError
 
 from recloop.data.load import DataConfig, load_dataset
-from recloop.data.simulated import WorldConfig
+from recloop.data.simulated import SimulatedConfig
 from recloop.errors import DataError, SettingError
 from recloop.progress import Progress
 from recloop.records import Domain
 from test_data_movielens import METADATA, RATINGS, write
 
-SMALL = WorldConfig(num_users=40)
+SMALL = SimulatedConfig(num_users=40)
 
 
 def test_the_default_is_a_simulated_world_by_the_seed():
-    config = DataConfig(world=SMALL)
+    config = DataConfig(simulated=SMALL)
     one, same, other = (load_dataset(config, seed) for seed in (0, 0, 1))
     assert one.domain == Domain.MOVIES
     assert one.interactions.equals(same.interactions)
@@ -27,15 +27,15 @@ def test_the_default_is_a_simulated_world_by_the_seed():
 
 
 def test_some_users_are_kept_whole_and_renumbered():
-    everything = load_dataset(DataConfig(world=SMALL), 0)
-    some = load_dataset(DataConfig(world=SMALL, users=15), 0)
+    everything = load_dataset(DataConfig(simulated=SMALL), 0)
+    some = load_dataset(DataConfig(simulated=SMALL, users=15), 0)
     assert some.num_users == 15
     assert some.users["user"].to_list() == list(range(15))
     assert some.num_items == some.interactions["item"].n_unique()
 
     def by_ids(dataset):
         log = dataset.interactions.join(dataset.users, on="user").join(dataset.items, on="item")
-        return log.select("user_id", "time", "item_id", "title", "stars", "genre").sort("user_id", "time")
+        return log.select("user_id", "time", "item_id", "title", "rating", "genre").sort("user_id", "time")
 
     kept = by_ids(everything).join(some.users, on="user_id", how="semi", maintain_order="left")
     assert by_ids(some).equals(kept)
@@ -44,8 +44,8 @@ def test_some_users_are_kept_whole_and_renumbered():
 
 
 def test_more_users_than_there_are_is_refused():
-    with pytest.raises(SettingError, match="at most the 40 users of worlds, got 41"):
-        load_dataset(DataConfig(world=SMALL, users=41), 0)
+    with pytest.raises(SettingError, match="at most the 40 users of simulated logs, got 41"):
+        load_dataset(DataConfig(simulated=SMALL, users=41), 0)
 
 
 def test_movielens_finds_what_lies_beside_it(tmp_path):
@@ -128,17 +128,17 @@ def test_a_log_without_an_ending_a_folder_and_nothing_are_told_apart(tmp_path):
         ({"name": "amazon", "path": "x"}, "data.metadata says where the items of amazon are"),
         (
             {"path": "x"},
-            "data.path is read for ml-1m, amazon, implicit, table only, got it with data.name worlds",
+            "data.path is read for ml-1m, amazon, implicit, table only, got it with data.name simulated logs",
         ),
         (
             {"name": "implicit", "path": "x", "min_item_ratings": 5},
             "data.min_item_ratings is read for ml-1m, table",
         ),
-        ({"facets": ["genre"]}, "data.facets is read for ml-1m only"),
-        ({"name": "ml-1m", "path": "x", "facets": ["genre", "genre"]}, "data.facets must differ"),
-        ({"name": "ml-1m", "path": "x", "facets": []}, "data.facets must name one column at least"),
-        ({"name": "ml-1m", "path": "x", "facets": ["plot"]}, "Input should be 'era', 'genre'"),
-        ({"name": "netflix", "path": "x"}, "Input should be 'worlds'"),
+        ({"attributes": ["genre"]}, "data.attributes is read for ml-1m only"),
+        ({"name": "ml-1m", "path": "x", "attributes": ["genre", "genre"]}, "data.attributes must differ"),
+        ({"name": "ml-1m", "path": "x", "attributes": []}, "data.attributes must name one column at least"),
+        ({"name": "ml-1m", "path": "x", "attributes": ["plot"]}, "Input should be 'era', 'genre'"),
+        ({"name": "netflix", "path": "x"}, "Input should be 'simulated logs'"),
     ],
 )
 def test_settings_nobody_reads_are_refused(settings, complaint):

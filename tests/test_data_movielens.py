@@ -51,7 +51,7 @@ def test_a_small_folder_is_read_in_one_form(tmp_path):
         (1, 1, 4.0, 100),
     ]
     assert dataset.item_knowledge is None
-    assert dataset.facets == ("era", "genre", "director")
+    assert dataset.attributes == ("era", "genre", "director")
 
 
 def test_directors_and_item_texts_come_from_beside(tmp_path):
@@ -63,20 +63,20 @@ def test_directors_and_item_texts_come_from_beside(tmp_path):
     assert dataset.item_knowledge.rows() == [(0, "A heist."), (2, "A novel.")]
 
 
-def test_facets_are_those_asked_for_in_their_order(tmp_path):
+def test_attributes_are_those_asked_for_in_their_order(tmp_path):
     metadata = tmp_path / "extra.dat"
     metadata.write_text("\n".join(METADATA), encoding="utf-8")
-    facets = ("certificate", "genre", "actor")
-    dataset = read_movielens(write(tmp_path), metadata=metadata, facets=facets)
-    assert dataset.facets == facets
-    assert dataset.items.columns == ["item", "item_id", "title", *facets]
+    attributes = ("certificate", "genre", "actor")
+    dataset = read_movielens(write(tmp_path), metadata=metadata, attributes=attributes)
+    assert dataset.attributes == attributes
+    assert dataset.items.columns == ["item", "item_id", "title", *attributes]
     assert dataset.items["certificate"].to_list() == [["unrated"], ["R"], []]
     assert dataset.items["actor"].to_list() == [[], ["Cy Dale", "Ed Fox"], []]
 
 
 def test_actors_without_metadata_are_refused(tmp_path):
     with pytest.raises(DataError, match="actor must be read from the metadata of MovieLens-1M, got none"):
-        read_movielens(write(tmp_path), facets=("genre", "actor"))
+        read_movielens(write(tmp_path), attributes=("genre", "actor"))
 
 
 def test_rarely_rated_movies_can_be_left_out(tmp_path):
@@ -174,8 +174,8 @@ def test_movielens_1m_has_the_published_counts(shared_data):
         item_knowledge=shared_data / "ml-1m-item-knowledge" / "items.json",
     )
     assert (dataset.num_users, dataset.num_items, dataset.interactions.height) == (6040, 3706, 1_000_209)
-    stars = dataset.interactions["stars"].value_counts().sort("stars")["count"].to_list()
-    assert stars == [56174, 107557, 261197, 348971, 226310]
+    rating = dataset.interactions["rating"].value_counts().sort("rating")["count"].to_list()
+    assert rating == [56174, 107557, 261197, 348971, 226310]
     assert dataset.items["era"].list.len().min() == 1
     assert dataset.items["genre"].explode().n_unique() == 18
     assert (dataset.items["director"].list.len() > 0).mean() > 0.98

@@ -8,17 +8,17 @@ import pytest
 
 from recloop.data.item_graph import build_item_graph
 from recloop.data.requests import RequestConfig, check_request, make_requests
-from recloop.data.simulated import WorldConfig, simulate_world
+from recloop.data.simulated import SimulatedConfig, simulate_log
 from recloop.data.splits import SplitConfig, split_users
 from recloop.errors import DataError
 from recloop.prompts.request_answer import are_tellable
 from recloop.records import Condition, Group, Request, RequestKind
 
-WORLD = WorldConfig(num_users=40, num_items=150, num_interactions=20)
+SIMULATED = SimulatedConfig(num_users=40, num_items=150, num_interactions=20)
 
 
-def world(with_profiles=True):
-    dataset, _ = simulate_world(WORLD, seed=1)
+def simulated(with_profiles=True):
+    dataset, _ = simulate_log(SIMULATED, seed=1)
     if with_profiles:
         ages = pl.Series("age", ["18-24" if user % 2 else "25-34" for user in range(dataset.num_users)])
         dataset = replace(dataset, users=dataset.users.with_columns(ages))
@@ -33,7 +33,7 @@ def make(dataset, groups, seed=0, **settings):
 
 @pytest.fixture(scope="module")
 def made():
-    dataset, groups = world()
+    dataset, groups = simulated()
     return dataset, build_item_graph(dataset, 3), groups, make(dataset, groups)
 
 
@@ -49,7 +49,7 @@ def test_exactly_one_candidate_satisfies_each_request(made):
         satisfying = [  # from the catalogue itself, not by the graph
             item
             for item in request.candidates
-            if all(one.value in items[item][one.facet] for one in request.conditions)
+            if all(one.value in items[item][one.attribute] for one in request.conditions)
         ]
         assert satisfying == [request.answer]
         check_request(graph, request)
@@ -76,10 +76,12 @@ def test_every_kind_is_made_and_says_what_it_must(made):
         said = {one.value for one in request.conditions[1:]}
         assert claimed - true - said, "a claim that is false"
     for request in by_kind[RequestKind.INTEREST]:
-        liked = [i for i, s in zip(request.history, request.stars, strict=True) if s >= 4]
+        liked = [i for i, s in zip(request.history, request.rating, strict=True) if s >= 4]
         main = request.conditions[0]
         counts = {
-            one: sum(one in graph.of_item[i] for i in liked) for one in graph.items_with if one.facet == main.facet
+            one: sum(one in graph.of_item[i] for i in liked)
+            for one in graph.items_with
+            if one.attribute == main.attribute
         }
         assert all(counts[main] > counts[one] for one in counts if one != main)
     for request in by_kind[RequestKind.DEMOGRAPHIC]:
@@ -100,9 +102,11 @@ def test_a_false_premise_has_its_traps(made):
     _, graph, _, _ = made
     for request in everything(made):
         if request.kind is RequestKind.MISINFORMED:
-            facet, true = request.conditions[0].facet, request.conditions[0]
+            attribute, true = request.conditions[0].attribute, request.conditions[0]
             claimed = [
-                one for one in graph.items_with if one.facet == facet and one != true and one.value in request.text
+                one
+                for one in graph.items_with
+                if one.attribute == attribute and one != true and one.value in request.text
             ]
             assert any(one in graph.of_item[item] for one in claimed for item in request.candidates)
 
@@ -122,22 +126,22 @@ def test_the_right_item_stands_anywhere_in_the_list(made):
 
 
 def test_requests_are_a_function_of_the_seed():
-    dataset, groups = world()
+    dataset, groups = simulated()
     assert make(dataset, groups, per_user=1) == make(dataset, groups, per_user=1)
     assert make(dataset, groups, per_user=1) != make(dataset, groups, seed=1, per_user=1)
 
 
 def test_without_profiles_nobody_is_asked_as_a_group():
-    dataset, groups = world(with_profiles=False)
+    dataset, groups = simulated(with_profiles=False)
     requests = make(dataset, groups)
     assert all(r.kind is not RequestKind.DEMOGRAPHIC for group in Group for r in requests.of(group))
     assert requests.num_given_up["demographic"] > 0
 
 
 def test_what_cannot_be_asked_is_one_clear_error():
-    dataset, groups = world()
-    bare = replace(dataset, facets=())
-    with pytest.raises(DataError, match="requests need items with attributes, got none in worlds"):
+    dataset, groups = simulated()
+    bare = replace(dataset, attributes=())
+    with pytest.raises(DataError, match="requests need items with attributes, got none in simulated logs"):
         make(bare, groups)
     with pytest.raises(DataError, match="every group needs a request"):
         make(dataset, groups, num_candidates=151)

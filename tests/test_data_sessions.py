@@ -13,7 +13,7 @@ from recloop.data.sessions import (
     sessions_of_log,
     task_digest,
 )
-from recloop.data.simulated_sessions import FACETS, FORMAT, SessionWorldConfig, simulate_sessions
+from recloop.data.simulated_sessions import ATTRIBUTES, FORMAT, SimulatedSessionsConfig, simulate_sessions
 from recloop.errors import DataError, SettingError
 from recloop.records import Dataset, Domain
 
@@ -34,7 +34,7 @@ def dataset(rows: list[tuple[int, int, int]], num_items: int = 40) -> Dataset:
     log = pl.DataFrame(
         {"user": [r[0] for r in rows], "item": [r[2] for r in rows], "time": [r[1] for r in rows]},
         schema={"user": pl.Int64, "item": pl.Int64, "time": pl.Int64},
-    ).with_columns(stars=pl.lit(None, dtype=pl.Float32))
+    ).with_columns(rating=pl.lit(None, dtype=pl.Float32))
     return Dataset("log", Domain.MOVIES, users, items, ("genre",), log.sort("user", "time", "item"), None)
 
 
@@ -115,31 +115,31 @@ def test_a_session_that_shows_its_answer_or_repeats_is_refused() -> None:
         Session(0, 0, (1,), 2, (2, 2))
 
 
-def test_in_a_world_the_format_tells_the_facet_and_the_facet_the_answer() -> None:
-    task = simulate_sessions(SessionWorldConfig(), seed=1)
+def test_in_a_world_the_format_tells_the_attribute_and_the_attribute_the_answer() -> None:
+    task = simulate_sessions(SimulatedSessionsConfig(), seed=1)
     rows = task.items.rows(named=True)
     for session in task.sessions:
         last = rows[session.items[-1]]
         assert {rows[i][FORMAT][0] for i in session.items} == {last[FORMAT][0]}
-        alike = {f: [c for c in session.candidates if rows[c][f] == last[f]] for f in FACETS}
+        alike = {f: [c for c in session.candidates if rows[c][f] == last[f]] for f in ATTRIBUTES}
         assert all(len(found) == 1 for found in alike.values())
-        assert alike[session.facet] == [session.answer]
-    by_format = {(rows[s.items[-1]][FORMAT][0], s.facet) for s in task.sessions}
+        assert alike[session.attribute] == [session.answer]
+    by_format = {(rows[s.items[-1]][FORMAT][0], s.attribute) for s in task.sessions}
     assert len(by_format) == 3
-    shares = [sum(s.facet == f for s in task.sessions) / 500 for f in FACETS]
+    shares = [sum(s.attribute == f for s in task.sessions) / 500 for f in ATTRIBUTES]
     assert shares == pytest.approx([0.6, 0.25, 0.15], abs=0.07)
 
 
 def test_without_signal_the_answer_is_any_candidate() -> None:
-    task = simulate_sessions(SessionWorldConfig(signal=0.0, num_train=900), seed=2)
+    task = simulate_sessions(SimulatedSessionsConfig(signal=0.0, num_train=900), seed=2)
     rows = task.items.rows(named=True)
-    hits = [rows[s.answer][s.facet] == rows[s.items[-1]][s.facet] for s in task.train]
-    # One of 20 candidates shares the facet's value: 45 of 900 expected, standard deviation 6.5.
+    hits = [rows[s.answer][s.attribute] == rows[s.items[-1]][s.attribute] for s in task.train]
+    # One of 20 candidates shares the attribute's value: 45 of 900 expected, standard deviation 6.5.
     assert 25 < sum(hits) < 65
 
 
 def test_a_world_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="sum to 1"):
-        SessionWorldConfig(shares=(0.5, 0.5, 0.5))
+        SimulatedSessionsConfig(shares=(0.5, 0.5, 0.5))
     with pytest.raises(ValueError, match="use 120 items"):
-        SessionWorldConfig(num_items=60)
+        SimulatedSessionsConfig(num_items=60)

@@ -15,7 +15,7 @@ def test_movielens_gets_the_group_sizes_of_the_design():
     groups = split_users(6040, SplitConfig(), seed=0)
     assert {group.value: len(users) for group, users in groups.items()} == {
         "train": 3020,
-        "feedback": 1510,
+        "reward": 1510,
         "valid": 302,
         "test": 1208,
     }
@@ -23,7 +23,7 @@ def test_movielens_gets_the_group_sizes_of_the_design():
 
 def test_reproduction_tests_on_a_tenth_and_stops_on_none_of_it():
     sizes = {group.value: len(users) for group, users in split_users(6040, REPRODUCTION, 0).items()}
-    assert sizes == {"train": 5134, "feedback": 0, "valid": 302, "test": 604}
+    assert sizes == {"train": 5134, "reward": 0, "valid": 302, "test": 604}
 
 
 @settings(max_examples=50, deadline=None)
@@ -44,17 +44,17 @@ def test_the_draw_follows_the_seed():
 
 
 def test_turns_share_no_test_user_and_keep_every_group_whole():
-    turns = [split_users(101, SplitConfig(turn=turn), 0) for turn in range(5)]
-    tested = [set(groups[Group.TEST].tolist()) for groups in turns]
+    folds = [split_users(101, SplitConfig(fold=fold), 0) for fold in range(5)]
+    tested = [set(groups[Group.TEST].tolist()) for groups in folds]
     assert sum(map(len, tested)) == len(set().union(*tested)) == 100
-    for groups in turns:
+    for groups in folds:
         assert sorted(np.concatenate(list(groups.values()))) == list(range(101))
-        assert [len(users) for users in groups.values()] == [len(users) for users in turns[0].values()]
-    with pytest.raises(ValidationError, match=r"turns up to 4, got 5; lower split\.turn"):
-        SplitConfig(turn=5)
+        assert [len(users) for users in groups.values()] == [len(users) for users in folds[0].values()]
+    with pytest.raises(ValidationError, match=r"folds up to 4, got 5; lower split\.fold"):
+        SplitConfig(fold=5)
     # Rounded up, five test groups of 21 would be more than all.
-    with pytest.raises(SettingError, match="21 out of 103 users allow turns up to 3, got 4"):
-        split_users(103, SplitConfig(turn=4), 0)
+    with pytest.raises(SettingError, match="21 out of 103 users allow folds up to 3, got 4"):
+        split_users(103, SplitConfig(fold=4), 0)
 
 
 def test_shares_must_add_up():

@@ -13,7 +13,7 @@ from recloop.errors import DataError
 
 LOG = {"who": ["b", "a", "a"], "what": ["y", "x", "y"], "rate": ["5", "2.5", "4"], "when": ["7", "9", "8"]}
 ITEMS = {"what": ["x", "y", "z"], "title": ["The, X", "Y", "Z"], "kind": ["p|q", "", "p"]}
-CONFIG = TableLogConfig(user="who", item="what", stars="rate", time="when")
+CONFIG = TableLogConfig(user="who", item="what", rating="rate", time="when")
 IDS = TableLogConfig(user="who", item="what")
 
 
@@ -33,18 +33,18 @@ def write(path, columns):
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "jsonl"])
 def test_every_kind_of_table_is_read_alike(tmp_path, kind):
-    config = CONFIG.model_copy(update={"items": write(tmp_path / f"items.{kind}", ITEMS), "facets": ("kind",)})
+    config = CONFIG.model_copy(update={"items": write(tmp_path / f"items.{kind}", ITEMS), "attributes": ("kind",)})
     dataset = read_table_log(write(tmp_path / f"log.{kind}", LOG), config)
     assert dataset.users.rows() == [(0, "b"), (1, "a")]
     assert dataset.items.rows() == [(0, "x", "The, X", ["p", "q"]), (1, "y", "Y", [])]
     assert dataset.interactions.rows() == [(0, 1, 5.0, 7), (1, 1, 4.0, 8), (1, 0, 2.5, 9)]
-    assert dataset.positive_from_stars == 4
+    assert dataset.positive_from_rating == 4
     assert dataset.name == "log"
 
 
 def test_without_ratings_times_and_items_the_log_is_implicit_and_in_order(tmp_path):
     dataset = read_table_log(write(tmp_path / "log.csv", LOG), TableLogConfig(user="who", item="what"))
-    assert dataset.positive_from_stars is None
+    assert dataset.positive_from_rating is None
     assert dataset.items["title"].to_list() == ["y", "x"]
     assert dataset.interactions.select("user", "item").rows() == [(0, 0), (1, 1), (1, 0)]
 
@@ -72,14 +72,16 @@ def test_a_profile_has_all_keys_that_any_user_has(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])
-def test_a_list_in_a_cell_is_several_facet_values(tmp_path, kind):
+def test_a_list_in_a_cell_is_several_attribute_values(tmp_path, kind):
     items = {
         "what": ["x", "y"],
         "title": ["X", "Y"],
         "kind": [["p", "q, r", "p"], None],
         "year": [[1990], []],
     }
-    config = CONFIG.model_copy(update={"items": write(tmp_path / f"items.{kind}", items), "facets": ("kind", "year")})
+    config = CONFIG.model_copy(
+        update={"items": write(tmp_path / f"items.{kind}", items), "attributes": ("kind", "year")}
+    )
     dataset = read_table_log(write(tmp_path / "log.csv", LOG), config)
     assert dataset.items.select("kind", "year").rows() == [(["p", "q r"], ["1990"]), ([], [])]
 
@@ -225,10 +227,10 @@ def test_a_table_of_the_wrong_form_is_one_clear_error(tmp_path, name, content, c
 
 
 def test_settings_must_fit_together():
-    with pytest.raises(ValidationError, match="facets are columns of the table of items"):
-        TableLogConfig(facets=("kind",))
-    for facets in (("kind", "kind"), ("title",), ("item_id",)):
-        with pytest.raises(ValidationError, match="facets must differ from each other and from item, item_id"):
-            TableLogConfig(items="items.csv", facets=facets)
-    with pytest.raises(ValidationError, match="positive_from_stars must be above stars_min"):
-        TableLogConfig(stars="rate", positive_from_stars=9)
+    with pytest.raises(ValidationError, match="attributes are columns of the table of items"):
+        TableLogConfig(attributes=("kind",))
+    for attributes in (("kind", "kind"), ("title",), ("item_id",)):
+        with pytest.raises(ValidationError, match="attributes must differ from each other and from item, item_id"):
+            TableLogConfig(items="items.csv", attributes=attributes)
+    with pytest.raises(ValidationError, match="positive_from_rating must be above rating_min"):
+        TableLogConfig(rating="rate", positive_from_rating=9)

@@ -33,8 +33,8 @@ def test_opposite_claims_have_opposite_vectors_and_texts_add_up() -> None:
     assert abs(float(likes @ war)) < 0.25
 
 
-def test_facets_are_found_in_the_text_and_tell_values_apart() -> None:
-    assert [(claim.facet, claim.value) for claim in read_claims(TEXT)] == [
+def test_attributes_are_found_in_the_text_and_tell_values_apart() -> None:
+    assert [(claim.attribute, claim.value) for claim in read_claims(TEXT)] == [
         ("sub-genre", "War"),
         ("sub-genre", "Noir"),
         ("sub-genre", "Drama"),

@@ -6,11 +6,11 @@ from recloop.encoders.sentence import (
     EncoderCache,
     MiniLmEncoder,
     SentenceEncoder,
-    encode_drafts,
+    encode_completions,
     encode_texts,
 )
 from recloop.errors import ContractError, GenerationError, RunError
-from recloop.records import Draft, UserDrafts
+from recloop.records import Completion, UserCompletions
 from recloop.testing import FakeEncoder, check_encoder
 
 
@@ -28,20 +28,20 @@ class RecordingEncoder(FakeEncoder):
         return super().encode(texts)
 
 
-def make_drafts(texts_UN, users=None):
+def make_completions(texts_UN, users=None):
     users = range(len(texts_UN)) if users is None else users
-    return UserDrafts(
+    return UserCompletions(
         np.array(users, dtype=np.int64),
         tuple(
-            tuple(Draft(user, n, text, 3, True, -1.0) for n, text in enumerate(texts_N))
+            tuple(Completion(user, n, text, 3, True, -1.0) for n, text in enumerate(texts_N))
             for user, texts_N in zip(users, texts_UN, strict=True)
         ),
     )
 
 
-def test_every_draft_gets_the_vector_of_its_text():
+def test_every_completion_gets_the_vector_of_its_text():
     texts_UN = [["likes war", "likes drama", ""], ["likes comedy", "likes war", "likes war"]]
-    vectors = encode_drafts(FakeEncoder(16), make_drafts(texts_UN, users=[3, 8]))
+    vectors = encode_completions(FakeEncoder(16), make_completions(texts_UN, users=[3, 8]))
     assert vectors.user_U.tolist() == [3, 8]
     assert vectors.vectors_UND.shape == (2, 3, 16)
     for u, texts_N in enumerate(texts_UN):
@@ -81,12 +81,12 @@ def test_an_interrupted_run_resumes_with_the_batches_it_would_have_had(tmp_path,
 
 def test_nothing_to_encode():
     assert encode_texts(FakeEncoder(16), []).shape == (0, 16)
-    assert encode_drafts(FakeEncoder(16), make_drafts([])).vectors_UND.shape == (0, 1, 16)
+    assert encode_completions(FakeEncoder(16), make_completions([])).vectors_UND.shape == (0, 1, 16)
 
 
-def test_users_with_unequal_numbers_of_drafts_are_refused():
-    with pytest.raises(ContractError, match=r"same number of drafts, got \[1, 2\]"):
-        encode_drafts(FakeEncoder(16), make_drafts([["a"], ["a", "b"]]))
+def test_users_with_unequal_numbers_of_completions_are_refused():
+    with pytest.raises(ContractError, match=r"same number of completions, got \[1, 2\]"):
+        encode_completions(FakeEncoder(16), make_completions([["a"], ["a", "b"]]))
 
 
 def test_an_encoder_that_breaks_its_word_is_named():

@@ -97,7 +97,7 @@ def test_single_seed_is_a_demonstration(page: str) -> None:
     assert "Nothing on this page may be claimed" in single
     assert "is better than" not in single
     assert "Demonstration" not in words_of(page)
-    assert "Tuned is better than Random-label DPO" in words_of(page)
+    assert "Trained is better than Random-label DPO" in words_of(page)
 
 
 def test_foreign_text_is_escaped(study: ReportData, page: str) -> None:
@@ -128,9 +128,9 @@ def test_page_asks_for_nothing(page: str) -> None:
 
 
 def test_empty_sections_disappear(study: ReportData) -> None:
-    bare = replace(study, fits=(), rewards=(), tuning=(), users=(), lists=(), costs=())
+    bare = replace(study, fits=(), rewards=(), training=(), users=(), lists=(), costs=())
     text = words_of(render_report(bare))
-    for heading in ("Feedback", "Learning curves", "What the language model wrote", "Lists before", "Cost"):
+    for heading in ("Reward", "Learning curves", "What the language model wrote", "Lists before", "Cost"):
         assert heading not in text
     assert "Differences" in text
 
@@ -144,7 +144,7 @@ def test_noise_is_warned_of(study: ReportData, page: str) -> None:
 
 def test_missing_words_and_unknown_reference_are_refused(study: ReportData) -> None:
     with pytest.raises(SettingError, match="got none for no_knowledge"):
-        render_report(replace(study, words={k: v for k, v in study.words.items() if k != "no_knowledge"}))
+        render_report(replace(study, words={k: v for k, v in study.words.items() if k != "no_text"}))
     with pytest.raises(SettingError, match="no row 'nobody'"):
         render_report(replace(study, tables=(replace(study.tables[0], reference="nobody"),)))
 

@@ -6,14 +6,14 @@ from pydantic import ValidationError
 
 from recloop.errors import ContractError, DataError, LeakageError, SettingError
 from recloop.evaluation.oracle import chosen_shares, cross_best_row
-from recloop.evaluation.score import MeasureConfig, score_row
+from recloop.evaluation.score import MetricsConfig, score_variant
 from recloop.records import Group, Lists, UserVectors
 
 METRICS = ("ndcg@5", "map_kar@3", "mrr@10")
 
 
 class NoisyTaste:
-    """Draft n of user u earns `lift_UN[u, n]` on the positives of every list, plus noise per list."""
+    """Completion n of user u earns `lift_UN[u, n]` on the positives of every list, plus noise per list."""
 
     def __init__(self, lift_UN: np.ndarray, noise: float, seed: int) -> None:
         self.lift_UN, self.noise, self.seed = lift_UN, noise, seed
@@ -35,8 +35,8 @@ def make_lists(
     return Lists(group, user_B, rng.integers(0, 99, shape), labels_BL, np.ones(shape, bool))
 
 
-def vectors_of(num_users: int, num_drafts: int) -> UserVectors:
-    return UserVectors(np.arange(num_users), np.zeros((num_users, num_drafts, 2), np.float32))
+def vectors_of(num_users: int, num_completions: int) -> UserVectors:
+    return UserVectors(np.arange(num_users), np.zeros((num_users, num_completions, 2), np.float32))
 
 
 def plain_ndcg(scores: list[float], labels: list[float], k: int) -> float | None:
@@ -52,16 +52,16 @@ def plain_ndcg(scores: list[float], labels: list[float], k: int) -> float | None
 def test_row_equals_loops(empty: str, mean: str) -> None:
     lists = make_lists(30, 3, share=0.08).take(np.random.default_rng(5).random(90) < 0.8)
     rerankers = {seed: NoisyTaste(np.zeros((30, 4)), 1.0, seed) for seed in (3, 8)}
-    measure = MeasureConfig(metrics=METRICS, empty=empty, mean=mean)
-    row = score_row("row", rerankers, lists, vectors_of(30, 4), measure)
+    metrics = MetricsConfig(names=METRICS, empty=empty, mean=mean)
+    row = score_variant("variant", rerankers, lists, vectors_of(30, 4), metrics)
 
     for s, (seed, reranker) in enumerate(rerankers.items()):
         scores_BNL = reranker.score(lists, None)
         by_user: dict[int, list[float]] = {}
         for b, user in enumerate(lists.user_B):
-            drafts = [plain_ndcg(list(scores_BNL[b, n]), list(lists.labels_BL[b]), 5) for n in range(4)]
-            if drafts[0] is not None or empty == "zero":
-                by_user.setdefault(int(user), []).append(0.0 if drafts[0] is None else float(np.mean(drafts)))
+            completions = [plain_ndcg(list(scores_BNL[b, n]), list(lists.labels_BL[b]), 5) for n in range(4)]
+            if completions[0] is not None or empty == "zero":
+                by_user.setdefault(int(user), []).append(0.0 if completions[0] is None else float(np.mean(completions)))
         users = [np.mean(values) for values in by_user.values()]
         every = [value for values in by_user.values() for value in values]
         assert row.seeds[s] == seed
@@ -71,36 +71,36 @@ def test_row_equals_loops(empty: str, mean: str) -> None:
         assert row.seed_means("ndcg@5")[s] == pytest.approx(np.mean(users if mean == "user" else every))
 
 
-def test_score_is_the_mean_over_drafts_not_of_averaged_scores() -> None:
-    # one list, one positive; draft 0 ranks it first, draft 1 last: NDCG@1 is 1 and 0
+def test_score_is_the_mean_over_completions_not_of_averaged_scores() -> None:
+    # one list, one positive; completion 0 ranks it first, completion 1 last: NDCG@1 is 1 and 0
     lists = Lists(Group.TEST, np.array([0]), np.array([[1, 2]]), np.array([[1, 0]], np.float32), np.ones((1, 2), bool))
 
     class TwoMinds:
         def score(self, lists: Lists, user_vectors: UserVectors | None) -> np.ndarray:
             return np.array([[[9.0, 0.0], [0.0, 1.0]]], np.float32)
 
-    measure = MeasureConfig(metrics=("ndcg@1",), empty="drop", mean="user")
-    assert score_row("row", {0: TwoMinds()}, lists, vectors_of(1, 2), measure).average("ndcg@1") == 0.5
+    metrics = MetricsConfig(names=("ndcg@1",), empty="drop", mean="user")
+    assert score_variant("variant", {0: TwoMinds()}, lists, vectors_of(1, 2), metrics).average("ndcg@1") == 0.5
 
 
 def test_labels_of_other_groups_and_wrong_shapes_are_refused() -> None:
-    measure = MeasureConfig(metrics=METRICS, empty="drop", mean="user")
+    metrics = MetricsConfig(names=METRICS, empty="drop", mean="user")
     reranker = NoisyTaste(np.zeros((3, 2)), 1.0, 0)
-    for group in (Group.TRAIN, Group.FEEDBACK):
+    for group in (Group.TRAIN, Group.REWARD):
         lists = make_lists(3, 2, group=group)
         with pytest.raises(LeakageError):
-            score_row("row", {0: reranker}, lists, vectors_of(3, 2), measure)
+            score_variant("variant", {0: reranker}, lists, vectors_of(3, 2), metrics)
         with pytest.raises(LeakageError):
-            cross_best_row("row", {0: reranker}, lists, vectors_of(3, 2), measure, "ndcg@5")
+            cross_best_row("variant", {0: reranker}, lists, vectors_of(3, 2), metrics, "ndcg@5")
     lists = make_lists(3, 2)
     with pytest.raises(ContractError, match=r"\[6, 3, 10\], got \[6, 2, 10\]"):
-        score_row("row", {0: reranker}, lists, vectors_of(3, 3), measure)
+        score_variant("variant", {0: reranker}, lists, vectors_of(3, 3), metrics)
     with pytest.raises(SettingError, match="at least one fitted reranker"):
-        score_row("row", {}, lists, vectors_of(3, 2), measure)
+        score_variant("variant", {}, lists, vectors_of(3, 2), metrics)
     no_positives = make_lists(3, 2, share=0.0)
     for score in (
-        lambda: score_row("row", {0: reranker}, no_positives, vectors_of(3, 2), measure),
-        lambda: cross_best_row("row", {0: reranker}, no_positives, vectors_of(3, 2), measure, "ndcg@5"),
+        lambda: score_variant("variant", {0: reranker}, no_positives, vectors_of(3, 2), metrics),
+        lambda: cross_best_row("variant", {0: reranker}, no_positives, vectors_of(3, 2), metrics, "ndcg@5"),
     ):
         with pytest.raises(DataError, match="any list with a positive label"):
             score()
@@ -108,13 +108,13 @@ def test_labels_of_other_groups_and_wrong_shapes_are_refused() -> None:
 
 def test_measure_refuses_what_has_no_meaning() -> None:
     with pytest.raises(ValidationError, match="0 would be its best"):
-        MeasureConfig(metrics=("loglik",), empty="zero", mean="user")
+        MetricsConfig(names=("loglik",), empty="zero", mean="user")
     with pytest.raises(ValidationError, match="must differ"):
-        MeasureConfig(metrics=("ndcg@5", "ndcg@5"), empty="zero", mean="user")
+        MetricsConfig(names=("ndcg@5", "ndcg@5"), empty="zero", mean="user")
     with pytest.raises(ValidationError, match="a metric is one of"):
-        MeasureConfig(metrics=("ndcg",), empty="zero", mean="user")
+        MetricsConfig(names=("ndcg",), empty="zero", mean="user")
     with pytest.raises(ValidationError, match="Field required"):
-        MeasureConfig(metrics=("ndcg@5",))
+        MetricsConfig(names=("ndcg@5",))
 
 
 # Best of N
@@ -124,12 +124,12 @@ def test_shares_by_hand() -> None:
     nan = np.nan
     values_BN = np.array(
         [
-            [0.9, 0.1],  # user 0, half A (lists 0 and 3), judged by half B (list 2): draft 1
-            [nan, nan],  # no positive: judges nothing, and falls into the half of the next list
-            [0.2, 0.4],  # half B, judged by A: means .6 and .1, draft 0
+            [0.9, 0.1],  # user 0, half A (lists 0 and 3), assessed by half B (list 2): completion 1
+            [nan, nan],  # no positive: reward models nothing, and falls into the half of the next list
+            [0.2, 0.4],  # half B, assessed by A: means .6 and .1, completion 0
             [0.3, 0.1],  # half A
-            [0.5, 0.5],  # user 4, half A, judged by B: draft 0
-            [0.8, 0.7],  # half B, judged by A, a tie: both
+            [0.5, 0.5],  # user 4, half A, assessed by B: completion 0
+            [0.8, 0.7],  # half B, assessed by A, a tie: both
             [0.1, 0.9],  # user 5 has one list: nothing to choose on
         ]
     )
@@ -152,24 +152,24 @@ def test_shares_never_see_the_list_they_are_for() -> None:
 def test_best_of_n_wins_with_signal_and_earns_the_mean_without() -> None:
     num_users = 1_500
     lists, vectors = make_lists(num_users, 4), vectors_of(num_users, 6)
-    measure = MeasureConfig(metrics=("ndcg@5",), empty="drop", mean="user")
+    metrics = MetricsConfig(names=("ndcg@5",), empty="drop", mean="user")
     lift_UN = np.random.default_rng(0).normal(0.5, 1.0, (num_users, 6))
     for lift, low, high in ((lift_UN, 0.05, 1.0), (np.full_like(lift_UN, 0.5), -0.01, 0.01)):
         rerankers = {seed: NoisyTaste(lift, 1.0, seed) for seed in range(3)}
-        mean = score_row("mean", rerankers, lists, vectors, measure)
-        best = cross_best_row("best", rerankers, lists, vectors, measure, "ndcg@5")
+        mean = score_variant("mean", rerankers, lists, vectors, metrics)
+        best = cross_best_row("best", rerankers, lists, vectors, metrics, "ndcg@5")
         np.testing.assert_array_equal(best.user_U, mean.user_U)
         np.testing.assert_array_equal(best.num_lists_U, mean.num_lists_U)
         gain_S = best.seed_means("ndcg@5") - mean.seed_means("ndcg@5")
         assert (low < gain_S).all()
         assert (gain_S < high).all()
-        # a peeking choice "wins" even where drafts do not differ: what cross-validation is for
-        peeking = max_over_drafts(rerankers[0], lists)
+        # a peeking choice "wins" even where completions do not differ: what cross-validation is for
+        peeking = max_over_completions(rerankers[0], lists)
         assert peeking - mean.seed_means("ndcg@5")[0] > 0.05
 
 
-def max_over_drafts(reranker: NoisyTaste, lists: Lists) -> float:
-    from recloop.rerankers.metrics import compute_draft_metrics, user_means
+def max_over_completions(reranker: NoisyTaste, lists: Lists) -> float:
+    from recloop.rerankers.metrics import compute_completion_metrics, user_means
 
-    values_BN = compute_draft_metrics("ndcg@5", reranker.score(lists, None), lists)
+    values_BN = compute_completion_metrics("ndcg@5", reranker.score(lists, None), lists)
     return float(user_means(values_BN, lists.user_B, "drop")[1].max(axis=1).mean())

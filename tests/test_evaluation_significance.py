@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from recloop.errors import DataError, SettingError
-from recloop.evaluation.per_user_scores import RowScores
+from recloop.evaluation.per_user_scores import VariantScores
 from recloop.evaluation.significance import (
     StatisticsConfig,
     Verdict,
@@ -26,9 +26,11 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def row_of(name: str, values_SU: np.ndarray, *, mean: str = "user", lists_U: np.ndarray | None = None) -> RowScores:
+def variant_of(
+    name: str, values_SU: np.ndarray, *, mean: str = "user", lists_U: np.ndarray | None = None
+) -> VariantScores:
     num_seeds, num_users = values_SU.shape
-    return RowScores(
+    return VariantScores(
         name=name,
         mean=mean,
         empty="drop",
@@ -183,17 +185,17 @@ def test_intervals_cover_as_often_as_promised() -> None:
 # Tables
 
 
-def table_rows(shift: float, *, num_users: int = 300, num_seeds: int = 3, seed: int = 0) -> list[RowScores]:
+def table_rows(shift: float, *, num_users: int = 300, num_seeds: int = 3, seed: int = 0) -> list[VariantScores]:
     generator = rng(seed)
     user_U = generator.beta(3, 3, num_users)
     noise_SU = generator.normal(0, 0.1, (2, num_seeds, num_users))
-    return [row_of("untuned", user_U + noise_SU[0]), row_of("tuned", user_U + noise_SU[1] + shift)]
+    return [variant_of("untuned", user_U + noise_SU[0]), variant_of("trained", user_U + noise_SU[1] + shift)]
 
 
 def test_a_real_difference_is_better_and_its_mirror_worse() -> None:
     rows = table_rows(0.05)
-    better = compare(rows, [("tuned", "untuned")], "ndcg@5", QUICK, seed=1).contrasts[0]
-    worse = compare(rows, [("untuned", "tuned")], "ndcg@5", QUICK, seed=1).contrasts[0]
+    better = compare(rows, [("trained", "untuned")], "ndcg@5", QUICK, seed=1).contrasts[0]
+    worse = compare(rows, [("untuned", "trained")], "ndcg@5", QUICK, seed=1).contrasts[0]
     assert better.verdict is Verdict.BETTER
     assert worse.verdict is Verdict.WORSE
     assert better.difference.low > 0.03
@@ -204,7 +206,7 @@ def test_a_real_difference_is_better_and_its_mirror_worse() -> None:
 
 def test_no_difference_is_not_shown() -> None:
     verdicts = [
-        compare(table_rows(0.0, seed=s), [("tuned", "untuned")], "ndcg@5", QUICK, seed=1).contrasts[0].verdict
+        compare(table_rows(0.0, seed=s), [("trained", "untuned")], "ndcg@5", QUICK, seed=1).contrasts[0].verdict
         for s in range(20)
     ]
     assert verdicts.count(Verdict.NOT_SHOWN) >= 18
@@ -213,7 +215,7 @@ def test_no_difference_is_not_shown() -> None:
 def test_table_numbers_by_hand() -> None:
     a_SU, b_SU = np.array([[0.2, 0.4], [0.6, 0.8]]), np.array([[0.1, 0.1], [0.2, 0.2]])
     lists_U = np.array([1, 3])
-    rows = [row_of("a", a_SU, mean="list", lists_U=lists_U), row_of("b", b_SU, mean="list", lists_U=lists_U)]
+    rows = [variant_of("a", a_SU, mean="list", lists_U=lists_U), variant_of("b", b_SU, mean="list", lists_U=lists_U)]
     table = compare(rows, [("a", "b")], "ndcg@5", QUICK, seed=1)
     assert table.row("a").estimate.by_seed == pytest.approx(((0.2 + 3 * 0.4) / 4, (0.6 + 3 * 0.8) / 4))
     assert table.row("a").estimate.value == pytest.approx(0.55)
@@ -227,7 +229,7 @@ def test_table_numbers_by_hand() -> None:
 def test_one_seed_is_a_demonstration_and_two_are_too_few() -> None:
     for num_seeds, is_demonstration in ((1, True), (2, False)):
         rows = table_rows(0.2, num_seeds=num_seeds)
-        table = compare(rows, [("tuned", "untuned")], "ndcg@5", QUICK, seed=1)
+        table = compare(rows, [("trained", "untuned")], "ndcg@5", QUICK, seed=1)
         assert table.is_demonstration is is_demonstration
         assert table.contrasts[0].p_holm < 0.01
         assert table.contrasts[0].verdict is Verdict.TOO_FEW_SEEDS
@@ -236,7 +238,7 @@ def test_one_seed_is_a_demonstration_and_two_are_too_few() -> None:
 def test_one_seed_of_the_other_sign_spoils_the_claim() -> None:
     difference_SU = np.array([[0.3], [0.3], [-0.01]]) + rng(1).normal(0, 0.05, (3, 200))
     base_SU = np.full((3, 200), 0.5)
-    rows = [row_of("a", base_SU + difference_SU), row_of("b", base_SU)]
+    rows = [variant_of("a", base_SU + difference_SU), variant_of("b", base_SU)]
     contrast = compare(rows, [("a", "b")], "ndcg@5", QUICK, seed=1).contrasts[0]
     assert contrast.p_holm < 0.01
     assert contrast.verdict is Verdict.NOT_SHOWN
@@ -244,7 +246,7 @@ def test_one_seed_of_the_other_sign_spoils_the_claim() -> None:
 
 def test_rows_that_no_seed_moves_were_drawn_once() -> None:
     better, worse = rng(1).random((1, 200)) + 0.5, rng(2).random((1, 200))
-    rows = [row_of("better", better.repeat(3, axis=0)), row_of("worse", worse.repeat(3, axis=0))]
+    rows = [variant_of("better", better.repeat(3, axis=0)), variant_of("worse", worse.repeat(3, axis=0))]
     contrast = compare(rows, [("better", "worse")], "ndcg@5", QUICK, 0).contrasts[0]
     assert contrast.p < 0.01
     assert (contrast.num_seeds, contrast.verdict) == (1, Verdict.TOO_FEW_SEEDS)
@@ -252,7 +254,7 @@ def test_rows_that_no_seed_moves_were_drawn_once() -> None:
 
 def test_rows_that_move_alike_are_as_many_seeds_as_they_have() -> None:
     values_SU = rng(1).random((3, 50))
-    rows = [row_of("one", values_SU), row_of("other", values_SU)]
+    rows = [variant_of("one", values_SU), variant_of("other", values_SU)]
     contrast = compare(rows, [("one", "other")], "ndcg@5", QUICK, 0).contrasts[0]
     assert (contrast.num_seeds, contrast.verdict) == (3, Verdict.NOT_SHOWN)
 
@@ -261,14 +263,14 @@ def test_rounding_alone_is_no_difference() -> None:
     values_SU = rng(0).random((3, 40))
     shifted = values_SU * (1 + 4e-16) + 1e-17
     assert (shifted != values_SU).any()
-    rows = [row_of("one", shifted), row_of("other", values_SU)]
+    rows = [variant_of("one", shifted), variant_of("other", values_SU)]
     contrast = compare(rows, [("one", "other")], "ndcg@5", QUICK, 0).contrasts[0]
     assert (contrast.difference.value, contrast.p) == (0.0, 1.0)
 
 
 def test_holm_counts_every_contrast_of_the_table() -> None:
-    rows = [*table_rows(0.02), row_of("third", table_rows(0.0, seed=5)[0].of("ndcg@5"))]
-    contrasts = [("tuned", "untuned"), ("tuned", "third"), ("untuned", "third")]
+    rows = [*table_rows(0.02), variant_of("third", table_rows(0.0, seed=5)[0].of("ndcg@5"))]
+    contrasts = [("trained", "untuned"), ("trained", "third"), ("untuned", "third")]
     table = compare(rows, contrasts, "ndcg@5", QUICK, seed=1)
     p_C = np.array([contrast.p for contrast in table.contrasts])
     np.testing.assert_allclose([contrast.p_holm for contrast in table.contrasts], holm(p_C))
@@ -277,25 +279,25 @@ def test_holm_counts_every_contrast_of_the_table() -> None:
 
 def test_same_seed_same_table_and_order_of_rows_changes_no_number() -> None:
     rows = table_rows(0.01)
-    first = compare(rows, [("tuned", "untuned")], "ndcg@5", QUICK, seed=1)
-    assert compare(rows, [("tuned", "untuned")], "ndcg@5", QUICK, seed=1) == first
-    turned = compare(rows[::-1], [("tuned", "untuned")], "ndcg@5", QUICK, seed=1)
+    first = compare(rows, [("trained", "untuned")], "ndcg@5", QUICK, seed=1)
+    assert compare(rows, [("trained", "untuned")], "ndcg@5", QUICK, seed=1) == first
+    turned = compare(rows[::-1], [("trained", "untuned")], "ndcg@5", QUICK, seed=1)
     assert turned.contrasts[0].p == first.contrasts[0].p
-    assert turned.row("tuned") == first.row("tuned")
+    assert turned.row("trained") == first.row("trained")
 
 
 def test_misuse_is_refused() -> None:
     rows = table_rows(0.01)
     cases = [
-        (rows, [("tuned", "nobody")], SettingError, "names no row of the table, got rows untuned, tuned"),
-        (rows, [("tuned", "tuned")], SettingError, "cannot be compared with itself"),
-        (rows, [("tuned", "untuned"), ("untuned", "tuned")], SettingError, "may appear once"),
+        (rows, [("trained", "nobody")], SettingError, "names no row of the table, got rows untuned, trained"),
+        (rows, [("trained", "trained")], SettingError, "cannot be compared with itself"),
+        (rows, [("trained", "untuned"), ("untuned", "trained")], SettingError, "may appear once"),
         ([rows[0], rows[0]], [], DataError, "distinct names"),
         ([], [], DataError, "distinct names"),
         ([rows[0], replace(rows[1], mean="list")], [], DataError, "share their conventions"),
         ([rows[0], replace(rows[1], user_U=rows[1].user_U + 1)], [], DataError, "scored on the same lists"),
         ([rows[0], replace(rows[1], num_lists_U=rows[1].num_lists_U + 1)], [], DataError, "same lists"),
-        ([rows[0], replace(rows[1], seeds=(7, 8, 9))], [("tuned", "untuned")], SettingError, "same seeds"),
+        ([rows[0], replace(rows[1], seeds=(7, 8, 9))], [("trained", "untuned")], SettingError, "same seeds"),
     ]
     for table, contrasts, error, words in cases:
         with pytest.raises(error, match=words):

@@ -11,7 +11,7 @@ import pytest
 from ir_measures import AP, RR, nDCG
 
 from recloop.errors import ContractError, DataError
-from recloop.evaluation.score import MeasureConfig, score_row
+from recloop.evaluation.score import MetricsConfig, score_variant
 from recloop.evaluation.trec import read_run, recompute, write_qrels, write_run, write_runs
 from recloop.records import Group, Lists, UserVectors
 
@@ -34,10 +34,10 @@ def make_lists(seed: int = 0, num_users: int = 40) -> Lists:
     return Lists(Group.TEST, user_B, np.where(is_item_BL, items_BL, 0), labels_BL, is_item_BL)
 
 
-def make_scores(lists: Lists, num_drafts: int, seed: int = 0) -> np.ndarray:
+def make_scores(lists: Lists, num_completions: int, seed: int = 0) -> np.ndarray:
     """Coarse scores: most lists hold ties."""
     rng = np.random.default_rng(seed)
-    scores_BNL = rng.integers(-2, 3, (len(lists), num_drafts, 10)).astype(np.float32)
+    scores_BNL = rng.integers(-2, 3, (len(lists), num_completions, 10)).astype(np.float32)
     return np.where(lists.is_item_BL[:, None, :], scores_BNL, -np.inf).astype(np.float32)
 
 
@@ -45,15 +45,15 @@ def make_scores(lists: Lists, num_drafts: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("mean", ["user", "list"])
 def test_numbers_from_the_files_equal_the_table(tmp_path: Path, empty: str, mean: str) -> None:
     lists = make_lists()
-    measure = MeasureConfig(metrics=("ndcg@5", "map@3", "map_kar@5", "mrr@10"), empty=empty, mean=mean)
+    metrics = MetricsConfig(names=("ndcg@5", "map@3", "map_kar@5", "mrr@10"), empty=empty, mean=mean)
     scores_by_seed = {seed: make_scores(lists, 3, seed) for seed in (1, 2)}
     vectors = UserVectors(np.unique(lists.user_B), np.zeros((len(np.unique(lists.user_B)), 3, 1), np.float32))
-    row = score_row("tuned", {s: Fixed(x) for s, x in scores_by_seed.items()}, lists, vectors, measure)
+    row = score_variant("trained", {s: Fixed(x) for s, x in scores_by_seed.items()}, lists, vectors, metrics)
     write_qrels(tmp_path / "qrels.trec", lists)
-    paths = [path for s, scores in scores_by_seed.items() for path in write_runs(tmp_path, "tuned", s, scores, lists)]
-    assert [path.name for path in paths[:2]] == ["tuned.seed1.draft0.trec", "tuned.seed1.draft1.trec"]
-    recomputed = recompute(paths, tmp_path / "qrels.trec", measure)
-    for metric in measure.metrics:
+    paths = [path for s, scores in scores_by_seed.items() for path in write_runs(tmp_path, "trained", s, scores, lists)]
+    assert [path.name for path in paths[:2]] == ["trained.seed1.completion0.trec", "trained.seed1.completion1.trec"]
+    recomputed = recompute(paths, tmp_path / "qrels.trec", metrics)
+    for metric in metrics.names:
         assert recomputed[metric] == pytest.approx(row.average(metric), abs=1e-12)
 
 
@@ -61,9 +61,9 @@ def test_trec_eval_computes_the_same_from_the_files(tmp_path: Path) -> None:
     lists = make_lists(3)
     scores_BNL = make_scores(lists, 1, 3)
     write_qrels(tmp_path / "qrels.trec", lists)
-    (path,) = write_runs(tmp_path, "row", 0, scores_BNL, lists)
-    measure = MeasureConfig(metrics=("ndcg@5", "map@3", "mrr@10"), empty="drop", mean="list")
-    ours = recompute([path], tmp_path / "qrels.trec", measure)
+    (path,) = write_runs(tmp_path, "variant", 0, scores_BNL, lists)
+    metrics = MetricsConfig(names=("ndcg@5", "map@3", "mrr@10"), empty="drop", mean="list")
+    ours = recompute([path], tmp_path / "qrels.trec", metrics)
     per_query = list(
         ir_measures.iter_calc(
             [nDCG @ 5, AP @ 3, RR @ 10],

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from test_methods_dpo4rec import do, tuned_config, write_lm
-from test_methods_rerec import config_of as rerec_config
-from test_methods_rerec import do as do_rerec
+from test_methods_dpo4rec_recipe import do, tuned_config, write_lm
+from test_methods_rerec_recipe import config_of as rerec_config
+from test_methods_rerec_recipe import do as do_rerec
 
 from recloop.errors import RunError
-from recloop.experiment.reuse import READS, beginning_of, forecast_of_taking, take_from, take_stage
-from recloop.experiment.run_folder import TAKEN, RunFolder
+from recloop.experiment.reuse import READS, beginning_of, forecast_of_reuse, reuse_from, reuse_stage
+from recloop.experiment.run_folder import REUSED, RunFolder
 from recloop.experiment.stages import Staged
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.rerec.config import ReRecConfig
@@ -30,9 +30,9 @@ pytestmark = pytest.mark.slow
 DPO = {"max_pairs": 8, "lr": 1e-2}  # enough for texts to change
 # Which stages there are, and how often, and what is among their inputs; a stage's name says what they are.
 CONTROLS = {
-    "dpo4rec": ("rounds", "seeds", "backbones", "rows", "reward.judges"),
+    "dpo4rec": ("rounds", "seeds", "backbones", "rows", "reward.num_models"),
     "rerec": (
-        "seeds", "arms", "supervised", "reinforced", "transfer", "reward", "advantage", "curriculum",
+        "seeds", "variants", "supervised", "reinforced", "transfer", "reward", "advantage", "curriculum",
         "statistics",
     ),
 }  # fmt: skip
@@ -88,7 +88,7 @@ def reads_of(method: str, model: type[BaseModel], run: Callable[[], Any]) -> dic
     return dict(found)
 
 
-ELSEWHERE = {"name": "elsewhere", "max_requests": 4, "data": {"world": {"num_users": 12, "num_items": 132}}}
+ELSEWHERE = {"name": "elsewhere", "max_requests": 4, "data": {"simulated": {"num_users": 12, "num_items": 132}}}
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +100,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reads(lm: Path, watched: Path) -> dict[str, dict[str, set[str]]]:
     """By method: what a run with every row reads, or one with every kind of stage."""
-    ours = tuned_config(lm, rows="all", rounds=1, reward={"judges": 2, "shared": True})
-    theirs = rerec_config(arms=["grpo_ndcg", "rerec"], transfer=[ELSEWHERE])
+    ours = tuned_config(lm, rows="all", rounds=1, reward={"num_models": 2, "cross_fit": True})
+    theirs = rerec_config(variants=["grpo_ndcg", "rerec"], transfer=[ELSEWHERE])
     return {
         "dpo4rec": reads_of("dpo4rec", Dpo4RecConfig, lambda: do(ours, watched / "dpo4rec")),
         "rerec": reads_of("rerec", ReRecConfig, lambda: do_rerec(watched / "rerec", theirs)),
@@ -126,7 +126,7 @@ def core(lm: Path, **changes: Any) -> Dpo4RecConfig:
 def taken(run: Path) -> dict[str, bool]:
     """Every stage of a run and whether another run did it."""
     stages = json.loads((run / "manifest.json").read_text())["stages"]
-    return {name: TAKEN in entry for name, entry in stages.items()}
+    return {name: REUSED in entry for name, entry in stages.items()}
 
 
 @pytest.fixture(scope="module")
@@ -139,15 +139,15 @@ def first(lm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def do_with(first: Path, config: Dpo4RecConfig, path: Path) -> str:
     with RunFolder.open(path, config.model_dump(mode="json")) as run:
-        take_from(run, first)
+        reuse_from(run, first)
     return do(config, path)
 
 
-TUNED = (
-    "tune.tuned.s0", "sample.tuned.s0", "encode.tuned.s0", "fit.tuned.prm.s0", "score.tuned.judge.s0",
+TRAINED = (
+    "train.trained.s0", "sample.trained.s0", "encode.trained.s0", "fit.trained.prm.s0", "score.trained.reward_model.s0",
     "fit.shuffled.prm.s0"
 )  # fmt: skip
-RANDOM = tuple(name.replace("tuned", "random_label_dpo") for name in TUNED[:-1])
+RANDOM = tuple(name.replace("trained", "random_label_dpo") for name in TRAINED[:-1])
 LAST = ("evaluate", "report")
 
 
@@ -155,8 +155,8 @@ LAST = ("evaluate", "report")
     ("changes", "again"),
     [
         pytest.param({}, LAST, id="none"),
-        pytest.param({"dpo": DPO | {"lr": 3e-2}}, (*TUNED, *RANDOM, *LAST), id="lr"),
-        pytest.param({"split": {"train": 0.4, "feedback": 0.2, "valid": 0.1, "test": 0.3}}, None, id="split"),
+        pytest.param({"dpo": DPO | {"lr": 3e-2}}, (*TRAINED, *RANDOM, *LAST), id="lr"),
+        pytest.param({"split": {"train": 0.4, "reward": 0.2, "valid": 0.1, "test": 0.3}}, None, id="split"),
     ],
 )
 def test_only_what_a_setting_touches_is_done_again(
@@ -170,8 +170,8 @@ def test_only_what_a_setting_touches_is_done_again(
 
 def test_a_run_with_rounds_takes_the_log_of_one_without_and_draws_what_it_rewards(lm: Path, tmp_path: Path) -> None:
     do(core(lm, rounds=0), tmp_path / "measured")
-    do_with(tmp_path / "measured", core(lm), tmp_path / "tuned")
-    stages = taken(tmp_path / "tuned")
+    do_with(tmp_path / "measured", core(lm), tmp_path / "trained")
+    stages = taken(tmp_path / "trained")
     assert stages["prepare"]
     assert not stages["sample.untuned.s0"]
     assert not stages["evaluate"]
@@ -196,17 +196,17 @@ def test_what_is_taken_is_said_and_why_nothing_is(
     settings = config.model_dump(mode="json")
     settings["lm"]["pace"] |= changes.get("pace", {})
     with RunFolder.open(tmp_path / "run", settings) as run:
-        take_from(run, first)
+        reuse_from(run, first)
         inputs = json.loads((first / "manifest.json").read_text())["stages"]["prepare"]["inputs"]
-        take_stage(run, "prepare", inputs, Progress(out))
+        reuse_stage(run, "prepare", inputs, Progress(out))
     assert out.getvalue().strip() == said
 
 
 def test_another_log_under_the_same_settings_is_named_without_digests(lm: Path, first: Path, tmp_path: Path) -> None:
     out = io.StringIO()
     with RunFolder.open(tmp_path / "run", core(lm).model_dump(mode="json")) as run:
-        take_from(run, first)
-        take_stage(run, "prepare", {"log": "another"}, Progress(out))
+        reuse_from(run, first)
+        reuse_stage(run, "prepare", {"log": "another"}, Progress(out))
     assert out.getvalue().strip() == (
         "nothing is taken from run, for log, groups or prompts differ: the log or the language model is "
         "another one, under the same settings"
@@ -216,10 +216,10 @@ def test_another_log_under_the_same_settings_is_named_without_digests(lm: Path, 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({}, "prepare, sample, sample.untuned, encode, judge, reward, pairs, tune, fit, score"),
+        ({}, "prepare, sample, sample.untuned, encode, reward model, reward, pairs, train, fit, score"),
         (
             {"dpo": DPO | {"lr": 3e-2}},
-            "prepare, sample, sample.untuned, encode, judge, reward, pairs, fit, score",
+            "prepare, sample, sample.untuned, encode, reward model, reward, pairs, fit, score",
         ),
         (
             {"data_seed": 5},
@@ -228,7 +228,7 @@ def test_another_log_under_the_same_settings_is_named_without_digests(lm: Path, 
     ],
 )
 def test_what_would_be_taken_is_told_beforehand(lm: Path, first: Path, changes: dict[str, Any], said: str) -> None:
-    assert re.search(f"{said}$", forecast_of_taking(core(lm, **changes).model_dump(mode="json"), first))
+    assert re.search(f"{said}$", forecast_of_reuse(core(lm, **changes).model_dump(mode="json"), first))
 
 
 def test_more_rows_are_added_to_those_that_are_there(lm: Path, first: Path, tmp_path: Path) -> None:
@@ -241,38 +241,38 @@ def test_more_rows_are_added_to_those_that_are_there(lm: Path, first: Path, tmp_
 
 
 def test_a_run_that_took_goes_on_when_the_giver_is_gone(lm: Path, first: Path, tmp_path: Path) -> None:
-    giver, path, config = tmp_path / "giver", tmp_path / "run", core(lm)
-    do(config, giver, until="encode")
+    source, path, config = tmp_path / "source", tmp_path / "run", core(lm)
+    do(config, source, until="encode")
     with RunFolder.open(path, config.model_dump(mode="json")) as run:
-        take_from(run, giver)
+        reuse_from(run, source)
     do(config, path, until="encode")
     assert all(taken(path).values())
-    giver.rename(tmp_path / "moved")
+    source.rename(tmp_path / "moved")
     do(config, path)
     assert (path / "results.json").read_bytes() == (first / "results.json").read_bytes()
 
 
-def test_drafts_come_along_and_what_they_cost_does_not(lm: Path, first: Path, tmp_path: Path) -> None:
-    giver = tmp_path / "giver"
-    shutil.copytree(first, giver)
-    with closing(sqlite3.connect(giver / "drafts.sqlite")) as journal:
-        journal.execute("insert into spending values ('sample.untuned.s0', 'requests', 7)")
-        journal.commit()
+def test_completions_come_along_and_what_they_cost_does_not(lm: Path, first: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(first, source)
+    with closing(sqlite3.connect(source / "completions.sqlite")) as cache:
+        cache.execute("insert into usage values ('sample.untuned.s0', 'requests', 7)")
+        cache.commit()
     with RunFolder.open(tmp_path / "run", core(lm).model_dump(mode="json")) as run:
-        take_from(run, giver)
-    with closing(sqlite3.connect(tmp_path / "run" / "drafts.sqlite")) as journal:
-        counts = [journal.execute(f"select count(*) from {table}").fetchone()[0] for table in ("drafts", "spending")]
+        reuse_from(run, source)
+    with closing(sqlite3.connect(tmp_path / "run" / "completions.sqlite")) as cache:
+        counts = [cache.execute(f"select count(*) from {table}").fetchone()[0] for table in ("completions", "usage")]
     assert counts[0] > 0
     assert counts[1] == 0
 
 
 def test_files_that_the_giver_did_not_write_are_not_taken(lm: Path, first: Path, tmp_path: Path) -> None:
-    giver, path, config = tmp_path / "giver", tmp_path / "run", core(lm)
-    do(config, giver, until="sample")
-    file = giver / "stages" / "sample.untuned.s0" / "fit.parquet"
+    source, path, config = tmp_path / "source", tmp_path / "run", core(lm)
+    do(config, source, until="sample")
+    file = source / "stages" / "sample.untuned.s0" / "fit.parquet"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(RunError, match=r"sample.untuned.s0 is to be taken .* restore it"):
-        do_with(giver, config, path)
+        do_with(source, config, path)
     assert taken(path) == {"prepare": True}
 
 
@@ -280,9 +280,9 @@ def test_who_cannot_give_is_named_with_the_reason(lm: Path, first: Path, tmp_pat
     config = core(lm).model_dump(mode="json")
     with RunFolder.open(tmp_path / "run", config) as run:
         with pytest.raises(RunError, match=r"run folder is wanted to take from, got .*nowhere"):
-            take_from(run, tmp_path / "nowhere")
+            reuse_from(run, tmp_path / "nowhere")
         with pytest.raises(RunError, match="cannot take from itself"):
-            take_from(run, tmp_path / "run")
+            reuse_from(run, tmp_path / "run")
         manifest = json.loads((first / "manifest.json").read_text())
         for number, (change, said) in enumerate(
             [({"method": "rerec"}, "got one of rerec"), ({"versions": {"torch": "1"}}, r"versions .*torch")]
@@ -290,43 +290,45 @@ def test_who_cannot_give_is_named_with_the_reason(lm: Path, first: Path, tmp_pat
             (tmp_path / str(number)).mkdir()
             (tmp_path / str(number) / "manifest.json").write_text(json.dumps(manifest | change))
             with pytest.raises(RunError, match=said):
-                take_from(run, tmp_path / str(number))
+                reuse_from(run, tmp_path / str(number))
     with (
         RunFolder.open(tmp_path / "other", ReRecConfig().model_dump(mode="json"), method="rerec") as other,
         pytest.raises(RunError, match="got one of dpo4rec for one of rerec"),
     ):
-        take_from(other, first)
+        reuse_from(other, first)
 
 
 def test_a_run_that_only_chooses_measures_untuned_and_tuned(lm: Path, first: Path, tmp_path: Path) -> None:
-    do_with(first, core(lm, rows="tuned"), tmp_path / "run")
+    do_with(first, core(lm, rows="trained"), tmp_path / "run")
     stages = taken(tmp_path / "run")
     assert {name for name, was_taken in stages.items() if not was_taken} == set(LAST)
     assert not any("random" in name or "shuffled" in name for name in stages)
     tables = [json.loads((path / "results.json").read_text())["tables"][0] for path in (tmp_path / "run", first)]
     rows = [{row["name"]: row["estimate"]["value"] for row in table["metrics"][0]["rows"]} for table in tables]
-    assert set(rows[0]) == {"untuned", "tuned", "best_of_n", "judge_untuned", "judge_tuned"}
+    assert set(rows[0]) == {"untuned", "trained", "best_of_n", "reward_model_untuned", "reward_model_trained"}
     assert rows[0] == {name: value for name, value in rows[1].items() if name in rows[0]}
 
 
 @pytest.fixture(scope="module")
-def one_arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("one_arm") / "run"
-    do_rerec(path, rerec_config(arms=["rerec"]))
+def one_variant(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("one_variant") / "run"
+    do_rerec(path, rerec_config(variants=["rerec"]))
     return path
 
 
 @pytest.mark.usefixtures("reads")
-def test_a_run_of_rerec_takes_all_but_an_arm_and_another_log(one_arm: Path, watched: Path, tmp_path: Path) -> None:
-    config = rerec_config(arms=["grpo_ndcg", "rerec"], transfer=[ELSEWHERE])
+def test_a_run_of_rerec_takes_all_but_an_variant_and_another_log(
+    one_variant: Path, watched: Path, tmp_path: Path
+) -> None:
+    config = rerec_config(variants=["grpo_ndcg", "rerec"], transfer=[ELSEWHERE])
     with RunFolder.open(tmp_path / "taking", config.model_dump(mode="json"), method="rerec") as run:
-        take_from(run, one_arm)
+        reuse_from(run, one_variant)
     do_rerec(tmp_path / "taking", config)
     again = {name for name, was_taken in taken(tmp_path / "taking").items() if not was_taken} - {*LAST}
     plain = [f"sample.{what}grpo_ndcg.s0" for what in ("", "kept.", "next.")]
-    tuned = [f"tune.grpo_ndcg.s0.e{epoch}" for epoch in (0, 1)]
+    trained = [f"train.grpo_ndcg.s0.e{epoch}" for epoch in (0, 1)]
     lms = ("shipped", "supervised", "grpo_ndcg", "rerec")
-    assert again == {*plain, *tuned, "prepare.elsewhere", *(f"sample.{lm}.s0.elsewhere" for lm in lms)}
+    assert again == {*plain, *trained, "prepare.elsewhere", *(f"sample.{lm}.s0.elsewhere" for lm in lms)}
     results = [(path / "results.json").read_bytes() for path in (tmp_path / "taking", watched / "rerec")]
     assert results[0] == results[1]
 
@@ -334,15 +336,15 @@ def test_a_run_of_rerec_takes_all_but_an_arm_and_another_log(one_arm: Path, watc
 @pytest.mark.parametrize(
     ("changes", "not_taken"),
     [
-        ({"sft": {"epochs": 2}}, {"tune.supervised"}),
-        ({"grpo": {"lr": 1e-3}}, {"tune"}),
+        ({"sft": {"epochs": 2}}, {"train.supervised"}),
+        ({"grpo": {"lr": 1e-3}}, {"train"}),
         ({"seeds": [0, 1]}, {"sample.next.baselines"}),
-        ({"reward": {"qas_weight": 0.5}}, set[str]()),  # among the inputs of an arm
+        ({"reward": {"qas_weight": 0.5}}, set[str]()),  # among the inputs of an variant
         ({"embedding": {"epochs": 4}}, {"embed"}),
     ],
 )
 def test_what_a_run_of_rerec_would_take_is_told_beforehand(
-    one_arm: Path, changes: dict[str, Any], not_taken: set[str]
+    one_variant: Path, changes: dict[str, Any], not_taken: set[str]
 ) -> None:
-    told = forecast_of_taking(rerec_config(arms=["rerec"], **changes).model_dump(mode="json"), one_arm)
+    told = forecast_of_reuse(rerec_config(variants=["rerec"], **changes).model_dump(mode="json"), one_variant)
     assert told.split(": ")[-1].split(", ") == [name for name in READS["rerec"] if name not in not_taken]

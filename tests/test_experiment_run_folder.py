@@ -15,7 +15,7 @@ from recloop.errors import RunError
 from recloop.experiment import manifest
 from recloop.experiment.run_folder import RunFolder
 
-CONFIG = {"seed": 1, "data": {"name": "worlds", "users": None}}
+CONFIG = {"seed": 1, "data": {"name": "simulated", "users": None}}
 
 
 def files_below(folder: Path) -> list[str]:
@@ -86,11 +86,11 @@ def test_an_exception_leaves_the_run_as_before_the_stage(tmp_path: Path) -> None
 
 def test_scratch_survives_an_exception_and_goes_when_the_stage_is_done(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, CONFIG) as run:
-        with pytest.raises(OSError, match="disk"), run.stage("tune", {}) as stage:
+        with pytest.raises(OSError, match="disk"), run.stage("train", {}) as stage:
             stage.scratch.mkdir(parents=True)
             (stage.scratch / "checkpoint").write_text("7")
             raise OSError("disk full")
-        with run.stage("tune", {}) as stage:
+        with run.stage("train", {}) as stage:
             assert (stage.scratch / "checkpoint").read_text() == "7"
             (stage.folder / "model").write_text("m")
         assert not stage.scratch.exists()
@@ -109,9 +109,9 @@ def test_metrics_are_the_rows_of_done_stages_in_order(tmp_path: Path) -> None:
 
 def test_a_stage_can_own_a_named_folder(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, CONFIG) as run:
-        with run.stage("tune.0", {}, folder="lm/round-1") as stage:
+        with run.stage("train.0", {}, folder="lm/round-1") as stage:
             (stage.folder / "weights").write_text("w")
-        assert run.folder("tune.0") == tmp_path / "lm/round-1"
+        assert run.folder("train.0") == tmp_path / "lm/round-1"
         assert files_below(tmp_path / "lm") == ["round-1/weights"]
 
 
@@ -138,7 +138,7 @@ def test_a_damaged_output_of_a_done_stage_stops_the_run(tmp_path: Path, damage: 
 def test_another_configuration_is_refused_with_the_keys_that_differ(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, CONFIG) as run:
         write_stage(run, "prepare", "x")
-    other = {"seed": 2, "data": {"name": "worlds", "users": 10}}
+    other = {"seed": 2, "data": {"name": "simulated", "users": 10}}
     with pytest.raises(RunError, match=r"seed: 1, now 2; data.users: null, now 10.*recloop resume"):
         RunFolder.open(tmp_path, other)
     with pytest.raises(RunError, match="a run of dpo4rec, got rerec"):
@@ -148,16 +148,16 @@ def test_another_configuration_is_refused_with_the_keys_that_differ(tmp_path: Pa
 
 def test_a_run_without_a_finished_stage_gives_way_to_another_configuration(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, CONFIG) as run:
-        run.remember(takes_from="elsewhere")
+        run.remember(reuses_from="elsewhere")
         with pytest.raises(OSError, match="disk"), run.stage("prepare", {}) as stage:
             stage.scratch.mkdir(parents=True)
             raise OSError("disk full")
     with RunFolder.reopen(tmp_path) as run:
-        assert run.manifest["takes_from"] == "elsewhere"
+        assert run.manifest["reuses_from"] == "elsewhere"
         assert stage.scratch.is_dir()
     with RunFolder.open(tmp_path, CONFIG | {"seed": 2}, method="rerec") as run:
         assert run.manifest["method"] == "rerec"
-        assert "takes_from" not in run.manifest
+        assert "reuses_from" not in run.manifest
         assert not stage.scratch.exists()  # what it holds was made with the other configuration
     assert json.loads((tmp_path / "config.json").read_text()) == CONFIG | {"seed": 2}
 

@@ -13,9 +13,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "recloop"
 # A room imports only rooms above it (and itself).
 ROOMS = (
-    "errors", "records", "progress", "files", "manifest", "runs", "data", "ranking", "language", "feedback",
-    "tuning", "evaluation", "methods", "testing", "config_files",
-    "cli_words", "cli_tools", "cli",
+    "errors", "records", "progress", "files", "experiment", "data", "rerankers", "llm", "prompts", "encoders",
+    "rewards", "training", "evaluation", "methods", "testing", "config", "cli_words", "cli_tools", "cli",
 )  # fmt: skip
 HEAVY = (
     "torch",

@@ -1,4 +1,4 @@
-"""The embedded LM's recipe: lessons are true, packing changes nothing, a stopped run ends the same."""
+"""The bundled LM's recipe: lessons are true, packing changes nothing, a stopped run ends the same."""
 
 import re
 from collections import Counter
@@ -48,10 +48,10 @@ def test_every_summary_of_the_corpus_is_true():
     words = Words(english_words(), rng)
     num_claims = 0
     for _ in range(300):
-        facets, items = invent_history(words, 20, rng)
-        parsed = parse_claims(draw_summary(facets, weigh_history(facets, items), rng).text, facets)
+        attributes, items = invent_history(words, 20, rng)
+        parsed = parse_claims(draw_summary(attributes, weigh_history(attributes, items), rng).text, attributes)
         assert parsed.is_well_formed
-        assert set(parsed.claims) <= {claim for claim, _ in true_claims(facets, items)}
+        assert set(parsed.claims) <= {claim for claim, _ in true_claims(attributes, items)}
         num_claims += len(parsed.claims)
     assert num_claims / 300 > 3
 
@@ -59,25 +59,25 @@ def test_every_summary_of_the_corpus_is_true():
 def test_summaries_of_one_history_differ():
     rng = np.random.default_rng(1)
     words = Words(english_words(), rng)
-    facets, items = invent_history(words, 30, rng)
-    while len(true_claims(facets, items)) < 8:
-        facets, items = invent_history(words, 30, rng)
-    evidence = weigh_history(facets, items)
-    assert len({draw_summary(facets, evidence, rng).text for _ in range(10)}) >= 8
+    attributes, items = invent_history(words, 30, rng)
+    while len(true_claims(attributes, items)) < 8:
+        attributes, items = invent_history(words, 30, rng)
+    evidence = weigh_history(attributes, items)
+    assert len({draw_summary(attributes, evidence, rng).text for _ in range(10)}) >= 8
 
 
-def test_without_stars_every_set_of_sides_is_as_likely_and_little_is_left_unsaid():
+def test_without_rating_every_set_of_sides_is_as_likely_and_little_is_left_unsaid():
     # Two columns, in each a value met twice and three met once: four sides, 15 sets of them.
     values = [(("a",), ("p",)), (("a",), ("p",)), *(((f"b{n}",), (f"q{n}",)) for n in range(3))]
     items = [HistoryItem(f"title {n}", one, None) for n, one in enumerate(values)]
-    facets, rng = ["kind", "maker"], np.random.default_rng(0)
-    evidence = weigh_history(facets, items)
-    drafts = [parse_claims(draw_summary(facets, evidence, rng).text, facets).claims for _ in range(3000)]
-    counts = Counter(frozenset((c.facet, c.polarity) for c in claims) for claims in drafts)
+    attributes, rng = ["kind", "maker"], np.random.default_rng(0)
+    evidence = weigh_history(attributes, items)
+    completions = [parse_claims(draw_summary(attributes, evidence, rng).text, attributes).claims for _ in range(3000)]
+    counts = Counter(frozenset((c.attribute, c.polarity) for c in claims) for claims in completions)
     assert len(counts) == 15
     assert max(counts.values()) < 1.5 * min(counts.values())  # 200 each, give or take 14
-    for claims in drafts:
-        sides = {(c.facet, c.polarity) for c in claims}
+    for claims in completions:
+        sides = {(c.attribute, c.polarity) for c in claims}
         held = sum(1 if polarity is Polarity.LIKES else 3 for _, polarity in sides)
         assert min(4, held) <= len(claims) <= 7
 
@@ -88,10 +88,10 @@ def test_at_every_place_of_a_summary_any_option_can_go_on_to_a_true_summary():
     words = Words(english_words(), rng)
     num_ends, num_others = 0, 0
     for _ in range(200):
-        facets, items = invent_history(words, 25, rng)
-        evidence = weigh_history(facets, items)
-        truths = {claim for claim, _ in true_claims(facets, items)}
-        summary = draw_summary(facets, evidence, rng)
+        attributes, items = invent_history(words, 25, rng)
+        evidence = weigh_history(attributes, items)
+        truths = {claim for claim, _ in true_claims(attributes, items)}
+        summary = draw_summary(attributes, evidence, rng)
         told = ""
         for choice in summary.choices:
             assert choice.taken in choice.options
@@ -104,7 +104,7 @@ def test_at_every_place_of_a_summary_any_option_can_go_on_to_a_true_summary():
                     text += "."
                 else:
                     continue  # a section, a side or a comma says nothing yet
-                parsed = parse_claims(text, facets)
+                parsed = parse_claims(text, attributes)
                 assert parsed.is_well_formed, text
                 assert set(parsed.claims) <= truths, text
                 num_ends += 1
@@ -175,7 +175,7 @@ def test_packed_branches_cost_what_they_cost_alone(tokenizer):
     trunk, q1, a, b, q2, c = pieces
     packed = token_lesson(pieces, [2, 1], supervise_trunk=False)
     with torch.no_grad():
-        together = lesson_loss(model, collate([packed]), rivals=None) * len(packed.target_S)
+        together = lesson_loss(model, collate([packed]), baselines=None) * len(packed.target_S)
         alone = 0.0
         for question, answer in ((q1, a), (q1, b), (q2, c)):
             ids = torch.tensor([trunk + question + answer])
@@ -209,7 +209,7 @@ def test_rivals_stand_for_the_whole_vocabulary(tokenizer):
     )  # fmt: skip
     batch = collate(lessons)
     with torch.no_grad():
-        whole = lesson_loss(model, batch, rivals=None).item()
+        whole = lesson_loss(model, batch, baselines=None).item()
         draws = [lesson_loss(model, batch, torch.randint(len(tokenizer), (300,))).item() for _ in range(20)]
         few = [lesson_loss(model, batch, torch.randint(len(tokenizer), (30,))).item() for _ in range(100)]
     assert np.mean(draws) == pytest.approx(whole, rel=0.01)
@@ -232,8 +232,8 @@ def test_counted_lessons_tell_the_truth_of_all_items_and_show_some():
             parsed = parse_claims(answer, tuple(sections))
             assert parsed.is_well_formed
             for claim in parsed.claims:  # a claim beyond the eight strongest of its side is true, yet not shown
-                if sections[claim.facet].count(",") < 7:
-                    assert f"{claim.value}" in sections[claim.facet]
+                if sections[claim.attribute].count(",") < 7:
+                    assert f"{claim.value}" in sections[claim.attribute]
     assert longest > 100
 
 

@@ -1,32 +1,32 @@
 """The weights that ship: form and truth on histories that nothing prepared them for.
 
-Bounds leave room: another processor rounds otherwise, and a sampled word sends a draft another way. Of 80
-drafts of each odd history 71 to 80 were in form.
+Bounds leave room: another processor rounds otherwise, and a sampled word sends a completion another way. Of 80
+completions of each odd history 71 to 80 were in form.
 """
 
 import numpy as np
 import polars as pl
 import pytest
 
-from recloop.evaluation.text_quality import judge_drafts
-from recloop.llm.bundled import embedded_lm_folder
+from recloop.evaluation.text_quality import assess_completions
+from recloop.llm.bundled import bundled_lm_folder
 from recloop.llm.language_model import Sampling
 from recloop.llm.local import TransformersLM
 from recloop.prompts.claims import parse_claims
 from recloop.prompts.user_profile import PromptConfig, build_prompts, history_items
-from recloop.records import Dataset, Domain, Histories, UserDrafts
+from recloop.records import Dataset, Domain, Histories, UserCompletions
 from scripts.evaluate_lm.tasks import evaluate_next_item, evaluate_requests
 
 pytestmark = pytest.mark.slow
 
-SAMPLING = Sampling(num_drafts=20, temperature=1.0, top_p=1.0, max_tokens=64, seed=11)
+SAMPLING = Sampling(num_completions=20, temperature=1.0, top_p=1.0, max_tokens=64, seed=11)
 GENRES = ("Drama", "Comedy", "Film-Noir", "Science Fiction", "War")
 MAKERS = ("Ines Quarrendon", "Bo Li", "María Ángel Roca", "Peter Lindqvist", "Samuel Okafor")
 
 
 @pytest.fixture(scope="module")
 def lm():
-    return TransformersLM(embedded_lm_folder(), device="cpu")
+    return TransformersLM(bundled_lm_folder(), device="cpu")
 
 
 def history_of(titles: list[str], seed: int = 0) -> tuple[Dataset, Histories]:
@@ -34,7 +34,7 @@ def history_of(titles: list[str], seed: int = 0) -> tuple[Dataset, Histories]:
     rng = np.random.default_rng(seed)
     genres = [[GENRES[g] for g in rng.choice(5, size=1 + int(rng.integers(2)), replace=False)] for _ in titles]
     makers = [[MAKERS[int(rng.integers(5))]] for _ in titles]
-    stars = [float(np.clip(3 + 2 * (GENRES[0] in g) - (GENRES[1] in g) + rng.integers(-1, 2), 1, 5)) for g in genres]
+    rating = [float(np.clip(3 + 2 * (GENRES[0] in g) - (GENRES[1] in g) + rng.integers(-1, 2), 1, 5)) for g in genres]
     count = len(titles)
     items = pl.DataFrame(
         {
@@ -46,15 +46,15 @@ def history_of(titles: list[str], seed: int = 0) -> tuple[Dataset, Histories]:
         }
     )
     users = pl.DataFrame({"user": [0], "user_id": ["a"]})
-    none = pl.DataFrame({"user": [], "item": [], "stars": [], "time": []})
+    none = pl.DataFrame({"user": [], "item": [], "rating": [], "time": []})
     dataset = Dataset("made up", Domain.MOVIES, users, items, ("genre", "director"), none, 4.0)
-    return dataset, Histories(np.array([0, count]), np.arange(count), np.array(stars, dtype=np.float32))
+    return dataset, Histories(np.array([0, count]), np.arange(count), np.array(rating, dtype=np.float32))
 
 
-def drafts_for(lm: TransformersLM, dataset: Dataset, histories: Histories) -> UserDrafts:
+def completions_for(lm: TransformersLM, dataset: Dataset, histories: Histories) -> UserCompletions:
     prompts = build_prompts(dataset, histories, np.array([0]), PromptConfig(), lm.count_tokens)
-    [(_, drafts)] = lm.generate(prompts, SAMPLING)
-    return UserDrafts(np.array([0]), (tuple(drafts),))
+    [(_, completions)] = lm.generate(prompts, SAMPLING)
+    return UserCompletions(np.array([0]), (tuple(completions),))
 
 
 HISTORIES = {
@@ -71,28 +71,28 @@ HISTORIES = {
 @pytest.mark.parametrize("titles", HISTORIES.values(), ids=HISTORIES)
 def test_an_odd_history_leaves_the_form_whole(lm, titles):
     dataset, histories = history_of(titles)
-    [drafts] = drafts_for(lm, dataset, histories).drafts_UN
-    formed = [d.is_finished and parse_claims(d.text, dataset.facets).is_well_formed for d in drafts]
-    assert sum(formed) >= 14, [draft.text for draft in drafts]
-    assert not any("Gold" in draft.text or "gold" in draft.text for draft in drafts)
+    [completions] = completions_for(lm, dataset, histories).completions_UN
+    formed = [d.is_finished and parse_claims(d.text, dataset.attributes).is_well_formed for d in completions]
+    assert sum(formed) >= 14, [completion.text for completion in completions]
+    assert not any("Gold" in completion.text or "gold" in completion.text for completion in completions)
 
 
 def test_it_tells_the_truth_about_histories_of_its_own_choosing(lm):
     shown, rows = [], []
     for seed in range(12):
         dataset, histories = history_of([f"Story {i} of {seed}" for i in range(18)], seed)
-        rows.append(drafts_for(lm, dataset, histories).drafts_UN[0])
+        rows.append(completions_for(lm, dataset, histories).completions_UN[0])
         shown.append(history_items(dataset, PromptConfig())(*histories.of(0)))
-    skill = judge_drafts(("genre", "director"), shown, UserDrafts(np.arange(12), tuple(rows)))
+    skill = assess_completions(("genre", "director"), shown, UserCompletions(np.arange(12), tuple(rows)))
     assert skill.well_formed >= 0.7
     assert skill.grounded >= 0.8
     assert skill.true >= 0.8
-    assert skill.claims_per_draft >= 3
+    assert skill.claims_per_completion >= 3
 
 
 def test_the_model_for_answers_follows_hints_and_meets_requests():
-    answers = TransformersLM(embedded_lm_folder("answers"), device="cpu")
-    greedy = Sampling(num_drafts=1, temperature=0.0, top_p=1.0, max_tokens=160, seed=5)
+    answers = TransformersLM(bundled_lm_folder("answers"), device="cpu")
+    greedy = Sampling(num_completions=1, temperature=0.0, top_p=1.0, max_tokens=160, seed=5)
     asked = evaluate_requests(answers, 90, 12, greedy)
     assert asked.readable >= 0.7
     assert np.mean(list(asked.right.values())) >= 0.18  # chance is a twelfth; two seeds gave .31

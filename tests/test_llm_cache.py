@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from recloop.errors import ContractError, GenerationError, RunError
-from recloop.llm import cache as journal_module
-from recloop.llm.cache import DraftJournal
+from recloop.llm import sampling as cache_module
+from recloop.llm.cache import CompletionCache
 from recloop.llm.language_model import Sampling
-from recloop.llm.sampling import sample_drafts
-from recloop.records import Draft, Prompt
+from recloop.llm.sampling import sample_completions
+from recloop.records import Completion, Prompt
 from recloop.testing import FakeLM
 
-SAMPLING = Sampling(num_drafts=4, temperature=1.0, top_p=1.0, max_tokens=64, seed=0)
+SAMPLING = Sampling(num_completions=4, temperature=1.0, top_p=1.0, max_tokens=64, seed=0)
 LINES = [
     '5 stars | "Glass Harbour" | era 1990s | genre Drama, War | director Ann Vale',
     '2 stars | "Ox" | era 1980s | genre Comedy | director Bo Lee',
@@ -33,8 +33,8 @@ def make_prompts(users):
 
 
 @pytest.fixture
-def journal(tmp_path):
-    with DraftJournal(tmp_path / "drafts.sqlite") as opened:
+def cache(tmp_path):
+    with CompletionCache(tmp_path / "completions.sqlite") as opened:
         yield opened
 
 
@@ -52,33 +52,36 @@ class RecordingLM(FakeLM):
         yield from super().generate(prompts, sampling)
 
 
-def test_drafts_come_back_by_user_as_the_model_wrote_them(journal):
+def test_completions_come_back_by_user_as_the_model_wrote_them(cache):
     prompts = make_prompts([7, 2, 5])
-    drafts = sample_drafts(FakeLM(), prompts, SAMPLING, journal)
-    assert drafts.user_U.tolist() == [2, 5, 7]
-    by_user = {drafts_N[0].user: drafts_N for _, drafts_N in FakeLM().generate(prompts, SAMPLING)}
-    assert drafts.drafts_UN == tuple(by_user[user] for user in (2, 5, 7))
+    completions = sample_completions(FakeLM(), prompts, SAMPLING, cache)
+    assert completions.user_U.tolist() == [2, 5, 7]
+    by_user = {completions_N[0].user: completions_N for _, completions_N in FakeLM().generate(prompts, SAMPLING)}
+    assert completions.completions_UN == tuple(by_user[user] for user in (2, 5, 7))
 
 
-def test_a_draft_is_paid_for_once(journal, tmp_path):
+def test_a_completion_is_paid_for_once(cache, tmp_path):
     prompts, lm = make_prompts(range(5)), FakeLM()
-    first = sample_drafts(lm, prompts, SAMPLING, journal)
+    first = sample_completions(lm, prompts, SAMPLING, cache)
     assert lm.num_asked == 20
-    assert sample_drafts(lm, prompts, SAMPLING, journal).drafts_UN == first.drafts_UN
-    with DraftJournal(tmp_path / "drafts.sqlite") as again:
-        assert sample_drafts(lm, prompts, SAMPLING, again).drafts_UN == first.drafts_UN
+    assert sample_completions(lm, prompts, SAMPLING, cache).completions_UN == first.completions_UN
+    with CompletionCache(tmp_path / "completions.sqlite") as again:
+        assert sample_completions(lm, prompts, SAMPLING, again).completions_UN == first.completions_UN
     assert lm.num_asked == 20
-    sample_drafts(lm, make_prompts(range(6)), SAMPLING, journal)
+    sample_completions(lm, make_prompts(range(6)), SAMPLING, cache)
     assert lm.num_asked == 24
 
 
-def test_more_drafts_ask_for_the_new_ones_only(journal, tmp_path):
+def test_more_completions_ask_for_the_new_ones_only(cache, tmp_path):
     prompts, lm = make_prompts(range(3)), FakeLM()
-    sample_drafts(lm, prompts, SAMPLING, journal)
-    more = sample_drafts(lm, prompts, replace(SAMPLING, num_drafts=10), journal)
+    sample_completions(lm, prompts, SAMPLING, cache)
+    more = sample_completions(lm, prompts, replace(SAMPLING, num_completions=10), cache)
     assert lm.num_asked == 30
-    with DraftJournal(tmp_path / "fresh.sqlite") as fresh:
-        assert sample_drafts(FakeLM(), prompts, replace(SAMPLING, num_drafts=10), fresh).drafts_UN == more.drafts_UN
+    with CompletionCache(tmp_path / "fresh.sqlite") as fresh:
+        assert (
+            sample_completions(FakeLM(), prompts, replace(SAMPLING, num_completions=10), fresh).completions_UN
+            == more.completions_UN
+        )
 
 
 @pytest.mark.parametrize(
@@ -86,74 +89,74 @@ def test_more_drafts_ask_for_the_new_ones_only(journal, tmp_path):
     [{"seed": 1}, {"temperature": 0.5}, {"top_p": 0.9}, {"max_tokens": 9}],
     ids=lambda c: next(iter(c)),
 )
-def test_other_settings_are_other_drafts(journal, change):
+def test_other_settings_are_other_completions(cache, change):
     lm = FakeLM()
-    sample_drafts(lm, make_prompts([1]), SAMPLING, journal)
-    sample_drafts(lm, make_prompts([1]), replace(SAMPLING, **change), journal)
+    sample_completions(lm, make_prompts([1]), SAMPLING, cache)
+    sample_completions(lm, make_prompts([1]), replace(SAMPLING, **change), cache)
     assert lm.num_asked == 8
 
 
-def test_another_model_and_another_prompt_are_other_drafts(journal):
-    one, two = FakeLM(), FakeLM(num_facets_named=2)
+def test_another_model_and_another_prompt_are_other_completions(cache):
+    one, two = FakeLM(), FakeLM(num_attributes_named=2)
     for lm in (one, two):
-        sample_drafts(lm, make_prompts([1]), SAMPLING, journal)
-    sample_drafts(one, [replace(make_prompts([1])[0], system="Other.")], SAMPLING, journal)
+        sample_completions(lm, make_prompts([1]), SAMPLING, cache)
+    sample_completions(one, [replace(make_prompts([1])[0], system="Other.")], SAMPLING, cache)
     assert (one.num_asked, two.num_asked) == (8, 4)
 
 
-def test_users_with_the_same_prompt_share_drafts(journal):
+def test_users_with_the_same_prompt_share_completions(cache):
     prompt, lm = make_prompts([1])[0], FakeLM()
-    drafts = sample_drafts(lm, [prompt, replace(prompt, user=9)], SAMPLING, journal)
+    completions = sample_completions(lm, [prompt, replace(prompt, user=9)], SAMPLING, cache)
     assert lm.num_asked == 4
-    assert [[d.user for d in drafts_N] for drafts_N in drafts.drafts_UN] == [[1] * 4, [9] * 4]
-    assert [d.text for d in drafts.drafts_UN[0]] == [d.text for d in drafts.drafts_UN[1]]
+    assert [[d.user for d in completions_N] for completions_N in completions.completions_UN] == [[1] * 4, [9] * 4]
+    assert [d.text for d in completions.completions_UN[0]] == [d.text for d in completions.completions_UN[1]]
 
 
 def test_an_interrupted_run_resumes_with_the_batches_it_would_have_had(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal_module, "CHUNK_DRAFTS", 12)  # three prompts of four drafts
+    monkeypatch.setattr(cache_module, "CHUNK_COMPLETIONS", 12)  # three prompts of four completions
     prompts, whole = make_prompts(range(10)), RecordingLM()
-    with DraftJournal(tmp_path / "whole.sqlite") as journal:
-        expected = sample_drafts(whole, prompts, SAMPLING, journal)
+    with CompletionCache(tmp_path / "whole.sqlite") as cache:
+        expected = sample_completions(whole, prompts, SAMPLING, cache)
     assert [len(users) for users in whole.calls] == [3, 3, 3, 1]
     cut = RecordingLM(fails_at=2)
-    with DraftJournal(tmp_path / "cut.sqlite") as journal:
+    with CompletionCache(tmp_path / "cut.sqlite") as cache:
         with pytest.raises(KeyboardInterrupt):
-            sample_drafts(cut, prompts, SAMPLING, journal)
-        assert journal.totals().num_drafts == 24
+            sample_completions(cut, prompts, SAMPLING, cache)
+        assert cache.totals().num_completions == 24
         cut.fails_at = None
-        assert sample_drafts(cut, prompts[::-1], SAMPLING, journal).drafts_UN == expected.drafts_UN
+        assert sample_completions(cut, prompts[::-1], SAMPLING, cache).completions_UN == expected.completions_UN
     assert cut.calls == whole.calls
 
 
-def test_totals_count_what_is_held(journal):
-    drafts = sample_drafts(FakeLM(), make_prompts(range(3)), SAMPLING, journal)
-    num_tokens = sum(d.num_tokens for drafts_N in drafts.drafts_UN for d in drafts_N)
-    assert (journal.totals().num_drafts, journal.totals().num_tokens) == (12, num_tokens)
+def test_totals_count_what_is_held(cache):
+    completions = sample_completions(FakeLM(), make_prompts(range(3)), SAMPLING, cache)
+    num_tokens = sum(d.num_tokens for completions_N in completions.completions_UN for d in completions_N)
+    assert (cache.totals().num_completions, cache.totals().num_tokens) == (12, num_tokens)
 
 
-def test_an_unknown_log_probability_stays_unknown(journal):
+def test_an_unknown_log_probability_stays_unknown(cache):
     prompt = make_prompts([1])[0]
-    journal.write("lm", SAMPLING, [(prompt, [Draft(1, 0, "text", 2, True, math.nan)])])
-    (found,) = journal.read("lm", [prompt], SAMPLING)
+    cache.write("lm", SAMPLING, [(prompt, [Completion(1, 0, "text", 2, True, math.nan)])])
+    (found,) = cache.read("lm", [prompt], SAMPLING)
     assert math.isnan(found[0].logp_sum)
     assert found[0].is_finished is True
 
 
-def test_the_first_draft_written_wins(journal):
+def test_the_first_completion_written_wins(cache):
     prompt = make_prompts([1])[0]
     for text in ("first", "second"):
-        journal.write("lm", SAMPLING, [(prompt, [Draft(1, 0, text, 2, True, -1.0)])])
-    assert journal.read("lm", [prompt], SAMPLING)[0][0].text == "first"
+        cache.write("lm", SAMPLING, [(prompt, [Completion(1, 0, text, 2, True, -1.0)])])
+    assert cache.read("lm", [prompt], SAMPLING)[0][0].text == "first"
 
 
-def test_two_prompts_of_one_user_are_refused(journal):
+def test_two_prompts_of_one_user_are_refused(cache):
     with pytest.raises(GenerationError, match="several for user 3"):
-        sample_drafts(FakeLM(), make_prompts([3, 3]), SAMPLING, journal)
+        sample_completions(FakeLM(), make_prompts([3, 3]), SAMPLING, cache)
 
 
-def test_no_prompts_give_no_drafts(journal):
-    drafts = sample_drafts(FakeLM(), [], SAMPLING, journal)
-    assert (drafts.user_U.dtype, drafts.user_U.tolist(), drafts.drafts_UN) == (np.int64, [], ())
+def test_no_prompts_give_no_completions(cache):
+    completions = sample_completions(FakeLM(), [], SAMPLING, cache)
+    assert (completions.user_U.dtype, completions.user_U.tolist(), completions.completions_UN) == (np.int64, [], ())
 
 
 class ForgetfulLM(FakeLM):
@@ -163,54 +166,57 @@ class ForgetfulLM(FakeLM):
 
 class MiscountingLM(FakeLM):
     def generate(self, prompts, sampling):
-        for position, drafts_N in super().generate(prompts, sampling):
-            yield position, drafts_N[1:]
+        for position, completions_N in super().generate(prompts, sampling):
+            yield position, completions_N[1:]
 
 
 @pytest.mark.parametrize(("lm", "message"), [(ForgetfulLM(), "got 2 of 3"), (MiscountingLM(), r"got position 0")])
-def test_a_model_that_leaves_something_out_is_named(journal, lm, message):
+def test_a_model_that_leaves_something_out_is_named(cache, lm, message):
     with pytest.raises(ContractError, match=message):
-        sample_drafts(lm, make_prompts(range(3)), SAMPLING, journal)
-    assert journal.totals().num_drafts == 0
+        sample_completions(lm, make_prompts(range(3)), SAMPLING, cache)
+    assert cache.totals().num_completions == 0
 
 
-def test_what_is_no_journal_is_an_error(tmp_path):
+def test_what_is_no_cache_is_an_error(tmp_path):
     (tmp_path / "text").write_text("not a database, but long enough to be taken for one. " * 40)
     with pytest.raises(RunError, match=r"must be an SQLite file in an existing folder, got .*text"):
-        DraftJournal(tmp_path / "text")
+        CompletionCache(tmp_path / "text")
     with pytest.raises(RunError, match="existing folder"):
-        DraftJournal(tmp_path / "absent" / "drafts.sqlite")
+        CompletionCache(tmp_path / "absent" / "completions.sqlite")
     other = sqlite3.connect(tmp_path / "other")
     other.execute("create table something (x)")
     other.commit()
     other.close()
     with pytest.raises(RunError, match="must have layout 3, got 0"):
-        DraftJournal(tmp_path / "other")
+        CompletionCache(tmp_path / "other")
 
 
-def test_a_journal_of_the_layout_before_is_read_on(tmp_path):
-    path, prompts = tmp_path / "drafts.sqlite", make_prompts(range(3))
-    with DraftJournal(path) as journal:
-        drafts = sample_drafts(FakeLM(), prompts, SAMPLING, journal)
+def test_a_cache_of_the_layout_before_is_read_on(tmp_path):
+    path, prompts = tmp_path / "completions.sqlite", make_prompts(range(3))
+    with CompletionCache(path) as cache:
+        completions = sample_completions(FakeLM(), prompts, SAMPLING, cache)
     with contextlib.closing(sqlite3.connect(path)) as former:
         former.execute("alter table requests drop column sentences")
         former.execute("pragma user_version = 2")
-    with DraftJournal(path) as journal:
-        assert sample_drafts(RecordingLM(fails_at=0), prompts, SAMPLING, journal).drafts_UN == drafts.drafts_UN
-        sample_drafts(FakeLM(), prompts, replace(SAMPLING, sentences=1), journal)
-        assert journal.totals().num_drafts == 2 * 3 * SAMPLING.num_drafts
+    with CompletionCache(path) as cache:
+        assert (
+            sample_completions(RecordingLM(fails_at=0), prompts, SAMPLING, cache).completions_UN
+            == completions.completions_UN
+        )
+        sample_completions(FakeLM(), prompts, replace(SAMPLING, sentences=1), cache)
+        assert cache.totals().num_completions == 2 * 3 * SAMPLING.num_completions
     with contextlib.closing(sqlite3.connect(path)) as later:
         rooms = later.execute("select sentences, count(*) from requests group by sentences order by sentences")
         assert rooms.fetchall() == [(None, 3), (1, 3)]
 
 
 def test_two_writers_at_once_agree(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal_module, "CHUNK_DRAFTS", 8)
+    monkeypatch.setattr(cache_module, "CHUNK_COMPLETIONS", 8)
     prompts, results = make_prompts(range(40)), []
 
     def work():
-        with DraftJournal(tmp_path / "drafts.sqlite") as journal:
-            results.append(sample_drafts(FakeLM(), prompts, SAMPLING, journal).drafts_UN)
+        with CompletionCache(tmp_path / "completions.sqlite") as cache:
+            results.append(sample_completions(FakeLM(), prompts, SAMPLING, cache).completions_UN)
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
@@ -223,41 +229,41 @@ def test_two_writers_at_once_agree(tmp_path, monkeypatch):
 
 WRITER = """
 import sys, time
-from recloop.llm import cache as journal
+from recloop.llm import sampling as cache
 from recloop.testing import FakeLM
-from test_language_journal import SAMPLING, make_prompts
+from test_language_cache import SAMPLING, make_prompts
 class SlowLM(FakeLM):
     def generate(self, prompts, sampling):
         time.sleep(0.03)
         yield from super().generate(prompts, sampling)
-journal.CHUNK_DRAFTS = 8
-with journal.DraftJournal(sys.argv[1]) as opened:
-    journal.sample_drafts(SlowLM(), make_prompts(range(400)), SAMPLING, opened)
+cache.CHUNK_COMPLETIONS = 8
+with cache.CompletionCache(sys.argv[1]) as opened:
+    cache.sample_completions(SlowLM(), make_prompts(range(400)), SAMPLING, opened)
 """
 
 
 @pytest.mark.slow
 def test_what_was_committed_survives_sigkill(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal_module, "CHUNK_DRAFTS", 8)
-    path = tmp_path / "drafts.sqlite"
+    monkeypatch.setattr(cache_module, "CHUNK_COMPLETIONS", 8)
+    path = tmp_path / "completions.sqlite"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], env=environment)
     held = 0
     for _ in range(600):
         time.sleep(0.05)
         if path.exists():
-            with DraftJournal(path) as journal:
-                held = journal.totals().num_drafts
+            with CompletionCache(path) as cache:
+                held = cache.totals().num_completions
         if held >= 40:
             break
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     lm, prompts = FakeLM(), make_prompts(range(400))
-    with DraftJournal(path) as journal:
-        held = journal.totals().num_drafts
-        resumed = sample_drafts(lm, prompts, SAMPLING, journal)
+    with CompletionCache(path) as cache:
+        held = cache.totals().num_completions
+        resumed = sample_completions(lm, prompts, SAMPLING, cache)
     assert 40 <= held < 1600
     assert held % 8 == 0  # whole chunks only
     assert lm.num_asked == 1600 - held
-    with DraftJournal(tmp_path / "whole.sqlite") as journal:
-        assert sample_drafts(FakeLM(), prompts, SAMPLING, journal).drafts_UN == resumed.drafts_UN
+    with CompletionCache(tmp_path / "whole.sqlite") as cache:
+        assert sample_completions(FakeLM(), prompts, SAMPLING, cache).completions_UN == resumed.completions_UN

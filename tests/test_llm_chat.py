@@ -8,7 +8,7 @@ from recloop.errors import GenerationError
 from recloop.llm.chat import CHAT_TOKENS, chat_tokens, load_tokenizer, messages_of, takes_system_role
 from recloop.llm.local import TransformersLM
 from recloop.records import Pair, Prompt
-from recloop.training.dataset import count_prompt_tokens, select_rows
+from recloop.training.dataset import count_prompt_tokens, select_variants
 from recloop.training.dpo import DpoConfig
 from tiny_lm import CHAT_TEMPLATE, build_tiny_lm
 
@@ -65,7 +65,7 @@ def test_sampling_and_tuning_read_the_same_prompt(plain, tmp_path, kind):
     assert "Sum up." in rendered
     assert count_prompt_tokens(lm_folder, [PROMPT]) == [lm.count_tokens(rendered)]
     pair = Pair(0, 3, 0, 1, "likes Drama", "likes War", 1.0, 0.0)
-    rows = select_rows(lm_folder, {3: PROMPT}, [pair], DpoConfig(), 0).rows
+    rows = select_variants(lm_folder, {3: PROMPT}, [pair], DpoConfig(), 0).rows
     assert len(rows) == 1
 
 
@@ -76,15 +76,15 @@ def test_a_template_with_all_of_it_can_be_tuned_with(plain, tmp_path, monkeypatc
 
     from recloop.progress import SILENT
     from recloop.rewards.advantages import AdvantageConfig
-    from recloop.training.dpo import tune_dpo
-    from recloop.training.grpo import tune_grpo
+    from recloop.training.dpo import train_dpo
+    from recloop.training.grpo import train_grpo
     from recloop.training.grpo_config import GrpoConfig, ScoredAnswer
     from recloop.training.grpo_trainer import TokenGrpoTrainer
-    from recloop.training.sft import SftConfig, tune_best_of_n
+    from recloop.training.sft import SftConfig, train_sft
 
     lm_folder = with_template(plain, tmp_path / "lm", REFUSAL + DATE + REASONING)
     pairs = [Pair(0, 3, 0, 1, "likes Drama", "likes War", 1.0, 0.0)]
-    budget = {"batch": 1, "accumulation": 1, "epochs": 1}
+    budget = {"batch_size": 1, "gradient_accumulation_steps": 1, "epochs": 1}
     prompts, paths, work = {3: PROMPT}, (tmp_path / "out", 0), tmp_path / "work"
     learn, answer, read = Trainer.training_step, TokenGrpoTrainer._generate_single_turn, []
 
@@ -102,19 +102,19 @@ def test_a_template_with_all_of_it_can_be_tuned_with(plain, tmp_path, monkeypatc
     match method:
         case "dpo":
             config = DpoConfig(**budget)
-            found = tune_dpo(lm_folder, lm_folder, prompts, pairs, config, *paths, SILENT, work)
+            found = train_dpo(lm_folder, lm_folder, prompts, pairs, config, *paths, SILENT, work)
         case "sft":
             config = SftConfig(**budget)
-            found = tune_best_of_n(lm_folder, prompts, pairs, config, *paths, SILENT, work)
+            found = train_sft(lm_folder, prompts, pairs, config, *paths, SILENT, work)
         case _:
-            config = GrpoConfig(batch=1, accumulation=1, answers=2, max_reply_tokens=4, max_pairs=1)
+            config = GrpoConfig(batch_size=1, gradient_accumulation_steps=1, answers=2, max_reply_tokens=4, max_pairs=1)
 
             def score(number, text, is_finished):
                 return ScoredAnswer(float(len(text)), float(len(text)), (), {})
 
-            found = tune_grpo(
+            found = train_grpo(
                 *(lm_folder, lm_folder, [PROMPT], score, "test", config, AdvantageConfig(), *paths, work)
-            ).tuned
+            ).trained
     assert len(found.log) == 1
     rendered = TransformersLM(lm_folder, device="cpu").render(PROMPT)
     texts = load_tokenizer(lm_folder).batch_decode(read)
@@ -158,8 +158,10 @@ def test_an_end_token_of_the_template_closes_a_measured_reply(plain, tmp_path):
     config = json.loads((folder / "tokenizer_config.json").read_text())
     config["eos_token"] = "<|pad|>"
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    lm, usual = TransformersLM(folder, device="cpu"), TransformersLM(plain, device="cpu")
-    assert list(lm.reply_logps([PROMPT], ["likes Drama"])) == list(usual.reply_logps([PROMPT], ["likes Drama"]))
+    lm, population_rates = TransformersLM(folder, device="cpu"), TransformersLM(plain, device="cpu")
+    assert list(lm.reply_logps([PROMPT], ["likes Drama"])) == list(
+        population_rates.reply_logps([PROMPT], ["likes Drama"])
+    )
 
 
 def test_no_template_is_said(plain, tmp_path):

@@ -6,13 +6,13 @@ from recloop.llm.completion_text import (
     first_sentences,
     is_refusal,
     printable,
-    shorten_draft,
+    shorten_completion,
     tidy,
-    tidy_draft,
+    tidy_completion,
 )
-from recloop.records import Draft, DraftStatus
+from recloop.records import Completion, CompletionStatus
 
-OK, EMPTY, REFUSED = DraftStatus.OK, DraftStatus.EMPTY, DraftStatus.REFUSED
+OK, EMPTY, REFUSED = CompletionStatus.OK, CompletionStatus.EMPTY, CompletionStatus.REFUSED
 PLAIN = "By genre: likes Drama, War; dislikes Comedy. By director: likes Ann Vale."
 
 
@@ -54,10 +54,10 @@ def test_an_answer_is_tidied(raw, text, status):
 
 
 def test_an_endless_answer_is_put_aside():
-    assert tidy("a" * 101, max_chars=100).status is DraftStatus.TOO_LONG
+    assert tidy("a" * 101, max_chars=100).status is CompletionStatus.TOO_LONG
     assert tidy("a" * 100, max_chars=100).status is OK
-    draft = tidy_draft(Draft(0, 0, "word " * 1_000_000, 9, True, -1.0))
-    assert (draft.text, draft.status, len(draft.raw)) == ("", DraftStatus.TOO_LONG, 2000)
+    completion = tidy_completion(Completion(0, 0, "word " * 1_000_000, 9, True, -1.0))
+    assert (completion.text, completion.status, len(completion.raw)) == ("", CompletionStatus.TOO_LONG, 2000)
 
 
 def test_a_long_text_that_begins_with_an_excuse_says_something():
@@ -66,12 +66,12 @@ def test_a_long_text_that_begins_with_an_excuse_says_something():
     assert not is_refusal(excuse + PLAIN * 10)
 
 
-def test_a_draft_keeps_what_it_was_beside_what_it_is():
-    draft = tidy_draft(Draft(3, 1, f"<think>x</think>{PLAIN}", 9, True, -1.0))
-    assert (draft.text, draft.raw, draft.status) == (PLAIN, f"<think>x</think>{PLAIN}", OK)
-    plain = Draft(3, 1, PLAIN, 9, True, -1.0)
-    assert tidy_draft(plain) is plain
-    assert tidy_draft(draft) is draft
+def test_a_completion_keeps_what_it_was_beside_what_it_is():
+    completion = tidy_completion(Completion(3, 1, f"<think>x</think>{PLAIN}", 9, True, -1.0))
+    assert (completion.text, completion.raw, completion.status) == (PLAIN, f"<think>x</think>{PLAIN}", OK)
+    plain = Completion(3, 1, PLAIN, 9, True, -1.0)
+    assert tidy_completion(plain) is plain
+    assert tidy_completion(completion) is completion
 
 
 @pytest.mark.parametrize(
@@ -96,15 +96,15 @@ def test_the_first_sentences_end_where_sentences_end(text, num_sentences, kept):
     assert first_sentences(text, num_sentences) == kept
 
 
-def test_a_shortened_draft_is_finished_where_it_went_on():
-    cut = Draft(0, 1, "Likes war. Dislikes rom", 9, False, -1.0)
-    short = shorten_draft(cut, 1)
+def test_a_shortened_completion_is_finished_where_it_went_on():
+    cut = Completion(0, 1, "Likes war. Dislikes rom", 9, False, -1.0)
+    short = shorten_completion(cut, 1)
     assert (short.text, short.is_finished, short.raw) == ("Likes war.", True, cut.text)
-    assert shorten_draft(cut, 2) is cut  # the token limit cut its second sentence: still unfinished
-    tidied = tidy_draft(Draft(0, 1, "<think>x</think>One. Two.", 9, True, -1.0))
-    assert shorten_draft(tidied, 1).raw == "<think>x</think>One. Two."
-    empty = tidy_draft(Draft(0, 1, "", 1, True, -1.0))
-    assert shorten_draft(empty, 1) is empty
+    assert shorten_completion(cut, 2) is cut  # the token limit cut its second sentence: still unfinished
+    tidied = tidy_completion(Completion(0, 1, "<think>x</think>One. Two.", 9, True, -1.0))
+    assert shorten_completion(tidied, 1).raw == "<think>x</think>One. Two."
+    empty = tidy_completion(Completion(0, 1, "", 1, True, -1.0))
+    assert shorten_completion(empty, 1) is empty
 
 
 @given(st.text(alphabet=st.characters(), max_size=60))

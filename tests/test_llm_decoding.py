@@ -52,8 +52,8 @@ def random_prompts(num, seed=0):
     return [rng.integers(2, VOCAB, rng.integers(1, 20)).tolist() for _ in range(num)]
 
 
-def uniforms(num_prompts, num_drafts, max_tokens, seed=0):
-    return np.random.default_rng(seed).random((num_prompts, num_drafts, max_tokens, ATTEMPTS))
+def uniforms(num_prompts, num_completions, max_tokens, seed=0):
+    return np.random.default_rng(seed).random((num_prompts, num_completions, max_tokens, ATTEMPTS))
 
 
 MODELS = {
@@ -65,20 +65,20 @@ MODELS = {
 }
 
 
-def read(kind, model, prompts, num_drafts, max_tokens):
+def read(kind, model, prompts, num_completions, max_tokens):
     if kind is SharedPrefix:
-        return SharedPrefix(model, prompts, num_drafts, max_tokens)
-    return ExpandedPrefix(model, prompts, num_drafts)
+        return SharedPrefix(model, prompts, num_completions, max_tokens)
+    return ExpandedPrefix(model, prompts, num_completions)
 
 
 @pytest.mark.parametrize("case", MODELS)
 @torch.inference_mode()
-def test_logits_equal_a_plain_forward_pass_over_prompt_and_draft(case):
+def test_logits_equal_a_plain_forward_pass_over_prompt_and_completion(case):
     build, kind = MODELS[case]
-    model, prompts, num_drafts, max_tokens = build(), random_prompts(5), 3, 6
+    model, prompts, num_completions, max_tokens = build(), random_prompts(5), 3, 6
     rng = np.random.default_rng(1)
-    prefix = read(kind, model, prompts, num_drafts, max_tokens)
-    grown = {(b, n): [] for b in range(5) for n in range(num_drafts)}
+    prefix = read(kind, model, prompts, num_completions, max_tokens)
+    grown = {(b, n): [] for b in range(5) for n in range(num_completions)}
     alive = sorted(grown)
 
     def plain(b, n):
@@ -87,34 +87,36 @@ def test_logits_equal_a_plain_forward_pass_over_prompt_and_draft(case):
     first = torch.stack([plain(b, 0) for b in range(5)])
     assert (prefix.first_logits() - first).abs().max() < 1e-4
     for t in range(max_tokens - 1):
-        # Drafts leave at different times; at t = 2 whole prompts do, so that their rows are moved out.
+        # Completions leave at different times; at t = 2 whole prompts do, so that their rows are moved out.
         alive = [(b, n) for b, n in alive if not (rng.random() < 0.15 or (t == 2 and b in (0, 3)))]
         for key in alive:
             grown[key].append(int(rng.integers(2, VOCAB)))
-        tokens, prompt, draft = (np.array(x) for x in zip(*[(grown[b, n][-1], b, n) for b, n in alive], strict=True))
+        tokens, prompt, completion = (
+            np.array(x) for x in zip(*[(grown[b, n][-1], b, n) for b, n in alive], strict=True)
+        )
         expected = torch.stack([plain(b, n) for b, n in alive])
-        assert (prefix.next_logits(tokens, prompt, draft) - expected).abs().max() < 1e-4
+        assert (prefix.next_logits(tokens, prompt, completion) - expected).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("case", MODELS)
 @torch.inference_mode()
-def test_decode_equals_one_draft_at_a_time_without_a_cache(case):
+def test_decode_equals_one_completion_at_a_time_without_a_cache(case):
     build, kind = MODELS[case]
     model, prompts, end_tokens = build(), random_prompts(6, seed=2), [1, 7, 13, 21, 33]
     uniforms_BNTA = uniforms(6, 4, 12)
-    drafts_BN = decode(read(kind, model, prompts, 4, 12), uniforms_BNTA, end_tokens, 0.8, 0.9)
+    completions_BN = decode(read(kind, model, prompts, 4, 12), uniforms_BNTA, end_tokens, 0.8, 0.9)
     num_finished = 0
     for b, prompt in enumerate(prompts):
-        for n, draft in enumerate(drafts_BN[b]):
-            tokens, logp, is_finished = slow_draft(model, prompt, uniforms_BNTA[b, n], end_tokens, 0.8, 0.9)
-            assert draft.tokens == tuple(tokens)
-            assert draft.is_finished == is_finished
-            assert draft.logp_sum == pytest.approx(logp, abs=1e-4)
+        for n, completion in enumerate(completions_BN[b]):
+            tokens, logp, is_finished = slow_completion(model, prompt, uniforms_BNTA[b, n], end_tokens, 0.8, 0.9)
+            assert completion.tokens == tuple(tokens)
+            assert completion.is_finished == is_finished
+            assert completion.logp_sum == pytest.approx(logp, abs=1e-4)
             num_finished += is_finished
     assert 4 < num_finished < 24  # both ends are exercised
 
 
-def slow_draft(model, prompt, uniforms_TA, end_tokens, temperature, top_p):
+def slow_completion(model, prompt, uniforms_TA, end_tokens, temperature, top_p):
     """Plain Python, float64, no cache: draw until the draw lies in the nucleus."""
     tokens, logp = [], 0.0
     for uniforms_A in uniforms_TA:
@@ -137,7 +139,7 @@ def slow_draft(model, prompt, uniforms_TA, end_tokens, temperature, top_p):
 
 
 @torch.inference_mode()
-def test_a_draft_is_the_same_whatever_batch_it_is_in():
+def test_a_completion_is_the_same_whatever_batch_it_is_in():
     model, prompts = llama(), random_prompts(8, seed=3)
     uniforms_BNTA = uniforms(8, 5, 10, seed=3)
     together = decode(SharedPrefix(model, prompts, 5, 10), uniforms_BNTA, [1, 2, 3], 1.0, 0.95)
@@ -212,9 +214,9 @@ def test_prompts_that_begin_alike_share_a_row_and_come_to_the_same(build):
     shared = decode(SharedPrefix(model, prompts, 3, 8, heads), uniforms_BNTA, end_tokens, 0.8, 0.9)
     num_finished = 0
     for b, prompt in enumerate(prompts):
-        for n, draft in enumerate(shared[b]):
-            tokens, logp, is_finished = slow_draft(model, prompt, uniforms_BNTA[b, n], end_tokens, 0.8, 0.9)
-            assert draft.tokens == tuple(tokens)
-            assert draft.logp_sum == pytest.approx(logp, abs=1e-4)
+        for n, completion in enumerate(shared[b]):
+            tokens, logp, is_finished = slow_completion(model, prompt, uniforms_BNTA[b, n], end_tokens, 0.8, 0.9)
+            assert completion.tokens == tuple(tokens)
+            assert completion.logp_sum == pytest.approx(logp, abs=1e-4)
             num_finished += is_finished
     assert 4 < num_finished < 18  # whole rows end before others and are moved out

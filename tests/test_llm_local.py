@@ -12,7 +12,7 @@ from recloop.records import Prompt
 from recloop.testing import check_language_model
 from tiny_lm import build_tiny_lm
 
-SAMPLING = Sampling(num_drafts=4, temperature=1.0, top_p=0.95, max_tokens=12, seed=5)
+SAMPLING = Sampling(num_completions=4, temperature=1.0, top_p=0.95, max_tokens=12, seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_it_keeps_the_contract(lm):
     check_language_model(lm)
 
 
-def test_small_batches_give_the_same_drafts_as_one(lm_folder, lm):
+def test_small_batches_give_the_same_completions_as_one(lm_folder, lm):
     prompts = make_prompts(9)
     narrow = TransformersLM(lm_folder, device="cpu", batch_tokens=200)
     for one, other in zip(ask(lm, prompts), ask(narrow, prompts), strict=True):
@@ -59,7 +59,7 @@ def test_logp_sum_is_what_a_plain_forward_pass_gives(lm_folder, lm):
     tokenizer = AutoTokenizer.from_pretrained(lm_folder)
     greedy = Sampling(1, 0.0, 1.0, 12, 0)
     prompt = make_prompts(3)[2]
-    (draft,) = ask(lm, [prompt], greedy)[0]
+    (completion,) = ask(lm, [prompt], greedy)[0]
     ids = tokenizer(lm.render(prompt), add_special_tokens=False).input_ids
     logp, reply = 0.0, []
     with torch.inference_mode():
@@ -69,9 +69,9 @@ def test_logp_sum_is_what_a_plain_forward_pass_gives(lm_folder, lm):
             logp += float(logps.max())
             if reply[-1] == tokenizer.eos_token_id:
                 break
-    assert draft.logp_sum == pytest.approx(logp, abs=1e-4)
-    assert draft.num_tokens == len(reply)
-    assert draft.text == tokenizer.decode(reply, skip_special_tokens=True).strip()
+    assert completion.logp_sum == pytest.approx(logp, abs=1e-4)
+    assert completion.num_tokens == len(reply)
+    assert completion.text == tokenizer.decode(reply, skip_special_tokens=True).strip()
 
 
 def test_the_prompt_ends_where_the_answer_begins(lm):
@@ -116,9 +116,9 @@ def test_an_adapter_folder_answers_as_its_merged_model(lm_folder, lm, tmp_path):
         shutil.copy(lm_folder / file, tmp_path / "merged")
     adapter, merged = (TransformersLM(tmp_path / kind, device="cpu") for kind in ("adapter", "merged"))
     prompts = make_prompts(3)
-    texts = [[d.text for d in drafts] for drafts in ask(adapter, prompts)]
-    assert texts == [[d.text for d in drafts] for drafts in ask(merged, prompts)]
-    assert texts != [[d.text for d in drafts] for drafts in ask(lm, prompts)]
+    texts = [[d.text for d in completions] for completions in ask(adapter, prompts)]
+    assert texts == [[d.text for d in completions] for completions in ask(merged, prompts)]
+    assert texts != [[d.text for d in completions] for completions in ask(lm, prompts)]
     assert len({adapter.name, merged.name, lm.name}) == 3
 
 
@@ -127,7 +127,7 @@ def test_a_prompt_that_leaves_no_room_is_an_error(lm):
         ask(lm, [Prompt(8, "", "word " * 600, 1, 0)])
 
 
-def test_no_prompts_no_drafts(lm):
+def test_no_prompts_no_completions(lm):
     assert list(lm.generate([], SAMPLING)) == []
 
 
@@ -172,7 +172,7 @@ def test_a_damaged_folder_is_one_clear_error(lm_folder, tmp_path, damage):
 
 
 @pytest.mark.slow
-def test_ten_drafts_cost_a_third_of_what_generate_needs(tmp_path):
+def test_ten_completions_cost_a_third_of_what_generate_needs(tmp_path):
     """Processor time, one thread, prompts of 200 tokens; measured 12 times less at 448 tokens."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -22,22 +22,22 @@ from endpoint_server import EndpointServer
 from recloop.cli import main
 from recloop.errors import BudgetError, GenerationError, SettingError
 from recloop.experiment.run_folder import RunFolder
-from recloop.llm.bundled import embedded_lm_folder
-from recloop.llm.cache import DraftJournal
+from recloop.llm.bundled import bundled_lm_folder
+from recloop.llm.cache import CompletionCache
 from recloop.llm.language_model import Sampling
-from recloop.llm.server.open import open_served
-from recloop.llm.server.usage_text import describe_served, num_put_aside
+from recloop.llm.server.open import open_server_lm
+from recloop.llm.server.usage_text import describe_server_usage, num_put_aside
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.cost_estimate import forecast
-from recloop.methods.dpo4rec.recipe import recipe as dpo4rec
+from recloop.methods.dpo4rec import recipe as dpo4rec
 from recloop.records import Prompt
 from recloop.testing import FakeEncoder
 
-WORLD = {
+SIMULATED = {
     "rounds": 0,
-    "data": {"world": {"num_users": 60, "num_items": 100, "num_interactions": 12}},
-    "split": {"train": 0.4, "feedback": 0.2, "valid": 0.1, "test": 0.3},
-    "drafts": {"feedback": 3, "test": 2},
+    "data": {"simulated": {"num_users": 60, "num_items": 100, "num_interactions": 12}},
+    "split": {"train": 0.4, "reward": 0.2, "valid": 0.1, "test": 0.3},
+    "completions": {"reward": 3, "test": 2},
     "reranker": {"max_epochs": 1, "min_epoch_steps": 2},
     "statistics": {"num_flips": 100, "num_resamples": 100},
 }
@@ -45,7 +45,7 @@ WORLD = {
 
 def config_for(server: EndpointServer, **lm: object) -> Dpo4RecConfig:
     name = f"openai:{server.base_url}#m"
-    return Dpo4RecConfig.model_validate(WORLD | {"lm": {"name": name, "max_tokens": 32} | lm})
+    return Dpo4RecConfig.model_validate(SIMULATED | {"lm": {"name": name, "max_tokens": 32} | lm})
 
 
 def do(config: Dpo4RecConfig, path: Path, until: str | None = None) -> str:
@@ -68,9 +68,9 @@ def test_a_run_pays_once_and_says_what_it_paid(tmp_path: Path) -> None:
         assert do(config, tmp_path / "run") == said
     assert len(server.seen) == num_asked
     entry = manifest_of(tmp_path / "run")["stages"]["sample.untuned.s0"]
-    assert entry["served"]["requests"] == num_asked
-    assert entry["served"]["input_tokens"] == 100 * num_asked
-    assert entry["served"]["cost"] == pytest.approx(num_asked * 1000 / 1e6 + entry["served"]["output_tokens"] / 1e4)
+    assert entry["server"]["requests"] == num_asked
+    assert entry["server"]["input_tokens"] == 100 * num_asked
+    assert entry["server"]["cost"] == pytest.approx(num_asked * 1000 / 1e6 + entry["server"]["output_tokens"] / 1e4)
     assert f"{num_asked:,} requests (0 retries)" in said
     assert "EUR" in said
     assert "EUR" in (tmp_path / "run" / "report.html").read_text()
@@ -78,15 +78,15 @@ def test_a_run_pays_once_and_says_what_it_paid(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_less_room_for_a_draft_is_not_paid_for_again(tmp_path: Path) -> None:
+def test_less_room_for_a_completion_is_not_paid_for_again(tmp_path: Path) -> None:
     with EndpointServer() as server:
         config = config_for(server)
         do(config, tmp_path / "whole", until="sample")
         num_asked = len(server.seen)
-        drafts = config.drafts.model_copy(update={"sentences": 1})
-        short = config.model_copy(update={"drafts": drafts})
+        completions = config.completions.model_copy(update={"sentences": 1})
+        short = config.model_copy(update={"completions": completions})
         do(short, tmp_path / "short", until="prepare")
-        shutil.copy(tmp_path / "whole" / "drafts.sqlite", tmp_path / "short")
+        shutil.copy(tmp_path / "whole" / "completions.sqlite", tmp_path / "short")
         do(short, tmp_path / "short", until="sample")
     assert len(server.seen) == num_asked > 0
 
@@ -98,15 +98,15 @@ def test_a_cap_stops_a_run_and_a_higher_one_lets_it_go_on(tmp_path: Path, monkey
         with pytest.raises(BudgetError, match="max_requests is 10"):
             do(config_for(server, budget={"max_requests": 10}), path, until="sample")
         assert len(server.seen) == 10
-        with DraftJournal(path / "drafts.sqlite") as journal:
-            assert journal.spent().requests == 10
+        with CompletionCache(path / "completions.sqlite") as cache:
+            assert cache.spent().requests == 10
         assert main(["resume", str(path), "--rounds", "1"]) == 2
         monkeypatch.setattr("recloop.methods.context.MiniLmEncoder", FakeEncoder)
         assert main(["resume", str(path), "--lm.budget.max-requests", "1000"]) == 0
         stage = manifest_of(path)["stages"]["sample.untuned.s0"]
-        assert stage["served"]["requests"] == len(server.seen)
+        assert stage["server"]["requests"] == len(server.seen)
         assert max(server.delivered().values()) <= 2
-    assert "served model:" in capsys.readouterr().out
+    assert "model behind a server:" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -130,13 +130,13 @@ def test_a_user_without_an_answer_stays_with_an_empty_text_and_is_counted(tmp_pa
     assert rejected.height == num_put_aside(stages) >= 2
     assert set(rejected["text"]) == {""}
     assert rejected["user"].n_unique() == 2
-    assert f"{rejected.height} rejected; their users stay" in "\n".join(describe_served(stages))
+    assert f"{rejected.height} rejected; their users stay" in "\n".join(describe_server_usage(stages))
 
 
 def test_what_a_served_run_cannot_do_is_said_at_once(tmp_path: Path) -> None:
     for lm, rounds, said in (
         ({"name": "openai:http://x"}, 0, "must be openai:<base_url>#<model>, got 'openai:http://x'"),
-        ({"name": "openai:http://x#m"}, 1, "tuned from its weights, got none and rounds=1"),
+        ({"name": "openai:http://x#m"}, 1, "trained from its weights, got none and rounds=1"),
         (
             {"name": "openai:http://x#m", "endpoint": {"weights": "m"}},
             1,
@@ -144,50 +144,50 @@ def test_what_a_served_run_cannot_do_is_said_at_once(tmp_path: Path) -> None:
         ),
     ):
         with pytest.raises(ValidationError, match=said):
-            Dpo4RecConfig.model_validate(WORLD | {"lm": lm, "rounds": rounds})
-    abroad = Dpo4RecConfig.model_validate(WORLD | {"lm": {"name": "openai:https://api.example.org/v1#m"}})
+            Dpo4RecConfig.model_validate(SIMULATED | {"lm": lm, "rounds": rounds})
+    abroad = Dpo4RecConfig.model_validate(SIMULATED | {"lm": {"name": "openai:https://api.example.org/v1#m"}})
     with pytest.raises(SettingError, match=r"allowed_hosts"):
         do(abroad, tmp_path / "b")
 
 
 @pytest.mark.parametrize(
-    ("listed", "tuned_name", "is_believed"),
+    ("listed", "trained_name", "is_believed"),
     [
-        (("m", "tuned"), "{name}", True),
-        (("m", "tuned:latest"), "{name}", True),
+        (("m", "trained"), "{name}", True),
+        (("m", "trained:latest"), "{name}", True),
         (("m",), "{name}", False),
         (("m",), "{folder}", True),  # a server that loads what a request names
         (None, "{name}", True),  # a server that does not tell
     ],
 )
-def test_a_server_without_the_tuned_model_is_not_asked_for_its_drafts(
-    listed: tuple[str, ...] | None, tuned_name: str, is_believed: bool, tmp_path: Path
+def test_a_server_without_the_tuned_model_is_not_asked_for_its_completions(
+    listed: tuple[str, ...] | None, trained_name: str, is_believed: bool, tmp_path: Path
 ) -> None:
-    """Some answer with the model they have, whatever the name: its drafts would pass for the tuned one's."""
-    tuned = tmp_path / "tuned"
-    shutil.copytree(embedded_lm_folder(), tuned)
+    """Some answer with the model they have, whatever the name: its completions would pass for the trained one's."""
+    trained = tmp_path / "trained"
+    shutil.copytree(bundled_lm_folder(), trained)
     with EndpointServer(models=listed) as server:
-        endpoint = {"weights": f"transformers:{embedded_lm_folder()}", "tuned_name": tuned_name}
-        lm = open_served(config_for(server, endpoint=endpoint).lm, tuned)
-        drafts = lm.generate([Prompt(0, "", "who?", 0, 0)], Sampling(1, 1.0, 1.0, 8, 0))
+        endpoint = {"weights": f"transformers:{bundled_lm_folder()}", "trained_name": trained_name}
+        lm = open_server_lm(config_for(server, endpoint=endpoint).lm, trained)
+        completions = lm.generate([Prompt(0, "", "who?", 0, 0)], Sampling(1, 1.0, 1.0, 8, 0))
         if is_believed:
-            assert len(list(drafts)) == len(server.seen) == 1
+            assert len(list(completions)) == len(server.seen) == 1
         else:
-            with pytest.raises(GenerationError, match=r"as tuned, got a server that lists m; serve it"):
-                list(drafts)
+            with pytest.raises(GenerationError, match=r"as trained, got a server that lists m; serve it"):
+                list(completions)
             assert not server.seen
 
 
 def test_the_plan_tells_the_money_beforehand() -> None:
     settings = {"name": "openai:http://127.0.0.1:1/v1#m", "max_tokens": 50}
     settings |= {"prices": {"input": 1.0, "output": 4.0}, "budget": {"max_cost": 2.5}}
-    config = Dpo4RecConfig.model_validate(WORLD | {"lm": settings})
+    config = Dpo4RecConfig.model_validate(SIMULATED | {"lm": settings})
     line, caps = forecast(config).splitlines()[-3:-1]
     words = line.replace(",", "").split()
-    requests, drafts = int(words[1]), int(words[8])
-    most = (requests * config.prompt.max_prompt_tokens + 4 * drafts * 50) / 1e6
+    requests, completions = int(words[1]), int(words[8])
+    most = (requests * config.prompt.max_prompt_tokens + 4 * completions * 50) / 1e6
     assert f"at most {most:,.2f} USD" in line
-    assert drafts > requests  # three drafts in one request for test users
+    assert completions > requests  # three completions in one request for test users
     assert "max_cost 2.5" in caps
 
 
@@ -252,44 +252,44 @@ def llama_cpp(name: str, model: Path, port: int, folder: Path):
 
 @pytest.mark.soak
 def test_the_whole_loop_runs_against_a_real_server(transformers_serve: str, tmp_path: Path) -> None:
-    """Sampling by the server, tuning here, and sampling again by the server from the tuned weights."""
-    folder = embedded_lm_folder()
-    common = WORLD | {
+    """Sampling by the server, training here, and sampling again by the server from the trained weights."""
+    folder = bundled_lm_folder()
+    common = SIMULATED | {
         "rounds": 1,
         "rows": "core",
-        "data": {"world": {"num_users": 60, "num_items": 150, "num_interactions": 24}},
-        "split": {"train": 0.4, "feedback": 0.3, "valid": 0.1, "test": 0.2},
+        "data": {"simulated": {"num_users": 60, "num_items": 150, "num_interactions": 24}},
+        "split": {"train": 0.4, "reward": 0.3, "valid": 0.1, "test": 0.2},
         "reranker": {"max_epochs": 2, "min_epoch_steps": 4},
         "dpo": {"max_pairs": 8},
     }
     # Whatever the temperature, this server is greedy unless the model or these settings say otherwise.
     more = {"generation_config": json.dumps({"do_sample": True})}
-    endpoint = {"weights": f"transformers:{folder}", "tuned_name": "{folder}", "extra_body": more}
+    endpoint = {"weights": f"transformers:{folder}", "trained_name": "{folder}", "extra_body": more}
     lm = {"max_tokens": 64, "name": f"openai:{transformers_serve}#{folder}", "endpoint": endpoint}
-    served = Dpo4RecConfig.model_validate(common | {"lm": lm | {"pace": {"max_concurrency": 2}}})
+    server = Dpo4RecConfig.model_validate(common | {"lm": lm | {"pace": {"max_concurrency": 2}}})
     local = Dpo4RecConfig.model_validate(common | {"lm": {"max_tokens": 64, "name": f"transformers:{folder}"}})
-    do(served, tmp_path / "served")
+    do(server, tmp_path / "server")
     do(local, tmp_path / "local")
-    tables = [json.loads((tmp_path / run / "results.json").read_text())["tables"] for run in ("served", "local")]
+    tables = [json.loads((tmp_path / run / "results.json").read_text())["tables"] for run in ("server", "local")]
     rows = [[row["name"] for row in table[0]["metrics"][0]["rows"]] for table in tables]
     assert rows[0] == rows[1]
     shapes = []
-    for run in ("served", "local"):
+    for run in ("server", "local"):
         files = sorted((tmp_path / run / "stages").glob("sample.*/*.parquet"))
         shapes.append({f"{file.parent.name}/{file.name}": pl.read_parquet(file).height for file in files})
         assert num_put_aside(manifest_of(tmp_path / run)["stages"]) == 0
-    assert len(shapes[0]) >= 7  # untuned, tuned and random labels; feedback, fit and test users
+    assert len(shapes[0]) >= 7  # untuned, trained and random labels; feedback, fit and test users
     assert shapes[0] == shapes[1]
-    stages = manifest_of(tmp_path / "served")["stages"]
-    assert stages["sample.tuned.s0"]["served"]["requests"] > 0
+    stages = manifest_of(tmp_path / "server")["stages"]
+    assert stages["sample.trained.s0"]["server"]["requests"] > 0
 
 
 def missing_model(config: Dpo4RecConfig, run: Path) -> str:
-    """The tuned model a run stopped for, since the server has it not; empty when the run is done."""
+    """The trained model a run stopped for, since the server has it not; empty when the run is done."""
     try:
         do(config, run)
     except GenerationError as error:
-        found = re.search(r"must serve the tuned model as (\S+),", str(error))
+        found = re.search(r"must serve the trained model as (\S+),", str(error))
         if found is None:
             raise
         return found[1]
@@ -298,17 +298,17 @@ def missing_model(config: Dpo4RecConfig, run: Path) -> str:
 
 @pytest.mark.soak
 def test_the_whole_loop_runs_through_llama_cpp(tmp_path: Path) -> None:
-    """A server of one model, exchanged for the tuned one whenever the run asks for that.
+    """A server of one model, exchanged for the trained one whenever the run asks for that.
 
-    The rows of a run in this process, and its drafts; what the texts say is the model's affair.
+    The rows of a run in this process, and its completions; what the texts say is the model's affair.
     """
-    common = WORLD | {"rounds": 1, "rows": "core", "dpo": {"max_pairs": 8}}
-    held, port = {"base": embedded_lm_folder()}, free_port()
-    endpoint = {"weights": f"transformers:{held['base']}", "drafts_per_request": 1}
-    names = {"served": f"openai:http://127.0.0.1:{port}/v1#base", "local": f"transformers:{held['base']}"}
+    common = SIMULATED | {"rounds": 1, "rows": "core", "dpo": {"max_pairs": 8}}
+    held, port = {"base": bundled_lm_folder()}, free_port()
+    endpoint = {"weights": f"transformers:{held['base']}", "completions_per_request": 1}
+    names = {"server": f"openai:http://127.0.0.1:{port}/v1#base", "local": f"transformers:{held['base']}"}
     configs = {
         run: Dpo4RecConfig.model_validate(
-            common | {"lm": {"name": name, "max_tokens": 64} | ({"endpoint": endpoint} if run == "served" else {})}
+            common | {"lm": {"name": name, "max_tokens": 64} | ({"endpoint": endpoint} if run == "server" else {})}
         )
         for run, name in names.items()
     }
@@ -317,28 +317,28 @@ def test_the_whole_loop_runs_through_llama_cpp(tmp_path: Path) -> None:
     while not is_done:
         name = list(held)[-1]
         with llama_cpp(name, held[name], port, tmp_path):
-            missing = missing_model(configs["served"], tmp_path / "served")
+            missing = missing_model(configs["server"], tmp_path / "server")
         is_done = not missing
         if missing:
             assert missing not in held
-            held[missing] = tmp_path / "served" / "lm" / missing
-    assert list(held) == ["base", "tuned.s0", "random_label_dpo.s0"]
+            held[missing] = tmp_path / "server" / "lm" / missing
+    assert list(held) == ["base", "trained.s0", "random_label_dpo.s0"]
     tables, heights = {}, {}
     for run in names:
         table = json.loads((tmp_path / run / "results.json").read_text())["tables"][0]["metrics"][0]
         tables[run] = [row["name"] for row in table["rows"]]
         files = sorted((tmp_path / run / "stages").glob("sample.*/*.parquet"))
         heights[run] = {f"{file.parent.name}/{file.name}": pl.read_parquet(file).height for file in files}
-    assert tables["served"] == tables["local"]
-    assert heights["served"] == heights["local"] != {}
-    stages = manifest_of(tmp_path / "served")["stages"].values()
-    requests = sum(stage["served"]["requests"] for stage in stages if "served" in stage)
-    assert requests == sum(heights["served"].values())
+    assert tables["server"] == tables["local"]
+    assert heights["server"] == heights["local"] != {}
+    stages = manifest_of(tmp_path / "server")["stages"].values()
+    requests = sum(stage["server"]["requests"] for stage in stages if "server" in stage)
+    assert requests == sum(heights["server"].values())
 
 
 @pytest.mark.soak
 def test_a_real_server_names_a_model_it_has_not(transformers_serve: str, tmp_path: Path) -> None:
     name = f"openai:{transformers_serve}#nobody/nothing"
-    config = Dpo4RecConfig.model_validate(WORLD | {"lm": {"name": name, "pace": {"max_outage_s": 5}}})
+    config = Dpo4RecConfig.model_validate(SIMULATED | {"lm": {"name": name, "pace": {"max_outage_s": 5}}})
     with pytest.raises(GenerationError, match=r"takes no request|refuses every prompt|has not answered"):
         do(config, tmp_path / "run", until="sample")

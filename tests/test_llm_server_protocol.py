@@ -5,15 +5,15 @@ from pydantic import ValidationError
 
 from recloop.errors import SettingError
 from recloop.llm.language_model import Sampling
-from recloop.llm.server.config import EndpointConfig, PaceConfig, Served, parse_served, read_key
-from recloop.llm.server.cost import BudgetConfig, PriceConfig, Spending, over_budget
+from recloop.llm.server.config import EndpointConfig, PaceConfig, ServerModel, parse_server_name, read_key
+from recloop.llm.server.cost import BudgetConfig, PriceConfig, Usage, over_budget
 from recloop.llm.server.protocol import (
     Choice,
     Failed,
     Failure,
-    draft_seed,
+    completion_seed,
     error_text,
-    judge_status,
+    reward_model_status,
     read_reply,
     request_body,
 )  # fmt: skip
@@ -91,7 +91,7 @@ def test_what_is_no_answer_counts_as_cut_off(body):
     ],
 )
 def test_a_status_says_whether_to_ask_again(status, said, kind):
-    assert judge_status(status, said, None).kind is kind
+    assert reward_model_status(status, said, None).kind is kind
 
 
 @pytest.mark.parametrize(
@@ -108,11 +108,11 @@ def test_what_a_server_says_becomes_one_line(data, text):
     assert error_text(data) == text
 
 
-def test_seeds_differ_by_draft_and_seed_and_fit_31_bits():
-    seeds = {draft_seed(seed, draft) for seed in range(40) for draft in range(40)}
+def test_seeds_differ_by_completion_and_seed_and_fit_31_bits():
+    seeds = {completion_seed(seed, completion) for seed in range(40) for completion in range(40)}
     assert len(seeds) == 1600
     assert all(0 <= seed < 2**31 for seed in seeds)
-    assert draft_seed(3, 4) == draft_seed(3, 4)
+    assert completion_seed(3, 4) == completion_seed(3, 4)
 
 
 def test_settings_of_a_request_reach_its_body():
@@ -122,7 +122,7 @@ def test_settings_of_a_request_reach_its_body():
         extra_body={"top_k": 4, "chat_template_kwargs": {}},
     )
     sampling, prompt = Sampling(1, 0.5, 0.9, 7, 3), Prompt(1, "", "Hello", 0, 0)
-    body = json.loads(request_body(Served("http://h/v1", "m"), config, prompt, sampling, [2]))
+    body = json.loads(request_body(ServerModel("http://h/v1", "m"), config, prompt, sampling, [2]))
     assert body == {
         "model": "m", "messages": [{"role": "user", "content": "Hello"}], "temperature": 0.5, "top_p": 0.9,
         "max_completion_tokens": 7, "stream": False, "top_k": 4, "chat_template_kwargs": {},
@@ -147,13 +147,13 @@ def test_more_fields_may_not_replace_our_own():
 )
 def test_a_name_that_is_none_is_refused(name, message):
     with pytest.raises(SettingError, match=message):
-        parse_served(name)
+        parse_server_name(name)
 
 
 def test_a_name_is_taken_apart():
-    assert parse_served("openai:https://h:8/v1/#org/m:8b") == Served("https://h:8/v1", "org/m:8b")
-    assert Served("http://[::1]:8/v1", "m").is_loopback
-    assert not Served("http://127.0.0.1.example.org/v1", "m").is_loopback
+    assert parse_server_name("openai:https://h:8/v1/#org/m:8b") == ServerModel("https://h:8/v1", "org/m:8b")
+    assert ServerModel("http://[::1]:8/v1", "m").is_loopback
+    assert not ServerModel("http://127.0.0.1.example.org/v1", "m").is_loopback
 
 
 def test_a_key_comes_from_the_environment_only(monkeypatch):
@@ -164,7 +164,7 @@ def test_a_key_comes_from_the_environment_only(monkeypatch):
 
 def test_money_is_counted_by_kind_of_token():
     prices = PriceConfig(input=2.0, cached_input=0.5, output=8.0)
-    spent = Spending(requests=3, input_tokens=1000, cached_tokens=400, output_tokens=100, wasted_tokens=10)
+    spent = Usage(requests=3, input_tokens=1000, cached_tokens=400, output_tokens=100, wasted_tokens=10)
     # 600 x 2 + 400 x 0.5 + 100 x 8 + 10 x 8
     assert spent.cost(prices) == pytest.approx(2280 / 1e6)
     assert spent.cost(PriceConfig(input=2.0)) == pytest.approx((2000 + 20) / 1e6)
@@ -173,7 +173,7 @@ def test_money_is_counted_by_kind_of_token():
 
 
 def test_a_budget_names_the_cap_that_is_reached():
-    spent, prices = Spending(requests=3, input_tokens=1000, output_tokens=100), PriceConfig(output=1e6)
+    spent, prices = Usage(requests=3, input_tokens=1000, output_tokens=100), PriceConfig(output=1e6)
     assert over_budget(spent, BudgetConfig(), prices) is None
     assert over_budget(spent, BudgetConfig(max_requests=3, max_tokens=1100, max_cost=100), prices) is None
     for name, cap in (("max_requests", 2), ("max_tokens", 1099), ("max_cost", 99.9)):

@@ -32,7 +32,7 @@ def test_the_same_prompt_twice_shares_all_but_its_last_unit():
     [
         ([], 1),
         ([(1, 2, 3, 4), (1, 9, 9, 9)], 0),  # a quarter in common
-        ([(1, 2, 3), (1, 2, 4)], 100),  # their drafts would outgrow what is shared
+        ([(1, 2, 3), (1, 2, 4)], 100),  # their completions would outgrow what is shared
         ([(1,), (2,), (1, 5)], 0),  # nothing of its own would be left of the first
     ],
 )

@@ -1,4 +1,4 @@
-"""Columns under names that the embedded models can read."""
+"""Columns under names that the bundled models can read."""
 
 import io
 from dataclasses import replace
@@ -9,40 +9,40 @@ import polars as pl
 import pytest
 
 from recloop.cli import main
-from recloop.data.simulated import WorldConfig, simulate_world
-from recloop.data.simulated_sessions import SessionWorldConfig, simulate_sessions
+from recloop.data.simulated import SimulatedConfig, simulate_log
+from recloop.data.simulated_sessions import SimulatedSessionsConfig, simulate_sessions
 from recloop.evaluation.text_quality import evaluate_summaries
 from recloop.experiment.run_folder import RunFolder
-from recloop.llm.bundled import embedded_lm_folder
+from recloop.llm.bundled import bundled_lm_folder
 from recloop.llm.bundled_columns import STAND_INS, reads_few_names, taught_names
 from recloop.llm.language_model import Sampling
 from recloop.llm.local import TransformersLM
 from recloop.llm.shown_columns import columns_fact, columns_note, in_shown_names, with_readable_columns
 from recloop.methods.re2llm.config import Re2llmConfig
 from recloop.methods.re2llm.hint_base import read_hint_base
-from recloop.methods.re2llm.recipe import data as sessions_study
+from recloop.methods.re2llm import data as sessions_study
 from recloop.methods.re2llm.recipe import run
 from recloop.progress import SILENT, Progress
 from recloop.prompts.user_profile import PromptConfig
 from recloop.records import Histories
 from recloop.testing import FakeEncoder
-from scripts.pretrain_lm.corpus import ROLES, Words, invent_facets
+from scripts.pretrain_lm.corpus import ROLES, Words, invent_attributes
 from scripts.pretrain_lm.tokenizer import english_words
 from tiny_lm import build_tiny_lm
 
-EMBEDDED = embedded_lm_folder()
+EMBEDDED = bundled_lm_folder()
 PEOPLE = [f"person {n}" for n in range(60)]
 
 
 @pytest.fixture(scope="module")
-def world():
-    dataset, _ = simulate_world(WorldConfig(num_users=60, num_items=140), seed=0)
+def simulated():
+    dataset, _ = simulate_log(SimulatedConfig(num_users=60, num_items=140), seed=0)
     return dataset
 
 
 def renamed(dataset, **names):
-    facets = tuple(names.get(facet, facet) for facet in dataset.facets)
-    return replace(dataset, items=dataset.items.rename(names), facets=facets)
+    attributes = tuple(names.get(attribute, attribute) for attribute in dataset.attributes)
+    return replace(dataset, items=dataset.items.rename(names), attributes=attributes)
 
 
 @pytest.mark.parametrize(
@@ -72,45 +72,45 @@ def test_stand_ins_were_taught_and_the_corpus_takes_its_names_from_the_roles() -
     rng = np.random.default_rng(0)
     words = Words(english_words(), rng)
     for _ in range(50):
-        names = [facet.name for facet in invent_facets(words, 10, rng)]
+        names = [attribute.name for attribute in invent_attributes(words, 10, rng)]
         assert list(taught_names({name: [] for name in names}).values()) == names
 
 
 def test_models_tuned_from_the_embedded_ones_are_known_by_their_tokenizer(tmp_path: Path) -> None:
     assert reads_few_names(EMBEDDED)
-    assert reads_few_names(embedded_lm_folder("answers"))
+    assert reads_few_names(bundled_lm_folder("answers"))
     (tmp_path / "tokenizer.json").write_bytes((EMBEDDED / "tokenizer.json").read_bytes())
     assert reads_few_names(tmp_path)
-    assert not reads_few_names(Path("served"))
+    assert not reads_few_names(Path("server"))
     assert not reads_few_names(build_tiny_lm(tmp_path / "tiny"))
 
 
-def test_only_the_embedded_models_are_shown_other_names_and_it_is_said(world, tmp_path: Path) -> None:
-    log = renamed(world, genre="shelf", director="writer")
+def test_only_the_embedded_models_are_shown_other_names_and_it_is_said(simulated, tmp_path: Path) -> None:
+    log = renamed(simulated, genre="shelf", director="writer")
     out = io.StringIO()
     shown, names = with_readable_columns(log, EMBEDDED, Progress(out))
     assert names == {"shelf": "category", "writer": "label"}
-    assert shown.facets == ("era", "category", "label")
-    assert shown.items["category"].to_list() == world.items["genre"].to_list()
+    assert shown.attributes == ("era", "category", "label")
+    assert shown.items["category"].to_list() == simulated.items["genre"].to_list()
     assert out.getvalue() == (
-        "shelf is shown as category, writer is shown as label: the embedded language model reads few names of columns\n"
+        "shelf is shown as category, writer is shown as label: the bundled language model reads few names of columns\n"
     )
     for folder in (None, build_tiny_lm(tmp_path)):
         assert with_readable_columns(log, folder, SILENT) == (log, {})
-    assert with_readable_columns(world, EMBEDDED, SILENT) == (world, {})
+    assert with_readable_columns(simulated, EMBEDDED, SILENT) == (simulated, {})
 
 
 def test_columns_may_trade_names() -> None:
-    dataset, _ = simulate_world(WorldConfig(num_users=60, num_items=140), seed=0)
+    dataset, _ = simulate_log(SimulatedConfig(num_users=60, num_items=140), seed=0)
     log = renamed(dataset, era="genre", genre="category")  # the second of a role becomes a label
     shown, names = with_readable_columns(log, EMBEDDED, SILENT)
     assert names == {"category": "label"}
-    assert shown.facets == ("genre", "label", "director")
+    assert shown.attributes == ("genre", "label", "director")
 
 
 def test_sessions_are_shown_alike() -> None:
-    task = simulate_sessions(SessionWorldConfig(num_train=20, num_test=20), 0)
-    log = replace(task, items=task.items.rename({"genre": "shelf"}), facets=("era", "shelf", "director"))
+    task = simulate_sessions(SimulatedSessionsConfig(num_train=20, num_test=20), 0)
+    log = replace(task, items=task.items.rename({"genre": "shelf"}), attributes=("era", "shelf", "director"))
     shown, names = with_readable_columns(log, EMBEDDED, SILENT)
     assert names == {"shelf": "category"}
     assert shown.items["category"].to_list() == task.items["genre"].to_list()
@@ -134,13 +134,13 @@ def test_hints_of_ones_own_go_by_the_names_that_are_shown(tmp_path: Path, monkey
 
     def load(*asked):
         task = simulated(*asked)
-        facets = ("era", "shelf", "director")
-        return replace(task, items=task.items.rename({"genre": "shelf"}), facets=facets)
+        attributes = ("era", "shelf", "director")
+        return replace(task, items=task.items.rename({"genre": "shelf"}), attributes=attributes)
 
     monkeypatch.setattr(sessions_study, "load_sessions", load)
     (tmp_path / "hints.json").write_text('["Go by shelf."]')
     config = Re2llmConfig(
-        data={"world": {"num_train": 4, "num_test": 4, "num_items": 240}},
+        data={"simulated": {"num_train": 4, "num_test": 4, "num_items": 240}},
         explore={"file": tmp_path / "hints.json"},
     )
     with RunFolder.open(tmp_path / "run", config.model_dump(mode="json"), method="re2llm") as folder:
@@ -149,14 +149,14 @@ def test_hints_of_ones_own_go_by_the_names_that_are_shown(tmp_path: Path, monkey
 
 
 @pytest.mark.slow
-def test_a_log_with_foreign_names_is_written_about_in_form(world) -> None:
-    log = renamed(world, era="year", genre="tags", director="writer")
-    sampling = Sampling(num_drafts=5, temperature=1.0, top_p=1.0, max_tokens=64, seed=0)
+def test_a_log_with_foreign_names_is_written_about_in_form(simulated) -> None:
+    log = renamed(simulated, era="year", genre="tags", director="writer")
+    sampling = Sampling(num_completions=5, temperature=1.0, top_p=1.0, max_tokens=64, seed=0)
     lm = TransformersLM(EMBEDDED, device="cpu")
     users = np.arange(20)
     rows = log.interactions.filter(pl.col("user") < 20)
     counts = rows.group_by("user").len().sort("user")["len"].to_numpy()
-    histories = Histories(np.concatenate([[0], counts.cumsum()]), rows["item"].to_numpy(), rows["stars"].to_numpy())
+    histories = Histories(np.concatenate([[0], counts.cumsum()]), rows["item"].to_numpy(), rows["rating"].to_numpy())
 
     def skill_of(dataset):
         return evaluate_summaries(lm, dataset, histories, users, sampling, PromptConfig())
@@ -170,18 +170,18 @@ def test_a_log_with_foreign_names_is_written_about_in_form(world) -> None:
 
 @pytest.mark.slow
 def test_a_table_with_foreign_names_runs_to_its_report(tmp_path: Path, capsys) -> None:
-    dataset, _ = simulate_world(WorldConfig(num_users=80, num_items=140), seed=0)
+    dataset, _ = simulate_log(SimulatedConfig(num_users=80, num_items=140), seed=0)
     joined = dataset.interactions.join(dataset.users, on="user").join(dataset.items, on="item")
-    joined.select("user_id", "item_id", "stars", "time").write_csv(tmp_path / "log.csv")
+    joined.select("user_id", "item_id", "rating", "time").write_csv(tmp_path / "log.csv")
     dataset.items.select(
         "item_id", "title", tags=pl.col("genre").list.join("|"), writer=pl.col("director").list.join("|")
     ).write_csv(tmp_path / "items.csv")
     (tmp_path / "mine.toml").write_text(
         f'[data]\nname = "table"\npath = "{tmp_path}/log.csv"\n[data.table]\nuser = "user_id"\n'
         f'item = "item_id"\nstars = "stars"\ntime = "time"\nitems = "{tmp_path}/items.csv"\n'
-        'facets = ["tags", "writer"]\n'
+        'attributes = ["tags", "writer"]\n'
     )
-    settings = "--rounds 0 --rows core --reranker.max-epochs 1 --drafts.test 1 --encoder.name claims"
+    settings = "--rounds 0 --rows core --reranker.max-epochs 1 --completions.test 1 --encoder.name claims"
     out = tmp_path / "run"
     assert main(
         ["run", "dpo4rec", "--config", f"{tmp_path}/mine.toml", *settings.split(), "--out", str(out)]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from recloop.errors import SettingError
-from recloop.llm.bundled import embedded_lm_folder
+from recloop.llm.bundled import bundled_lm_folder
 from recloop.llm.completion_text import first_sentences
 from recloop.llm.language_model import Sampling
 from recloop.llm.local import TransformersLM
@@ -19,19 +19,19 @@ HISTORY = """List what the user likes and dislikes.
 
 @pytest.fixture(scope="module")
 def lm():
-    return TransformersLM(embedded_lm_folder(), device="cpu")
+    return TransformersLM(bundled_lm_folder(), device="cpu")
 
 
-def drafts_of(lm, **settings):
+def completions_of(lm, **settings):
     prompts = [Prompt(user, "", HISTORY + f'\n"Coda {user}" | War | Ann Reed | 4 stars', 6, 0) for user in (0, 1)]
     sampling = Sampling(6, 1.0, 1.0, 64, 3, **settings)
     found = dict(lm.generate(prompts, sampling))
-    return [draft for position in range(len(prompts)) for draft in found[position]]
+    return [completion for position in range(len(prompts)) for completion in found[position]]
 
 
 @pytest.mark.parametrize("num_sentences", [1, 2])
-def test_a_stopped_draft_is_the_beginning_of_the_whole_one(lm, num_sentences):
-    whole, stopped = drafts_of(lm), drafts_of(lm, sentences=num_sentences)
+def test_a_stopped_completion_is_the_beginning_of_the_whole_one(lm, num_sentences):
+    whole, stopped = completions_of(lm), completions_of(lm, sentences=num_sentences)
     assert [d.text for d in stopped] == [first_sentences(d.text, num_sentences) for d in whole]
     shorter = [(a, b) for a, b in zip(stopped, whole, strict=True) if a.text != b.text]
     assert shorter

@@ -1,4 +1,4 @@
-"""The whole loop on a very small world, with a random-weight language model and the fake encoder."""
+"""The whole loop on a very small simulated log, with a random-weight language model and the fake encoder."""
 
 import json
 import re
@@ -20,41 +20,41 @@ from recloop.files import sha256_of_folder
 from recloop.methods.context import derived_seed
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.evaluate import ROWS
-from recloop.methods.dpo4rec.recipe import data as task
-from recloop.methods.dpo4rec.recipe import recipe as dpo4rec
-from recloop.prompts.claims import usual_shares
+from recloop.methods.dpo4rec import data as task
+from recloop.methods.dpo4rec import recipe as dpo4rec
+from recloop.prompts.claims import population_rates
 from recloop.prompts.user_profile import count_lines, history_items
 from recloop.records import CandidateLists, Group, UserVectors
 from recloop.rerankers.fitted import FittedReranker
-from recloop.rewards.cross_fit import share_rewards
-from recloop.rewards.reranker_reward import reward_drafts
+from recloop.rewards.cross_fit import cross_fit_rewards
+from recloop.rewards.reranker_reward import reward_completions
 from recloop.testing import FakeEncoder, FakeLM
 from recloop.training.dataset import reply_comparer
 from tiny_lm import build_tiny_lm
 
 pytestmark = pytest.mark.slow
 
-WORLD = {
-    "data": {"world": {"num_users": 60, "num_items": 150, "num_interactions": 24}},
-    "split": {"train": 0.4, "feedback": 0.3, "valid": 0.1, "test": 0.2},
-    "drafts": {"feedback": 3, "test": 2},
+SIMULATED = {
+    "data": {"simulated": {"num_users": 60, "num_items": 150, "num_interactions": 24}},
+    "split": {"train": 0.4, "reward": 0.3, "valid": 0.1, "test": 0.2},
+    "completions": {"reward": 3, "test": 2},
     "reranker": {"max_epochs": 2, "min_epoch_steps": 4},
     "statistics": {"num_flips": 200, "num_resamples": 100},
 }
-TUNED_WORLD = WORLD | {
+TUNED_WORLD = SIMULATED | {
     "prompt": {"max_prompt_tokens": 300},
     "lm": {"max_tokens": 24},
     "dpo": {"max_pairs": 8},
 }
 ALL_ROWS = {
-    "no_knowledge", "id_history", "star_mean", "history_text", "best_template", "shuffled", "untuned",
-    "untuned_matched", "sft_best_of_n", "random_label_dpo", "tuned", "best_of_n",
-    "judge_untuned", "judge_untuned_matched", "judge_sft_best_of_n", "judge_random_label_dpo", "judge_tuned",
+    "no_text", "id_history", "star_mean", "history_text", "best_template", "shuffled", "untuned",
+    "untuned_matched", "sft_best_of_n", "random_label_dpo", "trained", "best_of_n",
+    "reward_model_untuned", "reward_model_untuned_matched", "reward_model_sft_best_of_n", "reward_model_random_label_dpo", "reward_model_trained",
 }  # fmt: skip
 
 
 def write_lm(folder: Path) -> Path:
-    """The tiny LM with its end token made likely, so that most of its drafts are finished."""
+    """The tiny LM with its end token made likely, so that most of its completions are finished."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -101,25 +101,25 @@ def lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(lm: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """A run with tuning and every row, done in one go."""
+    """A run with training and every row, done in one go."""
     path, config = tmp_path_factory.mktemp("whole") / "run", tuned_config(lm)
     return Done(path, config, do(config, path))
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """A run without tuning, on the fakes, with two backbones."""
+    """A run without training, on the fakes, with two backbones."""
     path = tmp_path_factory.mktemp("measured") / "run"
-    config = Dpo4RecConfig.model_validate(WORLD | {"rounds": 0, "seeds": [3, 4], "backbones": ["dlcm", "prm"]})
+    config = Dpo4RecConfig.model_validate(SIMULATED | {"rounds": 0, "seeds": [3, 4], "backbones": ["dlcm", "prm"]})
     return Done(path, config, do(config, path, lm=FakeLM()))
 
 
-def test_drafts_with_little_room_are_their_first_sentences(tmp_path: Path) -> None:
-    # The fake names three facets, one a sentence, and writes on whatever the room.
-    fake = FakeLM(num_facets_named=3)
+def test_completions_with_little_room_are_their_first_sentences(tmp_path: Path) -> None:
+    # The fake names three attributes, one a sentence, and writes on whatever the room.
+    fake = FakeLM(num_attributes_named=3)
     texts = {}
     for room in (None, 1):
-        settings = WORLD | {"rounds": 0, "drafts": WORLD["drafts"] | {"sentences": room}}
+        settings = SIMULATED | {"rounds": 0, "completions": SIMULATED["completions"] | {"sentences": room}}
         path = tmp_path / f"room-{room}"
         do(Dpo4RecConfig.model_validate(settings), path, until="sample", lm=fake)
         texts[room] = pl.read_parquet(path / "stages" / "sample.untuned.s0" / "test.parquet")
@@ -135,31 +135,31 @@ def test_every_row_and_file_is_there(whole: Done) -> None:
     assert "DEMONSTRATION" in whole.said
     assert str(whole.path / "report.html") in whole.said
     files = (
-        "config.json manifest.json metrics.jsonl drafts.sqlite rewards.parquet pairs.parquet pairs.jsonl "
+        "config.json manifest.json metrics.jsonl completions.sqlite rewards.parquet pairs.parquet pairs.jsonl "
         "qrels.trec results.json tables.tex report.html"
     )
     assert [name for name in files.split() if not (whole.path / name).is_file()] == []
-    assert (whole.path / "lm" / "tuned.s0" / "model.safetensors").is_file()
-    assert (whole.path / "reranker" / "judge.s0" / "reranker.safetensors").is_file()
+    assert (whole.path / "lm" / "trained.s0" / "model.safetensors").is_file()
+    assert (whole.path / "reranker" / "reward_model.s0" / "reranker.safetensors").is_file()
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_judges_pay_together(lm: Path, tmp_path: Path, shared: bool) -> None:
-    config = tuned_config(lm, reward={"judges": 2, "shared": shared})
+@pytest.mark.parametrize("cross_fit", [False, True])
+def test_reward_models_pay_together(lm: Path, tmp_path: Path, cross_fit: bool) -> None:
+    config = tuned_config(lm, reward={"num_models": 2, "cross_fit": cross_fit})
     do(config, tmp_path / "run", until="reward")
-    folders = [tmp_path / "run" / "reranker" / name for name in ("judge.s0", "judge.s0.1")]
+    folders = [tmp_path / "run" / "reranker" / name for name in ("reward_model.s0", "reward_model.s0.1")]
     one, other = (FittedReranker.load(folder).network.state_dict()["item_ids.weight"] for folder in folders)
     assert not one.equal(other)
     stages = tmp_path / "run" / "stages"
     vectors = load_file(stages / "encode.untuned.s0" / "vectors.safetensors")
-    feedback = UserVectors(vectors["feedback.user_U"], vectors["feedback.vectors_UND"])
-    lists = task.read_lists(stages / "prepare" / task.LISTS).feedback
-    judges = [FittedReranker.load(folder) for folder in folders]
-    expected = reward_drafts(judges, lists, feedback, config.reward.metric, round=0)
+    reward = UserVectors(vectors["feedback.user_U"], vectors["feedback.vectors_UND"])
+    lists = task.read_lists(stages / "prepare" / task.LISTS).reward
+    reward_models = [FittedReranker.load(folder) for folder in folders]
+    expected = reward_completions(reward_models, lists, reward, config.reward.metric, round=0)
     logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     explained = [row["explained"] for row in logged if "explained" in row]
-    if shared:
-        found = share_rewards(expected, feedback, derived_seed(0, "shared"))
+    if cross_fit:
+        found = cross_fit_rewards(expected, reward, derived_seed(0, "cross_fit"))
         expected = found.rewards
         assert explained == [pytest.approx(found.explained)]
     else:
@@ -168,22 +168,22 @@ def test_judges_pay_together(lm: Path, tmp_path: Path, shared: bool) -> None:
     np.testing.assert_allclose(np.sort(paid), np.sort(expected.rewards_UN.ravel()), rtol=1e-6)
 
 
-def test_pairs_are_of_feedback_users_and_hold_their_best_and_worst_draft(whole: Done) -> None:
+def test_pairs_are_of_reward_users_and_hold_their_best_and_worst_completion(whole: Done) -> None:
     pairs = pl.read_parquet(whole.path / "pairs.parquet")
     rewards = pl.read_parquet(whole.path / "rewards.parquet")
-    feedback = {whole.user_ids()[user] for user in whole.lists().feedback.user_B}
+    reward = {whole.user_ids()[user] for user in whole.lists().reward.user_B}
     assert len(pairs) > 0
-    assert set(rewards["user_id"]) <= feedback
+    assert set(rewards["user_id"]) <= reward
     assert set(pairs["user_id"]) <= set(rewards["user_id"])
-    assert set(rewards["split"]) == {Group.FEEDBACK.value}
+    assert set(rewards["split"]) == {Group.REWARD.value}
     ends = rewards.group_by("round", "user_id").agg(best=pl.max("reward"), worst=pl.min("reward"))
     joined = pairs.join(ends, on=["round", "user_id"])
     assert joined["chosen_reward"].to_list() == joined["best"].to_list()
     assert joined["rejected_reward"].to_list() == joined["worst"].to_list()
-    by_draft = {(r["user_id"], r["draft"]): r["reward"] for r in rewards.iter_rows(named=True)}
+    by_completion = {(r["user_id"], r["completion"]): r["reward"] for r in rewards.iter_rows(named=True)}
     for pair in pairs.iter_rows(named=True):
-        assert by_draft[pair["user_id"], pair["chosen_draft"]] == pair["chosen_reward"]
-        assert by_draft[pair["user_id"], pair["rejected_draft"]] == pair["rejected_reward"]
+        assert by_completion[pair["user_id"], pair["chosen_completion"]] == pair["chosen_reward"]
+        assert by_completion[pair["user_id"], pair["rejected_completion"]] == pair["rejected_reward"]
 
 
 def test_chosen_and_rejected_differ_after_tokenising(whole: Done, lm: Path) -> None:
@@ -194,11 +194,11 @@ def test_chosen_and_rejected_differ_after_tokenising(whole: Done, lm: Path) -> N
     assert [line["chosen"][0]["content"] for line in lines] == pairs["chosen"].to_list()
 
 
-@pytest.mark.parametrize("name", ["tuned", "untuned", "no_knowledge", "best_template", "judge_tuned"])
+@pytest.mark.parametrize("name", ["trained", "untuned", "no_text", "best_template", "reward_model_trained"])
 def test_the_table_can_be_recomputed_from_the_trec_files(whole: Done, name: str) -> None:
-    ranker = "judge" if name.startswith("judge_") else "prm"
-    files = sorted((whole.path / "runs").glob(f"{ranker}.{name.removeprefix('judge_')}.seed0.draft*.trec"))
-    numbers = recompute(files, whole.path / "qrels.trec", whole.config.measure)
+    ranker = "reward_model" if name.startswith("reward_model_") else "prm"
+    files = sorted((whole.path / "runs").glob(f"{ranker}.{name.removeprefix('reward_model_')}.seed0.completion*.trec"))
+    numbers = recompute(files, whole.path / "qrels.trec", whole.config.metrics)
     for metric in whole.results()[0]["metrics"]:
         row = next(row for row in metric["rows"] if row["name"] == name)
         assert numbers[metric["metric"]] == pytest.approx(row["estimate"]["value"], abs=1e-6)
@@ -206,7 +206,7 @@ def test_the_table_can_be_recomputed_from_the_trec_files(whole: Done, name: str)
 
 def test_a_run_stopped_at_every_stage_and_gone_on_with_is_identical(whole: Done, tmp_path: Path) -> None:
     path = tmp_path / "again"
-    for verb in ("prepare", "sample", "encode", "reward", "pairs", "tune", "evaluate"):
+    for verb in ("prepare", "sample", "encode", "reward", "pairs", "train", "evaluate"):
         assert "recloop resume" in do(whole.config, path, until=verb)
     do(whole.config, path)
     for name in ("results.json", "metrics.jsonl", "pairs.jsonl", "qrels.trec"):
@@ -239,18 +239,18 @@ def test_labels_of_test_users_reach_no_pair_and_no_weight(
         return replace(lists, test=replace(lists.test, labels_BL=1 - lists.test.labels_BL))
 
     monkeypatch.setattr(task, "build_lists", with_other_test_labels)
-    do(whole.config, tmp_path / "run", until="tune")
+    do(whole.config, tmp_path / "run", until="train")
     for name in ("pairs.parquet", "rewards.parquet"):
         assert pl.read_parquet(tmp_path / "run" / name).equals(pl.read_parquet(whole.path / name))
-    assert weights_of(tmp_path / "run" / "lm" / "tuned.s0") == weights_of(whole.path / "lm" / "tuned.s0")
+    assert weights_of(tmp_path / "run" / "lm" / "trained.s0") == weights_of(whole.path / "lm" / "trained.s0")
 
 
 def test_the_matched_row_is_as_long_and_as_surprising_as_the_tuned_one(whole: Done) -> None:
     stages = whole.path / "stages"
-    tuned = pl.read_parquet(stages / "sample.tuned.s0" / "test.parquet")
+    trained = pl.read_parquet(stages / "sample.trained.s0" / "test.parquet")
     matched = pl.read_parquet(stages / "sample.untuned_matched.s0" / "test.parquet")
-    assert matched.select("user", "draft").equals(tuned.select("user", "draft"))
-    wanted, got = (drafts["num_tokens"].to_numpy().astype(float) for drafts in (tuned, matched))
+    assert matched.select("user", "completion").equals(trained.select("user", "completion"))
+    wanted, got = (completions["num_tokens"].to_numpy().astype(float) for completions in (trained, matched))
     other_pairings = [np.abs(np.roll(got, shift) - wanted).mean() for shift in range(1, len(got))]
     assert np.abs(got - wanted).mean() < 0.8 * np.mean(other_pairings)
     note = json.loads((whole.path / "manifest.json").read_text())["stages"]["sample.untuned_matched.s0"]
@@ -261,9 +261,9 @@ def test_a_run_without_tuning_has_a_table_per_backbone_and_both_seeds(measured: 
     tables = measured.results()
     assert [table["title"] for table in tables] == ["Evaluators: DLCM", "Evaluators: PRM"]
     names = [{row["name"] for row in table["metrics"][0]["rows"]} for table in tables]
-    untuned = ALL_ROWS - {"tuned", "untuned_matched", "sft_best_of_n", "random_label_dpo"}
-    untuned = {name for name in untuned if not name.startswith("judge_")}
-    assert names == [untuned, untuned | {"judge_untuned"}]
+    untuned = ALL_ROWS - {"trained", "untuned_matched", "sft_best_of_n", "random_label_dpo"}
+    untuned = {name for name in untuned if not name.startswith("reward_model_")}
+    assert names == [untuned, untuned | {"reward_model_untuned"}]
     assert all(len(row["estimate"]["by_seed"]) == 2 for row in tables[0]["metrics"][0]["rows"])
     assert "DEMONSTRATION" not in measured.said
     assert not (measured.path / "lm").exists()
@@ -292,14 +292,14 @@ def test_a_finished_run_is_read_back_without_asking_a_model(measured: Done) -> N
 
 
 def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
-    config = Dpo4RecConfig.model_validate(WORLD | {"rounds": 0})
+    config = Dpo4RecConfig.model_validate(SIMULATED | {"rounds": 0})
     said = do(config, tmp_path / "run", until="prepare", lm=FakeLM())
     assert said == f"prepare is done; go on with: recloop resume {tmp_path / 'run'}"
 
 
 def test_a_language_model_passed_as_an_object_cannot_be_tuned(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="rounds=0"):
-        do(Dpo4RecConfig.model_validate(WORLD), tmp_path / "run", lm=FakeLM())
+        do(Dpo4RecConfig.model_validate(SIMULATED), tmp_path / "run", lm=FakeLM())
 
 
 def test_groups_are_disjoint_and_every_list_user_has_a_prompt(measured: Done) -> None:
@@ -312,22 +312,22 @@ def test_groups_are_disjoint_and_every_list_user_has_a_prompt(measured: Done) ->
 
 
 def test_likes_by_share_are_held_against_train_users_alone(tmp_path: Path) -> None:
-    config = Dpo4RecConfig.model_validate(WORLD | {"rounds": 0, "prompt": {"likes_by": "share"}})
+    config = Dpo4RecConfig.model_validate(SIMULATED | {"rounds": 0, "prompt": {"likes_by": "share"}})
     do(config, tmp_path / "run", until="prepare", lm=FakeLM())
     folder = tmp_path / "run" / "stages" / "prepare"
     dataset, lists = load_dataset(config.data, config.data_seed), task.read_lists(folder / task.LISTS)
     lines_of = history_items(dataset, config.prompt)
     train = np.unique(lists.train.user_B).tolist()
-    usual = usual_shares(dataset.facets, [lines_of(*lists.histories.of(user)) for user in train])
+    rates = population_rates(dataset.attributes, [lines_of(*lists.histories.of(user)) for user in train])
     prompts = task.read_prompts(folder / task.PROMPTS)
-    by_stars = 0
+    by_rating = 0
     for prompt in prompts:
         items = lines_of(*lists.histories.of(prompt.user))
-        lines = count_lines(dataset.facets, items, config.prompt.max_counted, usual)
+        lines = count_lines(dataset.attributes, items, config.prompt.max_counted, rates)
         assert "\n".join(lines) in prompt.text
-        by_stars += lines == count_lines(dataset.facets, items, config.prompt.max_counted)
+        by_rating += lines == count_lines(dataset.attributes, items, config.prompt.max_counted)
     assert len(train) < len(prompts)
-    assert by_stars < len(prompts) / 2
+    assert by_rating < len(prompts) / 2
 
 
 class BlindEncoder(FakeEncoder):
@@ -339,9 +339,9 @@ class BlindEncoder(FakeEncoder):
         return 0 * super().encode(texts)
 
 
-def test_an_encoder_that_reads_nothing_in_the_drafts_is_refused(tmp_path: Path) -> None:
+def test_an_encoder_that_reads_nothing_in_the_completions_is_refused(tmp_path: Path) -> None:
     """The claims of texts in canonical form, of a model that writes prose: every user would look alike."""
-    config = Dpo4RecConfig.model_validate(WORLD | {"rounds": 0})
+    config = Dpo4RecConfig.model_validate(SIMULATED | {"rounds": 0})
     with (
         RunFolder.open(tmp_path / "run", config.model_dump(mode="json")) as folder,
         pytest.raises(DataError, match=r"encoder blind must read something .* use encoder.name=minilm"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from benchmarks.simulated_data import WITH_SIGNAL, WITHOUT_SIGNAL, WorldsBenchConfig, verdict
+from benchmarks.simulated_data import WITH_SIGNAL, WITHOUT_SIGNAL, SimulatedBenchConfig, verdict
 from recloop.encoders.config import EncoderConfig
 from recloop.encoders.polarity import SPLIT
 from recloop.errors import RunError
@@ -23,10 +23,10 @@ from recloop.methods.dpo4rec.compare import base_of, contrasts_of, words_of
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.cost_estimate import forecast
 from recloop.methods.dpo4rec.data import PROMPTS, read_prompts
-from recloop.methods.dpo4rec.evaluate import row_after
-from recloop.methods.dpo4rec.recipe import recipe as dpo4rec
+from recloop.methods.dpo4rec.evaluate import variant_after_rounds
+from recloop.methods.dpo4rec import recipe as dpo4rec
 from recloop.methods.dpo4rec.report import at_shares, ranks
-from recloop.records import Draft, UserDrafts, UserVectors
+from recloop.records import Completion, UserCompletions, UserVectors
 from recloop.testing import FakeEncoder
 
 
@@ -51,40 +51,40 @@ def test_texts_are_exchanged_within_their_group_only(first: int, second: int, se
         assert set(mixed.vectors_UND[is_member_U, 0, 0]) == set(group.astype(np.float32))
 
 
-def drafts_of(lengths_UN: list[list[int]], logp_per_token: float = -1.0) -> UserDrafts:
+def completions_of(lengths_UN: list[list[int]], logp_per_token: float = -1.0) -> UserCompletions:
     rows = [
-        tuple(Draft(u, n, f"{u}.{n}", num, True, logp_per_token * num) for n, num in enumerate(lengths_N))
+        tuple(Completion(u, n, f"{u}.{n}", num, True, logp_per_token * num) for n, num in enumerate(lengths_N))
         for u, lengths_N in enumerate(lengths_UN)
     ]
-    return UserDrafts(np.arange(len(rows)), tuple(rows))
+    return UserCompletions(np.arange(len(rows)), tuple(rows))
 
 
-def test_drafts_are_matched_by_length_none_twice_and_renumbered() -> None:
-    drawn, wanted = drafts_of([[10, 20, 30, 40]]), drafts_of([[29, 31]])
-    taken = nearest_in_length(drawn, wanted).drafts_UN[0]
-    assert [(d.draft, d.num_tokens, d.text) for d in taken] == [(0, 30, "0.2"), (1, 40, "0.3")]
+def test_completions_are_matched_by_length_none_twice_and_renumbered() -> None:
+    drawn, wanted = completions_of([[10, 20, 30, 40]]), completions_of([[29, 31]])
+    taken = nearest_in_length(drawn, wanted).completions_UN[0]
+    assert [(d.completion, d.num_tokens, d.text) for d in taken] == [(0, 30, "0.2"), (1, 40, "0.3")]
 
 
-def test_surprisal_is_per_token_not_per_draft() -> None:
-    one, other = drafts_of([[10]], -1.0).drafts_UN, drafts_of([[30]], -2.0).drafts_UN
-    assert surprisal_per_token(UserDrafts(np.arange(2), one + other)) == pytest.approx((10 + 60) / 40)
+def test_surprisal_is_per_token_not_per_completion() -> None:
+    one, other = completions_of([[10]], -1.0).completions_UN, completions_of([[30]], -2.0).completions_UN
+    assert surprisal_per_token(UserCompletions(np.arange(2), one + other)) == pytest.approx((10 + 60) / 40)
 
 
 def test_rows_of_rounds_carry_their_number_and_the_last_its_own_name() -> None:
-    assert [row_after("tuned", r, 3) for r in (1, 2, 3)] == ["tuned_r1", "tuned_r2", "tuned"]
-    assert base_of("judge_tuned_r2") == "tuned"
+    assert [variant_after_rounds("trained", r, 3) for r in (1, 2, 3)] == ["trained_r1", "trained_r2", "trained"]
+    assert base_of("reward_model_trained_r2") == "trained"
     assert base_of("best_of_n") == "best_of_n"
-    assert words_of("tuned_r2").title == "Tuned, round 2"
-    assert words_of("judge_untuned").title == "Judge: Untuned (KAR)"
+    assert words_of("trained_r2").title == "Trained, round 2"
+    assert words_of("reward_model_untuned").title == "RewardModel: Untuned (KAR)"
 
 
 def test_the_headline_contrasts_come_first_and_only_rows_that_exist_are_tested() -> None:
-    names = ["untuned", "judge_untuned", "shuffled", "judge_tuned", "tuned", "random_label_dpo"]
+    names = ["untuned", "reward_model_untuned", "shuffled", "reward_model_trained", "trained", "random_label_dpo"]
     assert contrasts_of(names) == [
-        ("tuned", "random_label_dpo"),
-        ("tuned", "untuned"),
-        ("tuned", "shuffled"),
-        ("judge_tuned", "judge_untuned"),
+        ("trained", "random_label_dpo"),
+        ("trained", "untuned"),
+        ("trained", "shuffled"),
+        ("reward_model_trained", "reward_model_untuned"),
     ]
     assert contrasts_of(["untuned", "shuffled"]) == [("untuned", "shuffled")]
 
@@ -101,29 +101,29 @@ def test_what_is_shown_stands_at_the_quartiles() -> None:
 
 
 def test_seeds_of_different_purposes_differ() -> None:
-    assert derived_seed(0, "judge") != derived_seed(0, "evaluator")
-    assert derived_seed(0, "judge") != derived_seed(1, "judge")
+    assert derived_seed(0, "reward_model") != derived_seed(0, "evaluator")
+    assert derived_seed(0, "reward_model") != derived_seed(1, "reward_model")
 
 
 def test_what_a_section_leaves_out_keeps_the_runs_own_default() -> None:
-    config = Dpo4RecConfig.model_validate({"measure": {"mean": "list"}, "data": {"world": {"signal": 0.5}}})
-    assert config.measure.metrics == Dpo4RecConfig().measure.metrics
-    assert config.measure.mean == "list"
-    assert config.data.world.signal == 0.5
+    config = Dpo4RecConfig.model_validate({"metrics": {"mean": "list"}, "data": {"simulated": {"signal": 0.5}}})
+    assert config.metrics.names == Dpo4RecConfig().metrics.names
+    assert config.metrics.mean == "list"
+    assert config.data.simulated.signal == 0.5
 
 
 def test_a_bench_keeps_its_own_run_where_a_setting_says_nothing() -> None:
-    config = WorldsBenchConfig.model_validate({"run": {"data": {"world": {"num_users": 80}}}})
-    assert (config.run.rows, config.run.drafts.fit, config.run.data.world.num_users) == ("core", 4, 80)
+    config = SimulatedBenchConfig.model_validate({"run": {"data": {"simulated": {"num_users": 80}}}})
+    assert (config.run.rows, config.run.completions.fit, config.run.data.simulated.num_users) == ("core", 4, 80)
 
 
 @pytest.mark.parametrize(
     ("given_settings", "message"),
     [
-        ({"headline": "ndcg@4"}, "headline must be one of"),
+        ({"primary_metric": "ndcg@4"}, "primary metric must be one of"),
         ({"seeds": [1, 1]}, "seeds must differ"),
         ({"backbones": ["prm", "prm"]}, "backbones must differ"),
-        ({"split": {"train": 0.75, "feedback": 0.0}}, "tuning needs feedback users"),
+        ({"split": {"train": 0.75, "reward": 0.0}}, "training needs reward users"),
         ({"reranker": {"use_id_history": True}}, "decided by each row"),
         ({"dpo": {"max_prompt_tokens": 100}}, "must hold every prompt"),
         ({"reward": {"metric": "ndcg"}}, "a metric is one of"),
@@ -135,27 +135,27 @@ def test_a_configuration_that_does_not_hold_together_says_why(given_settings: di
         Dpo4RecConfig.model_validate(given_settings)
 
 
-def test_the_plan_counts_users_drafts_and_fits() -> None:
-    text = forecast(Dpo4RecConfig.model_validate({"data": {"world": {"num_users": 40}}, "rounds": 0}))
-    # 20 train and 2 valid users with 1 draft, 8 test users with 3: 46 drafts; nothing for feedback users.
-    assert "up to 46 drafts" in text
-    # untuned, shuffled, no knowledge, id history, star mean, history, 3 facets and all; and the judge
+def test_the_plan_counts_users_completions_and_fits() -> None:
+    text = forecast(Dpo4RecConfig.model_validate({"data": {"simulated": {"num_users": 40}}, "rounds": 0}))
+    # 20 train and 2 valid users with 1 completion, 8 test users with 3: 46 completions; nothing for reward users.
+    assert "up to 46 completions" in text
+    # untuned, shuffled, no knowledge, id history, star mean, history, 3 attributes and all; and the reward model
     assert "11 rerankers" in text
     assert "0 times" in text
 
 
 @pytest.mark.parametrize(
-    ("changes", "tokens"), [({}, 45), ({"drafts": {"sentences": 2}}, 30), ({"lm": {"max_tokens": 20}}, 20)]
+    ("changes", "tokens"), [({}, 45), ({"completions": {"sentences": 2}}, 30), ({"lm": {"max_tokens": 20}}, 20)]
 )
-def test_the_plan_knows_how_long_a_draft_is(changes: dict[str, Any], tokens: int) -> None:
-    text = forecast(Dpo4RecConfig.model_validate({"data": {"world": {"num_users": 40}}} | changes))
-    drafts, about = (int(num.replace(",", "")) for num in re.findall(r"([\d,]+) (?:drafts|tokens)", text))
-    assert about == tokens * drafts
+def test_the_plan_knows_how_long_a_completion_is(changes: dict[str, Any], tokens: int) -> None:
+    text = forecast(Dpo4RecConfig.model_validate({"data": {"simulated": {"num_users": 40}}} | changes))
+    completions, about = (int(num.replace(",", "")) for num in re.findall(r"([\d,]+) (?:completions|tokens)", text))
+    assert about == tokens * completions
 
 
 def test_the_plan_knows_fast_encoders() -> None:
     def seconds(name: str) -> float:
-        settings = {"data": {"world": {"num_users": 40}}, "encoder": {"name": name}, "rows": "tuned"}
+        settings = {"data": {"simulated": {"num_users": 40}}, "encoder": {"name": name}, "rows": "trained"}
         text = forecast(Dpo4RecConfig.model_validate(settings))
         told = re.search(r"encode .* ([\d.]+) s$", text, re.MULTILINE)
         assert told is not None
@@ -164,17 +164,17 @@ def test_the_plan_knows_fast_encoders() -> None:
     assert seconds("claims") < 1 < seconds("minilm")
 
 
-@pytest.mark.parametrize(("rows", "fits", "tunings"), [("core", 5, 2), ("tuned", 3, 1)])
+@pytest.mark.parametrize(("rows", "fits", "tunings"), [("core", 5, 2), ("trained", 3, 1)])
 def test_the_plan_counts_what_the_wanted_rows_need(rows: str, fits: int, tunings: int) -> None:
-    text = forecast(Dpo4RecConfig.model_validate({"data": {"world": {"num_users": 40}}, "rows": rows}))
-    # untuned, tuned and the judge; of core rows shuffled and random labels too
+    text = forecast(Dpo4RecConfig.model_validate({"data": {"simulated": {"num_users": 40}}, "rows": rows}))
+    # untuned, trained and the reward model; of core rows shuffled and random labels too
     assert f"{fits} rerankers" in text
     assert f"{tunings} times" in text
 
 
-def test_the_plan_counts_every_fit_of_the_judge_and_every_pair() -> None:
-    settings = {"data": {"world": {"num_users": 40}}, "rows": "tuned", "drafts": {"feedback": 4}}
-    more = settings | {"reward": {"judges": 5}, "pairs": {"mode": "all_pairs"}, "dpo": {"max_pairs": 50}}
+def test_the_plan_counts_every_fit_of_the_reward_model_and_every_pair() -> None:
+    settings = {"data": {"simulated": {"num_users": 40}}, "rows": "trained", "completions": {"reward": 4}}
+    more = settings | {"reward": {"num_models": 5}, "pairs": {"mode": "all_pairs"}, "dpo": {"max_pairs": 50}}
     few, many = (forecast(Dpo4RecConfig.model_validate(given)) for given in (settings, more))
     assert "3 rerankers" in few
     assert "7 rerankers" in many
@@ -185,7 +185,7 @@ def test_the_plan_counts_every_fit_of_the_judge_and_every_pair() -> None:
 
 def unit(gap: float, seed: int) -> dict[str, object]:
     noise = np.random.default_rng(seed).normal(0, 0.05, size=(4, 60))
-    levels = {"shuffled": 0.5, "untuned": 0.5, "random_label_dpo": 0.5, "tuned": 0.5 + gap}
+    levels = {"shuffled": 0.5, "untuned": 0.5, "random_label_dpo": 0.5, "trained": 0.5 + gap}
     return {"rows": {name: (level + noise[i]).tolist() for i, (name, level) in enumerate(levels.items())}}
 
 
@@ -193,14 +193,14 @@ def unit(gap: float, seed: int) -> dict[str, object]:
     ("gap", "with_signal", "without"), [(0.05, "holds", "DOES NOT HOLD"), (0.0, "DOES NOT HOLD", "holds")]
 )
 def test_the_bench_sees_a_gain_where_there_is_one_and_only_there(gap: float, with_signal: str, without: str) -> None:
-    units, config = [unit(gap, seed) for seed in range(3)], WorldsBenchConfig()
+    units, config = [unit(gap, seed) for seed in range(3)], SimulatedBenchConfig()
     assert verdict(WITH_SIGNAL, units, config).endswith(f"untuned: {with_signal}")
     assert verdict(WITHOUT_SIGNAL, units, config).endswith(f"shuffled: {without}")
 
 
 def test_one_world_against_the_others_shows_nothing() -> None:
     units = [unit(0.2, 0), unit(0.2, 1), unit(-0.05, 2)]
-    assert verdict(WITH_SIGNAL, units, WorldsBenchConfig()).endswith("DOES NOT HOLD")
+    assert verdict(WITH_SIGNAL, units, SimulatedBenchConfig()).endswith("DOES NOT HOLD")
 
 
 @pytest.mark.parametrize(("text", "got"), [("[]", r"got \[\]"), ("{}", r"got \{\}"), ("{", "is not JSON")])
@@ -215,7 +215,7 @@ def test_what_is_known_of_users_is_an_input_where_prompts_show_it(tmp_path: Path
     """Otherwise a run would go on with prompts of the users' table as it was."""
     rows = [f"u{user},i{item % 40},{item % 5 + 1},{item}" for user in range(12) for item in range(user, user + 16)]
     (tmp_path / "log.csv").write_text("\n".join(["user,item,stars,time", *rows]))
-    table = {"stars": "stars", "time": "time", "users": str(tmp_path / "users.csv")}
+    table = {"rating": "rating", "time": "time", "users": str(tmp_path / "users.csv")}
     settings = {
         "data": {"name": "table", "path": str(tmp_path / "log.csv"), "table": table},
         "prompt": {"include_profile": True},

@@ -1,4 +1,4 @@
-"""The quality bench from studies to page, on very small worlds."""
+"""The quality bench from studies to page, on very small simulated logs."""
 
 import json
 import re
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_methods_dpo4rec import write_lm
+from test_methods_dpo4rec_recipe import write_lm
 
-from recloop.evaluation.per_user_scores import read_row_scores
-from recloop.methods.dpo4rec.evaluate import TUNED, UNTUNED
+from recloop.evaluation.per_user_scores import read_variant_scores
+from recloop.methods.dpo4rec.evaluate import TRAINED, UNTUNED
 from recloop.records import Group, Lists
 from studies.evidence import bench
 from studies.evidence.bench import QualityConfig, bench_quality
 from studies.evidence.numbers import UnitResult, read_unit, write_unit
-from studies.evidence.pooling import pooled_foretold
+from studies.evidence.pooling import pooled_predicted
 from studies.evidence.study import read_studies, units_of
 from studies.evidence.wording import percent, with_interval
 from studies.evidence.worth import MIN_USERS, REWARD_KINDS, first_lists
@@ -27,7 +27,7 @@ RUN = """
 rounds = 1
 rows = "core"
 backbones = ["prm"]
-[run.data.world]
+[run.data.simulated]
 num_users = 60
 num_items = 150
 num_interactions = 24
@@ -36,7 +36,7 @@ train = 0.4
 feedback = 0.3
 valid = 0.1
 test = 0.2
-[run.drafts]
+[run.completions]
 feedback = 3
 test = 2
 [run.reranker]
@@ -59,19 +59,19 @@ STUDIES = {
     "first": ('title = "First log"\nplace = "main"\npanels = [1, 2]\nminutes = 7\n' + RUN),
     "pick": (
         'title = "Picked"\nplace = "choices"\npanels = [0]\nminutes = 3\nbase = "first"\n'
-        'takes_from = "pick.base"\n'
-        '[arms.base]\ntitle = "as it is"\nkind = "base"\n'
-        '[arms.loglik]\ntitle = "log-likelihood"\nkind = "reward"\nrun.reward.metric = "loglik"\n'
+        'reuses_from = "pick.base"\n'
+        '[variants.base]\ntitle = "as it is"\nkind = "base"\n'
+        '[variants.loglik]\ntitle = "log-likelihood"\nkind = "reward"\nrun.reward.metric = "loglik"\n'
     ),
     "other": (
         'title = "Other log"\nplace = "external"\npanels = [1]\nminutes = 5\nbase = "first"\n'
-        'transfer_from = "first"\n[run.data.world]\nsignal = 0.5\n'
-        '[arms.base]\ntitle = "both"\nextras = ["transfer"]\n'
+        'transfer_from = "first"\n[run.data.simulated]\nsignal = 0.5\n'
+        '[variants.base]\ntitle = "both"\nextras = ["transfer"]\n'
     ),
     "parts": (
         'title = "Changed"\nplace = "ablations"\npanels = [1]\nminutes = 4\nbase = "first"\n'
-        'takes_from = "first"\n[arms.leak]\ntitle = "leaky judge"\nextras = ["leakage"]\n'
-        '[arms.mlp]\ntitle = "MLP"\nrun.reranker.adaptor = "mlp"\n'
+        'reuses_from = "first"\n[variants.leak]\ntitle = "leaky reward model"\nextras = ["leakage"]\n'
+        '[variants.mlp]\ntitle = "MLP"\nrun.reranker.adaptor = "mlp"\n'
     ),
 }
 DONE = ("first.p1", "first.p2", "pick.base.p0", "other.base.p1", "parts.leak.p1")
@@ -136,36 +136,36 @@ def test_a_units_numbers_are_those_of_its_run(done: Bench) -> None:
     table = done.unit("first.p1").table("prm")
     assert table is not None
     values = {}
-    for row in (UNTUNED, TUNED):
-        stored = read_row_scores(runs / "reranker" / f"{row}.prm.s1" / "rows.parquet")
+    for row in (UNTUNED, TRAINED):
+        stored = read_variant_scores(runs / "reranker" / f"{row}.prm.s1" / "rows.parquet")
         values[row] = next(one for one in stored if one.name == row).of("ndcg@5")[0]
-    difference = values[TUNED] - values[UNTUNED]
-    contrast = table.contrast(TUNED, UNTUNED)
+    difference = values[TRAINED] - values[UNTUNED]
+    contrast = table.contrast(TRAINED, UNTUNED)
     assert contrast is not None
     assert contrast.values["ndcg@5"].mean == pytest.approx(difference.mean(), abs=1e-9)
     assert contrast.values["ndcg@5"].variance == pytest.approx(difference.var(ddof=1), rel=1e-8)
     results = json.loads((runs / "results.json").read_text())["tables"][0]["metrics"][0]
-    tested = next(c for c in results["contrasts"] if (c["name"], c["against"]) == (TUNED, UNTUNED))
+    tested = next(c for c in results["contrasts"] if (c["name"], c["against"]) == (TRAINED, UNTUNED))
     assert contrast.p["ndcg@5"] == pytest.approx(tested["p"], abs=0.1)  # other flips
     assert contrast.values["ndcg@5"].mean == pytest.approx(tested["difference"]["value"])
 
 
 def test_what_a_prompt_can_teach_is_on_the_page(done: Bench) -> None:
-    told = {one.metric: one for one in pooled_foretold([done.unit("first.p1"), done.unit("first.p2")])}
+    told = {one.metric: one for one in pooled_predicted([done.unit("first.p1"), done.unit("first.p2")])}
     assert tuple(told) == REWARD_KINDS
     assert all(one.gained.num_users >= 2 * MIN_USERS and one.explained < 1 for one in told.values())
     section = done.section("How much of the reward can a prompt teach?")
     assert f"| {percent(told['loglik'].explained)} | {with_interval(told['loglik'].gained)} |" in section
 
 
-def test_an_arm_is_measured_by_the_feedback_of_the_run_it_takes_from(done: Bench) -> None:
-    arm, giver = done.unit("parts.leak.p1"), done.unit("first.p1")
-    assert arm.taken_from == giver.unit
-    own = next(one.reached for one in giver.foretold if one.reached)
-    assert TUNED in own
-    assert arm.foretold_by_giver == own  # the arm has the giver's tuned model
-    assert not giver.foretold_by_giver
-    assert not done.unit("pick.base.p0").foretold_by_giver  # whom it names is itself
+def test_an_variant_is_measured_by_the_reward_of_the_run_it_takes_from(done: Bench) -> None:
+    variant, source = done.unit("parts.leak.p1"), done.unit("first.p1")
+    assert variant.reused_from == source.unit
+    own = next(one.reached for one in source.predicted if one.reached)
+    assert TRAINED in own
+    assert variant.predicted_by_source == own  # the variant has the source run's trained model
+    assert not source.predicted_by_source
+    assert not done.unit("pick.base.p0").predicted_by_source  # whom it names is itself
 
 
 def test_a_number_of_the_page_is_that_of_the_files(done: Bench) -> None:
@@ -174,26 +174,26 @@ def test_a_number_of_the_page_is_that_of_the_files(done: Bench) -> None:
     for unit in units:
         table = unit.table("prm")
         assert table is not None
-        contrast = table.contrast(TUNED, UNTUNED)
+        contrast = table.contrast(TRAINED, UNTUNED)
         assert contrast is not None
         parts.append(contrast.values["ndcg@5"])
     num = sum(part.num_users for part in parts)
     mean = sum(part.num_users * part.mean for part in parts) / num
     told = f"{mean:+.4f}".replace("-", "−")
     by_panel = " ".join(f"{part.mean:+.4f}".replace("-", "−") for part in parts)
-    line = next(row for row in done.section("Main tables").splitlines() if "Tuned less Untuned (KAR)" in row)
+    line = next(row for row in done.section("Main tables").splitlines() if "Trained less Untuned (KAR)" in row)
     assert told in line
     assert by_panel in line
     assert "2 of 3 panels, so it shows nothing yet" in done.section("What was to be shown")
 
 
 def test_no_user_and_no_text_of_a_log_is_in_a_file(done: Bench) -> None:
-    """Of a world, three examples may stand there; of any other log not one text."""
+    """Of a simulated log, three examples may stand there; of any other log not one text."""
     unit = done.unit("first.p1")
     assert 0 < len(unit.examples) <= 3
     config = dict(unit.config)
     config["data"] = dict(config["data"]) | {"name": "ml-1m"}
-    with pytest.raises(ValueError, match="simulated worlds only"):
+    with pytest.raises(ValueError, match="simulated data only"):
         UnitResult.model_validate(unit.model_dump() | {"config": config})
     bare = unit.model_dump(mode="json", exclude={"examples", "config", "versions"})
 
@@ -235,13 +235,13 @@ def test_another_embedded_language_model_makes_a_unit_missing(
     done: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     unit = next(u for u in units_of(read_studies(done.config.studies)) if u.name == "first.p1")
-    lm = unit.config.lm.model_copy(update={"name": "embedded"})
-    embedded = replace(unit, config=unit.config.model_copy(update={"lm": lm}))
-    result = done.unit("first.p1").model_copy(update={"config": embedded.settings})
+    lm = unit.config.lm.model_copy(update={"name": "bundled"})
+    bundled = replace(unit, config=unit.config.model_copy(update={"lm": lm}))
+    result = done.unit("first.p1").model_copy(update={"config": bundled.settings})
     write_unit(tmp_path / "first.p1.json", result)
-    assert bench.state_of(embedded, tmp_path).why == "run with another embedded language model"
+    assert bench.state_of(bundled, tmp_path).why == "run with another bundled language model"
     monkeypatch.setattr(bench, "weights_hash", lambda _: result.lm_digest)
-    assert bench.state_of(embedded, tmp_path).result == result
+    assert bench.state_of(bundled, tmp_path).result == result
 
 
 def test_other_settings_make_a_unit_missing(done: Bench, tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_other_settings_make_a_unit_missing(done: Bench, tmp_path: Path) -> None
         (changed / file.name).write_text(text)
     said = bench_quality(done.config.model_copy(update={"studies": changed}), done.out)
     assert "0 of 7 units are there" in said
-    assert "run with other settings (data.world.num_interactions: 24, now 26)" in said
+    assert "run with other settings (data.simulated.num_interactions: 24, now 26)" in said
     bench_quality(done.config, done.out)
 
 
@@ -260,23 +260,23 @@ def test_a_transferred_language_model_is_read_on_the_users_of_the_run(done: Benc
     table = done.unit("other.base.p1").table("prm")
     assert table is not None
     assert table.contrast("transferred", UNTUNED) is not None
-    assert "Tuned on another log, transferred less Untuned (KAR)" in done.section("Another log")
+    assert "Trained on another log, transferred less Untuned (KAR)" in done.section("Another log")
 
 
-def test_a_leak_on_purpose_is_measured_on_the_same_feedback_users(done: Bench) -> None:
+def test_a_leak_on_purpose_is_measured_on_the_same_reward_users(done: Bench) -> None:
     unit = done.unit("parts.leak.p1")
     assert unit.leakage is not None
     assert unit.leakage.claimed.num_users == unit.rewards[0].best_less_mean.num_users
-    # Rewards of this study are as earned, so the honest judges' stand there too.
+    # Rewards of this study are as earned, so the honest reward models' stand there too.
     assert unit.leakage.honest_best_less_mean.mean == pytest.approx(unit.rewards[0].best_less_mean.mean)
-    assert unit.taken_from == "first.p1"
+    assert unit.reused_from == "first.p1"
     assert "claimed" in done.section("What a leak would have claimed")
 
 
 def test_first_lists_are_those_of_users_with_enough_that_have_a_value() -> None:
     user_B = np.array([1, 1, 1, 4, 4, 7])
     ones = np.ones((6, 2), dtype=np.int64)
-    lists = Lists(Group.FEEDBACK, user_B, ones, ones.astype(np.float32), ones.astype(bool))
+    lists = Lists(Group.REWARD, user_B, ones, ones.astype(np.float32), ones.astype(bool))
     has_value_B = np.array([True, False, True, True, True, True])
     assert first_lists(lists, has_value_B, 2).tolist() == [0, 2, 3, 4]
     assert first_lists(lists, has_value_B, None).tolist() == [0, 2, 3, 4]

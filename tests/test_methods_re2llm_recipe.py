@@ -30,17 +30,17 @@ from recloop.records import Prompt
 from recloop.testing import FakeEncoder, FakeHintFollower
 
 SMALL: dict[str, Any] = {
-    "data": {"world": {"num_train": 120, "num_test": 150, "num_items": 240}},
-    "agent": {"steps": 1536, "lr": 1e-3},
+    "data": {"simulated": {"num_train": 120, "num_test": 150, "num_items": 240}},
+    "policy": {"steps": 1536, "lr": 1e-3},
     "explore": {"max_mistakes": 48},
-    "rivals": {"steps": 500},
+    "baselines": {"steps": 500},
     "sasrec": {"epochs": 2},
     "statistics": {"num_flips": 5000, "num_resamples": 200},
 }
 TINY = SMALL | {
     "seeds": [0],
-    "data": {"world": {"num_train": 24, "num_test": 12, "num_items": 240}},
-    "agent": {"steps": 32, "rollout": 32},
+    "data": {"simulated": {"num_train": 24, "num_test": 12, "num_items": 240}},
+    "policy": {"steps": 32, "rollout": 32},
 }
 
 
@@ -69,8 +69,8 @@ class Done:
 
 
 def done_in(path: Path, signal: float, seeds: list[int]) -> Done:
-    world = SMALL["data"]["world"] | {"signal": signal}
-    config = config_of(SMALL, seeds=seeds, data={"world": world})
+    simulated = SMALL["data"]["simulated"] | {"signal": signal}
+    config = config_of(SMALL, seeds=seeds, data={"simulated": simulated})
     lm = FakeHintFollower()
     do(config, path, lm)
     main = results_of(path)
@@ -110,10 +110,10 @@ def test_where_the_right_hint_depends_on_the_session_choosing_pays(with_signal: 
 
 
 @pytest.mark.slow
-def test_exploration_found_the_three_facets_and_says_from_which_mistake(with_signal: Done) -> None:
+def test_exploration_found_the_three_attributes_and_says_from_which_mistake(with_signal: Done) -> None:
     base = read_hint_base(with_signal.path / HINTS)
     words = " ".join(base.texts)
-    assert all(f"Go by {facet}:" in words for facet in ("era", "genre", "director"))
+    assert all(f"Go by {attribute}:" in words for attribute in ("era", "genre", "director"))
     for hint in base.hints:
         assert hint.origin is not None
         assert hint.origin.gain_before < hint.origin.gain_after
@@ -125,8 +125,8 @@ def test_exploration_found_the_three_facets_and_says_from_which_mistake(with_sig
 def test_every_prompt_is_asked_once_and_no_more_than_forecast(with_signal: Done) -> None:
     import sqlite3
 
-    with sqlite3.connect(with_signal.path / "drafts.sqlite") as journal:
-        (held,) = journal.execute("select count(*) from prompts").fetchone()
+    with sqlite3.connect(with_signal.path / "completions.sqlite") as cache:
+        (held,) = cache.execute("select count(*) from prompts").fetchone()
     num_hints = len(read_hint_base(with_signal.path / HINTS).hints)
     calls = count_calls(with_signal.config, 120, 150, num_hints)
     most = count_calls(with_signal.config, 120, 150)
@@ -157,15 +157,15 @@ def test_a_run_answers_for_a_session_of_titles(with_signal: Done) -> None:
         config = with_signal.config
         from recloop.data.simulated_sessions import simulate_sessions
 
-        task = simulate_sessions(config.data.world, config.data_seed)
+        task = simulate_sessions(config.data.simulated, config.data_seed)
         titles = task.items["title"].to_list()
         right = 0
         for session in task.test[:20]:
             told, offered = ("; ".join(titles[i] for i in of) for of in (session.items, session.candidates))
             lines = recommend(config, folder, told, offered, lm=FakeHintFollower(), encoder=FakeEncoder()).splitlines()
             right += lines[1] == f"1. {titles[session.answer]}"
-            assert f"Go by {session.facet}" in lines[0] or lines[1] != f"1. {titles[session.answer]}"
-        assert right >= 16  # four in five, as the agent's own share
+            assert f"Go by {session.attribute}" in lines[0] or lines[1] != f"1. {titles[session.answer]}"
+        assert right >= 16  # four in five, as the policy's own share
         likely = recommend(config, folder, titles[0], lm=FakeHintFollower(), encoder=FakeEncoder()).splitlines()
         assert len(likely) == 11
         assert titles[0] not in {line.partition(". ")[2] for line in likely}
@@ -239,8 +239,8 @@ class Wordy(FakeHintFollower):
 def test_each_filter_matters_where_the_base_is_small(tmp_path: Path) -> None:
     """Six hints at most: what helps nobody, or says the same again, takes the place of what helps."""
     earned: dict[str, float] = {}
-    arms = {"both": {}, "no effectiveness": {"effective": False}, "no redundancy": {"redundant": "off"}}
-    for name, changes in arms.items():
+    variants = {"both": {}, "no effectiveness": {"effective": False}, "no redundancy": {"redundant": "off"}}
+    for name, changes in variants.items():
         explore = SMALL["explore"] | {"max_hints": 6} | changes
         do(config_of(SMALL, seeds=[0, 1], explore=explore), tmp_path / name, Wordy())
         rows = {row["name"]: row["estimate"]["value"] for row in results_of(tmp_path / name)["rows"]}
@@ -332,7 +332,7 @@ def test_stopped_anywhere_and_resumed_a_run_ends_the_same(tmp_path: Path) -> Non
     for after in (10, 40, 90):
         with pytest.raises(KeyboardInterrupt):
             do(config, stopped, Dying(after))
-    for verb in ("prepare", "explore", "sample", "encode", "tune", "evaluate"):
+    for verb in ("prepare", "explore", "sample", "encode", "train", "evaluate"):
         assert f"{verb}" in do(config, stopped, until=verb)
     do(config, stopped)
     assert results_of(stopped) == results_of(tmp_path / "whole")
@@ -362,15 +362,15 @@ def test_through_an_endpoint_the_table_is_the_same_and_every_call_is_counted_the
     follower = FakeHintFollower()
     with EndpointServer(write=lambda prompt, seed, place: follower._answer(prompt)) as server:
         config = config_of(TINY, lm={"name": f"openai:{server.base_url}#follower"})
-        for _ in range(2):  # the second time from the journal
-            with RunFolder.open(tmp_path / "served", config.model_dump(mode="json"), method="re2llm") as folder:
+        for _ in range(2):  # the second time from the cache
+            with RunFolder.open(tmp_path / "server", config.model_dump(mode="json"), method="re2llm") as folder:
                 run(config, folder, encoder=FakeEncoder())
-    by_server, local = (results_of(tmp_path / name)["rows"] for name in ("served", "local"))
+    by_server, local = (results_of(tmp_path / name)["rows"] for name in ("server", "local"))
     assert by_server == local
     texts = [seen.prompt for seen in server.seen]
     assert len(texts) == len(set(texts))
     calls = count_calls(config, 24, 12)
-    num_hints = len(read_hint_base(tmp_path / "served" / HINTS).texts)
+    num_hints = len(read_hint_base(tmp_path / "server" / HINTS).texts)
     assert 36 * num_hints <= len(texts) <= 36 * num_hints + calls.exploration
 
 
@@ -404,7 +404,7 @@ def test_repeated_answers_tell_what_the_best_hint_is_worth(tmp_path: Path) -> No
 def test_an_agent_that_was_not_learnt_cannot_be_asked(tmp_path: Path) -> None:
     config = config_of(TINY)
     do(config, tmp_path / "run", until="prepare")
-    with RunFolder.reopen(tmp_path / "run") as folder, pytest.raises(RunError, match="has no agent yet"):
+    with RunFolder.reopen(tmp_path / "run") as folder, pytest.raises(RunError, match="has no policy yet"):
         recommend(config, folder, "A; B", lm=FakeHintFollower(), encoder=FakeEncoder())
 
 
@@ -427,12 +427,12 @@ IMPLICIT, TABLE = ({"name": name, "path": "x"} for name in ("implicit", "table")
     ("settings", "match"),
     [
         ({"repeats": {"answers": 3}}, "multiple of 2"),
-        ({"headline": "map@5"}, "headline must be one of"),
+        ({"primary_metric": "map@5"}, "primary metric must be one of"),
         ({"reward": "loglik"}, "one answer"),
         ({"seeds": [1, 1]}, "seeds must differ"),
         ({"explore": {"hints": "released"}}, "come with released data"),
         ({"data": {"name": "released"}}, "give --data.path"),
-        ({"data": {"name": "log", "world": {"num_train": 7}}}, "data.world is not read"),
+        ({"data": {"name": "log", "simulated": {"num_train": 7}}}, "data.simulated is not read"),
         (
             {"data": {"name": "log", "log": IMPLICIT}},
             r"cut day reads times, got a log of implicit .*; set data.sessions.cut to user \[type",
@@ -480,7 +480,9 @@ def test_the_fake_keeps_the_promises_of_a_language_model_and_follows_a_hint() ->
     text = "\n".join(lines)
     prompts = [Prompt(n, "s", text.format(h), 0, 0) for n, h in enumerate(("", "Hint: Go by genre.\n"))]
     sampling = Sampling(1, 0.0, 1.0, 64, 0)
-    answers = {position: drafts[0].text for position, drafts in FakeHintFollower().generate(prompts, sampling)}
+    answers = {
+        position: completions[0].text for position, completions in FakeHintFollower().generate(prompts, sampling)
+    }
     assert answers[0].splitlines() == ["1. Up", "2. Brazil", "3. Alien"]
     assert answers[1].splitlines() == ["1. Alien", "2. Up", "3. Brazil"]
 
@@ -504,7 +506,7 @@ def test_killed_with_sigkill_in_its_stages_a_run_ends_as_if_nothing_had_happened
     whole, victim = tmp_path / "whole", tmp_path / "victim"
     subprocess.run([sys.executable, "-c", SCRIPT, settings, str(whole)], check=True, timeout=900)
     num_kills = 0
-    for stage in ("explore", "sample", "tune.s0", "report"):
+    for stage in ("explore", "sample", "train.s0", "report"):
         process = subprocess.Popen([sys.executable, "-c", SCRIPT, settings, str(victim)])
         part = victim / "stages" / f".{stage}.part"
         while process.poll() is None and not part.exists():
@@ -516,5 +518,5 @@ def test_killed_with_sigkill_in_its_stages_a_run_ends_as_if_nothing_had_happened
     assert num_kills >= 3
     assert results_of(victim) == results_of(whole)
     assert without_times(victim) == without_times(whole)
-    policies = [(f / "stages" / "tune.s0" / "policy.safetensors").read_bytes() for f in (victim, whole)]
+    policies = [(f / "stages" / "train.s0" / "policy.safetensors").read_bytes() for f in (victim, whole)]
     assert policies[0] == policies[1]

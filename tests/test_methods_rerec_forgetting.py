@@ -1,9 +1,9 @@
-"""What a tuned language model still can do: its other skills, and the log-probability of given replies."""
+"""What a trained language model still can do: its other skills, and the log-probability of given replies."""
 
 import numpy as np
 import pytest
 
-from recloop.llm.bundled import embedded_lm_folder
+from recloop.llm.bundled import bundled_lm_folder
 from recloop.llm.language_model import Sampling
 from recloop.methods.rerec.forgetting import RetentionConfig, evaluate_retention
 from recloop.records import Prompt
@@ -17,22 +17,22 @@ pytestmark = pytest.mark.slow  # torch and transformers
 def answers_lm():
     from recloop.llm.local import TransformersLM
 
-    return TransformersLM(embedded_lm_folder("answers"), device="cpu")
+    return TransformersLM(bundled_lm_folder("answers"), device="cpu")
 
 
 def test_a_reply_weighs_what_sampling_said_it_weighs(answers_lm):
     tasks = draw_replies(6, 5, np.random.default_rng(3))
     prompts = [Prompt(number, task["system"], task["text"], 0, 0) for number, task in enumerate(tasks)]
-    drafts = dict(answers_lm.generate(prompts, Sampling(1, 0.0, 1.0, 160, 0)))
-    finished = [number for number in drafts if drafts[number][0].is_finished]
+    completions = dict(answers_lm.generate(prompts, Sampling(1, 0.0, 1.0, 160, 0)))
+    finished = [number for number in completions if completions[number][0].is_finished]
     assert len(finished) >= 4
     found = answers_lm.reply_logps(
-        [prompts[number] for number in finished], [drafts[number][0].text for number in finished]
+        [prompts[number] for number in finished], [completions[number][0].text for number in finished]
     )
     for number, (logp_sum, num_tokens) in zip(finished, found, strict=True):
-        (draft,) = drafts[number]
-        assert num_tokens == draft.num_tokens
-        assert logp_sum == pytest.approx(draft.logp_sum, abs=1e-3)
+        (completion,) = completions[number]
+        assert num_tokens == completion.num_tokens
+        assert logp_sum == pytest.approx(completion.logp_sum, abs=1e-3)
 
 
 def test_the_model_that_was_taught_these_skills_has_them(answers_lm):

@@ -1,4 +1,4 @@
-"""ReRec from data to report on a world of two dozen users, with the embedded language model."""
+"""ReRec from data to report on a simulated log of two dozen users, with the bundled language model."""
 
 import json
 from dataclasses import replace
@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 
 from recloop.config import validate
-from recloop.data.simulated import WorldConfig
+from recloop.data.simulated import SimulatedConfig
 from recloop.data.splits import split_users
 from recloop.errors import RunError, SettingError
 from recloop.evaluation.terminal import describe_table
 from recloop.experiment.run_folder import RunFolder
 from recloop.methods.context import LmRef
-from recloop.methods.rerec.config import ArmName, NextItemConfig, ReRecConfig, arm_of
+from recloop.methods.rerec.config import VariantName, NextItemConfig, ReRecConfig, variant_of
 from recloop.methods.rerec.cost_estimate import forecast
 from recloop.methods.rerec.data import open_study, prepare
 from recloop.methods.rerec.next_item_eval import cut_histories, fitting_text
 from recloop.methods.rerec.predict import ask_run, last_model
-from recloop.methods.rerec.recipe import recipe as rerec
+from recloop.methods.rerec import recipe as rerec
 from recloop.methods.rerec.recipe import run as run_rerec
-from recloop.methods.rerec.recipe import train as rerec_training
+from recloop.methods.rerec import train as rerec_training
 from recloop.methods.rerec.report import statuses_in_words
 from recloop.methods.rerec.train import canonical_answers, plan_requests, scorer
 from recloop.progress import SILENT
@@ -31,21 +31,21 @@ from recloop.records import Group, RequestKind
 from recloop.rewards.advantages import Penalty
 
 SMALL = {
-    "data": {"world": {"num_users": 24, "num_items": 120, "num_interactions": 16}},
+    "data": {"simulated": {"num_users": 24, "num_items": 120, "num_interactions": 16}},
     "requests": {"per_user": 3, "num_candidates": 5, "near_misses": 2},
     "embedding": {"epochs": 3},
     "lm": {"max_tokens": 12},
     "sft": {"max_pairs": 8, "epochs": 1},
     "grpo": {
         "max_pairs": 4,
-        "batch": 1,
-        "accumulation": 2,
+        "batch_size": 1,
+        "gradient_accumulation_steps": 2,
         "answers": 2,
         "max_reply_tokens": 12,
-        "checkpoint_steps": 1,
+        "save_steps": 1,
         "epochs": 2,
     },
-    "retention": {"tasks": 4, "candidates": 3},
+    "retention": {"tasks": 4},
     "next_item": {"users": 3, "shown": 4},
     "statistics": {"num_flips": 100, "num_resamples": 100},
 }
@@ -84,7 +84,7 @@ def test_every_canonical_answer_is_right_by_the_written_rule(prepared):
             assert request.candidates[answer.first] == request.answer
             assert answer.is_well_formed
             kinds.add(request.kind)
-    assert kinds == set(RequestKind) - {RequestKind.DEMOGRAPHIC}  # a world has no profiles
+    assert kinds == set(RequestKind) - {RequestKind.DEMOGRAPHIC}  # a simulated log has no profiles
 
 
 def test_requests_survive_being_written_and_read(prepared):
@@ -96,9 +96,9 @@ def test_requests_survive_being_written_and_read(prepared):
 
 def test_the_scorer_pays_the_right_and_marks_the_wrong(prepared):
     study, task = prepared
-    request = task.requests[Group.FEEDBACK][0]
+    request = task.requests[Group.REWARD][0]
     vectors_ID = np.ones((task.graph.num_items, 8), dtype=np.float32)
-    score = scorer(task, {request.number: request}, vectors_ID, arm_of(study.config, "rerec"))
+    score = scorer(task, {request.number: request}, vectors_ID, variant_of(study.config, "rerec"))
     right = canonical_answers(study, task, [request])[0].chosen
     paid = score(request.number, right, True)
     assert paid.reward == pytest.approx(1 + 0.01 + 0.01 + 0.05)
@@ -113,7 +113,7 @@ def test_the_scorer_pays_the_right_and_marks_the_wrong(prepared):
     cut = score(request.number, f"Is it {title}?\n\n{title}", False)
     assert cut.terms["endless"] == 1
     assert len(cut.wrong_spans) == 2  # both name a wrong item, and none is chosen
-    as_published = scorer(task, {request.number: request}, vectors_ID, arm_of(study.config, "published_penalty"))
+    as_published = scorer(task, {request.number: request}, vectors_ID, variant_of(study.config, "published_penalty"))
     assert as_published(request.number, f"Is it {title}?", False).wrong_spans == ()
 
 
@@ -129,42 +129,44 @@ def test_what_the_curriculum_leaves_out_is_asked_of_others(prepared, monkeypatch
     study, task = prepared
     seen = []
 
-    def one_epoch(_study, _task, lm, _anchor, _requests, _vectors, plan, _arm, _seed, _epoch, passed):
+    def one_epoch(_study, _task, lm, _anchor, _requests, _vectors, plan, _variant, _seed, _epoch, passed):
         seen.append((len(plan.numbers), passed))
         return lm, {number: [1.05] if place % 2 else [0.4] for place, number in enumerate(plan.numbers)}
 
     monkeypatch.setattr(rerec_training, "one_epoch", one_epoch)
-    arm = arm_of(study.config, "rerec")
-    arm = arm.model_copy(update={"curriculum": arm.curriculum.model_copy(update={"same_budget": same_budget})})
+    variant = variant_of(study.config, "rerec")
+    variant = variant.model_copy(
+        update={"curriculum": variant.curriculum.model_copy(update={"same_budget": same_budget})}
+    )
     first = LmRef("shipped", study.first_lm.folder, "")
-    assert rerec_training.reinforce(study, task, first, np.zeros((1, 1)), arm, 0).label == "rerec"
+    assert rerec_training.reinforce(study, task, first, np.zeros((1, 1)), variant, 0).label == "rerec"
     assert seen == list(zip(sizes, shares, strict=True))
 
 
 def test_the_first_epoch_asks_everything_and_later_ones_what_is_hard(prepared):
     study, _ = prepared
     known = {1: 0.9, 2: 0.0, 3: 0.4, 4: 0.02}
-    arm = arm_of(study.config, "rerec")
-    first = plan_requests(study, known, arm, 0, 0)
+    variant = variant_of(study.config, "rerec")
+    first = plan_requests(study, known, variant, 0, 0)
     assert sorted(first.numbers) == [1, 2, 3, 4]
-    assert plan_requests(study, known, arm, 0, 1).numbers == (3, 1)
-    half = arm.model_copy(update={"curriculum": arm.curriculum.model_copy(update={"first_share": 0.5})})
+    assert plan_requests(study, known, variant, 0, 1).numbers == (3, 1)
+    half = variant.model_copy(update={"curriculum": variant.curriculum.model_copy(update={"first_share": 0.5})})
     asked = plan_requests(study, known, half, 0, 0).numbers
     assert asked == first.numbers[:2]
     others = set(known) - set(asked)
     found = dict.fromkeys(asked, 0.5) | dict.fromkeys(others, 1.0)  # nothing earned: never asked
     assert plan_requests(study, found, half, 0, 1, others).numbers == (*sorted(asked), *sorted(others))
-    plain = plan_requests(study, known, arm_of(study.config, "grpo_ndcg"), 0, 1)
+    plain = plan_requests(study, known, variant_of(study.config, "grpo_ndcg"), 0, 1)
     assert sorted(plain.numbers) == [1, 2, 3, 4]
 
 
 def test_an_ablation_changes_one_thing():
     config = ReRecConfig()
-    full = arm_of(config, "rerec")
+    full = variant_of(config, "rerec")
     parts = ("reward", "advantage", "curriculum")
     changed = {
-        name: [part for part in parts if getattr(arm_of(config, name), part) != getattr(full, part)]
-        for name in get_args(ArmName)
+        name: [part for part in parts if getattr(variant_of(config, name), part) != getattr(full, part)]
+        for name in get_args(VariantName)
         if name not in ("grpo_ndcg", "rerec")
     }
     assert changed == {
@@ -175,7 +177,7 @@ def test_an_ablation_changes_one_thing():
         "no_curriculum": ["curriculum"],
         "published_curriculum": ["curriculum"],
     }
-    plain = arm_of(config, "grpo_ndcg")
+    plain = variant_of(config, "grpo_ndcg")
     assert (plain.reward.qas_weight, plain.reward.pas_weight) == (0, 0)
     assert plain.advantage.penalty is Penalty.NONE
     assert not plain.curriculum.is_on
@@ -185,10 +187,10 @@ def test_an_ablation_changes_one_thing():
     ("changes", "message"),
     [
         ({"seeds": [1, 1]}, "seeds must differ, got 1, 1"),
-        ({"lm": {"name": "openai:http://x#m"}}, "ReRec tunes weights on this machine"),
-        ({"answering": {"drafts": 3}}, "at temperature 0 all answers are the same"),
+        ({"lm": {"name": "openai:http://x#m"}}, "ReRec trains weights on this machine"),
+        ({"answering": {"completions": 3}}, "at temperature 0 all answers are the same"),
         ({"prompt": {"max_prompt_tokens": 1000}}, "sft.max_prompt_tokens must hold every prompt"),
-        ({"arms": ["ppo"]}, "arms"),
+        ({"variants": ["ppo"]}, "variants"),
         ({"transfer": [{"name": "a", "data": {}}] * 2}, "transfer names must differ, got a, a"),
         ({"transfer": [{"name": "A B", "data": {}}]}, "transfer"),
         ({"supervised": False, "reinforced": "supervised"}, "there is no supervised model to reinforce"),
@@ -201,15 +203,15 @@ def test_settings_that_do_not_hold_together_are_refused(changes, message):
 
 def test_another_log_needs_no_word_about_the_world():
     movies = validate(ReRecConfig, {"data": {"name": "ml-1m", "path": "x"}})
-    assert (movies.data.name, movies.data.world) == ("ml-1m", WorldConfig())
+    assert (movies.data.name, movies.data.simulated) == ("ml-1m", SimulatedConfig())
     assert validate(ReRecConfig, movies.model_dump(mode="json")) == movies
-    assert validate(ReRecConfig, {"data": {"world": {"num_items": 500}}}).data.world.num_users == 300
-    with pytest.raises(SettingError, match=r"data\.world is read for worlds only"):
-        validate(ReRecConfig, {"data": {"name": "ml-1m", "path": "x", "world": {"num_users": 24}}})
+    assert validate(ReRecConfig, {"data": {"simulated": {"num_items": 500}}}).data.simulated.num_users == 300
+    with pytest.raises(SettingError, match=r"data\.simulated log is read for simulated logs only"):
+        validate(ReRecConfig, {"data": {"name": "ml-1m", "path": "x", "simulated": {"num_users": 24}}})
 
 
 def test_the_plan_counts_requests():
-    assert "arms grpo_ndcg, rerec" in forecast(ReRecConfig())
+    assert "variants grpo_ndcg, rerec" in forecast(ReRecConfig())
     here = forecast(config_of())
     other = {"name": "other", "data": {}, "max_requests": 50}
     assert "60 answers to test requests, 28 of other skills, 4 models" in here
@@ -219,9 +221,9 @@ def test_the_plan_counts_requests():
 @pytest.mark.slow
 def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    world = {"num_users": 12, "num_items": 60, "num_interactions": 16}
-    other = {"name": "other", "data": {"world": world}, "max_requests": 5}
-    config = config_of(arms=["rerec"], transfer=[other])
+    simulated = {"num_users": 12, "num_items": 60, "num_interactions": 16}
+    other = {"name": "other", "data": {"simulated": simulated}, "max_requests": 5}
+    config = config_of(variants=["rerec"], transfer=[other])
     assert "DEMONSTRATION" in do(whole, config)
     results = json.loads((whole / "results.json").read_text())
     rows = {row["name"] for row in results["tables"][0]["metrics"][0]["rows"]}
@@ -273,7 +275,7 @@ def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(
         genre = "a film of genre Drama please"
         told = ask_run(run, config, genre, None)
         assert "pick" in told
-        assert "share of 8 answers (tune.rerec.s0.e1)" in told
+        assert "share of 8 answers (train.rerec.s0.e1)" in told
         assert "pick" in ask_run(run, config, "anything good", "u3")
         with pytest.raises(SettingError, match="must name an attribute"):
             ask_run(run, config, "anything good", None)
@@ -281,26 +283,26 @@ def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(
             ask_run(run, config, genre, "nobody")
 
 
-def test_the_model_that_is_asked_ended_its_arms_way():
+def test_the_model_that_is_asked_ended_its_variants_way():
     """A curriculum that drops requests spends its budget in more epochs than `grpo.epochs`."""
-    config = config_of(arms=["grpo_ndcg", "rerec"])
+    config = config_of(variants=["grpo_ndcg", "rerec"])
     stages = {
-        "tune.supervised.s0": {"inputs": {}},
-        "tune.grpo_ndcg.s0.e0": {"inputs": {"passed": [0, 0.5]}},
-        "tune.grpo_ndcg.s0.e1": {"inputs": {"passed": [0.5, 1.0]}},
+        "train.supervised.s0": {"inputs": {}},
+        "train.grpo_ndcg.s0.e0": {"inputs": {"passed": [0, 0.5]}},
+        "train.grpo_ndcg.s0.e1": {"inputs": {"passed": [0.5, 1.0]}},
     }
-    stages |= {f"tune.rerec.s0.e{epoch}": {"inputs": {"passed": [epoch / 4, (epoch + 1) / 4]}} for epoch in range(4)}
+    stages |= {f"train.rerec.s0.e{epoch}": {"inputs": {"passed": [epoch / 4, (epoch + 1) / 4]}} for epoch in range(4)}
 
     def asked(*without):
         there = {name: entry for name, entry in stages.items() if name not in without}
         run = SimpleNamespace(manifest={"stages": there}, is_done=there.__contains__, path="run")
         return last_model(run, config)
 
-    assert asked() == "tune.rerec.s0.e3"
-    assert asked("tune.rerec.s0.e3") == "tune.grpo_ndcg.s0.e1"  # still on its way
-    assert asked("tune.rerec.s0.e3", "tune.grpo_ndcg.s0.e1") == "tune.supervised.s0"
-    with pytest.raises(RunError, match="has no tuned model yet"):
-        asked("tune.rerec.s0.e3", "tune.grpo_ndcg.s0.e1", "tune.supervised.s0")
+    assert asked() == "train.rerec.s0.e3"
+    assert asked("train.rerec.s0.e3") == "train.grpo_ndcg.s0.e1"  # still on its way
+    assert asked("train.rerec.s0.e3", "train.grpo_ndcg.s0.e1") == "train.supervised.s0"
+    with pytest.raises(RunError, match="has no trained model yet"):
+        asked("train.rerec.s0.e3", "train.grpo_ndcg.s0.e1", "train.supervised.s0")
 
 
 def test_next_items_are_the_last_of_test_users_and_baselines_never_saw_them(prepared):
@@ -312,7 +314,7 @@ def test_next_items_are_the_last_of_test_users_and_baselines_never_saw_them(prep
     assert len(tested) == 3
     assert tested <= set(groups[Group.TEST].tolist())
     fitted = {session.user for session in found.train}
-    assert fitted <= set(np.concatenate([groups[Group.TRAIN], groups[Group.FEEDBACK]]).tolist())
+    assert fitted <= set(np.concatenate([groups[Group.TRAIN], groups[Group.REWARD]]).tolist())
     log = task.dataset.interactions
     for session in found.test:
         own = log.filter(log["user"] == session.user)["item"].unique(maintain_order=True).to_list()
@@ -345,11 +347,13 @@ def test_the_model_that_was_named_is_reinforced(prepared, monkeypatch, changes, 
     monkeypatch.setattr(rerec, "prepare", lambda _: task)
     monkeypatch.setattr(rerec, "embed_items", lambda *_: np.ones((task.graph.num_items, 2)))
     monkeypatch.setattr(rerec, "supervise", lambda *_: named("supervised"))
-    monkeypatch.setattr(rerec, "reinforce", lambda _s, _t, lm, _v, arm, _seed: note(starts, lm.label, named(arm.name)))
+    monkeypatch.setattr(
+        rerec, "reinforce", lambda _s, _t, lm, _v, variant, _seed: note(starts, lm.label, named(variant.name))
+    )
     monkeypatch.setattr(rerec, "answer_tests", lambda _s, _t, _n, lm, _seed: note(rows, lm.label, None))
     monkeypatch.setattr(rerec, "compare_answers", lambda *_: None)
     monkeypatch.setattr(rerec, "report_study", lambda *_: None)
-    rerec.rerec(replace(study, config=config_of(arms=["rerec"], **changes)))
+    rerec.rerec(replace(study, config=config_of(variants=["rerec"], **changes)))
     assert (starts, rows) == ([start], answering)
 
 
@@ -365,7 +369,7 @@ def test_a_long_history_is_cut_until_its_prompt_fits(prepared):
 
 def test_nobody_answers_before_a_model_is_tuned(prepared):
     study, _ = prepared
-    with pytest.raises(RunError, match="no tuned model yet"):
+    with pytest.raises(RunError, match="no trained model yet"):
         ask_run(study.run, study.config, "a film of genre Drama", None)
 
 

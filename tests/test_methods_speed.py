@@ -152,11 +152,11 @@ def test_products_are_counted_with_their_gradients():
 def test_a_part_measured_anew_takes_its_place_beside_the_others(tmp_path):
     for part in ("serving", "metrics"):
         write_part(tmp_path, make_part(part))
-    write_part(tmp_path, make_part("serving", findings=Findings(figures=(make_figure(name="anew"),))))
+    write_part(tmp_path, make_part("serving", findings=Findings(figures=(make_figure(name="again"),))))
     parts = read_parts(tmp_path / FOLDER)
     assert [(part.part, part.findings.figures[0].name) for part in parts] == [
         ("metrics", "count beads"),
-        ("serving", "anew"),
+        ("serving", "again"),
     ]
     (tmp_path / FOLDER / "dpo.json").write_text('{"part": "dpo"}')
     with pytest.raises(DataError, match=r"dpo\.json must hold a part of the speed bench"):
@@ -209,7 +209,7 @@ def test_pandas_prepares_the_same_windows_and_lists(tmp_path):
 @pytest.mark.parametrize(("kind", "with_items"), [("prm", True), ("dlcm", True), ("prm", False)])
 def test_the_per_list_reranker_learns_and_scores_as_ours(kind, with_items):
     from benchmarks.speed.per_list_alternative import score_per_list
-    from benchmarks.speed.rerank_task import rerank_task, with_drafts
+    from benchmarks.speed.rerank_task import rerank_task, with_completions
     from benchmarks.speed.training_part import fit_alternative, fit_once, settings, teachable
 
     task = rerank_task(SpeedConfig(share=0.05))
@@ -218,7 +218,7 @@ def test_the_per_list_reranker_learns_and_scores_as_ours(kind, with_items):
     ours = fit_once(task, train, config, seed=3)
     theirs = fit_alternative(ours, task, train, seed=3)
     lists = task.valid.take(np.arange(40))
-    vectors = with_drafts(task.vectors, 3, seed=0)
+    vectors = with_completions(task.vectors, 3, seed=0)
     scores = ours.score(lists, vectors)
     assert np.ptp(scores) > 0.01
     per_list = score_per_list(ours.network, ours.tensors(lists, vectors), batch=16)
@@ -231,18 +231,18 @@ def test_the_per_list_reranker_learns_and_scores_as_ours(kind, with_items):
 
 @pytest.mark.slow
 def test_shared_prefixes_give_the_logits_of_plain_forward_passes():
-    from benchmarks.speed.sampling_part import PlainGenerate, logit_gap, world_prompts
-    from recloop.llm.bundled import embedded_lm_folder
+    from benchmarks.speed.sampling_part import PlainGenerate, logit_gap, simulated_prompts
+    from recloop.llm.bundled import bundled_lm_folder
     from recloop.llm.language_model import Sampling
     from recloop.llm.local import TransformersLM
 
-    lm, plain = TransformersLM(embedded_lm_folder(), device="cpu"), PlainGenerate()
-    prompts = world_prompts(lm, 2)
-    sampling = Sampling(num_drafts=3, temperature=1.0, top_p=1.0, max_tokens=12, seed=0)
-    drafts = dict(lm.generate(prompts, sampling))
+    lm, plain = TransformersLM(bundled_lm_folder(), device="cpu"), PlainGenerate()
+    prompts = simulated_prompts(lm, 2)
+    sampling = Sampling(num_completions=3, temperature=1.0, top_p=1.0, max_tokens=12, seed=0)
+    completions = dict(lm.generate(prompts, sampling))
     texts = [lm.render(prompt) for prompt in prompts]
-    assert logit_gap(plain, texts, drafts) < 1e-4
-    counts = plain(texts, num_drafts=2, max_tokens=5)
+    assert logit_gap(plain, texts, completions) < 1e-4
+    counts = plain(texts, num_completions=2, max_tokens=5)
     assert len(counts) == 4
     assert all(1 <= count <= 5 for count in counts)
 
@@ -263,12 +263,12 @@ def test_vectors_are_those_of_sentence_transformers():
 @pytest.mark.slow
 def test_dpo_steps_have_the_losses_of_trl(tmp_path):
     from benchmarks.speed.dpo_part import make_pairs, our_losses, trl_losses
-    from recloop.llm.bundled import embedded_lm_folder
+    from recloop.llm.bundled import bundled_lm_folder
     from recloop.llm.local import TransformersLM
     from recloop.training.dpo import DpoConfig
 
-    prompts, pairs = make_pairs(TransformersLM(embedded_lm_folder(), device="cpu"), 6)
-    config = DpoConfig(batch=2, accumulation=1)
+    prompts, pairs = make_pairs(TransformersLM(bundled_lm_folder(), device="cpu"), 6)
+    config = DpoConfig(batch_size=2, gradient_accumulation_steps=1)
     ours = our_losses(prompts, pairs, config, tmp_path / "ours")
     theirs = trl_losses(prompts, pairs, config, tmp_path / "trl", checkpointing=False)
     assert len(ours) == 3

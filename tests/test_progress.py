@@ -36,12 +36,12 @@ def test_a_stage_of_less_than_two_seconds_says_nothing(clock: Clock) -> None:
 
 def test_what_takes_longer_than_ten_seconds_each_is_told_per_hour(clock: Clock) -> None:
     out = io.StringIO()
-    with Progress(out, clock=clock).stage("worlds", total=2, unit="worlds") as step:
+    with Progress(out, clock=clock).stage("simulated", total=2, unit="simulated") as step:
         for _ in range(2):
             clock.now_s += 240
             step()
-    assert lines_of(out)[0] == "worlds: 1/2 worlds, 15.0 worlds/h, 4 min 00 s left"
-    assert lines_of(out)[-1] == "worlds: 2 worlds in 8 min 00 s (15.0 worlds/h)"
+    assert lines_of(out)[0] == "simulated logs: 1/2 simulated logs, 15.0 simulated logs/h, 4 min 00 s left"
+    assert lines_of(out)[-1] == "simulated logs: 2 simulated logs in 8 min 00 s (15.0 simulated logs/h)"
 
 
 def test_a_line_every_ten_seconds_with_rate_and_time_left_then_one_at_the_end(clock: Clock) -> None:

@@ -13,16 +13,16 @@ from recloop.prompts.claims import (
     Polarity,
     parse_claims,
     true_claims,
-    usual_shares,
+    population_rates,
     weigh_history,
     write_summary,
 )
 
-FACETS = ("genre", "director")
+ATTRIBUTES = ("genre", "director")
 
 
-def item(stars: float | None, genres: tuple[str, ...], director: str = "Ann Vale") -> HistoryItem:
-    return HistoryItem("Some Title", (genres, (director,)), stars)
+def item(rating: float | None, genres: tuple[str, ...], director: str = "Ann Vale") -> HistoryItem:
+    return HistoryItem("Some Title", (genres, (director,)), rating)
 
 
 def test_truth_follows_the_mean_of_the_history():
@@ -36,26 +36,26 @@ def test_truth_follows_the_mean_of_the_history():
 
 
 def test_a_value_twice_on_one_item_counts_once():
-    evidence = weigh_history(FACETS, [item(5, ("Drama", "Drama")), item(1, ("War",))])
+    evidence = weigh_history(ATTRIBUTES, [item(5, ("Drama", "Drama")), item(1, ("War",))])
     assert next(e for e in evidence if e.value == "Drama").num_items == 1
 
 
-def test_without_stars_counting_decides():
+def test_without_rating_counting_decides():
     history = [item(None, ("Bolts",)), item(None, ("Bolts", "Nuts"), "Bo Lin")]
-    claims = {claim for claim, _ in true_claims(FACETS, history)}
+    claims = {claim for claim, _ in true_claims(ATTRIBUTES, history)}
     assert Claim("genre", Polarity.LIKES, "Bolts") in claims
     assert Claim("genre", Polarity.ALSO, "Nuts") in claims
     assert not any(claim.polarity is Polarity.DISLIKES for claim in claims)
 
 
 value = st.from_regex(r"[A-Z][a-z]{1,6}( [A-Z][a-z]{1,6}| Jr\.|-[A-Z][a-z]+|'s)?", fullmatch=True)
-claim = st.builds(Claim, st.sampled_from(FACETS), st.sampled_from(Polarity), value)
+claim = st.builds(Claim, st.sampled_from(ATTRIBUTES), st.sampled_from(Polarity), value)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(claim, max_size=8, unique=True))
 def test_what_is_written_is_read_back(claims: list[Claim]):
-    parsed = parse_claims(write_summary(claims), FACETS)
+    parsed = parse_claims(write_summary(claims), ATTRIBUTES)
     assert parsed.is_well_formed
     assert set(parsed.claims) == set(claims)
 
@@ -76,11 +76,11 @@ def test_what_is_written_is_read_back(claims: list[Claim]):
     ],
 )
 def test_what_breaks_the_form_is_noticed(text: str):
-    assert not parse_claims(text, FACETS).is_well_formed
+    assert not parse_claims(text, ATTRIBUTES).is_well_formed
 
 
 def test_sound_parts_of_a_broken_text_still_count():
-    parsed = parse_claims("By genre: likes Drama. By director: admires Ann Vale.", FACETS)
+    parsed = parse_claims("By genre: likes Drama. By director: admires Ann Vale.", ATTRIBUTES)
     assert parsed.claims == (Claim("genre", Polarity.LIKES, "Drama"),)
     assert not parsed.is_well_formed
 
@@ -90,7 +90,9 @@ DRAMA_NOT_WAR = (Claim("genre", Polarity.LIKES, "Drama"), Claim("genre", Polarit
 
 @pytest.mark.parametrize("between", ["\n", "\n\n", " \n  "])
 def test_sections_may_stand_on_lines_of_their_own(between: str):
-    parsed = parse_claims(f"By genre: likes Drama; dislikes War.{between}By director: likes J. Lee Thompson.", FACETS)
+    parsed = parse_claims(
+        f"By genre: likes Drama; dislikes War.{between}By director: likes J. Lee Thompson.", ATTRIBUTES
+    )
     assert parsed.is_well_formed
     assert parsed.claims == (*DRAMA_NOT_WAR, Claim("director", Polarity.LIKES, "J. Lee Thompson"))
 
@@ -106,10 +108,10 @@ def test_sections_may_stand_on_lines_of_their_own(between: str):
     ],
 )
 def test_prose_after_a_section_is_no_value_and_breaks_the_form(prose: str):
-    parsed = parse_claims(f"By genre: likes Drama; dislikes War.{prose}", FACETS)
+    parsed = parse_claims(f"By genre: likes Drama; dislikes War.{prose}", ATTRIBUTES)
     assert parsed.claims == DRAMA_NOT_WAR
     assert not parsed.is_well_formed
-    among = parse_claims(f"By genre: likes Drama; dislikes War.{prose} By director: likes Ann Vale.", FACETS)
+    among = parse_claims(f"By genre: likes Drama; dislikes War.{prose} By director: likes Ann Vale.", ATTRIBUTES)
     assert among.claims == (*DRAMA_NOT_WAR, Claim("director", Polarity.LIKES, "Ann Vale"))
     assert not among.is_well_formed
 
@@ -131,18 +133,18 @@ def test_prose_after_a_section_is_no_value_and_breaks_the_form(prose: str):
     ],
 )
 def test_a_name_with_full_stops_stays_whole(name: str):
-    claims = [Claim(facet, p, name) for facet in FACETS for p in (Polarity.LIKES, Polarity.DISLIKES)]
-    parsed = parse_claims(write_summary([*claims, Claim("genre", Polarity.ALSO, "tape")]), FACETS)
+    claims = [Claim(attribute, p, name) for attribute in ATTRIBUTES for p in (Polarity.LIKES, Polarity.DISLIKES)]
+    parsed = parse_claims(write_summary([*claims, Claim("genre", Polarity.ALSO, "tape")]), ATTRIBUTES)
     assert set(parsed.claims) == {*claims, Claim("genre", Polarity.ALSO, "tape")}
     assert parsed.is_well_formed
 
 
 def test_nothing_to_say_is_well_formed():
     assert write_summary([]) == NO_PREFERENCE
-    assert parse_claims(NO_PREFERENCE, FACETS).is_well_formed
-    mixed = parse_claims(write_summary([], ["genre"]), FACETS)
+    assert parse_claims(NO_PREFERENCE, ATTRIBUTES).is_well_formed
+    mixed = parse_claims(write_summary([], ["genre"]), ATTRIBUTES)
     assert mixed.is_well_formed
-    assert mixed.facets == ("genre",)
+    assert mixed.attributes == ("genre",)
     assert not mixed.claims
 
 
@@ -153,28 +155,28 @@ def test_weighing_equals_a_plain_count():
         item(float(rng.integers(1, 6)), tuple(genres[rng.random(4) < 0.5].tolist()), str(rng.choice(genres)))
         for _ in range(30)
     ]
-    mean = np.mean([i.stars for i in history])
-    for evidence in weigh_history(FACETS, history):
-        column = FACETS.index(evidence.facet)
-        stars = [i.stars for i in history if evidence.value in i.values[column]]
-        assert evidence.num_items == len(stars)
-        assert evidence.excess == pytest.approx(sum(s - mean for s in stars), abs=1e-5)
+    mean = np.mean([i.rating for i in history])
+    for evidence in weigh_history(ATTRIBUTES, history):
+        column = ATTRIBUTES.index(evidence.attribute)
+        rating = [i.rating for i in history if evidence.value in i.values[column]]
+        assert evidence.num_items == len(rating)
+        assert evidence.excess == pytest.approx(sum(s - mean for s in rating), abs=1e-5)
 
 
 def test_held_against_what_is_usual_a_history_says_what_is_more_and_what_is_less() -> None:
-    usual = usual_shares(
-        FACETS,
+    rates = population_rates(
+        ATTRIBUTES,
         [
             [item(5, ("War", "Drama")), item(1, ("Drama",))],  # War in half of it, Drama in all
             [item(3, ("Drama",), "X"), item(3, ("Noir", "Noir"), "X")],
             [],  # says nothing and is not counted
         ],
     )
-    assert usual["genre", "Drama"] == 0.75
-    assert usual["genre", "War"] == usual["genre", "Noir"] == 0.25
-    assert usual["director", "X"] == 0.5
+    assert rates["genre", "Drama"] == 0.75
+    assert rates["genre", "War"] == rates["genre", "Noir"] == 0.25
+    assert rates["director", "X"] == 0.5
     history = [item(5, ("War",)) for _ in range(4)] + [item(1, ("Drama",)) for _ in range(4)]
-    claims = dict(true_claims(FACETS, history, usual))
+    claims = dict(true_claims(ATTRIBUTES, history, rates))
     # 8 items: usually 2 War (4 here), 6 Drama (4 here, at most 4.5), 2 Noir (none here), 4 by X (none
     # here), 4 by Ann Vale (8 here).
     assert claims == {
@@ -184,11 +186,11 @@ def test_held_against_what_is_usual_a_history_says_what_is_more_and_what_is_less
         Claim("director", Polarity.DISLIKES, "X"): pytest.approx(4 / 5**0.5),
         Claim("director", Polarity.LIKES, "Ann Vale"): pytest.approx(4 / 5**0.5),
     }
-    assert not [e for e in weigh_history(FACETS, history) if e.basis is not Basis.STARS]
+    assert not [e for e in weigh_history(ATTRIBUTES, history) if e.basis is not Basis.RATING]
 
 
 def test_too_little_to_be_usual_says_nothing() -> None:
-    usual = {("genre", "War"): 0.4, ("genre", "Noir"): 0.01}
+    rates = {("genre", "War"): 0.4, ("genre", "Noir"): 0.01}
     history = [item(5, ("Drama",)), item(4, ("Noir",)), item(4, ("Noir",))]
-    found = {e.value: e.polarity for e in weigh_history(FACETS, history, usual) if e.facet == "genre"}
-    assert found == {"Drama": None, "Noir": Polarity.LIKES}  # of War 1.2 are usual, of Drama 1 was met
+    found = {e.value: e.polarity for e in weigh_history(ATTRIBUTES, history, rates) if e.attribute == "genre"}
+    assert found == {"Drama": None, "Noir": Polarity.LIKES}  # of War 1.2 are population rate, of Drama 1 was met

@@ -77,7 +77,7 @@ STYLES = {
     "canonical": "1. Alien 3\n2. The Matrix\n3. Me, Myself and Irene",
     "brackets": "1) Alien 3\n2) Matrix, The\n3) Me, Myself and Irene",
     "bullets": "- Alien 3\n- The Matrix\n- Me, Myself and Irene",
-    "stars": "* **Alien 3**\n* **The Matrix** (1999)\n* **Me, Myself and Irene**",
+    "rating": "* **Alien 3**\n* **The Matrix** (1999)\n* **Me, Myself and Irene**",
     "bare lines": "Alien 3\nThe Matrix\nMe, Myself and Irene",
     "quotes": '1. "Alien 3"\n2. “The Matrix”\n3. "Me, Myself and Irene"',
     "preface": "Here are my picks:\n\n1. Alien 3\n2. the matrix\n3. Me, Myself & Irene\n\nEnjoy these films!",

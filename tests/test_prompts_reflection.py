@@ -11,7 +11,7 @@ from recloop.prompts.reflection import (
     names_title,
     parse_hints,
     says_yes,
-    shared_facets,
+    shared_attributes,
     write_analysis,
     write_hint,
     write_wrong,
@@ -113,10 +113,10 @@ def test_a_title_numbered_apart_is_still_that_title() -> None:
     assert names_title("Choose quiet bridge now.", ["Quiet Bridge (2)"])
 
 
-def test_shared_facets_are_those_with_a_common_value() -> None:
+def test_shared_attributes_are_those_with_a_common_value() -> None:
     last = clean_item("A", [["Horror", "War"], ["Ann"], []])
     answer = clean_item("B", [["War"], ["Bo"], []])
-    assert shared_facets(("genre", "director", "era"), last, answer) == ("genre",)
+    assert shared_attributes(("genre", "director", "era"), last, answer) == ("genre",)
 
 
 @pytest.mark.parametrize(

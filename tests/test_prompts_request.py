@@ -25,7 +25,7 @@ from recloop.prompts.request_answer import AnswerStatus, read_answer
 from recloop.records import Condition, Request, RequestKind
 from worlds_by_hand import dataset_of
 
-FACETS = ("genre", "director")
+ATTRIBUTES = ("genre", "director")
 ITEMS = [
     HistoryItem("Iron Tide", (("War",), ("Ann Vale",)), None),
     HistoryItem("Paper Crown", (("Drama",), ("Bo Lee",)), None),
@@ -55,7 +55,7 @@ def a_request(**changes):
 def test_the_prompt_lists_candidates_history_and_mentioned_items_before_the_request():
     text = request_text(
         "films",
-        FACETS,
+        ATTRIBUTES,
         ITEMS[:2],
         "Something by Ann Vale",
         history=[HistoryItem("Ox", (("War",), ()), 4.0)],
@@ -81,7 +81,7 @@ def test_a_request_cannot_pose_as_anything_else():
 
 def test_the_canonical_answer_checks_one_condition_in_the_order_of_the_list():
     # Drama is the first column's and met by three: places 1, 2, 3.
-    assert reference_answer(FACETS, ITEMS, [ANN, DRAMA], 2) == (
+    assert reference_answer(ATTRIBUTES, ITEMS, [ANN, DRAMA], 2) == (
         "Wanted: director Ann Vale, genre Drama.\n\n"
         'With Drama | director Bo Lee | "Paper Crown": no.\n\n'
         'With Drama, Crime | director Ann Vale | "Velvet Harbour": yes.\n\n'
@@ -89,12 +89,12 @@ def test_the_canonical_answer_checks_one_condition_in_the_order_of_the_list():
     )
     # Crime stands inside its cell, so the rest of the line begins there.
     assert '\n\nWith Crime | director Ann Vale | "Velvet' in reference_answer(
-        FACETS, ITEMS, [Condition("genre", "Crime")], 2
+        ATTRIBUTES, ITEMS, [Condition("genre", "Crime")], 2
     )
 
 
 def test_the_canonical_answer_begins_with_what_a_mentioned_item_has():
-    answer = reference_answer(FACETS, ITEMS, [Condition("director", "Bo Lee")], 1, mentioned=ITEMS[0])
+    answer = reference_answer(ATTRIBUTES, ITEMS, [Condition("director", "Bo Lee")], 1, mentioned=ITEMS[0])
     assert answer.split("\n\n")[:2] == [
         "The mentioned one has director Ann Vale.",
         "Wanted: director Bo Lee.",
@@ -103,16 +103,16 @@ def test_the_canonical_answer_begins_with_what_a_mentioned_item_has():
 
 def test_the_canonical_answer_stays_short():
     many = [HistoryItem(f"No {place}", (("Drama",), ()), None) for place in range(9)]
-    answer = reference_answer(FACETS, [*many, ITEMS[2]], [DRAMA, DRAMA], 9)
+    answer = reference_answer(ATTRIBUTES, [*many, ITEMS[2]], [DRAMA, DRAMA], 9)
     assert answer.count(": no.") == 5
     assert answer.endswith(": yes.\n\n\\boxed{Velvet Harbour}")
-    rarer = reference_answer(FACETS, [*many, ITEMS[2]], [DRAMA, ANN], 9)
+    rarer = reference_answer(ATTRIBUTES, [*many, ITEMS[2]], [DRAMA, ANN], 9)
     assert rarer.count("| ") == 1  # few are by Ann Vale, so the lines begin with her
 
 
 def test_the_canonical_answer_is_read_as_its_own_right_answer():
     titles = [item.title for item in ITEMS]
-    answer = read_answer(reference_answer(FACETS, ITEMS, [DRAMA, ANN], 2), titles, is_finished=True)
+    answer = read_answer(reference_answer(ATTRIBUTES, ITEMS, [DRAMA, ANN], 2), titles, is_finished=True)
     assert answer.status is AnswerStatus.OK
     assert answer.first == 2
     assert answer.is_well_formed
@@ -121,7 +121,7 @@ def test_the_canonical_answer_is_read_as_its_own_right_answer():
 
 def test_prompts_are_numbered_like_their_requests_and_lose_their_oldest_history_first():
     dataset = dataset_of([[(i, 4.0) for i in range(6)]], num_items=6)
-    request = a_request(history=(3, 4, 5), stars=(4.0, 2.0, 5.0))
+    request = a_request(history=(3, 4, 5), rating=(4.0, 2.0, 5.0))
     (whole,) = build_request_prompts(dataset, [request], RequestPromptConfig(), words)
     assert (whole.user, whole.num_items_shown, whole.num_items_cut) == (3, 3, 0)
     tight = RequestPromptConfig(max_prompt_tokens=64)

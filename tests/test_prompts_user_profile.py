@@ -30,14 +30,14 @@ def dataset(titles: list[str], genres: list[list[str]]) -> Dataset:
         {"item": range(count), "item_id": [str(i) for i in range(count)], "title": titles, "genre": genres}
     )
     users = pl.DataFrame({"user": [0, 1], "user_id": ["a", "b"], "age": ["25-34", "18-24"]})
-    none = pl.DataFrame({"user": [], "item": [], "stars": [], "time": []})
+    none = pl.DataFrame({"user": [], "item": [], "rating": [], "time": []})
     return Dataset("small", Domain.MOVIES, users, items, ("genre",), none, 4.0)
 
 
-def histories(items: list[int], stars: list[float]) -> Histories:
+def histories(items: list[int], rating: list[float]) -> Histories:
     """User 0 has these items, user 1 none."""
     offsets = np.array([0, len(items), len(items)])
-    return Histories(offsets, np.array(items, dtype=np.int64), np.array(stars, dtype=np.float32))
+    return Histories(offsets, np.array(items, dtype=np.int64), np.array(rating, dtype=np.float32))
 
 
 def test_attributed_prompt_says_what_it_should():
@@ -54,10 +54,10 @@ def test_attributed_prompt_says_what_it_should():
     assert empty.text.splitlines()[0] == "0 films, oldest first:"
 
 
-def test_implicit_history_shows_no_stars():
+def test_implicit_history_shows_no_rating():
     data = dataset(["Red Moon"], [["Drama"]])
     [prompt] = build_prompts(data, histories([0], [np.nan]), np.array([0]), PromptConfig(template="attributed"), words)
-    assert "stars" not in prompt.text
+    assert "rating" not in prompt.text
 
 
 def test_budget_cuts_the_oldest_lines_and_counts_them():
@@ -104,18 +104,18 @@ def test_hostile_titles_stay_inside_their_line():
 
 def test_count_lines_tell_what_a_history_repeats():
     """Mean 3: Drama 5, 4 (above); War 1, 2 (below); Noir 3, 3 (neither); Epic once."""
-    facets, stars = ("genre",), (5.0, 4.0, 1.0, 2.0, 3.0, 3.0, 3.0)
+    attributes, rating = ("genre",), (5.0, 4.0, 1.0, 2.0, 3.0, 3.0, 3.0)
     genres = ("Drama", "Drama", "War", "War", "Noir", "Noir", "Epic")
-    rated = [HistoryItem("T", ((g,),), s) for g, s in zip(genres, stars, strict=True)]
-    assert count_lines(facets, rated, 8) == [
+    rated = [HistoryItem("T", ((g,),), s) for g, s in zip(genres, rating, strict=True)]
+    assert count_lines(attributes, rated, 8) == [
         "Counted, likes above the average:",
         "By genre: likes Drama; dislikes War. (2; 2)",
     ]
     met = [HistoryItem("T", ((g,),), None) for g in genres]
-    assert count_lines(facets, met, 2) == ["Counted:", "By genre: likes Drama, Noir; also Epic. (2, 2; 1)"]
-    assert count_lines(facets, [], 8) == ["Counted:", "By genre: mixed."]
-    usual = {("genre", "Drama"): 0.2, ("genre", "War"): 0.9}
-    assert count_lines(facets, met, 2, usual) == [
+    assert count_lines(attributes, met, 2) == ["Counted:", "By genre: likes Drama, Noir; also Epic. (2, 2; 1)"]
+    assert count_lines(attributes, [], 8) == ["Counted:", "By genre: mixed."]
+    population_rates = {("genre", "Drama"): 0.2, ("genre", "War"): 0.9}
+    assert count_lines(attributes, met, 2, population_rates) == [
         "Counted, likes above the average:",
         "By genre: likes Noir, Drama; dislikes War. (2, 2; 2)",
     ]
@@ -172,7 +172,7 @@ def test_an_empty_cell_of_a_profile_is_left_out():
     assert "The user" not in silent.text
 
 
-def test_plain_template_has_titles_and_stars_only():
+def test_plain_template_has_titles_and_rating_only():
     data = dataset(["Red Moon"], [["Drama"]])
     [prompt] = build_prompts(data, histories([0], [5]), np.array([0]), PromptConfig(template="plain"), words)
     assert '"Red Moon", 5 stars' in prompt.text

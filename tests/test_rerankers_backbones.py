@@ -5,7 +5,7 @@ import torch
 
 from recloop.errors import SettingError
 from recloop.rerankers.backbones import AttentionBlock, Dlcm, Mir, Prm, SetRank
-from recloop.rerankers.completion_inputs import DraftInputs
+from recloop.rerankers.completion_inputs import CompletionInputs
 from recloop.rerankers.config import RerankerConfig
 
 WIDTH, TOKEN, LIST_LEN = 9, 8, 6
@@ -136,11 +136,11 @@ def test_heads_that_do_not_divide_the_width_are_refused():
 @pytest.mark.parametrize("is_matched", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_inputs_in_parts_are_scored_as_those_side_by_side(kind, is_matched):
-    # One list under three drafts: MIR's fixed history has three rows.
+    # One list under three completions: MIR's fixed history has three rows.
     torch.manual_seed(2)
     widths = (5, 2, 2) if is_matched else (7, 2, 0)
     items, texts = torch.randn(1, LIST_LEN, widths[0]), torch.randn(1, 3, widths[1])
-    inputs = DraftInputs(items, texts, torch.randn(1, 3, LIST_LEN, 2) if is_matched else None)
+    inputs = CompletionInputs(items, texts, torch.randn(1, 3, LIST_LEN, 2) if is_matched else None)
     dense = inputs.dense()
     assert dense.shape == (3, LIST_LEN, WIDTH) == (3, inputs.num_places, inputs.width)
     torch.testing.assert_close(dense[1, 4, :-2], torch.cat([items[0, 4], texts[0, 1]])[: WIDTH - 2])

@@ -27,9 +27,9 @@ def dataset_of_three(knowledge=None):
     return Dataset("three", Domain.MOVIES, nothing, items, ("genre", "director"), nothing, 4.0, knowledge)
 
 
-def test_facet_values_are_numbered_from_one_in_alphabetical_order():
+def test_attribute_values_are_numbered_from_one_in_alphabetical_order():
     features = item_features(dataset_of_three())
-    genre_IM, director_IM = features.facet_values_IM
+    genre_IM, director_IM = features.attribute_values_IM
     assert genre_IM.tolist() == [[2, 1], [3, 0], [0, 0]]  # Crime 1, Drama 2, Horror 3
     assert director_IM.tolist() == [[1], [2], [1]]
     assert features.num_values == (3, 2)
@@ -41,7 +41,7 @@ def test_item_vectors_must_be_one_finite_row_per_item(vectors):
         item_features(dataset_of_three(), vectors)
 
 
-def test_an_item_is_described_by_its_knowledge_or_else_by_title_and_facets():
+def test_an_item_is_described_by_its_knowledge_or_else_by_title_and_attributes():
     knowledge = pl.DataFrame({"item": [1, 2], "text": ["A crew meets a monster.", ""]})
     assert item_texts(dataset_of_three(knowledge)) == [
         "Heat. Drama, Crime. Mann",
@@ -72,7 +72,7 @@ def test_texts_that_share_no_word_have_vectors_too():
         tfidf_vectors(["a b"] * 3, 16, seed=0)
 
 
-def test_weights_of_stars_are_positive_on_any_scale():
+def test_weights_of_rating_are_positive_on_any_scale():
     """From -10 to 10 the lowest rating that was given weighs 1: 5 weighs 11 where -5 is the lowest."""
     histories = Histories(np.array([0, 2]), np.array([0, 1]), np.array([5, -5], dtype=np.float32))
     vectors = star_weighted_means(histories, np.eye(2, dtype=np.float32), np.array([0]))
@@ -104,14 +104,14 @@ def test_windows_are_padded_at_the_end_and_ratings_bucketed():
     assert edges == (2.0, 4.0)
     table = history_tensors(histories, np.array([0, 1, 2]), edges)
     assert table.items_UH.tolist() == [[7, 8, 0], [0, 0, 0], [1, 2, 3]]
-    assert table.stars_UH.tolist() == [[1, 3, 0], [0, 0, 0], [2, 0, 1]]
+    assert table.rating_UH.tolist() == [[1, 3, 0], [0, 0, 0], [2, 0, 1]]
     assert table.is_real_UH.tolist() == [[True, True, False], [False] * 3, [True] * 3]
 
 
 def test_many_distinct_ratings_share_ten_buckets():
-    stars = np.linspace(0, 100, 501, dtype=np.float32)
-    histories = Histories(np.array([0, 501]), np.zeros(501, dtype=np.int64), stars)
+    rating = np.linspace(0, 100, 501, dtype=np.float32)
+    histories = Histories(np.array([0, 501]), np.zeros(501, dtype=np.int64), rating)
     edges = star_edges(histories)
     assert len(edges) == 9
-    counts = np.bincount(history_tensors(histories, np.array([0]), edges).stars_UH[0].numpy())[1:]
+    counts = np.bincount(history_tensors(histories, np.array([0]), edges).rating_UH[0].numpy())[1:]
     assert counts.min() >= 50

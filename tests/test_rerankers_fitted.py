@@ -1,11 +1,11 @@
-"""Scoring: each list by itself, each draft by itself, and the same again from a folder."""
+"""Scoring: each list by itself, each completion by itself, and the same again from a folder."""
 
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
-from test_ranking_fit import KINDS, fit
+from test_rerankers_train import KINDS, fit
 
 from ranking_by_hand import random_problem
 from recloop.errors import ContractError, DataError
@@ -36,12 +36,12 @@ def test_a_batch_equals_its_lists_one_by_one(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_draft_is_scored_as_if_it_were_the_only_one(kind):
+def test_every_completion_is_scored_as_if_it_were_the_only_one(kind):
     reranker = reranker_of(kind)
     together = reranker.score(PROBLEM.test, PROBLEM.vectors)
-    for draft in range(3):
-        only = replace(PROBLEM.vectors, vectors_UND=PROBLEM.vectors.vectors_UND[:, [draft]])
-        assert_close(reranker.score(PROBLEM.test, only)[:, 0], together[:, draft])
+    for completion in range(3):
+        only = replace(PROBLEM.vectors, vectors_UND=PROBLEM.vectors.vectors_UND[:, [completion]])
+        assert_close(reranker.score(PROBLEM.test, only)[:, 0], together[:, completion])
 
 
 @pytest.mark.parametrize("kind", KINDS)

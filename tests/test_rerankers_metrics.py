@@ -11,7 +11,7 @@ from recloop.records import Group, Lists
 from recloop.rerankers.metrics import (
     MetricName,
     average_precision,
-    compute_draft_metrics,
+    compute_completion_metrics,
     compute_metric,
     hit_rate,
     list_log_likelihood,
@@ -164,14 +164,14 @@ def test_padding_changes_nothing_whatever_it_holds(name):
         np.testing.assert_allclose(compute_metric(name, padded_scores, padded), bare, atol=1e-12)
 
 
-def test_draft_metrics_are_the_metric_of_each_draft():
+def test_completion_metrics_are_the_metric_of_each_completion():
     rng = np.random.default_rng(2)
     lists = lists_of((rng.random((20, 6)) < 0.3).astype(np.float32))
     scores_BNL = rng.normal(size=(20, 4, 6))
-    values_BN = compute_draft_metrics("map@3", scores_BNL, lists)
-    for list_, draft in itertools.product(range(20), range(4)):
-        one = compute_metric("map@3", scores_BNL[[list_], draft], lists.take(np.array([list_])))
-        np.testing.assert_array_equal(values_BN[list_, draft], one[0])
+    values_BN = compute_completion_metrics("map@3", scores_BNL, lists)
+    for list_, completion in itertools.product(range(20), range(4)):
+        one = compute_metric("map@3", scores_BNL[[list_], completion], lists.take(np.array([list_])))
+        np.testing.assert_array_equal(values_BN[list_, completion], one[0])
 
 
 def test_user_means_by_hand():
@@ -184,7 +184,7 @@ def test_user_means_by_hand():
     assert (list_mean(values, "drop"), list_mean(values, "zero")) == (1.75 / 3, 1.75 / 5)
 
 
-def test_user_means_of_drafts_are_means_draft_by_draft():
+def test_user_means_of_completions_are_means_completion_by_completion():
     values_BN = np.array([[1.0, 0.0], [np.nan, np.nan], [0.5, 1.0]])
     _, means_UN = user_means(values_BN, np.array([4, 4, 4]), "drop")
     assert means_UN.tolist() == [[0.75, 0.5]]
@@ -214,5 +214,5 @@ def test_a_cut_off_below_one_is_refused():
 
 
 def test_shapes_that_do_not_agree_are_refused():
-    with pytest.raises(ContractError, match="one draft at a time"):
+    with pytest.raises(ContractError, match="one completion at a time"):
         compute_metric("ndcg@5", np.zeros((1, 2, 7)), lists_of(RANKED))

@@ -1,10 +1,10 @@
-"""One request at a time: the scores of the whole lists, without computing the catalogue anew."""
+"""One request at a time: the scores of the whole lists, without computing the catalogue again."""
 
 from functools import cache
 
 import numpy as np
 import pytest
-from test_ranking_fit import KINDS, fit
+from test_rerankers_train import KINDS, fit
 
 from ranking_by_hand import random_problem
 from recloop.errors import ContractError, DataError

@@ -27,7 +27,7 @@ SMALL = RerankerConfig(
     mlp=(16,),
     dropout=0.0,
     lr=0.02,
-    batch=64,
+    batch_size=64,
     min_epoch_steps=2,
     max_epochs=5,
     patience=5,
@@ -64,20 +64,20 @@ def test_every_backbone_learns_from_true_knowledge(kind):
     assert ndcg_of(problem, problem.vectors, kind=kind, max_epochs=10) > 0.95
 
 
-def test_the_id_history_tells_which_items_are_liked_by_its_stars_only():
+def test_the_id_history_tells_which_items_are_liked_by_its_rating_only():
     problem = taste_problem()
-    blind = replace(problem.histories, stars=np.ones_like(problem.histories.stars))
+    blind = replace(problem.histories, rating=np.ones_like(problem.histories.rating))
     assert ndcg_of(problem, None, use_id_history=True, max_epochs=8) > 0.9
     assert ndcg_of(replace(problem, histories=blind), None, use_id_history=True, max_epochs=8) < 0.9
 
 
 def test_item_knowledge_speaks_for_items_never_seen_in_training():
-    # Item i is of kind i % 4 and has no facet; training shows items 0..19, the others hold items 20..39.
+    # Item i is of kind i % 4 and has no attribute; training shows items 0..19, the others hold items 20..39.
     problem = taste_problem()
     kinds_ID = np.eye(12, dtype=np.float32)[np.arange(40) % 4]
     cold = replace(
         problem,
-        features=replace(problem.features, facet_values_IM=(), num_values=(), item_vectors_ID=kinds_ID),
+        features=replace(problem.features, attribute_values_IM=(), num_values=(), item_vectors_ID=kinds_ID),
         train=replace(problem.train, items_BL=problem.train.items_BL % 20),
         valid=replace(problem.valid, items_BL=problem.valid.items_BL % 20 + 20),
         test=replace(problem.test, items_BL=problem.test.items_BL % 20 + 20),

@@ -9,7 +9,7 @@ from worlds_by_hand import dataset_of
 
 pytestmark = pytest.mark.slow
 
-CONFIG = EmbeddingConfig(width=8, epochs=30, batch=512, lr=0.05, recall_k=5)
+CONFIG = EmbeddingConfig(width=8, epochs=30, batch_size=512, lr=0.05, recall_k=5)
 NUM_USERS, NUM_ITEMS = 60, 40
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recloop.errors import DataError
-from recloop.records import Draft, Pair, Prompt, Rewards, UserDrafts
+from recloop.records import Completion, Pair, Prompt, Rewards, UserCompletions
 from recloop.rewards.files import write_pairs, write_pairs_jsonl, write_rewards
 from recloop.rewards.preference_pairs import PairConfig, best_of_n, preference_pairs, random_label_pairs
 
@@ -17,13 +17,13 @@ ALL_PAIRS = PairConfig(mode="all_pairs", min_gap=0.0)
 BEST_WORST = PairConfig(mode="best_worst", min_gap=0.0)
 
 
-def make_drafts(texts_of, unfinished=()):
+def make_completions(texts_of, unfinished=()):
     users = sorted(texts_of)
-    return UserDrafts(
+    return UserCompletions(
         np.asarray(users, np.int64),
         tuple(
             tuple(
-                Draft(user, n, text, len(text), (user, n) not in unfinished, -1.0)
+                Completion(user, n, text, len(text), (user, n) not in unfinished, -1.0)
                 for n, text in enumerate(texts_of[user])
             )
             for user in users
@@ -37,7 +37,7 @@ def make_rewards(rewards_of, round=0):
 
 
 def pairs_of(texts_of, rewards_of, config, unfinished=(), same=str.__eq__):
-    return preference_pairs(make_drafts(texts_of, unfinished), make_rewards(rewards_of), config, same)
+    return preference_pairs(make_completions(texts_of, unfinished), make_rewards(rewards_of), config, same)
 
 
 def test_best_against_worst():
@@ -56,7 +56,7 @@ def test_every_candidate_is_counted_once():
     rewards_of = {
         0: [0.5, 0.5, 0.5],  # tied
         1: [0.5, 0.55, 0.5],  # gap 0.05
-        2: [0.5, 1.0, 0.0],  # its best draft, 1, was cut
+        2: [0.5, 1.0, 0.0],  # its best completion, 1, was cut
         3: [1.0, 0.5, 0.0],  # best and worst are the same text
         4: [1.0, 0.5, 0.0],  # kept
     }
@@ -71,18 +71,18 @@ def test_every_candidate_is_counted_once():
 
 
 def test_among_equal_bests_the_first_usable_one_is_taken():
-    # Drafts 0, 1 and 3 share the best reward: 0 was cut, 1 reads like the worst draft, 3 is usable.
+    # Completions 0, 1 and 3 share the best reward: 0 was cut, 1 reads like the worst completion, 3 is usable.
     texts_of, rewards_of = {0: ["a", "x", "x", "y"]}, {0: [1.0, 1.0, 0.0, 1.0]}
     found = pairs_of(texts_of, rewards_of, BEST_WORST, unfinished={(0, 0)})
-    assert [(pair.chosen_draft, pair.rejected_draft) for pair in found.pairs] == [(3, 2)]
+    assert [(pair.chosen_completion, pair.rejected_completion) for pair in found.pairs] == [(3, 2)]
 
 
-def test_a_rejected_draft_may_be_cut_short():
+def test_a_rejected_completion_may_be_cut_short():
     found = pairs_of({0: ["a", "b"]}, {0: [1.0, 0.0]}, BEST_WORST, unfinished={(0, 1)})
     assert [pair.is_rejected_finished for pair in found.pairs] == [False]
 
 
-def test_random_labels_leave_pairs_with_a_cut_draft_as_they_are():
+def test_random_labels_leave_pairs_with_a_cut_completion_as_they_are():
     """Otherwise the control alone would learn to stop mid-sentence."""
     texts = {user: ["a", "b"] for user in range(200)}
     cut = {(user, 1) for user in range(0, 200, 2)}
@@ -117,7 +117,7 @@ def test_properties_of_both_modes(grid, min_gap):
         for j in range(4)
         if row[i] > row[j] and row[i] - row[j] >= min_gap
     }
-    assert {(pair.user, pair.chosen_draft, pair.rejected_draft) for pair in every.pairs} == expected
+    assert {(pair.user, pair.chosen_completion, pair.rejected_completion) for pair in every.pairs} == expected
     assert every.num_candidates == 6 * len(grid)
     assert {pair.user for pair in best.pairs} == {user for user, _, _ in expected}
     for pair in best.pairs:
@@ -139,15 +139,15 @@ def test_random_labels_exchange_about_half_and_nothing_else():
     assert random_label_pairs(pairs, seed=8) != mixed
 
 
-def test_best_of_n_keeps_each_users_best_draft():
+def test_best_of_n_keeps_each_users_best_completion():
     found = pairs_of({0: ["a", "b", "c"], 1: ["a", "b", "c"]}, {0: [0.2, 0.9, 0.5], 1: [0.4, 0.1, 0.1]}, ALL_PAIRS)
     assert [(pair.user, pair.chosen) for pair in best_of_n(found.pairs)] == [(0, "b"), (1, "a")]
 
 
-def test_rewards_must_fit_the_drafts():
-    with pytest.raises(DataError, match="user 1 has 2 rewards, got 0 drafts"):
+def test_rewards_must_fit_the_completions():
+    with pytest.raises(DataError, match="user 1 has 2 rewards, got 0 completions"):
         pairs_of({0: ["a", "b"]}, {1: [0.0, 1.0]}, BEST_WORST)
-    with pytest.raises(DataError, match="user 0 has 3 rewards, got 2 drafts"):
+    with pytest.raises(DataError, match="user 0 has 3 rewards, got 2 completions"):
         pairs_of({0: ["a", "b"]}, {0: [0.0, 1.0, 0.5]}, BEST_WORST)
     with pytest.raises(DataError, match="rewards must be finite"):
         pairs_of({0: ["a", "b"]}, {0: [0.0, float("nan")]}, BEST_WORST)
@@ -158,12 +158,12 @@ def test_parquet_files_hold_the_source_ids(tmp_path):
     rewards = [make_rewards({0: [0.0, 1.0], 2: [0.5, 0.25]}, round) for round in (0, 1)]
     write_rewards(tmp_path / "rewards.parquet", rewards, user_ids)
     table = pl.read_parquet(tmp_path / "rewards.parquet")
-    assert table.columns == ["round", "user_id", "split", "draft", "reward"]
+    assert table.columns == ["round", "user_id", "split", "completion", "reward"]
     assert table.rows()[:4] == [
-        (0, "u10", "feedback", 0, 0.0),
-        (0, "u10", "feedback", 1, 1.0),
-        (0, "u12", "feedback", 0, 0.5),
-        (0, "u12", "feedback", 1, 0.25),
+        (0, "u10", "reward", 0, 0.0),
+        (0, "u10", "reward", 1, 1.0),
+        (0, "u12", "reward", 0, 0.5),
+        (0, "u12", "reward", 1, 0.25),
     ]
     assert table["round"].to_list() == [0] * 4 + [1] * 4
 
@@ -173,8 +173,8 @@ def test_parquet_files_hold_the_source_ids(tmp_path):
     assert row == {
         "round": 1,
         "user_id": "u12",
-        "chosen_draft": 0,
-        "rejected_draft": 3,
+        "chosen_completion": 0,
+        "rejected_completion": 3,
         "chosen": "good",
         "rejected": "bad",
         "chosen_reward": 0.5,

@@ -13,38 +13,38 @@ from tiny_lm import build_tiny_lm
 
 SKILL = SummarySkill(
     num_users=3,
-    num_drafts=6,
+    num_completions=6,
     well_formed=0.5,
     grounded=1.0,
     true=0.25,
     true_likes=0.2,
     true_dislikes=float("nan"),
     coverage=0.125,
-    claims_per_draft=2.5,
-    distinct_facet_sets=1.5,
-    tokens_per_draft=20.04,
+    claims_per_completion=2.5,
+    distinct_attribute_sets=1.5,
+    tokens_per_completion=20.04,
     tokens_per_s=1234.56,
 )
 
 
 def test_shares_read_as_percent_and_counts_as_counts() -> None:
     lines = skill_text(SKILL).splitlines()
-    assert lines[0] == "3 users, 6 drafts"
-    assert lines[1] == "    50.0 %  drafts in the canonical form and finished"
-    assert "    12.5 %  of a user's five strongest likes, named by a draft" in lines
+    assert lines[0] == "3 users, 6 completions"
+    assert lines[1] == "    50.0 %  completions in the canonical form and finished"
+    assert "    12.5 %  of a user's five strongest likes, named by a completion" in lines
     assert "     nan %  dislikes that the history supports" in lines
-    assert "     2.5    claims per draft" in lines
+    assert "     2.5    claims per completion" in lines
     assert lines[-1] == "  1234.6    tokens per second"
 
 
 @pytest.mark.slow
 def test_a_model_that_was_taught_nothing_says_nothing_well_formed(tmp_path: Path) -> None:
     lm = LmConfig(name=f"transformers:{build_tiny_lm(tmp_path)}", max_tokens=8, device="cpu")
-    skill = evaluate_lm(EvaluateLmConfig(users=5, drafts=2, lm=lm, prompt={"max_prompt_tokens": 440}))
-    assert (skill.num_users, skill.num_drafts) == (5, 10)
+    skill = evaluate_lm(EvaluateLmConfig(users=5, completions=2, lm=lm, prompt={"max_prompt_tokens": 440}))
+    assert (skill.num_users, skill.num_completions) == (5, 10)
     assert skill.well_formed == 0
     assert skill.coverage == 0
-    assert 1 <= skill.tokens_per_draft <= 8
+    assert 1 <= skill.tokens_per_completion <= 8
 
 
 def test_more_users_than_the_log_has_are_refused() -> None:
@@ -59,7 +59,7 @@ def test_an_evaluation_of_nothing_is_refused() -> None:
 
 @pytest.mark.slow
 def test_tasks_alone_leave_summaries_out() -> None:
-    lm = LmConfig(name="embedded:answers", max_tokens=8, device="cpu")
+    lm = LmConfig(name="bundled:answers", max_tokens=8, device="cpu")
     lines = evaluation_text(EvaluateLmConfig(users=0, tasks=2, candidates=3, lm=lm)).splitlines()
     assert lines[0] == "next item, invented sessions: 2 tasks, 3 candidates, chance 33.3 %"
     assert "requests, invented catalogues: 2 tasks, 3 candidates, chance 33.3 %" in lines

@@ -11,7 +11,7 @@ from recloop.prompts.claims import HistoryItem
 from recloop.prompts.reflection import names_title, parse_hints
 from recloop.prompts.request import reference_answer
 from recloop.prompts.request_answer import read_answer
-from recloop.records import Draft, Prompt
+from recloop.records import Completion, Prompt
 from scripts.evaluate_lm.tasks import evaluate_next_item, evaluate_requests
 from scripts.pretrain_lm.corpus import Words
 from scripts.pretrain_lm.skills import (
@@ -24,7 +24,7 @@ from scripts.pretrain_lm.skills import (
     invent_session,
     lookups,
     request_prompt,
-    telling_facets,
+    telling_attributes,
 )
 from scripts.pretrain_lm.tokenizer import english_words
 
@@ -40,8 +40,8 @@ def test_only_the_answer_goes_on_with_what_a_session_is_about(words):
     rng = np.random.default_rng(1)
     for _ in range(50):
         task = invent_session(words, 12, rng)
-        last = task.session.shown[-1].values[task.session.facets.index(task.hidden)][0]
-        column = task.session.facets.index(task.hidden)
+        last = task.session.shown[-1].values[task.session.attributes.index(task.hidden)][0]
+        column = task.session.attributes.index(task.hidden)
         carriers = [n for n, c in enumerate(task.session.candidates) if last in c.values[column]]
         assert carriers == [task.answer]
 
@@ -58,7 +58,7 @@ def test_requests_about_the_same_candidates_have_one_right_answer_each(words):
         meeting = [
             place
             for place, item in enumerate(other.candidates)
-            if all(one.value in item.values[other.facets.index(one.facet)] for one in other.wanted)
+            if all(one.value in item.values[other.attributes.index(one.attribute)] for one in other.wanted)
         ]
         assert meeting == [other.answer]
         assert other.candidates == task.candidates
@@ -66,7 +66,7 @@ def test_requests_about_the_same_candidates_have_one_right_answer_each(words):
         if other.mentioned is not None:
             num_mentioned += 1
             main = other.wanted[0]
-            assert other.mentioned.values[other.facets.index(main.facet)] == (main.value,)
+            assert other.mentioned.values[other.attributes.index(main.attribute)] == (main.value,)
             assert other.mentioned.title in other.text
             assert request_prompt(other).count(other.mentioned.title) >= 2
         else:
@@ -106,7 +106,7 @@ def test_a_canonical_list_by_hand():
         (item("x", "War", "1990s"), item("y", "War", "1980s")),
         (item("a", "War", "1970s"), item("b", "Noir", "1980s"), item("c", "Noir", "1960s")),
     )
-    assert telling_facets(session) == ["genre"]
+    assert telling_attributes(session) == ["genre"]
     drawn = draw_ranking(session, ["genre"], 3, np.random.default_rng(0))
     assert drawn.text == 'By genre War:\n1. War | era 1970s | "a"'
     both = draw_ranking(session, ["genre", "era"], 1, np.random.default_rng(0))
@@ -145,11 +145,11 @@ def test_only_the_answer_of_a_request_meets_all_of_it(words):
         meeting = [
             place
             for place, item in enumerate(task.candidates)
-            if all(w.value in item.values[task.facets.index(w.facet)] for w in task.wanted)
+            if all(w.value in item.values[task.attributes.index(w.attribute)] for w in task.wanted)
         ]
         assert meeting == [task.answer]
         assert all(condition.value in task.text for condition in task.wanted)
-        answer = reference_answer(task.facets, task.candidates, task.wanted, task.answer)
+        answer = reference_answer(task.attributes, task.candidates, task.wanted, task.answer)
         titles = [item.title for item in task.candidates]
         assert read_answer(answer, titles, is_finished=True).first == task.answer
         assert request_prompt(task).count("\n") == 9 + 2
@@ -166,22 +166,22 @@ class Scripted:
     def count_tokens(self, text: str) -> int:
         return len(text.split())
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, tuple[Draft, ...]]]:
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, tuple[Completion, ...]]]:
         for number, prompt in enumerate(prompts):
-            yield number, (Draft(prompt.user, 0, self.answer(prompt.text), 5, True, 0.0),)
+            yield number, (Completion(prompt.user, 0, self.answer(prompt.text), 5, True, 0.0),)
 
 
 def go_by_the_hint(text: str) -> str:
-    """The first candidate that shares the hinted facet's value with the latest item; else the first one."""
+    """The first candidate that shares the hinted attribute's value with the latest item; else the first one."""
     lines = text.splitlines()
     start = next(n for n, line in enumerate(lines) if line.endswith(" candidates:"))
     offered = lines[start + 1 : -2 if "Hint:" not in text else -3]
     if "Hint:" in text:
-        facet = text.split("Go by ")[1].split(":")[0]
+        attribute = text.split("Go by ")[1].split(":")[0]
 
         def values(line):
-            cell = next((c for c in line.split(" | ")[:-1] if c.startswith(f"{facet} ")), "")
-            return set(cell.removeprefix(f"{facet} ").split(", ")) - {""}
+            cell = next((c for c in line.split(" | ")[:-1] if c.startswith(f"{attribute} ")), "")
+            return set(cell.removeprefix(f"{attribute} ").split(", ")) - {""}
 
         wanted = values(lines[start - 1])
         offered = sorted(offered, key=lambda line: not (wanted & values(line)))

@@ -1,4 +1,4 @@
-"""Sampling from a served model, killed with SIGKILL at random moments, ends as if nothing had happened."""
+"""Sampling from a model behind a server, killed with SIGKILL at random moments, ends as if nothing had happened."""
 
 import os
 import random
@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from endpoint_server import EndpointServer
-from recloop.llm.cache import DraftJournal
+from recloop.llm.cache import CompletionCache
 from recloop.llm.language_model import Sampling
-from recloop.llm.sampling import sample_drafts
+from recloop.llm.sampling import sample_completions
 from recloop.llm.server.client import EndpointLM, EndpointTerms
-from recloop.llm.server.config import EndpointConfig, PaceConfig, Served
+from recloop.llm.server.config import EndpointConfig, PaceConfig, ServerModel
 from recloop.records import Prompt
 
-SAMPLING = Sampling(num_drafts=4, temperature=1.0, top_p=1.0, max_tokens=32, seed=5)
+SAMPLING = Sampling(num_completions=4, temperature=1.0, top_p=1.0, max_tokens=32, seed=5)
 NUM_KILLS = {"short": 4, "full": 20}[os.environ.get("RECLOOP_SOAK", "short")]
 NUM_PROMPTS = 375 * NUM_KILLS  # there must be something left to kill
 VICTIM = """
@@ -32,26 +32,26 @@ sample(sys.argv[1], int(sys.argv[2]))
 def sample(path: str, port: int):
     prompts = [Prompt(user, "You summarise.", f"History {user}.", 1, 0) for user in range(NUM_PROMPTS)]
     terms = EndpointTerms(
-        endpoint=EndpointConfig(drafts_per_request=1), pace=PaceConfig(max_concurrency=16, timeout_s=10)
+        endpoint=EndpointConfig(completions_per_request=1), pace=PaceConfig(max_concurrency=16, timeout_s=10)
     )
-    lm = EndpointLM(Served(f"http://127.0.0.1:{port}/v1", "m"), terms)
-    with DraftJournal(path) as journal:
-        return sample_drafts(lm, prompts, SAMPLING, journal)
+    lm = EndpointLM(ServerModel(f"http://127.0.0.1:{port}/v1", "m"), terms)
+    with CompletionCache(path) as cache:
+        return sample_completions(lm, prompts, SAMPLING, cache)
 
 
 def rows_of(path: Path) -> list[tuple]:
-    """Everything about the drafts: the model's name has the port in it, so the texts name the request."""
+    """Everything about the completions: the model's name has the port in it, so the texts name the request."""
     connection = sqlite3.connect(path)
     rows = connection.execute(
-        "select p.text, d.draft, d.text, d.num_tokens, d.status from drafts d "
-        "join requests r using (request) join prompts p using (digest) order by p.text, d.draft"
+        "select p.text, d.completion, d.text, d.num_tokens, d.status from completions d "
+        "join requests r using (request) join prompts p using (digest) order by p.text, d.completion"
     ).fetchall()
     connection.close()
     return rows
 
 
 @pytest.mark.soak
-def test_killed_at_random_moments_the_journal_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+def test_killed_at_random_moments_the_cache_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole.sqlite", tmp_path / "cut.sqlite"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     rng = random.Random(20)
@@ -66,8 +66,8 @@ def test_killed_at_random_moments_the_journal_ends_as_if_nothing_had_happened(tm
             num_met += victim.poll() is None
             victim.send_signal(signal.SIGKILL)
             victim.wait()
-            with DraftJournal(cut) as journal:
-                held = journal.totals().num_drafts
+            with CompletionCache(cut) as cache:
+                held = cache.totals().num_completions
             assert held >= num_kept  # nothing that was committed is lost
             num_kept = held
         resumed = sample(str(cut), server.port)
@@ -75,7 +75,7 @@ def test_killed_at_random_moments_the_journal_ends_as_if_nothing_had_happened(tm
     with EndpointServer() as server:
         expected = sample(str(whole), server.port)
     assert num_met > NUM_KILLS / 2, "the kills came too late; raise NUM_PROMPTS"
-    assert resumed.drafts_UN == expected.drafts_UN
+    assert resumed.completions_UN == expected.completions_UN
     assert rows_of(cut) == rows_of(whole)
     # Only what was on its way, or had just come in, when a kill fell may have been answered again.
     assert num_delivered - 4 * NUM_PROMPTS <= NUM_KILLS * 2 * 16

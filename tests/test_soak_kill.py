@@ -17,17 +17,17 @@ import polars as pl
 import pytest
 
 SETTINGS = {
-    "data.world.num-users": "60",
-    "data.world.num-items": "60",
-    "data.world.num-interactions": "12",
+    "data.simulated.num-users": "60",
+    "data.simulated.num-items": "60",
+    "data.simulated.num-interactions": "12",
     "prompt.max-prompt-tokens": "300",
-    "drafts.feedback": "4",
-    "drafts.test": "1",
+    "completions.feedback": "4",
+    "completions.test": "1",
     "dpo.max-pairs": "8",
     "dpo.checkpoint-steps": "1",
     "reranker.max-epochs": "2",
 }  # as small as a run can be and still have every stage
-SHORT_STAGES = ("sample", "tune")  # the two with work inside a stage that a kill may not lose or do twice
+SHORT_STAGES = ("sample", "train")  # the two with work inside a stage that a kill may not lose or do twice
 PASSING = ("wall_s", "peak_memory_bytes")
 DEADLINE_S = 900
 

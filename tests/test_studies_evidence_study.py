@@ -14,7 +14,7 @@ from recloop.errors import DataError, SettingError
 from recloop.evaluation.report_sections import Chart, Curve
 from recloop.evaluation.significance import holm
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
-from recloop.methods.dpo4rec.evaluate import BEST_OF_N, NO_KNOWLEDGE, RANDOM_LABELS, SHUFFLED, TUNED, UNTUNED
+from recloop.methods.dpo4rec.evaluate import BEST_OF_N, NO_TEXT, RANDOM_LABELS, SHUFFLED, TRAINED, UNTUNED
 from recloop.records import Group
 from studies.evidence import bench
 from studies.evidence.bench import QUICK_STUDIES, QualityConfig, bench_quality
@@ -22,7 +22,7 @@ from studies.evidence.figures import Bar, interval_plot, lines
 from studies.evidence.moments import moments_of
 from studies.evidence.numbers import (
     ContrastNumbers,
-    ForetoldNumbers,
+    PredictedNumbers,
     ReliabilityNumbers,
     RowNumbers,
     TableNumbers,
@@ -32,7 +32,7 @@ from studies.evidence.pooling import (
     PooledContrast,
     gap_closed,
     pooled_contrasts,
-    pooled_foretold,
+    pooled_predicted,
     pooled_reliability,
     pooled_rows,
 )
@@ -63,11 +63,11 @@ def test_the_studies_of_the_repository_hold_together() -> None:
         assert all(0 < unit.minutes <= MAX_MINUTES for unit in units)
         by_name = {unit.name: place for place, unit in enumerate(units)}
         for unit in units:
-            for giver in (unit.takes_from, unit.transfer_from if "transfer" in unit.extras else None):
-                assert giver is None or by_name[giver] < by_name[unit.name], f"{unit.name} needs {giver}"
+            for source in (unit.reuses_from, unit.transfer_from if "transfer" in unit.extras else None):
+                assert source is None or by_name[source] < by_name[unit.name], f"{unit.name} needs {source}"
     quick = units_of(read_studies(ROOT / QUICK_STUDIES))
     assert sum(unit.minutes for unit in quick) <= 20
-    assert {unit.config.data.name for unit in quick} == {"worlds"}
+    assert {unit.config.data.name for unit in quick} == {"simulated"}
 
 
 def test_the_settings_for_users_are_those_of_the_main_study() -> None:
@@ -76,7 +76,7 @@ def test_the_settings_for_users_are_those_of_the_main_study() -> None:
     for unit in units:
         if unit.study == "ml1m-sentence":
             theirs = {"data": unit.config.data, "seeds": unit.config.seeds}
-            said = Dpo4RecConfig.model_validate(mine | theirs | {"split": mine["split"] | {"turn": unit.panel}})
+            said = Dpo4RecConfig.model_validate(mine | theirs | {"split": mine["split"] | {"fold": unit.panel}})
             assert said == unit.config
 
 
@@ -105,19 +105,19 @@ def test_panels_are_seeds_and_turns_or_worlds(tmp_path: Path) -> None:
     assert [unit.name for unit in (first, second, third, fourth)] == ["a.p1", "a.p2", "b.p1", "b.p2"]
     assert (first.config.seeds, first.config.data_seed) == ((1,), 1)
     assert (second.config.seeds, second.config.data_seed) == ((2,), 2)
-    assert [(u.config.split.turn, u.config.data_seed) for u in (third, fourth)] == [(1, 0), (2, 0)]
+    assert [(u.config.split.fold, u.config.data_seed) for u in (third, fourth)] == [(1, 0), (2, 0)]
 
 
-def test_arms_change_the_study_and_a_base_gives_it_its_settings(tmp_path: Path) -> None:
+def test_variants_change_the_study_and_a_base_gives_it_its_settings(tmp_path: Path) -> None:
     child = (
         'title = "C"\nplace = "ablations"\npanels = [1]\nminutes = 3\nbase = "a"\ntakes_from = "a"\n'
         "[run.dpo]\nepochs = 2\n"
-        '[arms.x]\ntitle = "X"\nminutes = 5\nrun.dpo.lr = 1e-4\n'
+        '[variants.x]\ntitle = "X"\nminutes = 5\nrun.dpo.lr = 1e-4\n'
     )
     units = units_of(read_studies(write_studies(tmp_path / "s", a=MAIN, c=child)))
-    arm = units[-1]
-    assert (arm.name, arm.minutes, arm.takes_from) == ("c.x.p1", 5, "a.p1")
-    assert (arm.config.dpo.lr, arm.config.dpo.beta, arm.config.dpo.epochs) == (1e-4, 0.5, 2)
+    variant = units[-1]
+    assert (variant.name, variant.minutes, variant.reuses_from) == ("c.x.p1", 5, "a.p1")
+    assert (variant.config.dpo.lr, variant.config.dpo.beta, variant.config.dpo.epochs) == (1e-4, 0.5, 2)
     assert [unit.name for unit in chosen_units(units, ("a.*", "*x*"))] == ["a.p1", "a.p2", "c.x.p1"]
     with pytest.raises(SettingError, match=r"no unit is called a\.p9; the units are a\.p1"):
         chosen_units(units, ("a.p9",))
@@ -127,12 +127,12 @@ def test_arms_change_the_study_and_a_base_gives_it_its_settings(tmp_path: Path) 
     ("text", "message"),
     [
         (MAIN.replace("[run.dpo]", "[run]\nseeds = [4]\n[run.dpo]"), "sets seeds, which each unit sets"),
-        (MAIN.replace("[run.dpo]", "[run.split]\nturn = 3\n[run.dpo]"), r"sets split\.turn"),
+        (MAIN.replace("[run.dpo]", "[run.split]\nfold = 3\n[run.dpo]"), r"sets split\.fold"),
         (MAIN.replace("lr", "lrr"), "make no run.*lrr"),
         (MAIN.replace("= 7", "= 46"), "less than or equal to 45"),
         (MAIN.replace("minutes", 'base = "a"\nminutes'), "base of a must be another study"),
         (MAIN.replace("title", "titel"), "is no study"),
-        (MAIN + '[arms.x]\ntitle = "X"\n', "needs one called base, got x"),
+        (MAIN + '[variants.x]\ntitle = "X"\n', "needs one called base, got x"),
     ],
 )
 def test_a_study_that_makes_no_sense_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -176,7 +176,7 @@ def test_the_command_line_reaches_the_bench(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(bench, "bench_quality", lambda config, out, _: seen.append((config, out)) or "said")
     assert cli.main(["bench", "quality", "--run", "a.p1,b.*", "--data", "/d"]) == 0
     assert cli.main(["bench", "quality", "--quick"]) == 0
-    assert cli.main(["bench", "worlds", "--quick"]) == 2
+    assert cli.main(["bench", "simulated", "--quick"]) == 2
     (asked, out), (small, small_out) = seen
     assert (asked.run, asked.data, out) == (("a.p1", "b.*"), Path("/d"), Path("docs"))
     assert (small.studies, small.run, small_out) == (QUICK_STUDIES, ("*",), Path("runs/quality-quick"))
@@ -184,12 +184,12 @@ def test_the_command_line_reaches_the_bench(monkeypatch: pytest.MonkeyPatch) -> 
 
 def table_of(values: dict[str, np.ndarray]) -> TableNumbers:
     names = list(values)
-    pairs = [(TUNED, name) for name in names if name != TUNED] + [(BEST_OF_N, UNTUNED)]
+    pairs = [(TRAINED, name) for name in names if name != TRAINED] + [(BEST_OF_N, UNTUNED)]
     return TableNumbers(
         ranker="prm",
         group="test",
-        num_users=len(values[TUNED]),
-        num_lists=len(values[TUNED]),
+        num_users=len(values[TRAINED]),
+        num_lists=len(values[TRAINED]),
         rows=tuple(RowNumbers(name=n, values={"ndcg@5": moments_of(v)}) for n, v in values.items()),
         contrasts=tuple(
             ContrastNumbers(
@@ -212,8 +212,8 @@ def panels() -> list[dict[str, np.ndarray]]:
     for size in (60, 90):
         untuned = rng.normal(0.5, 0.1, size)
         best = untuned + np.abs(rng.normal(0.06, 0.02, size))
-        tuned = untuned + 0.5 * (best - untuned) + rng.normal(0, 0.01, size)
-        found.append({UNTUNED: untuned, TUNED: tuned, SHUFFLED: untuned - 0.001, BEST_OF_N: best})
+        trained = untuned + 0.5 * (best - untuned) + rng.normal(0, 0.01, size)
+        found.append({UNTUNED: untuned, TRAINED: trained, SHUFFLED: untuned - 0.001, BEST_OF_N: best})
     return found
 
 
@@ -223,16 +223,16 @@ def test_tables_of_panels_are_the_table_of_all_their_users(panels: list[dict[str
     for name, pooled in pooled_rows(tables, "ndcg@5").items():
         assert pooled.values.mean == pytest.approx(everyone[name].mean())
         assert pooled.by_panel == tuple(pytest.approx(panel[name].mean()) for panel in panels)
-    found = pooled_contrasts(tables, "ndcg@5", TUNED, (UNTUNED, NO_KNOWLEDGE, SHUFFLED))
+    found = pooled_contrasts(tables, "ndcg@5", TRAINED, (UNTUNED, NO_TEXT, SHUFFLED))
     assert [contrast.against for contrast in found] == [UNTUNED, SHUFFLED]  # what no panel has is left out
-    p = np.array([moments_of(everyone[TUNED] - everyone[rival]).p for rival in (UNTUNED, SHUFFLED)])
+    p = np.array([moments_of(everyone[TRAINED] - everyone[baseline]).p for baseline in (UNTUNED, SHUFFLED)])
     assert [contrast.p_holm for contrast in found] == pytest.approx(holm(p).tolist())
 
 
 def test_the_gap_closed_is_the_ratio_of_means(panels: list[dict[str, np.ndarray]]) -> None:
     closed = gap_closed([table_of(panel) for panel in panels], "ndcg@5")
     everyone = {name: np.concatenate([panel[name] for panel in panels]) for name in panels[0]}
-    top, bottom = everyone[TUNED] - everyone[UNTUNED], everyone[BEST_OF_N] - everyone[UNTUNED]
+    top, bottom = everyone[TRAINED] - everyone[UNTUNED], everyone[BEST_OF_N] - everyone[UNTUNED]
     assert closed is not None
     assert closed.share == pytest.approx(top.mean() / bottom.mean())
     assert closed.interval is not None
@@ -247,16 +247,16 @@ def test_the_gap_closed_is_the_ratio_of_means(panels: list[dict[str, np.ndarray]
 def test_what_is_foretold_is_pooled_by_users() -> None:
     def unit(explained: float, gained: list[float]) -> UnitResult:
         values = moments_of(np.array(gained))
-        reached = {TUNED: values} | ({} if len(gained) == 1 else {RANDOM_LABELS: values})
-        one = ForetoldNumbers(metric="loglik", explained=explained, gained=values, reached=reached)
-        return UnitResult.model_construct(foretold=(one,))
+        reached = {TRAINED: values} | ({} if len(gained) == 1 else {RANDOM_LABELS: values})
+        one = PredictedNumbers(metric="loglik", explained=explained, gained=values, reached=reached)
+        return UnitResult.model_construct(predicted=(one,))
 
-    older = UnitResult.model_construct(foretold=())
-    pooled = pooled_foretold([unit(0.1, [1.0, 2.0, 3.0]), older, unit(0.5, [7.0])])
+    older = UnitResult.model_construct(predicted=())
+    pooled = pooled_predicted([unit(0.1, [1.0, 2.0, 3.0]), older, unit(0.5, [7.0])])
     assert [one.metric for one in pooled] == ["loglik"]
     assert pooled[0].explained == pytest.approx((3 * 0.1 + 0.5) / 4)
     assert pooled[0].gained == moments_of(np.array([1.0, 2.0, 3.0, 7.0]))
-    assert pooled[0].reached == {TUNED: pooled[0].gained}  # a row that a panel lacks is left out
+    assert pooled[0].reached == {TRAINED: pooled[0].gained}  # a row that a panel lacks is left out
 
 
 def test_reliabilities_weigh_by_users_and_their_variances_add() -> None:
@@ -279,15 +279,15 @@ def test_reliabilities_weigh_by_users_and_their_variances_add() -> None:
 
 
 def test_a_claim_needs_a_small_p_every_panel_and_three_of_them(panels: list[dict[str, np.ndarray]]) -> None:
-    two = pooled_contrasts([table_of(panel) for panel in panels], "ndcg@5", TUNED, (UNTUNED,))[0]
+    two = pooled_contrasts([table_of(panel) for panel in panels], "ndcg@5", TRAINED, (UNTUNED,))[0]
     assert verdict(two, 0.01, 3) == "2 of 3 panels: open, so far yes"
     assert verdict(two, 0.01, 2) == "**holds**"
     mixed = [*panels, {name: values.copy() for name, values in panels[0].items()}]
-    mixed[2][TUNED] = mixed[2][UNTUNED] - 1e-4
-    three = pooled_contrasts([table_of(panel) for panel in mixed], "ndcg@5", TUNED, (UNTUNED,))[0]
+    mixed[2][TRAINED] = mixed[2][UNTUNED] - 1e-4
+    three = pooled_contrasts([table_of(panel) for panel in mixed], "ndcg@5", TRAINED, (UNTUNED,))[0]
     assert three.p_holm < 0.01
     assert verdict(three, 0.01, 3) == "**does not hold**"  # one panel below 0
-    unsure = PooledContrast(TUNED, UNTUNED, two.difference, 0.2)
+    unsure = PooledContrast(TRAINED, UNTUNED, two.difference, 0.2)
     assert verdict(unsure, 0.01, 2) == "**does not hold**"
     assert verdict(None, 0.01, 3) == "*not run yet*"
 
@@ -307,6 +307,6 @@ def test_tables_and_their_order() -> None:
     assert table(("a", "b"), [["1", "2"]]) == ["| a | b |", "| --- | ---: |", "| 1 | 2 |", ""]
     with pytest.raises(SettingError, match="must have 2 cells"):
         table(("a", "b"), [["1"]])
-    names = {"best_of_n": 0, "transferred": 0, "tuned": 0, "tuned_r1": 0, "shuffled": 0, "no_knowledge": 0}
+    names = {"best_of_n": 0, "transferred": 0, "trained": 0, "trained_r1": 0, "shuffled": 0, "no_text": 0}
     order = [name for name, _ in by_heading(names)]
-    assert order == ["no_knowledge", "shuffled", "tuned", "tuned_r1", "transferred", "best_of_n"]
+    assert order == ["no_text", "shuffled", "trained", "trained_r1", "transferred", "best_of_n"]

@@ -9,7 +9,7 @@ from recloop.prompts.claims import Polarity, parse_claims
 from recloop.records import Group, Lists, Prompt, UserVectors
 from recloop.testing import FakeEncoder, FakeLM, check_encoder, check_language_model, check_reranker
 
-FACETS = ("era", "genre", "director")
+ATTRIBUTES = ("era", "genre", "director")
 TEXT = (
     "2 films, average 3.5 stars, oldest first:\n"
     '5 stars | "Glass Harbour" | era 1990s | genre Drama, War | director Ann Vale\n'
@@ -20,27 +20,27 @@ TEXT = (
 
 def test_the_fakes_keep_their_contracts():
     check_language_model(FakeLM())
-    check_language_model(FakeLM(num_facets_named=3))
+    check_language_model(FakeLM(num_attributes_named=3))
     check_encoder(FakeEncoder())
 
 
-def test_fake_drafts_are_canonical_and_say_what_stands_in_the_prompt():
-    sampling = Sampling(num_drafts=50, temperature=1.0, top_p=1.0, max_tokens=64, seed=0)
-    ((_, drafts),) = FakeLM(FACETS, num_facets_named=2).generate([Prompt(4, "", TEXT, 2, 0)], sampling)
+def test_fake_completions_are_canonical_and_say_what_stands_in_the_prompt():
+    sampling = Sampling(num_completions=50, temperature=1.0, top_p=1.0, max_tokens=64, seed=0)
+    ((_, completions),) = FakeLM(ATTRIBUTES, num_attributes_named=2).generate([Prompt(4, "", TEXT, 2, 0)], sampling)
     values = {
         Polarity.LIKES: {"1990s", "Drama", "Ann Vale"},
         Polarity.DISLIKES: {"1980s", "Comedy"},
     }
-    parsed = [parse_claims(draft.text, FACETS) for draft in drafts]
-    assert all(one.is_well_formed and len(one.facets) <= 2 for one in parsed)
+    parsed = [parse_claims(completion.text, ATTRIBUTES) for completion in completions]
+    assert all(one.is_well_formed and len(one.attributes) <= 2 for one in parsed)
     assert all(claim.value in values[claim.polarity] for one in parsed for claim in one.claims)
     assert {claim.value for one in parsed for claim in one.claims} == values["likes"] | values["dislikes"]
-    assert all(draft.is_finished for draft in drafts)
+    assert all(completion.is_finished for completion in completions)
 
 
-def test_fake_lm_says_which_facets_it_was_made_for():
+def test_fake_lm_says_which_attributes_it_was_made_for():
     sampling = Sampling(1, 1.0, 1.0, 64, 0)
-    with pytest.raises(ContractError, match="pass the dataset's facets"):
+    with pytest.raises(ContractError, match="pass the dataset's attributes"):
         list(FakeLM(("genre",)).generate([Prompt(0, "", TEXT, 2, 0)], sampling))
 
 
@@ -84,15 +84,15 @@ class Rambling(FakeLM):
 
 class RestartsCounting(FakeLM):
     def generate(self, prompts, sampling):
-        for position, drafts in super().generate(prompts, replace(sampling, first_draft=0)):
-            numbers = sampling.draft_numbers
-            yield position, tuple(replace(d, draft=n) for d, n in zip(drafts, numbers, strict=True))
+        for position, completions in super().generate(prompts, replace(sampling, first_completion=0)):
+            numbers = sampling.completion_numbers
+            yield position, tuple(replace(d, completion=n) for d, n in zip(completions, numbers, strict=True))
 
 
 class ReadsUser(FakeLM):
     def generate(self, prompts, sampling):
-        for position, drafts in super().generate(prompts, sampling):
-            yield position, tuple(replace(d, text=f"{d.text} {prompts[position].user}") for d in drafts)
+        for position, completions in super().generate(prompts, sampling):
+            yield position, tuple(replace(d, text=f"{d.text} {prompts[position].user}") for d in completions)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ class ReadsUser(FakeLM):
         (BatchDependent(), "alone as in a batch"),
         (Forgetful(), "answered once"),
         (Unseeded(), "same seed"),
-        (Rambling(num_facets_named=3), "keep to max_tokens"),
-        (RestartsCounting(), "first_draft=2"),
+        (Rambling(num_attributes_named=3), "keep to max_tokens"),
+        (RestartsCounting(), "first_completion=2"),
         (ReadsUser(), "whose prompt"),
     ],
 )
@@ -154,9 +154,9 @@ class DotReranker:
             scores_BNL = scores_BNL + lists.labels_BL[:, None]
         if self.fault == "padding":
             scores_BNL = scores_BNL - scores_BNL.mean(axis=2, keepdims=True)
-        if self.fault == "batch":
+        if self.fault == "batch_size":
             scores_BNL = scores_BNL - scores_BNL.mean(axis=0, keepdims=True)
-        if self.fault == "drafts":
+        if self.fault == "completions":
             scores_BNL = scores_BNL - scores_BNL.mean(axis=1, keepdims=True)
         scores_BNL = np.where(lists.is_item_BL[:, None], scores_BNL, -np.inf)
         if self.fault == "nan":
@@ -170,7 +170,7 @@ def make_lists():
     is_item_BL[1, 3:] = False
     labels_BL = (rng.random((4, 5)) < 0.4).astype(np.float32) * is_item_BL
     items_BL = np.where(is_item_BL, rng.integers(1, 30, (4, 5)), 0)
-    return Lists(Group.FEEDBACK, np.array([0, 0, 2, 3]), items_BL, labels_BL, is_item_BL)
+    return Lists(Group.REWARD, np.array([0, 0, 2, 3]), items_BL, labels_BL, is_item_BL)
 
 
 def make_vectors():
@@ -188,8 +188,8 @@ def test_a_reranker_that_keeps_its_word_passes(vectors):
     [
         ("labels", "labels must not be read"),
         ("padding", "padding must not change"),
-        ("batch", "other lists"),
-        ("drafts", "other drafts"),
+        ("batch_size", "other lists"),
+        ("completions", "other completions"),
         ("nan", "must be finite"),
         ("dtype", "float32"),
     ],

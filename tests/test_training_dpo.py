@@ -17,14 +17,14 @@ from recloop.errors import RunError, SettingError, TrainingError
 from recloop.llm.chat import own_tokenizer
 from recloop.progress import SILENT, Progress
 from recloop.rewards.preference_pairs import random_label_pairs
-from recloop.training.dpo import DpoConfig, tune_dpo
-from recloop.training.result import read_tuned
+from recloop.training.dpo import DpoConfig, train_dpo
+from recloop.training.result import read_trained
 from tiny_lm import build_tiny_lm
 from tuning_cases import DISLIKED, LIKED, make_pairs, make_prompts
 
 pytestmark = pytest.mark.slow  # TRL takes ten seconds to import
 
-CONFIG = DpoConfig(lr=2e-3, batch=2, accumulation=2, checkpoint_steps=2, beta=0.3)
+CONFIG = DpoConfig(lr=2e-3, batch_size=2, gradient_accumulation_steps=2, save_steps=2, beta=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +91,12 @@ class StopAt(Progress):
 
 
 def test_the_first_step_has_the_loss_of_the_formula(lm, other_lm, tmp_path):
-    # One pair: loss = -log sigmoid(beta ((logp chosen - anchor chosen) - (logp rejected - anchor rejected))).
+    # One pair: loss = -log sigmoid(beta ((logp chosen - reference model chosen) - (logp rejected - reference model rejected))).
     prompts = make_prompts(1)
     chosen, rejected = mean_logps(lm, prompts.values(), LIKED, DISLIKED)
     anchor_chosen, anchor_rejected = mean_logps(other_lm, prompts.values(), LIKED, DISLIKED)
     margin = CONFIG.beta * ((chosen - anchor_chosen) - (rejected - anchor_rejected))
-    row = tune_dpo(lm, other_lm, prompts, make_pairs(1), CONFIG, tmp_path / "out", seed=0).log[0]
+    row = train_dpo(lm, other_lm, prompts, make_pairs(1), CONFIG, tmp_path / "out", seed=0).log[0]
     assert abs(margin) > 0.1
     assert row["loss"] == pytest.approx(-np.log(1 / (1 + np.exp(-margin))), rel=1e-4)
     assert row["chosen_logp"] == pytest.approx(chosen, rel=1e-4)
@@ -112,9 +112,9 @@ def test_the_likelihood_of_what_was_chosen_stands_beside_the_loss(lm, other_lm, 
 
     prompts, pairs = make_prompts(1), make_pairs(1)
     tokens = AutoTokenizer.from_pretrained(lm)(f"{LIKED}<|end|>", add_special_tokens=False)["input_ids"]
-    weighted = CONFIG.model_copy(update={"likelihood": 0.5})
-    plain = tune_dpo(lm, other_lm, prompts, pairs, CONFIG, tmp_path / "plain", seed=0).log[0]
-    row = tune_dpo(lm, other_lm, prompts, pairs, weighted, tmp_path / "weighted", seed=0).log[0]
+    weighted = CONFIG.model_copy(update={"sft_weight": 0.5})
+    plain = train_dpo(lm, other_lm, prompts, pairs, CONFIG, tmp_path / "plain", seed=0).log[0]
+    row = train_dpo(lm, other_lm, prompts, pairs, weighted, tmp_path / "weighted", seed=0).log[0]
     assert row["loss"] == pytest.approx(plain["loss"] - 0.5 * plain["chosen_logp"] / len(tokens), rel=1e-4)
 
 
@@ -125,10 +125,10 @@ def test_with_its_likelihood_what_was_chosen_does_not_sink_with_what_was_not(lm,
     (before,) = mean_logps(lm, asked, LIKED)
     chosen = {}
     for weight in (0.0, 3.0):
-        config = CONFIG.model_copy(update={"likelihood": weight})
-        tuned = tune_dpo(lm, lm, prompts, pairs, config, tmp_path / f"{weight:g}", seed=0)
-        assert preference(tuned.folder, asked) > preference(lm, asked) + 3.0
-        (chosen[weight],) = mean_logps(tuned.folder, asked, LIKED)
+        config = CONFIG.model_copy(update={"sft_weight": weight})
+        trained = train_dpo(lm, lm, prompts, pairs, config, tmp_path / f"{weight:g}", seed=0)
+        assert preference(trained.folder, asked) > preference(lm, asked) + 3.0
+        (chosen[weight],) = mean_logps(trained.folder, asked, LIKED)
     assert chosen[3.0] > before + 10.0  # nats
     assert chosen[3.0] > chosen[0.0] + 10.0
 
@@ -138,49 +138,49 @@ def test_it_learns_what_is_preferred_and_nothing_from_random_labels(lm, tmp_path
     prompts, pairs = make_prompts(24), make_pairs(24)
     coin = random_label_pairs(pairs, seed=2)
     assert sum(pair.chosen == LIKED for pair in coin) == 12
-    tuned = tune_dpo(lm, lm, prompts, pairs, CONFIG, tmp_path / "tuned", seed=0)
-    control = tune_dpo(lm, lm, prompts, coin, CONFIG, tmp_path / "control", seed=0)
+    trained = train_dpo(lm, lm, prompts, pairs, CONFIG, tmp_path / "trained", seed=0)
+    control = train_dpo(lm, lm, prompts, coin, CONFIG, tmp_path / "control", seed=0)
     asked = [prompts[user] for user in (0, 7, 23)]
     before = preference(lm, asked)
-    rises, drifts = (preference(one.folder, asked) - before for one in (tuned, control))
+    rises, drifts = (preference(one.folder, asked) - before for one in (trained, control))
     assert rises > 3.0  # nats
     assert abs(drifts) < rises / 4
-    assert tuned.log[-1]["reward_margin"] > tuned.log[0]["reward_margin"] + 0.5
-    assert [row["step"] for row in tuned.log] == list(range(1, 7))
+    assert trained.log[-1]["reward_margin"] > trained.log[0]["reward_margin"] + 0.5
+    assert [row["step"] for row in trained.log] == list(range(1, 7))
 
 
 def test_stopped_and_called_again_it_gives_the_same_weights_and_log(lm, other_lm, tmp_path):
     arguments = (lm, other_lm, make_prompts(13), make_pairs(13), CONFIG.model_copy(update={"epochs": 2}))
-    whole = tune_dpo(*arguments, tmp_path / "whole", 3)
+    whole = train_dpo(*arguments, tmp_path / "whole", 3)
     for num_rows in (1, 18):
         with pytest.raises(KeyboardInterrupt):
-            tune_dpo(*arguments, tmp_path / "again", 3, StopAt(num_rows))
+            train_dpo(*arguments, tmp_path / "again", 3, StopAt(num_rows))
         assert not (tmp_path / "again").exists()
     half = next((tmp_path / ".again.scratch").glob("checkpoint-4"))
     (half / "complete").unlink()  # as if killed while this checkpoint was written
-    again = tune_dpo(*arguments, tmp_path / "again", 3)
+    again = train_dpo(*arguments, tmp_path / "again", 3)
     assert weights_of(again.folder) == weights_of(whole.folder)
     assert again.log == whole.log
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "whole"]
-    assert read_tuned(again.folder).log == whole.log
-    assert tune_dpo(*arguments, tmp_path / "again", 3).log == whole.log  # done: returned at once
-    with pytest.raises(RunError, match=r"tuned from other inputs \(differing: seed\)"):
-        tune_dpo(*arguments, tmp_path / "again", 4)
+    assert read_trained(again.folder).log == whole.log
+    assert train_dpo(*arguments, tmp_path / "again", 3).log == whole.log  # done: returned at once
+    with pytest.raises(RunError, match=r"trained from other inputs \(differing: seed\)"):
+        train_dpo(*arguments, tmp_path / "again", 4)
 
 
 def test_checkpoints_of_another_run_are_refused(lm, tmp_path):
     arguments = (lm, lm, make_prompts(8), make_pairs(8), CONFIG, tmp_path / "out")
     with pytest.raises(KeyboardInterrupt):
-        tune_dpo(*arguments, 0, StopAt(8), tmp_path / "scratch")
-    with pytest.raises(RunError, match="holds checkpoints of another tuning run"):
-        tune_dpo(*arguments, 1, SILENT, tmp_path / "scratch")
+        train_dpo(*arguments, 0, StopAt(8), tmp_path / "scratch")
+    with pytest.raises(RunError, match="holds checkpoints of another training run"):
+        train_dpo(*arguments, 1, SILENT, tmp_path / "scratch")
 
 
 def test_a_trained_scratch_is_not_trained_again(lm, tmp_path):
     # Killed after the last step, before the result was in place: the caller's scratch holds everything.
     arguments = (lm, lm, make_prompts(8), make_pairs(8), CONFIG)
-    first = tune_dpo(*arguments, tmp_path / "first", 0, SILENT, tmp_path / "scratch")
-    second = tune_dpo(*arguments, tmp_path / "second", 0, SILENT, tmp_path / "scratch")
+    first = train_dpo(*arguments, tmp_path / "first", 0, SILENT, tmp_path / "scratch")
+    second = train_dpo(*arguments, tmp_path / "second", 0, SILENT, tmp_path / "scratch")
     assert weights_of(first.folder) == weights_of(second.folder)
     assert first.log == second.log
 
@@ -189,7 +189,7 @@ def test_it_is_quiet_and_leaves_the_random_state_alone(lm, tmp_path, capfd):
     import torch
 
     states = random.getstate(), torch.random.get_rng_state()
-    tune_dpo(lm, lm, make_prompts(2), make_pairs(2), CONFIG, tmp_path / "out", 0)
+    train_dpo(lm, lm, make_prompts(2), make_pairs(2), CONFIG, tmp_path / "out", 0)
     assert capfd.readouterr() == ("", "")
     assert random.getstate() == states[0]
     assert torch.equal(torch.random.get_rng_state(), states[1])
@@ -198,17 +198,17 @@ def test_it_is_quiet_and_leaves_the_random_state_alone(lm, tmp_path, capfd):
 def test_a_diverging_loss_stops_the_run(lm, tmp_path):
     config = CONFIG.model_copy(update={"lr": 1e30})
     with pytest.raises(TrainingError, match="the loss must stay finite, got nan"):
-        tune_dpo(lm, lm, make_prompts(12), make_pairs(12), config, tmp_path / "out", 0)
+        train_dpo(lm, lm, make_prompts(12), make_pairs(12), config, tmp_path / "out", 0)
 
 
 def test_trl_reads_the_rows_that_were_checked(lm, tmp_path):
     from transformers import AutoTokenizer
 
     from recloop.training import dpo
-    from recloop.training.dataset import select_rows, training_order
+    from recloop.training.dataset import select_variants, training_order
     from recloop.training.trainer import Job, load_policy, quiet
 
-    row_set = select_rows(lm, make_prompts(7), make_pairs(7), CONFIG, seed=0)
+    row_set = select_variants(lm, make_prompts(7), make_pairs(7), CONFIG, seed=0)
     job = Job("test", lm, tmp_path / "out", None, {}, CONFIG, 0)
     with quiet(0):
         trainer = dpo._make_trainer(job, load_policy(lm, CONFIG), lm, row_set, CONFIG)
@@ -224,15 +224,15 @@ def test_trl_reads_the_rows_that_were_checked(lm, tmp_path):
 def test_an_adapter_is_trained_on_from_round_to_round_with_the_same_anchor(lm, tmp_path):
     prompts, pairs = make_prompts(8), make_pairs(8)
     config = CONFIG.model_copy(update={"lora": True, "lora_rank": 4})
-    first = tune_dpo(lm, lm, prompts, pairs, config, tmp_path / "first", 0)
-    second = tune_dpo(first.folder, lm, prompts, pairs, config, tmp_path / "second", 0)
+    first = train_dpo(lm, lm, prompts, pairs, config, tmp_path / "first", 0)
+    second = train_dpo(first.folder, lm, prompts, pairs, config, tmp_path / "second", 0)
     assert (second.folder / "adapter_model.safetensors").is_file()
     assert first.log[0]["reward_margin"] == pytest.approx(0, abs=1e-5)
     assert second.log[0]["reward_margin"] > first.log[-1]["reward_margin"]
     gaps = [preference(folder, [prompts[0]]) for folder in (lm, first.folder, second.folder)]
     assert gaps[0] < gaps[1] < gaps[2]
     with pytest.raises(SettingError, match="holds a LoRA adapter"):
-        tune_dpo(first.folder, lm, prompts, pairs, CONFIG, tmp_path / "third", 0)
+        train_dpo(first.folder, lm, prompts, pairs, CONFIG, tmp_path / "third", 0)
 
 
 @pytest.fixture(scope="module")
@@ -257,24 +257,24 @@ def foreign(lm, tmp_path_factory):
 
 
 def test_an_adapter_made_elsewhere_is_trained_on_as_it_is(lm, foreign, tmp_path):
-    # Steps of next to nothing: the tuned adapter computes what the first one does.
+    # Steps of next to nothing: the trained adapter computes what the first one does.
     config = CONFIG.model_copy(update={"lora": True, "lora_rank": 4, "lr": 1e-12})
     prompts = make_prompts(4)
-    tuned = tune_dpo(foreign, lm, prompts, make_pairs(4), config, tmp_path / "out", 0)
-    before, after = (json.loads((f / "adapter_config.json").read_text()) for f in (foreign, tuned.folder))
+    trained = train_dpo(foreign, lm, prompts, make_pairs(4), config, tmp_path / "out", 0)
+    before, after = (json.loads((f / "adapter_config.json").read_text()) for f in (foreign, trained.folder))
     for name in ("r", "lora_alpha", "use_rslora"):
         assert after[name] == before[name]
     assert set(after["target_modules"]) == set(before["target_modules"])
-    base, first, last = (preference(f, list(prompts.values())) for f in (lm, foreign, tuned.folder))
+    base, first, last = (preference(f, list(prompts.values())) for f in (lm, foreign, trained.folder))
     assert last == pytest.approx(first, abs=1e-4)
     assert abs(first - base) > 0.01
-    assert tuned.log[0]["reward_margin"] == pytest.approx(config.beta * (first - base), rel=1e-3)
+    assert trained.log[0]["reward_margin"] == pytest.approx(config.beta * (first - base), rel=1e-3)
 
 
 def test_an_adapter_of_another_rank_is_refused(lm, foreign, tmp_path):
     config = CONFIG.model_copy(update={"lora": True, "lora_rank": 16})
     with pytest.raises(SettingError, match="adapter of rank 4, got lora_rank=16; use lora_rank=4"):
-        tune_dpo(foreign, lm, make_prompts(4), make_pairs(4), config, tmp_path / "out", 0)
+        train_dpo(foreign, lm, make_prompts(4), make_pairs(4), config, tmp_path / "out", 0)
 
 
 def test_an_adapter_of_another_kind_is_refused(lm, tmp_path):
@@ -296,19 +296,19 @@ def test_an_adapter_without_a_weight_of_its_own_or_with_a_strange_one_is_refused
     save_file(weights, folder / "adapter_model.safetensors", {"format": "pt"})
     config = CONFIG.model_copy(update={"lora": True, "lora_rank": 4})
     with pytest.raises(RunError, match=r"1 missing \[.*q_proj.lora_B.*1 unexpected \[.*o_proj.lora_B"):
-        tune_dpo(folder, lm, make_prompts(4), make_pairs(4), config, tmp_path / "out", 0)
+        train_dpo(folder, lm, make_prompts(4), make_pairs(4), config, tmp_path / "out", 0)
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from test_tuning_dpo import CONFIG, StopAt
+from test_training_dpo import CONFIG, StopAt
 from tuning_cases import make_pairs, make_prompts
-from recloop.training.dpo import tune_dpo
+from recloop.training.dpo import train_dpo
 
 lm, out, num_rows = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 kill = StopAt(num_rows, lambda: os.kill(os.getpid(), signal.SIGKILL))
-tune_dpo(lm, lm, make_prompts(12), make_pairs(12), CONFIG, out, 0, kill)
+train_dpo(lm, lm, make_prompts(12), make_pairs(12), CONFIG, out, 0, kill)
 """
 
 
@@ -321,7 +321,7 @@ def test_killed_and_called_again_it_gives_the_same_weights(lm, tmp_path):
         command = [sys.executable, "-c", KILLED, str(lm), str(out), str(num_rows)]
         assert subprocess.run(command, env=environment, check=False).returncode == -signal.SIGKILL
     arguments = (lm, lm, make_prompts(12), make_pairs(12), CONFIG)
-    again, whole = (tune_dpo(*arguments, folder, 0) for folder in (out, tmp_path / "whole"))
+    again, whole = (train_dpo(*arguments, folder, 0) for folder in (out, tmp_path / "whole"))
     assert weights_of(again.folder) == weights_of(whole.folder)
     assert again.log == whole.log
 
@@ -333,8 +333,8 @@ def test_over_a_base_in_four_bits_an_adapter_learns_what_is_preferred(tmp_path):
     lm = build_tiny_lm(tmp_path / "lm", width=64)  # 4 bits come in blocks of 64 weights
     prompts, pairs = make_prompts(24), make_pairs(24)
     config = CONFIG.model_copy(update={"load_in_4bit": True, "lr": 1e-2})
-    tuned = tune_dpo(lm, lm, prompts, pairs, config, tmp_path / "tuned", seed=0)
-    assert tuned.log[-1]["reward_margin"] > tuned.log[0]["reward_margin"] + 0.5
+    trained = train_dpo(lm, lm, prompts, pairs, config, tmp_path / "trained", seed=0)
+    assert trained.log[-1]["reward_margin"] > trained.log[0]["reward_margin"] + 0.5
     asked = [prompts[user] for user in (0, 7, 23)]
 
     def liking(folder, in_4bit):
@@ -345,12 +345,14 @@ def test_over_a_base_in_four_bits_an_adapter_learns_what_is_preferred(tmp_path):
         return liked - disliked
 
     for in_4bit in (True, False):
-        assert liking(tuned.folder, in_4bit) > liking(lm, in_4bit) + 3.0
+        assert liking(trained.folder, in_4bit) > liking(lm, in_4bit) + 3.0
     again = config.model_copy(update={"lr": 1e-3})
-    assert tune_dpo(tuned.folder, lm, prompts, pairs, again, tmp_path / "second", seed=0).log[0]["reward_margin"] > 0.5
+    assert (
+        train_dpo(trained.folder, lm, prompts, pairs, again, tmp_path / "second", seed=0).log[0]["reward_margin"] > 0.5
+    )
 
 
 def test_four_bits_without_an_adapter_are_refused(lm, tmp_path):
     config = CONFIG.model_copy(update={"load_in_4bit": True, "lora": False})
     with pytest.raises(SettingError, match="trains an adapter only, got lora=False"):
-        tune_dpo(lm, lm, make_prompts(2), make_pairs(2), config, tmp_path / "out", seed=0)
+        train_dpo(lm, lm, make_prompts(2), make_pairs(2), config, tmp_path / "out", seed=0)

@@ -38,9 +38,9 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
-    folder = tmp_path_factory.mktemp("adapter") / "tuned.s0"
+    folder = tmp_path_factory.mktemp("adapter") / "trained.s0"
     get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(str(folder))
-    (folder / "tuning.json").write_text("{}")
+    (folder / "training.json").write_text("{}")
     return folder
 
 
@@ -60,12 +60,12 @@ def test_a_merged_export_computes_what_both_compute(base: Path, adapter: Path, t
 
 
 def test_an_adapter_is_exported_for_its_base(adapter: Path, base: Path, tmp_path: Path, capsys) -> None:
-    assert main(["export", str(adapter), str(tmp_path / "tuned")]) == 0
+    assert main(["export", str(adapter), str(tmp_path / "trained")]) == 0
     said = capsys.readouterr().out
-    assert f"vllm serve {base} --enable-lora --max-lora-rank 4 --lora-modules tuned={tmp_path / 'tuned'}" in said
-    files = {file.name for file in (tmp_path / "tuned").iterdir()}
+    assert f"vllm serve {base} --enable-lora --max-lora-rank 4 --lora-modules trained={tmp_path / 'trained'}" in said
+    files = {file.name for file in (tmp_path / "trained").iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors"} <= files
-    assert "tuning.json" not in files
+    assert "training.json" not in files
 
 
 def test_a_whole_model_is_copied(base: Path, tmp_path: Path) -> None:
@@ -85,12 +85,12 @@ def test_an_export_overwrites_nothing(base: Path, tmp_path: Path) -> None:
 def test_a_run_is_no_model_and_a_model_has_weights(base: Path, tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "out"
     RunFolder.open(run, {"seed": 1}).close()
-    with pytest.raises(GenerationError, match=r"got the run .*run; it has tuned none \(lm\) yet"):
+    with pytest.raises(GenerationError, match=r"got the run .*run; it has trained none \(lm\) yet"):
         export_model(run, out, merge=False)
-    shutil.copytree(base, run / "lm" / "tuned.s0")
-    with pytest.raises(GenerationError, match=r"name one of its models: \S+/run/lm/tuned\.s0$"):
+    shutil.copytree(base, run / "lm" / "trained.s0")
+    with pytest.raises(GenerationError, match=r"name one of its models: \S+/run/lm/trained\.s0$"):
         export_model(run, out, merge=False)
-    (run / "lm" / "tuned.s0" / "model.safetensors").unlink()
-    with pytest.raises(GenerationError, match=r"got no \.safetensors in \S+/run/lm/tuned\.s0"):
-        export_model(run / "lm" / "tuned.s0", out, merge=True)
+    (run / "lm" / "trained.s0" / "model.safetensors").unlink()
+    with pytest.raises(GenerationError, match=r"got no \.safetensors in \S+/run/lm/trained\.s0"):
+        export_model(run / "lm" / "trained.s0", out, merge=True)
     assert not out.exists()

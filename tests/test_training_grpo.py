@@ -11,7 +11,7 @@ from recloop.errors import RunError, SettingError
 from recloop.files import sha256_of_file
 from recloop.records import Prompt
 from recloop.rewards.advantages import AdvantageConfig, Penalty
-from recloop.training.grpo import tune_grpo
+from recloop.training.grpo import train_grpo
 from recloop.training.grpo_config import GrpoConfig, ScoredAnswer
 from tiny_lm import build_tiny_lm
 
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.slow
 
 CONFIG = GrpoConfig(
     lr=1e-2,
-    batch=1,
-    accumulation=2,
+    batch_size=1,
+    gradient_accumulation_steps=2,
     answers=4,
     max_reply_tokens=8,
     max_pairs=8,
-    checkpoint_steps=1,
-    kl=0.05,
+    save_steps=1,
+    beta=0.05,
     warmup=0,
 )
 PROMPTS = [Prompt(number, "Answer.", f"Say something about {number}.", 0, 0) for number in (5, 3, 9, 4)]
@@ -44,7 +44,7 @@ def score(number, text, is_finished):
     return ScoredAnswer(reward, reward / 2, wrong, {"finished": float(is_finished), "length": float(len(text))})
 
 
-def tune(
+def train(
     lm,
     folder,
     scorer=score,
@@ -56,7 +56,7 @@ def tune(
 ):
     folder.mkdir(exist_ok=True)
     out, scratch = folder / "out", folder / "scratch"
-    return tune_grpo(
+    return train_grpo(
         lm, lm, prompts, scorer, "test", config, advantages, out, 7, scratch, passed=passed, moments=moments
     )
 
@@ -82,8 +82,8 @@ def test_with_constant_advantages_a_step_is_that_of_trl(lm, tmp_path, monkeypatc
     monkeypatch.setattr(grpo_trainer, "make_trainer", make)
     trainer_class = grpo_trainer.TokenGrpoTrainer
     monkeypatch.setattr(trainer_class, "_generate_single_turn", GRPOTrainer._generate_single_turn)
-    ours = tune(lm, tmp_path / "ours")
-    ours_weights = load_file(ours.tuned.folder / "model.safetensors")
+    ours = train(lm, tmp_path / "ours")
+    ours_weights = load_file(ours.trained.folder / "model.safetensors")
     grpo = GRPOTrainer._generate_and_score_completions
 
     def trls(self, inputs):
@@ -93,19 +93,19 @@ def test_with_constant_advantages_a_step_is_that_of_trl(lm, tmp_path, monkeypatc
 
     monkeypatch.setattr(trainer_class, "_generate_and_score_completions", trls)
     monkeypatch.setattr(grpo_trainer, "share_prompts", lambda *_: None)
-    theirs = tune(lm, tmp_path / "theirs")
+    theirs = train(lm, tmp_path / "theirs")
     assert [row["reward"] for row in ours.answers] == [row["reward"] for row in theirs.answers]
     before = load_file(lm / "model.safetensors")
-    for name, weights in load_file(theirs.tuned.folder / "model.safetensors").items():
+    for name, weights in load_file(theirs.trained.folder / "model.safetensors").items():
         assert (weights - ours_weights[name]).abs().max() <= 1e-5
     assert any(not torch.equal(before[name], ours_weights[name]) for name in before)
-    for mine, other in zip(ours.tuned.log, theirs.tuned.log, strict=True):
+    for mine, other in zip(ours.trained.log, theirs.trained.log, strict=True):
         assert mine["loss"] == pytest.approx(other["loss"], abs=1e-5)
         assert mine["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
 
 
-@pytest.mark.parametrize("kl", [0.0, 0.05])
-def test_answers_that_move_nothing_are_not_read_again(lm, tmp_path, monkeypatch, kl):
+@pytest.mark.parametrize("beta", [0.0, 0.05])
+def test_answers_that_move_nothing_are_not_read_again(lm, tmp_path, monkeypatch, beta):
     """Requests 5 and 9 earn the same in all answers: left out where there is no divergence."""
     from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -121,11 +121,11 @@ def test_answers_that_move_nothing_are_not_read_again(lm, tmp_path, monkeypatch,
         return real(self, model, inputs)
 
     monkeypatch.setattr(GRPOTrainer, "_compute_loss", counting)
-    config = CONFIG.model_copy(update={"kl": kl, "batch": 2, "accumulation": 1})
-    found = tune(lm, tmp_path / "left_out", partly_tied, config).tuned
-    assert sizes == ([4, 4] if kl == 0 else [8, 8])
+    config = CONFIG.model_copy(update={"beta": beta, "batch_size": 2, "gradient_accumulation_steps": 1})
+    found = train(lm, tmp_path / "left_out", partly_tied, config).trained
+    assert sizes == ([4, 4] if beta == 0 else [8, 8])
     monkeypatch.setattr(TokenGrpoTrainer, "_compute_loss", real)
-    whole = tune(lm, tmp_path / "whole", partly_tied, config).tuned
+    whole = train(lm, tmp_path / "whole", partly_tied, config).trained
     for one, other in zip(found.log, whole.log, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-6)
         assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-4)
@@ -137,14 +137,14 @@ def test_the_learning_rate_falls_to_0_over_all_epochs(lm, tmp_path):
     rates = [
         row["lr"]
         for epoch, passed in enumerate(((0.0, 0.5), (0.5, 1.0)))
-        for row in tune(lm, tmp_path / str(epoch), config=config, passed=passed).tuned.log
+        for row in train(lm, tmp_path / str(epoch), config=config, passed=passed).trained.log
     ]
     assert rates == pytest.approx([0.4, 0.3, 0.2, 0.1])
 
 
 def test_the_learning_rate_rises_at_the_beginning_of_an_epoch(lm, tmp_path):
     config = CONFIG.model_copy(update={"lr": 0.4, "warmup": 1})
-    rates = [row["lr"] for row in tune(lm, tmp_path, config=config, passed=(0.5, 0.75)).tuned.log]
+    rates = [row["lr"] for row in train(lm, tmp_path, config=config, passed=(0.5, 0.75)).trained.log]
     assert rates == pytest.approx([0.1, 0.2])  # half of 0.4 once risen, and half of that on the way
 
 
@@ -160,22 +160,22 @@ def test_two_epochs_with_moments_carried_over_are_one(lm, tmp_path, monkeypatch)
 
     def half(name, of, asked, passed, moments=None, warmup=0):
         changed = config.model_copy(update={"warmup": warmup})
-        return tune(of, tmp_path / name, config=changed, prompts=asked, passed=passed, moments=moments)
+        return train(of, tmp_path / name, config=changed, prompts=asked, passed=passed, moments=moments)
 
     def weights(run):
-        return torch.cat([w.ravel() for w in load_file(run.tuned.folder / "model.safetensors").values()])
+        return torch.cat([w.ravel() for w in load_file(run.trained.folder / "model.safetensors").values()])
 
-    config = CONFIG.model_copy(update={"accumulation": 1, "kl": 0.0})
+    config = CONFIG.model_copy(update={"gradient_accumulation_steps": 1, "beta": 0.0})
     monkeypatch.setattr(torch, "rand", rand)
     generator.manual_seed(1)
     whole = half("whole", lm, PROMPTS, (0.0, 1.0))
     generator.manual_seed(1)
     first = half("first", lm, PROMPTS[:2], (0.0, 0.5))
     state = generator.get_state()
-    carried = half("carried", first.tuned.folder, PROMPTS[2:], (0.5, 1.0), first.moments, warmup=2)
+    carried = half("carried", first.trained.folder, PROMPTS[2:], (0.5, 1.0), first.moments, warmup=2)
     generator.set_state(state)
-    anew = half("anew", first.tuned.folder, PROMPTS[2:], (0.5, 1.0))
-    assert [row["lr"] for row in carried.tuned.log] == [row["lr"] for row in whole.tuned.log[2:]]
+    anew = half("again", first.trained.folder, PROMPTS[2:], (0.5, 1.0))
+    assert [row["lr"] for row in carried.trained.log] == [row["lr"] for row in whole.trained.log[2:]]
     assert (*first.answers, *carried.answers) == whole.answers
     assert torch.allclose(weights(carried), weights(whole), atol=1e-6)
     assert not torch.allclose(weights(anew), weights(whole), atol=1e-4)
@@ -193,11 +193,11 @@ def test_answers_are_those_of_trl_where_chance_has_no_part(lm, tmp_path, monkeyp
         return score(number, text, is_finished)
 
     config = CONFIG.model_copy(update={"temperature": 1e-4})
-    tune(lm, tmp_path / "ours", listening, config, prompts=PROMPTS[:2])
+    train(lm, tmp_path / "ours", listening, config, prompts=PROMPTS[:2])
     ours = list(texts)
     texts.clear()
     monkeypatch.setattr(grpo_trainer.TokenGrpoTrainer, "_generate_single_turn", GRPOTrainer._generate_single_turn)
-    tune(lm, tmp_path / "theirs", listening, config, prompts=PROMPTS[:2])
+    train(lm, tmp_path / "theirs", listening, config, prompts=PROMPTS[:2])
     assert len(ours) == 8
     assert ours == texts
 
@@ -214,7 +214,7 @@ def test_an_answer_is_finished_by_any_of_the_models_end_tokens(lm, tmp_path, mon
     GenerationConfig(eos_token_id=list(range(100, 200))).save_pretrained(folder)
     if not shares_prompts:
         monkeypatch.setattr(grpo_trainer.TokenGrpoTrainer, "_generate_single_turn", GRPOTrainer._generate_single_turn)
-    run = tune(folder, tmp_path)
+    run = train(folder, tmp_path)
     assert np.mean([row["finished"] for row in run.answers]) > 0.75  # 1 - (2/3)^8 is .96
 
 
@@ -222,9 +222,9 @@ def test_an_answer_is_finished_by_any_of_the_models_end_tokens(lm, tmp_path, mon
 def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(lm, tmp_path, updates):
     """With two updates on the same answers a checkpoint after step 3 would be between them."""
     config = AdvantageConfig()
-    twice = CONFIG.model_copy(update={"updates": 2, "accumulation": 1, "checkpoint_steps": 3})
+    twice = CONFIG.model_copy(update={"updates": 2, "gradient_accumulation_steps": 1, "save_steps": 3})
     settings = CONFIG if updates == 1 else twice
-    whole = tune(lm, tmp_path / "whole", score, settings, config)
+    whole = train(lm, tmp_path / "whole", score, settings, config)
     calls = 0
 
     def killed(*arguments):
@@ -235,29 +235,29 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(lm, tmp_path, updat
         return score(*arguments)
 
     with pytest.raises(KeyboardInterrupt):
-        tune(lm, tmp_path / "cut", killed, settings, config)
+        train(lm, tmp_path / "cut", killed, settings, config)
     assert not (tmp_path / "cut" / "out").exists()
-    resumed = tune(lm, tmp_path / "cut", score, settings, config)
+    resumed = train(lm, tmp_path / "cut", score, settings, config)
     assert resumed.answers == whole.answers
-    assert [dict(row) for row in resumed.tuned.log] == [dict(row) for row in whole.tuned.log]
-    one, other = (sha256_of_file(run.tuned.folder / "model.safetensors") for run in (resumed, whole))
+    assert [dict(row) for row in resumed.trained.log] == [dict(row) for row in whole.trained.log]
+    one, other = (sha256_of_file(run.trained.folder / "model.safetensors") for run in (resumed, whole))
     assert one == other
     assert sha256_of_file(resumed.moments) == sha256_of_file(whole.moments)
-    assert tune(lm, tmp_path / "cut", score, settings, config).answers == whole.answers  # found done
-    with pytest.raises(RunError, match="tuned from other inputs"):
-        tune(lm, tmp_path / "cut", score, settings, PLAIN)
+    assert train(lm, tmp_path / "cut", score, settings, config).answers == whole.answers  # found done
+    with pytest.raises(RunError, match="trained from other inputs"):
+        train(lm, tmp_path / "cut", score, settings, PLAIN)
 
 
 def test_what_answers_earn_is_kept_in_the_order_of_the_requests(lm, tmp_path):
-    run = tune(lm, tmp_path)
+    run = train(lm, tmp_path)
     assert [row["number"] for row in run.answers] == [n for n in (5, 3, 9, 4) for _ in range(4)]
     assert all(set(row) == {"number", "reward", "finished", "length"} for row in run.answers)
-    assert run.tuned.num_rows == 16
-    assert [row["step"] for row in run.tuned.log] == [1, 2]
+    assert run.trained.num_rows == 16
+    assert [row["step"] for row in run.trained.log] == [1, 2]
     # side terms are half of every reward: without them advantages are the same up to the floor of the std
-    assert all(row["side_share"] < 0.05 for row in run.tuned.log)
+    assert all(row["side_share"] < 0.05 for row in run.trained.log)
     rewards = [row["reward"] for row in run.answers]
-    assert run.tuned.log[0]["reward"] == pytest.approx(np.mean(rewards[:8]), abs=1e-4)
+    assert run.trained.log[0]["reward"] == pytest.approx(np.mean(rewards[:8]), abs=1e-4)
 
 
 def test_tokens_of_wrong_paragraphs_are_paid_less(lm, tmp_path):
@@ -272,15 +272,15 @@ def test_tokens_of_wrong_paragraphs_are_paid_less(lm, tmp_path):
     assert starts[0] == 0
     assert starts[-1] == len("Ann Vale, née Été")
     assert (np.diff(starts) >= 0).all()
-    run = tune(lm, tmp_path, advantages=AdvantageConfig(penalty_weight=1.0))
-    assert any(row["penalised_tokens"] > 0 for row in run.tuned.log)
+    run = train(lm, tmp_path, advantages=AdvantageConfig(penalty_weight=1.0))
+    assert any(row["penalised_tokens"] > 0 for row in run.trained.log)
 
 
 def test_what_cannot_be_tuned_is_said_before_anything_is_loaded(lm, tmp_path):
     with pytest.raises(SettingError, match="an optimiser step takes 2 requests, got 1"):
-        tune(lm, tmp_path, prompts=PROMPTS[:1])
+        train(lm, tmp_path, prompts=PROMPTS[:1])
     with pytest.raises(SettingError, match="may have 4 tokens with its chat template"):
-        tune(lm, tmp_path, config=CONFIG.model_copy(update={"max_prompt_tokens": 4}))
+        train(lm, tmp_path, config=CONFIG.model_copy(update={"max_prompt_tokens": 4}))
     with pytest.raises(ValueError, match="max_pairs must hold"):
         GrpoConfig(max_pairs=4)
     assert not Path(tmp_path / "out").exists()

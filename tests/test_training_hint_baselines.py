@@ -1,4 +1,4 @@
-"""Simple choices of a hint, by hand and in a world where a line through the states parts the hints."""
+"""Simple choices of a hint, by hand and in a simulated log where a line through the states parts the hints."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from recloop.training.hint_baselines import (
 )
 
 
-def world(num: int, seed: int, *, signal: bool) -> tuple[np.ndarray, np.ndarray]:
+def simulated(num: int, seed: int, *, signal: bool) -> tuple[np.ndarray, np.ndarray]:
     """States and rewards: with signal hint 1 helps where the first place is positive, hint 2 elsewhere."""
     rng = np.random.default_rng(seed)
     states_SD = rng.normal(size=(num, 4))
@@ -42,13 +42,13 @@ def test_neighbours_by_hand() -> None:
     assert nearest_neighbours(train_SD, rewards_SH, np.array([[5.0, 0.0]]), 9).tolist() == [2]
 
 
-@pytest.mark.parametrize("rival", ["neighbours", "supervised", "lin_ucb"])
-def test_learnt_choices_find_the_line_where_there_is_one_and_nothing_where_there_is_none(rival: str) -> None:
+@pytest.mark.parametrize("baseline", ["neighbours", "supervised", "lin_ucb"])
+def test_learnt_choices_find_the_line_where_there_is_one_and_nothing_where_there_is_none(baseline: str) -> None:
     gains: list[float] = []
     for signal in (True, False):
-        train_SD, rewards_SH = world(300, 0, signal=signal)
-        asked_SD, asked_SH = world(400, 1, signal=signal)
-        match rival:
+        train_SD, rewards_SH = simulated(300, 0, signal=signal)
+        asked_SD, asked_SH = simulated(400, 1, signal=signal)
+        match baseline:
             case "neighbours":
                 chosen = nearest_neighbours(train_SD, rewards_SH, asked_SD, 20)
             case "supervised":
@@ -62,7 +62,7 @@ def test_learnt_choices_find_the_line_where_there_is_one_and_nothing_where_there
 
 
 def test_the_ridge_that_is_chosen_has_the_least_error_left_out() -> None:
-    train_SD, rewards_SH = world(40, 3, signal=True)
+    train_SD, rewards_SH = simulated(40, 3, signal=True)
     chosen = supervised(train_SD, rewards_SH, train_SD)
     x = np.concatenate([train_SD, np.ones((40, 1))], axis=1)
     errors: dict[float, float] = {}

@@ -1,14 +1,14 @@
-"""The hint agent: its environment, its file, and that it learns where there is something to learn."""
+"""The hint policy: its environment, its file, and that it learns where there is something to learn."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_tuning_hint_rivals import world
+from test_training_hint_baselines import simulated
 
 from recloop.errors import DataError, TrainingError
 from recloop.training.hint_policy import (
-    AgentConfig,
+    PolicyConfig,
     HintPolicy,
     learn_policy,
     load_policy,
@@ -17,7 +17,7 @@ from recloop.training.hint_policy import (
     standardise,
 )
 
-QUICK = AgentConfig(steps=2048, lr=1e-3, width=16)
+QUICK = PolicyConfig(steps=2048, lr=1e-3, width=16)
 
 
 def policy_by_hand() -> HintPolicy:
@@ -78,8 +78,8 @@ def test_the_environment_is_one_step_per_session_and_keeps_gymnasiums_contract()
 def test_it_learns_the_line_where_there_is_one_and_nothing_where_there_is_none() -> None:
     gains: list[float] = []
     for signal in (True, False):
-        train_SD, rewards_SH = world(200, 0, signal=signal)
-        asked_SD, asked_SH = world(400, 1, signal=signal)
+        train_SD, rewards_SH = simulated(200, 0, signal=signal)
+        asked_SD, asked_SH = simulated(400, 1, signal=signal)
         policy, points = learn_policy(train_SD, rewards_SH, QUICK, seed=5)
         gains.append(float(asked_SH[np.arange(400), policy.choose(asked_SD)].mean()))
         assert [point.step for point in points] == [0, 512, 1024, 1536, 2048]
@@ -90,7 +90,7 @@ def test_it_learns_the_line_where_there_is_one_and_nothing_where_there_is_none()
 
 @pytest.mark.slow
 def test_a_point_is_the_policy_that_so_many_episodes_made() -> None:
-    train_SD, rewards_SH = world(64, 0, signal=True)
+    train_SD, rewards_SH = simulated(64, 0, signal=True)
     config = QUICK.model_copy(update={"rollout": 64, "lr": 1e-2})
     short, points = learn_policy(train_SD, rewards_SH, config.model_copy(update={"steps": 64}), 1)
     longer, more = learn_policy(train_SD, rewards_SH, config.model_copy(update={"steps": 128}), 1)
@@ -106,7 +106,7 @@ def test_a_point_is_the_policy_that_so_many_episodes_made() -> None:
 
 @pytest.mark.slow
 def test_the_matrices_are_the_network_and_the_seed_decides() -> None:
-    train_SD, rewards_SH = world(64, 0, signal=True)
+    train_SD, rewards_SH = simulated(64, 0, signal=True)
     config = QUICK.model_copy(update={"steps": 64, "rollout": 64})
     one, again, other = (learn_policy(train_SD, rewards_SH, config, seed)[0] for seed in (1, 1, 2))
     assert (one.scores(train_SD) == again.scores(train_SD)).all()

@@ -1,10 +1,17 @@
-"""The record of a tuning run: what makes two runs the same, and what a folder must say to be one."""
+"""The record of a training run: what makes two runs the same, and what a folder must say to be one."""
 
 import pytest
 
 from recloop.errors import RunError
 from recloop.training.dpo import DpoConfig
-from recloop.training.result import TUNING_FILE, Tuned, TuningBudget, digest_inputs, read_tuned, tuning_text
+from recloop.training.result import (
+    TRAINING_FILE,
+    TrainedModel,
+    TrainingBudget,
+    digest_inputs,
+    read_trained,
+    training_text,
+)
 from tuning_cases import make_pairs, make_prompts
 
 
@@ -33,21 +40,21 @@ def test_anything_that_matters_changes_the_digest_and_nothing_else_does(folder):
 
 def test_a_record_comes_back_as_it_was_written(folder):
     inputs = {"seed": 1, "rows": "abc"}
-    tuned = Tuned(folder, ({"step": 1.0, "loss": 0.1 + 0.2},), 5, 2, 1)
-    (folder / TUNING_FILE).write_text(tuning_text(tuned, inputs))
-    assert read_tuned(folder) == read_tuned(folder, inputs) == tuned
-    with pytest.raises(RunError, match=r"tuned from other inputs \(differing: rows, seed\)"):
-        read_tuned(folder, {"seed": 2, "rows": "abd"})
+    trained = TrainedModel(folder, ({"step": 1.0, "loss": 0.1 + 0.2},), 5, 2, 1)
+    (folder / TRAINING_FILE).write_text(training_text(trained, inputs))
+    assert read_trained(folder) == read_trained(folder, inputs) == trained
+    with pytest.raises(RunError, match=r"trained from other inputs \(differing: rows, seed\)"):
+        read_trained(folder, {"seed": 2, "rows": "abd"})
 
 
 def test_another_folder_is_refused(folder):
-    with pytest.raises(RunError, match=r"holds tuning\.json, got none"):
-        read_tuned(folder)
+    with pytest.raises(RunError, match=r"holds training\.json, got none"):
+        read_trained(folder)
 
 
 def test_more_rows_make_surer_steps_and_not_more_of_them():
     """Batches of 4: 99 rows are 25 passes, one a step; 1,476 rows are 369 passes, 15 a step."""
-    budget = TuningBudget()
-    assert (budget.batch, budget.passes_per_step(3), budget.passes_per_step(99)) == (4, 1, 1)
+    budget = TrainingBudget()
+    assert (budget.batch_size, budget.passes_per_step(3), budget.passes_per_step(99)) == (4, 1, 1)
     assert budget.passes_per_step(1476) == 15
-    assert TuningBudget(accumulation=8).passes_per_step(3) == 8
+    assert TrainingBudget(gradient_accumulation_steps=8).passes_per_step(3) == 8

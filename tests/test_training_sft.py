@@ -1,15 +1,15 @@
-"""Best-of-N fine-tuning: what it imitates, and that the tuned model still stops."""
+"""Best-of-N fine-training: what it imitates, and that the trained model still stops."""
 
 import pytest
 
 from recloop.records import Pair
-from recloop.training.sft import SftConfig, tune_best_of_n
+from recloop.training.sft import SftConfig, train_sft
 from tiny_lm import build_tiny_lm
 from tuning_cases import LIKED, make_prompts
 
 pytestmark = pytest.mark.slow  # TRL takes ten seconds to import
 
-CONFIG = SftConfig(lr=1e-2, batch=4, accumulation=1, epochs=20)
+CONFIG = SftConfig(lr=1e-2, batch_size=4, gradient_accumulation_steps=1, epochs=20)
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def answer(folder, prompt, max_tokens=40):
     return tokenizer.decode(ids[start:])
 
 
-def test_the_tuned_model_says_the_best_draft_and_stops(lm, tmp_path):
-    # Two pairs a user: the draft with reward 0.9 is the best, whatever the order.
+def test_the_tuned_model_says_the_best_completion_and_stops(lm, tmp_path):
+    # Two pairs a user: the completion with reward 0.9 is the best, whatever the order.
     prompts = make_prompts(8)
     pairs = [
         pair
@@ -44,9 +44,9 @@ def test_the_tuned_model_says_the_best_draft_and_stops(lm, tmp_path):
             Pair(0, user, 0, 2, LIKED, "x", 0.9, 0.0),
         )
     ]
-    tuned = tune_best_of_n(lm, prompts, pairs, CONFIG, tmp_path / "out", seed=0)
-    assert tuned.num_rows == 8
-    assert tuned.log[-1]["loss"] < 0.05 < 1 < tuned.log[0]["loss"]
+    trained = train_sft(lm, prompts, pairs, CONFIG, tmp_path / "out", seed=0)
+    assert trained.num_rows == 8
+    assert trained.log[-1]["loss"] < 0.05 < 1 < trained.log[0]["loss"]
     assert not answer(lm, prompts[0]).endswith("<|end|>")
     for prompt in (prompts[0], prompts[5]):
-        assert answer(tuned.folder, prompt) == f"{LIKED}<|end|>"
+        assert answer(trained.folder, prompt) == f"{LIKED}<|end|>"

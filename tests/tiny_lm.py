@@ -17,7 +17,7 @@ CHAT_TEMPLATE = (
 SPECIAL_TOKENS = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 CORPUS = [
     "By genre: likes Drama, Thriller; dislikes Comedy. By director: likes Ann Vale. By era: mixed.",
-    "You summarise what a viewer likes. Name the facets and give no reasons.",
+    "You summarise what a viewer likes. Name the attributes and give no reasons.",
     '"The Glass Harbour" | 1990s | Drama | Ann Vale | 5 stars',
 ]
 

@@ -1,4 +1,4 @@
-"""Prompts and pairs that several tuning tests share."""
+"""Prompts and pairs that several training tests share."""
 
 from recloop.records import Pair, Prompt
 

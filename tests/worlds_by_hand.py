@@ -6,12 +6,12 @@ import polars as pl
 from recloop.records import Dataset, Domain
 
 
-def dataset_of(histories, num_items, positive_from_stars=4.0):
+def dataset_of(histories, num_items, positive_from_rating=4.0):
     """A Dataset from one list of (item, stars) per user, oldest first; stars None when implicit."""
     rows = [
-        (user, item, stars, time)
+        (user, item, rating, time)
         for user, history in enumerate(histories)
-        for time, (item, stars) in enumerate(history)
+        for time, (item, rating) in enumerate(history)
     ]
     users = range(len(histories))
     return Dataset(
@@ -29,31 +29,31 @@ def dataset_of(histories, num_items, positive_from_stars=4.0):
             },
             schema_overrides={"item": pl.Int64},
         ),
-        facets=("genre",),
+        attributes=("genre",),
         interactions=pl.DataFrame(
             rows,
-            schema={"user": pl.Int64, "item": pl.Int64, "stars": pl.Float32, "time": pl.Int64},
+            schema={"user": pl.Int64, "item": pl.Int64, "rating": pl.Float32, "time": pl.Int64},
             orient="row",
         ),
-        positive_from_stars=positive_from_stars,
+        positive_from_rating=positive_from_rating,
     )
 
 
-def random_dataset(rng, num_users=40, num_items=60, most=30, positive_from_stars=4.0):
+def random_dataset(rng, num_users=40, num_items=60, most=30, positive_from_rating=4.0):
     """Users with 1 to `most` interactions with distinct random items and random stars."""
     histories = []
     for _ in range(num_users):
         items = rng.choice(num_items, size=rng.integers(1, most + 1), replace=False)
-        stars = rng.integers(1, 6, size=len(items))
+        rating = rng.integers(1, 6, size=len(items))
         histories.append(
-            [(int(i), float(s) if positive_from_stars else None) for i, s in zip(items, stars, strict=True)]
+            [(int(i), float(s) if positive_from_rating else None) for i, s in zip(items, rating, strict=True)]
         )
-    return dataset_of(histories, num_items, positive_from_stars)
+    return dataset_of(histories, num_items, positive_from_rating)
 
 
 def all_lists(lists):
     """Users, items, labels and masks of the four groups, one under the other."""
-    groups = [lists.train, lists.feedback, lists.valid, lists.test]
+    groups = [lists.train, lists.reward, lists.valid, lists.test]
     return tuple(
         np.concatenate([getattr(group, name) for group in groups])
         for name in ("user_B", "items_BL", "labels_BL", "is_item_BL")

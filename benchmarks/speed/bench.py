@@ -90,7 +90,7 @@ class Bench:
 
 
 def bench_speed(config: SpeedConfig, out: Path, progress: Progress = SILENT) -> str:
-    """Measure the parts, write each to ``out/benchmarks/PART.json``, then make ``out/benchmarks.md`` anew.
+    """Measure the parts, write each to ``out/benchmarks/PART.json``, then make ``out/benchmarks.md`` again.
 
     Args:
         out: parts measured earlier are kept and stand on the page too.

@@ -1,4 +1,4 @@
-"""DPO steps on pairs of the embedded language model, against TRL's trainer as it comes."""
+"""DPO steps on pairs of the bundled language model, against TRL's trainer as it comes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from benchmarks.speed.bench import Bench
 from benchmarks.speed.encoding_part import summaries
 from benchmarks.speed.figures import Check, Figure, Findings, Target
 from benchmarks.speed.measuring import profile, race
-from benchmarks.speed.sampling_part import world_prompts
-from recloop.llm.bundled import embedded_lm_folder
+from benchmarks.speed.sampling_part import simulated_prompts
+from recloop.llm.bundled import bundled_lm_folder
 from recloop.llm.chat import load_tokenizer, messages_of
 from recloop.llm.local import TransformersLM
 from recloop.records import Pair, Prompt
-from recloop.training.dataset import reply_of, select_rows, training_order
-from recloop.training.dpo import DpoConfig, tune_dpo
+from recloop.training.dataset import reply_of, select_variants, training_order
+from recloop.training.dpo import DpoConfig, train_dpo
 
 NUM_PAIRS = 64
 SEED = 0
@@ -30,11 +30,11 @@ WANTED_RATIO = 1.5
 
 def measure(bench: Bench) -> Findings:
     """The same pairs in the same order, the same rates and batches; whole calls, loading included in both."""
-    lm = TransformersLM(embedded_lm_folder(), device="cpu")
+    lm = TransformersLM(bundled_lm_folder(), device="cpu")
     prompts, pairs = make_pairs(lm, bench.amount(NUM_PAIRS, 8))
     config = DpoConfig(lr=LEARNING_RATE)
     num_tokens = count_tokens(prompts, pairs, config)
-    folder = bench.scratch / "tuned"
+    folder = bench.scratch / "trained"
     some = pairs[:2]
     our_losses(prompts, some, config, folder)  # loads what is loaded once
     trl_losses(prompts, some, config, folder, checkpointing=None)
@@ -45,7 +45,7 @@ def measure(bench: Bench) -> Findings:
             ("TRL's DPOTrainer, activations kept", False),
         ):
             found = race(
-                ("tune_dpo", num_tokens, lambda: our_losses(prompts, pairs, config, folder)),
+                ("train_dpo", num_tokens, lambda: our_losses(prompts, pairs, config, folder)),
                 (name, num_tokens, lambda c=checkpointing: trl_losses(prompts, pairs, config, folder, c)),
                 bench.repetitions,
                 step,
@@ -76,7 +76,7 @@ def measure(bench: Bench) -> Findings:
 
 def make_pairs(lm: TransformersLM, num: int) -> tuple[dict[int, Prompt], tuple[Pair, ...]]:
     """A prompt and two different summaries per user."""
-    prompts = {prompt.user: prompt for prompt in world_prompts(lm, num)}
+    prompts = {prompt.user: prompt for prompt in simulated_prompts(lm, num)}
     texts = list(dict.fromkeys(summaries(40 * num, seed=2)))
     pairs = tuple(Pair(0, user, 0, 1, texts[2 * user], texts[2 * user + 1], 1.0, 0.0) for user in range(num))
     return prompts, pairs
@@ -84,18 +84,18 @@ def make_pairs(lm: TransformersLM, num: int) -> tuple[dict[int, Prompt], tuple[P
 
 def count_tokens(prompts: dict[int, Prompt], pairs: tuple[Pair, ...], config: DpoConfig) -> int:
     """Tokens of all rows as TRL batches them, without padding: twice each prompt, and both replies."""
-    lm = TransformersLM(embedded_lm_folder(), device="cpu")
+    lm = TransformersLM(bundled_lm_folder(), device="cpu")
     replies = sum(lm.count_tokens(text) for pair in pairs for text in (pair.chosen, pair.rejected))
     asked = sum(lm.count_tokens(lm.render(prompts[pair.user])) for pair in pairs)
     return (replies + 2 * asked) * config.epochs
 
 
 def our_losses(prompts: dict[int, Prompt], pairs: tuple[Pair, ...], config: DpoConfig, out: Path) -> list[float]:
-    """`tune_dpo` from nothing; the loss of every step. The reference is another model: else all are ln 2."""
+    """`train_dpo` from nothing; the loss of every step. The reference is another model: else all are ln 2."""
     shutil.rmtree(out, ignore_errors=True)
-    lm, anchor = embedded_lm_folder(), embedded_lm_folder("answers")
-    tuned = tune_dpo(lm, anchor, prompts, pairs, config, out, seed=SEED)
-    return [row["loss"] for row in tuned.log]
+    lm, reference_lm = bundled_lm_folder(), bundled_lm_folder("answers")
+    trained = train_dpo(lm, reference_lm, prompts, pairs, config, out, seed=SEED)
+    return [row["loss"] for row in trained.log]
 
 
 def trl_losses(
@@ -116,8 +116,8 @@ def trl_losses(
 
     from recloop.training.trainer import load_model, quiet
 
-    lm = embedded_lm_folder()
-    rows = select_rows(lm, prompts, pairs, config, SEED).rows
+    lm = bundled_lm_folder()
+    rows = select_variants(lm, prompts, pairs, config, SEED).rows
     order = training_order([row.num_tokens for row in rows], config, SEED)
     tokenizer = load_tokenizer(lm)
     conversations = [
@@ -132,7 +132,7 @@ def trl_losses(
     with quiet(SEED):
         trainer = DPOTrainer(
             model=load_model(lm, uses_lora=False),
-            ref_model=load_model(embedded_lm_folder("answers"), uses_lora=False),
+            ref_model=load_model(bundled_lm_folder("answers"), uses_lora=False),
             args=DPOConfig(
                 output_dir=str(out.with_name("trl")),
                 seed=SEED,
@@ -141,7 +141,7 @@ def trl_losses(
                 max_length=None,
                 num_train_epochs=1,
                 train_sampling_strategy="sequential",
-                per_device_train_batch_size=config.batch,
+                per_device_train_batch_size=config.batch_size,
                 gradient_accumulation_steps=config.passes_per_step(len(conversations)),
                 learning_rate=config.lr,
                 lr_scheduler_type="linear",

@@ -1,4 +1,4 @@
-"""Ten thousand drafts to vectors, against sentence-transformers as it comes; and the static encoder."""
+"""Ten thousand completions to vectors, against sentence-transformers as it comes; and the static encoder."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from benchmarks.speed.bench import Bench
 from benchmarks.speed.figures import Check, Figure, Findings, Growth, Products, Target
 from benchmarks.speed.measuring import Race, growth_line, products_of, profile, race
 from recloop.data.lists import ProtocolConfig, build_lists
-from recloop.data.simulated import WorldConfig, simulate_world
+from recloop.data.simulated import SimulatedConfig, simulate_log
 from recloop.data.splits import SplitConfig, split_users
-from recloop.data.vocabulary import VOCABULARIES, facet_values
+from recloop.data.vocabulary import VOCABULARIES, attribute_values
 from recloop.encoders.sentence import MiniLmEncoder, TextEncoder, encode_texts
 from recloop.encoders.static import StaticEncoder
 from recloop.prompts.claims import Claim, Polarity, write_summary
@@ -30,7 +30,7 @@ WANTED_RATIO, WANTED_STATIC = 2.0, 100.0
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """NDCG@5 of test lists in a world, by what the reranker reads of true texts."""
+    """NDCG@5 of test lists in a simulated log, by what the reranker reads of true texts."""
 
     minilm: float
     static: float
@@ -38,7 +38,7 @@ class Quality:
 
 
 def measure(bench: Bench) -> Findings:
-    """Texts in the form drafts have; the repeats among them are as the draws fall, and are stated."""
+    """Texts in the form completions have; the repeats among them are as the draws fall, and are stated."""
     minilm, static = MiniLmEncoder(device="cpu"), StaticEncoder()
     plain = plain_encoder()
     texts = summaries(bench.amount(NUM_TEXTS, 60), seed=0)
@@ -68,17 +68,17 @@ def measure(bench: Bench) -> Findings:
     share = len(distinct) / len(texts)
     compared = distinct[:COMPARED]
     likeness = cosine_correlation(minilm.encode(compared), static.encode(compared))
-    quality = world_quality(minilm, static, bench.amount(400, 60))
+    quality = simulated_quality(minilm, static, bench.amount(400, 60))
     return Findings(
         figures=(
             _equal_vectors(
-                "drafts with repeats",
+                "completions with repeats",
                 mine,
                 f"{len(texts):,} texts, {share:.0%} distinct",
                 products_of(lambda: encode_texts(minilm, texts), lambda: plain.encode(texts), len(texts)),
             ),
             _equal_vectors(
-                "drafts, all different",
+                "completions, all different",
                 unlike,
                 f"{len(some):,} texts",
                 products_of(lambda: encode_texts(minilm, some), lambda: plain.encode(some), len(some)),
@@ -86,7 +86,7 @@ def measure(bench: Bench) -> Findings:
             _static_figure(cheap, likeness, quality, len(compared)),
         ),
         growths=(_growth(minilm, static, bench),),
-        profiles=(profile("encoding different drafts", lambda: encode_texts(minilm, some[:256])),),
+        profiles=(profile("encoding different completions", lambda: encode_texts(minilm, some[:256])),),
         bound=(
             "MiniLM needs 21 million operations per word piece, all in matrix products: 10.6 million "
             "weights, each used once. A text that occurs twice is encoded once; texts of one length share "
@@ -109,17 +109,17 @@ def plain_encoder() -> Any:
 
 
 def summaries(num: int, seed: int) -> list[str]:
-    """Summaries as the embedded language model writes them: one to three facets, one to four claims each."""
+    """Summaries as the bundled language model writes them: one to three attributes, one to four claims each."""
     rng = np.random.default_rng(seed)
-    facets = VOCABULARIES[Domain.MOVIES].facets
-    values = [facet_values(Domain.MOVIES, f, n, rng) for f, n in enumerate((6, 8, 15))]
+    attributes = VOCABULARIES[Domain.MOVIES].attributes
+    values = [attribute_values(Domain.MOVIES, f, n, rng) for f, n in enumerate((6, 8, 15))]
     found: list[str] = []
     for _ in range(num):
         claims: dict[Claim, None] = {}
-        for f in np.sort(rng.choice(len(facets), 1 + rng.binomial(2, 0.25), replace=False)):
+        for f in np.sort(rng.choice(len(attributes), 1 + rng.binomial(2, 0.25), replace=False)):
             for v in rng.choice(len(values[f]), rng.integers(1, 4), replace=False):
                 polarity = Polarity.LIKES if rng.random() < 0.6 else Polarity.DISLIKES
-                claims[Claim(facets[f], polarity, values[f][v])] = None
+                claims[Claim(attributes[f], polarity, values[f][v])] = None
         found.append(write_summary(list(claims)))
     return found
 
@@ -135,17 +135,17 @@ def cosine_correlation(one_BD: np.ndarray, other_BD: np.ndarray) -> float:
     return float(np.corrcoef(cosines(one_BD), cosines(other_BD))[0, 1])
 
 
-def world_quality(minilm: TextEncoder, static: TextEncoder, num_users: int) -> Quality:
-    """Fit the same reranker on true texts about the useful facet, by each encoder, and on none."""
-    dataset, truth = simulate_world(WorldConfig(num_users=num_users), seed=0)
-    groups = split_users(dataset.num_users, SplitConfig(train=0.6, feedback=0, valid=0.1, test=0.3), seed=0)
+def simulated_quality(minilm: TextEncoder, static: TextEncoder, num_users: int) -> Quality:
+    """Fit the same reranker on true texts about the useful attribute, by each encoder, and on none."""
+    dataset, truth = simulate_log(SimulatedConfig(num_users=num_users), seed=0)
+    groups = split_users(dataset.num_users, SplitConfig(train=0.6, reward=0, valid=0.1, test=0.3), seed=0)
     lists = build_lists(dataset, groups, ProtocolConfig(), seed=0)
-    facet = truth.useful_facets[0]
-    column = truth.facets.index(facet)
+    attribute = truth.useful_attributes[0]
+    column = truth.attributes.index(attribute)
     texts: list[str] = []
     for taste_V in truth.taste_UV[column]:
         claims = [
-            Claim(facet, Polarity.LIKES if taste > 0 else Polarity.DISLIKES, truth.values[column][v])
+            Claim(attribute, Polarity.LIKES if taste > 0 else Polarity.DISLIKES, truth.values[column][v])
             for v, taste in enumerate(taste_V)
             if taste
         ]
@@ -183,14 +183,14 @@ def _equal_vectors(name: str, found: Race, note: str, products: Products) -> Fig
 
 def _static_figure(found: Race, likeness: float, quality: Quality, num: int) -> Figure:
     figure = Figure(
-        name="encode drafts, static",
+        name="encode completions, static",
         unit="texts",
         ours=found.ours,
         against=found.against,
         notes=(
             f"cosines of centred vectors correlate {likeness:.2f} with MiniLM's, pairs of {num} texts",
             (
-                f"NDCG@5 in a simulated world, one seed: true texts by static {quality.static:.3f}, "
+                f"NDCG@5 in a simulated data, one seed: true texts by static {quality.static:.3f}, "
                 f"by MiniLM {quality.minilm:.3f}, no texts {quality.none:.3f}"
             ),
         ),

@@ -65,5 +65,7 @@ def _scale(values: list[float], start: float, end: float) -> Scale:
     return Scale(low - room, high + room, start, end)
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> Markup:
-    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}" ' + STYLE + ">{}</text>").format(x, y, anchor, text)
+def _text(x: float, y: float, text: str, reference_lm: str) -> Markup:
+    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}" ' + STYLE + ">{}</text>").format(
+        x, y, reference_lm, text
+    )

@@ -86,7 +86,7 @@ def write_log(file: Path, num_rows: int) -> Path:
         {
             "user": keys // NUM_ITEMS,
             "item": keys % NUM_ITEMS,
-            "stars": rng.integers(1, 6, len(keys)).astype(np.float32),
+            "rating": rng.integers(1, 6, len(keys)).astype(np.float32),
             "time": rng.integers(10**9, 2 * 10**9, len(keys)),
         }
     ).write_parquet(file)
@@ -103,7 +103,7 @@ def prepare(file: Path) -> None:
     from recloop.records import Group
 
     start_s = time.perf_counter()
-    dataset = read_table_log(file, TableLogConfig(stars="stars", time="time"))
+    dataset = read_table_log(file, TableLogConfig(rating="rating", time="time"))
     lists = build_lists(dataset, {Group.TRAIN: np.arange(dataset.num_users)}, ProtocolConfig(), seed=0)
     wall_s = time.perf_counter() - start_s
     print(json.dumps({"wall_s": wall_s, "peak_gb": peak_memory_bytes() / 1e9, "num_lists": len(lists.train)}))

@@ -33,7 +33,7 @@ Written by `recloop bench speed`; do not edit. Every ratio is ours against a nam
 in turn in one run on one machine; where the two did different amounts of work, their rates are compared.
 Given are the median and, in brackets, the range over the repetitions. The numbers lie as JSON in
 `benchmarks/`, one file per part; `recloop bench speed --parts metrics,rewards --out docs` measures parts
-anew and keeps the others.
+again and keeps the others.
 """
 
 

@@ -50,7 +50,7 @@ def prepare_with_pandas(folder: Path, seed: int) -> PandasLists:
     num_items = int(ratings["item"].max()) + 1
     own = {int(user): set(met) for user, met in by_user["item"]}
     for user, log in later.groupby("user", sort=False):
-        met, liked = log["item"].to_numpy(), (log["stars"] >= 4).to_numpy()
+        met, liked = log["item"].to_numpy(), (log["rating"] >= 4).to_numpy()
         for start in range(0, len(met), CHUNK):
             chunk, is_liked = met[start : start + CHUNK], liked[start : start + CHUNK]
             users.append(int(user))
@@ -72,7 +72,7 @@ def _read_checked(folder: Path) -> Any:
     # pandas' types follow its C parser's many forms, none of which matters here.
     pd: Any = pandas
 
-    names = ["user_id", "item_id", "stars", "time"]
+    names = ["user_id", "item_id", "rating", "time"]
     ratings = pd.read_csv(folder / "ratings.dat", sep=":", usecols=[0, 2, 4, 6], names=list(range(7)))
     ratings.columns = names
     plain: dict[str, Any] = {"sep": "::", "engine": "python", "encoding": "latin-1", "header": None}
@@ -81,7 +81,7 @@ def _read_checked(folder: Path) -> Any:
     is_bad = (
         ~ratings["user_id"].isin(users[0])
         | ~ratings["item_id"].isin(movies[0])
-        | ~ratings["stars"].isin([1, 2, 3, 4, 5])
+        | ~ratings["rating"].isin([1, 2, 3, 4, 5])
         | (ratings["time"] < 0)
         | ratings.duplicated(["user_id", "item_id"])
     )

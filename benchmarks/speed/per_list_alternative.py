@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 class PerListData(Dataset[dict[str, Any]]):
     """Lists one by one, each complete in itself.
 
-    draft: which draft of each user.
+    completion: which completion of each user.
     """
 
-    def __init__(self, lists: ListTensors, network: RerankNetwork, draft: int) -> None:
-        self.lists, self.draft = lists, draft
+    def __init__(self, lists: ListTensors, network: RerankNetwork, completion: int) -> None:
+        self.lists, self.completion = lists, completion
         self.item_vectors_ID = network.get_buffer("item_vectors_ID")
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class PerListData(Dataset[dict[str, Any]]):
         items_L = lists.items_BL[index]
         found = {"items": items_L, "labels": lists.labels_BL[index], "is_item": lists.is_item_BL[index]}
         if lists.texts_UND is not None:
-            found["text"] = lists.texts_UND[lists.user_row_B[index], self.draft]
+            found["text"] = lists.texts_UND[lists.user_row_B[index], self.completion]
         if self.item_vectors_ID.shape[1]:
             found["item_vectors"] = self.item_vectors_ID[items_L]
         return found
@@ -63,12 +63,12 @@ class PerListNetwork(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Scores ``[B, L]``."""
         network, items_BL = self.network, batch["items"]
-        numbers = [network.get_buffer(f"facet_{f}_IM")[items_BL] for f in range(len(network.facets))]
-        facets = [
+        numbers = [network.get_buffer(f"attribute_{f}_IM")[items_BL] for f in range(len(network.attributes))]
+        attributes = [
             embed(numbers_BLM.flatten(0, 1)).unflatten(0, items_BL.shape)
-            for embed, numbers_BLM in zip(network.facets, numbers, strict=True)
+            for embed, numbers_BLM in zip(network.attributes, numbers, strict=True)
         ]
-        parts = [network.item_ids(items_BL), *facets]
+        parts = [network.item_ids(items_BL), *attributes]
         places = range(items_BL.shape[1])
         if "item_vectors" in batch:
             vectors_BLD = batch["item_vectors"]
@@ -114,7 +114,7 @@ def fit_per_list(
     model = PerListNetwork(network).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, config.final_lr_share, len(order))
-    loader = DataLoader(PerListData(lists, network, draft=0), batch_sampler=[rows_B.tolist() for rows_B in order])
+    loader = DataLoader(PerListData(lists, network, completion=0), batch_sampler=[rows_B.tolist() for rows_B in order])
     for batch in loader:
         loss = softmax_loss(model(batch), batch["labels"], batch["is_item"])
         optimiser.zero_grad()
@@ -124,13 +124,13 @@ def fit_per_list(
 
 
 def score_per_list(network: RerankNetwork, lists: ListTensors, batch: int) -> np.ndarray:
-    """Scores ``[B, N, L]``: one pass over the lists per draft, nothing kept from one to the next."""
+    """Scores ``[B, N, L]``: one pass over the lists per completion, nothing kept from one to the next."""
     model = PerListNetwork(network).eval()
-    num_drafts = 1 if lists.texts_UND is None else lists.texts_UND.shape[1]
-    by_draft: list[Tensor] = []
+    num_completions = 1 if lists.texts_UND is None else lists.texts_UND.shape[1]
+    by_completion: list[Tensor] = []
     with torch.inference_mode():
-        for draft in range(num_drafts):
-            loader = DataLoader(PerListData(lists, network, draft), batch_size=batch)
+        for completion in range(num_completions):
+            loader = DataLoader(PerListData(lists, network, completion), batch_size=batch)
             scores = [model(found).masked_fill(~found["is_item"], -torch.inf) for found in loader]
-            by_draft.append(torch.cat(scores))
-    return torch.stack(by_draft, dim=1).numpy()
+            by_completion.append(torch.cat(scores))
+    return torch.stack(by_completion, dim=1).numpy()

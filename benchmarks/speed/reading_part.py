@@ -90,9 +90,11 @@ def write_stand_in(folder: Path, num_users: int) -> Path:
     ratings_lines: list[str] = []
     for user, count in enumerate(counts_U, start=1):
         items = rng.choice(NUM_MOVIES, count, replace=False) + 1
-        stars = rng.integers(1, 6, count)
+        rating = rng.integers(1, 6, count)
         times = 950_000_000 + np.sort(rng.integers(0, 10_000_000, count))
-        ratings_lines += [f"{user}::{item}::{star}::{time}" for item, star, time in zip(items, stars, times, strict=True)]
+        ratings_lines += [
+            f"{user}::{item}::{star}::{time}" for item, star, time in zip(items, rating, times, strict=True)
+        ]
     for name, lines in (("movies", movies), ("users", users), ("ratings", ratings_lines)):
         (folder / f"{name}.dat").write_text("\n".join(lines) + "\n", encoding="latin-1")
     return folder

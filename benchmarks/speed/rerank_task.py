@@ -1,4 +1,4 @@
-"""What the parts that time rerankers work on: MovieLens-1M, or a simulated world without it."""
+"""What the parts that time rerankers work on: MovieLens-1M, or a simulated data without it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from recloop.data.lists import ProtocolConfig, build_lists
 from recloop.data.load import DataConfig, load_dataset
-from recloop.data.simulated import WorldConfig
+from recloop.data.simulated import SimulatedConfig
 from recloop.records import Group, UserVectors
 from recloop.rerankers.features import item_features
 from recloop.rerankers.item_vectors import item_texts, tfidf_vectors
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recloop.rerankers.features import ItemFeatures
 
 WIDTH = 384  # of MiniLM's vectors
-WORLD = WorldConfig(num_users=2000, num_items=3700, num_interactions=160)
+SIMULATED = SimulatedConfig(num_users=2000, num_items=3700, num_interactions=160)
 VALID_SHARE = 20  # every so manieth user is not trained on
 
 
@@ -31,7 +31,7 @@ VALID_SHARE = 20  # every so manieth user is not trained on
 class RerankTask:
     """Everything a fit needs.
 
-    vectors: one draft per user: the star-weighted mean of the vectors of the items seen.
+    vectors: one completion per user: the star-weighted mean of the vectors of the items seen.
     """
 
     name: str
@@ -50,9 +50,9 @@ def rerank_task(config: SpeedConfig) -> RerankTask:
 @lru_cache(maxsize=1)
 def _task(path: Path | None, share: float) -> RerankTask:
     if path is None:
-        num_users = max(100, round(WORLD.num_users * share))
-        world = WORLD.model_copy(update={"num_users": num_users})
-        dataset = load_dataset(DataConfig(name="worlds", world=world), seed=0)
+        num_users = max(100, round(SIMULATED.num_users * share))
+        simulated = SIMULATED.model_copy(update={"num_users": num_users})
+        dataset = load_dataset(DataConfig(name="simulated", simulated=simulated), seed=0)
     else:
         dataset = load_dataset(DataConfig(name="ml-1m", path=path), seed=0)
         if share < 1:
@@ -78,9 +78,9 @@ def _build(dataset: Dataset) -> RerankTask:
     )
 
 
-def with_drafts(vectors: UserVectors, num_drafts: int, seed: int) -> UserVectors:
-    """As if each user had N drafts: the one there is, and N - 1 of random users."""
+def with_completions(vectors: UserVectors, num_completions: int, seed: int) -> UserVectors:
+    """As if each user had N completions: the one there is, and N - 1 of random users."""
     rng = np.random.default_rng(seed)
-    others = rng.integers(len(vectors.user_U), size=(len(vectors.user_U), num_drafts - 1))
+    others = rng.integers(len(vectors.user_U), size=(len(vectors.user_U), num_completions - 1))
     first_U1D = vectors.vectors_UND[:, :1]
     return replace(vectors, vectors_UND=np.concatenate([first_U1D, vectors.vectors_UND[others, 0]], axis=1))

@@ -1,4 +1,4 @@
-"""What all drafts of all users earn, against a pass per draft that adapts knowledge at every position."""
+"""What all completions of all users earn, against a pass per completion that adapts knowledge at every position."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from benchmarks.speed.bench import Bench
 from benchmarks.speed.figures import Check, Figure, Findings, Growth, Target
 from benchmarks.speed.measuring import growth_line, products_of, profile, race, repeat
 from benchmarks.speed.per_list_alternative import score_per_list
-from benchmarks.speed.rerank_task import RerankTask, rerank_task, with_drafts
+from benchmarks.speed.rerank_task import RerankTask, rerank_task, with_completions
 from benchmarks.speed.training_part import SEED, fit_once, settings, teachable
 from recloop.records import Group, Lists
 from recloop.rerankers.fitted import FittedReranker
-from recloop.rewards.reranker_reward import reward_drafts
+from recloop.rewards.reranker_reward import reward_completions
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
 
     from recloop.records import UserVectors
 
-NUM_DRAFTS = 10
+NUM_COMPLETIONS = 10
 BATCH = 512  # lists in one forward pass of the alternative
 RACED_LISTS, COUNTED_LISTS = 3_000, 1_000
 METRIC = "ndcg@5"
@@ -30,7 +30,7 @@ ALLOWED = 1e-5
 WANTED_RATIO, WANTED_S = 10.0, 60.0
 
 
-class PerListJudge:
+class PerListRewardModel:
     """A fitted reranker that scores as the alternative does."""
 
     def __init__(self, reranker: FittedReranker) -> None:
@@ -43,54 +43,56 @@ class PerListJudge:
 def measure(bench: Bench) -> Findings:
     """A part of the lists for the ratio, all lists for the time."""
     task = rerank_task(bench.config)
-    judge = quick_judge(task)
-    lists = replace(task.train, group=Group.FEEDBACK)
-    vectors = with_drafts(task.vectors, NUM_DRAFTS, seed=1)
+    reward_model = quick_reward_model(task)
+    lists = replace(task.train, group=Group.REWARD)
+    vectors = with_completions(task.vectors, NUM_COMPLETIONS, seed=1)
     figures: list[Figure] = []
     with bench.progress.stage("rewards", 2 * bench.repetitions, "repetitions") as step:
         some = lists.take(np.arange(min(bench.amount(RACED_LISTS, 100), len(lists))))
-        figures.append(_ratio(judge, some, vectors, bench, step))
-        figures.append(_all_lists(judge, lists, vectors, task, bench))
+        figures.append(_ratio(reward_model, some, vectors, bench, step))
+        figures.append(_all_lists(reward_model, lists, vectors, task, bench))
         step(bench.repetitions)
     some = lists.take(np.arange(min(bench.amount(4_000, 100), len(lists))))
     return Findings(
         figures=tuple(figures),
-        growths=tuple(_growths(judge, some, vectors)),
-        profiles=(profile("rewards of ten drafts", lambda: reward_drafts([judge], some, vectors, METRIC, 0)),),
+        growths=tuple(_growths(reward_model, some, vectors)),
+        profiles=(
+            profile("rewards of ten completions", lambda: reward_completions([reward_model], some, vectors, METRIC, 0)),
+        ),
         bound=(
             "Matrix products of the backbone: attention and the scoring network have to see every list "
-            "under every draft. What does not depend on the draft (item side) is computed once per list, "
-            "what does not depend on the place (adapted text) once per draft."
+            "under every completion. What does not depend on the completion (item side) is computed once per list, "
+            "what does not depend on the place (adapted text) once per completion."
         ),
     )
 
 
-def quick_judge(task: RerankTask) -> FittedReranker:
+def quick_reward_model(task: RerankTask) -> FittedReranker:
     """PRM with texts and item knowledge after a few steps: its scores differ, and that is enough here."""
     train = teachable(task.train)
     config = settings("prm", with_items=True)
     return fit_once(task, train.take(np.arange(min(len(train), 2_000))), config, SEED)
 
 
-def _ratio(judge: FittedReranker, lists: Lists, vectors: UserVectors, bench: Bench, step: Any) -> Figure:
-    amount = len(lists) * NUM_DRAFTS
-    plain = PerListJudge(judge)
+def _ratio(reward_model: FittedReranker, lists: Lists, vectors: UserVectors, bench: Bench, step: Any) -> Figure:
+    amount = len(lists) * NUM_COMPLETIONS
+    plain = PerListRewardModel(reward_model)
     found = race(
-        ("reward_drafts", amount, lambda: reward_drafts([judge], lists, vectors, METRIC, 0)),
-        ("a pass per draft, uncached", amount, lambda: reward_drafts([plain], lists, vectors, METRIC, 0)),
+        ("reward_completions", amount, lambda: reward_completions([reward_model], lists, vectors, METRIC, 0)),
+        ("a pass per completion, uncached", amount, lambda: reward_completions([plain], lists, vectors, METRIC, 0)),
         bench.repetitions,
         step,
     )
     scores, their_scores = (
         one.score(lists, vectors)[
-            np.broadcast_to(lists.is_item_BL[:, None], (len(lists), NUM_DRAFTS, lists.items_BL.shape[1]))
+            np.broadcast_to(lists.is_item_BL[:, None], (len(lists), NUM_COMPLETIONS, lists.items_BL.shape[1]))
         ]
-        for one in (judge, plain)
+        for one in (reward_model, plain)
     )
     rewards, their_rewards = found.our_result.rewards_UN, found.their_result.rewards_UN
     few = lists.take(np.arange(min(len(lists), COUNTED_LISTS)))
     figure = Figure(
-        name=f"rewards, {NUM_DRAFTS} drafts",
+        name=f"rewards, {NUM_COMPLETIONS} completions",
         unit="list scorings",
         ours=found.ours,
         against=found.against,
@@ -104,9 +106,9 @@ def _ratio(judge: FittedReranker, lists: Lists, vectors: UserVectors, bench: Ben
         ),
         notes=(f"{len(lists):,} lists; both with the same vectorised metric",),
         products=products_of(
-            lambda: reward_drafts([judge], few, vectors, METRIC, 0),
-            lambda: reward_drafts([plain], few, vectors, METRIC, 0),
-            len(few) * NUM_DRAFTS,
+            lambda: reward_completions([reward_model], few, vectors, METRIC, 0),
+            lambda: reward_completions([plain], few, vectors, METRIC, 0),
+            len(few) * NUM_COMPLETIONS,
         ),
     )
     assert figure.ratios is not None
@@ -116,19 +118,21 @@ def _ratio(judge: FittedReranker, lists: Lists, vectors: UserVectors, bench: Ben
     )
 
 
-def _all_lists(judge: FittedReranker, lists: Lists, vectors: UserVectors, task: RerankTask, bench: Bench) -> Figure:
-    amount = len(lists) * NUM_DRAFTS
+def _all_lists(
+    reward_model: FittedReranker, lists: Lists, vectors: UserVectors, task: RerankTask, bench: Bench
+) -> Figure:
+    amount = len(lists) * NUM_COMPLETIONS
     side, _ = repeat(
-        "reward_drafts",
+        "reward_completions",
         amount,
-        lambda: reward_drafts([judge], lists, vectors, METRIC, 0),
+        lambda: reward_completions([reward_model], lists, vectors, METRIC, 0),
         min(2, bench.repetitions),
     )
     # The rate carries over to the 2.1 million scorings of all users of MovieLens-1M.
     wall_s = float(np.median(side.wall_s))
     target = Target(what="time", wanted="at most", limit=WANTED_S, value=wall_s, unit="s")
     return Figure(
-        name=f"rewards, {NUM_DRAFTS} drafts, all users' lists",
+        name=f"rewards, {NUM_COMPLETIONS} completions, all users' lists",
         unit="list scorings",
         ours=side,
         targets=(target,),
@@ -136,16 +140,16 @@ def _all_lists(judge: FittedReranker, lists: Lists, vectors: UserVectors, task: 
     )
 
 
-def _growths(judge: FittedReranker, lists: Lists, vectors: UserVectors) -> list[Growth]:
+def _growths(reward_model: FittedReranker, lists: Lists, vectors: UserVectors) -> list[Growth]:
     users = np.unique(lists.user_B)
 
     def by_users(num: int) -> Any:
         few = lists.take(lists.user_B <= users[num - 1])
-        return lambda: reward_drafts([judge], few, vectors, METRIC, 0)
+        return lambda: reward_completions([reward_model], few, vectors, METRIC, 0)
 
-    def by_drafts(num: int) -> Any:
+    def by_completions(num: int) -> Any:
         fewer = replace(vectors, vectors_UND=vectors.vectors_UND[:, :num])
-        return lambda: reward_drafts([judge], lists, fewer, METRIC, 0)
+        return lambda: reward_completions([reward_model], lists, fewer, METRIC, 0)
 
     def by_len(num: int) -> Any:
         cut = replace(
@@ -154,7 +158,7 @@ def _growths(judge: FittedReranker, lists: Lists, vectors: UserVectors) -> list[
             labels_BL=np.ones((len(lists), num), np.float32),
             is_item_BL=lists.is_item_BL[:, :num],
         )
-        return lambda: reward_drafts([judge], cut, vectors, METRIC, 0)
+        return lambda: reward_completions([reward_model], cut, vectors, METRIC, 0)
 
     user_sizes = tuple(max(1, len(users) // part) for part in (8, 4, 2, 1))
     return [
@@ -166,7 +170,7 @@ def _growths(judge: FittedReranker, lists: Lists, vectors: UserVectors) -> list[
         )
         for label, xs, work_of in (
             ("users", user_sizes, by_users),
-            ("drafts (N)", (1, 2, 5, 10), by_drafts),
+            ("completions (N)", (1, 2, 5, 10), by_completions),
             ("items in a list (L)", (3, 5, 10), by_len),
         )
     ]

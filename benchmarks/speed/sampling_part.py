@@ -1,4 +1,4 @@
-"""Ten drafts of one prompt from the embedded language model, against transformers' own `generate`."""
+"""Ten completions of one prompt from the bundled language model, against transformers' own `generate`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from benchmarks.speed.bench import Bench
 from benchmarks.speed.figures import Check, Figure, Findings, Growth, Line, Target
 from benchmarks.speed.measuring import profile, race, timed
 from recloop.data.lists import ProtocolConfig, build_lists
-from recloop.data.simulated import WorldConfig, simulate_world
-from recloop.data.simulated_sessions import SessionWorldConfig, simulate_sessions
-from recloop.llm.bundled import embedded_lm_folder
+from recloop.data.simulated import SimulatedConfig, simulate_log
+from recloop.data.simulated_sessions import SimulatedSessionsConfig, simulate_sessions
+from recloop.llm.bundled import bundled_lm_folder
 from recloop.llm.language_model import Sampling
 from recloop.llm.local import TransformersLM
 from recloop.llm.weights import reading
@@ -23,20 +23,20 @@ from recloop.methods.re2llm.data import clean_items, session_texts
 from recloop.prompts.next_item import SYSTEM, next_item_text
 from recloop.prompts.reflection import write_hint
 from recloop.prompts.user_profile import PromptConfig, build_prompts
-from recloop.records import Draft, Prompt
+from recloop.records import Completion, Prompt
 
-NUM_PROMPTS, NUM_DRAFTS, MAX_TOKENS = 16, 10, 64
+NUM_PROMPTS, NUM_COMPLETIONS, MAX_TOKENS = 16, 10, 64
 NUM_SESSIONS, NUM_HINTS = 4, 20
 ALLOWED = 1e-4
 WANTED_RATIO = 3.0
 
 
 def measure(bench: Bench) -> Findings:
-    """The same prompts in one batch, the same temperature, the same longest draft."""
-    lm = TransformersLM(embedded_lm_folder(), device="cpu")
+    """The same prompts in one batch, the same temperature, the same longest completion."""
+    lm = TransformersLM(bundled_lm_folder(), device="cpu")
     plain = PlainGenerate()
-    prompts = world_prompts(lm, bench.amount(NUM_PROMPTS, 2))
-    sampling = Sampling(num_drafts=NUM_DRAFTS, temperature=1.0, top_p=1.0, max_tokens=MAX_TOKENS, seed=0)
+    prompts = simulated_prompts(lm, bench.amount(NUM_PROMPTS, 2))
+    sampling = Sampling(num_completions=NUM_COMPLETIONS, temperature=1.0, top_p=1.0, max_tokens=MAX_TOKENS, seed=0)
     list(lm.generate(prompts[:1], sampling))
     with bench.progress.stage("sampling", 3 * bench.repetitions, "repetitions") as step:
         figure = _figure(lm, plain, prompts, sampling, bench, step)
@@ -46,9 +46,9 @@ def measure(bench: Bench) -> Findings:
     return Findings(
         figures=(figure, hints),
         growths=(growth,),
-        profiles=(profile("ten drafts a prompt", lambda: list(lm.generate(prompts, sampling))),),
+        profiles=(profile("ten completions a prompt", lambda: list(lm.generate(prompts, sampling))),),
         bound=(
-            "Each new token of 160 drafts is a forward pass whose matrix products are too small to fill "
+            "Each new token of 160 completions is a forward pass whose matrix products are too small to fill "
             "the processor, a product with the output embedding (8,192 tokens) and a draw from its "
             "softmax. Sharing one prefix saves reading and holding the prompt ten times; drawing by the "
             "inverse of the cumulative distribution saves the sort that nucleus sampling usually costs. "
@@ -64,14 +64,14 @@ class PlainGenerate:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        folder = folder or embedded_lm_folder()
+        folder = folder or bundled_lm_folder()
         with reading(folder, "causal LM"):
             # As recloop loads it; transformers would take the precision the weights are stored in.
             self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
 
-    def __call__(self, texts: Sequence[str], num_drafts: int, max_tokens: int) -> list[int]:
-        """How many tokens each draft has, its end token included."""
+    def __call__(self, texts: Sequence[str], num_completions: int, max_tokens: int) -> list[int]:
+        """How many tokens each completion has, its end token included."""
         import torch
 
         new_RT = self._new_tokens(
@@ -81,7 +81,7 @@ class PlainGenerate:
             temperature=1.0,
             top_p=1.0,
             top_k=0,
-            num_return_sequences=num_drafts,
+            num_return_sequences=num_completions,
         )
         is_end_RT = new_RT == self.tokenizer.eos_token_id
         before_R = (is_end_RT.cumsum(dim=1) == 0).sum(dim=1)
@@ -107,9 +107,9 @@ class PlainGenerate:
         return ids_RT[:, batch["input_ids"].shape[1] :]
 
 
-def world_prompts(lm: TransformersLM, num: int) -> list[Prompt]:
-    """Prompts about users of a simulated world, in the default form."""
-    dataset, _ = simulate_world(WorldConfig(num_users=max(num, 50)), seed=0)
+def simulated_prompts(lm: TransformersLM, num: int) -> list[Prompt]:
+    """Prompts about users of a simulated data, in the default form."""
+    dataset, _ = simulate_log(SimulatedConfig(num_users=max(num, 50)), seed=0)
     histories = build_lists(dataset, {}, ProtocolConfig(), seed=0).histories
     return build_prompts(dataset, histories, np.arange(num), PromptConfig(), lm.count_tokens)
 
@@ -126,19 +126,19 @@ def _figure(
 
     texts = [lm.render(prompt) for prompt in prompts]
     torch.manual_seed(0)
-    # Drafts end where they end: the amounts are only known afterwards.
+    # Completions end where they end: the amounts are only known afterwards.
     found = race(
         ("TransformersLM.generate", 1, lambda: dict(lm.generate(prompts, sampling))),
-        ("transformers generate", 1, lambda: plain(texts, NUM_DRAFTS, MAX_TOKENS)),
+        ("transformers generate", 1, lambda: plain(texts, NUM_COMPLETIONS, MAX_TOKENS)),
         bench.repetitions,
         step,
     )
-    drafts: dict[int, tuple[Draft, ...]] = found.our_result
-    tokens = [draft.num_tokens for drafts_N in drafts.values() for draft in drafts_N]
+    completions: dict[int, tuple[Completion, ...]] = found.our_result
+    tokens = [completion.num_tokens for completions_N in completions.values() for completion in completions_N]
     their_tokens: list[int] = found.their_result
-    gap, error = logit_gap(plain, texts, drafts), np.std(tokens) / len(tokens) ** 0.5
+    gap, error = logit_gap(plain, texts, completions), np.std(tokens) / len(tokens) ** 0.5
     figure = Figure(
-        name=f"{NUM_DRAFTS} drafts of a prompt",
+        name=f"{NUM_COMPLETIONS} completions of a prompt",
         unit="tokens",
         ours=found.ours.model_copy(update={"amount": float(sum(tokens))}),
         against=found.against.model_copy(update={"amount": float(sum(their_tokens))}),
@@ -146,7 +146,7 @@ def _figure(
         notes=(
             f"{len(prompts)} prompts of up to {max(map(lm.count_tokens, texts))} tokens",
             (
-                f"drafts of {np.mean(tokens):.1f} tokens (standard error {error:.1f}), generate's "
+                f"completions of {np.mean(tokens):.1f} tokens (standard error {error:.1f}), generate's "
                 f"{np.mean(their_tokens):.1f}; what follows an end does not count"
             ),
         ),
@@ -160,10 +160,10 @@ def _figure(
 
 def _hints_figure(bench: Bench, step: Any) -> Figure:
     """Sessions of twenty candidates, each without a hint and with twenty; the likeliest answers."""
-    folder = embedded_lm_folder("answers")
+    folder = bundled_lm_folder("answers")
     lm, plain = TransformersLM(folder, device="cpu"), PlainGenerate(folder)
     prompts = session_prompts(bench.amount(NUM_SESSIONS, 1), bench.amount(NUM_HINTS, 2))
-    sampling = Sampling(num_drafts=1, temperature=0.0, top_p=1.0, max_tokens=MAX_TOKENS, seed=0)
+    sampling = Sampling(num_completions=1, temperature=0.0, top_p=1.0, max_tokens=MAX_TOKENS, seed=0)
     texts = [lm.render(prompt) for prompt in prompts]
     found = race(
         ("TransformersLM.generate", len(prompts), lambda: dict(lm.generate(prompts, sampling))),
@@ -171,9 +171,9 @@ def _hints_figure(bench: Bench, step: Any) -> Figure:
         bench.repetitions,
         step,
     )
-    drafts: dict[int, tuple[Draft, ...]] = found.our_result
+    completions: dict[int, tuple[Completion, ...]] = found.our_result
     answers: list[str] = found.their_result
-    differ = [drafts[n][0].text != answer for n, answer in enumerate(answers)]
+    differ = [completions[n][0].text != answer for n, answer in enumerate(answers)]
     return Figure(
         name="a session with every hint",
         unit="answers",
@@ -189,12 +189,12 @@ def _hints_figure(bench: Bench, step: Any) -> Figure:
 
 def session_prompts(num_sessions: int, num_hints: int) -> list[Prompt]:
     """Simulated sessions, each without a hint and with `num_hints`; users count by the thousand."""
-    world = SessionWorldConfig(num_train=num_sessions, num_test=1)
-    task = simulate_sessions(world, seed=0)
+    simulated = SimulatedSessionsConfig(num_train=num_sessions, num_test=1)
+    task = simulate_sessions(simulated, seed=0)
     config = Re2llmConfig()
     shown = session_texts(task, clean_items(task, config))[:num_sessions]
-    facets = [facet for facet in task.facets for _ in range(num_hints)][:num_hints]
-    hints = ["", *(f"{write_hint(facet)} Rule {n}." for n, facet in enumerate(facets))]
+    attributes = [attribute for attribute in task.attributes for _ in range(num_hints)][:num_hints]
+    hints = ["", *(f"{write_hint(attribute)} Rule {n}." for n, attribute in enumerate(attributes))]
     return [
         Prompt(1000 * s + h, SYSTEM, next_item_text(text, hint, config.question.num_ranked), 0, 0)
         for s, text in enumerate(shown)
@@ -202,10 +202,10 @@ def session_prompts(num_sessions: int, num_hints: int) -> list[Prompt]:
     ]
 
 
-def logit_gap(plain: PlainGenerate, texts: Sequence[str], drafts: dict[int, tuple[Draft, ...]]) -> float:
-    """Largest difference between our logits of the drafts' tokens and those of a plain forward pass.
+def logit_gap(plain: PlainGenerate, texts: Sequence[str], completions: dict[int, tuple[Completion, ...]]) -> float:
+    """Largest difference between our logits of the completions' tokens and those of a plain forward pass.
 
-    The drafts are fed to the shared prefix again token by token, several prompts and drafts at a time.
+    The completions are fed to the shared prefix again token by token, several prompts and completions at a time.
     """
     import torch
 
@@ -213,41 +213,41 @@ def logit_gap(plain: PlainGenerate, texts: Sequence[str], drafts: dict[int, tupl
 
     tokenizer, chosen = plain.tokenizer, range(min(3, len(texts)))
     prompts = [tokenizer(texts[b], add_special_tokens=False)["input_ids"] for b in chosen]
-    replies = [[tokenizer(d.text, add_special_tokens=False)["input_ids"] for d in drafts[b][:4]] for b in chosen]
+    replies = [[tokenizer(d.text, add_special_tokens=False)["input_ids"] for d in completions[b][:4]] for b in chosen]
     num_tokens = max(1, min(len(reply) for replies_N in replies for reply in replies_N))
-    num_drafts = len(replies[0])
-    prompt_R, draft_R = (axis.ravel() for axis in np.indices((len(prompts), num_drafts)))
+    num_completions = len(replies[0])
+    prompt_R, completion_R = (axis.ravel() for axis in np.indices((len(prompts), num_completions)))
     gap = 0.0
     with torch.inference_mode():
-        prefix = SharedPrefix(plain.model, prompts, num_drafts, num_tokens)
-        ours_RV = prefix.first_logits().repeat_interleave(num_drafts, dim=0)
+        prefix = SharedPrefix(plain.model, prompts, num_completions, num_tokens)
+        ours_RV = prefix.first_logits().repeat_interleave(num_completions, dim=0)
         for t in range(num_tokens):
-            for r, (b, n) in enumerate(zip(prompt_R, draft_R, strict=True)):
+            for r, (b, n) in enumerate(zip(prompt_R, completion_R, strict=True)):
                 ids = torch.tensor([[*prompts[b], *replies[b][n][:t]]])
                 gap = max(gap, float((plain.model(ids).logits[0, -1] - ours_RV[r]).abs().max()))
             if t == min(num_tokens, 12) - 1:
                 return gap
-            tokens_R = np.array([replies[b][n][t] for b, n in zip(prompt_R, draft_R, strict=True)])
-            ours_RV = prefix.next_logits(tokens_R, prompt_R, draft_R)
+            tokens_R = np.array([replies[b][n][t] for b, n in zip(prompt_R, completion_R, strict=True)])
+            ours_RV = prefix.next_logits(tokens_R, prompt_R, completion_R)
     return gap
 
 
 def _growth(lm: TransformersLM, plain: PlainGenerate, prompts: list[Prompt]) -> Growth:
-    """Seconds by the number of drafts, half the prompts."""
+    """Seconds by the number of completions, half the prompts."""
     texts, numbers = [lm.render(prompt) for prompt in prompts], (1, 2, 5, 10, 20)
     ours: list[float] = []
     theirs: list[float] = []
-    for num_drafts in numbers:
-        sampling = Sampling(num_drafts=num_drafts, temperature=1.0, top_p=1.0, max_tokens=MAX_TOKENS, seed=0)
-        wall_s, drafts = timed(lambda sampling=sampling: dict(lm.generate(prompts, sampling)))
-        tokens = sum(draft.num_tokens for drafts_N in drafts.values() for draft in drafts_N)
+    for num_completions in numbers:
+        sampling = Sampling(num_completions=num_completions, temperature=1.0, top_p=1.0, max_tokens=MAX_TOKENS, seed=0)
+        wall_s, completions = timed(lambda sampling=sampling: dict(lm.generate(prompts, sampling)))
+        tokens = sum(completion.num_tokens for completions_N in completions.values() for completion in completions_N)
         ours.append(1e3 * wall_s / tokens)
-        wall_s, counts = timed(lambda num=num_drafts: plain(texts, num, MAX_TOKENS))
+        wall_s, counts = timed(lambda num=num_completions: plain(texts, num, MAX_TOKENS))
         theirs.append(1e3 * wall_s / sum(counts))
     xs = tuple(map(float, numbers))
     return Growth(
-        title=f"Sampling for {len(prompts)} prompts: cost of a token by drafts",
-        x_label="drafts of a prompt (N)",
+        title=f"Sampling for {len(prompts)} prompts: cost of a token by completions",
+        x_label="completions of a prompt (N)",
         y_label="milliseconds per token",
         lines=(
             Line(name="recloop", x=xs, y=tuple(ours)),

@@ -47,7 +47,7 @@ def measure(bench: Bench) -> Findings:
     """Requests of random users, one after another: all by the one, then all by the other, and again."""
     task = rerank_task(bench.config)
     figures: list[Figure] = []
-    judge = None
+    reward_model = None
     with bench.progress.stage("serving", 2, "rerankers") as step:
         for kind in ("prm", "dlcm"):
             train = teachable(task.train)
@@ -60,15 +60,15 @@ def measure(bench: Bench) -> Findings:
                 SEED,
             )
             figures.append(_figure(kind.upper(), fitted, task, bench))
-            judge = judge or fitted
+            reward_model = reward_model or fitted
             step()
-    assert judge is not None
-    ready = prepare_requests(judge, task.vectors.user_U, task.vectors)
-    lists = request(task, judge, CANDIDATES, seed=1)
+    assert reward_model is not None
+    ready = prepare_requests(reward_model, task.vectors.user_U, task.vectors)
+    lists = request(task, reward_model, CANDIDATES, seed=1)
     user, one = int(lists.user_B[0]), lists.items_BL[0]
     return Findings(
         figures=tuple(figures),
-        growths=(_growth(judge, task),),
+        growths=(_growth(reward_model, task),),
         profiles=(profile("one request", lambda: [ready.score(user, one) for _ in range(50)]),),
         bound=(
             "A request is so small that the calls themselves decide: some thirty operations of a few "

@@ -58,20 +58,20 @@ def work(num_lists: int, num_prompts: int, repetitions: int) -> None:
     from benchmarks.speed.bench import SpeedConfig
     from benchmarks.speed.measuring import timed
     from benchmarks.speed.rerank_task import rerank_task
-    from benchmarks.speed.sampling_part import world_prompts
+    from benchmarks.speed.sampling_part import simulated_prompts
     from benchmarks.speed.training_part import SEED, fit_once, settings, teachable
-    from recloop.data.simulated import WorldConfig
-    from recloop.llm.bundled import embedded_lm_folder
+    from recloop.data.simulated import SimulatedConfig
+    from recloop.llm.bundled import bundled_lm_folder
     from recloop.llm.language_model import Sampling
     from recloop.llm.local import TransformersLM
 
-    num_users = 20 * num_lists // WorldConfig().num_interactions
+    num_users = 20 * num_lists // SimulatedConfig().num_interactions
     task = rerank_task(SpeedConfig(share=min(1.0, max(0.05, num_users / 2000))))
     train = teachable(task.train)
     train = train.take(np.arange(min(num_lists, len(train))))
-    lm = TransformersLM(embedded_lm_folder(), device="cpu")
-    prompts = world_prompts(lm, num_prompts)
-    sampling = Sampling(num_drafts=10, temperature=1.0, top_p=1.0, max_tokens=32, seed=0)
+    lm = TransformersLM(bundled_lm_folder(), device="cpu")
+    prompts = simulated_prompts(lm, num_prompts)
+    sampling = Sampling(num_completions=10, temperature=1.0, top_p=1.0, max_tokens=32, seed=0)
     config = settings("prm", with_items=True)
     walls: dict[str, list[float]] = {"fit": [], "sample": []}
     for _ in range(repetitions + 1):

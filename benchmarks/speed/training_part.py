@@ -59,7 +59,7 @@ def measure(bench: Bench) -> Findings:
 
 def settings(kind: RerankerKind, *, with_items: bool) -> RerankerConfig:
     """recloop's defaults in steps of 512 lists, one epoch."""
-    return RerankerConfig(kind=kind, batch=BATCH, max_epochs=1, min_epoch_steps=1, use_item_knowledge=with_items)
+    return RerankerConfig(kind=kind, batch_size=BATCH, max_epochs=1, min_epoch_steps=1, use_item_knowledge=with_items)
 
 
 def teachable(lists: Lists) -> Lists:
@@ -84,7 +84,7 @@ def fit_alternative(fitted: FittedReranker, task: RerankTask, train: Lists, seed
         network = build_network(config, fitted.shape, features)
     lists: ListTensors = fitted.tensors(train, task.vectors)
     order_B = epoch_order(train.user_B, config.lists_per_user, np.random.default_rng(seed))
-    batch = min(config.batch, max(MIN_BATCH, len(train) // MIN_STEPS_PER_PASS))
+    batch = min(config.batch_size, max(MIN_BATCH, len(train) // MIN_STEPS_PER_PASS))
     steps = [order_B[start : start + batch] for start in range(0, len(order_B), batch)]
     fit_per_list(network, lists, steps, config)
     return replace(fitted, network=network)

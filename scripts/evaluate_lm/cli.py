@@ -12,24 +12,24 @@ from recloop.errors import SettingError
 from recloop.evaluation.text_quality import SummarySkill, evaluate_summaries
 from recloop.llm.config import LmConfig
 from recloop.llm.language_model import Sampling
-from recloop.llm.server.open import is_served, served_weights
+from recloop.llm.server.open import uses_server, server_weights
 from recloop.llm.shown_columns import with_readable_columns
 from recloop.methods.context import lm_folder, load_lm
 from recloop.progress import SILENT, Progress
-from recloop.prompts.user_profile import PromptConfig, usual_of
+from recloop.prompts.user_profile import PromptConfig, population_rates_of
 from recloop.records import Group
 from scripts.evaluate_lm.tasks import TaskSkill, evaluate_next_item, evaluate_requests
 
 LABELS = {
-    "well_formed": "drafts in the canonical form and finished",
+    "well_formed": "completions in the canonical form and finished",
     "grounded": "claims about a value that the history shows",
     "true": "claims that the history supports",
     "true_likes": "likes that the history supports",
     "true_dislikes": "dislikes that the history supports",
-    "coverage": "of a user's five strongest likes, named by a draft",
-    "claims_per_draft": "claims per draft",
-    "distinct_facet_sets": "different sets of claims among a user's drafts",
-    "tokens_per_draft": "tokens per draft",
+    "coverage": "of a user's five strongest likes, named by a completion",
+    "claims_per_completion": "claims per completion",
+    "distinct_attribute_sets": "different sets of claims among a user's completions",
+    "tokens_per_completion": "tokens per completion",
     "tokens_per_s": "tokens per second",
 }
 SHARES = frozenset({"well_formed", "grounded", "true", "true_likes", "true_dislikes", "coverage"})
@@ -41,12 +41,12 @@ class EvaluateLmConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     users: int = Field(default=100, ge=0, description="Users to write about, drawn by the seed; 0 for none.")
-    drafts: int = Field(default=4, ge=1, description="Drafts per user.")
+    completions: int = Field(default=4, ge=1, description="Completions per user.")
     tasks: int = Field(
         default=0, ge=0, description="Invented tasks for each further skill: next item, requests; 0 for none."
     )
     candidates: int = Field(default=20, ge=3, description="In each of those tasks.")
-    seed: int = Field(default=0, ge=0, description="Of the world, the users drawn and the drafts.")
+    seed: int = Field(default=0, ge=0, description="Of the simulated log, the users drawn and the completions.")
     data: DataConfig = Field(default=DataConfig(), description="The log.")
     protocol: ProtocolConfig = Field(default=ProtocolConfig(), description="Says which part of a log is history.")
     prompt: PromptConfig = Field(default=PromptConfig(), description="Histories in words.")
@@ -78,15 +78,17 @@ def evaluate_lm(config: EvaluateLmConfig, progress: Progress = SILENT) -> Summar
     dataset = load_dataset(config.data, config.seed, progress)
     if config.users > dataset.num_users:
         raise SettingError(f"{dataset.name} has {dataset.num_users} users, got users={config.users}; ask for fewer")
-    folder = served_weights(config.lm) if is_served(config.lm) else lm_folder(config.lm)
+    folder = server_weights(config.lm) if uses_server(config.lm) else lm_folder(config.lm)
     dataset, _ = with_readable_columns(dataset, folder, progress)
     groups = split_users(dataset.num_users, SplitConfig(), config.seed)
     histories = build_lists(dataset, groups, config.protocol, config.seed).histories
     users = np.random.default_rng(config.seed).choice(dataset.num_users, config.users, replace=False)
     lm = load_lm(config.lm)
-    sampling = Sampling(config.drafts, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, config.seed)
-    usual = usual_of(dataset, histories, groups[Group.TRAIN], config.prompt)
-    return evaluate_summaries(lm, dataset, histories, np.sort(users), sampling, config.prompt, progress, usual)
+    sampling = Sampling(config.completions, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, config.seed)
+    population_rates = population_rates_of(dataset, histories, groups[Group.TRAIN], config.prompt)
+    return evaluate_summaries(
+        lm, dataset, histories, np.sort(users), sampling, config.prompt, progress, population_rates
+    )
 
 
 def evaluate_tasks(config: EvaluateLmConfig, progress: Progress = SILENT) -> dict[str, TaskSkill]:
@@ -115,7 +117,7 @@ def tasks_text(skills: dict[str, TaskSkill]) -> str:
 
 def skill_text(skill: SummarySkill) -> str:
     """A line per measure; shares in percent."""
-    lines = [f"{skill.num_users} users, {skill.num_drafts} drafts"]
+    lines = [f"{skill.num_users} users, {skill.num_completions} completions"]
     for name, value in skill.as_dict().items():
         if name in LABELS:
             number = f"{100 * value:8.1f} %" if name in SHARES else f"{value:8.1f}  "

@@ -1,4 +1,4 @@
-"""Draws the tasks by which ReRec sees what a tuned model has forgotten: `python -m scripts.evaluate_lm.retention_tasks`.
+"""Draws the tasks by which ReRec sees what a trained model has forgotten: `python -m scripts.evaluate_lm.retention_tasks`.
 
 Invented sessions with the right hint, and canonical lists and reflections in turn. They are drawn under a seed that no
 lesson and no other evaluation has, and written to the data file that the package ships.

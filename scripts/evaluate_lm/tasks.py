@@ -1,7 +1,7 @@
 """How well a language model does what the other methods ask of it: next item, reflection, requests.
 
 On invented catalogues, so that nothing can be known by heart: tasks of which the right answer is known and is
-one of the candidates. The same tasks teach the embedded model (`recloop pretrain --skill-share`), under other
+one of the candidates. The same tasks teach the bundled model (`recloop pretrain --skill-share`), under other
 seeds.
 """
 
@@ -20,7 +20,7 @@ from recloop.prompts import next_item
 from recloop.prompts import request as requests
 from recloop.prompts.reflection import write_hint
 from recloop.prompts.request_answer import read_answer
-from recloop.records import Draft, Prompt
+from recloop.records import Completion, Prompt
 from scripts.pretrain_lm.corpus import Words
 from scripts.pretrain_lm.skills import invent_request, invent_session, request_prompt
 from scripts.pretrain_lm.tokenizer import english_words
@@ -59,7 +59,7 @@ class TaskSkill:
 def evaluate_next_item(
     lm: LanguageModel, num_tasks: int, num_candidates: int, sampling: Sampling, progress: Progress = SILENT
 ) -> TaskSkill:
-    """Sessions about one value of one facet, asked without a hint, with the right and with a wrong one."""
+    """Sessions about one value of one attribute, asked without a hint, with the right and with a wrong one."""
     rng = np.random.default_rng([sampling.seed, SEED])
     words = Words(english_words(), rng)
     tasks = [invent_session(words, num_candidates, rng) for _ in range(num_tasks)]
@@ -88,9 +88,9 @@ def first_places(
     """
     texts = [next_item.next_item_text(*asked, 1) for asked in zip(sessions, hints, strict=True)]
     firsts: list[int] = []
-    for session, draft in zip(sessions, _ask(lm, next_item.SYSTEM, texts, sampling, progress), strict=True):
+    for session, completion in zip(sessions, _ask(lm, next_item.SYSTEM, texts, sampling, progress), strict=True):
         titles = [item.title for item in session.candidates]
-        places = next_item.parse_ranking(draft.text, titles, 1).places
+        places = next_item.parse_ranking(completion.text, titles, 1).places
         firsts.append(places[0] if places else -1)
     return np.array(firsts, dtype=np.int64)
 
@@ -103,10 +103,10 @@ def evaluate_requests(
     words = Words(english_words(), rng)
     sizes = [1 + number % 3 for number in range(num_tasks)]
     tasks = [invent_request(words, num_candidates, size, rng) for size in sizes]
-    drafts = _ask(lm, requests.SYSTEM, [request_prompt(task) for task in tasks], sampling, progress)
+    completions = _ask(lm, requests.SYSTEM, [request_prompt(task) for task in tasks], sampling, progress)
     answers = [
-        read_answer(draft.text, [item.title for item in task.candidates], is_finished=draft.is_finished)
-        for task, draft in zip(tasks, drafts, strict=True)
+        read_answer(completion.text, [item.title for item in task.candidates], is_finished=completion.is_finished)
+        for task, completion in zip(tasks, completions, strict=True)
     ]
     met = [len(task.wanted) for task in tasks]
     is_right = [answer.first == task.answer for task, answer in zip(tasks, answers, strict=True)]
@@ -121,17 +121,19 @@ def evaluate_requests(
 
 
 def _hints_for(task: SessionTask, rng: np.random.Generator) -> tuple[str, str, str]:
-    others = [facet for facet in task.session.facets if facet != task.hidden]
+    others = [attribute for attribute in task.session.attributes if attribute != task.hidden]
     return "", write_hint(task.hidden), write_hint(others[int(rng.integers(len(others)))])
 
 
-def _ask(lm: LanguageModel, system: str, texts: Sequence[str], sampling: Sampling, progress: Progress) -> list[Draft]:
+def _ask(
+    lm: LanguageModel, system: str, texts: Sequence[str], sampling: Sampling, progress: Progress
+) -> list[Completion]:
     """One answer to each text."""
     prompts = [Prompt(number, system, text, 0, 0) for number, text in enumerate(texts)]
-    sampling = replace(sampling, num_drafts=1, first_draft=0, max_tokens=MAX_ANSWER_TOKENS)
-    found: dict[int, Draft] = {}
+    sampling = replace(sampling, num_completions=1, first_completion=0, max_tokens=MAX_ANSWER_TOKENS)
+    found: dict[int, Completion] = {}
     with progress.stage("answer", total=len(prompts), unit="tasks") as step:
-        for number, drafts in lm.generate(prompts, sampling):
-            found[number] = drafts[0]
+        for number, completions in lm.generate(prompts, sampling):
+            found[number] = completions[0]
             step()
     return [found[number] for number in range(len(prompts))]

@@ -1,4 +1,4 @@
-"""The embedded LM's training corpus: invented catalogues, simulated histories, and what is true of them.
+"""The bundled LM's training corpus: invented catalogues, simulated histories, and what is true of them.
 
 Every history comes from a catalogue of its own, with fresh titles, names and values, so that nothing can
 be learnt by heart: the model must read the prompt. One training sequence is one history (the *trunk*)
@@ -6,7 +6,7 @@ followed by several independent questions and answers (*branches*) that all read
 of each other, which makes supervised tokens cheap.
 
 Kinds of branch: preference summaries as in `recloop.prompts.claims` (the skill itself), the values of a
-facet line by line, a complete account of one facet, the stars of one value, the verdict on one value.
+attribute line by line, a complete account of one attribute, the stars of one value, the verdict on one value.
 Beside them stand sequences of random tokens that repeat, which teach a small model to copy before it is
 asked to read.
 """
@@ -78,7 +78,7 @@ class Difficulty:
     repeat_share: float  # share of sequences that are repeated random tokens
     num_summaries: int
     num_verdicts: int
-    num_columns: int  # questions that list the values of a facet, line by line
+    num_columns: int  # questions that list the values of a attribute, line by line
     counted_share: float = 0.0  # share of histories whose prompt carries count lines
     skill_share: float = 0.0  # share of lessons about next items, reflection and requests
     max_candidates: int = 20  # in those
@@ -245,7 +245,7 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True)
-class Facet:
+class Attribute:
     """One column of an invented catalogue."""
 
     name: str
@@ -254,7 +254,7 @@ class Facet:
     max_per_item: int
 
 
-def invent_facets(words: Words, num_items: int, rng: np.random.Generator) -> list[Facet]:
+def invent_attributes(words: Words, num_items: int, rng: np.random.Generator) -> list[Attribute]:
     """Columns of one catalogue: half of the time era, kind and maker as most real catalogues have them."""
     layout = rng.random()
     if layout < 0.5:
@@ -264,10 +264,10 @@ def invent_facets(words: Words, num_items: int, rng: np.random.Generator) -> lis
         roles = ["kind", "maker"]
     else:
         roles = list(rng.choice(["era", "kind", "maker", "other"], size=rng.integers(1, 5), replace=False))
-    return [_invent_facet(role, words, num_items, rng) for role in roles]
+    return [_invent_attribute(role, words, num_items, rng) for role in roles]
 
 
-def _invent_facet(role: str, words: Words, num_items: int, rng: np.random.Generator) -> Facet:
+def _invent_attribute(role: str, words: Words, num_items: int, rng: np.random.Generator) -> Attribute:
     names = ROLES[role]
     name = names[0] if rng.random() < 0.4 else names[rng.integers(len(names))]
     if role == "era":
@@ -288,35 +288,35 @@ def _invent_facet(role: str, words: Words, num_items: int, rng: np.random.Genera
     max_per_item = 1 if role == "era" or rng.random() < 0.3 else int(rng.integers(2, 5))
     if role == "maker":
         max_per_item = 1 if rng.random() < 0.75 else 2
-    return Facet(name, tuple(values), weights / weights.sum(), max_per_item)
+    return Attribute(name, tuple(values), weights / weights.sum(), max_per_item)
 
 
 def invent_history(
     words: Words, max_items: int, rng: np.random.Generator, min_items: int = 2
 ) -> tuple[list[str], list[HistoryItem]]:
-    """Facet names and the history of one user of one invented catalogue; one in 50 has 0 to 2 items."""
+    """Attribute names and the history of one user of one invented catalogue; one in 50 has 0 to 2 items."""
     few = rng.random() < 0.02
-    has_stars = rng.random() < RATED_SHARE
-    if not has_stars and min_items < SHORT_ITEMS and rng.random() < SHORT_SHARE:
+    has_rating = rng.random() < RATED_SHARE
+    if not has_rating and min_items < SHORT_ITEMS and rng.random() < SHORT_SHARE:
         max_items = min(max_items, SHORT_ITEMS)
     num_items = int(rng.integers(0, 3)) if few else int(rng.integers(min_items, max_items + 1))
-    facets = invent_facets(words, num_items, rng)
+    attributes = invent_attributes(words, num_items, rng)
     level, noise, reach = rng.normal(3.6, 0.5), rng.uniform(0.3, 1.2), rng.uniform(0.0, 1.3)
-    tastes = [rng.normal(0, reach, size=len(facet.values)) for facet in facets]
+    tastes = [rng.normal(0, reach, size=len(attribute.values)) for attribute in attributes]
     items = []
     for _ in range(num_items):
         values, liking = [], level + rng.normal(0, noise)
-        for facet, taste in zip(facets, tastes, strict=True):
-            count = min(int(rng.integers(1, facet.max_per_item + 1)), len(facet.values))
+        for attribute, taste in zip(attributes, tastes, strict=True):
+            count = min(int(rng.integers(1, attribute.max_per_item + 1)), len(attribute.values))
             if rng.random() < 0.03:
                 values.append(())
                 continue
-            chosen = rng.choice(len(facet.values), size=count, replace=False, p=facet.popularity)
-            values.append(tuple(facet.values[c] for c in chosen))
+            chosen = rng.choice(len(attribute.values), size=count, replace=False, p=attribute.popularity)
+            values.append(tuple(attribute.values[c] for c in chosen))
             liking += taste[chosen].mean()
-        stars = float(np.clip(round(liking), 1, 5)) if has_stars else None
-        items.append(HistoryItem(words.title(), tuple(values), stars))
-    return [facet.name for facet in facets], items
+        rating = float(np.clip(round(liking), 1, 5)) if has_rating else None
+        items.append(HistoryItem(words.title(), tuple(values), rating))
+    return [attribute.name for attribute in attributes], items
 
 
 def verdict(evidence: Evidence) -> str:
@@ -331,43 +331,43 @@ def invent_lesson(words: Words, difficulty: Difficulty, rng: np.random.Generator
     is_counted = rng.random() < difficulty.counted_share
     is_long = is_counted and rng.random() < LONG_SHARE
     longest = MAX_LONG if is_long else difficulty.max_items
-    facets, items = invent_history(words, longest, rng, difficulty.max_items if is_long else 2)
-    evidence = weigh_history(facets, items)
-    task = preference_task(facets)
+    attributes, items = invent_history(words, longest, rng, difficulty.max_items if is_long else 2)
+    evidence = weigh_history(attributes, items)
+    task = preference_task(attributes)
     noun = NOUNS[rng.integers(len(NOUNS))]
     shown, counts = items, []
     if is_counted:
         num_shown = int(rng.integers(min(len(items), MAX_SHOWN) + 1, size=2).min())
         shown = items[len(items) - num_shown :]
-        counts = count_lines(facets, items, MAX_COUNTED)
-    text = attributed_text(noun, facets, items, counts, len(shown))
+        counts = count_lines(attributes, items, MAX_COUNTED)
+    text = attributed_text(noun, attributes, items, counts, len(shown))
     trunk = f"<|system|>{SYSTEM}<|end|><|user|>{text[: -len(task) - 1]}"
-    summaries = tuple(draw_summary(facets, evidence, rng) for _ in range(difficulty.num_summaries))
+    summaries = tuple(draw_summary(attributes, evidence, rng) for _ in range(difficulty.num_summaries))
     branches = [Branch(task, tuple(summary.text for summary in summaries), summaries)]
-    facet = facets[int(rng.integers(len(facets)))]
-    whole = [e for e in evidence if e.facet == facet and e.polarity in (Polarity.LIKES, Polarity.DISLIKES)][:8]
-    told = write_summary([Claim(facet, e.polarity, e.value) for e in whole if e.polarity], [facet])
-    branches.append(Branch(f"Every like and dislike by {facet}?", (told,)))
-    branches += [_list_values(facets, shown, rng) for _ in range(difficulty.num_columns)]
+    attribute = attributes[int(rng.integers(len(attributes)))]
+    whole = [e for e in evidence if e.attribute == attribute and e.polarity in (Polarity.LIKES, Polarity.DISLIKES)][:8]
+    told = write_summary([Claim(attribute, e.polarity, e.value) for e in whole if e.polarity], [attribute])
+    branches.append(Branch(f"Every like and dislike by {attribute}?", (told,)))
+    branches += [_list_values(attributes, shown, rng) for _ in range(difficulty.num_columns)]
     if evidence:
         repeated = [e for e in evidence if e.num_items >= 2]
         for number in range(difficulty.num_verdicts):
             pool = repeated if repeated and rng.random() < 0.75 else evidence
             asked = pool[rng.integers(len(pool))]
-            column = facets.index(asked.facet)
-            stars = [f"{i.stars:g}" for i in items if asked.value in i.values[column] and i.stars is not None]
-            if number % 3 == 0 and 0 < len(stars) <= 12 and not is_counted:
-                answer = f"{', '.join(stars)}: {verdict(asked)}."
-                branches.append(Branch(f"Stars of {asked.facet} {asked.value}?", (answer,)))
+            column = attributes.index(asked.attribute)
+            rating = [f"{i.rating:g}" for i in items if asked.value in i.values[column] and i.rating is not None]
+            if number % 3 == 0 and 0 < len(rating) <= 12 and not is_counted:
+                answer = f"{', '.join(rating)}: {verdict(asked)}."
+                branches.append(Branch(f"Ratings of {asked.attribute} {asked.value}?", (answer,)))
             else:
-                branches.append(Branch(f"What about {asked.facet} {asked.value}?", (f"{verdict(asked)}.",)))
+                branches.append(Branch(f"What about {asked.attribute} {asked.value}?", (f"{verdict(asked)}.",)))
     return Lesson(trunk, tuple(branches))
 
 
-def _list_values(facets: Sequence[str], items: Sequence[HistoryItem], rng: np.random.Generator) -> Branch:
-    """The values of one facet, line by line: of all items, or of those with so many stars."""
-    column = int(rng.integers(len(facets)))
-    stars = items[int(rng.integers(len(items)))].stars if items and rng.random() < 0.6 else None
-    told = [", ".join(i.values[column]) or "none" for i in items if stars is None or i.stars == stars][:8]
-    of = "" if stars is None else f" of {stars:g} stars"
-    return Branch(f"List {facets[column]}{of}?", (f"{'; '.join(told) or 'none'}.",))
+def _list_values(attributes: Sequence[str], items: Sequence[HistoryItem], rng: np.random.Generator) -> Branch:
+    """The values of one attribute, line by line: of all items, or of those with so many stars."""
+    column = int(rng.integers(len(attributes)))
+    rating = items[int(rng.integers(len(items)))].rating if items and rng.random() < 0.6 else None
+    told = [", ".join(i.values[column]) or "none" for i in items if rating is None or i.rating == rating][:8]
+    of = "" if rating is None else f" of {rating:g} stars"
+    return Branch(f"List {attributes[column]}{of}?", (f"{'; '.join(told) or 'none'}.",))

@@ -79,7 +79,7 @@ def _choices(allowed_A: np.ndarray, num_allowed_S: np.ndarray) -> tuple[torch.Te
 
 
 def lesson_loss(
-    model: LlamaForCausalLM, batch: Batch, rivals: torch.Tensor | None, drawn_weight: float = 1.0
+    model: LlamaForCausalLM, batch: Batch, baselines: torch.Tensor | None, drawn_weight: float = 1.0
 ) -> torch.Tensor:
     """Mean loss of the supervised pairs, in nats; the output layer runs on those alone.
 
@@ -87,7 +87,7 @@ def lesson_loss(
     allowed tokens have together, and `drawn_weight` times the cross entropy of the one that was drawn.
 
     Args:
-        rivals: tokens drawn at random that compete beside those of the batch, which costs a fraction. They
+        baselines: tokens drawn at random that compete beside those of the batch, which costs a fraction. They
             stand for all tokens absent from the batch: the logarithm of how many each stands for is added to
             its logit, so that the sum over the vocabulary is right on average (Jean et al., arXiv
             1412.2007). None: the whole vocabulary competes.
@@ -102,11 +102,11 @@ def lesson_loss(
     ).last_hidden_state
     hidden_SD = hidden_BTD.flatten(0, 1).index_select(0, batch.source_S)
     target_S, allowed_RK = batch.target_S, batch.allowed_RK
-    if rivals is None:
+    if baselines is None:
         logits_SV = model.lm_head(hidden_SD)
     else:
         present = torch.unique(torch.cat([batch.ids_BT.flatten(), allowed_RK.flatten()]))
-        absent = rivals[~torch.isin(rivals, present)].unique()
+        absent = baselines[~torch.isin(baselines, present)].unique()
         competing = torch.cat([present, absent])
         logits_SV = hidden_SD @ model.lm_head.weight.index_select(0, competing).T
         each_stands_for = (model.config.vocab_size - len(present)) / max(1, len(absent))

@@ -1,4 +1,4 @@
-"""The recipe that made the embedded LM: corpus, curriculum, training loop, export.
+"""The recipe that made the bundled LM: corpus, curriculum, training loop, export.
 
     recloop pretrain --out work/lm --budget-tokens 20000000
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class PretrainConfig(BaseModel):
-    """Everything that decides the embedded LM's weights."""
+    """Everything that decides the bundled LM's weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,7 +57,7 @@ class PretrainConfig(BaseModel):
         default=2048, ge=256, description="padded tokens a step; fewer while only repeats are taught"
     )
     learning_rate: float = Field(default=2e-3, gt=0, description="between warm-up and fall")
-    num_rivals: int = Field(
+    num_baselines: int = Field(
         default=1024,
         ge=0,
         description="random tokens that compete beside those of the batch, while not all do",
@@ -275,10 +275,10 @@ def _train_on_shard(
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = collate(lessons)
-        rivals = None
+        baselines = None
         if state["tokens"] < config.full_softmax_from * config.budget_tokens:
-            rivals = torch.from_numpy(rng.integers(config.vocab_size, size=config.num_rivals))
-        loss = lesson_loss(model, batch, rivals, config.drawn_weight)
+            baselines = torch.from_numpy(rng.integers(config.vocab_size, size=config.num_baselines))
+        loss = lesson_loss(model, batch, baselines, config.drawn_weight)
         model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -2,7 +2,7 @@
 
 A small model spends most of a CPU budget on finding one circuit: "what came after the last token like
 this one?" (Olsson et al., arXiv 2209.11895). Here half of the heads of layers 0 and 1 start as that
-circuit, so that training begins with reading and not with luck. Everything else starts as usual, and
+circuit, so that training begins with reading and not with luck. Everything else starts as population rate, and
 nothing is frozen.
 
 - Every embedding shares a constant first coordinate, which a tied output layer cannot see (it shifts all

@@ -19,14 +19,14 @@ from recloop.prompts.reflection import (
     ASK_ANALYSIS,
     ASK_HINTS,
     ASK_WRONG,
-    shared_facets,
+    shared_attributes,
     write_analysis,
     write_hint,
     write_wrong,
 )
 from recloop.prompts.user_profile import candidate_line, line_from
 from recloop.records import Condition
-from scripts.pretrain_lm.corpus import NOUNS, Branch, Facet, Lesson, Words, invent_facets
+from scripts.pretrain_lm.corpus import NOUNS, Branch, Attribute, Lesson, Words, invent_attributes
 from scripts.pretrain_lm.summaries import END, Choice, Summary
 
 MIN_SESSION, MAX_SESSION = 3, 8
@@ -44,9 +44,9 @@ MAX_HOLDERS = 3  # of a value that is looked up
 
 @dataclass(frozen=True, slots=True)
 class SessionTask:
-    """A session about one value of one facet, and candidates of which one goes on with it.
+    """A session about one value of one attribute, and candidates of which one goes on with it.
 
-    hidden: the facet. answer: the only candidate with the session's value of it.
+    hidden: the attribute. answer: the only candidate with the session's value of it.
     """
 
     session: next_item.SessionText
@@ -62,7 +62,7 @@ class RequestTask:
     """
 
     noun: str
-    facets: tuple[str, ...]
+    attributes: tuple[str, ...]
     candidates: tuple[HistoryItem, ...]
     text: str
     wanted: tuple[Condition, ...]
@@ -71,67 +71,67 @@ class RequestTask:
 
 
 def invent_session(words: Words, num_candidates: int, rng: np.random.Generator) -> SessionTask:
-    """A session whose items share a value of one facet and are random in the others.
+    """A session whose items share a value of one attribute and are random in the others.
 
-    Wrong candidates carry values of other facets that the session has, so that going by the wrong facet
+    Wrong candidates carry values of other attributes that the session has, so that going by the wrong attribute
     leads to them.
     """
     length = int(rng.integers(MIN_SESSION, MAX_SESSION + 1))
-    facets = _facets_for(words, num_candidates, rng)
-    hidden = int(rng.integers(len(facets)))
-    value = _draw(facets[hidden], rng)
-    items = [_item(words, facets, rng) for _ in range(length)]
+    attributes = _attributes_for(words, num_candidates, rng)
+    hidden = int(rng.integers(len(attributes)))
+    value = _draw(attributes[hidden], rng)
+    items = [_item(words, attributes, rng) for _ in range(length)]
     items = [_with(item, hidden, value) if rng.random() < KEPT_VALUE else item for item in items]
     last = [*items[-1].values]
     last[hidden] = (value,)
     items[-1] = HistoryItem(items[-1].title, tuple(last), None)
     candidates: list[HistoryItem] = []
     while len(candidates) < num_candidates - 1:
-        candidate = _item(words, facets, rng)
-        other = int(rng.integers(len(facets)))
+        candidate = _item(words, attributes, rng)
+        other = int(rng.integers(len(attributes)))
         if other != hidden and rng.random() < 0.5:
             lent = items[int(rng.integers(length))].values[other]
             candidate = _with(candidate, other, lent[0]) if lent else candidate
         if value not in candidate.values[hidden]:
             candidates.append(candidate)
     answer = int(rng.integers(num_candidates))
-    candidates.insert(answer, _with(_item(words, facets, rng), hidden, value))
+    candidates.insert(answer, _with(_item(words, attributes, rng), hidden, value))
     session = next_item.SessionText(
         NOUNS[rng.integers(len(NOUNS))],
-        tuple(facet.name for facet in facets),
+        tuple(attribute.name for attribute in attributes),
         tuple(items),
         next_item.with_distinct_titles(candidates),
     )
-    return SessionTask(session, facets[hidden].name, answer)
+    return SessionTask(session, attributes[hidden].name, answer)
 
 
-def telling_facets(session: next_item.SessionText) -> list[str]:
-    """The facets by which a session may be gone on with: most of its items share the latest one's value."""
+def telling_attributes(session: next_item.SessionText) -> list[str]:
+    """The attributes by which a session may be gone on with: most of its items share the latest one's value."""
     counts = [
         max((sum(value in item.values[column] for item in session.shown) for value in last), default=0)
         for column, last in enumerate(session.shown[-1].values)
     ]
-    return [facet for facet, count in zip(session.facets, counts, strict=True) if count == max(counts)]
+    return [attribute for attribute, count in zip(session.attributes, counts, strict=True) if count == max(counts)]
 
 
 def draw_ranking(
-    session: next_item.SessionText, facets: Sequence[str], num_ranked: int, rng: np.random.Generator
+    session: next_item.SessionText, attributes: Sequence[str], num_ranked: int, rng: np.random.Generator
 ) -> Summary:
     """A canonical list as the choices that make it.
 
-    It goes by one of `facets` and a value that the latest item has of it, and names the candidates with that
+    It goes by one of `attributes` and a value that the latest item has of it, and names the candidates with that
     value in any order, at most `num_ranked`. A value that no candidate has is taken only where all are such.
     """
     held: dict[tuple[str, str], list[HistoryItem]] = {}
-    for facet in facets:
-        column = session.facets.index(facet)
+    for attribute in attributes:
+        column = session.attributes.index(attribute)
         for value in session.shown[-1].values[column]:
-            held[facet, value] = [item for item in session.candidates if value in item.values[column]]
-    keys = [key for key, items in held.items() if items] or list(held) or [(facets[0], UNKNOWN)]
-    leads = {f"By {facet} {value}:": (facet, value) for facet, value in keys}
+            held[attribute, value] = [item for item in session.candidates if value in item.values[column]]
+    keys = [key for key, items in held.items() if items] or list(held) or [(attributes[0], UNKNOWN)]
+    leads = {f"By {attribute} {value}:": (attribute, value) for attribute, value in keys}
     lead = list(leads)[int(rng.integers(len(leads)))]
-    facet, value = leads[lead]
-    lines = [f" {line_from(session.facets, item, facet, value)}" for item in held.get((facet, value), [])]
+    attribute, value = leads[lead]
+    lines = [f" {line_from(session.attributes, item, attribute, value)}" for item in held.get((attribute, value), [])]
     choices = [Choice(tuple(leads), lead)]
     for place in range(1, min(num_ranked, len(lines)) + 1):
         choices.append(Choice((f"\n{place}.",), f"\n{place}."))
@@ -144,57 +144,57 @@ def draw_ranking(
 
 
 def lookups(
-    facets: Sequence[str], items: Sequence[HistoryItem], rng: np.random.Generator, count: int = NUM_LOOKUPS
+    attributes: Sequence[str], items: Sequence[HistoryItem], rng: np.random.Generator, count: int = NUM_LOOKUPS
 ) -> list[Branch]:
     """Short questions that teach to find lines by a value and to read on to their titles."""
     holders: dict[tuple[str, str], list[HistoryItem]] = {}
     for item in items:
-        for facet, values in zip(facets, item.values, strict=True):
+        for attribute, values in zip(attributes, item.values, strict=True):
             for value in values:
-                holders.setdefault((facet, value), []).append(item)
+                holders.setdefault((attribute, value), []).append(item)
     rare = [key for key, having in holders.items() if len(having) <= MAX_HOLDERS]
     branches: list[Branch] = []
     for place in rng.permutation(len(rare))[:count].tolist():
-        facet, value = rare[place]
-        told = "\n".join(f"With {line_from(facets, item, facet, value)}" for item in holders[facet, value])
-        branches.append(Branch(f"Which have {facet} {value}?", (told,)))
+        attribute, value = rare[place]
+        told = "\n".join(f"With {line_from(attributes, item, attribute, value)}" for item in holders[attribute, value])
+        branches.append(Branch(f"Which have {attribute} {value}?", (told,)))
     return branches
 
 
 def invent_next_item_lesson(words: Words, num_candidates: int, rng: np.random.Generator) -> Lesson:
-    """One session, ranked without a hint and by the hint of every facet, and lookups in its candidates."""
+    """One session, ranked without a hint and by the hint of every attribute, and lookups in its candidates."""
     task = invent_session(words, num_candidates, rng)
     session = task.session
     num_ranked = int(rng.integers(1, min(next_item.NUM_RANKED, num_candidates) + 1))
     text = next_item.next_item_text(session, "", num_ranked)
     trunk, _, ask = text.rpartition("\n")
-    branches = [_ranking_branch(ask, session, telling_facets(session), num_ranked, rng)]
-    for facet in session.facets:
-        question = f"{next_item.HINT}{next_item.clean_hint(write_hint(facet))}\n{ask}"
-        branches.append(_ranking_branch(question, session, (facet,), num_ranked, rng))
-    branches += lookups(session.facets, session.candidates, rng)
+    branches = [_ranking_branch(ask, session, telling_attributes(session), num_ranked, rng)]
+    for attribute in session.attributes:
+        question = f"{next_item.HINT}{next_item.clean_hint(write_hint(attribute))}\n{ask}"
+        branches.append(_ranking_branch(question, session, (attribute,), num_ranked, rng))
+    branches += lookups(session.attributes, session.candidates, rng)
     return Lesson(f"<|system|>{next_item.SYSTEM}<|end|><|user|>{trunk}", tuple(branches))
 
 
 def _ranking_branch(
     question: str,
     session: next_item.SessionText,
-    facets: Sequence[str],
+    attributes: Sequence[str],
     num_ranked: int,
     rng: np.random.Generator,
 ) -> Branch:
-    ranking = draw_ranking(session, facets, num_ranked, rng)
+    ranking = draw_ranking(session, attributes, num_ranked, rng)
     return Branch(question, (ranking.text,), (ranking,))
 
 
 def invent_reflection_lesson(words: Words, num_candidates: int, rng: np.random.Generator) -> Lesson:
-    """A list that went by the wrong facet, and the three turns after it."""
+    """A list that went by the wrong attribute, and the three turns after it."""
     task = invent_session(words, num_candidates, rng)
     session = task.session
-    others = [facet for facet in session.facets if facet != task.hidden]
+    others = [attribute for attribute in session.attributes if attribute != task.hidden]
     wrong = others[int(rng.integers(len(others)))]
     num_ranked = min(int(rng.integers(2, 6)), num_candidates - 1)
-    column, right = session.facets.index(wrong), session.candidates[task.answer]
+    column, right = session.attributes.index(wrong), session.candidates[task.answer]
     last = set(session.shown[-1].values[column])
     passed = sorted(
         (item for item in session.candidates if item != right),
@@ -202,8 +202,8 @@ def invent_reflection_lesson(words: Words, num_candidates: int, rng: np.random.G
     )
     listed = "; ".join(f'"{item.title}"' for item in passed[:num_ranked])
     trunk = "\n".join([next_item.next_item_text(session, "", num_ranked), f"The list was: {listed}."])
-    shared = shared_facets(session.facets, session.shown[-1], right)
-    line = f"The right one was: {candidate_line(session.facets, right)}"
+    shared = shared_attributes(session.attributes, session.shown[-1], right)
+    line = f"The right one was: {candidate_line(session.attributes, right)}"
     said, found, hint = write_wrong(wrong), write_analysis(shared), write_hint(task.hidden)
     first = ASK_WRONG
     second = "\n".join([first, f"Reply: {said}", line, ASK_ANALYSIS])
@@ -214,16 +214,16 @@ def invent_reflection_lesson(words: Words, num_candidates: int, rng: np.random.G
 
 def invent_request(words: Words, num_candidates: int, num_conditions: int, rng: np.random.Generator) -> RequestTask:
     """Candidates that meet all conditions but one, candidates that meet none, and one that meets all."""
-    facets = _facets_for(words, num_candidates, rng)
-    noun, names = NOUNS[rng.integers(len(NOUNS))], tuple(facet.name for facet in facets)
-    columns = rng.permutation(len(facets))[: min(num_conditions, len(facets))].tolist()
-    wanted = [(column, _draw(facets[column], rng)) for column in columns]
-    right = _item(words, facets, rng)
+    attributes = _attributes_for(words, num_candidates, rng)
+    noun, names = NOUNS[rng.integers(len(NOUNS))], tuple(attribute.name for attribute in attributes)
+    columns = rng.permutation(len(attributes))[: min(num_conditions, len(attributes))].tolist()
+    wanted = [(column, _draw(attributes[column], rng)) for column in columns]
+    right = _item(words, attributes, rng)
     for column, value in wanted:
         right = _with(right, column, value)
     candidates: list[HistoryItem] = []
     while len(candidates) < num_candidates - 1:
-        candidate = _item(words, facets, rng)
+        candidate = _item(words, attributes, rng)
         if len(wanted) > 1 and rng.random() < 0.4:
             missed = int(rng.integers(len(wanted)))
             for number, (column, value) in enumerate(wanted):
@@ -257,21 +257,21 @@ def another_request(task: RequestTask, words: Words, rng: np.random.Generator) -
             break
     else:
         return None
-    conditions = tuple(Condition(task.facets[column], value) for column, value in wanted)
+    conditions = tuple(Condition(task.attributes[column], value) for column, value in wanted)
     form = rng.random()
     if form < EXPLICIT_SHARE:
         text = ask_explicitly(task.noun, conditions, rng)
         return replace(task, text=text, wanted=conditions, answer=answer, mentioned=None)
     main, more = conditions[0], conditions[1:]
-    found = [[value for c in task.candidates for value in c.values[n]] for n in range(len(task.facets))]
+    found = [[value for c in task.candidates for value in c.values[n]] for n in range(len(task.attributes))]
     values = [(column[int(rng.integers(len(column)))],) if column else () for column in found]
     values[columns[0]] = (main.value,)
     item = next_item.clean_item(words.title(), values)
-    rivals = sorted({*found[columns[0]]} - {main.value})
-    if form < EXPLICIT_SHARE + (1 - EXPLICIT_SHARE) / 2 or not rivals:
-        text = ask_by_item(task.noun, item.title, main.facet, more, rng)
+    baselines = sorted({*found[columns[0]]} - {main.value})
+    if form < EXPLICIT_SHARE + (1 - EXPLICIT_SHARE) / 2 or not baselines:
+        text = ask_by_item(task.noun, item.title, main.attribute, more, rng)
     else:
-        false = Condition(main.facet, rivals[int(rng.integers(len(rivals)))])
+        false = Condition(main.attribute, baselines[int(rng.integers(len(baselines)))])
         text = ask_misinformed(task.noun, item.title, false, more, rng)
     return replace(task, text=text, wanted=conditions, answer=answer, mentioned=item)
 
@@ -279,7 +279,7 @@ def another_request(task: RequestTask, words: Words, rng: np.random.Generator) -
 def request_prompt(task: RequestTask) -> str:
     """The user turn of a request."""
     mentioned = () if task.mentioned is None else (task.mentioned,)
-    return requests.request_text(task.noun, task.facets, task.candidates, task.text, (), mentioned)
+    return requests.request_text(task.noun, task.attributes, task.candidates, task.text, (), mentioned)
 
 
 def invent_request_lesson(words: Words, num_candidates: int, rng: np.random.Generator) -> Lesson:
@@ -291,9 +291,11 @@ def invent_request_lesson(words: Words, num_candidates: int, rng: np.random.Gene
         if task is not None:
             text = request_prompt(task)
             lines = text.split("\n")
-            answer = requests.reference_answer(task.facets, task.candidates, task.wanted, task.answer, task.mentioned)
+            answer = requests.reference_answer(
+                task.attributes, task.candidates, task.wanted, task.answer, task.mentioned
+            )
             branches.append(Branch("\n".join(lines[1 + num_candidates :]), (answer,)))
-    branches += lookups(first.facets, first.candidates, rng)
+    branches += lookups(first.attributes, first.candidates, rng)
     trunk = "\n".join(request_prompt(first).split("\n")[: 1 + num_candidates])
     return Lesson(f"<|system|>{requests.SYSTEM}<|end|><|user|>{trunk}", tuple(branches))
 
@@ -302,7 +304,7 @@ def invent_lookup_lesson(words: Words, num_candidates: int, rng: np.random.Gener
     """Candidates and many short questions about them."""
     task = invent_request(words, num_candidates, 1, rng)
     trunk = "\n".join(request_prompt(task).split("\n")[: 1 + num_candidates])
-    branches = lookups(task.facets, task.candidates, rng, NUM_ALONE)
+    branches = lookups(task.attributes, task.candidates, rng, NUM_ALONE)
     return Lesson(f"<|system|>{requests.SYSTEM}<|end|><|user|>{trunk}", tuple(branches))
 
 
@@ -319,30 +321,30 @@ def invent_skill_lesson(words: Words, max_candidates: int, lookup_share: float, 
     return makers[int(rng.choice(3, p=[0.3, 0.6, 0.1]))](words, num_candidates, rng)
 
 
-def _facets_for(words: Words, num_items: int, rng: np.random.Generator) -> list[Facet]:
-    """Two facets or more, each with values enough to tell candidates apart."""
+def _attributes_for(words: Words, num_items: int, rng: np.random.Generator) -> list[Attribute]:
+    """Two attributes or more, each with values enough to tell candidates apart."""
     while True:
-        facets = invent_facets(words, num_items, rng)
-        if len(facets) > 1 and all(len(facet.values) >= 3 for facet in facets):
-            return facets
+        attributes = invent_attributes(words, num_items, rng)
+        if len(attributes) > 1 and all(len(attribute.values) >= 3 for attribute in attributes):
+            return attributes
 
 
-def _item(words: Words, facets: Sequence[Facet], rng: np.random.Generator) -> HistoryItem:
+def _item(words: Words, attributes: Sequence[Attribute], rng: np.random.Generator) -> HistoryItem:
     values = []
-    for facet in facets:
-        count = min(int(rng.integers(1, facet.max_per_item + 1)), len(facet.values), 3)
-        drawn = rng.choice(len(facet.values), size=count, replace=False, p=facet.popularity)
-        values.append(tuple(facet.values[v] for v in drawn))
+    for attribute in attributes:
+        count = min(int(rng.integers(1, attribute.max_per_item + 1)), len(attribute.values), 3)
+        drawn = rng.choice(len(attribute.values), size=count, replace=False, p=attribute.popularity)
+        values.append(tuple(attribute.values[v] for v in drawn))
     return next_item.clean_item(words.title(), values)
 
 
-def _draw(facet: Facet, rng: np.random.Generator) -> str:
-    return facet.values[int(rng.integers(len(facet.values)))]
+def _draw(attribute: Attribute, rng: np.random.Generator) -> str:
+    return attribute.values[int(rng.integers(len(attribute.values)))]
 
 
 def _with(item: HistoryItem, column: int, value: str) -> HistoryItem:
-    """The item with this value in place of its first one of that facet."""
+    """The item with this value in place of its first one of that attribute."""
     kept = tuple(v for v in item.values[column][1:] if v != value)
     values = list(item.values)
     values[column] = (value, *kept)
-    return HistoryItem(item.title, tuple(values), item.stars)
+    return HistoryItem(item.title, tuple(values), item.rating)

@@ -24,7 +24,7 @@ RATED_SIDES = (  # share of sections that have this side where they can; most va
 UNRATED_VALUES = (4, 7)  # least and most values of a summary without stars, where the history has as many
 END = ""  # the option that nothing more is said
 
-Plan = list[tuple[str, list[tuple[Polarity, int]]]]  # sections in their order: facet, sides with how many values
+Plan = list[tuple[str, list[tuple[Polarity, int]]]]  # sections in their order: attribute, sides with how many values
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,37 +46,37 @@ class Summary:
         return "".join(choice.taken for choice in self.choices)
 
 
-def draw_summary(facets: Sequence[str], evidence: Sequence[Evidence], rng: np.random.Generator) -> Summary:
-    """One true summary: some facets in some order, in each a run of claims, stronger ones first.
+def draw_summary(attributes: Sequence[str], evidence: Sequence[Evidence], rng: np.random.Generator) -> Summary:
+    """One true summary: some attributes in some order, in each a run of claims, stronger ones first.
 
     The values of a side follow one another as they do in the evidence and in the prompt's counts, mostly
     from the strongest on: what comes after a value can be copied, and no value is named twice.
     """
     pools = {
-        facet: {
-            polarity: [e.value for e in evidence if e.facet == facet and e.polarity is polarity][:MAX_COUNTED]
+        attribute: {
+            polarity: [e.value for e in evidence if e.attribute == attribute and e.polarity is polarity][:MAX_COUNTED]
             for polarity in Polarity
         }
-        for facet in facets
+        for attribute in attributes
     }
     if not any(values for sides in pools.values() for values in sides.values()):
         return Summary((Choice((NO_PREFERENCE,), NO_PREFERENCE), Choice((END,), END)))
-    draw_plan = _plan_rated if any(e.basis is Basis.STARS for e in evidence) else _plan_unrated
+    draw_plan = _plan_rated if any(e.basis is Basis.RATING for e in evidence) else _plan_unrated
     plan = draw_plan(pools, rng)
-    left = [facet for facet, _ in plan] + [facet for facet in facets if facet not in dict(plan)]
+    left = [attribute for attribute, _ in plan] + [attribute for attribute in attributes if attribute not in dict(plan)]
     choices: list[Choice] = []
-    for number, (facet, wanted) in enumerate(plan):
+    for number, (attribute, wanted) in enumerate(plan):
         lead = " " if number else ""
-        options = tuple(f"{lead}By {facet}:" for facet in left)
+        options = tuple(f"{lead}By {attribute}:" for attribute in left)
         if number:
             options += (END,)
         if number and _num_words(choices) > MAX_ANSWER_WORDS - 4:
             break
         choices.append(Choice(options, options[0]))
-        choices += _draw_section(pools[facet], wanted, MAX_ANSWER_WORDS - _num_words(choices), rng)
-        left.remove(facet)
+        choices += _draw_section(pools[attribute], wanted, MAX_ANSWER_WORDS - _num_words(choices), rng)
+        left.remove(attribute)
     may_go_on = left and _num_words(choices) <= MAX_ANSWER_WORDS - 4
-    choices.append(Choice((*(f" By {facet}:" for facet in left), END) if may_go_on else (END,), END))
+    choices.append(Choice((*(f" By {attribute}:" for attribute in left), END) if may_go_on else (END,), END))
     return Summary(tuple(choices))
 
 
@@ -84,26 +84,26 @@ def _plan_rated(pools: Mapping[str, Mapping[Polarity, list[str]]], rng: np.rando
     """Most columns more often than few; in each what is liked, mostly what is not, sides of any size."""
     weights = np.arange(1, len(pools) + 1) ** 1.2
     count = int(rng.choice(len(pools), p=weights / weights.sum())) + 1
-    facets = list(pools)
+    attributes = list(pools)
     return [
         (
-            facet,
+            attribute,
             [
                 (polarity, int(rng.integers(1, most + 1)))
                 for polarity, share, most in RATED_SIDES
-                if pools[facet][polarity] and rng.random() < share
+                if pools[attribute][polarity] and rng.random() < share
             ],
         )
-        for facet in (facets[int(c)] for c in rng.permutation(len(facets))[:count])
+        for attribute in (attributes[int(c)] for c in rng.permutation(len(attributes))[:count])
     ]
 
 
 def _plan_unrated(pools: Mapping[str, Mapping[Polarity, list[str]]], rng: np.random.Generator) -> Plan:
     """Any sides, every set of them as likely, and about as many values whatever the sides.
 
-    Without stars most histories are short and support few sides: drafts can differ by those they name only.
+    Without stars most histories are short and support few sides: completions can differ by those they name only.
     """
-    sides = [(facet, polarity) for facet in pools for polarity in Polarity if pools[facet][polarity]]
+    sides = [(attribute, polarity) for attribute in pools for polarity in Polarity if pools[attribute][polarity]]
     chosen: list[tuple[str, Polarity]] = []
     while not chosen:
         chosen = [side for side in sides if rng.random() < 0.5]
@@ -112,10 +112,10 @@ def _plan_unrated(pools: Mapping[str, Mapping[Polarity, list[str]]], rng: np.ran
     while left > 0 and (open_sides := [s for s in chosen if sizes[s] < len(pools[s[0]][s[1]])]):
         sizes[open_sides[int(rng.integers(len(open_sides)))]] += 1
         left -= 1
-    named = list(dict.fromkeys(facet for facet, _ in chosen))
+    named = list(dict.fromkeys(attribute for attribute, _ in chosen))
     return [
-        (facet, [(polarity, size) for (f, polarity), size in sizes.items() if f == facet])
-        for facet in (named[int(c)] for c in rng.permutation(len(named)))
+        (attribute, [(polarity, size) for (f, polarity), size in sizes.items() if f == attribute])
+        for attribute in (named[int(c)] for c in rng.permutation(len(named)))
     ]
 
 

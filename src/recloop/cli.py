@@ -1,7 +1,7 @@
 """The command line: parse, call, print, exit code.
 
 Exit codes: 0 done, 1 the work failed (one message, no traceback), 2 the command or a setting is wrong,
-3 done, but a served model gave some prompts no answer (the summary counts them), 130 interrupted. Anything
+3 done, but a model behind a server gave some prompts no answer (the summary counts them), 130 interrupted. Anything
 else that goes wrong is a defect and shows its traceback.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from recloop.experiment.run_folder import RunFolder
 
 METHODS = ("dpo4rec", "rerec", "re2llm")
-STAGES = ("prepare", "embed", "sample", "encode", "reward", "pairs", "tune", "evaluate", "report")
+STAGES = ("prepare", "embed", "sample", "encode", "reward", "pairs", "train", "evaluate", "report")
 WITHOUT_SETTINGS = ("resume", "show", "ask", "export")
 VERBS = ("run", *STAGES, *WITHOUT_SETTINGS, "evaluate-lm", "pretrain", "bench")
 
@@ -37,10 +37,10 @@ recloop closes the loop between a recommender and a language model.
   recloop run METHOD [--config FILE] [--out FOLDER] [--dry-run] [--quick] [--SECTION.FIELD VALUE ...]
       Run a method (dpo4rec, rerec, re2llm) from data to report. --dry-run prints the plan with its tokens and
       time, --quick makes rerec and re2llm small. A folder that holds the same run is continued. With
-      --take-from FOLDER dpo4rec and rerec do again only what other settings than that run's touch.
+      --reuse-from FOLDER dpo4rec and rerec do again only what other settings than that run's touch.
       `recloop run METHOD --help` lists all settings.
 
-  recloop prepare | embed | sample | encode | reward | pairs | tune | evaluate | report
+  recloop prepare | embed | sample | encode | reward | pairs | train | evaluate | report
       The same, up to and including that stage: with settings as above, or with the FOLDER of a run.
 
   recloop resume FOLDER       Go on where a run was stopped or killed. Settings under --lm.pace, --lm.budget
@@ -49,10 +49,10 @@ recloop closes the loop between a recommender and a language model.
   recloop ask FOLDER "TEXT"   An answer to a request by a rerec run: reasoning, pick, candidates (--user ID).
   recloop ask FOLDER --session "A; B; C" [--candidates "X; Y"]
                               The hint and the list that a re2llm run gives after a session.
-  recloop export MODEL OUT    A tuned model's folder for vLLM and others; --merge adds an adapter to its base.
+  recloop export MODEL OUT    A trained model's folder for vLLM and others; --merge adds an adapter to its base.
   recloop evaluate-lm         How truthfully a language model writes; --tasks N: how well it answers.
-  recloop pretrain            Make the embedded language model again.
-  recloop bench worlds        Does tuning help where it should, and only there?
+  recloop pretrain            Make the bundled language model again.
+  recloop bench simulated logs        Does training help where it should, and only there?
   recloop bench reproduction  Published numbers on MovieLens-1M.
   recloop bench quality       The evidence: what is missing; --run UNIT,UNIT does it; --quick a small study.
   recloop bench speed         Every path's speed against a named alternative (--parts NAME,NAME).
@@ -147,26 +147,26 @@ def run_method(arguments: Arguments, until: str | None) -> int:
     if "quick" in arguments.flags:
         said = replace(arguments, overrides=(*quick_settings(name, config), *arguments.overrides))
         config = settings_from(name, config_model(name), said) or config
-    giver = Path(arguments.flags["take-from"]) if "take-from" in arguments.flags else None
-    if giver is not None:
-        from recloop.experiment.reuse import require_giver
+    source = Path(arguments.flags["take-from"]) if "take-from" in arguments.flags else None
+    if source is not None:
+        from recloop.experiment.reuse import require_source_run
 
-        require_giver(giver, name)
+        require_source_run(source, name)
     if "dry-run" in arguments.flags:
         print(forecast_by_name(name, config))
-        if giver is not None:
-            from recloop.experiment.reuse import forecast_of_taking
+        if source is not None:
+            from recloop.experiment.reuse import forecast_of_reuse
 
-            print(forecast_of_taking(config.model_dump(mode="json"), giver))
+            print(forecast_of_reuse(config.model_dump(mode="json"), source))
         return 0
     from recloop.experiment.run_folder import RunFolder
 
     out = Path(arguments.flags.get("out") or _new_folder(name))
     with RunFolder.open(out, config.model_dump(mode="json"), method=name, passing=PASSING) as run:
-        if giver is not None:
-            from recloop.experiment.reuse import take_from
+        if source is not None:
+            from recloop.experiment.reuse import reuse_from
 
-            take_from(run, giver)
+            reuse_from(run, source)
         return _execute(run, until)
 
 
@@ -235,7 +235,7 @@ def export(arguments: Arguments) -> int:
     if len(arguments.names) != 2 or arguments.overrides:
         raise SettingError(
             f"export wants a model folder and a new one, got {' '.join(arguments.names) or 'none'}; "
-            f"recloop export RUN/lm/tuned.s0 OUT [--merge]"
+            f"recloop export RUN/lm/trained.s0 OUT [--merge]"
         )
     from recloop.training.export import export_model
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from recloop.cli_words import Arguments, near, parse, settings_from
 from recloop.errors import SettingError
 
-BENCHES = ("worlds", "reproduction", "quality", "speed")
+BENCHES = ("simulated", "reproduction", "quality", "speed")
 
 
 def run_tool(verb: str, words: Sequence[str]) -> int:
@@ -46,12 +46,12 @@ def _bench(arguments: Arguments) -> int:
 
     out = Path(arguments.flags.get("out", f"runs/bench-{name}"))
     match name:
-        case "worlds":
-            from benchmarks.simulated_data import WorldsBenchConfig, bench_worlds
+        case "simulated":
+            from benchmarks.simulated_data import SimulatedBenchConfig, bench_simulated
 
-            worlds = settings_from("bench worlds", WorldsBenchConfig, arguments)
-            if worlds is not None:
-                print(bench_worlds(worlds, out, terminal_progress()))
+            simulated_logs = settings_from("bench simulated logs", SimulatedBenchConfig, arguments)
+            if simulated_logs is not None:
+                print(bench_simulated(simulated_logs, out, terminal_progress()))
         case "quality":
             return _bench_quality(arguments)
         case "speed":

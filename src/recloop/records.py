@@ -1,6 +1,6 @@
 """The nouns of recloop: frozen records, no behaviour beyond looking things up.
 
-Axis letters: ``U`` users, ``B`` lists in a batch, ``N`` drafts per prompt, ``L`` items in a list,
+Axis letters: ``U`` users, ``B`` lists in a batch, ``N`` completions per prompt, ``L`` items in a list,
 ``I`` items in the catalogue, ``D`` vector width, ``K`` cut-off.
 """
 
@@ -23,7 +23,7 @@ class Group(StrEnum):
     """Who a user is in the protocol; the four groups are disjoint."""
 
     TRAIN = "train"  # fits rerankers
-    FEEDBACK = "feedback"  # earns rewards, makes pairs
+    REWARD = "reward"  # earns rewards, makes pairs
     VALID = "valid"  # chooses everything
     TEST = "test"  # reports
 
@@ -43,11 +43,11 @@ class Dataset:
 
     users: columns ``user`` (0..U-1), ``user_id`` (as in the source, text), then profile columns (text).
     items: columns ``item`` (0..I-1), ``item_id`` (text), ``title`` (text), then one ``List[String]``
-        column per name in `facets` (an empty list where unknown).
-    facets: the item columns shown in prompts, in their order, e.g. ``("era", "genre", "director")``.
+        column per name in `attributes` (an empty list where unknown).
+    attributes: the item columns shown in prompts, in their order, e.g. ``("era", "genre", "director")``.
     interactions: ``user``, ``item``, ``stars`` (Float32; null throughout when implicit), ``time``
         (Int64, seconds or a running number), sorted by user, time, item: the fixed tie-break.
-    positive_from_stars: a rating of at least this is a positive label; None when the log is implicit,
+    positive_from_rating: a rating of at least this is a positive label; None when the log is implicit,
         and then every interaction is positive.
     item_knowledge: ``item``, ``text``: what an LLM wrote about items elsewhere; None when absent.
     user_knowledge: ``user``, ``text``, ``num_shown``: what an LLM wrote about users elsewhere, and how many
@@ -58,9 +58,9 @@ class Dataset:
     domain: Domain
     users: pl.DataFrame
     items: pl.DataFrame
-    facets: tuple[str, ...]
+    attributes: tuple[str, ...]
     interactions: pl.DataFrame
-    positive_from_stars: float | None
+    positive_from_rating: float | None
     item_knowledge: pl.DataFrame | None = None
     user_knowledge: pl.DataFrame | None = None
 
@@ -83,7 +83,7 @@ class Histories:
 
     offsets_U1: Int64[np.ndarray, " U1"]
     items: Int64[np.ndarray, " n"]
-    stars: Float32[np.ndarray, " n"]
+    rating: Float32[np.ndarray, " n"]
 
     @property
     def num_users(self) -> int:
@@ -92,7 +92,7 @@ class Histories:
     def of(self, user: int) -> tuple[np.ndarray, np.ndarray]:
         """Items and stars of one user, oldest first."""
         rows = slice(int(self.offsets_U1[user]), int(self.offsets_U1[user + 1]))
-        return self.items[rows], self.stars[rows]
+        return self.items[rows], self.rating[rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class CandidateLists:
 
     histories: Histories
     train: Lists
-    feedback: Lists
+    reward: Lists
     valid: Lists
     test: Lists
     first_stage_recall: float | None = None  # share of positives the first stage proposed; None for `kar`
@@ -149,7 +149,7 @@ class CandidateLists:
     def of(self, group: Group) -> Lists:
         return {
             Group.TRAIN: self.train,
-            Group.FEEDBACK: self.feedback,
+            Group.REWARD: self.reward,
             Group.VALID: self.valid,
             Group.TEST: self.test,
         }[group]
@@ -166,38 +166,38 @@ class Prompt:
     num_items_cut: int
 
 
-class DraftStatus(StrEnum):
-    """What became of one draft. All but the first stand for a user with an empty text."""
+class CompletionStatus(StrEnum):
+    """What became of one completion. All but the first stand for a user with an empty text."""
 
     OK = "ok"
     EMPTY = "empty"  # the model wrote nothing, or nothing but its reasoning
     REFUSED = "refused"  # the model, or the filter in front of it, declined
     TOO_LONG = "too_long"  # far beyond what was asked for
-    REJECTED = "rejected"  # the server does not take this prompt, whatever the draft
+    REJECTED = "rejected"  # the server does not take this prompt, whatever the completion
     FAILED = "failed"  # the server failed at this prompt time and again, but not at others
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class Completion:
     """One answer to one prompt."""
 
     user: int
-    draft: int  # 0..N-1
+    completion: int  # 0..N-1
     text: str
     num_tokens: int
     is_finished: bool  # False when the token limit cut it
     logp_sum: float  # natural log-probability at temperature 1, end token included; NaN if unknown
-    status: DraftStatus = DraftStatus.OK
+    status: CompletionStatus = CompletionStatus.OK
     reason: str = ""  # for another status than ok, or what was taken out of the text
     raw: str = ""  # what the model wrote, where `text` is something else
 
 
 @dataclass(frozen=True, slots=True)
-class UserDrafts:
-    """The drafts of some users, N each. Rows of `drafts_UN` follow `user_U` (ascending)."""
+class UserCompletions:
+    """The completions of some users, N each. Rows of `completions_UN` follow `user_U` (ascending)."""
 
     user_U: Int64[np.ndarray, " U"]
-    drafts_UN: tuple[tuple[Draft, ...], ...]
+    completions_UN: tuple[tuple[Completion, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,14 +215,14 @@ class UserVectors:
             absent = np.unique(np.asarray(user_B)[missing])
             raise DataError(
                 f"every user of a list needs a text vector, got none for {len(absent)} users "
-                f"(first: {absent[0]}); encode the drafts of all groups first"
+                f"(first: {absent[0]}); encode the completions of all groups first"
             )
         return rows
 
 
 @dataclass(frozen=True, slots=True)
 class Rewards:
-    """What each draft of each feedback user earned. Rows follow `user_U` (ascending)."""
+    """What each completion of each reward user earned. Rows follow `user_U` (ascending)."""
 
     round: int
     metric: str  # e.g. "ndcg@5", "loglik"
@@ -239,8 +239,8 @@ class Pair:
 
     round: int
     user: int
-    chosen_draft: int
-    rejected_draft: int
+    chosen_completion: int
+    rejected_completion: int
     chosen: str
     rejected: str
     chosen_reward: float
@@ -264,7 +264,7 @@ class RequestKind(StrEnum):
 class Condition:
     """One attribute that the wanted item must have, e.g. director, Ann Vale."""
 
-    facet: str
+    attribute: str
     value: str
 
 
@@ -290,4 +290,4 @@ class Request:
     answer: int
     mentioned: tuple[int, ...] = ()
     history: tuple[int, ...] = ()
-    stars: tuple[float, ...] = ()
+    rating: tuple[float, ...] = ()

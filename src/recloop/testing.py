@@ -16,7 +16,7 @@ import numpy as np
 
 from recloop.encoders.sentence import TextEncoder
 from recloop.errors import ContractError
-from recloop.llm.language_model import LanguageModel, Sampling, draft_uniforms, prompt_digest
+from recloop.llm.language_model import LanguageModel, Sampling, completion_uniforms, prompt_digest
 from recloop.prompts.claims import Claim, Polarity, write_summary
 from recloop.prompts.reflection import (
     ASK_ANALYSIS,
@@ -26,7 +26,7 @@ from recloop.prompts.reflection import (
     write_hint,
     write_wrong,
 )
-from recloop.records import Draft, Lists, Prompt, UserVectors
+from recloop.records import Completion, Lists, Prompt, UserVectors
 from recloop.rerankers.protocol import Reranker
 
 if TYPE_CHECKING:
@@ -37,59 +37,61 @@ FAR_APART = 1e-4  # float32 sums in another order differ by less
 
 
 class FakeLM:
-    """Answers an attributed prompt with facet values that stand in it, one to three claims per draft.
+    """Answers an attributed prompt with attribute values that stand in it, one to three claims per completion.
 
     Reads nothing but the history lines of `recloop.prompts.user_profile`. A value is liked when its item has four
     stars or more (or none are given), disliked otherwise, so a claim can be false of the whole history.
 
     Args:
-        facets: their names, in the order of the prompt's columns.
-        num_facets_named: facets a draft speaks of, chosen anew for each draft.
+        attributes: their names, in the order of the prompt's columns.
+        num_attributes_named: attributes a completion speaks of, chosen again for each completion.
     """
 
-    def __init__(self, facets: Sequence[str] = ("era", "genre", "director"), *, num_facets_named: int = 1) -> None:
-        self._facets = tuple(facets)
-        self._num_named = num_facets_named
-        self.num_asked = 0  # drafts generated so far: shows what a journal spared
+    def __init__(
+        self, attributes: Sequence[str] = ("era", "genre", "director"), *, num_attributes_named: int = 1
+    ) -> None:
+        self._attributes = tuple(attributes)
+        self._num_named = num_attributes_named
+        self.num_asked = 0  # completions generated so far: shows what a cache spared
 
     @property
     def name(self) -> str:
-        return f"fake-lm-{'-'.join(self._facets)}-{self._num_named}"
+        return f"fake-lm-{'-'.join(self._attributes)}-{self._num_named}"
 
     def count_tokens(self, text: str) -> int:
         return len(re.findall(r"\w+|[^\w\s]", text))
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, tuple[Draft, ...]]]:
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, tuple[Completion, ...]]]:
         for position, prompt in enumerate(prompts):
-            drafts_N = tuple(self._draft(prompt, sampling, number) for number in sampling.draft_numbers)
-            self.num_asked += len(drafts_N)
-            yield position, drafts_N
+            completions_N = tuple(self._completion(prompt, sampling, number) for number in sampling.completion_numbers)
+            self.num_asked += len(completions_N)
+            yield position, completions_N
 
-    def _draft(self, prompt: Prompt, sampling: Sampling, number: int) -> Draft:
-        uniforms = draft_uniforms(prompt_digest(prompt), sampling.seed, number, len(self._facets) + 3)
+    def _completion(self, prompt: Prompt, sampling: Sampling, number: int) -> Completion:
+        uniforms = completion_uniforms(prompt_digest(prompt), sampling.seed, number, len(self._attributes) + 3)
         if sampling.temperature == 0:
             uniforms = np.zeros_like(uniforms)
         columns = sorted(np.argsort(uniforms[3:], kind="stable")[: self._num_named].tolist())
         lines = HISTORY_LINE.findall(prompt.text)
         claims: dict[Claim, None] = {}
         for uniform in uniforms[:3] if lines else ():
-            stars, cells = lines[int(uniform * len(lines))]
-            polarity = Polarity.LIKES if not stars or float(stars) >= 4 else Polarity.DISLIKES
-            cells_by_facet = {name: rest for name, _, rest in (c.partition(" ") for c in cells.split(" | "))}
-            if not set(cells_by_facet) <= set(self._facets):
+            rating, cells = lines[int(uniform * len(lines))]
+            polarity = Polarity.LIKES if not rating or float(rating) >= 4 else Polarity.DISLIKES
+            cells_by_attribute = {name: rest for name, _, rest in (c.partition(" ") for c in cells.split(" | "))}
+            if not set(cells_by_attribute) <= set(self._attributes):
                 raise ContractError(
-                    f"FakeLM needs the name of each facet shown, got {self._facets} for {cells!r}; "
-                    f"pass the dataset's facets"
+                    f"FakeLM needs the name of each attribute shown, got {self._attributes} for {cells!r}; "
+                    f"pass the dataset's attributes"
                 )
             for column in columns:
-                value = cells_by_facet.get(self._facets[column], "").split(", ")[0]
+                value = cells_by_attribute.get(self._attributes[column], "").split(", ")[0]
                 if value:
-                    claims[Claim(self._facets[column], polarity, value)] = None
+                    claims[Claim(self._attributes[column], polarity, value)] = None
         words = write_summary(list(claims)).split(" ")
         is_finished = len(words) < sampling.max_tokens
         kept = words[: sampling.max_tokens]
         num_tokens = len(kept) + is_finished
-        return Draft(prompt.user, number, " ".join(kept), num_tokens, is_finished, -float(num_tokens))
+        return Completion(prompt.user, number, " ".join(kept), num_tokens, is_finished, -float(num_tokens))
 
 
 class FakeEncoder:
@@ -128,7 +130,7 @@ def _words(text: str) -> list[str]:
 
 
 def check_language_model(lm: LanguageModel, prompts: Sequence[Prompt] | None = None) -> None:
-    """Whether an object keeps the promises of `LanguageModel`; draws about thirty short drafts.
+    """Whether an object keeps the promises of `LanguageModel`; draws about thirty short completions.
 
     Args:
         prompts: what to ask, two prompts or more that differ in length; None for three of recloop's own.
@@ -137,49 +139,51 @@ def check_language_model(lm: LanguageModel, prompts: Sequence[Prompt] | None = N
         ContractError: it does not.
     """
     prompts = list(prompts or _sample_prompts())
-    sampling = Sampling(num_drafts=3, temperature=1.0, top_p=1.0, max_tokens=8, seed=11)
+    sampling = Sampling(num_completions=3, temperature=1.0, top_p=1.0, max_tokens=8, seed=11)
     _require(bool(lm.name) and lm.name == lm.name.strip(), "name must be a text without outer spaces", lm.name)
     _require(lm.count_tokens("") == 0, "an empty text must count 0 tokens", lm.count_tokens(""))
     longer = lm.count_tokens("By genre: likes Drama, War.") > lm.count_tokens("By genre") >= 1
     _require(longer, "a longer text must count more tokens", lm.count_tokens("By genre"))
     together = _ask(lm, prompts, sampling)
-    for prompt, drafts_N in zip(prompts, together, strict=True):
-        _check_drafts(prompt, drafts_N, sampling)
-    texts = [_texts(drafts_N) for drafts_N in together]
+    for prompt, completions_N in zip(prompts, together, strict=True):
+        _check_completions(prompt, completions_N, sampling)
+    texts = [_texts(completions_N) for completions_N in together]
     _require(
         texts == [_texts(d) for d in _ask(lm, prompts, sampling)],
-        "the same seed must give the same drafts",
+        "the same seed must give the same completions",
         texts,
     )
     alone = [_texts(_ask(lm, [prompt], sampling)[0]) for prompt in prompts]
-    _require(alone == texts, "a prompt must get the same drafts alone as in a batch", alone)
+    _require(alone == texts, "a prompt must get the same completions alone as in a batch", alone)
     last = [_texts(d) for d in _ask(lm, prompts, sampling.only(range(2, 3)))]
-    _require(last == [t[2:] for t in texts], "first_draft=2 must continue where two drafts ended", last)
+    _require(last == [t[2:] for t in texts], "first_completion=2 must continue where two completions ended", last)
     renamed = [replace(prompt, user=prompt.user + 1000) for prompt in prompts]
     shared = [_texts(d) for d in _ask(lm, renamed, sampling)]
-    _require(shared == texts, "whose prompt it is must not change the drafts", shared)
+    _require(shared == texts, "whose prompt it is must not change the completions", shared)
 
 
-def _ask(lm: LanguageModel, prompts: Sequence[Prompt], sampling: Sampling) -> list[tuple[Draft, ...]]:
+def _ask(lm: LanguageModel, prompts: Sequence[Prompt], sampling: Sampling) -> list[tuple[Completion, ...]]:
     answers = list(lm.generate(prompts, sampling))
     positions = sorted(position for position, _ in answers)
     _require(positions == list(range(len(prompts))), "every prompt must be answered once", positions)
-    return [drafts_N for _, drafts_N in sorted(answers, key=lambda answer: answer[0])]
+    return [completions_N for _, completions_N in sorted(answers, key=lambda answer: answer[0])]
 
 
-def _check_drafts(prompt: Prompt, drafts_N: Sequence[Draft], sampling: Sampling) -> None:
-    numbers = [draft.draft for draft in drafts_N]
-    _require(numbers == list(sampling.draft_numbers), "drafts must come in the order of their numbers", numbers)
-    for draft in drafts_N:
-        _require(draft.user == prompt.user, f"a draft must carry its prompt's user {prompt.user}", draft)
-        _require(0 <= draft.num_tokens <= sampling.max_tokens, "a draft must keep to max_tokens", draft)
-        is_full = draft.is_finished or draft.num_tokens == sampling.max_tokens
-        _require(is_full, "a draft that did not finish must have used all its tokens", draft)
-        _require(not draft.logp_sum > 0, "logp_sum must be at most 0, or NaN when unknown", draft)
+def _check_completions(prompt: Prompt, completions_N: Sequence[Completion], sampling: Sampling) -> None:
+    numbers = [completion.completion for completion in completions_N]
+    _require(
+        numbers == list(sampling.completion_numbers), "completions must come in the order of their numbers", numbers
+    )
+    for completion in completions_N:
+        _require(completion.user == prompt.user, f"a completion must carry its prompt's user {prompt.user}", completion)
+        _require(0 <= completion.num_tokens <= sampling.max_tokens, "a completion must keep to max_tokens", completion)
+        is_full = completion.is_finished or completion.num_tokens == sampling.max_tokens
+        _require(is_full, "a completion that did not finish must have used all its tokens", completion)
+        _require(not completion.logp_sum > 0, "logp_sum must be at most 0, or NaN when unknown", completion)
 
 
-def _texts(drafts_N: Sequence[Draft]) -> list[str]:
-    return [draft.text for draft in drafts_N]
+def _texts(completions_N: Sequence[Completion]) -> list[str]:
+    return [completion.text for completion in completions_N]
 
 
 def _sample_prompts() -> list[Prompt]:
@@ -232,15 +236,15 @@ def check_reranker(reranker: Reranker, lists: Lists, user_vectors: UserVectors |
 
     Args:
         lists: two lists or more that it can score.
-        user_vectors: with two drafts or more of their users; None for a reranker without texts.
+        user_vectors: with two completions or more of their users; None for a reranker without texts.
 
     Raises:
         ContractError: it does not.
     """
     before = lists.items_BL.copy(), lists.labels_BL.copy(), lists.is_item_BL.copy()
     scores_BNL = reranker.score(lists, user_vectors)
-    num_drafts = 1 if user_vectors is None else user_vectors.vectors_UND.shape[1]
-    wanted = (len(lists), num_drafts, lists.items_BL.shape[1])
+    num_completions = 1 if user_vectors is None else user_vectors.vectors_UND.shape[1]
+    wanted = (len(lists), num_completions, lists.items_BL.shape[1])
     _require(scores_BNL.shape == wanted, f"scores must have shape {wanted}", scores_BNL.shape)
     _require(scores_BNL.dtype == np.float32, "scores must be float32", scores_BNL.dtype)
     is_item_BNL = np.broadcast_to(lists.is_item_BL[:, None], wanted)
@@ -263,11 +267,11 @@ def check_reranker(reranker: Reranker, lists: Lists, user_vectors: UserVectors |
     same(np.concatenate(alone), "a list's scores must not depend on the other lists")
     same(reranker.score(_padded(lists), user_vectors)[:, :, : wanted[2]], "padding must not change a score")
     if user_vectors is not None:
-        by_draft = [
+        by_completion = [
             reranker.score(lists, replace(user_vectors, vectors_UND=user_vectors.vectors_UND[:, n : n + 1]))
-            for n in range(num_drafts)
+            for n in range(num_completions)
         ]
-        same(np.concatenate(by_draft, axis=1), "a draft's scores must not depend on the other drafts")
+        same(np.concatenate(by_completion, axis=1), "a completion's scores must not depend on the other completions")
 
 
 def _padded(lists: Lists, num_columns: int = 2) -> Lists:
@@ -294,16 +298,16 @@ def _require(holds: bool, promise: str, got: object) -> None:
 
 
 class FakeHintFollower:
-    """Answers next-item prompts by the facet a hint names, and learns such hints from its mistakes.
+    """Answers next-item prompts by the attribute a hint names, and learns such hints from its mistakes.
 
-    With ``Go by genre ...`` it puts the candidates that share a value of that facet with the latest
-    item first, the rest in the order of the prompt; without a hint, or with one that names no facet, it keeps
-    the prompt's order. Asked to reflect, it finds the facets that the answer shares with the latest item and
+    With ``Go by genre ...`` it puts the candidates that share a value of that attribute with the latest
+    item first, the rest in the order of the prompt; without a hint, or with one that names no attribute, it keeps
+    the prompt's order. Asked to reflect, it finds the attributes that the answer shares with the latest item and
     turns each into a hint. It is deterministic, whatever the sampling.
     """
 
     def __init__(self) -> None:
-        self.num_asked = 0  # prompts answered so far: shows what a journal spared
+        self.num_asked = 0  # prompts answered so far: shows what a cache spared
 
     @property
     def name(self) -> str:
@@ -312,13 +316,13 @@ class FakeHintFollower:
     def count_tokens(self, text: str) -> int:
         return len(re.findall(r"\w+|[^\w\s]", text))
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, tuple[Draft, ...]]]:
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, tuple[Completion, ...]]]:
         for position, prompt in enumerate(prompts):
             self.num_asked += 1
             text = self._answer(prompt.text)
             num_tokens = min(len(text.split()) + 1, sampling.max_tokens)
-            draft = Draft(prompt.user, 0, text, num_tokens, is_finished=True, logp_sum=-float(num_tokens))
-            yield position, tuple(replace(draft, draft=number) for number in sampling.draft_numbers)
+            completion = Completion(prompt.user, 0, text, num_tokens, is_finished=True, logp_sum=-float(num_tokens))
+            yield position, tuple(replace(completion, completion=number) for number in sampling.completion_numbers)
 
     def _answer(self, text: str) -> str:
         lines = text.splitlines()
@@ -327,16 +331,16 @@ class FakeHintFollower:
             return "Yes." if told["New hint"] in lines[1:-2] else "No."
         start = next(n for n, line in enumerate(lines) if line.endswith("candidates:"))
         num = int(lines[start].split()[0])
-        last, *offered = (_facets_of(line) for line in (lines[start - 1], *lines[start + 1 : start + 1 + num]))
+        last, *offered = (_attributes_of(line) for line in (lines[start - 1], *lines[start + 1 : start + 1 + num]))
         if lines[-1] == ASK_WRONG:
             return write_wrong()
-        shared = [f for f, v in _facets_of(told.get("The right one was", "")).items() if last.get(f) == v]
+        shared = [f for f, v in _attributes_of(told.get("The right one was", "")).items() if last.get(f) == v]
         if lines[-1] == ASK_ANALYSIS:
             return write_analysis([f for f in shared if f != "title"])
         if lines[-1].startswith("Write at most"):
             return "\n".join(write_hint(f) for f in shared if f != "title") or "No hint."
-        facet = next((f for f in last if f"by {f}" in told.get("Hint", "")), "")
-        ranked = sorted(offered, key=lambda one: not facet or one.get(facet) != last[facet])
+        attribute = next((f for f in last if f"by {f}" in told.get("Hint", "")), "")
+        ranked = sorted(offered, key=lambda one: not attribute or one.get(attribute) != last[attribute])
         asked = int(lines[-1].split()[2])
         return "\n".join(f"{place}. {one['title']}" for place, one in enumerate(ranked[:asked], 1))
 
@@ -344,8 +348,8 @@ class FakeHintFollower:
 TOLD = ("The right one was", "Hint", "New hint")
 
 
-def _facets_of(line: str) -> dict[str, str]:
-    """Title and facets of an item's line."""
+def _attributes_of(line: str) -> dict[str, str]:
+    """Title and attributes of an item's line."""
     *cells, title = line.split(" | ")
     return {
         "title": title.strip('"'),

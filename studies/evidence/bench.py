@@ -14,15 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.encoders.sentence import TextEncoder
 from recloop.experiment.manifest import MANIFEST
-from recloop.experiment.reuse import giver_of, take_from
-from recloop.experiment.run_folder import TAKEN, RunFolder
+from recloop.experiment.reuse import source_run_of, reuse_from
+from recloop.experiment.run_folder import REUSED, RunFolder
 from recloop.llm.weights import weights_hash
 from recloop.methods.context import Loop, lm_folder, open_loop
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.data import Task, prepare
 from recloop.methods.dpo4rec.recipe import run
 from recloop.progress import SILENT, Progress, format_seconds
-from studies.evidence.extras import measure_leak_on_purpose, measure_transfer
+from studies.evidence.extras import measure_leak_on_purpose, evaluate_transfer
 from studies.evidence.measuring import (
     costs,
     groups_of,
@@ -42,9 +42,9 @@ from studies.evidence.study import (
     with_data_folder,
 )
 from studies.evidence.worth import (
-    foretold_by,
-    foretold_rewards,
-    judged_drafts,
+    predicted_by,
+    predicted_rewards,
+    judged_completions,
     reliabilities,
     reward_numbers,
 )
@@ -71,7 +71,7 @@ class QualityConfig(BaseModel):
 
 
 def quick(config: QualityConfig) -> QualityConfig:
-    """A small complete study on the built-in world instead: every unit, nothing needed, nothing committed."""
+    """A small complete study on the built-in simulated data instead: every unit, nothing needed, nothing committed."""
     return config.model_copy(update={"studies": QUICK_STUDIES, "run": ("*",), "runs": QUICK_FOLDER / "runs"})
 
 
@@ -110,8 +110,8 @@ def do_unit(
     settings = with_data_folder(unit.config, config.data)
     folder = config.runs / unit.name
     with RunFolder.open(folder, settings.model_dump(mode="json")) as opened:
-        if unit.takes_from is not None and (config.runs / unit.takes_from / MANIFEST).is_file():
-            take_from(opened, config.runs / unit.takes_from)
+        if unit.reuses_from is not None and (config.runs / unit.reuses_from / MANIFEST).is_file():
+            reuse_from(opened, config.runs / unit.reuses_from)
         run(settings, opened, progress, encoder=encoder)
         loop = open_loop(settings, opened, progress, None, None, encoder)
         return measure_unit(unit, loop, config.runs)
@@ -122,14 +122,14 @@ def measure_unit(unit: Unit, loop: Loop, runs: Path) -> UnitResult:
     task, seed = prepare(loop), unit.panel
     if "transfer" in unit.extras:
         assert unit.transfer_from is not None
-        measure_transfer(loop, task, seed, runs / unit.transfer_from)
+        evaluate_transfer(loop, task, seed, runs / unit.transfer_from)
     leakage = measure_leak_on_purpose(loop, task, seed) if "leakage" in unit.extras else None
     written, changes, shown = writing(loop, task, seed)
-    judged = judged_drafts(loop, task, seed)
+    assessed = judged_completions(loop, task, seed)
     return UnitResult(
         unit=unit.name,
         study=unit.study,
-        arm=unit.arm,
+        variant=unit.variant,
         panel=unit.panel,
         config=unit.settings,
         dataset=task.dataset.name,
@@ -137,32 +137,32 @@ def measure_unit(unit: Unit, loop: Loop, runs: Path) -> UnitResult:
         num_items=task.dataset.num_items,
         groups=groups_of(task),
         tables=(*test_tables(loop, seed), *valid_tables(loop, task, seed)),
-        reliability=reliabilities(judged) if judged else (),
-        foretold=foretold_rewards(loop, judged) if judged else (),
-        foretold_by_giver=measure_by_giver(unit, loop, task, runs),
+        reliability=reliabilities(assessed) if assessed else (),
+        predicted=predicted_rewards(loop, assessed) if assessed else (),
+        predicted_by_source=measure_by_source(unit, loop, task, runs),
         rewards=reward_numbers(loop, task, seed),
         writing=written,
         writing_changes=changes,
         leakage=leakage,
         costs=costs(loop),
-        taken_from=giver_of(loop.run),
+        reused_from=source_run_of(loop.run),
         examples=shown,
         versions=loop.run.manifest["versions"],
         lm_digest=loop.first_lm.digest,
     )
 
 
-def measure_by_giver(unit: Unit, loop: Loop, task: Task, runs: Path) -> dict[str, Moments]:
-    """`foretold_by` of the run that this one took its log from; empty where it took none, or that is gone."""
-    folder = runs / (unit.takes_from or "")
-    if TAKEN not in loop.run.manifest["stages"]["prepare"] or not (folder / MANIFEST).is_file():
+def measure_by_source(unit: Unit, loop: Loop, task: Task, runs: Path) -> dict[str, Moments]:
+    """`predicted_by` of the run that this one took its log from; empty where it took none, or that is gone."""
+    folder = runs / (unit.reuses_from or "")
+    if REUSED not in loop.run.manifest["stages"]["prepare"] or not (folder / MANIFEST).is_file():
         return {}
     run = RunFolder.look(folder)
     config = Dpo4RecConfig.model_validate(run.config)
-    giver = open_loop(config, run, loop.progress, None, None, None)
+    source = open_loop(config, run, loop.progress, None, None, None)
     if config.encoder == loop.config.encoder:  # the same one, which may have been passed as an object
-        giver = replace(giver, open_encoder=loop.open_encoder, encoder=loop.encoder)
-    return foretold_by(giver, loop, task, unit.panel)
+        source = replace(source, open_encoder=loop.open_encoder, encoder=loop.encoder)
+    return predicted_by(source, loop, task, unit.panel)
 
 
 def states_of(units: Sequence[Unit], folder: Path) -> tuple[UnitState, ...]:
@@ -171,9 +171,9 @@ def states_of(units: Sequence[Unit], folder: Path) -> tuple[UnitState, ...]:
     measured: dict[tuple[str, str], float] = {}
     for state in states:
         if state.result is not None:
-            measured[state.unit.study, state.unit.arm] = state.result.wall_s / 60
+            measured[state.unit.study, state.unit.variant] = state.result.wall_s / 60
     return tuple(
-        UnitState(s.unit, s.result, s.why, measured.get((s.unit.study, s.unit.arm), s.minutes)) for s in states
+        UnitState(s.unit, s.result, s.why, measured.get((s.unit.study, s.unit.variant), s.minutes)) for s in states
     )
 
 
@@ -186,8 +186,8 @@ def state_of(unit: Unit, folder: Path) -> UnitState:
     changed = changed_settings(result.config, unit)
     if changed:
         return UnitState(unit, None, f"run with other settings ({'; '.join(changed)})", unit.minutes)
-    if unit.config.lm.name.startswith("embedded") and result.lm_digest != weights_hash(lm_folder(unit.config.lm)):
-        return UnitState(unit, None, "run with another embedded language model", unit.minutes)
+    if unit.config.lm.name.startswith("bundled") and result.lm_digest != weights_hash(lm_folder(unit.config.lm)):
+        return UnitState(unit, None, "run with another bundled language model", unit.minutes)
     return UnitState(unit, result, "", unit.minutes)
 
 

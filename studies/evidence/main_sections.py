@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recloop.methods.dpo4rec.compare import RIVALS_OF_TUNED
-from recloop.methods.dpo4rec.evaluate import BEST_OF_N, JUDGE, RANDOM_LABELS, SHUFFLED, TUNED, UNTUNED
+from recloop.methods.dpo4rec.compare import BASELINES_OF_TRAINED
+from recloop.methods.dpo4rec.evaluate import BEST_OF_N, REWARD_MODEL, RANDOM_LABELS, SHUFFLED, TRAINED, UNTUNED
 from studies.evidence.figures import Bar, interval_plot
 from studies.evidence.measuring import TRANSFERRED
 from studies.evidence.numbers import TableNumbers, UnitResult
@@ -19,7 +19,7 @@ from studies.evidence.pooling import (
     tables_of,
 )
 from studies.evidence.sections import (
-    HEADLINE,
+    PRIMARY_METRIC,
     SHOWN_METRICS,
     Part,
     backbones_of,
@@ -35,7 +35,7 @@ from studies.evidence.wording import (
     level,
     number,
     percent,
-    row_title,
+    variant_title,
     signed,
     table,
     verdict,
@@ -61,16 +61,16 @@ def claims(evidence: Evidence) -> Part:
         for ranker in backbones_of(results):
             tables = tables_of(results, ranker)
             for metric in CLAIM_METRICS:
-                found = {c.against: c for c in pooled_contrasts(tables, metric, TUNED, RIVALS_OF_TUNED)}
+                found = {c.against: c for c in pooled_contrasts(tables, metric, TRAINED, BASELINES_OF_TRAINED)}
                 rows += [
                     [
                         title,
                         RANKERS[ranker],
                         metric,
-                        f"tuned above {row_title(rival)}",
-                        *claim_cells(found.get(rival)),
+                        f"trained above {variant_title(baseline)}",
+                        *claim_cells(found.get(baseline)),
                     ]
-                    for rival in MUST_BEAT
+                    for baseline in MUST_BEAT
                 ]
     head = (
         "lists",
@@ -101,13 +101,13 @@ def claim_cells(contrast: PooledContrast | None) -> list[str]:
 
 
 def gap_lines(evidence: Evidence) -> list[str]:
-    """How much of what choosing among drafts could give the tuned model gives in one draft."""
+    """How much of what choosing among completions could give the trained model gives in one completion."""
     rows: list[list[str]] = []
     for study, _, results in claiming(evidence):
-        for ranker in [*backbones_of(results), *([JUDGE] if results else [])]:
-            closed = gap_closed(tables_of(results, ranker), HEADLINE)
-            if closed is None and ranker == JUDGE:
-                continue  # several judges score as one, and have no best draft
+        for ranker in [*backbones_of(results), *([REWARD_MODEL] if results else [])]:
+            closed = gap_closed(tables_of(results, ranker), PRIMARY_METRIC)
+            if closed is None and ranker == REWARD_MODEL:
+                continue  # several reward models score as one, and have no best completion
             if closed is None:
                 cells = ["", "best of N is not above the untuned model, or one of them is missing", ""]
             else:
@@ -124,15 +124,15 @@ def gap_lines(evidence: Evidence) -> list[str]:
         "lists",
         "evaluator",
         "best of N less untuned",
-        "closed by tuning (95% interval)",
+        "closed by training (95% interval)",
         "at least a third",
     )
-    about = f"Share of the gap between untuned and cross-validated best-of-N that tuning closes ({HEADLINE}):"
+    about = f"Share of the gap between untuned and cross-validated best-of-N that training closes ({PRIMARY_METRIC}):"
     return [about, "", *table(head, rows, left=2)] if rows else [f"Gap to best-of-N closed: {NOT_RUN}", ""]
 
 
 def grounded_lines(evidence: Evidence) -> list[str]:
-    """Whether tuning made the language model claim what the history does not show."""
+    """Whether training made the language model claim what the history does not show."""
     lines: list[str] = []
     for study, _, results in claiming(evidence):
         change = pooled_change(results, "grounded")
@@ -143,41 +143,41 @@ def grounded_lines(evidence: Evidence) -> list[str]:
                 f"- {evidence.studies[study].title}: groundedness changes by {percent(change.mean, 2)} "
                 f"[{percent(low, 2)}, {percent(high, 2)}] of a user's claims; at most 2 points lost: {state}"
             )
-    return [*(lines or [f"Groundedness before and after tuning: {NOT_RUN}"]), ""]
+    return [*(lines or [f"Groundedness before and after training: {NOT_RUN}"]), ""]
 
 
 def main_tables(evidence: Evidence, place: str) -> Part:
     """Every row and every difference of the studies of one part of the page."""
     lines: list[str] = []
     figures: dict[str, str] = {}
-    for study, arm, results in main_results(evidence, place):
+    for study, variant, results in main_results(evidence, place):
         about = evidence.studies[study]
-        lines += [f"### {about.title}", "", about.about, "", *not_run(evidence, study, arm)]
+        lines += [f"### {about.title}", "", about.about, "", *not_run(evidence, study, variant)]
         if results:
             lines += [sizes(results), ""]
-        for ranker in [*backbones_of(results), *([JUDGE] if results else [])]:
+        for ranker in [*backbones_of(results), *([REWARD_MODEL] if results else [])]:
             tables = tables_of(results, ranker)
             if tables:
-                found = pooled_contrasts(tables, HEADLINE, TUNED, RIVALS_OF_TUNED)
+                found = pooled_contrasts(tables, PRIMARY_METRIC, TRAINED, BASELINES_OF_TRAINED)
                 lines += [f"#### Evaluator: {RANKERS[ranker]}", "", *rows_table(tables)]
                 lines += [*plainly(found), "", *contrasts_table(tables)]
-                if ranker != JUDGE and found:
+                if ranker != REWARD_MODEL and found:
                     name = f"{study}-{ranker}.svg"
-                    figures[name] = interval_plot(bars_of(found), f"tuned less this row, {HEADLINE}")
-                    lines += figure(name, f"{about.title}, {RANKERS[ranker]}: tuned less each row")
+                    figures[name] = interval_plot(bars_of(found), f"trained less this row, {PRIMARY_METRIC}")
+                    lines += figure(name, f"{about.title}, {RANKERS[ranker]}: trained less each row")
     return Part(lines or [NOT_RUN], figures)
 
 
 def plainly(contrasts: Sequence[PooledContrast]) -> list[str]:
-    """Where the tuned row stands, in words: above, below, or not told apart."""
+    """Where the trained row stands, in words: above, below, or not told apart."""
     places: dict[str, list[str]] = {"above": [], "below": [], "not told apart from": []}
     for contrast in contrasts:
         place = "not told apart from"
         if contrast.p_holm < ALPHA and contrast.difference.same_sign:
             place = "above" if contrast.difference.by_panel[0] > 0 else "below"
-        places[place].append(f"*{row_title(contrast.against)}*")
+        places[place].append(f"*{variant_title(contrast.against)}*")
     told = "; ".join(f"{place} {', '.join(titles)}" for place, titles in places.items() if titles)
-    return [f"By {HEADLINE} tuned is {told} (Holm < {ALPHA}, every panel)."] if told else []
+    return [f"By {PRIMARY_METRIC} trained is {told} (Holm < {ALPHA}, every panel)."] if told else []
 
 
 def sizes(results: Sequence[UnitResult]) -> str:
@@ -198,29 +198,29 @@ def rows_table(tables: Sequence[TableNumbers]) -> list[str]:
     by_metric = {metric: pooled_rows(tables, metric) for metric in metrics}
     rows = [
         [
-            row_title(name),
+            variant_title(name),
             level(pooled.values),
             *(number(by_metric[m][name].values.mean) for m in metrics[1:]),
         ]
         for name, pooled in by_heading(by_metric[metrics[0]])
     ]
-    return table(("row", *metrics), rows)
+    return table(("variant", *metrics), rows)
 
 
 def contrasts_table(tables: Sequence[TableNumbers]) -> list[str]:
-    """Tuned (and a transferred language model) against every rival, by both metrics that are tested."""
+    """Trained (and a transferred language model) against every baseline, by both metrics that are tested."""
     rows: list[list[str]] = []
     for metric in CLAIM_METRICS:
-        for name in (TUNED, TRANSFERRED):
+        for name in (TRAINED, TRANSFERRED):
             rows += [
-                [metric, f"{row_title(name)} less {row_title(c.against)}", *contrast_cells(c)]
-                for c in pooled_contrasts(tables, metric, name, (*RIVALS_OF_TUNED, TUNED))
+                [metric, f"{variant_title(name)} less {variant_title(c.against)}", *contrast_cells(c)]
+                for c in pooled_contrasts(tables, metric, name, (*BASELINES_OF_TRAINED, TRAINED))
             ]
         bound = pooled_contrasts(tables, metric, BEST_OF_N, (UNTUNED,))
         rows += [
             [
                 metric,
-                f"{row_title(BEST_OF_N)} less {row_title(UNTUNED)}",
+                f"{variant_title(BEST_OF_N)} less {variant_title(UNTUNED)}",
                 with_interval(c.difference.values),
                 "",
                 "",
@@ -235,7 +235,7 @@ def bars_of(contrasts: Sequence[PooledContrast]) -> list[Bar]:
     """For an interval plot."""
     return [
         Bar(
-            row_title(c.against),
+            variant_title(c.against),
             c.difference.values.mean,
             *c.difference.values.interval,
             c.difference.by_panel,

@@ -9,23 +9,23 @@ from pathlib import Path
 import numpy as np
 
 from recloop.errors import SettingError
-from recloop.evaluation.per_user_scores import RowScores, read_row_scores
-from recloop.evaluation.score import score_row
+from recloop.evaluation.per_user_scores import VariantScores, read_variant_scores
+from recloop.evaluation.score import score_variant
 from recloop.evaluation.significance import compare
 from recloop.methods.context import Loop, derived_seed
 from recloop.methods.dpo4rec.baselines import best_valid_ndcg
-from recloop.methods.dpo4rec.compare import RIVALS_OF_TUNED, RIVALS_OF_UNTUNED
+from recloop.methods.dpo4rec.compare import BASELINES_OF_TRAINED, BASELINES_OF_UNTUNED
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import (
     BEST_OF_N,
     BEST_TEMPLATE,
-    JUDGE,
+    REWARD_MODEL,
     RANDOM_LABELS,
     ROWS,
-    TUNED,
+    TRAINED,
     UNTUNED,
 )
-from recloop.methods.dpo4rec.generate import FIT, KnowledgeVectors, encode_knowledge, read_knowledge
+from recloop.methods.dpo4rec.generate import FIT, UserTextVectors, encode_user_texts, read_user_texts
 from recloop.methods.dpo4rec.report import stage_costs
 from recloop.records import Group
 from recloop.rerankers.fitted import FittedReranker
@@ -37,30 +37,30 @@ from studies.evidence.numbers import (
     TableNumbers,
 )
 
-TRANSFERRED, LEAKY = "transferred", "tuned_by_leaky_judge"
+TRANSFERRED, LEAKY = "transferred", "trained_by_leaky_reward_model"
 KEPT_METRICS = ("ndcg@5", "map@5", "ndcg@10", "loglik")
 TESTED_METRICS = ("ndcg@5", "map@5")
 TEMPLATE = "template_"
 
 
 def test_tables(loop: Loop, seed: int) -> tuple[TableNumbers, ...]:
-    """A table per backbone, and one of the frozen judge."""
+    """A table per backbone, and one of the frozen reward model."""
     return tuple(
         table_of(loop, ranker, Group.TEST, rows_under(loop, ranker, seed))
-        for ranker in (*loop.config.backbones, JUDGE)
+        for ranker in (*loop.config.backbones, REWARD_MODEL)
         if rows_under(loop, ranker, seed)
     )
 
 
-def rows_under(loop: Loop, ranker: str, seed: int) -> list[RowScores]:
+def rows_under(loop: Loop, ranker: str, seed: int) -> list[VariantScores]:
     """Every row that was scored with this kind of evaluator; of the templates the one best on valid users."""
-    verb, end = ("score." if ranker == JUDGE else "fit."), f".{ranker}.s{seed}"
+    verb, end = ("score." if ranker == REWARD_MODEL else "fit."), f".{ranker}.s{seed}"
     stages = [name for name in loop.run.manifest["stages"] if name.startswith(verb) and name.endswith(end)]
     templates = [name for name in stages if name.startswith(verb + TEMPLATE)]
     best = max(templates, key=lambda name: best_valid_ndcg(loop, name), default=None)
-    rows: list[RowScores] = []
+    rows: list[VariantScores] = []
     for stage in stages:
-        found = read_row_scores(loop.run.folder(stage) / ROWS)
+        found = read_variant_scores(loop.run.folder(stage) / ROWS)
         if stage == best:
             rows += [replace(row, name=BEST_TEMPLATE) for row in found]
         elif stage not in templates:
@@ -68,12 +68,12 @@ def rows_under(loop: Loop, ranker: str, seed: int) -> list[RowScores]:
     return rows
 
 
-def table_of(loop: Loop, ranker: str, group: Group, rows: Sequence[RowScores]) -> TableNumbers:
+def table_of(loop: Loop, ranker: str, group: Group, rows: Sequence[VariantScores]) -> TableNumbers:
     """Moments of every row and of every contrast that the page may want, with the unit's own tests."""
     config = loop.config
-    if config.measure.mean != "user":
-        raise SettingError(f"panels are put together user by user, got measure.mean={config.measure.mean}; use user")
-    metrics = [metric for metric in KEPT_METRICS if metric in config.measure.metrics]
+    if config.metrics.mean != "user":
+        raise SettingError(f"panels are put together user by user, got measure.mean={config.metrics.mean}; use user")
+    metrics = [metric for metric in KEPT_METRICS if metric in config.metrics.names]
     by_name = {row.name: row for row in rows}
     pairs = contrasts_kept(list(by_name))
     seed = derived_seed(config.data_seed, "statistics")
@@ -103,33 +103,33 @@ def table_of(loop: Loop, ranker: str, group: Group, rows: Sequence[RowScores]) -
 
 
 def contrasts_kept(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Everything tuned against every rival, the untuned against its own, and what the bound needs."""
-    tuned = [name for name in names if name in (TUNED, TRANSFERRED, LEAKY) or name.startswith(f"{TUNED}_r")]
-    wanted = [(name, rival) for name in tuned for rival in RIVALS_OF_TUNED]
-    wanted += [(name, TUNED) for name in tuned if name != TUNED]
-    wanted += [(UNTUNED, rival) for rival in RIVALS_OF_UNTUNED]
-    wanted += [(BEST_OF_N, UNTUNED), (TUNED, BEST_OF_N)]
+    """Everything trained against every baseline, the untuned against its own, and what the bound needs."""
+    trained = [name for name in names if name in (TRAINED, TRANSFERRED, LEAKY) or name.startswith(f"{TRAINED}_r")]
+    wanted = [(name, baseline) for name in trained for baseline in BASELINES_OF_TRAINED]
+    wanted += [(name, TRAINED) for name in trained if name != TRAINED]
+    wanted += [(UNTUNED, baseline) for baseline in BASELINES_OF_UNTUNED]
+    wanted += [(BEST_OF_N, UNTUNED), (TRAINED, BEST_OF_N)]
     return [(name, against) for name, against in wanted if name in names and against in names]
 
 
 def valid_tables(loop: Loop, task: Task, seed: int) -> tuple[TableNumbers, ...]:
-    """Untuned, random-label and tuned rows on valid users: what choices may be made by."""
+    """Untuned, random-label and trained rows on valid users: what choices may be made by."""
     tables: list[TableNumbers] = []
     for backbone in loop.config.backbones:
-        rows: list[RowScores] = []
-        for row in (UNTUNED, RANDOM_LABELS, TUNED):
+        rows: list[VariantScores] = []
+        for row in (UNTUNED, RANDOM_LABELS, TRAINED):
             stage = f"fit.{row}.{backbone}.s{seed}"
             if loop.run.is_done(stage):
                 ranker = FittedReranker.load(loop.run.folder(stage))
                 vectors = vectors_of(loop, row, seed).parts[FIT]
-                rows.append(score_row(row, {seed: ranker}, task.lists.valid, vectors, loop.config.measure))
+                rows.append(score_variant(row, {seed: ranker}, task.lists.valid, vectors, loop.config.metrics))
         tables.append(table_of(loop, backbone, Group.VALID, rows))
     return tuple(tables)
 
 
-def vectors_of(loop: Loop, row: str, seed: int) -> KnowledgeVectors:
-    """The encoded drafts of a language model's row."""
-    return encode_knowledge(loop, read_knowledge(loop, row, f"sample.{row}.s{seed}"), seed)
+def vectors_of(loop: Loop, row: str, seed: int) -> UserTextVectors:
+    """The encoded completions of a language model's row."""
+    return encode_user_texts(loop, read_user_texts(loop, row, f"sample.{row}.s{seed}"), seed)
 
 
 def costs(loop: Loop) -> tuple[CostNumbers, ...]:
@@ -152,6 +152,6 @@ def groups_of(task: Task) -> dict[str, tuple[int, int]]:
     return {g.value: (len(np.unique(task.lists.of(g).user_B)), len(task.lists.of(g))) for g in Group}
 
 
-def tuned_folder(run: Path, seed: int) -> Path:
-    """Where a run leaves its tuned language model."""
-    return run / "lm" / f"{TUNED}.s{seed}"
+def trained_folder(run: Path, seed: int) -> Path:
+    """Where a run leaves its trained language model."""
+    return run / "lm" / f"{TRAINED}.s{seed}"

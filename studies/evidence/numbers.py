@@ -1,4 +1,4 @@
-"""What a unit leaves: numbers only. No text, no user, no item, no value of a facet of a real log."""
+"""What a unit leaves: numbers only. No text, no user, no item, no value of a attribute of a real log."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ class ReliabilityNumbers(Record):
     num_users: int
 
 
-class ForetoldNumbers(Record):
-    """How much of one kind of reward other users' drafts foretell: the part that a prompt can teach.
+class PredictedNumbers(Record):
+    """How much of one kind of reward other users' completions predicts: the part that a prompt can teach.
 
-    explained: share of the variance of drafts about their user's mean.
-    gained: what the draft that is foretold to be a user's best earned, over the user's mean.
-    reached: what test users' drafts by each row's language model are foretold to earn, over the untuned
+    explained: share of the variance of completions about their user's mean.
+    gained: what the completion that is predicted to be a user's best earned, over the user's mean.
+    reached: what test users' completions by each row's language model are predicted to earn, over the untuned
         model's; only of the reward that the run paid.
     """
 
@@ -93,7 +93,7 @@ class ForetoldNumbers(Record):
 
 
 class RewardNumbers(Record):
-    """The feedback of one round. best_less_mean: a user's best draft over the mean of their drafts."""
+    """The feedback of one round. best_less_mean: a user's best completion over the mean of their completions."""
 
     round: int
     metric: str
@@ -105,21 +105,21 @@ class WritingNumbers(Record):
     """What one language model writes about test users; shares in [0, 1], None where nothing could be counted.
 
     skill: the measures of `recloop.evaluation.text_quality`.
-    facet_of_claims: share of all claims that speak of the facet.
-    facet_of_drafts: share of drafts that claim something of the facet.
-    surprisal: nats per token of the model's own drafts, at temperature 1: its entropy rate.
+    attribute_of_claims: share of all claims that speak of the attribute.
+    attribute_of_completions: share of completions that claim something of the attribute.
+    surprisal: nats per token of the model's own completions, at temperature 1: its entropy rate.
     """
 
     row: str
-    num_drafts: int
+    num_completions: int
     skill: dict[str, float | None]
-    facet_of_claims: dict[str, float]
-    facet_of_drafts: dict[str, float]
+    attribute_of_claims: dict[str, float]
+    attribute_of_completions: dict[str, float]
     surprisal: float | None
 
 
 class WritingChange(Record):
-    """Tuned less untuned, of each user's own share; users without a claim on either side are left out."""
+    """Trained less untuned, of each user's own share; users without a claim on either side are left out."""
 
     measure: str
     change: Moments
@@ -136,11 +136,11 @@ class CostNumbers(Record):
 
 
 class LeakNumbers(Record):
-    """What a judge that was fitted on the very users it rewards would have claimed.
+    """What a reward model that was fitted on the very users it rewards would have claimed.
 
-    best_less_mean: of the feedback users' untuned drafts, as that judge sees it.
-    honest_best_less_mean: the same as the run's own judges see it, earned and not foretold, as there.
-    claimed: tuned less untuned of feedback users, as that judge sees it.
+    best_less_mean: of the reward users' untuned completions, as that reward model sees it.
+    honest_best_less_mean: the same as the run's own reward models see it, earned and not predicted, as there.
+    claimed: trained less untuned of reward users, as that reward model sees it.
     """
 
     metric: str
@@ -150,9 +150,9 @@ class LeakNumbers(Record):
 
 
 class Example(Record):
-    """Drafts of one user of a simulated world, by row."""
+    """Completions of one user of a simulated data, by row."""
 
-    drafts: dict[str, str]
+    completions: dict[str, str]
 
 
 class UnitResult(Record):
@@ -160,7 +160,7 @@ class UnitResult(Record):
 
     unit: str
     study: str
-    arm: str
+    variant: str
     panel: int
     config: dict[str, Any]
     dataset: str
@@ -169,10 +169,10 @@ class UnitResult(Record):
     groups: dict[str, tuple[int, int]] = Field(description="users with lists, and lists, by group")
     tables: tuple[TableNumbers, ...]
     reliability: tuple[ReliabilityNumbers, ...]
-    foretold: tuple[ForetoldNumbers, ...] = ()
-    foretold_by_giver: dict[str, Moments] = Field(
+    predicted: tuple[PredictedNumbers, ...] = ()
+    predicted_by_source: dict[str, Moments] = Field(
         default={},
-        description="by row: what drafts about test users are foretold to earn by the feedback of the run "
+        description="by row: what completions about test users are predicted to earn by the feedback of the run "
         "that things were taken from, over that run's untuned model",
     )
     rewards: tuple[RewardNumbers, ...]
@@ -180,16 +180,16 @@ class UnitResult(Record):
     writing_changes: tuple[WritingChange, ...]
     leakage: LeakNumbers | None
     costs: tuple[CostNumbers, ...]
-    taken_from: str | None = Field(description="unit from whose run things were taken; not in costs")
+    reused_from: str | None = Field(description="unit from whose run things were taken; not in costs")
     examples: tuple[Example, ...]
     versions: dict[str, str]
     lm_digest: str = Field(description="SHA-256 of the untuned language model's weights")
 
     @model_validator(mode="after")
-    def _texts_only_of_worlds(self) -> UnitResult:
-        if self.examples and self.config["data"]["name"] != "worlds":
+    def _texts_only_of_simulated(self) -> UnitResult:
+        if self.examples and self.config["data"]["name"] != "simulated":
             raise DataError(
-                f"texts are kept of simulated worlds only, got {len(self.examples)} examples of "
+                f"texts are kept of simulated data only, got {len(self.examples)} examples of "
                 f"{self.dataset}; leave them out"
             )
         return self

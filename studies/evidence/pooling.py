@@ -1,4 +1,4 @@
-"""Units put together: panels of one arm become one table over all their test users."""
+"""Units put together: panels of one variant become one table over all their test users."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from recloop.errors import DataError
 from recloop.evaluation.significance import holm
-from recloop.methods.dpo4rec.evaluate import BEST_OF_N, TUNED, UNTUNED
+from recloop.methods.dpo4rec.evaluate import BEST_OF_N, TRAINED, UNTUNED
 from studies.evidence.moments import Moments, pool, ratio_interval
 from studies.evidence.numbers import (
-    ForetoldNumbers,
+    PredictedNumbers,
     ReliabilityNumbers,
     TableNumbers,
     UnitResult,
@@ -26,7 +26,7 @@ class UnitState:
     """A unit and, if it was done as the study has it now, its numbers.
 
     why: why there are none; empty when there are.
-    minutes: about, from a done unit of the same arm where there is one.
+    minutes: about, from a done unit of the same variant where there is one.
     """
 
     unit: Unit
@@ -42,12 +42,12 @@ class Evidence:
     studies: Mapping[str, Study]
     states: tuple[UnitState, ...]
 
-    def of_study(self, study: str, arm: str = "") -> list[UnitResult]:
-        """The done units of one arm, by panel."""
+    def of_study(self, study: str, variant: str = "") -> list[UnitResult]:
+        """The done units of one variant, by panel."""
         return [
             state.result
             for state in self.states
-            if (state.unit.study, state.unit.arm) == (study, arm) and state.result is not None
+            if (state.unit.study, state.unit.variant) == (study, variant) and state.result is not None
         ]
 
     def of_place(self, place: str) -> list[str]:
@@ -100,15 +100,15 @@ def pooled_rows(tables: Sequence[TableNumbers], metric: str) -> dict[str, Pooled
 
 
 def pooled_contrasts(
-    tables: Sequence[TableNumbers], metric: str, name: str, rivals: Sequence[str]
+    tables: Sequence[TableNumbers], metric: str, name: str, baselines: Sequence[str]
 ) -> list[PooledContrast]:
-    """`name` against every rival that all panels have; Holm over exactly these."""
-    found = [(rival, pooled_contrast(tables, metric, name, rival)) for rival in rivals]
-    there = [(rival, difference) for rival, difference in found if difference is not None]
+    """`name` against every baseline that all panels have; Holm over exactly these."""
+    found = [(baseline, pooled_contrast(tables, metric, name, baseline)) for baseline in baselines]
+    there = [(baseline, difference) for baseline, difference in found if difference is not None]
     adjusted = holm(np.array([difference.values.p for _, difference in there]))
     return [
-        PooledContrast(name, rival, difference, p)
-        for (rival, difference), p in zip(there, adjusted.tolist(), strict=True)
+        PooledContrast(name, baseline, difference, p)
+        for (baseline, difference), p in zip(there, adjusted.tolist(), strict=True)
     ]
 
 
@@ -122,7 +122,7 @@ def pooled_contrast(tables: Sequence[TableNumbers], metric: str, name: str, agai
 
 @dataclass(frozen=True, slots=True)
 class GapClosed:
-    """Share of the way from the untuned model to cross-validated best-of-N that tuning went."""
+    """Share of the way from the untuned model to cross-validated best-of-N that training went."""
 
     share: float
     interval: tuple[float, float] | None
@@ -131,9 +131,9 @@ class GapClosed:
 
 def gap_closed(tables: Sequence[TableNumbers], metric: str) -> GapClosed | None:
     """None where a row is missing or best-of-N is not above the untuned model."""
-    top = pooled_contrast(tables, metric, TUNED, UNTUNED)
+    top = pooled_contrast(tables, metric, TRAINED, UNTUNED)
     bottom = pooled_contrast(tables, metric, BEST_OF_N, UNTUNED)
-    between = pooled_contrast(tables, metric, TUNED, BEST_OF_N)
+    between = pooled_contrast(tables, metric, TRAINED, BEST_OF_N)
     if top is None or bottom is None or between is None or bottom.values.mean <= 0:
         return None
     interval = ratio_interval(top.values, bottom.values, between.values)
@@ -143,7 +143,7 @@ def gap_closed(tables: Sequence[TableNumbers], metric: str) -> GapClosed | None:
 def pooled_reliability(results: Sequence[UnitResult]) -> list[ReliabilityNumbers]:
     """Reliabilities over panels: the mean weighted by users, its interval from those of the panels.
 
-    Variances add as if panels were independent, though turns of a log share some feedback users; a panel's is
+    Variances add as if panels were independent, though turns of a log share some reward users; a panel's is
     that of a normal distribution with its interval.
     """
     by_key: dict[tuple[str, int | None], list[ReliabilityNumbers]] = {}
@@ -170,13 +170,13 @@ def pooled_reliability(results: Sequence[UnitResult]) -> list[ReliabilityNumbers
     return found
 
 
-def pooled_foretold(results: Sequence[UnitResult]) -> list[ForetoldNumbers]:
-    """What is foretold over panels, weighted by users, as if panels shared no feedback user."""
-    by_metric: dict[str, list[ForetoldNumbers]] = {}
+def pooled_predicted(results: Sequence[UnitResult]) -> list[PredictedNumbers]:
+    """What is predicted over panels, weighted by users, as if panels shared no reward user."""
+    by_metric: dict[str, list[PredictedNumbers]] = {}
     for result in results:
-        for one in result.foretold:
+        for one in result.predicted:
             by_metric.setdefault(one.metric, []).append(one)
-    found: list[ForetoldNumbers] = []
+    found: list[PredictedNumbers] = []
     for metric, parts in by_metric.items():
         gained = pool([part.gained for part in parts])
         explained = sum(part.explained * part.gained.num_users for part in parts) / gained.num_users
@@ -185,12 +185,12 @@ def pooled_foretold(results: Sequence[UnitResult]) -> list[ForetoldNumbers]:
             for row in parts[0].reached
             if all(row in part.reached for part in parts)
         }
-        found.append(ForetoldNumbers(metric=metric, explained=explained, gained=gained, reached=reached))
+        found.append(PredictedNumbers(metric=metric, explained=explained, gained=gained, reached=reached))
     return found
 
 
 def pooled_writing(results: Sequence[UnitResult]) -> list[WritingNumbers]:
-    """Each language model over all panels: means weighted by drafts."""
+    """Each language model over all panels: means weighted by completions."""
     by_row: dict[str, list[WritingNumbers]] = {}
     for result in results:
         for one in result.writing:
@@ -198,10 +198,10 @@ def pooled_writing(results: Sequence[UnitResult]) -> list[WritingNumbers]:
     return [
         WritingNumbers(
             row=row,
-            num_drafts=sum(part.num_drafts for part in parts),
+            num_completions=sum(part.num_completions for part in parts),
             skill={name: _mean(parts, [part.skill[name] for part in parts]) for name in parts[0].skill},
-            facet_of_claims=_means(parts, [part.facet_of_claims for part in parts]),
-            facet_of_drafts=_means(parts, [part.facet_of_drafts for part in parts]),
+            attribute_of_claims=_means(parts, [part.attribute_of_claims for part in parts]),
+            attribute_of_completions=_means(parts, [part.attribute_of_completions for part in parts]),
             surprisal=_mean(parts, [part.surprisal for part in parts]),
         )
         for row, parts in by_row.items()
@@ -210,13 +210,13 @@ def pooled_writing(results: Sequence[UnitResult]) -> list[WritingNumbers]:
 
 
 def pooled_change(results: Sequence[UnitResult], measure: str) -> Moments | None:
-    """Tuned less untuned in one measure of what is written, over all users; None where nobody measured it."""
+    """Trained less untuned in one measure of what is written, over all users; None where nobody measured it."""
     parts = [one.change for result in results for one in result.writing_changes if one.measure == measure]
     return pool(parts) if parts else None
 
 
 def _mean(parts: Sequence[WritingNumbers], values: Sequence[float | None]) -> float | None:
-    there = [(part.num_drafts, value) for part, value in zip(parts, values, strict=True) if value is not None]
+    there = [(part.num_completions, value) for part, value in zip(parts, values, strict=True) if value is not None]
     if not there:
         return None
     return sum(num * value for num, value in there) / sum(num for num, _ in there)
@@ -225,7 +225,7 @@ def _mean(parts: Sequence[WritingNumbers], values: Sequence[float | None]) -> fl
 def _means(parts: Sequence[WritingNumbers], shares: Sequence[Mapping[str, float]]) -> dict[str, float]:
     if any(set(share) != set(shares[0]) for share in shares):
         raise DataError(
-            f"panels of one arm must have the same facets, got {[sorted(share) for share in shares]}; "
+            f"panels of one variant must have the same attributes, got {[sorted(share) for share in shares]}; "
             f"do the units again"
         )
-    return {facet: _mean(parts, [share[facet] for share in shares]) or 0.0 for facet in shares[0]}
+    return {attribute: _mean(parts, [share[attribute] for share in shares]) or 0.0 for attribute in shares[0]}

@@ -10,7 +10,7 @@ from studies.evidence.pooling import Evidence
 from studies.evidence.wording import NOT_RUN
 
 FIGURES = "results"  # folder of the figures, beside the page
-HEADLINE = "ndcg@5"
+PRIMARY_METRIC = "ndcg@5"
 SHOWN_METRICS = ("ndcg@5", "map@5", "ndcg@10", "loglik")
 
 
@@ -27,23 +27,25 @@ def figure(name: str, title: str) -> list[str]:
     return [f"![{title}]({FIGURES}/{name})", ""]
 
 
-def not_run(evidence: Evidence, study: str, arm: str = "") -> list[str]:
-    """A line for the panels of one arm that are missing; none when all are there."""
-    missing = [state.unit.name for state in evidence.missing if (state.unit.study, state.unit.arm) == (study, arm)]
+def not_run(evidence: Evidence, study: str, variant: str = "") -> list[str]:
+    """A line for the panels of one variant that are missing; none when all are there."""
+    missing = [
+        state.unit.name for state in evidence.missing if (state.unit.study, state.unit.variant) == (study, variant)
+    ]
     return [f"{NOT_RUN}: {', '.join(missing)}", ""] if missing else []
 
 
-def first_arm(evidence: Evidence, study: str) -> str:
-    """The arm a study's tables are of: its only one, or ``base``."""
-    return "base" if evidence.studies[study].arms else ""
+def first_variant(evidence: Evidence, study: str) -> str:
+    """The variant a study's tables are of: its only one, or ``base``."""
+    return "base" if evidence.studies[study].variants else ""
 
 
 def main_results(evidence: Evidence, place: str) -> list[tuple[str, str, list[UnitResult]]]:
-    """Study, arm and done units of every study of a part of the page."""
+    """Study, variant and done units of every study of a part of the page."""
     return [
-        (name, arm, evidence.of_study(name, arm))
+        (name, variant, evidence.of_study(name, variant))
         for name in evidence.of_place(place)
-        for arm in [first_arm(evidence, name)]
+        for variant in [first_variant(evidence, name)]
     ]
 
 
@@ -51,5 +53,5 @@ def backbones_of(results: Sequence[UnitResult]) -> list[str]:
     """The evaluators that all these units have."""
     if not results:
         return []
-    names = [table.ranker for table in results[0].tables if table.group == "test" and table.ranker != "judge"]
+    names = [table.ranker for table in results[0].tables if table.group == "test" and table.ranker != "reward_model"]
     return [name for name in names if all(result.table(name) for result in results)]

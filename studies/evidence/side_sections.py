@@ -11,35 +11,35 @@ from studies.evidence.numbers import UnitResult, WritingNumbers
 from studies.evidence.pooling import (
     Evidence,
     pooled_change,
-    pooled_foretold,
+    pooled_predicted,
     pooled_reliability,
     pooled_writing,
 )
 from studies.evidence.sections import Part, figure, main_results, not_run
-from studies.evidence.wording import NOT_RUN, percent, reliable, row_title, table, with_interval
+from studies.evidence.wording import NOT_RUN, percent, reliable, variant_title, table, with_interval
 from studies.evidence.writing import COMPARED
 
 PERCENT_SKILLS = ("well_formed", "grounded", "true", "true_likes", "true_dislikes", "coverage")
 ABOUT_RELIABILITY = (
-    "Would other lists of the same users prefer the same drafts? Correlation of draft effects between a "
+    "Would other lists of the same users prefer the same completions? Correlation of completion effects between a "
     "user's odd and even lists, stepped up to all of them (Spearman-Brown); 95% intervals over users. Under "
-    "the frozen judge, drafts of the untuned language model, feedback users. An interval that holds 0 is "
+    "the frozen reward model, completions of the untuned language model, reward users. An interval that holds 0 is "
     "noise."
 )
-ABOUT_FORETOLD = (
-    "What is no noise may still be nothing that a prompt shows. Share of what sets a user's drafts apart "
-    "that other users' drafts foretell, and what the draft that is foretold to be a user's best did earn, "
-    "over the user's mean: about what tuning can win. Judge and drafts as above; 95% intervals over users."
+ABOUT_PREDICTED = (
+    "What is no noise may still be nothing that a prompt shows. Share of what sets a user's completions apart "
+    "that other users' completions predicts, and what the completion that is predicted to be a user's best did earn, "
+    "over the user's mean: about what training can win. RewardModel and completions as above; 95% intervals over users."
 )
 ABOUT_REACHED = (
-    "And how far did each language model go that way? What its drafts about test users are foretold to earn, "
+    "And how far did each language model go that way? What its completions about test users are predicted to earn, "
     "from what they say alone, over the untuned model's; no list of a test user is looked at. Intervals are "
-    "over users, given what was foretold. The same feedback made the pairs, so chance in it counts as "
-    "reached too: this is whether a model does what it was told, and the frozen judge's tables below have "
+    "over users, given what was predicted. The same feedback made the pairs, so chance in it counts as "
+    "reached too: this is whether a model does what it was told, and the frozen reward model's tables below have "
     "what test users' own lists say of it."
 )
 ABOUT_COST = (
-    "Means per unit; memory is the most any stage of any unit held. Units that took over drafts of another "
+    "Means per unit; memory is the most any stage of any unit held. Units that took over completions of another "
     "unit are left out."
 )
 SKILL_WORDS = {
@@ -49,9 +49,9 @@ SKILL_WORDS = {
     "true_likes": "likes the history supports",
     "true_dislikes": "dislikes the history supports",
     "coverage": "of the five strongest likes, named",
-    "claims_per_draft": "claims per draft",
-    "distinct_facet_sets": "different sets of claims among a user's drafts",
-    "tokens_per_draft": "tokens per draft",
+    "claims_per_completion": "claims per completion",
+    "distinct_attribute_sets": "different sets of claims among a user's completions",
+    "tokens_per_completion": "tokens per completion",
 }
 
 
@@ -62,12 +62,12 @@ def reliability(evidence: Evidence) -> Part:
         "",
     ]
     figures: dict[str, str] = {}
-    for study, arm, results in (*main_results(evidence, "main"), *main_results(evidence, "external")):
+    for study, variant, results in (*main_results(evidence, "main"), *main_results(evidence, "external")):
         about = evidence.studies[study]
         if not about.claims:  # panels of another study once more
             continue
         found = pooled_reliability(results)
-        lines += [f"### {about.title}", "", *not_run(evidence, study, arm)]
+        lines += [f"### {about.title}", "", *not_run(evidence, study, variant)]
         if not found:
             lines += ["Too few users have two lists with a positive.", ""] if results else []
             continue
@@ -94,12 +94,12 @@ def reliability(evidence: Evidence) -> Part:
     return Part(lines, figures)
 
 
-def foretold(evidence: Evidence) -> Part:
-    """The part of every kind of reward that other users' drafts foretell, for every log."""
+def predicted(evidence: Evidence) -> Part:
+    """The part of every kind of reward that other users' completions predicts, for every log."""
     by_log = [
         (evidence.studies[study], one)
         for study, _, results in (*main_results(evidence, "main"), *main_results(evidence, "external"))
-        for one in pooled_foretold(results)
+        for one in pooled_predicted(results)
     ]
     if not by_log:
         return Part([NOT_RUN, ""])
@@ -107,57 +107,62 @@ def foretold(evidence: Evidence) -> Part:
         [log.title, one.metric, percent(one.explained), with_interval(one.gained)] for log, one in by_log if log.claims
     ]
     reached = [
-        [log.title, one.metric, row_title(row), with_interval(values)]
+        [log.title, one.metric, variant_title(row), with_interval(values)]
         for log, one in by_log
         for row, values in one.reached.items()
     ]
-    head = ("log", "reward", "foretold", "gain of the foretold best")
+    head = ("log", "reward", "predicted", "gain of the predicted best")
     return Part(
         [
-            ABOUT_FORETOLD,
+            ABOUT_PREDICTED,
             "",
             *table(head, rows, left=2),
             ABOUT_REACHED,
             "",
-            *table(("log", "reward", "language model", "foretold, less untuned"), reached, left=3),
+            *table(("log", "reward", "language model", "predicted, less untuned"), reached, left=3),
         ]
     )
 
 
 def written(evidence: Evidence) -> Part:
-    """Form, truth, facets and entropy of what each language model writes about test users."""
+    """Form, truth, attributes and entropy of what each language model writes about test users."""
     lines: list[str] = []
-    for study, arm, results in (*main_results(evidence, "main"), *main_results(evidence, "external")):
-        lines += [f"### {evidence.studies[study].title}", "", *not_run(evidence, study, arm)]
+    for study, variant, results in (*main_results(evidence, "main"), *main_results(evidence, "external")):
+        lines += [f"### {evidence.studies[study].title}", "", *not_run(evidence, study, variant)]
         models = pooled_writing(results)
         if not models:
             continue
-        head = ("measure", *(row_title(model.row) for model in models), "tuned less untuned, by user")
-        lines += table(head, [*skill_rows(models, results), *facet_rows(models)])
+        head = ("metrics", *(variant_title(model.row) for model in models), "trained less untuned, by user")
+        lines += table(head, [*skill_rows(models, results), *attribute_rows(models)])
         lines += example_lines(results)
     return Part(lines or [NOT_RUN])
 
 
 def skill_rows(models: Sequence[WritingNumbers], results: Sequence[UnitResult]) -> list[list[str]]:
     """A line per measure, a column per language model."""
-    rows = [["drafts", *(f"{model.num_drafts:,}" for model in models), ""]]
+    rows = [["completions", *(f"{model.num_completions:,}" for model in models), ""]]
     for name in models[0].skill:
         change = pooled_change(results, name) if name in COMPARED else None
         cells = [skill_text(name, model.skill[name]) for model in models]
         rows.append([SKILL_WORDS.get(name, name), *cells, "" if change is None else with_interval(change)])
     surprisal = ["" if model.surprisal is None else f"{model.surprisal:.3f}" for model in models]
-    return [*rows, ["entropy: nats per token of its own drafts", *surprisal, ""]]
+    return [*rows, ["entropy: nats per token of its own completions", *surprisal, ""]]
 
 
-def facet_rows(models: Sequence[WritingNumbers]) -> list[list[str]]:
-    """Of which facets drafts speak."""
-    facets = list(models[0].facet_of_drafts)
+def attribute_rows(models: Sequence[WritingNumbers]) -> list[list[str]]:
+    """Of which attributes completions speak."""
+    attributes = list(models[0].attribute_of_completions)
     rows = [
-        [f"drafts that claim something of {facet}", *(percent(m.facet_of_drafts[facet]) for m in models), ""]
-        for facet in facets
+        [
+            f"completions that claim something of {attribute}",
+            *(percent(m.attribute_of_completions[attribute]) for m in models),
+            "",
+        ]
+        for attribute in attributes
     ]
     return rows + [
-        [f"claims that are of {facet}", *(percent(m.facet_of_claims[facet]) for m in models), ""] for facet in facets
+        [f"claims that are of {attribute}", *(percent(m.attribute_of_claims[attribute]) for m in models), ""]
+        for attribute in attributes
     ]
 
 
@@ -169,16 +174,17 @@ def skill_text(name: str, value: float | None) -> str:
 
 
 def example_lines(results: Sequence[UnitResult]) -> list[str]:
-    """First drafts about the first test users of a simulated world."""
+    """First completions about the first test users of a simulated data."""
     shown = [example for result in results[:1] for example in result.examples]
     if not shown:
         return []
-    lines = ["First draft about the first test users, as they come:", ""]
+    lines = ["First completion about the first test users, as they come:", ""]
     for number, example in enumerate(shown, start=1):
         told = [
-            [row_title(row), f"`{text.replace('|', '/').replace('`', ' ')}`"] for row, text in example.drafts.items()
+            [variant_title(row), f"`{text.replace('|', '/').replace('`', ' ')}`"]
+            for row, text in example.completions.items()
         ]
-        lines += table((f"user {number}", "draft"), told, left=2)
+        lines += table((f"user {number}", "completion"), told, left=2)
     return lines
 
 
@@ -188,9 +194,9 @@ def cost(evidence: Evidence) -> Part:
         ABOUT_COST,
         "",
     ]
-    for study, arm, results in (*main_results(evidence, "main"), *main_results(evidence, "external")):
-        whole = [result for result in results if result.taken_from is None]
-        lines += [f"### {evidence.studies[study].title}", "", *not_run(evidence, study, arm)]
+    for study, variant, results in (*main_results(evidence, "main"), *main_results(evidence, "external")):
+        whole = [result for result in results if result.reused_from is None]
+        lines += [f"### {evidence.studies[study].title}", "", *not_run(evidence, study, variant)]
         if not whole:
             lines += ["Every unit took from another what it has in common with it.", ""] if results else []
             continue

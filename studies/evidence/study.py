@@ -1,7 +1,7 @@
 """Studies as files: each TOML file names runs of DPO4Rec, cut into units of at most 45 minutes.
 
-A unit is one run: one study, one arm (a change to the study's settings), one panel. A panel is a simulated
-world of its own, or another turn of a log's groups (`SplitConfig.turn`). Panels share no test user, each has
+A unit is one run: one study, one variant (a change to the study's settings), one panel. A panel is a simulated
+simulated log of its own, or another fold of a log's groups (`SplitConfig.fold`). Panels share no test user, each has
 a seed of its own, and their test users can be added up (`moments`). As in cross-validation, users who report
 in one turn may fit and reward in another.
 """
@@ -23,19 +23,19 @@ from recloop.experiment.manifest import differing_keys
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 
 MAX_MINUTES = 45.0
-SET_BY_THE_UNIT = ("seeds", "data_seed", "split.turn")
+SET_BY_THE_UNIT = ("seeds", "data_seed", "split.fold")
 PATHS = ("path", "metadata", "item_knowledge", "kar")
 Extra = Literal["transfer", "leakage"]
 Place = Literal["choices", "main", "external", "ablations"]
 
 
-class Arm(BaseModel):
+class Variant(BaseModel):
     """A change to a study's settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str = Field(description="as the page calls it")
-    kind: str = Field(default="", description="choices: what is chosen among the arms of one kind")
+    kind: str = Field(default="", description="choices: what is chosen among the variants of one kind")
     minutes: float | None = Field(
         default=None, gt=0, le=MAX_MINUTES, description="of a unit, on two cores; None: as the study says"
     )
@@ -53,18 +53,18 @@ class Study(BaseModel):
     about: str = Field(default="", description="a sentence or two for the page")
     place: Place = Field(description="which part of the page it fills")
     panels: tuple[int, ...] = Field(min_length=1, description="each is also a seed")
-    panels_are: Literal["worlds", "turns"] = Field(
-        default="worlds",
-        description="worlds: each panel is a simulated world; turns: another turn of the groups of a log",
+    panels_are: Literal["simulated", "turns"] = Field(
+        default="simulated",
+        description="simulated logs: each panel is a simulated data; turns: another fold of the groups of a log",
     )
     minutes: float = Field(gt=0, le=MAX_MINUTES, description="of a unit, about, on two cores")
-    takes_from: str | None = Field(
+    reuses_from: str | None = Field(
         default=None,
-        description="study, or study.arm, from whose run of the same panel, if it is there, all is taken "
-        "that would come out the same: drafts and vectors, fits, tuned language models",
+        description="study, or study.variant, from whose run of the same panel, if it is there, all is taken "
+        "that would come out the same: completions and vectors, fits, trained language models",
     )
     transfer_from: str | None = Field(
-        default=None, description="study, or study.arm, whose tuned language model `transfer` reads"
+        default=None, description="study, or study.variant, whose trained language model `transfer` reads"
     )
     claims: bool = Field(
         default=True,
@@ -72,21 +72,21 @@ class Study(BaseModel):
     )
     base: str | None = Field(default=None, description="study whose settings of the run come first")
     run: dict[str, Any] = Field(default={}, description="settings of the run, as for `recloop run dpo4rec`")
-    arms: dict[str, Arm] = Field(default={}, description="none: one arm, the study itself")
+    variants: dict[str, Variant] = Field(default={}, description="none: one variant, the study itself")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Study:
-        if self.arms and self.place != "ablations" and "base" not in self.arms:
+        if self.variants and self.place != "ablations" and "base" not in self.variants:
             raise SettingError(
-                f"a study with arms needs one called base, got {', '.join(self.arms)}; its tables are of that arm"
+                f"a study with variants needs one called base, got {', '.join(self.variants)}; its tables are of that variant"
             )
-        for name, arm in self.arms.items():
-            if self.place == "choices" and not arm.kind:
-                raise SettingError(f"an arm of a choice needs a kind, got none for {name}; say what it chooses")
-        needs_transfer = any("transfer" in arm.extras for arm in self.arms.values())
+        for name, variant in self.variants.items():
+            if self.place == "choices" and not variant.kind:
+                raise SettingError(f"an variant of a choice needs a kind, got none for {name}; say what it chooses")
+        needs_transfer = any("transfer" in variant.extras for variant in self.variants.values())
         if needs_transfer and self.transfer_from is None:
             raise SettingError(
-                "an arm with the extra transfer needs transfer_from, got none; name the study whose language "
+                "an variant with the extra transfer needs transfer_from, got none; name the study whose language "
                 "model is taken"
             )
         return self
@@ -96,17 +96,17 @@ class Study(BaseModel):
 class Unit:
     """One run to be done.
 
-    name: ``study.p1`` or ``study.arm.p1``; also its file's and its run folder's name.
+    name: ``study.p1`` or ``study.variant.p1``; also its file's and its run folder's name.
     config: the run's, with paths relative to the folder of data sets.
     """
 
     name: str
     study: str
-    arm: str
+    variant: str
     panel: int
     minutes: float
     extras: tuple[Extra, ...]
-    takes_from: str | None
+    reuses_from: str | None
     transfer_from: str | None
     config: Dpo4RecConfig
 
@@ -166,36 +166,36 @@ def units_of(studies: Mapping[str, Study]) -> list[Unit]:
     units: list[Unit] = []
     places = get_args(Place)
     for name, study in sorted(studies.items(), key=lambda item: places.index(item[1].place)):
-        for arm_name, arm in (study.arms or {"": Arm(title=study.title)}).items():
-            stem = f"{name}.{arm_name}" if arm_name else name
-            for panel in study.panels if arm.panels is None else arm.panels:
-                own, giver = f"{stem}.p{panel}", _unit_name(study.takes_from, panel)
+        for variant_name, variant in (study.variants or {"": Variant(title=study.title)}).items():
+            stem = f"{name}.{variant_name}" if variant_name else name
+            for panel in study.panels if variant.panels is None else variant.panels:
+                own, source = f"{stem}.p{panel}", _unit_name(study.reuses_from, panel)
                 units.append(
                     Unit(
                         name=own,
                         study=name,
-                        arm=arm_name,
+                        variant=variant_name,
                         panel=panel,
-                        minutes=arm.minutes or study.minutes,
-                        extras=arm.extras,
-                        takes_from=None if giver == own else giver,
+                        minutes=variant.minutes or study.minutes,
+                        extras=variant.extras,
+                        reuses_from=None if source == own else source,
                         transfer_from=_unit_name(study.transfer_from, panel),
-                        config=run_config(stem, study, arm, panel),
+                        config=run_config(stem, study, variant, panel),
                     )
                 )
     return units
 
 
-def run_config(stem: str, study: Study, arm: Arm, panel: int) -> Dpo4RecConfig:
+def run_config(stem: str, study: Study, variant: Variant, panel: int) -> Dpo4RecConfig:
     """The settings of one run."""
-    settings = merged(study.run, arm.run)
+    settings = merged(study.run, variant.run)
     for key in SET_BY_THE_UNIT:
         if _holds(settings, key):
             raise SettingError(f"{stem} sets {key}, which each unit sets by its panel; leave it out")
-    if study.panels_are == "worlds":
+    if study.panels_are == "simulated":
         settings |= {"data_seed": panel}
     else:
-        settings["split"] = merged(settings.get("split", {}), {"turn": panel})
+        settings["split"] = merged(settings.get("split", {}), {"fold": panel})
     try:
         return Dpo4RecConfig.model_validate(settings | {"seeds": [panel]})
     except ValidationError as error:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from recloop.errors import SettingError
 from recloop.evaluation.labels import number, p_value, signed
-from recloop.evaluation.report_sections import RowKind
+from recloop.evaluation.report_sections import VariantKind
 from recloop.methods.dpo4rec.compare import place_of, words_of
 from studies.evidence.measuring import LEAKY, TRANSFERRED
 from studies.evidence.moments import Moments
@@ -16,10 +16,10 @@ from studies.evidence.pooling import Pooled, PooledContrast
 
 NOT_RUN = "*not run yet*"
 OWN_TITLES = {
-    TRANSFERRED: "Tuned on another log, transferred",
-    LEAKY: "Tuned with the leaky judge",
+    TRANSFERRED: "Trained on another log, transferred",
+    LEAKY: "Trained with the leaky reward model",
 }
-RANKERS = {"dlcm": "DLCM", "prm": "PRM", "setrank": "SetRank", "mir": "MIR", "judge": "the frozen judge"}
+RANKERS = {"dlcm": "DLCM", "prm": "PRM", "setrank": "SetRank", "mir": "MIR", "reward_model": "the frozen reward model"}
 T = TypeVar("T")
 
 
@@ -35,18 +35,18 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> 
     return [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)] + [""]
 
 
-def row_title(name: str) -> str:
+def variant_title(name: str) -> str:
     """What a row is called on the page."""
     return OWN_TITLES.get(name) or words_of(name).title
 
 
 def by_heading(rows: dict[str, T]) -> list[tuple[str, T]]:
     """Rows in the order of the reports: without a language model, controls, texts, bound."""
-    kinds = list(RowKind)
+    kinds = list(VariantKind)
 
     def key(name: str) -> tuple[int, int, str]:
         if name in OWN_TITLES:
-            return kinds.index(RowKind.METHOD), len(kinds) * 100, name
+            return kinds.index(VariantKind.METHOD), len(kinds) * 100, name
         return kinds.index(words_of(name).kind), place_of(name), name
 
     return sorted(rows.items(), key=lambda item: key(item[0]))
@@ -89,7 +89,7 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def verdict(contrast: PooledContrast | None, alpha: float, min_panels: int) -> str:
-    """Whether tuned is above a rival: adjusted p, and every panel of one sign."""
+    """Whether trained is above a baseline: adjusted p, and every panel of one sign."""
     if contrast is None:
         return NOT_RUN
     by_panel = contrast.difference.by_panel

@@ -1,4 +1,4 @@
-"""What the feedback of a finished run is worth: its reliability, what of it can be foretold, its pairs."""
+"""What the feedback of a finished run is worth: its reliability, what of it can be predicted, its pairs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from recloop.encoders.sentence import encode_drafts
+from recloop.encoders.sentence import encode_completions
 from recloop.methods.context import Loop, derived_seed
 from recloop.methods.dpo4rec.data import Task
-from recloop.methods.dpo4rec.evaluate import UNTUNED, Remembered, judge_stages, load_judges
-from recloop.methods.dpo4rec.generate import FEEDBACK, TEST, read_knowledge
+from recloop.methods.dpo4rec.evaluate import UNTUNED, Remembered, reward_model_stages, load_reward_models
+from recloop.methods.dpo4rec.generate import REWARD, TEST, read_user_texts
 from recloop.methods.dpo4rec.reward import COUNTS, PAIRS, REWARDS, read_pairs, read_rewards
 from recloop.records import Lists, UserVectors
-from recloop.rewards.cross_fit import SharedRewards, share_rewards
+from recloop.rewards.cross_fit import CrossFittedRewards, cross_fit_rewards
 from recloop.rewards.reliability import split_half_reliability
-from recloop.rewards.reranker_reward import reward_drafts, reward_lists
+from recloop.rewards.reranker_reward import reward_completions, reward_lists
 from studies.evidence.measuring import vectors_of
 from studies.evidence.moments import Moments, moments_of
-from studies.evidence.numbers import ForetoldNumbers, ReliabilityNumbers, RewardNumbers
+from studies.evidence.numbers import PredictedNumbers, ReliabilityNumbers, RewardNumbers
 from studies.evidence.writing import WRITERS
 
 REWARD_KINDS = ("ndcg@5", "ndcg@10", "map@5", "loglik")
@@ -30,7 +30,7 @@ MIN_USERS = 10  # below it neither measure says anything
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The untuned model's drafts for feedback users, as the frozen judges score them; K judges."""
+    """The untuned model's completions for reward users, as the frozen reward models score them; K reward models."""
 
     scores_KBNL: tuple[np.ndarray, ...]
     lists: Lists
@@ -38,38 +38,38 @@ class Judged:
     seed: int
 
     @property
-    def judges(self) -> list[Remembered]:
+    def reward_models(self) -> list[Remembered]:
         """One per fit."""
         return [Remembered(s_BNL) for s_BNL in self.scores_KBNL]
 
 
-def judged_drafts(loop: Loop, task: Task, seed: int) -> Judged | None:
-    """None where the run has no judge or asked for no feedback."""
-    judge = judge_stages(loop, seed)
-    if not all(map(loop.run.is_done, judge)) or not loop.config.rounds:
+def judged_completions(loop: Loop, task: Task, seed: int) -> Judged | None:
+    """None where the run has no reward model or asked for no feedback."""
+    reward_model = reward_model_stages(loop, seed)
+    if not all(map(loop.run.is_done, reward_model)) or not loop.config.rounds:
         return None
-    vectors, lists = vectors_of(loop, UNTUNED, seed).parts[FEEDBACK], task.lists.feedback
-    scores_KBNL = tuple(one.score(lists, vectors) for one in load_judges(loop, judge))
+    vectors, lists = vectors_of(loop, UNTUNED, seed).parts[REWARD], task.lists.reward
+    scores_KBNL = tuple(one.score(lists, vectors) for one in load_reward_models(loop, reward_model))
     return Judged(scores_KBNL, lists, vectors, seed)
 
 
-def reliabilities(judged: Judged) -> tuple[ReliabilityNumbers, ...]:
+def reliabilities(assessed: Judged) -> tuple[ReliabilityNumbers, ...]:
     """Of every kind of reward, for users with many lists and with few."""
-    lists, vectors = judged.lists, judged.vectors
+    lists, vectors = assessed.lists, assessed.vectors
     found: list[ReliabilityNumbers] = []
     for metric in REWARD_KINDS:
-        values_BN = reward_lists(judged.judges, lists, vectors, metric)
+        values_BN = reward_lists(assessed.reward_models, lists, vectors, metric)
         has_value_B = np.asarray(np.isfinite(values_BN).all(axis=1))
         for num_lists in LIST_COUNTS:
             rows = first_lists(lists, has_value_B, num_lists)
             if len(np.unique(lists.user_B[rows])) < MIN_USERS:
                 continue
             one = split_half_reliability(
-                [Remembered(s_BNL[rows]) for s_BNL in judged.scores_KBNL],
+                [Remembered(s_BNL[rows]) for s_BNL in assessed.scores_KBNL],
                 lists.take(rows),
                 vectors,
                 metric,
-                derived_seed(judged.seed, "reliability"),
+                derived_seed(assessed.seed, "reliability"),
             )
             found.append(
                 ReliabilityNumbers(
@@ -84,65 +84,65 @@ def reliabilities(judged: Judged) -> tuple[ReliabilityNumbers, ...]:
     return tuple(found)
 
 
-def foretold_rewards(loop: Loop, judged: Judged) -> tuple[ForetoldNumbers, ...]:
-    """Of every kind of reward, the part that other users' drafts foretell; and who reached what was paid."""
-    seed = judged.seed
+def predicted_rewards(loop: Loop, assessed: Judged) -> tuple[PredictedNumbers, ...]:
+    """Of every kind of reward, the part that other users' completions predicts; and who reached what was paid."""
+    seed = assessed.seed
     written = {
         row: vectors_of(loop, row, seed).parts[TEST] for row in WRITERS if loop.run.is_done(f"sample.{row}.s{seed}")
     }
-    found: list[ForetoldNumbers] = []
+    found: list[PredictedNumbers] = []
     for metric in REWARD_KINDS:
-        shared = shared_rewards(judged, metric)
-        if shared is None:
+        cross_fitted = cross_fitted_rewards(assessed, metric)
+        if cross_fitted is None:
             continue
         is_paid = metric == loop.config.reward.metric
         reached = {
-            row: moments_of(shared.foretell(drafts, written[UNTUNED]))
-            for row, drafts in written.items()
+            row: moments_of(cross_fitted.foretell(completions, written[UNTUNED]))
+            for row, completions in written.items()
             if is_paid and row != UNTUNED
         }
         found.append(
-            ForetoldNumbers(
+            PredictedNumbers(
                 metric=metric,
-                explained=shared.explained,
-                gained=moments_of(shared.gained_U),
+                explained=cross_fitted.explained,
+                gained=moments_of(cross_fitted.gained_U),
                 reached=reached,
             )
         )
     return tuple(found)
 
 
-def shared_rewards(judged: Judged, metric: str) -> SharedRewards | None:
-    """What other users' drafts foretell of one kind of reward; None for too few users."""
-    rewards = reward_drafts(judged.judges, judged.lists, judged.vectors, metric, 0)
+def cross_fitted_rewards(assessed: Judged, metric: str) -> CrossFittedRewards | None:
+    """What other users' completions predicts of one kind of reward; None for too few users."""
+    rewards = reward_completions(assessed.reward_models, assessed.lists, assessed.vectors, metric, 0)
     if len(rewards.user_U) < MIN_USERS:
         return None
-    return share_rewards(rewards, judged.vectors, derived_seed(judged.seed, "shared"))
+    return cross_fit_rewards(rewards, assessed.vectors, derived_seed(assessed.seed, "cross_fit"))
 
 
-def foretold_by(giver: Loop, loop: Loop, task: Task, seed: int) -> dict[str, Moments]:
-    """What this run's drafts about test users are foretold to earn by another run's feedback.
+def predicted_by(source: Loop, loop: Loop, task: Task, seed: int) -> dict[str, Moments]:
+    """What this run's completions about test users are predicted to earn by another run's feedback.
 
-    That is one scale for runs that differ in one thing, whatever their own judges, encoders and rewards are.
+    That is one scale for runs that differ in one thing, whatever their own reward models, encoders and rewards are.
 
     Args:
-        giver: a run on the same log, groups and seed.
+        source run: a run on the same log, groups and seed.
         task: of both.
 
     Returns:
-        By row, over the giver's untuned model; empty where the giver asked for no feedback.
+        By row, over the source run's untuned model; empty where the source run asked for no feedback.
     """
-    judged = judged_drafts(giver, task, seed)
-    shared = shared_rewards(judged, giver.config.reward.metric) if judged else None
-    if shared is None:
+    assessed = judged_completions(source, task, seed)
+    cross_fitted = cross_fitted_rewards(assessed, source.config.reward.metric) if assessed else None
+    if cross_fitted is None:
         return {}
-    usual = vectors_of(giver, UNTUNED, seed).parts[TEST]
+    population_rates = vectors_of(source, UNTUNED, seed).parts[TEST]
     found: dict[str, Moments] = {}
     for row in WRITERS:
         stage = f"sample.{row}.s{seed}"
         if row != UNTUNED and loop.run.is_done(stage):
-            drafts = encode_drafts(giver.open_encoder(), read_knowledge(loop, row, stage).parts[TEST])
-            found[row] = moments_of(shared.foretell(drafts, usual))
+            completions = encode_completions(source.open_encoder(), read_user_texts(loop, row, stage).parts[TEST])
+            found[row] = moments_of(cross_fitted.foretell(completions, population_rates))
     return found
 
 

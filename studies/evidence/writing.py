@@ -1,4 +1,4 @@
-"""What language models write about the test users of a run, in numbers: form, truth, facets, entropy."""
+"""What language models write about the test users of a run, in numbers: form, truth, attributes, entropy."""
 
 from __future__ import annotations
 
@@ -8,39 +8,43 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recloop.evaluation.text_quality import SummarySkill, judge_drafts
+from recloop.evaluation.text_quality import SummarySkill, assess_completions
 from recloop.methods.context import Loop
 from recloop.methods.dpo4rec.ablations import surprisal_per_token
 from recloop.methods.dpo4rec.data import Task
-from recloop.methods.dpo4rec.evaluate import MATCHED, RANDOM_LABELS, SFT_BEST_OF_N, TUNED, UNTUNED
-from recloop.methods.dpo4rec.generate import TEST, read_knowledge
-from recloop.prompts.claims import HistoryItem, Usual, parse_claims
+from recloop.methods.dpo4rec.evaluate import MATCHED, RANDOM_LABELS, SFT_BEST_OF_N, TRAINED, UNTUNED
+from recloop.methods.dpo4rec.generate import TEST, read_user_texts
+from recloop.prompts.claims import HistoryItem, PopulationRates, parse_claims
 from recloop.prompts.user_profile import history_items
-from recloop.records import UserDrafts
+from recloop.records import UserCompletions
 from studies.evidence.moments import moments_of
 from studies.evidence.numbers import Example, WritingChange, WritingNumbers
 
-WRITERS = (UNTUNED, MATCHED, RANDOM_LABELS, SFT_BEST_OF_N, TUNED)
-COMPARED = ("grounded", "true", "coverage", "claims_per_draft", "tokens_per_draft")
-LEFT_OUT = ("num_users", "num_drafts", "tokens_per_s")  # of a skill: said elsewhere, or not known here
+WRITERS = (UNTUNED, MATCHED, RANDOM_LABELS, SFT_BEST_OF_N, TRAINED)
+COMPARED = ("grounded", "true", "coverage", "claims_per_completion", "tokens_per_completion")
+LEFT_OUT = ("num_users", "num_completions", "tokens_per_s")  # of a skill: said elsewhere, or not known here
 NUM_EXAMPLES = 3
 
 
 def writing(
     loop: Loop, task: Task, seed: int
 ) -> tuple[tuple[WritingNumbers, ...], tuple[WritingChange, ...], tuple[Example, ...]]:
-    """Every language model's drafts about test users, how tuning changed them, and, of a world, examples."""
-    drafts: dict[str, UserDrafts] = {}
+    """Every language model's completions about test users, how training changed them, and, of a simulated log, examples."""
+    completions: dict[str, UserCompletions] = {}
     for row in WRITERS:
         stage = f"sample.{row}.s{seed}"
         if loop.run.is_done(stage):
-            drafts[row] = read_knowledge(loop, row, stage).parts[TEST]
-    facets = task.dataset.facets
-    shown = shown_items(loop, task, drafts[UNTUNED].user_U)
-    numbers = tuple(describe(row, facets, shown, own, task.usual) for row, own in drafts.items())
-    changes = changes_of(facets, shown, drafts[UNTUNED], drafts[TUNED], task.usual) if TUNED in drafts else ()
-    is_world = loop.config.data.name == "worlds"
-    return numbers, changes, examples(drafts) if is_world else ()
+            completions[row] = read_user_texts(loop, row, stage).parts[TEST]
+    attributes = task.dataset.attributes
+    shown = shown_items(loop, task, completions[UNTUNED].user_U)
+    numbers = tuple(describe(row, attributes, shown, own, task.population_rates) for row, own in completions.items())
+    changes = (
+        changes_of(attributes, shown, completions[UNTUNED], completions[TRAINED], task.population_rates)
+        if TRAINED in completions
+        else ()
+    )
+    is_simulated = loop.config.data.name == "simulated"
+    return numbers, changes, examples(completions) if is_simulated else ()
 
 
 def shown_items(loop: Loop, task: Task, users: np.ndarray) -> list[list[HistoryItem]]:
@@ -56,26 +60,26 @@ def shown_items(loop: Loop, task: Task, users: np.ndarray) -> list[list[HistoryI
 
 def describe(
     row: str,
-    facets: Sequence[str],
+    attributes: Sequence[str],
     shown: Sequence[Sequence[HistoryItem]],
-    drafts: UserDrafts,
-    usual: Usual | None = None,
+    completions: UserCompletions,
+    population_rates: PopulationRates | None = None,
 ) -> WritingNumbers:
-    """One language model's drafts."""
-    flat = [draft for drafts_N in drafts.drafts_UN for draft in drafts_N]
+    """One language model's completions."""
+    flat = [completion for completions_N in completions.completions_UN for completion in completions_N]
     of_claims: Counter[str] = Counter()
-    of_drafts: Counter[str] = Counter()
-    for draft in flat:
-        claims = parse_claims(draft.text, facets).claims
-        of_claims.update(claim.facet for claim in claims)
-        of_drafts.update({claim.facet for claim in claims})
+    of_completions: Counter[str] = Counter()
+    for completion in flat:
+        claims = parse_claims(completion.text, attributes).claims
+        of_claims.update(claim.attribute for claim in claims)
+        of_completions.update({claim.attribute for claim in claims})
     return WritingNumbers(
         row=row,
-        num_drafts=len(flat),
-        skill=skill_numbers(judge_drafts(facets, shown, drafts, usual)),
-        facet_of_claims={facet: of_claims[facet] / max(of_claims.total(), 1) for facet in facets},
-        facet_of_drafts={facet: of_drafts[facet] / len(flat) for facet in facets},
-        surprisal=known(surprisal_per_token(drafts)),
+        num_completions=len(flat),
+        skill=skill_numbers(assess_completions(attributes, shown, completions, population_rates)),
+        attribute_of_claims={attribute: of_claims[attribute] / max(of_claims.total(), 1) for attribute in attributes},
+        attribute_of_completions={attribute: of_completions[attribute] / len(flat) for attribute in attributes},
+        surprisal=known(surprisal_per_token(completions)),
     )
 
 
@@ -85,21 +89,21 @@ def skill_numbers(skill: SummarySkill) -> dict[str, float | None]:
 
 
 def changes_of(
-    facets: Sequence[str],
+    attributes: Sequence[str],
     shown: Sequence[Sequence[HistoryItem]],
-    before: UserDrafts,
-    after: UserDrafts,
-    usual: Usual | None = None,
+    before: UserCompletions,
+    after: UserCompletions,
+    population_rates: PopulationRates | None = None,
 ) -> tuple[WritingChange, ...]:
-    """Tuned less untuned, user by user."""
+    """Trained less untuned, user by user."""
     by_user: dict[str, list[float]] = {measure: [] for measure in COMPARED}
     for place, items in enumerate(shown):
         own = [
-            judge_drafts(
-                facets,
+            assess_completions(
+                attributes,
                 [items],
-                UserDrafts(d.user_U[place : place + 1], d.drafts_UN[place : place + 1]),
-                usual,
+                UserCompletions(d.user_U[place : place + 1], d.completions_UN[place : place + 1]),
+                population_rates,
             ).as_dict()
             for d in (before, after)
         ]
@@ -114,12 +118,13 @@ def changes_of(
     )
 
 
-def examples(drafts: dict[str, UserDrafts]) -> tuple[Example, ...]:
-    """The first draft of each language model about the first test users, not chosen by what they say."""
-    rows = [row for row in (UNTUNED, RANDOM_LABELS, TUNED) if row in drafts]
-    num_users = min(NUM_EXAMPLES, len(drafts[UNTUNED].user_U))
+def examples(completions: dict[str, UserCompletions]) -> tuple[Example, ...]:
+    """The first completion of each language model about the first test users, not chosen by what they say."""
+    rows = [row for row in (UNTUNED, RANDOM_LABELS, TRAINED) if row in completions]
+    num_users = min(NUM_EXAMPLES, len(completions[UNTUNED].user_U))
     return tuple(
-        Example(drafts={row: drafts[row].drafts_UN[user][0].text for row in rows}) for user in range(num_users)
+        Example(completions={row: completions[row].completions_UN[user][0].text for row in rows})
+        for user in range(num_users)
     )
 
 

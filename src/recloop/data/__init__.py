@@ -1,1 +1,1 @@
-"""Reading any log into one Dataset; user groups; candidate lists; simulated worlds."""
+"""Reading any log into one Dataset; user groups; candidate lists; simulated data."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from recloop.data.assemble import RawLog, clean_text, facet_label, keep_core, number_log
+from recloop.data.assemble import RawLog, clean_text, attribute_label, keep_core, number_log
 from recloop.data.checks import (
     STRICT,
     BadRowPolicy,
@@ -22,8 +22,8 @@ from recloop.data.checks import (
 from recloop.data.json_files import read_objects, text_of
 from recloop.records import Dataset, Domain
 
-FACETS = ("category", "brand")
-POSITIVE_FROM_STARS = 5.0
+ATTRIBUTES = ("category", "brand")
+POSITIVE_FROM_RATING = 5.0
 
 
 class AmazonConfig(BaseModel):
@@ -44,7 +44,7 @@ def read_amazon(
 ) -> Dataset:
     """Amazon reviews (``reviewerID, asin, overall, unixReviewTime``) with metadata.
 
-    Positive is 5 stars. Facets: category (without the top-level one), brand. The core is taken first; an
+    Positive is 5 stars. Attributes: category (without the top-level one), brand. The core is taken first; an
     item of the core without metadata or title is a bad row of the metadata's absence.
 
     Args:
@@ -61,7 +61,7 @@ def read_amazon(
     ratings, bad_reviews = _read_reviews(reviews)
     items, bad_items = _read_metadata(metadata)
     users = ratings.select("user_id").unique(maintain_order=True)
-    raw = RawLog("amazon", config.domain, users, items, FACETS, ratings, POSITIVE_FROM_STARS)
+    raw = RawLog("amazon", config.domain, users, items, ATTRIBUTES, ratings, POSITIVE_FROM_RATING)
     core = keep_core(raw, config.min_per_user, config.min_per_item).interactions
     known, bad_core = split_bad_rows(
         core,
@@ -76,20 +76,20 @@ def read_amazon(
         ],
     )
     settle_bad_rows([bad_reviews, bad_items, bad_core], bad_rows)
-    return number_log(RawLog("amazon", config.domain, users, items, FACETS, known, POSITIVE_FROM_STARS))
+    return number_log(RawLog("amazon", config.domain, users, items, ATTRIBUTES, known, POSITIVE_FROM_RATING))
 
 
 def _read_reviews(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     names = {
         "user_id": "reviewerID",
         "item_id": "asin",
-        "stars_text": "overall",
+        "rating_text": "overall",
         "time_text": "unixReviewTime",
     }
     columns = {name: (text_of(key), pl.String()) for name, key in names.items()}
     rows, odd = read_objects(path, "Amazon reviews", columns)
     rows = rows.with_columns(
-        stars=pl.col("stars_text").cast(pl.Float32, strict=False),
+        rating=pl.col("rating_text").cast(pl.Float32, strict=False),
         time=pl.col("time_text").cast(pl.Float64, strict=False).cast(pl.Int64, strict=False),
     )
     good, bad = split_bad_rows(
@@ -99,8 +99,8 @@ def _read_reviews(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
             Check(pl.col("user_id").is_null(), pl.col("user_id"), "lacks reviewerID", "remove the line"),
             Check(pl.col("item_id").is_null(), pl.col("item_id"), "lacks asin", "remove the line"),
             Check(
-                ~pl.col("stars").is_in([1.0, 2.0, 3.0, 4.0, 5.0]),
-                pl.col("stars_text"),
+                ~pl.col("rating").is_in([1.0, 2.0, 3.0, 4.0, 5.0]),
+                pl.col("rating_text"),
                 "is not a rating from 1 to 5 (overall)",
                 "correct it",
             ),
@@ -113,7 +113,7 @@ def _read_reviews(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
             duplicate_check(["user_id", "item_id"], "user and item"),
         ],
     )
-    return good.select("line", "user_id", "item_id", "stars", "time"), pl.concat([odd, bad])
+    return good.select("line", "user_id", "item_id", "rating", "time"), pl.concat([odd, bad])
 
 
 def _read_metadata(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -141,11 +141,11 @@ def _read_metadata(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         ],
     )
     titled = good.filter(pl.col("title").str.len_bytes() > 0)
-    return titled.select("item_id", "title", *FACETS), pl.concat([odd, bad])
+    return titled.select("item_id", "title", *ATTRIBUTES), pl.concat([odd, bad])
 
 
 def _labels(column: str) -> pl.Expr:
-    cleaned = pl.col(column).list.eval(facet_label(pl.element()))
+    cleaned = pl.col(column).list.eval(attribute_label(pl.element()))
     return cleaned.list.eval(pl.element().filter(pl.element() != "")).list.unique(maintain_order=True)
 
 

@@ -15,7 +15,7 @@ from recloop.records import Dataset, Domain
 class RawLog:
     """A Dataset before numbering: the same frames, keyed by the ids of the source.
 
-    users: ``user_id`` (text, unique), profile columns. items: ``item_id`` (text, unique), ``title``, facets.
+    users: ``user_id`` (text, unique), profile columns. items: ``item_id`` (text, unique), ``title``, attributes.
     interactions: ``user_id, item_id, stars`` (Float32 or null), ``time`` (Int64).
     item_knowledge: ``item_id, text`` or None.
     """
@@ -24,9 +24,9 @@ class RawLog:
     domain: Domain
     users: pl.DataFrame
     items: pl.DataFrame
-    facets: tuple[str, ...]
+    attributes: tuple[str, ...]
     interactions: pl.DataFrame
-    positive_from_stars: float | None
+    positive_from_rating: float | None
     item_knowledge: pl.DataFrame | None = None
 
 
@@ -47,17 +47,19 @@ def number_log(raw: RawLog) -> Dataset:
     users = raw.users.join(raw.interactions, on="user_id", how="semi", maintain_order="left")
     items = raw.items.join(raw.interactions, on="item_id", how="semi", maintain_order="left")
     users = users.select(_running_number("user"), pl.all())
-    items = items.select(_running_number("item"), "item_id", "title", *raw.facets)
+    items = items.select(_running_number("item"), "item_id", "title", *raw.attributes)
     interactions = (
         raw.interactions.join(users.select("user", "user_id"), on="user_id")
         .join(items.select("item", "item_id"), on="item_id")
-        .select("user", "item", pl.col("stars").cast(pl.Float32), pl.col("time").cast(pl.Int64))
+        .select("user", "item", pl.col("rating").cast(pl.Float32), pl.col("time").cast(pl.Int64))
         .sort("user", "time", "item")
     )
     knowledge = raw.item_knowledge
     if knowledge is not None:
         knowledge = knowledge.join(items.select("item", "item_id"), on="item_id").select("item", "text").sort("item")
-    return Dataset(raw.name, raw.domain, users, items, raw.facets, interactions, raw.positive_from_stars, knowledge)
+    return Dataset(
+        raw.name, raw.domain, users, items, raw.attributes, interactions, raw.positive_from_rating, knowledge
+    )
 
 
 def _running_number(name: str) -> pl.Expr:
@@ -109,11 +111,11 @@ def sample_users(dataset: Dataset, num_users: int, seed: int) -> Dataset:
             dataset.domain,
             dataset.users.drop("user"),
             dataset.items.drop("item"),
-            dataset.facets,
+            dataset.attributes,
             interactions.join(dataset.users.select("user", "user_id"), on="user")
             .join(item_ids, on="item")
             .drop("user", "item"),
-            dataset.positive_from_stars,
+            dataset.positive_from_rating,
             None if knowledge is None else knowledge.join(item_ids, on="item").drop("item"),
         )
     )
@@ -129,6 +131,6 @@ def clean_text(column: str) -> pl.Expr:
     return pl.col(column).str.replace_all(r"[\p{Cc}\s]+", " ").str.strip_chars()
 
 
-def facet_label(text: pl.Expr) -> pl.Expr:
-    """A facet value that can stand in a comma-separated list: no commas, semicolons or line breaks."""
+def attribute_label(text: pl.Expr) -> pl.Expr:
+    """A attribute value that can stand in a comma-separated list: no commas, semicolons or line breaks."""
     return text.str.replace_all(r"[\p{Cc}\s,;]+", " ").str.strip_chars(" .")

@@ -63,12 +63,12 @@ def propose_items(
     proposed = np.full((dataset.num_users, top), -1, dtype=np.int64)
     halves = (np.sort(train_users)[0::2], np.sort(train_users)[1::2])
     others = np.setdiff1d(np.arange(dataset.num_users), train_users)
-    for fitted_on, served in ((halves[0], halves[1]), (halves[1], halves[0]), (train_users, others)):
+    for fitted_on, server in ((halves[0], halves[1]), (halves[1], halves[0]), (train_users, others)):
         fit_UI = log_UI[fitted_on]
         score = fit_knn(fit_UI, config) if config.kind == "item_knn" else _fit_als(fit_UI, config)
         popularity_I = np.asarray(fit_UI.sum(axis=0), dtype=np.float64).ravel()
-        for first in range(0, len(served), USERS_AT_ONCE):
-            users = served[first : first + USERS_AT_ONCE]
+        for first in range(0, len(server), USERS_AT_ONCE):
+            users = server[first : first + USERS_AT_ONCE]
             scores_UI = np.where(window_UI[users].getnnz(axis=1)[:, None] > 0, score(window_UI[users]), 0.0)
             # A trace of popularity orders what the model leaves at 0.
             scores_UI += 1e-6 * popularity_I / max(popularity_I.max(), 1.0)
@@ -124,8 +124,8 @@ def _log_matrix(dataset: Dataset) -> SparseMatrix:
     from scipy.sparse import csr_matrix
 
     log = dataset.interactions
-    if dataset.positive_from_stars is not None:
-        log = log.filter(log["stars"] >= dataset.positive_from_stars)
+    if dataset.positive_from_rating is not None:
+        log = log.filter(log["rating"] >= dataset.positive_from_rating)
     shape = (dataset.num_users, dataset.num_items)
     ones = np.ones(log.height, np.float32)
     return csr_matrix((ones, (log["user"].to_numpy(), log["item"].to_numpy())), shape=shape)
@@ -136,8 +136,8 @@ def _window_matrix(dataset: Dataset, histories: Histories, positives_only: bool 
 
     users = np.repeat(np.arange(dataset.num_users), np.diff(histories.offsets_U1))
     kept = np.ones(len(users), dtype=bool)
-    if positives_only and dataset.positive_from_stars is not None:
-        kept = histories.stars >= dataset.positive_from_stars
+    if positives_only and dataset.positive_from_rating is not None:
+        kept = histories.rating >= dataset.positive_from_rating
     shape = (dataset.num_users, dataset.num_items)
     ones = np.ones(int(kept.sum()), np.float32)
     return csr_matrix((ones, (users[kept], histories.items[kept])), shape=shape)

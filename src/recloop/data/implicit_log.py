@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from recloop.data.assemble import RawLog, clean_text, facet_label, number_log
+from recloop.data.assemble import RawLog, clean_text, attribute_label, number_log
 from recloop.data.checks import (
     STRICT,
     BadRowPolicy,
@@ -43,7 +43,7 @@ class ImplicitConfig(BaseModel):
     )
 
     @property
-    def facets(self) -> tuple[str, ...]:
+    def attributes(self) -> tuple[str, ...]:
         return ("category", "subcategory", "brand") if self.categories == "apart" else ("category", "brand")
 
 
@@ -53,7 +53,7 @@ TOGETHER = ImplicitConfig()
 def read_implicit(folder: Path, bad_rows: BadRowPolicy = STRICT, config: ImplicitConfig = TOGETHER) -> Dataset:
     """An implicit log; every interaction is positive.
 
-    Facets: category (without the top-level one that nine tenths of the items share), brand. A bad row's
+    Attributes: category (without the top-level one that nine tenths of the items share), brand. A bad row's
     ``line`` is the number of its entry in the file.
 
     Args:
@@ -69,7 +69,7 @@ def read_implicit(folder: Path, bad_rows: BadRowPolicy = STRICT, config: Implici
     log, bad_log = _read_interactions(interactions_path, items["item_id"])
     settle_bad_rows([bad_items, bad_log], bad_rows)
     users = log.select("user_id").unique(maintain_order=True)
-    return number_log(RawLog("implicit", Domain.PRODUCTS, users, items, config.facets, log, None))
+    return number_log(RawLog("implicit", Domain.PRODUCTS, users, items, config.attributes, log, None))
 
 
 def _only(folder: Path, pattern: str) -> Path:
@@ -114,8 +114,8 @@ def _read_interactions(path: Path, item_ids: pl.Series) -> tuple[pl.DataFrame, p
             duplicate_check(["user_id", "item_id"], "user and item"),
         ],
     )
-    stars = pl.lit(None, dtype=pl.Float32).alias("stars")
-    return good.select("user_id", "item_id", stars, "time"), pl.concat([bad_users, bad])
+    rating = pl.lit(None, dtype=pl.Float32).alias("rating")
+    return good.select("user_id", "item_id", rating, "time"), pl.concat([bad_users, bad])
 
 
 def _read_items(path: Path, config: ImplicitConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -137,7 +137,7 @@ def _read_items(path: Path, config: ImplicitConfig) -> tuple[pl.DataFrame, pl.Da
             **columns,
             "brand": [[html.unescape(str(entry.get("brand") or ""))] for entry in entries],
         },
-        schema_overrides={facet: pl.List(pl.String) for facet in config.facets},
+        schema_overrides={attribute: pl.List(pl.String) for attribute in config.attributes},
     )
     good, bad = split_bad_rows(
         rows.with_columns(clean_text("title")),
@@ -145,10 +145,10 @@ def _read_items(path: Path, config: ImplicitConfig) -> tuple[pl.DataFrame, pl.Da
         [Check(pl.col("title").str.len_bytes() == 0, pl.col("item_id"), "has no title", "give it one")],
     )
     labels = [
-        pl.col(facet)
-        .list.eval(facet_label(pl.element()))
+        pl.col(attribute)
+        .list.eval(attribute_label(pl.element()))
         .list.eval(pl.element().filter(pl.element() != ""))
         .list.unique(maintain_order=True)
-        for facet in config.facets
+        for attribute in config.attributes
     ]
     return good.select("item_id", "title", *labels), bad

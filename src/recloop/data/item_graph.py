@@ -1,4 +1,4 @@
-"""The item-attribute graph: which item has which value of which facet, both ways round."""
+"""The item-attribute graph: which item has which value of which attribute, both ways round."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class ItemGraph:
         """R of an item: all its attributes."""
         return frozenset(self.of_item[item])
 
-    def values(self, item: int, facet: str) -> tuple[str, ...]:
-        """An item's values of one facet."""
-        return tuple(one.value for one in self.of_item[item] if one.facet == facet)
+    def values(self, item: int, attribute: str) -> tuple[str, ...]:
+        """An item's values of one attribute."""
+        return tuple(one.value for one in self.of_item[item] if one.attribute == attribute)
 
     def meeting(self, conditions: Iterable[Condition]) -> frozenset[int]:
         """Items that meet every condition; every item when there is none."""
@@ -45,18 +45,18 @@ def build_item_graph(dataset: Dataset, max_values: int) -> ItemGraph:
     """The graph of a catalogue.
 
     Args:
-        max_values: values of one facet that count, the first ones: as many as a prompt shows, so that nothing
+        max_values: values of one attribute that count, the first ones: as many as a prompt shows, so that nothing
             is asked for that cannot be seen.
 
     Raises:
         DataError: no item has any attribute.
     """
-    columns = [(facet, dataset.items[facet].to_list()) for facet in dataset.facets]
+    columns = [(attribute, dataset.items[attribute].to_list()) for attribute in dataset.attributes]
     of_item = tuple(
         tuple(
             dict.fromkeys(
-                Condition(facet, value)
-                for facet, values in columns
+                Condition(attribute, value)
+                for attribute, values in columns
                 for value in values[item][:max_values]
                 if value.strip()
             )

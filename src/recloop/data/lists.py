@@ -102,7 +102,7 @@ def build_lists(
     return CandidateLists(
         log.histories,
         by_group[Group.TRAIN],
-        by_group[Group.FEEDBACK],
+        by_group[Group.REWARD],
         by_group[Group.VALID],
         by_group[Group.TEST],
         recall,
@@ -125,7 +125,7 @@ class _Log:
 def _split_log(dataset: Dataset, protocol: ProtocolConfig) -> _Log:
     user_n = dataset.interactions["user"].to_numpy()
     item_n = dataset.interactions["item"].to_numpy()
-    stars_n = dataset.interactions["stars"].fill_null(float("nan")).to_numpy()
+    rating_n = dataset.interactions["rating"].fill_null(float("nan")).to_numpy()
     count_U = np.bincount(user_n, minlength=dataset.num_users)
     window_U = window_lens(count_U, protocol.window_max)
     if dataset.user_knowledge is not None:
@@ -140,12 +140,12 @@ def _split_log(dataset: Dataset, protocol: ProtocolConfig) -> _Log:
     position_n = np.arange(len(user_n)) - offsets_U1[user_n] - window_U[user_n]
     is_window = position_n < 0
     label_n = np.ones(len(user_n), np.float32)
-    if dataset.positive_from_stars is not None:
-        label_n = (stars_n >= dataset.positive_from_stars).astype(np.float32)
+    if dataset.positive_from_rating is not None:
+        label_n = (rating_n >= dataset.positive_from_rating).astype(np.float32)
     histories = Histories(
         np.concatenate([[0], np.cumsum(window_U)]).astype(np.int64),
         item_n[is_window].astype(np.int64),
-        stars_n[is_window].astype(np.float32),
+        rating_n[is_window].astype(np.float32),
     )
     after = ~is_window
     own_keys = np.sort(user_n * dataset.num_items + item_n)

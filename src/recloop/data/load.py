@@ -13,19 +13,19 @@ from recloop.data.assemble import sample_users
 from recloop.data.checks import BadRowPolicy
 from recloop.data.implicit_log import ImplicitConfig, read_implicit
 from recloop.data.kar_knowledge import read_klg, with_item_texts, with_user_texts
-from recloop.data.movielens import FACETS, MovieFacet, read_movielens
-from recloop.data.simulated import WorldConfig, simulate_world
+from recloop.data.movielens import ATTRIBUTES, MovieAttribute, read_movielens
+from recloop.data.simulated import SimulatedConfig, simulate_log
 from recloop.data.table_log import TableLogConfig, read_table_log
 from recloop.errors import SettingError
 from recloop.progress import SILENT, Progress
 from recloop.records import Dataset
 
 _READ_BY = {
-    "worlds": {"world"},
+    "simulated": {"simulated"},
     "ml-1m": {
         "path",
         "metadata",
-        "facets",
+        "attributes",
         "item_knowledge",
         "kar",
         "min_item_ratings",
@@ -43,8 +43,8 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Literal["worlds", "ml-1m", "amazon", "implicit", "table"] = Field(
-        default="worlds", description="Which reader."
+    name: Literal["simulated", "ml-1m", "amazon", "implicit", "table"] = Field(
+        default="simulated", description="Which reader."
     )
     path: Path | None = Field(
         default=None,
@@ -54,8 +54,8 @@ class DataConfig(BaseModel):
         default=None,
         description="amazon: the metadata; ml-1m: movies_extrainfos.dat, found by itself in PATH-metadata.",
     )
-    facets: tuple[MovieFacet, ...] = Field(
-        default=FACETS,
+    attributes: tuple[MovieAttribute, ...] = Field(
+        default=ATTRIBUTES,
         description="ml-1m: columns of prompts and rerankers; actor and certificate need the metadata.",
     )
     item_knowledge: Path | None = Field(
@@ -76,7 +76,7 @@ class DataConfig(BaseModel):
         default=Path("quarantine.jsonl"),
         description="File that takes the bad rows set aside; the default lies where the command is given.",
     )
-    world: WorldConfig = Field(default=WorldConfig(), description="The simulated world.")
+    simulated: SimulatedConfig = Field(default=SimulatedConfig(), description="The simulated data.")
     amazon: AmazonConfig = Field(default=AmazonConfig(), description="What is kept of an Amazon log.")
     implicit: ImplicitConfig = Field(
         default=ImplicitConfig(), description="How the items of an implicit log are described."
@@ -94,10 +94,10 @@ class DataConfig(BaseModel):
                 )
         if "path" in readable and self.path is None:
             raise SettingError(f"data.path says where {self.name} is, got none; give --data.path")
-        if not self.facets:
-            raise SettingError("data.facets must name one column at least, got none; leave it out for all three")
-        if len(set(self.facets)) < len(self.facets):
-            raise SettingError(f"data.facets must differ, got {', '.join(self.facets)}; drop the repeated")
+        if not self.attributes:
+            raise SettingError("data.attributes must name one column at least, got none; leave it out for all three")
+        if len(set(self.attributes)) < len(self.attributes):
+            raise SettingError(f"data.attributes must differ, got {', '.join(self.attributes)}; drop the repeated")
         if self.kar is not None and self.item_knowledge is not None:
             raise SettingError(
                 "data.kar brings item texts of its own, got data.item_knowledge beside it; leave one out"
@@ -117,7 +117,7 @@ def load_dataset(config: DataConfig, seed: int, progress: Progress = SILENT) -> 
 
     Args:
         config: which log.
-        seed: of the world, and of the users kept.
+        seed: of the simulated log, and of the users kept.
         progress: takes the count of bad rows set aside, and the columns of a table that nothing reads.
 
     Raises:
@@ -127,15 +127,15 @@ def load_dataset(config: DataConfig, seed: int, progress: Progress = SILENT) -> 
     quarantine = config.quarantine if config.on_bad_rows == "quarantine" else None
     policy = BadRowPolicy(quarantine, progress.say)
     match config.name:
-        case "worlds":
-            dataset, _ = simulate_world(config.world, seed)
+        case "simulated":
+            dataset, _ = simulate_log(config.simulated, seed)
         case "ml-1m":
             assert config.path is not None
             dataset = read_movielens(
                 config.path,
                 metadata=config.metadata or _beside(config.path, "metadata", "movies_extrainfos.dat"),
                 item_knowledge=config.item_knowledge or _beside(config.path, "item-knowledge", "items.json"),
-                facets=config.facets,
+                attributes=config.attributes,
                 min_item_ratings=config.min_item_ratings,
                 bad_rows=policy,
             )

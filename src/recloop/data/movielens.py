@@ -8,7 +8,7 @@ from typing import Literal
 
 import polars as pl
 
-from recloop.data.assemble import RawLog, clean_text, facet_label, keep_rated_items, number_log
+from recloop.data.assemble import RawLog, clean_text, attribute_label, keep_rated_items, number_log
 from recloop.data.checks import (
     STRICT,
     BadRowPolicy,
@@ -26,10 +26,10 @@ from recloop.data.json_files import read_json_object
 from recloop.errors import DataError
 from recloop.records import Dataset, Domain
 
-MovieFacet = Literal["era", "genre", "director", "actor", "certificate"]
-FACETS: tuple[MovieFacet, ...] = ("era", "genre", "director")
-PEOPLE = {"director": "directors", "actor": "actors"}  # facet -> field of the metadata
-POSITIVE_FROM_STARS = 4.0
+MovieAttribute = Literal["era", "genre", "director", "actor", "certificate"]
+ATTRIBUTES: tuple[MovieAttribute, ...] = ("era", "genre", "director")
+PEOPLE = {"director": "directors", "actor": "actors"}  # attribute -> field of the metadata
+POSITIVE_FROM_RATING = 4.0
 
 GENDERS = {"M": "male", "F": "female"}
 AGES = {
@@ -69,7 +69,7 @@ OCCUPATIONS = dict(
     )
 )
 
-_RATING_FIELDS = ("user_id", "item_id", "stars_text", "time_text")
+_RATING_FIELDS = ("user_id", "item_id", "rating_text", "time_text")
 _USER_FIELDS = ("user_id", "gender_code", "age_code", "occupation_code", "zip")
 _MOVIE_FIELDS = ("item_id", "title_year", "genres")
 _METADATA_FIELDS = (
@@ -94,13 +94,13 @@ def read_movielens(
     *,
     metadata: Path | None = None,
     item_knowledge: Path | None = None,
-    facets: Sequence[MovieFacet] = FACETS,
+    attributes: Sequence[MovieAttribute] = ATTRIBUTES,
     min_item_ratings: int = 0,
     bad_rows: BadRowPolicy = STRICT,
 ) -> Dataset:
     """MovieLens-1M: ``ratings.dat``, ``users.dat``, ``movies.dat``.
 
-    Facets: era is the decade of the year in the title; directors, actors and the certificate (``PG-13``)
+    Attributes: era is the decade of the year in the title; directors, actors and the certificate (``PG-13``)
     are those of the metadata, empty without it. Titles are written as spoken, without the year: ``Matrix,
     The (1999)`` becomes ``The Matrix``.
 
@@ -108,7 +108,7 @@ def read_movielens(
         folder: the three files.
         metadata: ``movies_extrainfos.dat``: 11 fields, the 4th the certificate, the 7th the directors, the
             9th the actors.
-        facets: which, in which order.
+        attributes: which, in which order.
         item_knowledge: JSON object, movie id to a text about the movie.
         min_item_ratings: leave movies with fewer ratings out; 5 gives the 3,416 movies of DPO4Rec.
         bad_rows: error or quarantine.
@@ -120,11 +120,11 @@ def read_movielens(
     users, bad_users = _read_users(folder / "users.dat")
     movies, bad_movies = _read_movies(folder / "movies.dat")
     ratings, bad_ratings = _read_ratings(folder / "ratings.dat", users["user_id"], movies["item_id"])
-    unknown = [facet for facet in facets if facet not in FACETS] if metadata is None else []
+    unknown = [attribute for attribute in attributes if attribute not in ATTRIBUTES] if metadata is None else []
     if unknown:
         raise DataError(
             f"{' and '.join(unknown)} must be read from the metadata of MovieLens-1M, got none; give "
-            f"data.metadata or leave them out of data.facets"
+            f"data.metadata or leave them out of data.attributes"
         )
     extra, bad_metadata = _read_metadata(metadata, movies["item_id"])
     knowledge, bad_knowledge = _read_knowledge(item_knowledge, movies["item_id"])
@@ -132,7 +132,7 @@ def read_movielens(
     items = movies.join(extra, on="item_id", how="left", maintain_order="left").with_columns(
         pl.col(*PEOPLE, "certificate").fill_null(pl.lit([], dtype=pl.List(pl.String)))
     )
-    raw = RawLog("ml-1m", Domain.MOVIES, users, items, tuple(facets), ratings, POSITIVE_FROM_STARS, knowledge)
+    raw = RawLog("ml-1m", Domain.MOVIES, users, items, tuple(attributes), ratings, POSITIVE_FROM_RATING, knowledge)
     return number_log(keep_rated_items(raw, min_item_ratings))
 
 
@@ -211,7 +211,7 @@ def spoken_title(title: str) -> str:
 def _read_ratings(path: Path, user_ids: pl.Series, item_ids: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
     lines, odd = read_lines(path, "MovieLens ratings")
     rows = split_fields(lines, "::", _RATING_FIELDS).with_columns(
-        stars=pl.col("stars_text").cast(pl.Float32, strict=False),
+        rating=pl.col("rating_text").cast(pl.Float32, strict=False),
         time=pl.col("time_text").cast(pl.Int64, strict=False),
     )
     good, bad = split_bad_rows(
@@ -231,12 +231,12 @@ def _read_ratings(path: Path, user_ids: pl.Series, item_ids: pl.Series) -> tuple
                 "is not a movie of movies.dat",
                 "add the movie or remove the line",
             ),
-            _code_check("stars_text", ["1", "2", "3", "4", "5"]),
+            _code_check("rating_text", ["1", "2", "3", "4", "5"]),
             Check(pl.col("time") < 0, pl.col("time_text"), "is not a time in seconds", "give whole seconds"),
             duplicate_check(["user_id", "item_id"], "user and movie"),
         ],
     )
-    return good.select("user_id", "item_id", "stars", "time"), pl.concat([odd, bad])
+    return good.select("user_id", "item_id", "rating", "time"), pl.concat([odd, bad])
 
 
 def _read_metadata(path: Path | None, item_ids: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -251,7 +251,7 @@ def _read_metadata(path: Path | None, item_ids: pl.Series) -> tuple[pl.DataFrame
         duplicate_check(["item_id"], "movie"),
     ]
     good, bad = split_bad_rows(rows, path, checks)
-    people = {facet: _names(pl.col(field)) for facet, field in PEOPLE.items()}
+    people = {attribute: _names(pl.col(field)) for attribute, field in PEOPLE.items()}
     rated = pl.col("rated").str.replace("UNRATED", "unrated")
     return good.select("item_id", **people, certificate=_stated(pl.concat_list(rated))), pl.concat([odd, bad])
 
@@ -263,8 +263,8 @@ def _names(people: pl.Expr) -> pl.Expr:
 
 
 def _stated(values: pl.Expr) -> pl.Expr:
-    """Lists as facet values, without what is not stated."""
-    labels = values.list.eval(facet_label(pl.element()))
+    """Lists as attribute values, without what is not stated."""
+    labels = values.list.eval(attribute_label(pl.element()))
     return labels.list.eval(pl.element().filter((pl.element() != "") & (pl.element() != "N/A")))
 
 

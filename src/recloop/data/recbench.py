@@ -81,7 +81,7 @@ def read_recbench(
                     candidates=chosen[1],
                     answer=chosen[0],
                     history=history,
-                    stars=(float("nan"),) * len(history),
+                    rating=(float("nan"),) * len(history),
                 )
             )
     return TransferSet(tuple(requests), num_unknown)

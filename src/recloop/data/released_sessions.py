@@ -27,7 +27,7 @@ from recloop.records import Domain
 
 MOVIES, GENRES, DIRECTORS = "hetrec_movies.dat", "hetrec_movie_genres.dat", "hetrec_movie_directors.dat"
 TITLES, HINTS = "num_to_title.json", "hints.json"
-MOVIE_FACETS = ("era", "genre", "director")
+MOVIE_ATTRIBUTES = ("era", "genre", "director")
 
 
 def read_released(folder: Path, num_train: int | None, num_test: int | None, seed: int) -> SessionTask:
@@ -47,12 +47,12 @@ def read_released(folder: Path, num_train: int | None, num_test: int | None, see
     known = catalogue.filter(pl.col("number").is_in(sorted(mentioned)))
     untitled = sorted(mentioned - set(known["number"].to_list()))
     counts["items without a title"] = len(untitled)
-    facets = tuple(name for name in catalogue.columns if name not in ("number", "title"))
+    attributes = tuple(name for name in catalogue.columns if name not in ("number", "title"))
     blank = pl.DataFrame(
         {
             "number": untitled,
             "title": [f"item {n}" for n in untitled],
-            **{f: [[]] * len(untitled) for f in facets},
+            **{f: [[]] * len(untitled) for f in attributes},
         },
         schema=known.schema,
     )
@@ -67,12 +67,12 @@ def read_released(folder: Path, num_train: int | None, num_test: int | None, see
         parts[part] = _sample(sessions, wanted, seed, folder, part)
     return SessionTask(
         f"re2llm {folder.name}",
-        Domain.MOVIES if facets else Domain.PRODUCTS,
+        Domain.MOVIES if attributes else Domain.PRODUCTS,
         items.select(
             pl.col("item").cast(pl.Int64), item_id=pl.col("number").cast(pl.String), title="title",
-            **{f: pl.col(f) for f in facets},
+            **{f: pl.col(f) for f in attributes},
         ),
-        facets,
+        attributes,
         parts["train"],
         parts["test"],
         read_released_hints(folder / HINTS) if (folder / HINTS).is_file() else (),

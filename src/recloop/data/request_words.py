@@ -1,6 +1,6 @@
 """Requests in natural words: many ways to say the same condition.
 
-Every function draws one wording; which conditions it says is the caller's. Facets are named as the dataset
+Every function draws one wording; which conditions it says is the caller's. Attributes are named as the dataset
 names them, so that a model can be held to the words of the prompt.
 """
 
@@ -29,15 +29,15 @@ MAKERS = frozenset(
 KINDS = frozenset(["genre", "category", "style", "type", "theme", "subject", "mood"])
 ERAS = frozenset(("era", "decade", "period"))
 
-BY_MAKER = ("by {value}", "by {facet} {value}", "from {value}", "whose {facet} is {value}")
-OF_KIND = ("of {facet} {value}", "that counts as {value}", "listed under {value}", "with {facet} {value}")
-FROM_ERA = ("from the {value}", "of the {value}", "with {facet} {value}", "that takes me to the {value}")
-WITH_VALUE = ("with {facet} {value}", "whose {facet} is {value}", "with {value} as {facet}")
+BY_MAKER = ("by {value}", "by {attribute} {value}", "from {value}", "whose {attribute} is {value}")
+OF_KIND = ("of {attribute} {value}", "that counts as {value}", "listed under {value}", "with {attribute} {value}")
+FROM_ERA = ("from the {value}", "of the {value}", "with {attribute} {value}", "that takes me to the {value}")
+WITH_VALUE = ("with {attribute} {value}", "whose {attribute} is {value}", "with {value} as {attribute}")
 AS_ITEM = (
-    'with the same {facet} as "{title}"',
-    'with the {facet} of "{title}"',
-    'that shares its {facet} with "{title}"',
-    'whose {facet} is that of "{title}"',
+    'with the same {attribute} as "{title}"',
+    'with the {attribute} of "{title}"',
+    'that shares its {attribute} with "{title}"',
+    'whose {attribute} is that of "{title}"',
 )
 ASKING = (
     "I would like a {noun} {wish}.",
@@ -50,21 +50,21 @@ ASKING = (
     "My next {noun} should be one {wish}.",
 )
 CLAIMING = (
-    'I know that "{title}" has {facet} {value}. {asking}',
-    'As "{title}" is one with {facet} {value}, I am curious for more. {asking}',
-    'My friends told me about "{title}" and its {facet}, {value}. {asking}',
-    'I enjoyed "{title}", the one with {value} as {facet}. {asking}',
+    'I know that "{title}" has {attribute} {value}. {asking}',
+    'As "{title}" is one with {attribute} {value}, I am curious for more. {asking}',
+    'My friends told me about "{title}" and its {attribute}, {value}. {asking}',
+    'I enjoyed "{title}", the one with {value} as {attribute}. {asking}',
 )
 BY_TASTE = (
-    "that fits my taste in {facet}",
-    "of the {facet} I like most",
-    "with the {facet} that my history likes best",
-    "of my favourite {facet}",
+    "that fits my taste in {attribute}",
+    "of the {attribute} I like most",
+    "with the {attribute} that my history likes best",
+    "of my favourite {attribute}",
 )
 AS_GROUP = (
-    "Which {noun} suits people like me by {facet}? I am: {group}.",
-    "I am: {group}. Suggest a {noun} of the {facet} that others like me favour.",
-    "For someone who is: {group}. Find a {noun} of the {facet} that such people like most.",
+    "Which {noun} suits people like me by {attribute}? I am: {group}.",
+    "I am: {group}. Suggest a {noun} of the {attribute} that others like me favour.",
+    "For someone who is: {group}. Find a {noun} of the {attribute} that such people like most.",
 )
 JOINTS = (" and ", ", ", ", and also ", " but also ")
 
@@ -76,20 +76,20 @@ def one_of(noun: str) -> str:
 
 def wish_of(condition: Condition, rng: np.random.Generator) -> str:
     """One condition, named: ``by Ann Vale``."""
-    if condition.facet in MAKERS:
+    if condition.attribute in MAKERS:
         forms = BY_MAKER
-    elif condition.facet in KINDS:
+    elif condition.attribute in KINDS:
         forms = OF_KIND
-    elif condition.facet in ERAS:
+    elif condition.attribute in ERAS:
         forms = FROM_ERA
     else:
         forms = WITH_VALUE
-    return _draw(forms, rng).format(facet=condition.facet, value=condition.value)
+    return _draw(forms, rng).format(attribute=condition.attribute, value=condition.value)
 
 
-def wish_by_item(facet: str, title: str, rng: np.random.Generator) -> str:
+def wish_by_item(attribute: str, title: str, rng: np.random.Generator) -> str:
     """One condition by way of an item: ``with the same director as "Iron Tide"``."""
-    return _draw(AS_ITEM, rng).format(facet=facet, title=title)
+    return _draw(AS_ITEM, rng).format(attribute=attribute, title=title)
 
 
 def ask(noun: str, wishes: Sequence[str], rng: np.random.Generator) -> str:
@@ -114,30 +114,30 @@ def ask_explicitly(noun: str, conditions: Sequence[Condition], rng: np.random.Ge
     return ask(noun, [wish_of(condition, rng) for condition in conditions], rng)
 
 
-def ask_by_item(noun: str, title: str, facet: str, more: Sequence[Condition], rng: np.random.Generator) -> str:
-    """A request for the facet value of another item, and further conditions that are named."""
-    return ask(noun, [wish_by_item(facet, title, rng), *(wish_of(one, rng) for one in more)], rng)
+def ask_by_item(noun: str, title: str, attribute: str, more: Sequence[Condition], rng: np.random.Generator) -> str:
+    """A request for the attribute value of another item, and further conditions that are named."""
+    return ask(noun, [wish_by_item(attribute, title, rng), *(wish_of(one, rng) for one in more)], rng)
 
 
 def ask_misinformed(
     noun: str, title: str, false: Condition, more: Sequence[Condition], rng: np.random.Generator
 ) -> str:
     """As `ask_by_item`, after a claim about that item which is not so."""
-    asking = ask_by_item(noun, title, false.facet, more, rng)
+    asking = ask_by_item(noun, title, false.attribute, more, rng)
     claim = _draw(CLAIMING, rng)
-    return claim.format(title=title, facet=false.facet, value=false.value, asking=asking)
+    return claim.format(title=title, attribute=false.attribute, value=false.value, asking=asking)
 
 
-def ask_by_taste(noun: str, facet: str, more: Sequence[Condition], rng: np.random.Generator) -> str:
-    """A request for what the history likes most in one facet, and further conditions that are named."""
-    wish = _draw(BY_TASTE, rng).format(facet=facet)
+def ask_by_taste(noun: str, attribute: str, more: Sequence[Condition], rng: np.random.Generator) -> str:
+    """A request for what the history likes most in one attribute, and further conditions that are named."""
+    wish = _draw(BY_TASTE, rng).format(attribute=attribute)
     return ask(noun, [wish, *(wish_of(one, rng) for one in more)], rng)
 
 
-def ask_as_group(noun: str, facet: str, group: Mapping[str, str], rng: np.random.Generator) -> str:
-    """A request for what people like the user like more than others do, in one facet."""
+def ask_as_group(noun: str, attribute: str, group: Mapping[str, str], rng: np.random.Generator) -> str:
+    """A request for what people like the user like more than others do, in one attribute."""
     told = ", ".join(f"{name} {value}" for name, value in group.items())
-    asking = _draw(AS_GROUP, rng).format(noun=one_of(noun), facet=facet, group=told)
+    asking = _draw(AS_GROUP, rng).format(noun=one_of(noun), attribute=attribute, group=told)
     return _with_article(asking, noun)
 
 

@@ -4,7 +4,7 @@ Exactly one candidate meets every condition; among the others are *near misses*,
 one, and for a false premise *traps*, which meet the claim. Groups of users share no request.
 
 Source: the kinds of RecBench+ (arXiv 2503.09382), after which ReRec (arXiv 2604.07851) trains. Ours: ground
-truth by the graph alone, near misses, and what a history or a group likes is counted, not judged.
+truth by the graph alone, near misses, and what a history or a group likes is counted, not assessed.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ class RequestSet:
 
 
 @dataclass(slots=True)
-class _Draft:
+class _Completion:
     """What a kind has decided about a request: text comes after the answer."""
 
     conditions: tuple[Condition, ...]
     say: Callable[[], str]
     mentioned: tuple[int, ...] = ()
     history: tuple[int, ...] = ()
-    stars: tuple[float, ...] = ()
+    rating: tuple[float, ...] = ()
     traps: tuple[Condition, ...] = ()
 
 
@@ -159,29 +159,29 @@ def check_request(graph: ItemGraph, request: Request) -> None:
 def _make(maker: _Maker, kind: RequestKind, user: int, number: int) -> Request | None:
     """One request of this kind; None when none is found in `ATTEMPTS` draws."""
     for _ in range(ATTEMPTS):
-        draft = _draft(maker, kind, user)
-        if draft is None:
+        completion = _completion(maker, kind, user)
+        if completion is None:
             continue
-        outside = {*draft.mentioned, *draft.history}
-        pool = sorted(maker.graph.meeting(draft.conditions) - outside)
+        outside = {*completion.mentioned, *completion.history}
+        pool = sorted(maker.graph.meeting(completion.conditions) - outside)
         if not pool:
             continue
         answer = pool[int(maker.rng.integers(len(pool)))]
-        key = (frozenset(draft.conditions), answer)
-        candidates = None if key in maker.seen else _candidates(maker, draft, answer, outside)
+        key = (frozenset(completion.conditions), answer)
+        candidates = None if key in maker.seen else _candidates(maker, completion, answer, outside)
         if candidates is None:
             continue
         maker.seen.add(key)
         request = Request(
-            number, kind, user, draft.say(), draft.conditions, candidates, answer,
-            draft.mentioned, draft.history, draft.stars,
+            number, kind, user, completion.say(), completion.conditions, candidates, answer,
+            completion.mentioned, completion.history, completion.rating,
         )  # fmt: skip
         check_request(maker.graph, request)
         return request
     return None
 
 
-def _draft(maker: _Maker, kind: RequestKind, user: int) -> _Draft | None:
+def _completion(maker: _Maker, kind: RequestKind, user: int) -> _Completion | None:
     match kind:
         case RequestKind.EXPLICIT_1:
             return _explicit(maker, 1)
@@ -199,22 +199,22 @@ def _draft(maker: _Maker, kind: RequestKind, user: int) -> _Draft | None:
             return _as_group(maker, user)
 
 
-def _explicit(maker: _Maker, num: int) -> _Draft | None:
+def _explicit(maker: _Maker, num: int) -> _Completion | None:
     item = int(maker.rng.integers(maker.graph.num_items))
     conditions = _some(maker, maker.graph.of_item[item], num)
     if len(conditions) < num:
         return None
-    return _Draft(conditions, lambda: words.ask_explicitly(maker.noun, conditions, maker.rng))
+    return _Completion(conditions, lambda: words.ask_explicitly(maker.noun, conditions, maker.rng))
 
 
-def _by_item(maker: _Maker, user: int, *, is_false: bool) -> _Draft | None:
-    """The value that a known item has in one facet, and in half of the cases another condition."""
+def _by_item(maker: _Maker, user: int, *, is_false: bool) -> _Completion | None:
+    """The value that a known item has in one attribute, and in half of the cases another condition."""
     known = maker.histories[user][0]
     item = known[int(maker.rng.integers(len(known)))] if known else 0
     first = [
         one
         for one in maker.graph.of_item[item]
-        if len(maker.graph.values(item, one.facet)) == 1 and _is_carried(maker, one)
+        if len(maker.graph.values(item, one.attribute)) == 1 and _is_carried(maker, one)
     ]
     if not known or not first:
         return None
@@ -222,16 +222,16 @@ def _by_item(maker: _Maker, user: int, *, is_false: bool) -> _Draft | None:
     more = _another(maker, main)
     title = _quotable(maker.titles[item])
     if not is_false:
-        return _Draft(
+        return _Completion(
             (main, *more),
-            lambda: words.ask_by_item(maker.noun, title, main.facet, more, maker.rng),
+            lambda: words.ask_by_item(maker.noun, title, main.attribute, more, maker.rng),
             (item,),
         )
-    rivals = [one for one in maker.graph.items_with if one.facet == main.facet and one != main]
-    if not rivals:
+    baselines = [one for one in maker.graph.items_with if one.attribute == main.attribute and one != main]
+    if not baselines:
         return None
-    false = rivals[int(maker.rng.integers(len(rivals)))]
-    return _Draft(
+    false = baselines[int(maker.rng.integers(len(baselines)))]
+    return _Completion(
         (main, *more),
         lambda: words.ask_misinformed(maker.noun, title, false, more, maker.rng),
         (item,),
@@ -239,29 +239,29 @@ def _by_item(maker: _Maker, user: int, *, is_false: bool) -> _Draft | None:
     )
 
 
-def _by_taste(maker: _Maker, user: int) -> _Draft | None:
+def _by_taste(maker: _Maker, user: int) -> _Completion | None:
     """The value that most liked items of the history carry, if there is one such value."""
-    items, stars = maker.histories[user]
-    least = maker.dataset.positive_from_stars
-    liked = [item for item, star in zip(items, stars, strict=True) if least is None or star >= least]
-    facets = maker.dataset.facets
-    facet = facets[int(maker.rng.integers(len(facets)))]
-    counts = Counter(one for item in liked for one in maker.graph.of_item[item] if one.facet == facet)
+    items, rating = maker.histories[user]
+    least = maker.dataset.positive_from_rating
+    liked = [item for item, star in zip(items, rating, strict=True) if least is None or star >= least]
+    attributes = maker.dataset.attributes
+    attribute = attributes[int(maker.rng.integers(len(attributes)))]
+    counts = Counter(one for item in liked for one in maker.graph.of_item[item] if one.attribute == attribute)
     best = counts.most_common(2)
     if not best or best[0][1] < MIN_LIKED or (len(best) > 1 and best[1][1] == best[0][1]):
         return None
     main = best[0][0]
     more = _another(maker, main)
-    return _Draft(
+    return _Completion(
         (main, *more),
-        lambda: words.ask_by_taste(maker.noun, facet, more, maker.rng),
+        lambda: words.ask_by_taste(maker.noun, attribute, more, maker.rng),
         history=items,
-        stars=stars,
+        rating=rating,
     )
 
 
-def _as_group(maker: _Maker, user: int) -> _Draft | None:
-    """The value of a facet that the user's group likes more than all users do."""
+def _as_group(maker: _Maker, user: int) -> _Completion | None:
+    """The value of a attribute that the user's group likes more than all users do."""
     profile = maker.profiles[user] if maker.profiles else {}
     if not profile:
         return None
@@ -271,15 +271,15 @@ def _as_group(maker: _Maker, user: int) -> _Draft | None:
         return None
     main = tastes[int(maker.rng.integers(len(tastes)))]
     told = {name: profile[name]}
-    return _Draft((main,), lambda: words.ask_as_group(maker.noun, main.facet, told, maker.rng))
+    return _Completion((main,), lambda: words.ask_as_group(maker.noun, main.attribute, told, maker.rng))
 
 
 def _some(maker: _Maker, attributes: Sequence[Condition], num: int) -> tuple[Condition, ...]:
-    """Up to `num` attributes in random order, of different facets first."""
+    """Up to `num` attributes in random order, of different attributes first."""
     carried = [one for one in attributes if _is_carried(maker, one)]
     drawn = [carried[place] for place in maker.rng.permutation(len(carried)).tolist()]
-    first_of_facet = {one.facet: one for one in reversed(drawn)}
-    spread = [one for one in drawn if first_of_facet[one.facet] == one]
+    first_of_attribute = {one.attribute: one for one in reversed(drawn)}
+    spread = [one for one in drawn if first_of_attribute[one.attribute] == one]
     return tuple([*spread, *(one for one in drawn if one not in spread)][:num])
 
 
@@ -289,23 +289,23 @@ def _another(maker: _Maker, main: Condition) -> tuple[Condition, ...]:
         return ()
     pool = sorted(maker.graph.items_with[main])
     item = pool[int(maker.rng.integers(len(pool)))]
-    return _some(maker, [one for one in maker.graph.of_item[item] if one.facet != main.facet], 1)
+    return _some(maker, [one for one in maker.graph.of_item[item] if one.attribute != main.attribute], 1)
 
 
 def _is_carried(maker: _Maker, condition: Condition) -> bool:
     return len(maker.graph.items_with[condition]) >= maker.config.min_carriers
 
 
-def _candidates(maker: _Maker, draft: _Draft, answer: int, outside: set[int]) -> tuple[int, ...] | None:
+def _candidates(maker: _Maker, completion: _Completion, answer: int, outside: set[int]) -> tuple[int, ...] | None:
     """The answer among wrong ones, in random order; None when the catalogue has too few."""
     graph, config, rng = maker.graph, maker.config, maker.rng
-    right = graph.meeting(draft.conditions) | outside
+    right = graph.meeting(completion.conditions) | outside
     near: list[list[int]] = []
-    if len(draft.conditions) > 1:
-        for left_out in draft.conditions:
-            others = [one for one in draft.conditions if one != left_out]
+    if len(completion.conditions) > 1:
+        for left_out in completion.conditions:
+            others = [one for one in completion.conditions if one != left_out]
             near.append(_shuffled(graph.meeting(others) - right, rng))
-    traps = [item for trap in draft.traps for item in _shuffled(graph.items_with[trap] - right, rng)[:TRAPS]]
+    traps = [item for trap in completion.traps for item in _shuffled(graph.items_with[trap] - right, rng)[:TRAPS]]
     rest = _shuffled(frozenset(range(graph.num_items)) - right, rng)
     in_turn = [row[place] for place in range(config.near_misses) for row in near if place < len(row)]
     wrong = dict.fromkeys([*in_turn[: config.near_misses], *traps, *rest])
@@ -335,10 +335,10 @@ def _histories(dataset: Dataset, num: int) -> list[tuple[tuple[int, ...], tuple[
     """Each user's latest items and stars (NaN where unknown), oldest first."""
     log = dataset.interactions
     users, items = log["user"].to_numpy(), log["item"].to_numpy()
-    stars = log["stars"].fill_null(float("nan")).to_numpy()
+    rating = log["rating"].fill_null(float("nan")).to_numpy()
     bounds = np.searchsorted(users, np.arange(dataset.num_users + 1))
     rows = (slice(max(bounds[u], bounds[u + 1] - num), bounds[u + 1]) for u in range(dataset.num_users))
-    return [(tuple(items[row].tolist()), tuple(stars[row].tolist())) for row in rows]
+    return [(tuple(items[row].tolist()), tuple(rating[row].tolist())) for row in rows]
 
 
 def _profiles(dataset: Dataset) -> list[dict[str, str]]:
@@ -348,15 +348,15 @@ def _profiles(dataset: Dataset) -> list[dict[str, str]]:
 
 
 def _tastes_of_groups(maker: _Maker, train_users: np.ndarray) -> dict[tuple[str, str], tuple[Condition, ...]]:
-    """By profile value and facet, the attribute whose share among train users' likes is highest against all.
+    """By profile value and attribute, the attribute whose share among train users' likes is highest against all.
 
     Attributes that a group likes in fewer than 20 cases say nothing of it.
     """
     if not maker.profiles:
         return {}
     log = maker.dataset.interactions.filter(maker.dataset.interactions["user"].is_in(train_users.tolist()))
-    if maker.dataset.positive_from_stars is not None:
-        log = log.filter(log["stars"] >= maker.dataset.positive_from_stars)
+    if maker.dataset.positive_from_rating is not None:
+        log = log.filter(log["rating"] >= maker.dataset.positive_from_rating)
     overall: Counter[Condition] = Counter()
     by_group: dict[tuple[str, str], Counter[Condition]] = {}
     for user, item in zip(log["user"].to_list(), log["item"].to_list(), strict=True):
@@ -369,7 +369,7 @@ def _tastes_of_groups(maker: _Maker, train_users: np.ndarray) -> dict[tuple[str,
         best: dict[str, tuple[float, Condition]] = {}
         for one, num in counts.items():
             lift = num / overall[one]
-            if num >= 20 and (one.facet not in best or lift > best[one.facet][0]):
-                best[one.facet] = (lift, one)
+            if num >= 20 and (one.attribute not in best or lift > best[one.attribute][0]):
+                best[one.attribute] = (lift, one)
         tastes[pair] = tuple(condition for _, condition in best.values())
     return tastes

@@ -51,7 +51,7 @@ class Session:
     user, time: whose it is, and when it ended (seconds or a running number).
     items: shown, oldest first, each once. answer: what came next.
     candidates: in the order they are shown, each once, the answer among them.
-    facet: in a simulated world, the facet that decides the answer; otherwise empty.
+    attribute: in a simulated data, the attribute that decides the answer; otherwise empty.
     """
 
     user: int
@@ -59,7 +59,7 @@ class Session:
     items: tuple[int, ...]
     answer: int
     candidates: tuple[int, ...]
-    facet: str = ""
+    attribute: str = ""
 
     def __post_init__(self) -> None:
         if not self.items or len(set(self.items)) < len(self.items) or self.answer in self.items:
@@ -83,7 +83,7 @@ class Session:
 class SessionTask:
     """Sessions with the catalogue they are about.
 
-    items: ``item`` (0..I-1), ``item_id``, ``title``, then a ``List[String]`` column per name in `facets`.
+    items: ``item`` (0..I-1), ``item_id``, ``title``, then a ``List[String]`` column per name in `attributes`.
     hints: that came with the data; empty otherwise.
     notes: what was left out or repaired on the way, counted.
     """
@@ -91,7 +91,7 @@ class SessionTask:
     name: str
     domain: Domain
     items: pl.DataFrame
-    facets: tuple[str, ...]
+    attributes: tuple[str, ...]
     train: tuple[Session, ...]
     test: tuple[Session, ...]
     hints: tuple[str, ...] = ()
@@ -192,8 +192,8 @@ def sessions_of_log(dataset: Dataset, config: SessionConfig, seed: int) -> Sessi
     return SessionTask(
         dataset.name,
         dataset.domain,
-        dataset.items.select("item", "item_id", "title", *dataset.facets),
-        dataset.facets,
+        dataset.items.select("item", "item_id", "title", *dataset.attributes),
+        dataset.attributes,
         tuple(map(complete, chosen["train"])),
         tuple(map(complete, chosen["test"])),
         notes=(("sessions in the log", len(cut)),),
@@ -203,6 +203,6 @@ def sessions_of_log(dataset: Dataset, config: SessionConfig, seed: int) -> Sessi
 def task_digest(task: SessionTask) -> str:
     """SHA-256 over the catalogue, the sessions and the hints that came with them."""
     digest = hashlib.sha256(task.items.write_json().encode())
-    for part in (task.facets, task.train, task.test, task.hints):
+    for part in (task.attributes, task.train, task.test, task.hints):
         digest.update(repr(part).encode())
     return digest.hexdigest()

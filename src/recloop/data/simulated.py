@@ -1,22 +1,22 @@
-"""Simulated worlds: invented items, users with known tastes, and a dial from no signal to full signal.
+"""Simulated simulated logs: invented items, users with known tastes, and a dial from no signal to full signal.
 
-Every item has one value in each of three facets. Every user likes some values of each facet, dislikes as
+Every item has one value in each of three attributes. Every user likes some values of each attribute, dislikes as
 many, and is neutral to the rest. The history up to the knowledge window shows *all* these tastes: its stars
-rise and fall with the tastes in the three facets together, and it is arranged so that every liked and every
+rise and fall with the tastes in the three attributes together, and it is arranged so that every liked and every
 disliked value was met at least twice, with a mean rating on the right side of the user's mean wherever
-possible. So a true text about any facet can be written.
+possible. So a true text about any attribute can be written.
 
-What happens after the window is decided by the *useful* facets alone, to the degree `signal`: each later
+What happens after the window is decided by the *useful* attributes alone, to the degree `signal`: each later
 interaction is, with probability `signal`, driven by taste and otherwise by chance.
 
-- By taste: with probability `positive_share` an item the user likes in the useful facets, 4 or 5 stars;
+- By taste: with probability `positive_share` an item the user likes in the useful attributes, 4 or 5 stars;
   otherwise one the user does not like there, 1 to 3 stars.
 - By chance: an item the user has not met, whatever its values; 4 or 5 stars with probability
   `positive_share`, 1 to 3 otherwise.
 
 So at 0 the labels are independent of every taste, at 1 they follow from the useful tastes, and in between
-the share of positives stays the same. The other facets never tell anything about labels. Every value
-belongs to equally many items and is liked by equally many users (up to rounding), facets are drawn
+the share of positives stays the same. The other attributes never tell anything about labels. Every value
+belongs to equally many items and is liked by equally many users (up to rounding), attributes are drawn
 independently of each other, and items are drawn uniformly given what drives them: popularity tells nothing.
 Even at 1 a perfect scorer stays below 1, because negatives drawn by a protocol can carry liked values.
 """
@@ -31,18 +31,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recloop.data.assemble import RawLog, number_log
 from recloop.data.lists import window_lens
-from recloop.data.vocabulary import VOCABULARIES, facet_values, item_titles
+from recloop.data.vocabulary import VOCABULARIES, attribute_values, item_titles
 from recloop.errors import SettingError
 from recloop.records import Dataset, Domain
 
-POSITIVE_FROM_STARS = 4.0
+POSITIVE_FROM_RATING = 4.0
 WINDOWS_TRIED = 8
 USERS_AT_ONCE = 256
 START_TIME_S = 1_000_000_000
 
 
-class WorldConfig(BaseModel):
-    """A simulated world."""
+class SimulatedConfig(BaseModel):
+    """A simulated data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,16 +50,16 @@ class WorldConfig(BaseModel):
     num_users: int = Field(default=400, ge=1, description="Users.")
     num_items: int = Field(default=300, ge=1, description="Items.")
     num_interactions: int = Field(default=40, ge=4, description="Mean interactions per user; each has within a tenth.")
-    values_per_facet: tuple[int, int, int] = Field(
-        default=(6, 8, 15), description="How many values each facet has, in the order of the prompt."
+    values_per_attribute: tuple[int, int, int] = Field(
+        default=(6, 8, 15), description="How many values each attribute has, in the order of the prompt."
     )
-    liked_per_facet: tuple[int, int, int] = Field(
-        default=(2, 2, 3), description="How many values of each facet a user likes; as many are disliked."
+    liked_per_attribute: tuple[int, int, int] = Field(
+        default=(2, 2, 3), description="How many values of each attribute a user likes; as many are disliked."
     )
-    useful_facets: tuple[str, ...] = Field(
+    useful_attributes: tuple[str, ...] = Field(
         default=("genre",),
         min_length=1,
-        description="Facets whose tastes decide what happens after the window.",
+        description="Attributes whose tastes decide what happens after the window.",
     )
     signal: float = Field(
         default=1.0,
@@ -72,102 +72,108 @@ class WorldConfig(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _is_possible(self) -> WorldConfig:
+    def _is_possible(self) -> SimulatedConfig:
         if self.domain not in VOCABULARIES:
-            raise SettingError(f"a world is of {', '.join(VOCABULARIES)}, got {self.domain}; choose one of them")
-        facets = VOCABULARIES[self.domain].facets
-        unknown = [facet for facet in self.useful_facets if facet not in facets]
-        if unknown or len(set(self.useful_facets)) < len(self.useful_facets):
             raise SettingError(
-                f"useful_facets must be different ones of {', '.join(facets)}, got "
-                f"{', '.join(self.useful_facets)}; choose from these"
+                f"a simulated log is of {', '.join(VOCABULARIES)}, got {self.domain}; choose one of them"
             )
-        for facet, values, liked in zip(facets, self.values_per_facet, self.liked_per_facet, strict=True):
+        attributes = VOCABULARIES[self.domain].attributes
+        unknown = [attribute for attribute in self.useful_attributes if attribute not in attributes]
+        if unknown or len(set(self.useful_attributes)) < len(self.useful_attributes):
+            raise SettingError(
+                f"useful_attributes must be different ones of {', '.join(attributes)}, got "
+                f"{', '.join(self.useful_attributes)}; choose from these"
+            )
+        for attribute, values, liked in zip(
+            attributes, self.values_per_attribute, self.liked_per_attribute, strict=True
+        ):
             if not 1 <= liked <= values // 2:
                 raise SettingError(
-                    f"a user likes 1 to {values // 2} of the {values} values of {facet} (and dislikes as "
-                    f"many), got {liked}; change liked_per_facet or values_per_facet"
+                    f"a user likes 1 to {values // 2} of the {values} values of {attribute} (and dislikes as "
+                    f"many), got {liked}; change liked_per_attribute or values_per_attribute"
                 )
         most = self.num_interactions + self.num_interactions // 10
-        if self.num_items < 3 * most or self.num_items < 2 * max(self.values_per_facet):
+        if self.num_items < 3 * most or self.num_items < 2 * max(self.values_per_attribute):
             raise SettingError(
-                f"a world needs three items per interaction of a user and two per value, got "
-                f"{self.num_items} items; use {max(3 * most, 2 * max(self.values_per_facet))} or more"
+                f"a simulated log needs three items per interaction of a user and two per value, got "
+                f"{self.num_items} items; use {max(3 * most, 2 * max(self.values_per_attribute))} or more"
             )
         return self
 
 
 @dataclass(frozen=True, slots=True)
-class WorldTruth:
-    """What is so in a simulated world. `F` facets in the order of `Dataset.facets`, `V` values of a facet.
+class SimulatedTruth:
+    """What is so in a simulated data. `F` attributes in the order of `Dataset.attributes`, `V` values of a attribute.
 
-    values: names of the values of each facet.
-    value_IF: number of each item's value in each facet.
-    taste_UV: for each facet, 1 liked, -1 disliked, 0 neutral, for each user and value.
-    useful_facets: those that decide what happens after the window.
+    values: names of the values of each attribute.
+    value_IF: number of each item's value in each attribute.
+    taste_UV: for each attribute, 1 liked, -1 disliked, 0 neutral, for each user and value.
+    useful_attributes: those that decide what happens after the window.
     """
 
-    facets: tuple[str, ...]
+    attributes: tuple[str, ...]
     values: tuple[tuple[str, ...], ...]
     value_IF: np.ndarray
     taste_UV: tuple[np.ndarray, ...]
-    useful_facets: tuple[str, ...]
+    useful_attributes: tuple[str, ...]
 
-    def score(self, facet: str, user_B: np.ndarray, items_BL: np.ndarray) -> np.ndarray:
-        """Each user's true taste in one facet for the items of a list: what a perfect text would tell."""
-        column = self.facets.index(facet)
+    def score(self, attribute: str, user_B: np.ndarray, items_BL: np.ndarray) -> np.ndarray:
+        """Each user's true taste in one attribute for the items of a list: what a perfect text would tell."""
+        column = self.attributes.index(attribute)
         return self.taste_UV[column][np.asarray(user_B)[:, None], self.value_IF[items_BL, column]].astype(np.float64)
 
 
-def simulate_world(config: WorldConfig, seed: int) -> tuple[Dataset, WorldTruth]:
+def simulate_log(config: SimulatedConfig, seed: int) -> tuple[Dataset, SimulatedTruth]:
     """Invent a catalogue, users and their interactions.
 
     Args:
-        config: the world.
+        config: the simulated log.
         seed: of everything.
 
     Returns:
         The log as any reader would give it, and the truth behind it.
     """
     rng = np.random.default_rng([seed, 0x30714D])
-    facets = VOCABULARIES[config.domain].facets
-    values = tuple(facet_values(config.domain, column, num, rng) for column, num in enumerate(config.values_per_facet))
-    value_IF = np.stack([_deal(num, config.num_items, rng) for num in config.values_per_facet], axis=1)
+    attributes = VOCABULARIES[config.domain].attributes
+    values = tuple(
+        attribute_values(config.domain, column, num, rng) for column, num in enumerate(config.values_per_attribute)
+    )
+    value_IF = np.stack([_deal(num, config.num_items, rng) for num in config.values_per_attribute], axis=1)
     taste_UV = tuple(
         _draw_tastes(config.num_users, num, liked, rng)
-        for num, liked in zip(config.values_per_facet, config.liked_per_facet, strict=True)
+        for num, liked in zip(config.values_per_attribute, config.liked_per_attribute, strict=True)
     )
-    truth = WorldTruth(facets, values, value_IF, taste_UV, config.useful_facets)
+    truth = SimulatedTruth(attributes, values, value_IF, taste_UV, config.useful_attributes)
     log = _simulate_log(truth, config, rng)
     ids = [f"i{item}" for item in range(config.num_items)]
     items = pl.DataFrame({"item_id": ids, "title": item_titles(config.domain, config.num_items, rng)})
-    for column, facet in enumerate(facets):
-        names = pl.Series(facet, [[values[column][value]] for value in value_IF[:, column]])
+    for column, attribute in enumerate(attributes):
+        names = pl.Series(attribute, [[values[column][value]] for value in value_IF[:, column]])
         items = items.with_columns(names)
     users = pl.DataFrame({"user_id": [f"u{user}" for user in range(config.num_users)]})
-    raw = RawLog("worlds", config.domain, users, items, facets, log, POSITIVE_FROM_STARS)
+    raw = RawLog("simulated", config.domain, users, items, attributes, log, POSITIVE_FROM_RATING)
     dataset = number_log(raw)
     met_I = dataset.items["item_id"].str.strip_prefix("i").cast(pl.Int64).to_numpy()
-    return dataset, WorldTruth(facets, values, value_IF[met_I], taste_UV, config.useful_facets)
+    return dataset, SimulatedTruth(attributes, values, value_IF[met_I], taste_UV, config.useful_attributes)
 
 
-def _simulate_log(truth: WorldTruth, config: WorldConfig, rng: np.random.Generator) -> pl.DataFrame:
+def _simulate_log(truth: SimulatedTruth, config: SimulatedConfig, rng: np.random.Generator) -> pl.DataFrame:
     """``user_id, item_id, stars, time`` of all users."""
     spread = config.num_interactions // 10
     count_U = config.num_interactions + rng.integers(-spread, spread + 1, size=config.num_users)
     window_U = window_lens(count_U, window_max=int(count_U.max()))
-    shown_UN, shown_stars_UN = _draw_windows(window_U, truth, rng)
-    columns = [truth.facets.index(facet) for facet in config.useful_facets]
+    shown_UN, shown_rating_UN = _draw_windows(window_U, truth, rng)
+    columns = [truth.attributes.index(attribute) for attribute in config.useful_attributes]
     items: list[np.ndarray] = []
-    stars: list[np.ndarray] = []
+    rating: list[np.ndarray] = []
     for user, (count, window) in enumerate(zip(count_U, window_U, strict=True)):
         useful_I = np.zeros(config.num_items, dtype=np.int64)
         for column in columns:
             useful_I += truth.taste_UV[column][user][truth.value_IF[:, column]]
         shown = shown_UN[user, :window]
-        later, later_stars = _draw_later(count - window, shown, useful_I, config, rng)
+        later, later_rating = _draw_later(count - window, shown, useful_I, config, rng)
         items += [shown, later]
-        stars += [shown_stars_UN[user, :window], later_stars]
+        rating += [shown_rating_UN[user, :window], later_rating]
     user_n = np.repeat(np.arange(config.num_users), count_U)
     clock_n = np.cumsum(rng.integers(60, 86_400, size=len(user_n)))
     first_n = np.repeat(np.cumsum(count_U) - count_U, count_U)
@@ -175,7 +181,7 @@ def _simulate_log(truth: WorldTruth, config: WorldConfig, rng: np.random.Generat
         {
             "user_id": pl.Series(user_n).cast(pl.String),
             "item_id": pl.Series(np.concatenate(items)).cast(pl.String),
-            "stars": np.concatenate(stars).astype(np.float32),
+            "rating": np.concatenate(rating).astype(np.float32),
             "time": START_TIME_S + clock_n - clock_n[first_n],
         }
     ).with_columns(user_id="u" + pl.col("user_id"), item_id="i" + pl.col("item_id"))
@@ -202,16 +208,18 @@ def _draw_tastes(num_users: int, num_values: int, liked: int, rng: np.random.Gen
     return taste_UV[rng.permutation(num_users)]
 
 
-def _draw_windows(window_U: np.ndarray, truth: WorldTruth, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _draw_windows(
+    window_U: np.ndarray, truth: SimulatedTruth, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Items and stars [U, n] of every user's window, the first ``window_U[u]`` of each row in use.
 
     Several windows are tried for each user and the most truthful is kept. An item is taken for the liked
-    and disliked values it carries, most of all for those not yet met twice. Stars are 3, plus or minus for
+    and disliked values it carries, most of all for those not yet met twice. Ratings are 3, plus or minus for
     every taste, plus noise.
     """
     num_users, longest = len(window_U), int(window_U.max())
     items_UN = np.empty((num_users, longest), dtype=np.int64)
-    stars_UN = np.empty((num_users, longest))
+    rating_UN = np.empty((num_users, longest))
     for first in range(0, num_users, USERS_AT_ONCE):
         users = np.arange(first, min(first + USERS_AT_ONCE, num_users))
         user_R = np.repeat(users, WINDOWS_TRIED)
@@ -219,18 +227,18 @@ def _draw_windows(window_U: np.ndarray, truth: WorldTruth, rng: np.random.Genera
         taste_RN = np.zeros(items_RN.shape)
         for column, taste in enumerate(truth.taste_UV):
             taste_RN += taste[user_R[:, None], truth.value_IF[items_RN, column]]
-        stars_RN = np.clip(np.rint(3 + 0.85 * taste_RN + rng.normal(0, 0.35, taste_RN.shape)), 1, 5)
+        rating_RN = np.clip(np.rint(3 + 0.85 * taste_RN + rng.normal(0, 0.35, taste_RN.shape)), 1, 5)
         is_used_RN = np.arange(longest) < window_U[user_R][:, None]
-        faults_R = _count_faults(user_R, items_RN, stars_RN, is_used_RN, truth)
+        faults_R = _count_faults(user_R, items_RN, rating_RN, is_used_RN, truth)
         best_U = faults_R.reshape(len(users), WINDOWS_TRIED).argmin(axis=1)
         rows = np.arange(len(users)) * WINDOWS_TRIED + best_U
         order_UN = np.argsort(rng.random((len(users), longest)) + ~is_used_RN[rows], axis=1)
         items_UN[users] = np.take_along_axis(items_RN[rows], order_UN, axis=1)
-        stars_UN[users] = np.take_along_axis(stars_RN[rows], order_UN, axis=1)
-    return items_UN, stars_UN
+        rating_UN[users] = np.take_along_axis(rating_RN[rows], order_UN, axis=1)
+    return items_UN, rating_UN
 
 
-def _pick_items(user_R: np.ndarray, num: int, truth: WorldTruth, rng: np.random.Generator) -> np.ndarray:
+def _pick_items(user_R: np.ndarray, num: int, truth: SimulatedTruth, rng: np.random.Generator) -> np.ndarray:
     """Different items [R, num] for each row, rich in tastes, values not yet met twice first."""
     rows = np.arange(len(user_R))
     tastes = [np.abs(taste[user_R]).astype(np.float64) for taste in truth.taste_UV]
@@ -253,12 +261,12 @@ def _pick_items(user_R: np.ndarray, num: int, truth: WorldTruth, rng: np.random.
 
 
 def _count_faults(
-    user_R: np.ndarray, items_RN: np.ndarray, stars_RN: np.ndarray, is_used_RN: np.ndarray, truth: WorldTruth
+    user_R: np.ndarray, items_RN: np.ndarray, rating_RN: np.ndarray, is_used_RN: np.ndarray, truth: SimulatedTruth
 ) -> np.ndarray:
     """How far each window is from showing the tastes: values not met twice, stars on the wrong side."""
     num_rows = len(user_R)
-    mean_R = (stars_RN * is_used_RN).sum(axis=1) / is_used_RN.sum(axis=1)
-    excess_RN = (stars_RN - mean_R[:, None]) * is_used_RN
+    mean_R = (rating_RN * is_used_RN).sum(axis=1) / is_used_RN.sum(axis=1)
+    excess_RN = (rating_RN - mean_R[:, None]) * is_used_RN
     faults_R = np.zeros(num_rows)
     for column, taste_UV in enumerate(truth.taste_UV):
         num_values = taste_UV.shape[1]
@@ -273,7 +281,7 @@ def _count_faults(
 
 
 def _draw_later(
-    count: int, shown: np.ndarray, useful_I: np.ndarray, config: WorldConfig, rng: np.random.Generator
+    count: int, shown: np.ndarray, useful_I: np.ndarray, config: SimulatedConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """What follows the window: items never met before, with stars, in random order."""
     is_positive = rng.random(count) < config.positive_share
@@ -296,5 +304,5 @@ def _draw_later(
             )
         items[wanted] = rng.choice(pool, num, replace=False)
         is_new_I[items[wanted]] = False
-    stars = np.where(is_positive, rng.integers(4, 6, size=count), rng.integers(1, 4, size=count))
-    return items, stars
+    rating = np.where(is_positive, rng.integers(4, 6, size=count), rng.integers(1, 4, size=count))
+    return items, rating

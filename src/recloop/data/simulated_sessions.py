@@ -1,14 +1,14 @@
 """Simulated sessions in which the right hint depends on the session, and a dial to sessions where none helps.
 
-Every invented item has a format (short, series, ...) and one value of each of three facets. All items of a
-session share their format, and the format decides by which facet the session goes on: with probability
-`signal` the next item shares its value of that facet, and of no other, with the latest item shown; otherwise
+Every invented item has a format (short, series, ...) and one value of each of three attributes. All items of a
+session share their format, and the format decides by which attribute the session goes on: with probability
+`signal` the next item shares its value of that attribute, and of no other, with the latest item shown; otherwise
 the next item is drawn from the candidates by chance.
 
-Among the candidates there is, for each of the other facets, one item that shares its value with the latest
-item and no other value. The rest share none. So without knowing the facet three candidates are as good as
-each other, with it there is one; the format, which any text encoder sees, tells the facet; formats, and with
-them the facets, are met with the given shares, so that one hint for all sessions is worth the largest share.
+Among the candidates there is, for each of the other attributes, one item that shares its value with the latest
+item and no other value. The rest share none. So without knowing the attribute three candidates are as good as
+each other, with it there is one; the format, which any text encoder sees, tells the attribute; formats, and with
+them the attributes, are met with the given shares, so that one hint for all sessions is worth the largest share.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recloop.data.sessions import Session, SessionTask
-from recloop.data.vocabulary import VOCABULARIES, facet_values, item_titles
+from recloop.data.vocabulary import VOCABULARIES, attribute_values, item_titles
 from recloop.errors import SettingError
 from recloop.records import Domain
 
 FORMATS = ("feature", "series", "short")
 FORMAT = "format"
-FACETS = VOCABULARIES[Domain.MOVIES].facets
+ATTRIBUTES = VOCABULARIES[Domain.MOVIES].attributes
 
 
-class SessionWorldConfig(BaseModel):
-    """A simulated world of sessions."""
+class SimulatedSessionsConfig(BaseModel):
+    """A simulated data of sessions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,34 +37,34 @@ class SessionWorldConfig(BaseModel):
     num_test: int = Field(default=200, ge=1, description="Test sessions.")
     num_candidates: int = Field(default=20, ge=4, description="Candidates, the answer among them.")
     max_items: int = Field(default=4, ge=1, description="Most items shown; each session has 1 to that many.")
-    values_per_facet: int = Field(default=8, ge=3, le=10, description="Values of each facet.")
+    values_per_attribute: int = Field(default=8, ge=3, le=10, description="Values of each attribute.")
     shares: tuple[float, float, float] = Field(
-        default=(0.6, 0.25, 0.15), description="How often each format, and with it each facet, is met."
+        default=(0.6, 0.25, 0.15), description="How often each format, and with it each attribute, is met."
     )
     signal: float = Field(
         default=1.0,
         ge=0,
         le=1,
-        description="Share of the answers that the facet decides; the rest is chance.",
+        description="Share of the answers that the attribute decides; the rest is chance.",
     )
 
     @model_validator(mode="after")
-    def _is_possible(self) -> SessionWorldConfig:
+    def _is_possible(self) -> SimulatedSessionsConfig:
         if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6:
             raise SettingError(f"shares must be 0 or more and sum to 1, got {self.shares}; mend them")
         if self.num_items < 6 * self.num_candidates:
             raise SettingError(
-                f"a world of sessions needs six items per candidate, got {self.num_items} for "
+                f"a simulated log of sessions needs six items per candidate, got {self.num_items} for "
                 f"{self.num_candidates}; use {6 * self.num_candidates} items"
             )
         return self
 
 
-def simulate_sessions(config: SessionWorldConfig, seed: int) -> SessionTask:
-    """The world's sessions; each tells the facet that decides it."""
+def simulate_sessions(config: SimulatedSessionsConfig, seed: int) -> SessionTask:
+    """The simulated log's sessions; each tells the attribute that decides it."""
     rng = np.random.default_rng(seed)
-    names = [facet_values(Domain.MOVIES, f, config.values_per_facet, rng) for f in range(len(FACETS))]
-    value_IF = np.stack([_deal(config.values_per_facet, config.num_items, rng) for _ in FACETS], axis=1)
+    names = [attribute_values(Domain.MOVIES, f, config.values_per_attribute, rng) for f in range(len(ATTRIBUTES))]
+    value_IF = np.stack([_deal(config.values_per_attribute, config.num_items, rng) for _ in ATTRIBUTES], axis=1)
     format_I = _deal(len(FORMATS), config.num_items, rng)
     items = pl.DataFrame(
         {
@@ -72,7 +72,7 @@ def simulate_sessions(config: SessionWorldConfig, seed: int) -> SessionTask:
             "item_id": [f"i{i}" for i in range(config.num_items)],
             "title": item_titles(Domain.MOVIES, config.num_items, rng),
             FORMAT: [[FORMATS[f]] for f in format_I],
-            **{facet: [[names[f][v]] for v in value_IF[:, f]] for f, facet in enumerate(FACETS)},
+            **{attribute: [[names[f][v]] for v in value_IF[:, f]] for f, attribute in enumerate(ATTRIBUTES)},
         }
     )
     num = config.num_train + config.num_test
@@ -82,7 +82,7 @@ def simulate_sessions(config: SessionWorldConfig, seed: int) -> SessionTask:
         f"sessions (signal {config.signal:g})",
         Domain.MOVIES,
         items,
-        (FORMAT, *FACETS),
+        (FORMAT, *ATTRIBUTES),
         tuple(sessions[: config.num_train]),
         tuple(sessions[config.num_train :]),
     )
@@ -93,10 +93,10 @@ def _simulate_session(
     kind: int,
     format_I: np.ndarray,
     value_IF: np.ndarray,
-    config: SessionWorldConfig,
+    config: SimulatedSessionsConfig,
     rng: np.random.Generator,
 ) -> Session:
-    """One session whose format is `kind`, which is also the number of the facet that decides."""
+    """One session whose format is `kind`, which is also the number of the attribute that decides."""
     length = int(rng.integers(1, config.max_items + 1))
     shown = rng.choice(np.flatnonzero(format_I == kind), length, replace=False)
     shares_IF = value_IF == value_IF[shown[-1]]
@@ -114,13 +114,13 @@ def _simulate_session(
         is_free_I[drawn] = False
         return drawn.tolist()
 
-    num_facets = len(FACETS)
-    alike = [pick(tuple(f == g for g in range(num_facets)), 1)[0] for f in range(num_facets)]
-    rest = pick((False,) * num_facets, config.num_candidates - num_facets)
+    num_attributes = len(ATTRIBUTES)
+    alike = [pick(tuple(f == g for g in range(num_attributes)), 1)[0] for f in range(num_attributes)]
+    rest = pick((False,) * num_attributes, config.num_candidates - num_attributes)
     candidates = rng.permutation([*alike, *rest]).tolist()
     is_driven = rng.random() < config.signal
     answer = alike[kind] if is_driven else int(rng.choice(candidates))
-    return Session(number, number, tuple(shown.tolist()), answer, tuple(candidates), FACETS[kind])
+    return Session(number, number, tuple(shown.tolist()), answer, tuple(candidates), ATTRIBUTES[kind])
 
 
 def _deal(num_values: int, num_items: int, rng: np.random.Generator) -> np.ndarray:

@@ -15,32 +15,32 @@ class SplitConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     train: float = Field(default=0.5, gt=0, le=1, description="Share of users that fit rerankers.")
-    feedback: float = Field(default=0.25, ge=0, le=1, description="Share of users that earn rewards.")
+    reward: float = Field(default=0.25, ge=0, le=1, description="Share of users that earn rewards.")
     valid: float = Field(default=0.05, ge=0, le=1, description="Share of users that choose everything.")
     test: float = Field(default=0.2, gt=0, le=1, description="Share of users that report.")
-    turn: int = Field(
+    fold: int = Field(
         default=0,
         ge=0,
-        description="Groups are cut from one order of the users; each turn moves them on by a test group, so "
-        "that turns share no test user.",
+        description="Groups are cut from one order of the users; each fold moves them on by a test group, so "
+        "that folds share no test user.",
     )
 
     @model_validator(mode="after")
     def _fits_together(self) -> SplitConfig:
-        total = self.train + self.feedback + self.valid + self.test
+        total = self.train + self.reward + self.valid + self.test
         if abs(total - 1) > 1e-9:
             raise SettingError(
                 f"train, feedback, valid and test shares must add up to 1, got {total:g}; adjust one of them"
             )
-        if (self.turn + 1) * self.test > 1 + 1e-9:
+        if (self.fold + 1) * self.test > 1 + 1e-9:
             raise SettingError(
-                f"test groups of {self.test:g} allow turns up to {int(1 / self.test + 1e-9) - 1}, got "
-                f"{self.turn}; lower split.turn or split.test"
+                f"test groups of {self.test:g} allow folds up to {int(1 / self.test + 1e-9) - 1}, got "
+                f"{self.fold}; lower split.fold or split.test"
             )
         return self
 
 
-REPRODUCTION = SplitConfig(train=0.85, feedback=0.0, valid=0.05, test=0.10)
+REPRODUCTION = SplitConfig(train=0.85, reward=0.0, valid=0.05, test=0.10)
 """KAR's 90/10 by user, with a twentieth of all users taken out of its 90 to stop training early.
 
 KAR stops on its test users; that is not repeated here.
@@ -59,7 +59,7 @@ def split_users(num_users: int, config: SplitConfig, seed: int) -> dict[Group, n
         Ascending users of every group; a group with share 0 is empty.
 
     Raises:
-        SettingError: a group with a share would be empty, or the test group shared with turn 0.
+        SettingError: a group with a share would be empty, or the test group shared with fold 0.
     """
     share_G = np.array([getattr(config, group.value) for group in Group])
     exact_G = share_G * num_users
@@ -73,12 +73,12 @@ def split_users(num_users: int, config: SplitConfig, seed: int) -> dict[Group, n
                 f"use more users or a larger {group} share"
             )
     size_test = int(size_G[list(Group).index(Group.TEST)])
-    if (config.turn + 1) * size_test > num_users:
+    if (config.fold + 1) * size_test > num_users:
         raise SettingError(
-            f"test groups of {size_test} out of {num_users} users allow turns up to "
-            f"{num_users // size_test - 1}, got {config.turn}; lower split.turn or split.test"
+            f"test groups of {size_test} out of {num_users} users allow folds up to "
+            f"{num_users // size_test - 1}, got {config.fold}; lower split.fold or split.test"
         )
     order = np.random.default_rng([seed, 0x59117]).permutation(num_users)
-    order = np.roll(order, config.turn * size_test)  # the test group comes last
+    order = np.roll(order, config.fold * size_test)  # the test group comes last
     parts = np.split(order, np.cumsum(size_G)[:-1])
     return {group: np.sort(part).astype(np.int64) for group, part in zip(Group, parts, strict=True)}

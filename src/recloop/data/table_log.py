@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from recloop.data.assemble import RawLog, clean_text, facet_label, keep_rated_items, number_log
+from recloop.data.assemble import RawLog, clean_text, attribute_label, keep_rated_items, number_log
 from recloop.data.checks import (
     STRICT,
     BadRowPolicy,
@@ -34,40 +34,40 @@ class TableLogConfig(BaseModel):
     domain: Domain = Field(default=Domain.GENERIC, description="What the items are: chooses the prompt's words.")
     user: str = Field(default="user", description="Column of user ids, in the log and in the table of users.")
     item: str = Field(default="item", description="Column of item ids, in the log and in the table of items.")
-    stars: str | None = Field(default=None, description="Column of ratings; none when the log is implicit.")
+    rating: str | None = Field(default=None, description="Column of ratings; none when the log is implicit.")
     time: str | None = Field(
         default=None,
         description="Column of times: seconds (not milliseconds; at most 1e11), or ISO dates; none when rows "
         "are in time order.",
     )
-    stars_min: float = Field(default=1.0, description="Lowest rating there is.")
-    stars_max: float = Field(default=5.0, description="Highest rating there is.")
-    positive_from_stars: float = Field(default=4.0, description="A rating of at least this is positive.")
+    rating_min: float = Field(default=1.0, description="Lowest rating there is.")
+    rating_max: float = Field(default=5.0, description="Highest rating there is.")
+    positive_from_rating: float = Field(default=4.0, description="A rating of at least this is positive.")
     items: Path | None = Field(default=None, description="Table of items; none: the ids are the titles.")
     title: str = Field(default="title", description="Column of titles in the table of items.")
-    facets: tuple[str, ...] = Field(
+    attributes: tuple[str, ...] = Field(
         default=(), description="Columns of the table of items shown in prompts, in this order."
     )
-    facet_separator: str = Field(default="|", min_length=1, description="Between several values in a cell.")
+    attribute_separator: str = Field(default="|", min_length=1, description="Between several values in a cell.")
     users: Path | None = Field(default=None, description="Table of users; its other columns are the profile.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> TableLogConfig:
-        if self.facets and self.items is None:
+        if self.attributes and self.items is None:
             raise SettingError(
-                f"facets are columns of the table of items, got {', '.join(self.facets)} and no such table; "
+                f"attributes are columns of the table of items, got {', '.join(self.attributes)} and no such table; "
                 f"give table.items"
             )
-        taken = {"item", "item_id", "title"} & set(self.facets)
-        if taken or len(set(self.facets)) < len(self.facets):
+        taken = {"item", "item_id", "title"} & set(self.attributes)
+        if taken or len(set(self.attributes)) < len(self.attributes):
             raise SettingError(
-                f"facets must differ from each other and from item, item_id and title, got "
-                f"{', '.join(self.facets)}; leave the repeated out, or rename the column"
+                f"attributes must differ from each other and from item, item_id and title, got "
+                f"{', '.join(self.attributes)}; leave the repeated out, or rename the column"
             )
-        if not self.stars_min < self.positive_from_stars <= self.stars_max:
+        if not self.rating_min < self.positive_from_rating <= self.rating_max:
             raise SettingError(
-                f"positive_from_stars must be above stars_min and at most stars_max, got "
-                f"{self.positive_from_stars:g} with {self.stars_min:g} to {self.stars_max:g}; correct it"
+                f"positive_from_rating must be above rating_min and at most rating_max, got "
+                f"{self.positive_from_rating:g} with {self.rating_min:g} to {self.rating_max:g}; correct it"
             )
         return self
 
@@ -96,8 +96,8 @@ def read_table_log(
         items = log.select("item_id", title="item_id").unique("item_id", maintain_order=True)
     if users is None:
         users = log.select("user_id").unique(maintain_order=True)
-    threshold = config.positive_from_stars if config.stars else None
-    raw = RawLog(path.name.split(".")[0], config.domain, users, items, config.facets, log, threshold)
+    threshold = config.positive_from_rating if config.rating else None
+    raw = RawLog(path.name.split(".")[0], config.domain, users, items, config.attributes, log, threshold)
     return number_log(keep_rated_items(raw, min_item_ratings))
 
 
@@ -105,7 +105,7 @@ def _read_interactions(
     path: Path, config: TableLogConfig, items: pl.DataFrame | None, users: pl.DataFrame | None
 ) -> tuple[pl.DataFrame, pl.DataFrame, list[str]]:
     """Good rows, bad rows, and the columns that nothing reads."""
-    columns = [config.user, config.item, *([config.stars] if config.stars else [])]
+    columns = [config.user, config.item, *([config.rating] if config.rating else [])]
     columns += [config.time] if config.time else []
     table = read_table(path, "the log", columns)
     rows = table.rows
@@ -120,12 +120,12 @@ def _read_interactions(
     if items is not None:
         unknown = ~item.is_in(items["item_id"].implode())
         checks.append(Check(unknown, item, "is not in the table of items", "add or remove it"))
-    stars, time = pl.lit(None, dtype=pl.Float32), pl.col("line").cast(pl.Int64)
-    if config.stars:
-        stars = pl.col(config.stars).cast(pl.Float32, strict=False)
-        is_rating = stars.is_between(config.stars_min, config.stars_max)
-        reason = f"is not a rating from {config.stars_min:g} to {config.stars_max:g}"
-        checks.append(Check(~is_rating, pl.col(config.stars), reason, "correct it or widen table.stars-max"))
+    rating, time = pl.lit(None, dtype=pl.Float32), pl.col("line").cast(pl.Int64)
+    if config.rating:
+        rating = pl.col(config.rating).cast(pl.Float32, strict=False)
+        is_rating = rating.is_between(config.rating_min, config.rating_max)
+        reason = f"is not a rating from {config.rating_min:g} to {config.rating_max:g}"
+        checks.append(Check(~is_rating, pl.col(config.rating), reason, "correct it or widen table.stars-max"))
     if config.time:
         rows, time = rows.with_columns(_times(rows[config.time]).alias(TIME)), pl.col(TIME)
         reason = "is neither a number nor a date such as 2024-01-31T12:00:00"
@@ -136,14 +136,14 @@ def _read_interactions(
     checks.append(duplicate_check([config.user, config.item], "user and item"))
     good, bad = split_bad_rows(rows, path, checks)
     unread = [name for name in table.names if name not in columns]
-    log = good.select(user_id=user, item_id=item, stars=stars, time=time)
+    log = good.select(user_id=user, item_id=item, rating=rating, time=time)
     return log, pl.concat([table.bad, bad]), unread
 
 
 def _unread_columns(path: Path, config: TableLogConfig, unread: Sequence[str]) -> str:
     """A line that names them, and what an unset setting makes of the log."""
     parts = [f"nothing reads the columns {', '.join(unread)} of {path}"]
-    if config.stars is None:
+    if config.rating is None:
         parts.append("without table.stars every interaction is positive")
     if config.time is None:
         parts.append("without table.time rows are taken to be in time order")
@@ -173,8 +173,8 @@ def _read_items(config: TableLogConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
     table = read_table(
         config.items,
         "the table of items",
-        [config.item, config.title, *config.facets],
-        joined_by=dict.fromkeys(config.facets, config.facet_separator),
+        [config.item, config.title, *config.attributes],
+        joined_by=dict.fromkeys(config.attributes, config.attribute_separator),
     )
     good, bad = split_bad_rows(
         table.rows,
@@ -191,13 +191,13 @@ def _read_items(config: TableLogConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
         ],
     )
     values = [
-        pl.col(facet)
+        pl.col(attribute)
         .fill_null("")
-        .str.split(config.facet_separator)
-        .list.eval(facet_label(pl.element()))
+        .str.split(config.attribute_separator)
+        .list.eval(attribute_label(pl.element()))
         .list.eval(pl.element().filter(pl.element() != ""))
         .list.unique(maintain_order=True)
-        for facet in config.facets
+        for attribute in config.attributes
     ]
     items = good.select(pl.col(config.item).alias("item_id"), clean_text(config.title).alias("title"), *values)
     return items, pl.concat([table.bad, bad])

@@ -1,4 +1,4 @@
-"""Words for invented catalogues: facets and their values, title words and made-up names, by domain."""
+"""Words for invented catalogues: attributes and their values, title words and made-up names, by domain."""
 
 from __future__ import annotations
 
@@ -93,9 +93,9 @@ _ERAS = tuple(f"{year}s" for year in range(2010, 1920, -10))
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What the items of a domain can be said to be. `words[f]` are the values of facet f, None: made up."""
+    """What the items of a domain can be said to be. `words[f]` are the values of attribute f, None: made up."""
 
-    facets: tuple[str, str, str]
+    attributes: tuple[str, str, str]
     words: tuple[tuple[str, ...] | None, ...]
     nouns: tuple[str, ...]
 
@@ -107,21 +107,21 @@ VOCABULARIES: dict[Domain, Vocabulary] = {
 }
 
 
-def facet_values(domain: Domain, facet: int, num_values: int, rng: np.random.Generator) -> tuple[str, ...]:
-    """Distinct values for one facet: the first of its words, or made-up names.
+def attribute_values(domain: Domain, attribute: int, num_values: int, rng: np.random.Generator) -> tuple[str, ...]:
+    """Distinct values for one attribute: the first of its words, or made-up names.
 
     Raises:
-        SettingError: the facet has fewer words.
+        SettingError: the attribute has fewer words.
     """
     vocabulary = VOCABULARIES[domain]
-    words = vocabulary.words[facet]
+    words = vocabulary.words[attribute]
     if words is None:
         heads, tails, joint = (_BRAND_HEADS, _BRAND_TAILS, "") if domain is Domain.PRODUCTS else (_GIVEN, _FAMILY, " ")
         words = tuple(_combine(heads, tails, joint, num_values, rng))
     if num_values > len(words):
         raise SettingError(
-            f"{vocabulary.facets[facet]} has at most {len(words)} values in a world of {domain}, got "
-            f"{num_values}; lower values_per_facet"
+            f"{vocabulary.attributes[attribute]} has at most {len(words)} values in a simulated log of {domain}, got "
+            f"{num_values}; lower values_per_attribute"
         )
     return words[:num_values]
 

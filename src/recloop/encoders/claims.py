@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recloop.prompts.claims import Claim, ParsedDraft, Polarity, parse_claims, section_heads
+from recloop.prompts.claims import Claim, ParsedCompletion, Polarity, parse_claims, section_heads
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -20,7 +20,7 @@ WEIGHTS = {Polarity.LIKES: 1.0, Polarity.ALSO: 0.5, Polarity.DISLIKES: -1.0}  # 
 
 
 class ClaimsEncoder:
-    """The sum of the claims' vectors: a fixed random direction per value of a facet, its sign the polarity.
+    """The sum of the claims' vectors: a fixed random direction per value of a attribute, its sign the polarity.
 
     Directions of different values are nearly orthogonal, so a linear layer can tell what is liked and what
     is disliked, which it hardly can from a sentence encoder's vectors. Nothing is fitted.
@@ -41,7 +41,7 @@ class ClaimsEncoder:
         vectors_BD = np.zeros((len(texts), WIDTH), dtype=np.float32)
         for vector_D, text in zip(vectors_BD, texts, strict=True):
             for claim in read_claims(text):
-                vector_D += WEIGHTS[claim.polarity] * _direction(claim.facet, claim.value)
+                vector_D += WEIGHTS[claim.polarity] * _direction(claim.attribute, claim.value)
         return vectors_BD
 
     def count_cut(self, texts: Sequence[str]) -> int:
@@ -51,18 +51,18 @@ class ClaimsEncoder:
 
 
 def read_claims(text: str) -> tuple[Claim, ...]:
-    """The claims of a text, whatever its facets are called."""
+    """The claims of a text, whatever its attributes are called."""
     return read_summary(text).claims
 
 
-def read_summary(text: str) -> ParsedDraft:
-    """`parse_claims` for a text whose facets may be called anything."""
+def read_summary(text: str) -> ParsedCompletion:
+    """`parse_claims` for a text whose attributes may be called anything."""
     return parse_claims(text, tuple(dict.fromkeys(HEAD.findall(text.strip()))))
 
 
 @lru_cache(maxsize=100_000)
-def _direction(facet: str, value: str) -> Float32[np.ndarray, " D"]:
+def _direction(attribute: str, value: str) -> Float32[np.ndarray, " D"]:
     """Signs of a hash, of length 1."""
-    digest = hashlib.shake_256(f"{facet}\0{value}".encode()).digest(WIDTH // 8)
+    digest = hashlib.shake_256(f"{attribute}\0{value}".encode()).digest(WIDTH // 8)
     bits = np.unpackbits(np.frombuffer(digest, dtype=np.uint8)).astype(np.float32)
     return (2 * bits - 1) / np.float32(WIDTH**0.5)

@@ -14,7 +14,7 @@ class EncoderConfig(BaseModel):
         default="minilm",
         pattern=r"^(minilm|static|claims|sentence:.+)$",
         description="minilm; static, MiniLM's token vectors averaged, far faster and coarser; claims, "
-        "what texts in canonical form claim (the embedded model's), exactly and nothing else; or "
+        "what texts in canonical form claim (the bundled model's), exactly and nothing else; or "
         "sentence:NAME_OR_FOLDER for a sentence-transformers or BERT model",
     )
     by_polarity: bool = Field(

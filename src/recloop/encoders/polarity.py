@@ -15,7 +15,7 @@ import numpy as np
 from recloop.encoders.claims import read_summary
 from recloop.encoders.sentence import TextEncoder
 from recloop.llm.completion_text import SENTENCE_END
-from recloop.prompts.claims import Claim, ParsedDraft, Polarity, write_summary
+from recloop.prompts.claims import Claim, ParsedCompletion, Polarity, write_summary
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -89,16 +89,16 @@ def split_polarity(text: str) -> tuple[str, str]:
     return " ".join(affirmed), " ".join(denied)
 
 
-def _split_claims(parsed: ParsedDraft) -> tuple[str, str]:
+def _split_claims(parsed: ParsedCompletion) -> tuple[str, str]:
     """Both sides as summaries; a section without claims, and a summary without sections, denies nothing."""
     affirmed: list[Claim] = []
     denied: list[Claim] = []
     for claim in parsed.claims:
         (denied if claim.polarity is Polarity.DISLIKES else affirmed).append(claim)
-    only_denied = {claim.facet for claim in denied} - {claim.facet for claim in affirmed}
-    facets = [facet for facet in parsed.facets if facet not in only_denied]
+    only_denied = {claim.attribute for claim in denied} - {claim.attribute for claim in affirmed}
+    attributes = [attribute for attribute in parsed.attributes if attribute not in only_denied]
     return (
-        write_summary(affirmed, facets) if facets or not denied else "",
+        write_summary(affirmed, attributes) if attributes or not denied else "",
         write_summary(denied) if denied else "",
     )
 

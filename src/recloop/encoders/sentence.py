@@ -15,7 +15,7 @@ from recloop.errors import ContractError, RunError
 from recloop.llm.shared_file import open_shared
 from recloop.llm.weights import find_model_folder, reading, weights_hash
 from recloop.progress import SILENT, Progress
-from recloop.records import UserDrafts, UserVectors
+from recloop.records import UserCompletions, UserVectors
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -213,20 +213,20 @@ def _checked_vectors(encoder: TextEncoder, texts: Sequence[str]) -> Float32[np.n
     return vectors_BD
 
 
-def encode_drafts(
-    encoder: TextEncoder, drafts: UserDrafts, cache: EncoderCache | None = None, progress: Progress = SILENT
+def encode_completions(
+    encoder: TextEncoder, completions: UserCompletions, cache: EncoderCache | None = None, progress: Progress = SILENT
 ) -> UserVectors:
-    """The vectors of all drafts, rows and draft numbers as they stand in `drafts`.
+    """The vectors of all completions, rows and completion numbers as they stand in `completions`.
 
     Raises:
-        ContractError: users have different numbers of drafts, or the encoder fails its contract.
+        ContractError: users have different numbers of completions, or the encoder fails its contract.
     """
-    num_drafts = {len(drafts_N) for drafts_N in drafts.drafts_UN}
-    if len(num_drafts) > 1:
+    num_completions = {len(completions_N) for completions_N in completions.completions_UN}
+    if len(num_completions) > 1:
         raise ContractError(
-            f"every user must have the same number of drafts, got {sorted(num_drafts)}; encode them in groups"
+            f"every user must have the same number of completions, got {sorted(num_completions)}; encode them in groups"
         )
-    texts = [draft.text for drafts_N in drafts.drafts_UN for draft in drafts_N]
+    texts = [completion.text for completions_N in completions.completions_UN for completion in completions_N]
     vectors = encode_texts(encoder, texts, cache, progress)
-    shape = (len(drafts.user_U), max(num_drafts, default=1), encoder.width)
-    return UserVectors(drafts.user_U, vectors.reshape(shape))
+    shape = (len(completions.user_U), max(num_completions, default=1), encoder.width)
+    return UserVectors(completions.user_U, vectors.reshape(shape))

@@ -37,7 +37,7 @@ class StaticEncoder:
         GenerationError: no such model, or one of another form.
 
     Source: smooth inverse frequency, Arora et al. 2017: a word of probability p weighs ``a / (a + p)``. Ours
-    takes p from the rank in the vocabulary by Zipf's law, since drafts are no corpus to count in, and leaves
+    takes p from the rank in the vocabulary by Zipf's law, since completions are no corpus to count in, and leaves
     out the removal of a common direction: rerankers centre vectors on train users.
     """
 

@@ -4,69 +4,69 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from recloop.evaluation.report_sections import RowKind, RowWords
+from recloop.evaluation.report_sections import VariantKind, VariantLabel
 from recloop.rerankers.metrics import MetricName
 
 if TYPE_CHECKING:
     from recloop.evaluation.significance import Comparison, Contrast
 
 ROW_WORDS = {
-    "no_knowledge": RowWords(
+    "no_text": VariantLabel(
         "No knowledge",
         "The reranker alone: item ids and attributes, no text, no history.",
-        RowKind.WITHOUT_LM,
+        VariantKind.WITHOUT_LM,
     ),
-    "id_history": RowWords(
+    "id_history": VariantLabel(
         "ID history",
         "The reranker also reads the ids and stars of exactly the items the language model is shown.",
-        RowKind.WITHOUT_LM,
+        VariantKind.WITHOUT_LM,
     ),
-    "star_mean": RowWords(
+    "star_mean": VariantLabel(
         "Star-weighted items",
         "In place of a text: the mean of the vectors of the items in the history, weighted by stars.",
-        RowKind.WITHOUT_LM,
+        VariantKind.WITHOUT_LM,
     ),
-    "history_text": RowWords(
+    "history_text": VariantLabel(
         "History as text",
         "In place of a text about the user: the history itself, titles and stars, encoded as it is.",
-        RowKind.WITHOUT_LM,
+        VariantKind.WITHOUT_LM,
     ),
-    "published_text": RowWords(
+    "published_text": VariantLabel(
         "Published text",
         "Texts that came with the data, written elsewhere by another language model.",
-        RowKind.METHOD,
+        VariantKind.METHOD,
     ),
-    "best_template": RowWords(
+    "best_template": VariantLabel(
         "Best fixed template",
-        "A summary written by rule, not by a model; its facets were chosen on validation users.",
-        RowKind.WITHOUT_LM,
+        "A summary written by rule, not by a model; its attributes were chosen on validation users.",
+        VariantKind.WITHOUT_LM,
     ),
-    "shuffled": RowWords(
+    "shuffled": VariantLabel(
         "Shuffled",
         "Every user gets another user's text, the reranker is refitted: what still gains is not knowledge.",
-        RowKind.CONTROL,
+        VariantKind.CONTROL,
     ),
-    "random_label_dpo": RowWords(
+    "random_label_dpo": VariantLabel(
         "Random-label DPO",
-        "Tuned on the same pairs, chosen and rejected swapped by coin toss: what tuning does by itself.",
-        RowKind.CONTROL,
+        "Trained on the same pairs, chosen and rejected swapped by coin toss: what training does by itself.",
+        VariantKind.CONTROL,
     ),
-    "sft_best_of_n": RowWords(
-        "Best-of-N fine-tuning",
-        "The language model imitates each user's best draft instead of learning from pairs.",
-        RowKind.CONTROL,
+    "sft_best_of_n": VariantLabel(
+        "Best-of-N fine-training",
+        "The language model imitates each user's best completion instead of learning from pairs.",
+        VariantKind.CONTROL,
     ),
-    "untuned": RowWords("Untuned (KAR)", "Texts of the language model as it came, as in KAR.", RowKind.METHOD),
-    "untuned_matched": RowWords(
+    "untuned": VariantLabel("Untuned (KAR)", "Texts of the language model as it came, as in KAR.", VariantKind.METHOD),
+    "untuned_matched": VariantLabel(
         "Untuned, matched",
-        "The untuned model sampled at the tuned model's entropy and length: tuning changes both.",
-        RowKind.CONTROL,
+        "The untuned model sampled at the trained model's entropy and length: training changes both.",
+        VariantKind.CONTROL,
     ),
-    "tuned": RowWords("Tuned", "Texts of the language model after DPO on the rewards.", RowKind.METHOD),
-    "best_of_n": RowWords(
+    "trained": VariantLabel("Trained", "Texts of the language model after DPO on the rewards.", VariantKind.METHOD),
+    "best_of_n": VariantLabel(
         "Best of N, cross-validated",
-        "The draft is chosen on half of a user's lists and scored on the other half.",
-        RowKind.BOUND,
+        "The completion is chosen on half of a user's lists and scored on the other half.",
+        VariantKind.BOUND,
     ),
 }
 """Rows by name."""
@@ -98,9 +98,9 @@ def metric_title(metric: str) -> str:
     return _METRIC_TITLES[name.kind] + ("" if name.k is None else f"@{name.k}")
 
 
-def reward_title(metric: str, is_foretold: bool) -> str:
-    """A metric as drafts are paid by it: earned, or foretold from what other users' drafts earned."""
-    return metric_title(metric) + (", foretold from other users' drafts" if is_foretold else "")
+def reward_title(metric: str, is_predicted: bool) -> str:
+    """A metric as completions are paid by it: earned, or predicted from what other users' completions earned."""
+    return metric_title(metric) + (", predicted from other users' completions" if is_predicted else "")
 
 
 def metric_meaning(metric: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from recloop.evaluation import labels as wording
 
 if TYPE_CHECKING:
-    from recloop.evaluation.report_sections import RowWords
+    from recloop.evaluation.report_sections import VariantLabel
     from recloop.evaluation.significance import Comparison
 
 _LATEX = {
@@ -25,7 +25,7 @@ _LATEX = {
 }
 
 
-def latex_table(table: Comparison, words: Mapping[str, RowWords], others: Sequence[Comparison] = ()) -> str:
+def latex_table(table: Comparison, words: Mapping[str, VariantLabel], others: Sequence[Comparison] = ()) -> str:
     """A booktabs table: the tested metric with its interval, then others; the caption states the conventions.
 
     Args:

@@ -1,7 +1,7 @@
-"""Best-of-N without peeking: the draft is chosen on half of a user's lists and scored on the other half.
+"""Best-of-N without peeking: the completion is chosen on half of a user's lists and scored on the other half.
 
-An upper bound for what choosing among the same drafts could give, honest because no list helps to choose
-the draft it is scored with. Axis letters: ``B`` lists, ``N`` drafts, ``S`` seeds, ``U`` users.
+An upper bound for what choosing among the same completions could give, honest because no list helps to choose
+the completion it is scored with. Axis letters: ``B`` lists, ``N`` completions, ``S`` seeds, ``U`` users.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recloop.evaluation.score import MeasureConfig, draft_scores, row_from_lists
+from recloop.evaluation.score import MetricsConfig, completion_scores, variant_from_lists
 from recloop.records import Group
-from recloop.rerankers.metrics import compute_draft_metrics
+from recloop.rerankers.metrics import compute_completion_metrics
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
 
-    from recloop.evaluation.per_user_scores import RowScores
+    from recloop.evaluation.per_user_scores import VariantScores
     from recloop.records import Lists, UserVectors
     from recloop.rerankers.protocol import Reranker
 
@@ -30,40 +30,40 @@ def cross_best_row(
     fitted_by_seed: Mapping[int, Reranker],
     lists: Lists,
     vectors: UserVectors,
-    measure: MeasureConfig,
+    metrics: MetricsConfig,
     choose_by: str,
-) -> RowScores:
-    """The row of cross-validated best-of-N, on the same users as `scores.score_row`.
+) -> VariantScores:
+    """The row of cross-validated best-of-N, on the same users as `scores.score_variant`.
 
-    A user's lists are dealt in turn into two halves, in time order; a half is scored with the draft that was
-    best on the other. Drafts that tie for best share the score. A user with one list offers nothing to
-    choose on and is worth the mean over drafts.
+    A user's lists are dealt in turn into two halves, in time order; a half is scored with the completion that was
+    best on the other. Completions that tie for best share the score. A user with one list offers nothing to
+    choose on and is worth the mean over completions.
 
     Args:
-        name, fitted_by_seed, lists, measure: as for `score_row`.
-        vectors: encoded drafts, N per user.
-        choose_by: the metric by which a draft is best, e.g. the reward's.
+        name, fitted_by_seed, lists, metrics: as for `score_variant`.
+        vectors: encoded completions, N per user.
+        choose_by: the metric by which a completion is best, e.g. the reward's.
 
     Raises:
-        LeakageError: the lists belong to train or feedback users.
+        LeakageError: the lists belong to train or reward users.
         ContractError: a reranker's scores have the wrong shape.
         DataError: no list counts.
     """
     lists.require(Group.VALID, Group.TEST)
     values_by_seed: dict[int, np.ndarray] = {}
     for seed, fitted in fitted_by_seed.items():
-        scores_BNL = draft_scores(fitted, lists, vectors)
-        shares_BN = chosen_shares(compute_draft_metrics(choose_by, scores_BNL, lists), lists.user_B)
-        values_MBN = [compute_draft_metrics(metric, scores_BNL, lists) for metric in measure.metrics]
+        scores_BNL = completion_scores(fitted, lists, vectors)
+        shares_BN = chosen_shares(compute_completion_metrics(choose_by, scores_BNL, lists), lists.user_B)
+        values_MBN = [compute_completion_metrics(metric, scores_BNL, lists) for metric in metrics.names]
         values_by_seed[seed] = np.stack([(values_BN * shares_BN).sum(axis=1) for values_BN in values_MBN], axis=1)
-    return row_from_lists(name, values_by_seed, lists.user_B, measure)
+    return variant_from_lists(name, values_by_seed, lists.user_B, metrics)
 
 
 def chosen_shares(values_BN: Float64[np.ndarray, "B N"], user_B: Int64[np.ndarray, " B"]) -> Float64[np.ndarray, "B N"]:
-    """What share of each list's score each draft gets, judged by the user's other half of lists.
+    """What share of each list's score each completion gets, assessed by the user's other half of lists.
 
     Args:
-        values_BN: what the choice goes by; NaN where a list has no positive (such a list judges nothing).
+        values_BN: what the choice goes by; NaN where a list has no positive (such a list reward models nothing).
         user_B: ascending; the lists of one user in time order.
 
     Returns:

@@ -24,7 +24,7 @@ Mean = Literal["user", "list"]
 
 
 @dataclass(frozen=True, slots=True)
-class RowScores:
+class VariantScores:
     """One row of a table before it is averaged.
 
     name: short and stable, e.g. ``untuned``; files and contrasts refer to it.
@@ -34,7 +34,7 @@ class RowScores:
     seeds: one reranker was fitted per seed.
     user_U: ascending; users of whom no list counts are absent.
     num_lists_U: how many lists of the user count.
-    values_SUM: mean over the user's lists of the mean over drafts.
+    values_SUM: mean over the user's lists of the mean over completions.
     """
 
     name: str
@@ -51,7 +51,7 @@ class RowScores:
         if self.values_SUM.shape != shape or self.num_lists_U.shape != self.user_U.shape:
             raise DataError(
                 f"scores of row {self.name!r} must be [seeds, users, metrics] = {list(shape)}, "
-                f"got {list(self.values_SUM.shape)}; build rows with recloop.evaluation.score.score_row"
+                f"got {list(self.values_SUM.shape)}; build rows with recloop.evaluation.score.score_variant"
             )
         if min(shape) == 0:
             raise DataError(
@@ -89,10 +89,10 @@ class RowScores:
         return float(self.seed_means(metric).mean())
 
 
-def join_seeds(rows: Sequence[RowScores]) -> RowScores:
+def join_seeds(rows: Sequence[VariantScores]) -> VariantScores:
     """One row from several of the same name and users that were scored with different seeds.
 
-    For loops in which every seed has its own drafts or its own tuned language model.
+    For loops in which every seed has its own completions or its own trained language model.
 
     Raises:
         DataError: names, users, metrics or conventions differ, or `rows` is empty.
@@ -116,7 +116,7 @@ def join_seeds(rows: Sequence[RowScores]) -> RowScores:
     )
 
 
-def write_row_scores(path: Path, rows: Sequence[RowScores]) -> None:
+def write_variant_scores(path: Path, rows: Sequence[VariantScores]) -> None:
     """All rows as one Parquet file: ``row, mean, empty, seed, user, num_lists``, then a column per metric.
 
     Raises:
@@ -132,7 +132,7 @@ def write_row_scores(path: Path, rows: Sequence[RowScores]) -> None:
     frames = [
         pl.DataFrame(
             {
-                "row": [row.name] * len(row.user_U),
+                "variant": [row.name] * len(row.user_U),
                 "mean": [row.mean] * len(row.user_U),
                 "empty": [row.empty] * len(row.user_U),
                 "seed": np.full(len(row.user_U), seed, np.int64),
@@ -147,19 +147,19 @@ def write_row_scores(path: Path, rows: Sequence[RowScores]) -> None:
     pl.concat(frames).write_parquet(path)
 
 
-def read_row_scores(path: Path) -> list[RowScores]:
-    """The rows that `write_row_scores` wrote, in their order."""
+def read_variant_scores(path: Path) -> list[VariantScores]:
+    """The rows that `write_variant_scores` wrote, in their order."""
     import polars as pl
 
     table = pl.read_parquet(path)
     metrics = tuple(table.columns[6:])
-    rows: list[RowScores] = []
-    for part in table.partition_by("row", maintain_order=True):
+    rows: list[VariantScores] = []
+    for part in table.partition_by("variant", maintain_order=True):
         by_seed = part.partition_by("seed", maintain_order=True)
         first = by_seed[0]
         rows.append(
-            RowScores(
-                name=first["row"][0],
+            VariantScores(
+                name=first["variant"][0],
                 mean=first["mean"][0],
                 empty=first["empty"][0],
                 metrics=metrics,
@@ -172,5 +172,5 @@ def read_row_scores(path: Path) -> list[RowScores]:
     return rows
 
 
-def _conventions(row: RowScores) -> tuple[str, str, tuple[str, ...]]:
+def _conventions(row: VariantScores) -> tuple[str, str, tuple[str, ...]]:
     return row.mean, row.empty, row.metrics

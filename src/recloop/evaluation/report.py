@@ -1,4 +1,4 @@
-"""One HTML file that holds a whole study: tables, tests, curves, drafts, costs. It requests nothing.
+"""One HTML file that holds a whole study: tables, tests, curves, completions, costs. It requests nothing.
 
 Every text is escaped by the template engine; drawings are made by `recloop.evaluation.charts`.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from recloop.errors import SettingError
 from recloop.evaluation import charts
 from recloop.evaluation import labels as wording
-from recloop.evaluation.report_sections import RowKind
+from recloop.evaluation.report_sections import VariantKind
 from recloop.evaluation.significance import Verdict
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from recloop.evaluation.significance import Comparison, Contrast, RowEstimate
 
 OTHERS_IN_MAIN = 3  # metrics beside the tested one in the main table; all are in the appendix
-HEADLINES = 3  # contrasts of each table that are told in a sentence at the top
+PRIMARY_METRICS = 3  # contrasts of each table that are told in a sentence at the top
 METRICS_PER_TABLE = 8  # of the appendix; what a printed page holds
 LIST_ROW_PX = 30.0
 
@@ -70,10 +70,10 @@ def render_report(data: ReportData) -> str:
     return environment.get_template("report.html.jinja").render(
         data=data,
         is_demonstration=any(table.main.is_demonstration for table in data.tables),
-        headlines=[
+        primary_metrics=[
             {
                 "table": table.title,
-                "claims": [_claim(c, table.main, data) for c in table.main.contrasts[:HEADLINES]],
+                "claims": [_claim(c, table.main, data) for c in table.main.contrasts[:PRIMARY_METRICS]],
             }
             for table in data.tables
             if table.main.contrasts
@@ -82,7 +82,7 @@ def render_report(data: ReportData) -> str:
         metrics=_metrics(data),
         fits=[_chart(chart) for chart in data.fits],
         rewards=[_reward(section) for section in data.rewards],
-        tuning=[_chart(chart) for chart in data.tuning],
+        training=[_chart(chart) for chart in data.training],
         users=[_user(user) for user in data.users],
         lists=[_list(view, data) for view in data.lists],
         extras=[(section, [_chart(chart) for chart in section.charts]) for section in data.extras],
@@ -180,7 +180,7 @@ def _appendices(tables: tuple[Comparison, ...], data: ReportData) -> list[dict[s
 def _appendix(tables: tuple[Comparison, ...], data: ReportData) -> dict[str, Any]:
     names = [row.name for row in tables[0].rows]
     values_RM = np.array([[table.row(name).estimate.value for table in tables] for name in names])
-    competes_R = [data.words[name].kind not in (RowKind.BOUND, RowKind.JUDGE) for name in names]
+    competes_R = [data.words[name].kind not in (VariantKind.BOUND, VariantKind.REWARD_MODEL) for name in names]
     best_M = values_RM[competes_R].max(axis=0, initial=-np.inf)
     return {
         "metrics": [wording.metric_title(table.metric) for table in tables],
@@ -213,12 +213,12 @@ def _chart(chart: Chart) -> dict[str, Any]:
 
 def _reward(section: RewardSection) -> dict[str, Any]:
     rewards_UN = section.rewards.rewards_UN.astype(np.float64)
-    metric = wording.reward_title(section.rewards.metric, section.is_foretold)
+    metric = wording.reward_title(section.rewards.metric, section.is_predicted)
     spread_U = rewards_UN.max(axis=1) - rewards_UN.min(axis=1)
     plots: list[tuple[str, Markup]] = [
-        ("All drafts", charts.histogram(rewards_UN.ravel(), f"reward ({metric})", "drafts")),
+        ("All completions", charts.histogram(rewards_UN.ravel(), f"reward ({metric})", "completions")),
         (
-            "Best minus worst draft of each user",
+            "Best minus worst completion of each user",
             charts.histogram(spread_U, f"difference in {metric}", "users"),
         ),
     ]
@@ -226,7 +226,7 @@ def _reward(section: RewardSection) -> dict[str, Any]:
         "round": section.rewards.round,
         "metric": metric,
         "num_users": len(rewards_UN),
-        "num_drafts": rewards_UN.shape[1],
+        "num_completions": rewards_UN.shape[1],
         "reliability": section.reliability,
         "pairs": section.pairs,
         "plots": plots,
@@ -234,14 +234,14 @@ def _reward(section: RewardSection) -> dict[str, Any]:
 
 
 def _user(user: UserView) -> dict[str, Any]:
-    drafts = sorted(user.drafts, key=lambda draft: -draft.reward)
-    low, high = drafts[-1].reward, drafts[0].reward
+    completions = sorted(user.completions, key=lambda completion: -completion.reward)
+    low, high = completions[-1].reward, completions[0].reward
     span = (high - low) or 1.0
     return {
         "user": user.user,
         "history": user.history,
-        "metric": wording.reward_title(user.metric, user.is_foretold),
-        "drafts": [(draft, round(100 * (draft.reward - low) / span)) for draft in drafts],
+        "metric": wording.reward_title(user.metric, user.is_predicted),
+        "completions": [(completion, round(100 * (completion.reward - low) / span)) for completion in completions],
     }
 
 

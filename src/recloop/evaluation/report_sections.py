@@ -17,30 +17,30 @@ if TYPE_CHECKING:
     from recloop.rewards.reliability import Reliability
 
 
-class RowKind(StrEnum):
+class VariantKind(StrEnum):
     """Under which heading a row stands; the value is the heading."""
 
     WITHOUT_LM = "Without a language model"
     CONTROL = "Controls: what a real gain has to beat"
     METHOD = "Texts of the language model"
     BOUND = "Upper bound"
-    JUDGE = "Seen by the judge that gave the rewards"
+    REWARD_MODEL = "Seen by the reward model that gave the rewards"
 
 
 @dataclass(frozen=True, slots=True)
-class RowWords:
+class VariantLabel:
     """How a row is called and, in one sentence for a stranger, what it is."""
 
     title: str
     sentence: str
-    kind: RowKind
+    kind: VariantKind
 
 
 @dataclass(frozen=True, slots=True)
 class TableSection:
     """One main table.
 
-    main: the metric that is tested; its first three contrasts are the report's headline.
+    main: the metric that is tested; its first three contrasts are the report's primary metric.
     others: the same rows by other metrics, shown without tests.
     reference: the row a faint line in the plot stands at.
     unit: what a mean is taken over and differences are taken by; other units than users have one list each.
@@ -87,18 +87,18 @@ class Chart:
 class RewardSection:
     """The feedback of one round: rewards, how reliable what was earned is, and the pairs made of them.
 
-    is_foretold: the rewards are what drafts are foretold to earn from other users' (`share_rewards`).
+    is_predicted: the rewards are what completions are predicted to earn from other users' (`cross_fit_rewards`).
     """
 
     rewards: Rewards
     reliability: Reliability
     pairs: PairSet
-    is_foretold: bool = False
+    is_predicted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class DraftView:
-    """One draft as it was written, and what it earned."""
+class CompletionView:
+    """One completion as it was written, and what it earned."""
 
     text: str
     reward: float
@@ -107,13 +107,13 @@ class DraftView:
 
 @dataclass(frozen=True, slots=True)
 class UserView:
-    """One feedback user: what the language model was shown and what it wrote. Items are oldest first."""
+    """One reward user: what the language model was shown and what it wrote. Items are oldest first."""
 
     user: str
     history: tuple[tuple[str, float | None], ...]  # title, stars (None when implicit)
     metric: str
-    drafts: tuple[DraftView, ...]
-    is_foretold: bool = False  # as of RewardSection
+    completions: tuple[CompletionView, ...]
+    is_predicted: bool = False  # as of RewardSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +160,9 @@ class PlainTable:
 
 @dataclass(frozen=True, slots=True)
 class ExtraSection:
-    """A section that only one method has. anchor: names it in links."""
+    """A section that only one method has. reference model: names it in links."""
 
-    anchor: str
+    reference_lm: str
     title: str
     note: str
     tables: tuple[PlainTable, ...]
@@ -175,18 +175,18 @@ class ReportData:
 
     words: for every row of every table, by name.
     facts: label and value, e.g. ``("Data", "MovieLens-1M, 6,040 users")``.
-    users: examples at the quartiles of the gap between a user's best and worst draft; the page says so.
+    users: examples at the quartiles of the gap between a user's best and worst completion; the page says so.
     lists: examples at the quartiles of the change, among lists that changed; the page says so.
     """
 
     title: str
     summary: str
     facts: tuple[tuple[str, str], ...]
-    words: Mapping[str, RowWords]
+    words: Mapping[str, VariantLabel]
     tables: tuple[TableSection, ...]
     fits: tuple[Chart, ...]
     rewards: tuple[RewardSection, ...]
-    tuning: tuple[Chart, ...]
+    training: tuple[Chart, ...]
     users: tuple[UserView, ...]
     lists: tuple[ListView, ...]
     costs: tuple[StageCost, ...]

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recloop.errors import SettingError
-from recloop.evaluation.score import MeasureConfig, row_from_lists
+from recloop.evaluation.score import MetricsConfig, variant_from_lists
 from recloop.rerankers.metrics import MetricName
 
 if TYPE_CHECKING:
     from jaxtyping import Float64, Int64
 
-    from recloop.evaluation.per_user_scores import RowScores
+    from recloop.evaluation.per_user_scores import VariantScores
 
 NOT_RANKED = 0
 
@@ -48,12 +48,12 @@ def row_from_ranks(
     name: str,
     ranks_by_seed: Mapping[int, Int64[np.ndarray, " S"]],
     user_S: Int64[np.ndarray, " S"],
-    measure: MeasureConfig,
-) -> RowScores:
+    metrics: MetricsConfig,
+) -> VariantScores:
     """One row of a table from the ranks of all answers; a user's sessions are that user's lists."""
     order = np.argsort(user_S, kind="stable")
     values = {
-        seed: np.stack([metric_of_rank(metric, ranks[order]) for metric in measure.metrics], axis=1)
+        seed: np.stack([metric_of_rank(metric, ranks[order]) for metric in metrics.names], axis=1)
         for seed, ranks in ranks_by_seed.items()
     }
-    return row_from_lists(name, values, user_S[order], measure)
+    return variant_from_lists(name, values, user_S[order], metrics)

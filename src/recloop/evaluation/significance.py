@@ -1,7 +1,7 @@
 """Is the difference real? Paired sign-flip tests, Holm's correction and bootstrap intervals over users.
 
 Axis letters: ``S`` seeds, ``U`` users, ``C`` columns (one per row or contrast), ``R`` random draws.
-The unit of every test is the user: lists of one user, drafts and seeds are averaged before.
+The unit of every test is the user: lists of one user, completions and seeds are averaged before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from recloop.errors import DataError, SettingError
 if TYPE_CHECKING:
     from jaxtyping import Float64
 
-    from recloop.evaluation.per_user_scores import Mean, RowScores
+    from recloop.evaluation.per_user_scores import Mean, VariantScores
     from recloop.rerankers.metrics import Empty
 
 CELLS_AT_ONCE = 4_000_000  # random numbers held in memory; 32 MB as doubles
@@ -120,7 +120,7 @@ class Comparison:
 
 
 def compare(
-    rows: Sequence[RowScores],
+    rows: Sequence[VariantScores],
     contrasts: Sequence[tuple[str, str]],
     metric: str,
     config: StatisticsConfig,
@@ -182,7 +182,7 @@ def compare(
     )
 
 
-def _difference(row: RowScores, against: RowScores, metric: str) -> Float64[np.ndarray, "S U"]:
+def _difference(row: VariantScores, against: VariantScores, metric: str) -> Float64[np.ndarray, "S U"]:
     """Row less row. Two rows that no seed moves were drawn once: one seed, not many that agree."""
     one_SU, other_SU = row.of(metric), against.of(metric)
     difference_SU = one_SU - other_SU
@@ -285,7 +285,7 @@ def _verdict(difference: Estimate, p_holm: float, config: StatisticsConfig) -> V
     return Verdict.NOT_SHOWN
 
 
-def _check_rows(rows: Sequence[RowScores]) -> None:
+def _check_rows(rows: Sequence[VariantScores]) -> None:
     if not rows or len({row.name for row in rows}) < len(rows):
         raise DataError(
             f"a table needs rows of distinct names, got {[row.name for row in rows]}; "
@@ -308,7 +308,7 @@ def _check_rows(rows: Sequence[RowScores]) -> None:
             )
 
 
-def _check_contrasts(contrasts: Sequence[tuple[str, str]], by_name: dict[str, RowScores]) -> None:
+def _check_contrasts(contrasts: Sequence[tuple[str, str]], by_name: dict[str, VariantScores]) -> None:
     if len({frozenset(contrast) for contrast in contrasts}) < len(contrasts):
         raise SettingError(f"a contrast may appear once, got {list(contrasts)}; drop the repeated ones")
     for name, against in contrasts:

@@ -9,8 +9,8 @@ from typing import Any
 from recloop.errors import RunError
 from recloop.evaluation.labels import p_value
 from recloop.experiment.manifest import CONFIG, MANIFEST, read_manifest, read_object
-from recloop.experiment.reuse import own_stages, taken_in_words
-from recloop.llm.server.usage_text import describe_served
+from recloop.experiment.reuse import own_stages, reused_in_words
+from recloop.llm.server.usage_text import describe_server_usage
 from recloop.progress import format_seconds
 
 RESULTS, REPORT = "results.json", "report.html"
@@ -48,8 +48,8 @@ def describe_stages(stages: Mapping[str, Any]) -> str:
         f"{describe_tokens(entries)}"
         for verb, entries in by_verb.items()
     ]
-    served = (f"  {line}" for line in (*taken_in_words(stages), *describe_served(own)))
-    return "\n".join(["stages", *(lines or ["  none yet"]), *served])
+    server = (f"  {line}" for line in (*reused_in_words(stages), *describe_server_usage(own)))
+    return "\n".join(["stages", *(lines or ["  none yet"]), *server])
 
 
 def describe_tokens(entries: Sequence[Mapping[str, Any]]) -> str:

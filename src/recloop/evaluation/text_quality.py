@@ -1,6 +1,6 @@
 """How well a language model describes users: form, groundedness, truth, coverage, diversity, speed.
 
-Works for any `LanguageModel`; everything is judged against the history *as the prompt shows it*, in lines
+Works for any `LanguageModel`; everything is assessed against the history *as the prompt shows it*, in lines
 or in counts, by the rules of `recloop.prompts.claims`, never against what the model may know of the titles.
 """
 
@@ -20,31 +20,31 @@ from recloop.prompts.claims import (
     Claim,
     HistoryItem,
     Polarity,
-    Usual,
+    PopulationRates,
     parse_claims,
     true_claims,
 )
 from recloop.prompts.user_profile import PromptConfig, build_prompts, history_items
-from recloop.records import Dataset, Histories, Prompt, UserDrafts
+from recloop.records import Dataset, Histories, Prompt, UserCompletions
 
 NUM_STRONGEST = 5
 
 
 @dataclass(frozen=True, slots=True)
 class SummarySkill:
-    """Means over drafts unless said otherwise; shares in [0, 1]."""
+    """Means over completions unless said otherwise; shares in [0, 1]."""
 
     num_users: int
-    num_drafts: int
-    well_formed: float  # share of drafts in canonical form and finished
-    grounded: float  # share of claims whose value stands in the prompt's history, under that facet
+    num_completions: int
+    well_formed: float  # share of completions in canonical form and finished
+    grounded: float  # share of claims whose value stands in the prompt's history, under that attribute
     true: float  # share of claims the history supports, polarity included
     true_likes: float
     true_dislikes: float
-    coverage: float  # share of the user's five strongest true likes that a draft names
-    claims_per_draft: float
-    distinct_facet_sets: float  # mean over users: distinct sets of (facet, polarity) among their drafts
-    tokens_per_draft: float
+    coverage: float  # share of the user's five strongest true likes that a completion names
+    claims_per_completion: float
+    distinct_attribute_sets: float  # mean over users: distinct sets of (attribute, polarity) among their completions
+    tokens_per_completion: float
     tokens_per_s: float
 
     def as_dict(self) -> dict[str, float]:
@@ -59,16 +59,16 @@ def evaluate_summaries(
     sampling: Sampling,
     config: PromptConfig,
     progress: Progress = SILENT,
-    usual: Usual | None = None,
+    population_rates: PopulationRates | None = None,
 ) -> SummarySkill:
-    """Ask for every user's preferences and judge the drafts.
+    """Ask for every user's preferences and reward model the completions.
 
     Args:
         users: user indices.
-        sampling: the number of drafts is also the one that diversity is counted over.
-        usual: what histories are held against, in prompts and in judging.
+        sampling: the number of completions is also the one that diversity is counted over.
+        population rate: what histories are held against, in prompts and in judging.
     """
-    prompts = build_prompts(dataset, histories, users, config, lm.count_tokens, usual, chat_tokens(lm))
+    prompts = build_prompts(dataset, histories, users, config, lm.count_tokens, population_rates, chat_tokens(lm))
     lines_of = history_items(dataset, config)
     shown = []
     for prompt in prompts:
@@ -76,91 +76,93 @@ def evaluate_summaries(
         tells_all = config.template == "counted"
         shown.append(items if tells_all else items[len(items) - prompt.num_items_shown :])
     started = time.perf_counter()
-    drafts_UN = _generate(lm, prompts, sampling, progress)
+    completions_UN = _generate(lm, prompts, sampling, progress)
     wall_s = time.perf_counter() - started
-    return judge_summaries(dataset.facets, shown, drafts_UN, wall_s, usual)
+    return reward_model_summaries(dataset.attributes, shown, completions_UN, wall_s, population_rates)
 
 
 def _generate(
     lm: LanguageModel, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress
 ) -> tuple[tuple[tuple[str, bool, int], ...], ...]:
-    """Per prompt and draft: (text, is finished, tokens)."""
+    """Per prompt and completion: (text, is finished, tokens)."""
     found: dict[int, tuple[tuple[str, bool, int], ...]] = {}
     with progress.stage("sample", total=len(prompts), unit="prompts") as advance:
-        for number, drafts in lm.generate(prompts, sampling):
-            found[number] = tuple((d.text, d.is_finished, d.num_tokens) for d in drafts)
+        for number, completions in lm.generate(prompts, sampling):
+            found[number] = tuple((d.text, d.is_finished, d.num_tokens) for d in completions)
             advance(1)
     return tuple(found[number] for number in range(len(prompts)))
 
 
-def judge_drafts(
-    facets: Sequence[str],
+def assess_completions(
+    attributes: Sequence[str],
     shown: Sequence[Sequence[HistoryItem]],
-    drafts: UserDrafts,
-    usual: Usual | None = None,
+    completions: UserCompletions,
+    population_rates: PopulationRates | None = None,
 ) -> SummarySkill:
-    """`judge_summaries` for drafts that were sampled before; speed is not known and reads NaN."""
-    rows = tuple(tuple((d.text, d.is_finished, d.num_tokens) for d in row) for row in drafts.drafts_UN)
-    return judge_summaries(facets, shown, rows, float("nan"), usual)
+    """`reward_model_summaries` for completions that were sampled before; speed is not known and reads NaN."""
+    rows = tuple(tuple((d.text, d.is_finished, d.num_tokens) for d in row) for row in completions.completions_UN)
+    return reward_model_summaries(attributes, shown, rows, float("nan"), population_rates)
 
 
-def judge_summaries(
-    facets: Sequence[str],
+def reward_model_summaries(
+    attributes: Sequence[str],
     shown: Sequence[Sequence[HistoryItem]],
-    drafts_UN: Sequence[Sequence[tuple[str, bool, int]]],
+    completions_UN: Sequence[Sequence[tuple[str, bool, int]]],
     wall_s: float,
-    usual: Usual | None = None,
+    population_rates: PopulationRates | None = None,
 ) -> SummarySkill:
-    """Judge drafts against the histories their prompts showed.
+    """RewardModel completions against the histories their prompts showed.
 
     Args:
-        facets: names, in the order of each item's values.
+        attributes: names, in the order of each item's values.
         shown: per user, the history lines of the prompt.
-        drafts_UN: per user and draft: (text, is finished, tokens).
-        wall_s: seconds the drafts took.
-        usual: what the prompts held the histories against. What it makes a history say, of values that no
+        completions_UN: per user and completion: (text, is finished, tokens).
+        wall_s: seconds the completions took.
+        population rate: what the prompts held the histories against. What it makes a history say, of values that no
             item carries too, stands in the prompt and is grounded.
 
     Raises:
-        DataError: there is no draft to judge.
+        DataError: there is no completion to assess.
     """
-    if not any(drafts_UN):
-        raise DataError("judging a language model needs at least one draft, got none; ask for users with a history")
+    if not any(completions_UN):
+        raise DataError(
+            "judging a language model needs at least one completion, got none; ask for users with a history"
+        )
     formed, grounded, coverage, sizes, tokens, distinct = [], [], [], [], [], []
     held: dict[Polarity, list[bool]] = {polarity: [] for polarity in Polarity}
-    for items, drafts in zip(shown, drafts_UN, strict=True):
-        present = {(f, v) for item in items for f, values in zip(facets, item.values, strict=True) for v in values}
-        supported = true_claims(facets, items, usual)
+    for items, completions in zip(shown, completions_UN, strict=True):
+        present = {(f, v) for item in items for f, values in zip(attributes, item.values, strict=True) for v in values}
+        supported = true_claims(attributes, items, population_rates)
         truths = {claim for claim, _ in supported}
-        present |= {(claim.facet, claim.value) for claim in truths}
+        present |= {(claim.attribute, claim.value) for claim in truths}
         likes = sorted((c for c in supported if c[0].polarity is Polarity.LIKES), key=lambda c: -c[1])
         strongest = {claim for claim, _ in likes[:NUM_STRONGEST]}
         sets: set[frozenset[tuple[str, Polarity]]] = set()
-        for text, is_finished, num_tokens in drafts:
-            parsed = parse_claims(text, facets)
+        for text, is_finished, num_tokens in completions:
+            parsed = parse_claims(text, attributes)
             formed.append(parsed.is_well_formed and is_finished)
-            grounded += [(c.facet, c.value) in present for c in parsed.claims]
+            grounded += [(c.attribute, c.value) in present for c in parsed.claims]
             for claim in parsed.claims:
                 held[claim.polarity].append(_is_true(claim, truths, present))
             if strongest:
                 coverage.append(len(strongest & set(parsed.claims)) / len(strongest))
             sizes.append(len(parsed.claims))
             tokens.append(num_tokens)
-            sets.add(frozenset((c.facet, c.polarity) for c in parsed.claims))
+            sets.add(frozenset((c.attribute, c.polarity) for c in parsed.claims))
         distinct.append(len(sets))
     every = [is_true for verdicts in held.values() for is_true in verdicts]
     return SummarySkill(
         num_users=len(shown),
-        num_drafts=len(sizes),
+        num_completions=len(sizes),
         well_formed=_mean(formed),
         grounded=_mean(grounded),
         true=_mean(every),
         true_likes=_mean(held[Polarity.LIKES]),
         true_dislikes=_mean(held[Polarity.DISLIKES]),
         coverage=_mean(coverage),
-        claims_per_draft=_mean(sizes),
-        distinct_facet_sets=_mean(distinct),
-        tokens_per_draft=_mean(tokens),
+        claims_per_completion=_mean(sizes),
+        distinct_attribute_sets=_mean(distinct),
+        tokens_per_completion=_mean(tokens),
         tokens_per_s=float(np.sum(tokens)) / wall_s,
     )
 
@@ -168,7 +170,7 @@ def judge_summaries(
 def _is_true(claim: Claim, truths: set[Claim], present: set[tuple[str, str]]) -> bool:
     """`also` says no more than that the value was met; the other claims need their evidence."""
     if claim.polarity is Polarity.ALSO:
-        return (claim.facet, claim.value) in present
+        return (claim.attribute, claim.value) in present
     return claim in truths
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from recloop.errors import ContractError, DataError
-from recloop.evaluation.score import MeasureConfig, row_from_lists
+from recloop.evaluation.score import MetricsConfig, variant_from_lists
 from recloop.records import Group, Lists
 from recloop.rerankers.metrics import compute_metric
 
@@ -72,7 +72,7 @@ def write_run(path: Path, scores_BL: Float32[np.ndarray, "B L"], lists: Lists, t
     if scores_BL.shape != lists.items_BL.shape or not np.isfinite(scores_BL[lists.is_item_BL]).all():
         raise ContractError(
             f"scores of a run must be finite and shaped as its lists, {list(lists.items_BL.shape)}, got "
-            f"{list(scores_BL.shape)}; score one draft at a time"
+            f"{list(scores_BL.shape)}; score one completion at a time"
         )
     order_BL = np.argsort(np.where(lists.is_item_BL, -scores_BL.astype(np.float64), np.inf), axis=1, kind="stable")
     is_item_BL = np.take_along_axis(lists.is_item_BL, order_BL, axis=1)
@@ -92,12 +92,12 @@ def write_run(path: Path, scores_BL: Float32[np.ndarray, "B L"], lists: Lists, t
 
 
 def write_runs(folder: Path, row: str, seed: int, scores_BNL: Float32[np.ndarray, "B N L"], lists: Lists) -> list[Path]:
-    """A run file per draft, ``ROW.seedS.draftN.trec``, as `recompute` wants them for one row of a table."""
+    """A run file per completion, ``ROW.seedS.completionN.trec``, as `recompute` wants them for one row of a table."""
     paths: list[Path] = []
-    for draft in range(scores_BNL.shape[1]):
-        stem = f"{row}.seed{seed}.draft{draft}"
+    for completion in range(scores_BNL.shape[1]):
+        stem = f"{row}.seed{seed}.completion{completion}"
         paths.append(folder / f"{stem}.trec")
-        write_run(paths[-1], scores_BNL[:, draft], lists, stem)
+        write_run(paths[-1], scores_BNL[:, completion], lists, stem)
     return paths
 
 
@@ -124,20 +124,20 @@ def read_run(run_path: Path, qrels_path: Path, group: Group) -> tuple[Lists, Flo
     return _as_lists(joined, qrels_path, group)
 
 
-def recompute(run_paths: Sequence[Path], qrels_path: Path, measure: MeasureConfig) -> dict[str, float]:
+def recompute(run_paths: Sequence[Path], qrels_path: Path, metrics: MetricsConfig) -> dict[str, float]:
     """The table's number of each metric, from files alone.
 
     Args:
-        run_paths: every seed and draft of one row.
+        run_paths: every seed and completion of one row.
         qrels_path: the labels they share.
-        measure: metrics and conventions of the table.
+        metrics: metrics and conventions of the table.
     """
-    values: dict[str, list[float]] = {metric: [] for metric in measure.metrics}
+    values: dict[str, list[float]] = {metric: [] for metric in metrics.names}
     for path in run_paths:
         lists, scores_BL = read_run(path, qrels_path, Group.TEST)
-        values_BM = np.stack([compute_metric(metric, scores_BL, lists) for metric in measure.metrics], axis=1)
-        row = row_from_lists(path.stem, {0: values_BM}, lists.user_B, measure)
-        for metric in measure.metrics:
+        values_BM = np.stack([compute_metric(metric, scores_BL, lists) for metric in metrics.names], axis=1)
+        row = variant_from_lists(path.stem, {0: values_BM}, lists.user_B, metrics)
+        for metric in metrics.names:
             values[metric].append(row.average(metric))
     return {metric: float(np.mean(numbers)) for metric, numbers in values.items()}
 

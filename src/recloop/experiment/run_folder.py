@@ -45,8 +45,8 @@ METRICS, LOCK = "metrics.jsonl", ".lock"
 STAGES, SCRATCH = "stages", ".scratch"
 BEFORE_MANIFEST = {LOCK, CONFIG, f".{CONFIG}.part", f".{MANIFEST}.part"}  # what a kill can leave of a new run
 PASSING = ("lm.pace", "lm.budget", "lm.prices")  # decide no result, so a run may go on with others
-TAKEN = "taken_from"  # in the entry of a stage that another run did
-RESERVED = frozenset({"inputs", "outputs", "folder", "wall_s", "peak_memory_bytes", TAKEN})
+REUSED = "reused_from"  # in the entry of a stage that another run did
+RESERVED = frozenset({"inputs", "outputs", "folder", "wall_s", "peak_memory_bytes", REUSED})
 
 
 class Stage:
@@ -156,7 +156,7 @@ class RunFolder:
             self._lock = -1
 
     def remember(self, **facts: Any) -> None:
-        """Facts about the whole run, for the manifest, e.g. ``takes_from="runs/first"``."""
+        """Facts about the whole run, for the manifest, e.g. ``reuses_from="runs/first"``."""
         self.manifest |= facts
         self._write_manifest()
 
@@ -196,7 +196,7 @@ class RunFolder:
         Example:
             >>> import tempfile
             >>> with tempfile.TemporaryDirectory() as folder, RunFolder.open(Path(folder), {}) as run:
-            ...     with run.stage("reward.0", {"drafts": "1f2e"}) as stage:
+            ...     with run.stage("reward.0", {"completions": "1f2e"}) as stage:
             ...         if not stage.is_done:
             ...             _ = (stage.folder / "rewards.json").write_text("[0.5]")
             ...     (run.folder("reward.0") / "rewards.json").read_text()
@@ -243,15 +243,15 @@ class RunFolder:
         self._write_manifest()
         remove_folder(stage.scratch)
 
-    def take(self, name: str, giver: Path, entry: Mapping[str, Any]) -> None:
+    def take(self, name: str, source: Path, entry: Mapping[str, Any]) -> None:
         """Copy a stage that another run has done and that would be the same here, and count it as done.
 
         Args:
-            giver: the other run's folder.
-            entry: of the stage in its manifest; it is kept, with the giver's name, its time included.
+            source run: the other run's folder.
+            entry: of the stage in its manifest; it is kept, with the source run's name, its time included.
 
         Raises:
-            RunError: the giver's files are not those its manifest names.
+            RunError: the source run's files are not those its manifest names.
         """
         final = self.path / entry["folder"]
         part = final.parent / f".{final.name}.part"
@@ -260,18 +260,18 @@ class RunFolder:
         try:
             for relative, facts in entry["outputs"].items():
                 (part / relative).parent.mkdir(parents=True, exist_ok=True)
-                origin = giver / entry["folder"] / relative
+                origin = source / entry["folder"] / relative
                 if origin.is_file():
                     shutil.copyfile(origin, part / relative)
                 if not origin.is_file() or sha256_of_file(part / relative) != facts["sha256"]:
                     raise RunError(
-                        f"stage {name} is to be taken from {giver}, but {origin} is not what that run wrote; "
+                        f"stage {name} is to be taken from {source}, but {origin} is not what that run wrote; "
                         f"restore it or take from another run"
                     )
             settle(part, final)
         finally:
             remove_folder(part)
-        self.manifest["stages"][name] = {**entry, TAKEN: giver.name}
+        self.manifest["stages"][name] = {**entry, REUSED: source.name}
         self._write_manifest()
 
     def _check_done(self, name: str, inputs: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from recloop.experiment.reuse import take_stage
+from recloop.experiment.reuse import reuse_stage
 from recloop.experiment.run_folder import RunFolder, Stage
 from recloop.progress import Progress
 
@@ -32,7 +32,7 @@ class Staged:
     def stage(self, verb: str, key: str, inputs: Mapping[str, Any], folder: str | None = None) -> Generator[Stage]:
         """`RunFolder.stage` named ``verb.key``; raises StageReached at its end if `verb` was asked for."""
         name = f"{verb}.{key}" if key else verb
-        take_stage(self.run, name, inputs, self.progress)
+        reuse_stage(self.run, name, inputs, self.progress)
         with self.run.stage(name, inputs, folder) as stage:
             yield stage
         if verb == self.until:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from recloop.errors import SettingError
 
 VERBS: Mapping[str, tuple[str, ...]] = {
-    "dpo4rec": ("prepare", "sample", "encode", "reward", "pairs", "tune", "evaluate", "report"),
-    "rerec": ("prepare", "embed", "tune", "sample", "evaluate", "report"),
-    "re2llm": ("prepare", "explore", "sample", "encode", "tune", "evaluate", "report"),
+    "dpo4rec": ("prepare", "sample", "encode", "reward", "pairs", "train", "evaluate", "report"),
+    "rerec": ("prepare", "embed", "train", "sample", "evaluate", "report"),
+    "re2llm": ("prepare", "explore", "sample", "encode", "train", "evaluate", "report"),
 }
 
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-EmbeddedName = Literal["summaries", "answers"]
+BundledName = Literal["summaries", "answers"]
 
 
-def embedded_lm_folder(name: EmbeddedName = "summaries") -> Path:
-    """The Hugging Face folder of an embedded LM: weights, tokenizer, chat template.
+def bundled_lm_folder(name: BundledName = "summaries") -> Path:
+    """The Hugging Face folder of a bundled LM: weights, tokenizer, chat template.
 
     Args:
         name: summaries writes what a user likes; answers ranks next items, reflects, and answers requests.

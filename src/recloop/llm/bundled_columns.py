@@ -1,4 +1,4 @@
-"""What columns are called before the embedded models, which read few names.
+"""What columns are called before the bundled models, which read few names.
 
 Their lessons had catalogues of up to four columns, each of another role and called by one of that role's
 names (`ROLES`). Before a column of another name, or two of one role, they lose the form. So such a
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from recloop.llm.bundled import embedded_lm_folder
+from recloop.llm.bundled import bundled_lm_folder
 
 MAKERS = ("director", "author", "artist", "studio", "brand", "developer", "publisher", "designer", "maker")
 KINDS = ("genre", "category", "style", "type", "theme", "subject", "mood")
@@ -27,9 +27,9 @@ TOKENIZER = "tokenizer.json"
 
 
 def reads_few_names(folder: Path) -> bool:
-    """Whether a model's folder holds an embedded model, or one tuned from it: by its tokenizer."""
+    """Whether a model's folder holds a bundled model, or one trained from it: by its tokenizer."""
     own = folder / TOKENIZER
-    return own.is_file() and own.read_bytes() == (embedded_lm_folder() / TOKENIZER).read_bytes()
+    return own.is_file() and own.read_bytes() == (bundled_lm_folder() / TOKENIZER).read_bytes()
 
 
 def taught_names(columns: Mapping[str, Sequence[str]]) -> dict[str, str]:

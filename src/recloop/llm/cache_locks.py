@@ -1,4 +1,4 @@
-"""Who is at which request: rows in the journal's file, so that several processes do no work twice."""
+"""Who is at which request: rows in the cache's file, so that several processes do no work twice."""
 
 from __future__ import annotations
 

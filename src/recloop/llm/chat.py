@@ -1,4 +1,4 @@
-"""How a prompt is put to a model of this process: alike whether it is sampled, tuned on or counted."""
+"""How a prompt is put to a model of this process: alike whether it is sampled, trained on or counted."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, replace
 
-from recloop.records import Draft, DraftStatus
+from recloop.records import Completion, CompletionStatus
 
 MAX_REPLY_CHARS = 20_000  # guess: ten times what the longest knowledge text of KAR holds
 KEPT_OF_TOO_LONG = 2_000
@@ -42,7 +42,7 @@ class Tidied:
     """An answer as it may be used. text: empty unless the status is ok. reason: what was found or removed."""
 
     text: str
-    status: DraftStatus
+    status: CompletionStatus
     reason: str
 
 
@@ -55,12 +55,12 @@ def tidy(raw: str, *, max_chars: int = MAX_REPLY_CHARS) -> Tidied:
 
     Example:
         >>> tidy("<think>Two dramas.</think>Likes **drama**.")
-        Tidied(text='Likes drama.', status=<DraftStatus.OK: 'ok'>, reason='removed reasoning, markdown')
+        Tidied(text='Likes drama.', status=<CompletionStatus.OK: 'ok'>, reason='removed reasoning, markdown')
         >>> tidy("I'm sorry, but I can't help with that.").status
-        <DraftStatus.REFUSED: 'refused'>
+        <CompletionStatus.REFUSED: 'refused'>
     """
     if len(raw) > max_chars:
-        return Tidied("", DraftStatus.TOO_LONG, f"{len(raw):,} characters where {max_chars:,} are allowed")
+        return Tidied("", CompletionStatus.TOO_LONG, f"{len(raw):,} characters where {max_chars:,} are allowed")
     text, removed = printable(raw), []
     if text != raw:
         removed.append("characters that are no text")
@@ -72,38 +72,38 @@ def tidy(raw: str, *, max_chars: int = MAX_REPLY_CHARS) -> Tidied:
     text = text.strip()
     reason = f"removed {', '.join(removed)}" if removed else ""
     if not text:
-        return Tidied("", DraftStatus.EMPTY, f"nothing is left; {reason}" if reason else "no text")
+        return Tidied("", CompletionStatus.EMPTY, f"nothing is left; {reason}" if reason else "no text")
     if is_refusal(text):
-        return Tidied("", DraftStatus.REFUSED, "the model declined")
-    return Tidied(text, DraftStatus.OK, reason)
+        return Tidied("", CompletionStatus.REFUSED, "the model declined")
+    return Tidied(text, CompletionStatus.OK, reason)
 
 
-def tidy_draft(draft: Draft, *, max_chars: int = MAX_REPLY_CHARS) -> Draft:
-    """The draft with its text tidied; the raw text stays beside it where that changed anything."""
-    if draft.status is not DraftStatus.OK:
-        return draft
-    tidied = tidy(draft.text, max_chars=max_chars)
-    if tidied.text == draft.text and tidied.status is DraftStatus.OK:
-        return draft
-    raw = draft.raw or draft.text
-    if tidied.status is DraftStatus.TOO_LONG:
+def tidy_completion(completion: Completion, *, max_chars: int = MAX_REPLY_CHARS) -> Completion:
+    """The completion with its text tidied; the raw text stays beside it where that changed anything."""
+    if completion.status is not CompletionStatus.OK:
+        return completion
+    tidied = tidy(completion.text, max_chars=max_chars)
+    if tidied.text == completion.text and tidied.status is CompletionStatus.OK:
+        return completion
+    raw = completion.raw or completion.text
+    if tidied.status is CompletionStatus.TOO_LONG:
         raw = raw[:KEPT_OF_TOO_LONG]
-    reason = "; ".join(filter(None, (draft.reason, tidied.reason)))
-    return replace(draft, text=tidied.text, status=tidied.status, reason=reason, raw=printable(raw))
+    reason = "; ".join(filter(None, (completion.reason, tidied.reason)))
+    return replace(completion, text=tidied.text, status=tidied.status, reason=reason, raw=printable(raw))
 
 
-def shorten_draft(draft: Draft, num_sentences: int) -> Draft:
-    """The draft with its first sentences alone, finished where it went on; the raw text stays beside it.
+def shorten_completion(completion: Completion, num_sentences: int) -> Completion:
+    """The completion with its first sentences alone, finished where it went on; the raw text stays beside it.
 
     Tokens and log-probability stay those of all that was sampled.
     """
-    if draft.status is not DraftStatus.OK:
-        return draft
-    kept = first_sentences(draft.text, num_sentences)
-    if kept == draft.text:
-        return draft
-    reason = "; ".join(filter(None, (draft.reason, f"cut to {num_sentences} sentences")))
-    return replace(draft, text=kept, is_finished=True, reason=reason, raw=draft.raw or draft.text)
+    if completion.status is not CompletionStatus.OK:
+        return completion
+    kept = first_sentences(completion.text, num_sentences)
+    if kept == completion.text:
+        return completion
+    reason = "; ".join(filter(None, (completion.reason, f"cut to {num_sentences} sentences")))
+    return replace(completion, text=kept, is_finished=True, reason=reason, raw=completion.raw or completion.text)
 
 
 def first_sentences(text: str, num_sentences: int) -> str:

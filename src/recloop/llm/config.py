@@ -5,12 +5,12 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recloop.errors import SettingError
-from recloop.llm.server.config import SCHEME, EndpointConfig, PaceConfig, parse_served
+from recloop.llm.server.config import SCHEME, EndpointConfig, PaceConfig, parse_server_name
 from recloop.llm.server.cost import BudgetConfig, PriceConfig
 
 READ_IN_PROCESS = ("device", "batch_tokens", "load_in_4bit")
-READ_WHERE_SERVED = ("endpoint", "pace", "budget", "prices")
-LM_NAME = r"^(embedded|embedded:answers|transformers:.+|openai:.+)$"
+READ_BY_SERVER = ("endpoint", "pace", "budget", "prices")
+LM_NAME = r"^(bundled|bundled:answers|transformers:.+|openai:.+)$"
 
 
 class LmConfig(BaseModel):
@@ -19,35 +19,37 @@ class LmConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(
-        default="embedded",
+        default="bundled",
         pattern=LM_NAME,
-        description="embedded, which writes preferences; embedded:answers, which ranks and answers requests; "
+        description="bundled, which writes preferences; bundled:answers, which ranks and answers requests; "
         "transformers:NAME_OR_FOLDER for a causal LM with a chat template; "
         "openai:BASE_URL#MODEL for one behind an OpenAI-compatible endpoint",
     )
     temperature: float = Field(default=1.0, gt=0, le=10, description="of sampling; 1 is the model's own distribution")
     top_p: float = Field(default=1.0, gt=0, le=1, description="share of the probability mass sampled from")
-    max_tokens: int = Field(default=64, ge=1, description="longest draft, its end token included")
+    max_tokens: int = Field(default=64, ge=1, description="longest completion, its end token included")
     device: str = Field(default="auto", description="auto takes CUDA where there is one; otherwise a torch device")
-    batch_tokens: int = Field(default=24_576, ge=1, description="cache slots of one batch, all its drafts together")
+    batch_tokens: int = Field(
+        default=24_576, ge=1, description="cache slots of one batch, all its completions together"
+    )
     load_in_4bit: bool = Field(
         default=False,
         description="keep the linear layers in 4 bits while sampling; needs bitsandbytes. "
-        "dpo.load_in_4bit does it while tuning",
+        "dpo.load_in_4bit does it while training",
     )
-    endpoint: EndpointConfig = Field(default=EndpointConfig(), description="a served model: what it is sent")
-    pace: PaceConfig = Field(default=PaceConfig(), description="a served model: how fast, and as whom")
-    budget: BudgetConfig = Field(default=BudgetConfig(), description="a served model: caps over the run")
-    prices: PriceConfig = Field(default=PriceConfig(), description="a served model: what it costs")
+    endpoint: EndpointConfig = Field(default=EndpointConfig(), description="a model behind a server: what it is sent")
+    pace: PaceConfig = Field(default=PaceConfig(), description="a model behind a server: how fast, and as whom")
+    budget: BudgetConfig = Field(default=BudgetConfig(), description="a model behind a server: caps over the run")
+    prices: PriceConfig = Field(default=PriceConfig(), description="a model behind a server: what it costs")
 
     @model_validator(mode="after")
     def _holds_together(self) -> LmConfig:
-        is_served = self.name.startswith(SCHEME)
-        if is_served:
-            parse_served(self.name)
-        unread = READ_IN_PROCESS if is_served else READ_WHERE_SERVED
+        uses_server = self.name.startswith(SCHEME)
+        if uses_server:
+            parse_server_name(self.name)
+        unread = READ_IN_PROCESS if uses_server else READ_BY_SERVER
         for field in unread:
             if getattr(self, field) != type(self).model_fields[field].default:
-                whose = "a model behind an endpoint" if is_served else "a model in this process"
+                whose = "a model behind an endpoint" if uses_server else "a model in this process"
                 raise SettingError(f"lm.{field} is not read for {whose} ({self.name}), got it; leave it out")
         return self

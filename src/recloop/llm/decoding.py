@@ -1,12 +1,12 @@
-"""The decode loop: N drafts per prompt from one prefill, every random number fixed beforehand.
+"""The decode loop: N completions per prompt from one prefill, every random number fixed beforehand.
 
 Two ways of holding what was read of a prompt, one interface. `SharedPrefix` keeps its keys and values once:
-the N drafts stand side by side as query columns of the prompt's row, and a mask lets each see the prompt and
+the N completions stand side by side as query columns of the prompt's row, and a mask lets each see the prompt and
 its own tokens; prompts that begin alike share a row as well. `ExpandedPrefix` repeats them N times and leaves
 masking to the model: slower, for any architecture that the transformers cache can hold.
 
-Axes here, beside those of `recloop.records`: ``R`` drafts still growing, over all prompts of the batch;
-``M`` columns, the most drafts any one prompt still grows; ``C`` cache slots; ``V`` tokens of the vocabulary;
+Axes here, beside those of `recloop.records`: ``R`` completions still growing, over all prompts of the batch;
+``M`` columns, the most completions any one prompt still grows; ``C`` cache slots; ``V`` tokens of the vocabulary;
 ``A`` attempts at a draw.
 """
 
@@ -34,8 +34,8 @@ COMPACT_BELOW = 0.75  # guess: share of prompts still growing below which finish
 
 
 @dataclass(frozen=True, slots=True)
-class RawDraft:
-    """One draft as token ids, its end token left out but counted in `num_sampled` and `logp_sum`.
+class RawCompletion:
+    """One completion as token ids, its end token left out but counted in `num_sampled` and `logp_sum`.
 
     is_finished: it came to an end token, or was stopped where what follows is not read.
     end: the end token it came to; None when it came to none.
@@ -49,14 +49,14 @@ class RawDraft:
 
 
 class Prefix(Protocol):
-    """Prompts already read, and the drafts growing from them."""
+    """Prompts already read, and the completions growing from them."""
 
     def first_logits(self) -> Float[Tensor, "B V"]:
         """Logits of the first token after each prompt."""
         ...
 
-    def next_logits(self, tokens_R: np.ndarray, prompt_R: np.ndarray, draft_R: np.ndarray) -> Float[Tensor, "R V"]:
-        """Append one token to each named draft, sorted by prompt; drafts no longer named never return."""
+    def next_logits(self, tokens_R: np.ndarray, prompt_R: np.ndarray, completion_R: np.ndarray) -> Float[Tensor, "R V"]:
+        """Append one token to each named completion, sorted by prompt; completions no longer named never return."""
         ...
 
 
@@ -67,44 +67,44 @@ def decode(
     temperature: float,
     top_p: float,
     stop: SentenceStop | None = None,
-) -> list[list[RawDraft]]:
-    """Grow all drafts to their end token, to where `stop` ends them, or to T tokens.
+) -> list[list[RawCompletion]]:
+    """Grow all completions to their end token, to where `stop` ends them, or to T tokens.
 
     Args:
-        uniforms_BNTA: random numbers in [0, 1), `ATTEMPTS` per prompt, draft and position.
-        end_tokens: ids that end a draft.
+        uniforms_BNTA: random numbers in [0, 1), `ATTEMPTS` per prompt, completion and position.
+        end_tokens: ids that end a completion.
         temperature, top_p: as in `sample_tokens`.
-        stop: None where drafts end by themselves alone.
+        stop: None where completions end by themselves alone.
 
     Returns:
-        Per prompt its N drafts.
+        Per prompt its N completions.
     """
-    num_prompts, num_drafts, max_tokens, _ = uniforms_BNTA.shape
-    tokens_BNT = np.zeros((num_prompts, num_drafts, max_tokens), dtype=np.int64)
-    length_BN = np.full((num_prompts, num_drafts), max_tokens)
+    num_prompts, num_completions, max_tokens, _ = uniforms_BNTA.shape
+    tokens_BNT = np.zeros((num_prompts, num_completions, max_tokens), dtype=np.int64)
+    length_BN = np.full((num_prompts, num_completions), max_tokens)
     num_sampled_BN = length_BN.copy()
-    is_finished_BN = np.zeros((num_prompts, num_drafts), dtype=bool)
-    logp_BN = np.zeros((num_prompts, num_drafts))
-    prompt_R, draft_R = (axis.ravel() for axis in np.indices((num_prompts, num_drafts)))
-    logits_RV = prefix.first_logits().repeat_interleave(num_drafts, dim=0)
+    is_finished_BN = np.zeros((num_prompts, num_completions), dtype=bool)
+    logp_BN = np.zeros((num_prompts, num_completions))
+    prompt_R, completion_R = (axis.ravel() for axis in np.indices((num_prompts, num_completions)))
+    logits_RV = prefix.first_logits().repeat_interleave(num_completions, dim=0)
     for t in range(max_tokens):
-        tokens_R, logps_R = sample_tokens(logits_RV, uniforms_BNTA[prompt_R, draft_R, t], temperature, top_p)
-        logp_BN[prompt_R, draft_R] += logps_R
-        tokens_BNT[prompt_R, draft_R, t] = tokens_R
+        tokens_R, logps_R = sample_tokens(logits_RV, uniforms_BNTA[prompt_R, completion_R, t], temperature, top_p)
+        logp_BN[prompt_R, completion_R] += logps_R
+        tokens_BNT[prompt_R, completion_R, t] = tokens_R
         is_end_R = np.isin(tokens_R, end_tokens)
         is_done_R = is_end_R
         if stop is not None:
-            is_done_R = is_end_R | stop.is_over(tokens_BNT[prompt_R, draft_R, : t + 1])
-        done = prompt_R[is_done_R], draft_R[is_done_R]
+            is_done_R = is_end_R | stop.is_over(tokens_BNT[prompt_R, completion_R, : t + 1])
+        done = prompt_R[is_done_R], completion_R[is_done_R]
         length_BN[done] = t + ~is_end_R[is_done_R]
         num_sampled_BN[done], is_finished_BN[done] = t + 1, True
-        tokens_R, prompt_R, draft_R = tokens_R[~is_done_R], prompt_R[~is_done_R], draft_R[~is_done_R]
+        tokens_R, prompt_R, completion_R = tokens_R[~is_done_R], prompt_R[~is_done_R], completion_R[~is_done_R]
         if t == max_tokens - 1 or not len(prompt_R):
             break
-        logits_RV = prefix.next_logits(tokens_R, prompt_R, draft_R)
+        logits_RV = prefix.next_logits(tokens_R, prompt_R, completion_R)
     return [
         [
-            RawDraft(
+            RawCompletion(
                 tuple(tokens_BNT[b, n, :length].tolist()),
                 bool(is_finished_BN[b, n]),
                 int(num_sampled_BN[b, n]),
@@ -215,16 +215,16 @@ class _RoomyLayer(DynamicLayer):
 class SharedPrefix:
     """Prompts of one batch; what several have in common is read and held once.
 
-    A row of the cache is a head: the common beginning, what its prompts have of their own, and their drafts'
+    A row of the cache is a head: the common beginning, what its prompts have of their own, and their completions'
     tokens, each seen only by those it belongs to. Right where attention is full and a token's place comes
     from `position_ids` alone: the Llama family.
 
-    Axes: ``H`` heads; ``S`` slots, the most drafts that grow from one head; ``W`` columns of tails.
+    Axes: ``H`` heads; ``S`` slots, the most completions that grow from one head; ``W`` columns of tails.
 
     Args:
         model: a causal LM with an inner ``model`` and a plain output embedding.
         prompts: token ids, at least one each.
-        num_drafts: how many drafts grow from each prompt.
+        num_completions: how many completions grow from each prompt.
         max_tokens: how many tokens each may get.
         heads: which prompts begin alike; None where each stands alone.
     """
@@ -233,7 +233,7 @@ class SharedPrefix:
         self,
         model: Any,
         prompts: Sequence[Sequence[int]],
-        num_drafts: int,
+        num_completions: int,
         max_tokens: int,
         heads: Sequence[Head] | None = None,
     ) -> None:
@@ -243,11 +243,11 @@ class SharedPrefix:
         self._row_B, self._slot_B = np.zeros((2, len(prompts)), dtype=np.int64)
         for row, head in enumerate(heads):
             members = list(head.members)
-            self._row_B[members], self._slot_B[members] = row, np.arange(len(members)) * num_drafts
+            self._row_B[members], self._slot_B[members] = row, np.arange(len(members)) * num_completions
         self._num_rows = len(heads)
         width = max(head.length for head in heads)
         tail_width = max(sum(len(prompts[b]) - head.length for b in head.members) for head in heads)
-        num_slots = max(len(head.members) for head in heads) * num_drafts
+        num_slots = max(len(head.members) for head in heads) * num_completions
         capacity = width + tail_width + num_slots * max_tokens
         self._layers = [_RoomyLayer(capacity) for _ in range(model.config.num_hidden_layers)]
         self._cache = Cache(layers=list(self._layers))
@@ -261,17 +261,17 @@ class SharedPrefix:
         last_B = np.array([head.length - 1 for head in heads])[self._row_B]
         self._last_BD = hidden_HTD[self._to_device(self._row_B), self._to_device(last_B)]
         if tail_width:
-            self._read_tails(prompts, heads, num_drafts, is_seen_HSC)
+            self._read_tails(prompts, heads, num_completions, is_seen_HSC)
         self._mask_HSC = self._as_mask(is_seen_HSC)
 
     def first_logits(self) -> Float[Tensor, "B V"]:
         return self._model.get_output_embeddings()(self._last_BD)
 
-    def next_logits(self, tokens_R: np.ndarray, prompt_R: np.ndarray, draft_R: np.ndarray) -> Float[Tensor, "R V"]:
+    def next_logits(self, tokens_R: np.ndarray, prompt_R: np.ndarray, completion_R: np.ndarray) -> Float[Tensor, "R V"]:
         growing = np.unique(self._row_B[prompt_R])
         if len(growing) <= COMPACT_BELOW * self._num_rows:
             self._keep(growing)
-        row_R, slot_R = self._row_B[prompt_R], self._slot_B[prompt_R] + draft_R
+        row_R, slot_R = self._row_B[prompt_R], self._slot_B[prompt_R] + completion_R
         column_R = _places_within(row_R)
         shape_HM = (self._num_rows, int(column_R.max()) + 1)
         ids_HM, slot_HM, position_HM = np.zeros((3, *shape_HM), dtype=np.int64)
@@ -290,10 +290,10 @@ class SharedPrefix:
         self,
         prompts: Sequence[Sequence[int]],
         heads: Sequence[Head],
-        num_drafts: int,
+        num_completions: int,
         is_seen_HSC: np.ndarray,
     ) -> None:
-        """Read what each prompt has of its own, side by side in its head's row; its drafts see it."""
+        """Read what each prompt has of its own, side by side in its head's row; its completions see it."""
         start = self._layers[0].length
         where: list[tuple[int, int, int, int]] = []  # prompt, row, from column, to column
         for row, head in enumerate(heads):
@@ -311,7 +311,7 @@ class SharedPrefix:
             ids_HW[row, first:end] = tail
             position_HW[row, first:end] = heads[row].length + np.arange(len(tail))
             is_seen_HWC[row, first:end, own] = np.tri(len(tail), dtype=bool)
-            is_seen_HSC[row, self._slot_B[b] : self._slot_B[b] + num_drafts, own] = True
+            is_seen_HSC[row, self._slot_B[b] : self._slot_B[b] + num_completions, own] = True
         hidden_HWD = self._read(
             ids_HW,
             attention_mask=self._as_mask(is_seen_HWC)[:, None],
@@ -343,11 +343,11 @@ class SharedPrefix:
 
 
 class ExpandedPrefix:
-    """Prompts of one batch, read once and then held once per draft. Arguments as for `SharedPrefix`."""
+    """Prompts of one batch, read once and then held once per completion. Arguments as for `SharedPrefix`."""
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], num_drafts: int) -> None:
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], num_completions: int) -> None:
         self._model = model
-        self._num_drafts = num_drafts
+        self._num_completions = num_completions
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         width = max(len(ids) for ids in prompts)
         # Padding stands to the left, as the cache of any architecture expects it.
@@ -356,15 +356,15 @@ class ExpandedPrefix:
         self._is_token_RT = (torch.arange(width, device=model.device) >= width - lengths_B1).long()
         self._cache = DynamicCache(config=model.config)
         self._first_BV = self._read(ids_BT)
-        self._cache.batch_repeat_interleave(num_drafts)
-        self._is_token_RT = self._is_token_RT.repeat_interleave(num_drafts, dim=0)
-        self._held_R = np.arange(len(prompts) * num_drafts)
+        self._cache.batch_repeat_interleave(num_completions)
+        self._is_token_RT = self._is_token_RT.repeat_interleave(num_completions, dim=0)
+        self._held_R = np.arange(len(prompts) * num_completions)
 
     def first_logits(self) -> Float[Tensor, "B V"]:
         return self._first_BV
 
-    def next_logits(self, tokens_R: np.ndarray, prompt_R: np.ndarray, draft_R: np.ndarray) -> Float[Tensor, "R V"]:
-        wanted_R = prompt_R * self._num_drafts + draft_R
+    def next_logits(self, tokens_R: np.ndarray, prompt_R: np.ndarray, completion_R: np.ndarray) -> Float[Tensor, "R V"]:
+        wanted_R = prompt_R * self._num_completions + completion_R
         if len(wanted_R) < len(self._held_R):
             rows = torch.from_numpy(np.searchsorted(self._held_R, wanted_R)).to(self._model.device)
             self._cache.batch_select_indices(rows)

@@ -1,4 +1,4 @@
-"""What a language model is to recloop: an object with a name that answers prompts with N drafts each."""
+"""What a language model is to recloop: an object with a name that answers prompts with N completions each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from recloop.errors import SettingError
-from recloop.records import Draft, Prompt
+from recloop.records import Completion, Prompt
 
 if TYPE_CHECKING:
     from jaxtyping import Float64
@@ -18,52 +18,62 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How drafts are drawn.
+    """How completions are drawn.
 
-    num_drafts: N, drafts per prompt.
+    num_completions: N, completions per prompt.
     temperature: 0 takes the likeliest token each time, and then N must be 1.
     top_p: share of the probability mass sampled from, largest tokens first; 1 for all of it.
-    max_tokens: longest draft, its end token included.
-    seed: every draft is a function of seed, prompt and draft number, whatever else is in its batch.
-    first_draft: number of the first draft; 4 with ``num_drafts=6`` continues where ``num_drafts=4`` ended.
-    sentences: no more than so many of a draft are read, so a model need not write on; None for all.
+    max_tokens: longest completion, its end token included.
+    seed: every completion is a function of seed, prompt and completion number, whatever else is in its batch.
+    first_completion: number of the first completion; 4 with ``num_completions=6`` continues where ``num_completions=4`` ended.
+    sentences: no more than so many of a completion are read, so a model need not write on; None for all.
     """
 
-    num_drafts: int
+    num_completions: int
     temperature: float
     top_p: float
     max_tokens: int
     seed: int
-    first_draft: int = 0
+    first_completion: int = 0
     sentences: int | None = None
 
     def __post_init__(self) -> None:
         checks: tuple[tuple[str, float, bool, str], ...] = (
-            ("num_drafts", self.num_drafts, self.num_drafts >= 1, "at least 1; use 1 for a single draft"),
-            ("temperature", self.temperature, 0 <= self.temperature <= 100, "from 0 to 100; 1 is usual"),
+            (
+                "num_completions",
+                self.num_completions,
+                self.num_completions >= 1,
+                "at least 1; use 1 for a single completion",
+            ),
+            ("temperature", self.temperature, 0 <= self.temperature <= 100, "from 0 to 100; 1 is population rate"),
             ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1; use 1 to sample from all"),
-            ("max_tokens", self.max_tokens, self.max_tokens >= 1, "at least 1; 64 is usual"),
+            ("max_tokens", self.max_tokens, self.max_tokens >= 1, "at least 1; 64 is population rate"),
             ("seed", self.seed, self.seed >= 0, "0 or more; any whole number will do"),
-            ("first_draft", self.first_draft, self.first_draft >= 0, "0 or more; 0 is the first draft"),
+            (
+                "first_completion",
+                self.first_completion,
+                self.first_completion >= 0,
+                "0 or more; 0 is the first completion",
+            ),
         )
         for name, value, is_right, do in checks:
             if not is_right:
                 raise SettingError(f"{name} must be {do}; got {value}")
         if self.sentences is not None and self.sentences < 1:
             raise SettingError(f"sentences must be at least 1, or None for all; got {self.sentences}")
-        if self.temperature == 0 and self.num_drafts > 1:
+        if self.temperature == 0 and self.num_completions > 1:
             raise SettingError(
-                f"at temperature 0 all drafts of a prompt are the same, got num_drafts={self.num_drafts}; "
-                f"use num_drafts=1 or a temperature above 0"
+                f"at temperature 0 all completions of a prompt are the same, got num_completions={self.num_completions}; "
+                f"use num_completions=1 or a temperature above 0"
             )
 
     @property
-    def draft_numbers(self) -> range:
-        return range(self.first_draft, self.first_draft + self.num_drafts)
+    def completion_numbers(self) -> range:
+        return range(self.first_completion, self.first_completion + self.num_completions)
 
-    def only(self, drafts: range) -> Sampling:
-        """The same, for these consecutive drafts."""
-        return replace(self, first_draft=drafts.start, num_drafts=len(drafts))
+    def only(self, completions: range) -> Sampling:
+        """The same, for these consecutive completions."""
+        return replace(self, first_completion=completions.start, num_completions=len(completions))
 
 
 class LanguageModel(Protocol):
@@ -74,8 +84,8 @@ class LanguageModel(Protocol):
         """Identity, weights included: two models that could answer differently have different names."""
         ...
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, tuple[Draft, ...]]]:
-        """Yield (position in `prompts`, its N drafts) as prompts finish, in any order, each once."""
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, tuple[Completion, ...]]]:
+        """Yield (position in `prompts`, its N completions) as prompts finish, in any order, each once."""
         ...
 
     def count_tokens(self, text: str) -> int:
@@ -93,11 +103,11 @@ def prompt_digest(prompt: Prompt) -> bytes:
     return digest.digest()
 
 
-def draft_uniforms(digest: bytes, seed: int, draft: int, num: int) -> Float64[np.ndarray, " num"]:
-    """The random numbers of one draft, one per token position, from a counter-based generator.
+def completion_uniforms(digest: bytes, seed: int, completion: int, num: int) -> Float64[np.ndarray, " num"]:
+    """The random numbers of one completion, one per token position, from a counter-based generator.
 
-    They depend on seed, prompt and draft number only, so neither the batch a prompt falls into nor the
-    order of the work can change a draft.
+    They depend on seed, prompt and completion number only, so neither the batch a prompt falls into nor the
+    order of the work can change a completion.
 
     Args:
         digest: `prompt_digest` of the prompt.
@@ -105,7 +115,7 @@ def draft_uniforms(digest: bytes, seed: int, draft: int, num: int) -> Float64[np
     Returns:
         Uniform on [0, 1).
     """
-    key = hashlib.sha256(digest + seed.to_bytes(16, "big") + draft.to_bytes(8, "big")).digest()[:16]
+    key = hashlib.sha256(digest + seed.to_bytes(16, "big") + completion.to_bytes(8, "big")).digest()[:16]
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big"))).random(num)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from recloop.errors import GenerationError, SettingError
 from recloop.llm.chat import load_tokenizer, messages_of, takes_system_role
 from recloop.llm.completion_text import first_sentences
-from recloop.llm.language_model import Sampling, draft_uniforms, prompt_digest
+from recloop.llm.language_model import Sampling, completion_uniforms, prompt_digest
 from recloop.llm.shared_prefix import Head, alone, share_heads
 from recloop.llm.stopping import SentenceStop
 from recloop.llm.weights import (
@@ -24,7 +24,7 @@ from recloop.llm.weights import (
     reading,
     weights_hash,
 )
-from recloop.records import Draft, Prompt
+from recloop.records import Completion, Prompt
 
 # Full attention, places from `position_ids`, logits straight from the output embedding.
 SHARED_PREFIX_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
@@ -45,7 +45,7 @@ class _Batch:
 class TransformersLM:
     """A causal LM in this process, in float32 on the CPU and in its own precision on an accelerator.
 
-    Each prompt is read once for all its drafts. A draft depends on the seed, the prompt and its number; what
+    Each prompt is read once for all its completions. A completion depends on the seed, the prompt and its number; what
     else is in the batch can move its logits in their last bits only, and a draw turns on that about once in a
     million tokens.
 
@@ -53,7 +53,7 @@ class TransformersLM:
         folder_or_name: a folder `save_pretrained` wrote (a model, or a peft adapter beside whose config its
             base can be found), or a Hugging Face name. Only safetensors are read, no code.
         device: ``auto`` takes CUDA where there is one; otherwise a torch device.
-        batch_tokens: cache slots of one batch, over all its prompts and drafts.
+        batch_tokens: cache slots of one batch, over all its prompts and completions.
         load_in_4bit: keep the linear layers in 4 bits; needs bitsandbytes.
 
     Raises:
@@ -70,7 +70,7 @@ class TransformersLM:
         load_in_4bit: bool = False,
     ) -> None:
         if batch_tokens < 1:
-            raise SettingError(f"batch_tokens must be at least 1, got {batch_tokens}; 24576 is usual")
+            raise SettingError(f"batch_tokens must be at least 1, got {batch_tokens}; 24576 is population rate")
         self.folder = find_model_folder(folder_or_name)
         import torch
         from transformers import DynamicCache
@@ -98,7 +98,7 @@ class TransformersLM:
 
     @property
     def context_tokens(self) -> int | None:
-        """Longest prompt and draft together; None where the model sets no limit."""
+        """Longest prompt and completion together; None where the model sets no limit."""
         return getattr(self._model.config, "max_position_embeddings", None)
 
     def count_tokens(self, text: str) -> int:
@@ -111,8 +111,8 @@ class TransformersLM:
             messages_of(prompt, self._tokenizer), tokenize=False, add_generation_prompt=True
         )
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, tuple[Draft, ...]]]:
-        """Yield (position in `prompts`, its drafts), longest prompts first.
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, tuple[Completion, ...]]]:
+        """Yield (position in `prompts`, its completions), longest prompts first.
 
         Raises:
             GenerationError: a prompt is empty, or longer than the context leaves room for.
@@ -121,8 +121,8 @@ class TransformersLM:
 
         for batch in self._plan(prompts, sampling):
             with torch.inference_mode():
-                drafts_BN = self._decode(batch, [prompts[position] for position in batch.positions], sampling)
-            yield from zip(batch.positions, drafts_BN, strict=True)
+                completions_BN = self._decode(batch, [prompts[position] for position in batch.positions], sampling)
+            yield from zip(batch.positions, completions_BN, strict=True)
 
     def reply_logps(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> Iterator[tuple[float, int]]:
         """Log-probability of each reply after its prompt, end token included, and how many tokens it has.
@@ -148,8 +148,8 @@ class TransformersLM:
         talk = [{"role": "user", "content": "t"}, {"role": "assistant", "content": "r"}]
         text = self._tokenizer.apply_chat_template(talk, tokenize=False)
         ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
-        usual = self._tokenizer.eos_token_id
-        return next((token for token in reversed(ids) if token in self._end_tokens), usual)
+        population_rates = self._tokenizer.eos_token_id
+        return next((token for token in reversed(ids) if token in self._end_tokens), population_rates)
 
     def _plan(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[_Batch]:
         texts = [self.render(prompt) for prompt in prompts]
@@ -158,7 +158,7 @@ class TransformersLM:
         ids = [tuple(row) for row in self._tokenizer(texts, add_special_tokens=False).input_ids]
         for prompt, row in zip(prompts, ids, strict=True):
             self._check_length(prompt, len(row), sampling)
-        heads = share_heads(ids, sampling.num_drafts * sampling.max_tokens) if self._shares_prefix else alone(ids)
+        heads = share_heads(ids, sampling.num_completions * sampling.max_tokens) if self._shares_prefix else alone(ids)
         num_slots = [self._slots(head, ids, sampling) for head in heads]
         order = sorted(range(len(heads)), key=lambda n: (-num_slots[n], heads[n].members))
         start = 0
@@ -169,8 +169,8 @@ class TransformersLM:
 
     def _slots(self, head: Head, ids: Sequence[tuple[int, ...]], sampling: Sampling) -> int:
         tails = sum(len(ids[position]) - head.length for position in head.members)
-        own = len(head.members) * sampling.num_drafts * sampling.max_tokens
-        return own + tails + head.length * (1 if self._shares_prefix else sampling.num_drafts)
+        own = len(head.members) * sampling.num_completions * sampling.max_tokens
+        return own + tails + head.length * (1 if self._shares_prefix else sampling.num_completions)
 
     def _check_length(self, prompt: Prompt, num_tokens: int, sampling: Sampling) -> None:
         limit = self.context_tokens
@@ -178,7 +178,7 @@ class TransformersLM:
             raise GenerationError(f"a prompt must have a token at least, got none for user {prompt.user}; write one")
         if limit is not None and num_tokens + sampling.max_tokens > limit:
             raise GenerationError(
-                f"prompt and draft must fit into the {limit} tokens of {self.folder}, got {num_tokens} "
+                f"prompt and completion must fit into the {limit} tokens of {self.folder}, got {num_tokens} "
                 f"for user {prompt.user} and max_tokens={sampling.max_tokens}; "
                 f"lower the prompt's token budget or max_tokens"
             )
@@ -191,21 +191,21 @@ class TransformersLM:
             self._stops[num_sentences] = SentenceStop(self._tokenizer, vocab_size, num_sentences)
         return self._stops[num_sentences]
 
-    def _decode(self, batch: _Batch, prompts: Sequence[Prompt], sampling: Sampling) -> list[tuple[Draft, ...]]:
+    def _decode(self, batch: _Batch, prompts: Sequence[Prompt], sampling: Sampling) -> list[tuple[Completion, ...]]:
         from recloop.llm.decoding import ATTEMPTS, ExpandedPrefix, SharedPrefix, decode
 
-        num_drafts, max_tokens = sampling.num_drafts, sampling.max_tokens
+        num_completions, max_tokens = sampling.num_completions, sampling.max_tokens
         if self._shares_prefix:
-            prefix = SharedPrefix(self._model, batch.prompts, num_drafts, max_tokens, batch.heads)
+            prefix = SharedPrefix(self._model, batch.prompts, num_completions, max_tokens, batch.heads)
         else:
-            prefix = ExpandedPrefix(self._model, batch.prompts, num_drafts)
+            prefix = ExpandedPrefix(self._model, batch.prompts, num_completions)
         uniforms_BNTA = np.stack(
             [
-                draft_uniforms(prompt_digest(prompt), sampling.seed, draft, max_tokens * ATTEMPTS)
+                completion_uniforms(prompt_digest(prompt), sampling.seed, completion, max_tokens * ATTEMPTS)
                 for prompt in prompts
-                for draft in sampling.draft_numbers
+                for completion in sampling.completion_numbers
             ]
-        ).reshape(len(prompts), num_drafts, max_tokens, ATTEMPTS)
+        ).reshape(len(prompts), num_completions, max_tokens, ATTEMPTS)
         raw_BN = decode(
             prefix,
             uniforms_BNTA,
@@ -222,15 +222,15 @@ class TransformersLM:
         text = iter(texts)
         return [
             tuple(
-                Draft(
+                Completion(
                     user=prompt.user,
-                    draft=number,
+                    completion=number,
                     text=next(text).strip(),
                     num_tokens=raw.num_sampled,
                     is_finished=raw.is_finished,
                     logp_sum=raw.logp_sum,
                 )
-                for number, raw in zip(sampling.draft_numbers, raw_N, strict=True)
+                for number, raw in zip(sampling.completion_numbers, raw_N, strict=True)
             )
             for prompt, raw_N in zip(prompts, raw_BN, strict=True)
         ]

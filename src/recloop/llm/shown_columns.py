@@ -26,13 +26,13 @@ def with_readable_columns(log: Log, lm_folder: Path | None, progress: Progress) 
     """
     if lm_folder is None or not reads_few_names(lm_folder):
         return log, {}
-    values = {facet: log.items[facet].explode().drop_nulls().unique().to_list() for facet in log.facets}
+    values = {attribute: log.items[attribute].explode().drop_nulls().unique().to_list() for attribute in log.attributes}
     names = {old: new for old, new in taught_names(values).items() if old != new}
     if not names:
         return log, {}
-    progress.say(f"{columns_text(names)}: the embedded language model reads few names of columns")
-    facets = tuple(names.get(facet, facet) for facet in log.facets)
-    return replace(log, items=log.items.rename(names), facets=facets), names
+    progress.say(f"{columns_text(names)}: the bundled language model reads few names of columns")
+    attributes = tuple(names.get(attribute, attribute) for attribute in log.attributes)
+    return replace(log, items=log.items.rename(names), attributes=attributes), names
 
 
 def columns_text(names: Mapping[str, str]) -> str:

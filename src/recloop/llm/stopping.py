@@ -1,4 +1,4 @@
-"""Where a draft with room for a few sentences is over while it is still being written."""
+"""Where a completion with room for a few sentences is over while it is still being written."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MARK_BYTES = tuple(f"<0x{ord(mark):02X}>" for mark in MARKS)  # as tokens of a v
 
 
 class SentenceStop:
-    """Tells of half-written drafts whether they have gone on beyond their first sentences.
+    """Tells of half-written completions whether they have gone on beyond their first sentences.
 
-    Only a draft with a sentence mark in it can have, so only those are turned into text.
+    Only a completion with a sentence mark in it can have, so only those are turned into text.
 
     Args:
         tokenizer: of the language model.
         vocab_size: how many tokens its output has; may exceed the tokenizer's.
-        num_sentences: how many sentences a draft has room for.
+        num_sentences: how many sentences a completion has room for.
     """
 
     def __init__(self, tokenizer: Any, vocab_size: int, num_sentences: int) -> None:
@@ -37,7 +37,7 @@ class SentenceStop:
         """Whether the next sentence has begun, after which nothing that follows is read.
 
         Args:
-            tokens_RT: what was written of each draft so far, no padding.
+            tokens_RT: what was written of each completion so far, no padding.
         """
         is_over_R = np.zeros(len(tokens_RT), dtype=bool)
         rows = np.flatnonzero(self._is_mark_V[tokens_RT].any(axis=1))

@@ -58,7 +58,7 @@ def find_model_folder(folder_or_name: str | Path) -> Path:
 def weights_hash(folder: Path) -> str:
     """SHA-256 over all that decides a model's answers; for an adapter its base model counts too.
 
-    Where the files lie does not enter: a moved run folder finds its drafts again.
+    Where the files lie does not enter: a moved run folder finds its completions again.
     """
     digest = hashlib.sha256()
     files = {path for pattern in IDENTITY_FILES for path in folder.glob(pattern) if path.is_file()}

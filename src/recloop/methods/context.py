@@ -21,11 +21,11 @@ from recloop.errors import SettingError
 from recloop.experiment.run_folder import RunFolder
 from recloop.experiment.stages import Staged
 from recloop.experiment.verbs import require_verb
-from recloop.llm.bundled import embedded_lm_folder
+from recloop.llm.bundled import bundled_lm_folder
 from recloop.llm.config import LmConfig
 from recloop.llm.language_model import LanguageModel
 from recloop.llm.local import TransformersLM
-from recloop.llm.server.open import is_served, open_served, served_weights
+from recloop.llm.server.open import uses_server, open_server_lm, server_weights
 from recloop.llm.weights import find_model_folder, weights_hash
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.progress import Progress
@@ -50,7 +50,7 @@ class LmRef:
 class Loop(Staged):
     """One run: what was asked for, and the models it opens on demand.
 
-    first_lm: the language model before any tuning.
+    first_lm: the language model before any training.
     open_lm, open_encoder: load a model; asked again for the same, they give the same object.
     encoder: what `encoder_inputs` says of the encoder, asked when something is to be encoded.
     """
@@ -76,16 +76,16 @@ def open_loop(
         lm, encoder: objects to use in place of the configured ones.
 
     Raises:
-        SettingError: an unknown stage, or rounds of tuning for a language model passed as an object.
+        SettingError: an unknown stage, or rounds of training for a language model passed as an object.
     """
     require_verb("dpo4rec", until)
     if lm is not None and config.rounds:
         raise SettingError(
-            f"a language model passed as an object cannot be tuned, got rounds={config.rounds}; "
+            f"a language model passed as an object cannot be trained, got rounds={config.rounds}; "
             f"use rounds=0, or name a model folder in lm.name"
         )
-    if lm is None and is_served(config.lm):
-        first = LmRef("untuned", served_weights(config.lm), open_served(config.lm).name)
+    if lm is None and uses_server(config.lm):
+        first = LmRef("untuned", server_weights(config.lm), open_server_lm(config.lm).name)
     elif lm is None:
         folder = lm_folder(config.lm)
         first = LmRef("untuned", folder, weights_hash(folder))
@@ -96,8 +96,8 @@ def open_loop(
     def open_lm(folder: Path) -> LanguageModel:
         if lm is not None:
             return lm
-        if is_served(config.lm):
-            return open_served(config.lm, folder)
+        if uses_server(config.lm):
+            return open_server_lm(config.lm, folder)
         return open_local(config.lm, folder)
 
     @lru_cache(maxsize=1)
@@ -110,13 +110,13 @@ def open_loop(
 
 def load_lm(config: LmConfig) -> LanguageModel:
     """The configured language model, in this process or served."""
-    if is_served(config):
-        return open_served(config)
+    if uses_server(config):
+        return open_server_lm(config)
     return open_local(config, lm_folder(config))
 
 
 def open_local(config: LmConfig, folder: Path) -> TransformersLM:
-    """The model in `folder`, the configured one or one that was tuned, in this process."""
+    """The model in `folder`, the configured one or one that was trained, in this process."""
     return TransformersLM(
         folder, device=config.device, batch_tokens=config.batch_tokens, load_in_4bit=config.load_in_4bit
     )
@@ -126,14 +126,14 @@ def lm_folder(config: LmConfig) -> Path:
     """Where the configured language model lies; a name is looked up, and fetched where that is allowed."""
     kind, _, name = config.name.partition(":")
     match kind:
-        case "embedded":
-            return embedded_lm_folder("answers" if name == "answers" else "summaries")
+        case "bundled":
+            return bundled_lm_folder("answers" if name == "answers" else "summaries")
         case "transformers":
             return find_model_folder(name)
         case _:
             raise SettingError(
                 f"weights are wanted here, and {config.name} has none on this machine; "
-                f"use embedded or transformers:NAME_OR_FOLDER"
+                f"use bundled or transformers:NAME_OR_FOLDER"
             )
 
 

@@ -86,12 +86,12 @@ def quick_settings(method: str, config: BaseModel) -> list[tuple[str, str]]:
     """What ``--quick`` sets, as typed; SettingError for a method that has no quick form."""
     match method:
         case "rerec":
-            from recloop.methods.rerec.recipe import config as rerec_config
+            from recloop.methods.rerec import config as rerec_config
 
             assert isinstance(config, rerec_config.ReRecConfig)
             return rerec_config.quick_overrides(config)
         case "re2llm":
-            from recloop.methods.re2llm.recipe import config as re2llm_config
+            from recloop.methods.re2llm import config as re2llm_config
 
             assert isinstance(config, re2llm_config.Re2llmConfig)
             return re2llm_config.quick_overrides(config)

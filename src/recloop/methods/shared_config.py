@@ -8,7 +8,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from recloop.errors import SettingError
-from recloop.evaluation.score import MeasureConfig
+from recloop.evaluation.score import MetricsConfig
 
 
 def complete_sections(model: type[BaseModel], given: Any) -> Any:
@@ -33,11 +33,11 @@ def _merged(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def require_headline(headline: str, measure: MeasureConfig) -> None:
+def require_primary_metric(primary_metric: str, metrics: MetricsConfig) -> None:
     """SettingError unless the metric that leads the tables is measured."""
-    if headline not in measure.metrics:
+    if primary_metric not in metrics.names:
         raise SettingError(
-            f"headline must be one of measure.metrics ({', '.join(measure.metrics)}), got {headline}; add it there"
+            f"primary metric must be one of metrics.names ({', '.join(metrics.names)}), got {primary_metric}; add it there"
         )
 
 

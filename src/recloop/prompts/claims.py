@@ -6,7 +6,7 @@ The canonical text is short on purpose: it can be parsed, counted and checked ag
 
 Truth, for a history with stars: a value is *liked* when at least two items carry it and their mean rating
 is above the mean of the history, *disliked* when it is below. Without stars a value is liked when at least
-two items carry it, and ``also`` names values that were met once. Held against what is usual, with stars or
+two items carry it, and ``also`` names values that were met once. Held against what is population rate, with stars or
 without, it is liked when clearly more items carry it than in other users' histories, disliked when clearly
 fewer do.
 """
@@ -32,8 +32,8 @@ ABBREVIATED = re.compile(
 )
 OPENING = re.compile(r"(?:Overall|However|Generally|In (?:all|summary|short|general|addition)),\s+")
 
-Usual = Mapping[tuple[str, str], float]
-"""(facet, value) -> the share of a history's items that carry it, the mean over users."""
+PopulationRates = Mapping[tuple[str, str], float]
+"""(attribute, value) -> the share of a history's items that carry it, the mean over users."""
 
 
 class Polarity(StrEnum):
@@ -46,18 +46,18 @@ class Polarity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HistoryItem:
-    """One line of a history: `values` holds, facet by facet, the item's values; `stars` None if implicit."""
+    """One line of a history: `values` holds, attribute by attribute, the item's values; `stars` None if implicit."""
 
     title: str
     values: tuple[tuple[str, ...], ...]
-    stars: float | None
+    rating: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One statement about a user: this value of this facet is liked, disliked or was met."""
+    """One statement about a user: this value of this attribute is liked, disliked or was met."""
 
-    facet: str
+    attribute: str
     polarity: Polarity
     value: str
 
@@ -65,7 +65,7 @@ class Claim:
 class Basis(StrEnum):
     """What a claim rests on."""
 
-    STARS = "stars"  # rated above or below the user's own mean
+    RATING = "rating"  # rated above or below the user's own mean
     SHARE = "share"  # met more or less often than by other users
     COUNT = "count"  # met at all, and how often
 
@@ -75,15 +75,15 @@ class Evidence:
     """What a history says about one value.
 
     excess: (stars - mean of the history) summed over its items; items above the usual number; 0 for counts.
-    usual: items that carry it in a usual history of this length; 0 where nothing is held against it.
+    population rate: items that carry it in a usual history of this length; 0 where nothing is held against it.
     """
 
-    facet: str
+    attribute: str
     value: str
     num_items: int
     excess: float
     basis: Basis
-    usual: float = 0.0
+    population_rates: float = 0.0
 
     @property
     def polarity(self) -> Polarity | None:
@@ -91,11 +91,11 @@ class Evidence:
         match self.basis:
             case Basis.COUNT:
                 return Polarity.LIKES if self.num_items >= FEWEST else Polarity.ALSO
-            case Basis.SHARE if self.num_items >= max(FEWEST, MORE * self.usual):
+            case Basis.SHARE if self.num_items >= max(FEWEST, MORE * self.population_rates):
                 return Polarity.LIKES
-            case Basis.SHARE if self.usual >= FEWEST and self.num_items <= LESS * self.usual:
+            case Basis.SHARE if self.population_rates >= FEWEST and self.num_items <= LESS * self.population_rates:
                 return Polarity.DISLIKES
-            case Basis.STARS if self.num_items >= FEWEST and abs(self.excess) >= 1e-9:
+            case Basis.RATING if self.num_items >= FEWEST and abs(self.excess) >= 1e-9:
                 return Polarity.LIKES if self.excess > 0 else Polarity.DISLIKES
             case _:
                 return None
@@ -107,109 +107,111 @@ class Evidence:
             case Basis.COUNT:
                 return float(self.num_items)
             case Basis.SHARE:
-                return abs(self.excess) / (self.usual + 1) ** 0.5
-            case Basis.STARS:
+                return abs(self.excess) / (self.population_rates + 1) ** 0.5
+            case Basis.RATING:
                 return abs(self.excess)
 
 
 @dataclass(frozen=True, slots=True)
-class ParsedDraft:
+class ParsedCompletion:
     """The claims of one text, and whether every part of it followed the canonical form."""
 
     claims: tuple[Claim, ...]
-    facets: tuple[str, ...]  # facets the text has a section for, in its order, `mixed` ones included
+    attributes: tuple[str, ...]  # attributes the text has a section for, in its order, `mixed` ones included
     is_well_formed: bool
 
 
-def weigh_history(facets: Sequence[str], history: Iterable[HistoryItem], usual: Usual | None = None) -> list[Evidence]:
-    """Evidence for every value of a history, facet by facet, strongest first.
+def weigh_history(
+    attributes: Sequence[str], history: Iterable[HistoryItem], population_rates: PopulationRates | None = None
+) -> list[Evidence]:
+    """Evidence for every value of a history, attribute by attribute, strongest first.
 
     Args:
-        facets: names, in the order of each item's `values`.
+        attributes: names, in the order of each item's `values`.
         history: the items shown, stars all given or all None.
-        usual: what to hold the history against; None to go by its stars, or by counts alone. A value that no
+        population rate: what to hold the history against; None to go by its stars, or by counts alone. A value that no
             item carries has evidence where items usually would.
     """
     items = list(history)
-    stars = [item.stars for item in items if item.stars is not None]
-    mean = sum(stars) / len(stars) if stars else 0.0
+    rating = [item.rating for item in items if item.rating is not None]
+    mean = sum(rating) / len(rating) if rating else 0.0
     counts: dict[tuple[int, str], int] = defaultdict(int)
     excess: dict[tuple[int, str], float] = defaultdict(float)
     for item in items:
         for column, values in enumerate(item.values):
             for value in dict.fromkeys(values):
                 counts[column, value] += 1
-                excess[column, value] += 0.0 if item.stars is None else item.stars - mean
-    if usual is None:
-        basis = Basis.STARS if stars else Basis.COUNT
+                excess[column, value] += 0.0 if item.rating is None else item.rating - mean
+    if population_rates is None:
+        basis = Basis.RATING if rating else Basis.COUNT
         found = [
-            Evidence(facets[column], value, count, round(excess[column, value], 6), basis)
+            Evidence(attributes[column], value, count, round(excess[column, value], 6), basis)
             for (column, value), count in counts.items()
         ]
     else:
-        num_of = {(facets[column], value): count for (column, value), count in counts.items()}
+        num_of = {(attributes[column], value): count for (column, value), count in counts.items()}
         missed = {
             key: 0
-            for key, share in usual.items()
-            if share * len(items) >= FEWEST and key not in num_of and key[0] in facets
+            for key, share in population_rates.items()
+            if share * len(items) >= FEWEST and key not in num_of and key[0] in attributes
         }
         found = [
             Evidence(*key, count, count - expected, Basis.SHARE, expected)
             for key, count in (num_of | missed).items()
-            for expected in [usual.get(key, 0.0) * len(items)]
+            for expected in [population_rates.get(key, 0.0) * len(items)]
         ]
-    order = {facet: position for position, facet in enumerate(facets)}
-    return sorted(found, key=lambda e: (order[e.facet], -e.strength, e.value))
+    order = {attribute: position for position, attribute in enumerate(attributes)}
+    return sorted(found, key=lambda e: (order[e.attribute], -e.strength, e.value))
 
 
-def usual_shares(facets: Sequence[str], histories: Iterable[Sequence[HistoryItem]]) -> Usual:
+def population_rates(attributes: Sequence[str], histories: Iterable[Sequence[HistoryItem]]) -> PopulationRates:
     """How large a share of a history carries each value: the mean over these, empty ones left out."""
     sums: dict[tuple[str, str], float] = defaultdict(float)
     num_histories = 0
     for items in histories:
         num_histories += bool(items)
         for item in items:
-            for facet, values in zip(facets, item.values, strict=True):
+            for attribute, values in zip(attributes, item.values, strict=True):
                 for value in dict.fromkeys(values):
-                    sums[facet, value] += 1 / len(items)
+                    sums[attribute, value] += 1 / len(items)
     return {key: total / num_histories for key, total in sums.items()}
 
 
 def true_claims(
-    facets: Sequence[str], history: Iterable[HistoryItem], usual: Usual | None = None
+    attributes: Sequence[str], history: Iterable[HistoryItem], population_rates: PopulationRates | None = None
 ) -> list[tuple[Claim, float]]:
-    """Every claim the history supports with its strength, facet by facet, strongest first."""
+    """Every claim the history supports with its strength, attribute by attribute, strongest first."""
     return [
-        (Claim(evidence.facet, evidence.polarity, evidence.value), evidence.strength)
-        for evidence in weigh_history(facets, history, usual)
+        (Claim(evidence.attribute, evidence.polarity, evidence.value), evidence.strength)
+        for evidence in weigh_history(attributes, history, population_rates)
         if evidence.polarity is not None
     ]
 
 
-def write_summary(claims: Sequence[Claim], facets: Sequence[str] | None = None) -> str:
+def write_summary(claims: Sequence[Claim], attributes: Sequence[str] | None = None) -> str:
     """The canonical text of these claims.
 
     Inside a section likes come first, then dislikes, then `also`, each in the given order.
 
     Args:
         claims: what to say.
-        facets: the sections in their order, "mixed" where nothing is claimed; None: as first mentioned.
+        attributes: the sections in their order, "mixed" where nothing is claimed; None: as first mentioned.
 
     Example:
         >>> write_summary([Claim("genre", Polarity.LIKES, "Drama"), Claim("genre", Polarity.DISLIKES, "War")])
         'By genre: likes Drama; dislikes War.'
     """
-    by_facet: dict[str, dict[Polarity, list[str]]] = {facet: {} for facet in facets or ()}
+    by_attribute: dict[str, dict[Polarity, list[str]]] = {attribute: {} for attribute in attributes or ()}
     for claim in claims:
-        by_facet.setdefault(claim.facet, {}).setdefault(claim.polarity, []).append(claim.value)
+        by_attribute.setdefault(claim.attribute, {}).setdefault(claim.polarity, []).append(claim.value)
     sections = []
-    for facet, by_polarity in by_facet.items():
+    for attribute, by_polarity in by_attribute.items():
         parts = [f"{p.value} {', '.join(by_polarity[p])}" for p in Polarity if p in by_polarity]
-        sections.append(f"By {facet}: {'; '.join(parts) or 'mixed'}.")
+        sections.append(f"By {attribute}: {'; '.join(parts) or 'mixed'}.")
     return " ".join(sections) or NO_PREFERENCE
 
 
-def parse_claims(text: str, facets: Sequence[str]) -> ParsedDraft:
+def parse_claims(text: str, attributes: Sequence[str]) -> ParsedCompletion:
     """Read the claims of a text in canonical form; what does not follow it is skipped and noted.
 
     Sections may stand on lines of their own. Prose after a section, on a new line or as a sentence, is no
@@ -217,18 +219,18 @@ def parse_claims(text: str, facets: Sequence[str]) -> ParsedDraft:
     in an initial's, goes on in the next.
 
     Args:
-        text: a draft.
-        facets: the facet names the prompt asked for.
+        text: a completion.
+        attributes: the attribute names the prompt asked for.
 
     Example:
-        >>> parse_claims("By genre: likes Drama; dislikes War. By era: mixed.", ("genre", "era")).facets
+        >>> parse_claims("By genre: likes Drama; dislikes War. By era: mixed.", ("genre", "era")).attributes
         ('genre', 'era')
     """
     text = text.strip()
     if text == NO_PREFERENCE:
-        return ParsedDraft((), (), True)
-    names = "|".join(re.escape(facet) for facet in sorted(facets, key=len, reverse=True))
-    starts = list(section_heads(names).finditer(text)) if facets else []
+        return ParsedCompletion((), (), True)
+    names = "|".join(re.escape(attribute) for attribute in sorted(attributes, key=len, reverse=True))
+    starts = list(section_heads(names).finditer(text)) if attributes else []
     claims: list[Claim] = []
     seen: list[str] = []
     is_clean = bool(starts) and starts[0].start() == 0
@@ -236,17 +238,17 @@ def parse_claims(text: str, facets: Sequence[str]) -> ParsedDraft:
         end = starts[position + 1].start() if position + 1 < len(starts) else len(text)
         body = text[start.end() : end].strip()
         said = _without_prose(body)
-        facet = start.group(1)
-        found = _parse_section(facet, said)
-        is_clean = is_clean and found is not None and said == body and facet not in seen
-        seen.append(facet)
+        attribute = start.group(1)
+        found = _parse_section(attribute, said)
+        is_clean = is_clean and found is not None and said == body and attribute not in seen
+        seen.append(attribute)
         claims.extend(found or ())
     is_clean = is_clean and len(set(claims)) == len(claims)
-    return ParsedDraft(tuple(dict.fromkeys(claims)), tuple(dict.fromkeys(seen)), is_clean)
+    return ParsedCompletion(tuple(dict.fromkeys(claims)), tuple(dict.fromkeys(seen)), is_clean)
 
 
 def section_heads(names: str) -> re.Pattern[str]:
-    """What a section begins with, at the start or after a full stop; `names` matches a facet's, group 1."""
+    """What a section begins with, at the start or after a full stop; `names` matches a attribute's, group 1."""
     return re.compile(rf"(?:^|(?<=\. )|{LINE_END})By ({names}): ")
 
 
@@ -266,7 +268,7 @@ def _is_prose(text: str) -> bool:
     return len(words) >= MIN_PROSE_WORDS and 2 * sum(word[0].islower() for word in words) > len(words)
 
 
-def _parse_section(facet: str, body: str) -> list[Claim] | None:
+def _parse_section(attribute: str, body: str) -> list[Claim] | None:
     """Claims of one section's body, or None when it breaks the form."""
     if not body.endswith("."):
         return None
@@ -281,5 +283,5 @@ def _parse_section(facet: str, body: str) -> list[Claim] | None:
         values = [value.strip() for value in rest.split(", ")]
         if not all(values) or any("," in value for value in values):
             return None
-        claims.extend(Claim(facet, Polarity(head), value) for value in values)
+        claims.extend(Claim(attribute, Polarity(head), value) for value in values)
     return claims

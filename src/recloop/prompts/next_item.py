@@ -15,7 +15,7 @@ Titles, values and hints are data: they are cleaned as in `recloop.prompts.user_
 line or pose as the task.
 
 Source: Re2LLM (arXiv 2403.16427), its next-item prompt. Deviations: candidates stand on lines of their own
-with their facets; every candidate's title is unlike the others'; the answer is parsed by a written rule.
+with their attributes; every candidate's title is unlike the others'; the answer is parsed by a written rule.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ MAX_TITLE_WORDS = 12  # guess: an unknown entry longer than this is prose, not a
 
 @dataclass(frozen=True, slots=True)
 class SessionText:
-    """What a prompt shows: cleaned items, their facets, and what they are called.
+    """What a prompt shows: cleaned items, their attributes, and what they are called.
 
     noun: plural. shown, candidates: oldest first; as they are to be listed.
     """
 
     noun: str
-    facets: tuple[str, ...]
+    attributes: tuple[str, ...]
     shown: tuple[HistoryItem, ...]
     candidates: tuple[HistoryItem, ...]
 
@@ -89,7 +89,7 @@ class Ranking:
 def clean_item(
     title: str, values: Sequence[Sequence[str]], *, max_title_words: int = 8, max_values: int = 3
 ) -> HistoryItem:
-    """An item fit for a line: its title and the values of every facet, cleaned and cut."""
+    """An item fit for a line: its title and the values of every attribute, cleaned and cut."""
     kept = tuple(tuple(filter(None, map(clean_value, told[:max_values]))) for told in values)
     return HistoryItem(clean_title(title, max_title_words), kept, None)
 
@@ -111,8 +111,8 @@ def next_item_text(session: SessionText, hint: str = "", num_ranked: int = NUM_R
             f"a next-item prompt needs an item and candidates of different titles, got "
             f"{len(session.shown)} items and {len(titles)} candidates; make them with with_distinct_titles"
         )
-    told = [candidate_line(session.facets, item) for item in session.shown]
-    offered = [candidate_line(session.facets, item) for item in session.candidates]
+    told = [candidate_line(session.attributes, item) for item in session.shown]
+    offered = [candidate_line(session.attributes, item) for item in session.candidates]
     hints = [HINT + clean_hint(hint)] if hint.strip() else []
     return "\n".join(
         [
@@ -135,7 +135,7 @@ def next_item_task(noun: str, num_ranked: int) -> str:
 def with_distinct_titles(items: Sequence[HistoryItem]) -> tuple[HistoryItem, ...]:
     """The items, those whose titles read alike numbered from the second on."""
     titles = distinct_titles([item.title for item in items])
-    return tuple(HistoryItem(title, item.values, item.stars) for title, item in zip(titles, items, strict=True))
+    return tuple(HistoryItem(title, item.values, item.rating) for title, item in zip(titles, items, strict=True))
 
 
 def parse_ranking(text: str, titles: Sequence[str], num_ranked: int) -> Ranking:

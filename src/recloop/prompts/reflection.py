@@ -2,7 +2,7 @@
 
 Turn 1 says that nothing of the list was next and asks what went wrong; turn 2 shows the answer and asks what
 the list overlooked; turn 3 asks for hints that would help with other sessions too. Each turn is one prompt
-that holds what was said before, so that any model, and the draft journal, can answer it. A reply to turn 3 is
+that holds what was said before, so that any model, and the completion cache, can answer it. A reply to turn 3 is
 parsed to hints: one a line, short, and none that names the answer or another candidate.
 
 Source: Re2LLM (arXiv 2403.16427), section on reflective exploration. Deviations: the turns are prompts of
@@ -65,7 +65,7 @@ def analysis_text(
         [
             wrong_text(session, ranked, num_ranked),
             f"Reply: {clean_line(reflection, MAX_TURN_CHARS)}",
-            f"The right one was: {candidate_line(session.facets, answer)}",
+            f"The right one was: {candidate_line(session.attributes, answer)}",
             ASK_ANALYSIS,
         ]
     )
@@ -100,25 +100,25 @@ def says_yes(text: str) -> bool:
     return normalised(text).strip(" \"'*.").startswith("yes")
 
 
-def shared_facets(facets: Sequence[str], last: HistoryItem, answer: HistoryItem) -> tuple[str, ...]:
-    """The facets in which two items share a value, in their order."""
-    pairs = zip(facets, last.values, answer.values, strict=True)
-    return tuple(facet for facet, mine, other in pairs if set(mine) & set(other))
+def shared_attributes(attributes: Sequence[str], last: HistoryItem, answer: HistoryItem) -> tuple[str, ...]:
+    """The attributes in which two items share a value, in their order."""
+    pairs = zip(attributes, last.values, answer.values, strict=True)
+    return tuple(attribute for attribute, mine, other in pairs if set(mine) & set(other))
 
 
-def write_wrong(facet: str = "") -> str:
-    """The canonical reply to turn 1: which facet the list went by, where it went by one."""
-    return f"The list went by {facet}." if facet else "The list went by nothing."
+def write_wrong(attribute: str = "") -> str:
+    """The canonical reply to turn 1: which attribute the list went by, where it went by one."""
+    return f"The list went by {attribute}." if attribute else "The list went by nothing."
 
 
-def write_analysis(facets: Sequence[str]) -> str:
+def write_analysis(attributes: Sequence[str]) -> str:
     """The canonical reply to turn 2."""
-    return f"It shares the {' and '.join(facets)}." if facets else "It shares nothing."
+    return f"It shares the {' and '.join(attributes)}." if attributes else "It shares nothing."
 
 
-def write_hint(facet: str) -> str:
-    """The canonical hint: one facet to go by."""
-    return f"Go by {facet}: put candidates with the {facet} of the latest items first."
+def write_hint(attribute: str) -> str:
+    """The canonical hint: one attribute to go by."""
+    return f"Go by {attribute}: put candidates with the {attribute} of the latest items first."
 
 
 def parse_hints(text: str, titles: Sequence[str], max_hints: int) -> ParsedHints:

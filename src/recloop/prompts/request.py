@@ -47,9 +47,9 @@ class RequestPromptConfig(BaseModel):
         default=768, ge=64, description="token budget of a whole prompt; oldest history lines are cut"
     )
     max_title_words: int = Field(default=8, ge=1, description="longer titles are cut to this many words")
-    max_values: int = Field(default=3, ge=1, description="values of one facet shown per item")
+    max_values: int = Field(default=3, ge=1, description="values of one attribute shown per item")
     show_attributes: bool = Field(
-        default=True, description="facets beside each title; off for models that know the items"
+        default=True, description="attributes beside each title; off for models that know the items"
     )
 
 
@@ -65,7 +65,7 @@ def clean_request(text: str) -> str:
 
 def request_text(
     noun: str,
-    facets: Sequence[str],
+    attributes: Sequence[str],
     candidates: Sequence[HistoryItem],
     request: str,
     history: Sequence[HistoryItem] = (),
@@ -75,22 +75,22 @@ def request_text(
 
     Args:
         noun: what the items are, plural.
-        facets: their names, in the order of each item's values.
+        attributes: their names, in the order of each item's values.
         candidates: without stars, in the order shown.
         request: what the user said.
         history: oldest first.
         mentioned: items the request names, whose attributes are thereby known.
     """
-    lines = [f"{len(candidates)} {noun}:", *(candidate_line(facets, item) for item in candidates)]
+    lines = [f"{len(candidates)} {noun}:", *(candidate_line(attributes, item) for item in candidates)]
     if history:
-        lines += ["History, oldest first:", *(history_line(facets, item) for item in history)]
+        lines += ["History, oldest first:", *(history_line(attributes, item) for item in history)]
     if mentioned:
-        lines += ["Mentioned:", *(candidate_line(facets, item) for item in mentioned)]
+        lines += ["Mentioned:", *(candidate_line(attributes, item) for item in mentioned)]
     return "\n".join([*lines, f"Request: {clean_request(request)}", TASK])
 
 
 def reference_answer(
-    facets: Sequence[str],
+    attributes: Sequence[str],
     candidates: Sequence[HistoryItem],
     wanted: Sequence[Condition],
     answer: int,
@@ -124,23 +124,23 @@ def reference_answer(
     """
 
     def meeting(condition: Condition) -> list[int]:
-        column = facets.index(condition.facet)
+        column = attributes.index(condition.attribute)
         return [place for place, item in enumerate(candidates) if condition.value in item.values[column]]
 
-    by_column = sorted(wanted, key=lambda condition: facets.index(condition.facet))
+    by_column = sorted(wanted, key=lambda condition: attributes.index(condition.attribute))
     few = [condition for condition in by_column if len(meeting(condition)) <= MAX_CHECKED]
     start = few[0] if few else min(by_column, key=lambda condition: len(meeting(condition)))
     passed_by = [place for place in meeting(start) if place < answer]
     checked = [*passed_by[: MAX_CHECKED - 1], answer]
     paragraphs: list[str] = []
     if mentioned is not None:
-        facet = wanted[0].facet
-        values = ", ".join(mentioned.values[facets.index(facet)]) or "unknown"
-        paragraphs.append(f"The mentioned one has {facet} {values}.")
-    paragraphs.append("Wanted: " + ", ".join(f"{one.facet} {one.value}" for one in wanted) + ".")
+        attribute = wanted[0].attribute
+        values = ", ".join(mentioned.values[attributes.index(attribute)]) or "unknown"
+        paragraphs.append(f"The mentioned one has {attribute} {values}.")
+    paragraphs.append("Wanted: " + ", ".join(f"{one.attribute} {one.value}" for one in wanted) + ".")
     for place in checked:
         verdict = "yes" if place == answer else "no"
-        paragraphs.append(f"With {line_from(facets, candidates[place], start.facet, start.value)}: {verdict}.")
+        paragraphs.append(f"With {line_from(attributes, candidates[place], start.attribute, start.value)}: {verdict}.")
     return "\n\n".join([*paragraphs, f"\\boxed{{{candidates[answer].title}}}"])
 
 
@@ -152,8 +152,8 @@ def request_shower(
         dataset, PromptConfig(max_title_words=config.max_title_words, max_values=config.max_values)
     )
 
-    def shown(items: Sequence[int], stars: Sequence[float] | None) -> list[HistoryItem]:
-        given = np.full(len(items), np.nan) if stars is None else np.asarray(stars, dtype=np.float64)
+    def shown(items: Sequence[int], rating: Sequence[float] | None) -> list[HistoryItem]:
+        given = np.full(len(items), np.nan) if rating is None else np.asarray(rating, dtype=np.float64)
         return lines_of(np.asarray(items, dtype=np.int64), given)
 
     return shown
@@ -177,18 +177,18 @@ def build_request_prompts(
         SettingError: the budget does not hold a request with its candidates.
     """
     shown = request_shower(dataset, config)
-    noun, facets = NOUNS[dataset.domain], dataset.facets if config.show_attributes else ()
+    noun, attributes = NOUNS[dataset.domain], dataset.attributes if config.show_attributes else ()
     budget = config.max_prompt_tokens - around - count_tokens(SYSTEM)
     prompts: list[Prompt] = []
     for request in requests:
         candidates, mentioned = shown(request.candidates, None), shown(request.mentioned, None)
-        history = shown(request.history, request.stars)
+        history = shown(request.history, request.rating)
         if not config.show_attributes:
             candidates, mentioned, history = (_bare(items) for items in (candidates, mentioned, history))
         num_cut = 0
         while True:
             kept = history[num_cut:]
-            text = request_text(noun, facets, candidates, request.text, kept, mentioned)
+            text = request_text(noun, attributes, candidates, request.text, kept, mentioned)
             num_over = count_tokens(text) - budget
             if num_over <= 0:
                 break
@@ -204,4 +204,4 @@ def build_request_prompts(
 
 
 def _bare(items: Sequence[HistoryItem]) -> list[HistoryItem]:
-    return [HistoryItem(item.title, (), item.stars) for item in items]
+    return [HistoryItem(item.title, (), item.rating) for item in items]

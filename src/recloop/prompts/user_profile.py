@@ -5,8 +5,8 @@ structure a line are taken out of them, and they are capped in length, so that n
 a line, open a chat turn or pose as the task.
 
 Source: KAR (arXiv 2306.10933), the structure of its user prompt. Deviations: the attributed template puts the
-stars first and the item's named facets beside its title, the header gives the user's mean rating, and the
-task names the facets, so that small models can read, count and be checked.
+stars first and the item's named attributes beside its title, the header gives the user's mean rating, and the
+task names the attributes, so that small models can read, count and be checked.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from recloop.prompts.claims import (
     Claim,
     HistoryItem,
     Polarity,
-    Usual,
-    usual_shares,
+    PopulationRates,
+    population_rates,
     weigh_history,
     write_summary,
 )
@@ -54,11 +54,11 @@ class PromptConfig(BaseModel):
 
     template: Literal["counted", "attributed", "plain"] = Field(
         default="counted",
-        description="attributed: facets beside each title; counted: the same, and under it which values the "
+        description="attributed: attributes beside each title; counted: the same, and under it which values the "
         "whole history repeats; plain: KAR's, titles and stars",
     )
-    likes_by: Literal["stars", "share"] = Field(
-        default="stars",
+    likes_by: Literal["rating", "share"] = Field(
+        default="rating",
         description="what counted likes are: rated above the user's own mean (without stars: met twice); or "
         "share: met more often than in train users' histories",
     )
@@ -66,7 +66,7 @@ class PromptConfig(BaseModel):
         default=448, ge=64, description="token budget of a whole prompt; oldest lines are cut"
     )
     max_title_words: int = Field(default=8, ge=1, description="longer titles are cut to this many words")
-    max_values: int = Field(default=3, ge=1, description="values of one facet shown per item")
+    max_values: int = Field(default=3, ge=1, description="values of one attribute shown per item")
     include_profile: bool = Field(default=False, description="show the user's profile columns (age, gender, ...)")
     max_counted: int = Field(
         default=8, ge=1, description="values that a count line names on each of its sides, strongest first"
@@ -74,7 +74,7 @@ class PromptConfig(BaseModel):
 
 
 def clean_value(text: str, max_chars: int = MAX_VALUE_CHARS) -> str:
-    """A facet value fit for a line: one line, no structural characters, at most `max_chars` characters.
+    """A attribute value fit for a line: one line, no structural characters, at most `max_chars` characters.
 
     Example:
         >>> clean_value("Parts Co., Inc.; <b>\\n")
@@ -100,55 +100,55 @@ def one_line(text: str, structural: str) -> str:
     return re.sub(r"\s+", " ", re.sub(structural, " ", text)).replace(" , ", ", ").strip()
 
 
-def history_line(facets: Sequence[str], item: HistoryItem) -> str:
+def history_line(attributes: Sequence[str], item: HistoryItem) -> str:
     """One attributed line: ``5 stars | "Title" | genre Drama, War``; what is unknown is left out."""
-    cells = [f"{facet} {', '.join(values)}" for facet, values in _known(facets, item)]
-    stars = [] if item.stars is None else [f"{item.stars:g} stars"]
-    return " | ".join([*stars, f'"{item.title}"', *cells])
+    cells = [f"{attribute} {', '.join(values)}" for attribute, values in _known(attributes, item)]
+    rating = [] if item.rating is None else [f"{item.rating:g} stars"]
+    return " | ".join([*rating, f'"{item.title}"', *cells])
 
 
-def candidate_line(facets: Sequence[str], item: HistoryItem) -> str:
+def candidate_line(attributes: Sequence[str], item: HistoryItem) -> str:
     """One line with the title last, what is unknown left out: ``genre Drama, War | director Lee | "Title"``.
 
     Who has found a value in it needs only to read on to come to the title, which a small model can.
     """
-    cells = [f"{facet} {', '.join(values)}" for facet, values in _known(facets, item)]
+    cells = [f"{attribute} {', '.join(values)}" for attribute, values in _known(attributes, item)]
     return " | ".join([*cells, f'"{item.title}"'])
 
 
-def line_from(facets: Sequence[str], item: HistoryItem, facet: str, value: str) -> str:
+def line_from(attributes: Sequence[str], item: HistoryItem, attribute: str, value: str) -> str:
     """The rest of a `candidate_line` from one of its values on: ``War | director Lee | "Title"``.
 
     Raises:
         ValueError: the item does not have the value.
     """
-    own = item.values[facets.index(facet)]
+    own = item.values[attributes.index(attribute)]
     rest = [", ".join(own[own.index(value) :])]
-    later = facets[facets.index(facet) + 1 :]
-    rest += [f"{name} {', '.join(values)}" for name, values in _known(facets, item) if name in later]
+    later = attributes[attributes.index(attribute) + 1 :]
+    rest += [f"{name} {', '.join(values)}" for name, values in _known(attributes, item) if name in later]
     return " | ".join([*rest, f'"{item.title}"'])
 
 
-def _known(facets: Sequence[str], item: HistoryItem) -> list[tuple[str, tuple[str, ...]]]:
-    return [(facet, values) for facet, values in zip(facets, item.values, strict=True) if values]
+def _known(attributes: Sequence[str], item: HistoryItem) -> list[tuple[str, tuple[str, ...]]]:
+    return [(attribute, values) for attribute, values in zip(attributes, item.values, strict=True) if values]
 
 
 def preference_header(noun: str, items: Sequence[HistoryItem], num_shown: int) -> str:
     """The line above an attributed history: how many items, how rated on average, how many lines follow."""
-    rated = [item.stars for item in items if item.stars is not None]
+    rated = [item.rating for item in items if item.rating is not None]
     average = f", average {sum(rated) / len(rated):.1f} stars" if rated else ""
     shown = "" if num_shown == len(items) else f"; the last {num_shown}"
     return f"{len(items)} {noun}{average}{shown}, oldest first:"
 
 
-def preference_task(facets: Sequence[str]) -> str:
+def preference_task(attributes: Sequence[str]) -> str:
     """The request under an attributed history."""
-    return f"Analyse the preferences by {', '.join(facets)}: likes and dislikes."
+    return f"Analyse the preferences by {', '.join(attributes)}: likes and dislikes."
 
 
 def attributed_text(
     noun: str,
-    facets: Sequence[str],
+    attributes: Sequence[str],
     items: Sequence[HistoryItem],
     extra: Sequence[str] = (),
     num_shown: int | None = None,
@@ -157,20 +157,20 @@ def attributed_text(
 
     Args:
         noun: what the items are, plural.
-        facets: their names, in the order of each item's values.
+        attributes: their names, in the order of each item's values.
         items: the history, oldest first; may be empty.
         extra: whole lines between history and task.
         num_shown: lines for this many items, the latest; None for all.
     """
     num_shown = len(items) if num_shown is None else num_shown
-    lines = [history_line(facets, item) for item in items[len(items) - num_shown :]]
+    lines = [history_line(attributes, item) for item in items[len(items) - num_shown :]]
     header = preference_header(noun, items, num_shown)
-    return "\n".join([header, *lines, *extra, preference_task(facets)])
+    return "\n".join([header, *lines, *extra, preference_task(attributes)])
 
 
 def plain_text(domain: Domain, items: Sequence[HistoryItem], extra: Sequence[str] = ()) -> str:
     """The user turn of KAR's template: titles and stars, and the domain's factors."""
-    told = "; ".join(f'"{i.title}"' + ("" if i.stars is None else f", {i.stars:g} stars") for i in items)
+    told = "; ".join(f'"{i.title}"' + ("" if i.rating is None else f", {i.rating:g} stars") for i in items)
     head = f"Given a user's {NOUNS[domain]} history over time, oldest first: {told or 'nothing yet'}."
     consider = f"Analyse the user's preferences (consider {FACTORS[domain]})"
     task = f"{consider}, with clear explanations from the history."
@@ -178,32 +178,36 @@ def plain_text(domain: Domain, items: Sequence[HistoryItem], extra: Sequence[str
 
 
 def count_lines(
-    facets: Sequence[str], items: Sequence[HistoryItem], max_counted: int, usual: Usual | None = None
+    attributes: Sequence[str],
+    items: Sequence[HistoryItem],
+    max_counted: int,
+    population_rates: PopulationRates | None = None,
 ) -> list[str]:
-    """What a history repeats: under a heading, per facet a summary of all of it and then the counts.
+    """What a history repeats: under a heading, per attribute a summary of all of it and then the counts.
 
     The counts stand apart from the values, so that what follows a value in a summary is what follows it here:
     a small model then names the next value, or none when none is left, by copying alone.
 
     Args:
         max_counted: values named on each side, strongest first.
-        usual: what the history is held against, see `recloop.prompts.claims.weigh_history`.
+        population rate: what the history is held against, see `recloop.prompts.claims.weigh_history`.
 
     Returns:
-        With stars, or held against what is usual, under ``Counted, likes above the average:``, lines such as
+        With stars, or held against what is population rate, under ``Counted, likes above the average:``, lines such as
         ``By genre: likes Drama, War; dislikes Comedy. (6, 2; 3)``; without stars, under ``Counted:``,
         ``By genre: likes Drama; also Comedy. (6; 1)``
     """
-    evidence = weigh_history(facets, items, usual)
+    evidence = weigh_history(attributes, items, population_rates)
     is_two_sided = any(e.basis is not Basis.COUNT for e in evidence)
     lines = ["Counted, likes above the average:" if is_two_sided else "Counted:"]
-    for facet in facets:
+    for attribute in attributes:
         sides = [
-            [e for e in evidence if e.facet == facet and e.polarity is polarity][:max_counted] for polarity in Polarity
+            [e for e in evidence if e.attribute == attribute and e.polarity is polarity][:max_counted]
+            for polarity in Polarity
         ]
-        claims = [Claim(facet, e.polarity, e.value) for side in sides for e in side if e.polarity]
+        claims = [Claim(attribute, e.polarity, e.value) for side in sides for e in side if e.polarity]
         counts = "; ".join(", ".join(str(e.num_items) for e in side) for side in sides if side)
-        lines.append(write_summary(claims, [facet]) + (f" ({counts})" if counts else ""))
+        lines.append(write_summary(claims, [attribute]) + (f" ({counts})" if counts else ""))
     return lines
 
 
@@ -212,24 +216,26 @@ def history_items(dataset: Dataset, config: PromptConfig) -> Callable[[np.ndarra
     titles = [clean_title(t, config.max_title_words) for t in dataset.items["title"].to_list()]
     columns = [
         [tuple(filter(None, map(clean_value, values[: config.max_values]))) for values in dataset.items[f].to_list()]
-        for f in dataset.facets
+        for f in dataset.attributes
     ]
 
-    def lines_of(items: np.ndarray, stars: np.ndarray) -> list[HistoryItem]:
+    def lines_of(items: np.ndarray, rating: np.ndarray) -> list[HistoryItem]:
         return [
             HistoryItem(titles[i], tuple(c[i] for c in columns), None if np.isnan(s) else float(s))
-            for i, s in zip(items.tolist(), stars.tolist(), strict=True)
+            for i, s in zip(items.tolist(), rating.tolist(), strict=True)
         ]
 
     return lines_of
 
 
-def usual_of(dataset: Dataset, histories: Histories, users: np.ndarray, config: PromptConfig) -> Usual | None:
+def population_rates_of(
+    dataset: Dataset, histories: Histories, users: np.ndarray, config: PromptConfig
+) -> PopulationRates | None:
     """What the histories of these users usually hold; None where likes go by stars."""
-    if config.likes_by == "stars":
+    if config.likes_by == "rating":
         return None
     lines_of = history_items(dataset, config)
-    return usual_shares(dataset.facets, (lines_of(*histories.of(user)) for user in users.tolist()))
+    return population_rates(dataset.attributes, (lines_of(*histories.of(user)) for user in users.tolist()))
 
 
 def build_prompts(
@@ -238,7 +244,7 @@ def build_prompts(
     users: np.ndarray,
     config: PromptConfig,
     count_tokens: Callable[[str], int],
-    usual: Usual | None = None,
+    population_rates: PopulationRates | None = None,
     around: int = CHAT_TOKENS,
 ) -> list[Prompt]:
     """One preference prompt per user; the oldest lines are cut until the prompt fits the token budget.
@@ -246,7 +252,7 @@ def build_prompts(
     Args:
         users: user indices.
         count_tokens: tokens of a text under the language model's tokenizer.
-        usual: what histories are held against, as `usual_of` gives it.
+        population rate: what histories are held against, as `population_rates_of` gives it.
         around: tokens of the chat template, as `chat_tokens` counts them.
 
     Returns:
@@ -261,7 +267,7 @@ def build_prompts(
     for user in users.tolist():
         items = lines_of(*histories.of(user))
         budget = config.max_prompt_tokens - around - count_tokens(SYSTEM)
-        shown, text = _fit(dataset, items, profiles.get(user), config, count_tokens, usual, budget)
+        shown, text = _fit(dataset, items, profiles.get(user), config, count_tokens, population_rates, budget)
         prompts.append(Prompt(user, SYSTEM, text, shown, len(items) - shown))
     return prompts
 
@@ -272,7 +278,7 @@ def _fit(
     profile: str | None,
     config: PromptConfig,
     count_tokens: Callable[[str], int],
-    usual: Usual | None,
+    population_rates: PopulationRates | None,
     budget: int,
 ) -> tuple[int, str]:
     """The longest suffix of the history whose prompt fits: (items shown, text).
@@ -289,10 +295,10 @@ def _fit(
             case "plain":
                 return plain_text(dataset.domain, shown, extra)
             case "attributed":
-                return attributed_text(noun, dataset.facets, shown, extra)
+                return attributed_text(noun, dataset.attributes, shown, extra)
             case "counted":
-                counts = count_lines(dataset.facets, items, max_counted, usual) if max_counted else []
-                return attributed_text(noun, dataset.facets, items, [*counts, *extra], num_shown)
+                counts = count_lines(dataset.attributes, items, max_counted, population_rates) if max_counted else []
+                return attributed_text(noun, dataset.attributes, items, [*counts, *extra], num_shown)
 
     max_counted = config.max_counted if config.template == "counted" else 0
     while max_counted and count_tokens(render(0)) > budget:

@@ -1,7 +1,7 @@
 """Four reranker backbones: the candidates of a list in, one score each out.
 
 Every backbone takes the candidate inputs ``[B, L, W]``, or their parts when lists are scored under all
-drafts, and the mask of items (padding trails), and gives scores ``[B, L]``; those at padding mean nothing.
+completions, and the mask of items (padding trails), and gives scores ``[B, L]``; those at padding mean nothing.
 MIR reads the history tokens too.
 """
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from recloop.errors import SettingError
-from recloop.rerankers.completion_inputs import DraftInputs, side_by_side, through, width_of
+from recloop.rerankers.completion_inputs import CompletionInputs, side_by_side, through, width_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -34,7 +34,7 @@ class Mlp(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(hidden[-1], 1))
 
     def forward(
-        self, x_BLW: Float[Tensor, "B L W"] | DraftInputs, *before_BLW: Float[Tensor, "B L _"]
+        self, x_BLW: Float[Tensor, "B L W"] | CompletionInputs, *before_BLW: Float[Tensor, "B L _"]
     ) -> Float[Tensor, "B L"]:
         """One score per item, from all its parts side by side: what comes before the inputs, then these.
 
@@ -45,7 +45,7 @@ class Mlp(nn.Module):
         assert isinstance(first, nn.Linear)
         *before, own = first.weight.split([*(part.shape[-1] for part in before_BLW), width_of(x_BLW)], dim=1)
         rest = list(zip(before_BLW, before, strict=True))
-        if isinstance(x_BLW, DraftInputs):
+        if isinstance(x_BLW, CompletionInputs):
             hidden_BLH = x_BLW.times(own, first.bias)
         else:
             (begin_BLW, weight), *rest = [*rest, (x_BLW, own)]
@@ -98,7 +98,7 @@ class Dlcm(nn.Module):
         self.score = Mlp(width + config.gru, config.mlp, config.dropout)
 
     def forward(
-        self, x_BLW: Float[Tensor, "B L W"] | DraftInputs, is_item_BL: Bool[Tensor, "B L"]
+        self, x_BLW: Float[Tensor, "B L W"] | CompletionInputs, is_item_BL: Bool[Tensor, "B L"]
     ) -> Float[Tensor, "B L"]:
         """One score per item."""
         backwards_BL = _reversed_places(is_item_BL)
@@ -123,7 +123,7 @@ class Prm(nn.Module):
         self.score = Mlp(width + config.attention, config.mlp, config.dropout)
 
     def forward(
-        self, x_BLW: Float[Tensor, "B L W"] | DraftInputs, is_item_BL: Bool[Tensor, "B L"]
+        self, x_BLW: Float[Tensor, "B L W"] | CompletionInputs, is_item_BL: Bool[Tensor, "B L"]
     ) -> Float[Tensor, "B L"]:
         """One score per item."""
         list_len, longest = is_item_BL.shape[1], self.position_L.num_embeddings
@@ -150,7 +150,7 @@ class SetRank(nn.Module):
         self.score = Mlp(width + config.attention, config.mlp, config.dropout)
 
     def forward(
-        self, x_BLW: Float[Tensor, "B L W"] | DraftInputs, is_item_BL: Bool[Tensor, "B L"]
+        self, x_BLW: Float[Tensor, "B L W"] | CompletionInputs, is_item_BL: Bool[Tensor, "B L"]
     ) -> Float[Tensor, "B L"]:
         """One score per item."""
         attended_BLA = through(self.enter, x_BLW)
@@ -177,7 +177,7 @@ class Mir(nn.Module):
 
     def forward(
         self,
-        x_BLW: Float[Tensor, "B L W"] | DraftInputs,
+        x_BLW: Float[Tensor, "B L W"] | CompletionInputs,
         is_item_BL: Bool[Tensor, "B L"],
         tokens_BHE: Float[Tensor, "B H E"],
         is_token_BH: Bool[Tensor, "B H"],

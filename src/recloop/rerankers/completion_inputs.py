@@ -1,4 +1,4 @@
-"""What a backbone is given when lists are scored under all drafts of their users."""
+"""What a backbone is given when lists are scored under all completions of their users."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class DraftInputs:
-    """Candidate inputs ``[item ; text ; match]`` in their parts, for ``B`` lists under ``N`` drafts each.
+class CompletionInputs:
+    """Candidate inputs ``[item ; text ; match]`` in their parts, for ``B`` lists under ``N`` completions each.
 
-    A layer's product with the items is the same under every draft, that with a text at every place; only what
+    A layer's product with the items is the same under every completion, that with a text at every place; only what
     matches the two has to be multiplied once for each.
 
-    item_BLW: what no draft changes.
+    item_BLW: what no completion changes.
     text_BNA: adapted texts.
     match_BNLA: texts matched with items; None for a network without.
     """
@@ -52,23 +52,23 @@ class DraftInputs:
 
     def dense(self) -> Float[Tensor, "X L W"]:
         """All columns side by side, as layers want them that do not come in parts."""
-        num_drafts = self.text_BNA.shape[1]
+        num_completions = self.text_BNA.shape[1]
         texts_BNLA = self.text_BNA[:, :, None].expand(-1, -1, self.num_places, -1)
-        items_BNLW = self.item_BLW[:, None].expand(-1, num_drafts, -1, -1)
+        items_BNLW = self.item_BLW[:, None].expand(-1, num_completions, -1, -1)
         matched = [] if self.match_BNLA is None else [self.match_BNLA]
         return torch.cat([items_BNLW, texts_BNLA, *matched], dim=-1).flatten(0, 1)
 
 
-def through(layer: nn.Linear, x_BLW: Tensor | DraftInputs) -> Tensor:
+def through(layer: nn.Linear, x_BLW: Tensor | CompletionInputs) -> Tensor:
     """A linear layer on inputs that are side by side or in parts."""
-    return x_BLW.times(layer.weight, layer.bias) if isinstance(x_BLW, DraftInputs) else layer(x_BLW)
+    return x_BLW.times(layer.weight, layer.bias) if isinstance(x_BLW, CompletionInputs) else layer(x_BLW)
 
 
-def width_of(x_BLW: Tensor | DraftInputs) -> int:
+def width_of(x_BLW: Tensor | CompletionInputs) -> int:
     """Columns of the inputs."""
-    return x_BLW.width if isinstance(x_BLW, DraftInputs) else x_BLW.shape[-1]
+    return x_BLW.width if isinstance(x_BLW, CompletionInputs) else x_BLW.shape[-1]
 
 
-def side_by_side(x_BLW: Tensor | DraftInputs) -> Tensor:
+def side_by_side(x_BLW: Tensor | CompletionInputs) -> Tensor:
     """The inputs as one tensor."""
-    return x_BLW.dense() if isinstance(x_BLW, DraftInputs) else x_BLW
+    return x_BLW.dense() if isinstance(x_BLW, CompletionInputs) else x_BLW

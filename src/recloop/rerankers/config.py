@@ -29,7 +29,7 @@ class RerankerConfig(BaseModel):
     match_texts: bool = Field(
         default=True, description="add the product of the adapted text and a projection of the candidate"
     )
-    embed: int = Field(default=32, ge=2, description="width of item, facet value and star embeddings")
+    embed: int = Field(default=32, ge=2, description="width of item, attribute value and star embeddings")
     adapted: int = Field(default=32, ge=2, description="width of an adapted knowledge vector")
     expert_hidden: int = Field(default=128, ge=2, description="hidden width of an expert, and of the MLP adaptor")
     shared_experts: int = Field(default=2, ge=1, description="experts that serve both towers")
@@ -55,7 +55,7 @@ class RerankerConfig(BaseModel):
     lr: float = Field(default=2e-3, gt=0, description="Adam's step size")
     final_lr_share: float = Field(default=0.1, gt=0, le=1, description="lr falls in a line to this share of itself")
     weight_decay: float = Field(default=0.0, ge=0, description="decoupled weight decay")
-    batch: int = Field(default=256, ge=1, description="lists per step; a small log takes fewer")
+    batch_size: int = Field(default=256, ge=1, description="lists per step; a small log takes fewer")
     lists_per_user: int = Field(
         default=4,
         ge=1,

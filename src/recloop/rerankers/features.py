@@ -1,4 +1,4 @@
-"""What a reranker knows about items: facet values and, where given, knowledge vectors."""
+"""What a reranker knows about items: attribute values and, where given, knowledge vectors."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ItemFeatures:
-    """Facet values of all items as numbers, and an optional vector per item.
+    """Attribute values of all items as numbers, and an optional vector per item.
 
-    facet_values_IM: one array per facet; row i holds the value numbers (from 1) of item i, then zeros.
-    num_values: how many values each facet has, so numbers run from 1 to that.
+    attribute_values_IM: one array per attribute; row i holds the value numbers (from 1) of item i, then zeros.
+    num_values: how many values each attribute has, so numbers run from 1 to that.
     """
 
     num_items: int
-    facet_values_IM: tuple[Int64[np.ndarray, "I M"], ...]
+    attribute_values_IM: tuple[Int64[np.ndarray, "I M"], ...]
     num_values: tuple[int, ...]
     item_vectors_ID: Float32[np.ndarray, "I D"] | None
 
 
 def item_features(dataset: Dataset, item_vectors_ID: Float32[np.ndarray, "I D"] | None = None) -> ItemFeatures:
-    """Number the facet values of a dataset's items.
+    """Number the attribute values of a dataset's items.
 
     Args:
-        dataset: its `facets` columns are read.
+        dataset: its `attributes` columns are read.
         item_vectors_ID: knowledge vectors, row i for item i; None when there are none.
 
     Raises:
@@ -46,11 +46,11 @@ def item_features(dataset: Dataset, item_vectors_ID: Float32[np.ndarray, "I D"] 
                 f"item vectors must be finite, one row for each of {dataset.num_items} items, got shape "
                 f"{item_vectors_ID.shape}; encode the text of every item, an empty one included"
             )
-    facets = [_number_values(dataset.items[facet].to_list()) for facet in dataset.facets]
+    attributes = [_number_values(dataset.items[attribute].to_list()) for attribute in dataset.attributes]
     return ItemFeatures(
         num_items=dataset.num_items,
-        facet_values_IM=tuple(values_IM for values_IM, _ in facets),
-        num_values=tuple(count for _, count in facets),
+        attribute_values_IM=tuple(values_IM for values_IM, _ in attributes),
+        num_values=tuple(count for _, count in attributes),
         item_vectors_ID=None if item_vectors_ID is None else item_vectors_ID.astype(np.float32),
     )
 

@@ -56,7 +56,7 @@ class FittedReranker:
     curve: tuple[EpochScore, ...]
 
     def score(self, lists: Lists, user_vectors: UserVectors | None) -> Float32[np.ndarray, "B N L"]:
-        """Score every list under every draft of its user; labels are not read.
+        """Score every list under every completion of its user; labels are not read.
 
         Args:
             lists: any group's lists over the catalogue the reranker was fitted on.
@@ -92,7 +92,7 @@ class FittedReranker:
         tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors["histories.offsets"] = torch.from_numpy(self.histories.offsets_U1.astype(np.int64))
         tensors["histories.items"] = torch.from_numpy(self.histories.items.astype(np.int64))
-        tensors["histories.stars"] = torch.from_numpy(self.histories.stars.astype(np.float32))
+        tensors["histories.rating"] = torch.from_numpy(self.histories.rating.astype(np.float32))
         if self.scaler is not None:
             tensors["scaler.centre"] = torch.from_numpy(self.scaler.centre_D)
         save_file({name: value.contiguous() for name, value in tensors.items()}, folder / WEIGHTS_FILE)
@@ -124,24 +124,24 @@ class FittedReranker:
             ) from error
         config = RerankerConfig.model_validate(about["config"])
         sizes: dict[str, Any] = about["shape"]
-        for name in ("num_facet_values", "facet_places"):
+        for name in ("num_attribute_values", "attribute_places"):
             sizes[name] = tuple(sizes[name])
         shape = NetworkShape(**sizes)
         network = RerankNetwork(config, shape).eval()
         state = {name.removeprefix("network."): v for name, v in tensors.items() if name.startswith("network.")}
         network.load_state_dict(state)
-        parts = [tensors[f"histories.{part}"].numpy() for part in ("offsets", "items", "stars")]
+        parts = [tensors[f"histories.{part}"].numpy() for part in ("offsets", "items", "rating")]
         scaler = None if about["scale"] is None else VectorScaler(tensors["scaler.centre"].numpy(), about["scale"])
         curve = tuple(EpochScore(**epoch) for epoch in about["curve"])
         return cls(config, shape, network, Histories(*parts), tuple(about["star_edges"]), scaler, curve)
 
 
 def score_tensors(network: RerankNetwork, lists: ListTensors) -> Float32[np.ndarray, "B N L"]:
-    """Scores of all lists under all drafts, in evaluation mode; ``-inf`` at padding."""
+    """Scores of all lists under all completions, in evaluation mode; ``-inf`` at padding."""
     num_lists, list_len = lists.items_BL.shape
-    num_drafts = 1 if lists.texts_UND is None else lists.texts_UND.shape[1]
-    step = max(1, MAX_POSITIONS // (num_drafts * list_len))
-    scores_BNL = torch.full((num_lists, num_drafts, list_len), -torch.inf)
+    num_completions = 1 if lists.texts_UND is None else lists.texts_UND.shape[1]
+    step = max(1, MAX_POSITIONS // (num_completions * list_len))
+    scores_BNL = torch.full((num_lists, num_completions, list_len), -torch.inf)
     network.eval()
     with torch.inference_mode():
         for start in range(0, num_lists, step):

@@ -23,11 +23,11 @@ MAX_STAR_BUCKETS = 10
 class HistoryTensors:
     """Histories of some users as one padded table, oldest first; padding trails.
 
-    stars_UH: bucket numbers from 1; 0 where there is no rating.
+    rating_UH: bucket numbers from 1; 0 where there is no rating.
     """
 
     items_UH: Int64[Tensor, "U H"]
-    stars_UH: Int64[Tensor, "U H"]
+    rating_UH: Int64[Tensor, "U H"]
     is_real_UH: Bool[Tensor, "U H"]
 
 
@@ -37,10 +37,10 @@ def star_edges(histories: Histories) -> tuple[float, ...]:
     Returns:
         Ascending edges, one fewer than there are buckets; none for an implicit log.
     """
-    stars = histories.stars[~np.isnan(histories.stars)].astype(np.float64)
-    levels = np.unique(stars)
+    rating = histories.rating[~np.isnan(histories.rating)].astype(np.float64)
+    levels = np.unique(rating)
     if len(levels) > MAX_STAR_BUCKETS:
-        return tuple(np.unique(np.quantile(stars, np.arange(1, MAX_STAR_BUCKETS) / MAX_STAR_BUCKETS)))
+        return tuple(np.unique(np.quantile(rating, np.arange(1, MAX_STAR_BUCKETS) / MAX_STAR_BUCKETS)))
     return tuple((levels[:-1] + levels[1:]) / 2)
 
 
@@ -52,13 +52,13 @@ def history_tensors(histories: Histories, user_U: Int64[np.ndarray, " U"], edges
     is_real_UH = place_H < length_U[:, None]
     row_UH = np.where(is_real_UH, start_U[:, None] + place_H, 0)
     if len(histories.items) == 0:
-        items_UH, stars_UH = np.zeros_like(row_UH), np.full(row_UH.shape, np.nan)
+        items_UH, rating_UH = np.zeros_like(row_UH), np.full(row_UH.shape, np.nan)
     else:
-        items_UH, stars_UH = histories.items[row_UH], histories.stars[row_UH]
-    bucket_UH = np.where(np.isnan(stars_UH), 0, 1 + np.searchsorted(np.asarray(edges), stars_UH))
+        items_UH, rating_UH = histories.items[row_UH], histories.rating[row_UH]
+    bucket_UH = np.where(np.isnan(rating_UH), 0, 1 + np.searchsorted(np.asarray(edges), rating_UH))
     return HistoryTensors(
         items_UH=torch.from_numpy(np.where(is_real_UH, items_UH, 0)),
-        stars_UH=torch.from_numpy(np.where(is_real_UH, bucket_UH, 0)),
+        rating_UH=torch.from_numpy(np.where(is_real_UH, bucket_UH, 0)),
         is_real_UH=torch.from_numpy(is_real_UH),
     )
 
@@ -81,12 +81,12 @@ class HistoryTokens(nn.Module):
     def forward(
         self,
         items_UHW: Float[Tensor, "U H W"],
-        stars_UH: Int64[Tensor, "U H"],
+        rating_UH: Int64[Tensor, "U H"],
         is_real_UH: Bool[Tensor, "U H"],
     ) -> tuple[Float[Tensor, "U H1 E"], Bool[Tensor, "U H1"]]:
         """Tokens and their mask, the learned token first."""
         item_UHE = self.enter(items_UHW)
-        tokens_UHE = item_UHE * (1 + self.star_scale(stars_UH)) + self.star_shift(stars_UH)
+        tokens_UHE = item_UHE * (1 + self.star_scale(rating_UH)) + self.star_shift(rating_UH)
         first_U1E = self.first.expand(len(tokens_UHE), 1, -1)
         return torch.cat([first_U1E, tokens_UHE], dim=1), F.pad(is_real_UH, (1, 0), value=True)
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def item_texts(dataset: Dataset) -> list[str]:
-    """What is known of each item in words: its knowledge text, or its title and facets where absent."""
-    facets = dataset.items.select("title", *dataset.facets).rows()
-    texts = [". ".join([title, *(", ".join(values or []) for values in rest)]) for title, *rest in facets]
+    """What is known of each item in words: its knowledge text, or its title and attributes where absent."""
+    attributes = dataset.items.select("title", *dataset.attributes).rows()
+    texts = [". ".join([title, *(", ".join(values or []) for values in rest)]) for title, *rest in attributes]
     if dataset.item_knowledge is not None:
         for item, text in dataset.item_knowledge.select("item", "text").iter_rows():
             texts[item] = text or texts[item]
@@ -50,7 +50,7 @@ def tfidf_vectors(texts: list[str], width: int, seed: int) -> Float32[np.ndarray
     if counts_IV is None:
         raise DataError(
             f"item texts must hold words, got none in {len(texts)} items such as {texts[0]!r}; "
-            f"give the items titles or facets"
+            f"give the items titles or attributes"
         )
     if counts_IV.shape[1] == 1:  # scikit-learn reduces nothing to one
         vectors_ID = counts_IV.toarray()

@@ -50,7 +50,7 @@ class VectorScaler:
 class ListTensors:
     """Lists (axis B) of some distinct users (axis U).
 
-    texts_UND: scaled text vectors, N drafts per user; None for a reranker without text.
+    texts_UND: scaled text vectors, N completions per user; None for a reranker without text.
     history: windows of the users; None for a reranker without history.
     """
 

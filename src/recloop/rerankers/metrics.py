@@ -195,11 +195,11 @@ def compute_metric(
             return list_log_likelihood(*arrays)
 
 
-def compute_draft_metrics(
+def compute_completion_metrics(
     name: str | MetricName, scores_BNL: Float[np.ndarray, "B N L"], lists: Lists
 ) -> Float64[np.ndarray, "B N"]:
-    """One metric of every list under each of N drafts: `compute_metric`, N times."""
-    values_NB = [compute_metric(name, scores_BNL[:, draft], lists) for draft in range(scores_BNL.shape[1])]
+    """One metric of every list under each of N completions: `compute_metric`, N times."""
+    values_NB = [compute_metric(name, scores_BNL[:, completion], lists) for completion in range(scores_BNL.shape[1])]
     return np.stack(values_NB, axis=1)
 
 
@@ -209,7 +209,7 @@ def user_means(
     """Mean over each user's lists.
 
     Args:
-        values_B: one metric value (or one per draft) per list; NaN marks a list without positives.
+        values_B: one metric value (or one per completion) per list; NaN marks a list without positives.
         user_B: the user of each list.
         empty: ``drop`` leaves such lists out, and a user with no other list too; ``zero`` counts them as 0.
 
@@ -249,7 +249,7 @@ def _check(scores_BL: np.ndarray, labels_BL: np.ndarray, is_item_BL: np.ndarray)
     if scores_BL.shape != labels_BL.shape or scores_BL.shape != is_item_BL.shape or scores_BL.ndim != 2:
         raise ContractError(
             f"scores, labels and mask must be one [lists, items] shape, got {scores_BL.shape}, "
-            f"{labels_BL.shape} and {is_item_BL.shape}; score one draft at a time"
+            f"{labels_BL.shape} and {is_item_BL.shape}; score one completion at a time"
         )
     is_bad_BL = is_item_BL & ~np.isfinite(scores_BL)
     if is_bad_BL.any():

@@ -11,7 +11,7 @@ from torch import nn
 from recloop.errors import ContractError
 from recloop.rerankers.adaptor import HybridExpertAdaptor, MlpAdaptor, Tower
 from recloop.rerankers.backbones import Dlcm, Mir, Prm, SetRank
-from recloop.rerankers.completion_inputs import DraftInputs, side_by_side
+from recloop.rerankers.completion_inputs import CompletionInputs, side_by_side
 from recloop.rerankers.history import HistoryAttention, HistoryTokens
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from recloop.rerankers.features import ItemFeatures
     from recloop.rerankers.list_tensors import ListTensors
 
-# IDs start near zero, so that rare items stay where nothing is known of them; facet values start apart, so
-# that texts and histories can tell them from the first step. In a simulated world of 200 train users a
-# FACET_STD of 0.05 instead costs the ID-history reranker .21 of test NDCG@5 (two seeds), texts .03.
+# IDs start near zero, so that rare items stay where nothing is known of them; attribute values start apart, so
+# that texts and histories can tell them from the first step. In a simulated data of 200 train users a
+# ATTRIBUTE_STD of 0.05 instead costs the ID-history reranker .21 of test NDCG@5 (two seeds), texts .03.
 ID_STD = 0.05
-FACET_STD = 0.5
+ATTRIBUTE_STD = 0.5
 
 _Embedding = TypeVar("_Embedding", nn.Embedding, nn.EmbeddingBag)
 _Value = TypeVar("_Value")
@@ -36,12 +36,12 @@ _Value = TypeVar("_Value")
 class NetworkShape:
     """Everything about the data that a network's layers depend on.
 
-    facet_places: how many values an item can have per facet. A width of 0 means no such vectors.
+    attribute_places: how many values an item can have per attribute. A width of 0 means no such vectors.
     """
 
     num_items: int
-    num_facet_values: tuple[int, ...]
-    facet_places: tuple[int, ...]
+    num_attribute_values: tuple[int, ...]
+    attribute_places: tuple[int, ...]
     item_vector_width: int
     user_vector_width: int
     num_star_buckets: int
@@ -51,7 +51,7 @@ class NetworkShape:
 class RerankNetwork(nn.Module):
     """Scores lists; adapted vectors of the batch's distinct users and items are computed once.
 
-    A candidate's input is ``[id ; facets ; what it reads in the history ; v_user ; v_item]``, the last
+    A candidate's input is ``[id ; attributes ; what it reads in the history ; v_user ; v_item]``, the last
     three where the configuration asks for them.
     """
 
@@ -59,16 +59,16 @@ class RerankNetwork(nn.Module):
         super().__init__()
         self.has_texts = shape.user_vector_width > 0
         self.item_ids = _start(nn.Embedding(shape.num_items, config.embed), ID_STD)
-        self.facets = nn.ModuleList(
-            _start(nn.EmbeddingBag(count + 1, config.embed, mode="mean", padding_idx=0), FACET_STD)
-            for count in shape.num_facet_values
+        self.attributes = nn.ModuleList(
+            _start(nn.EmbeddingBag(count + 1, config.embed, mode="mean", padding_idx=0), ATTRIBUTE_STD)
+            for count in shape.num_attribute_values
         )
-        for facet, places in enumerate(shape.facet_places):
+        for attribute, places in enumerate(shape.attribute_places):
             numbers_IM = torch.zeros(shape.num_items, places, dtype=torch.int64)
-            self.register_buffer(f"facet_{facet}_IM", numbers_IM)
+            self.register_buffer(f"attribute_{attribute}_IM", numbers_IM)
         self.register_buffer("item_vectors_ID", torch.zeros(shape.num_items, shape.item_vector_width))
         self.adaptor = _adaptor(config, shape)
-        item_width = config.embed * (1 + len(shape.num_facet_values))
+        item_width = config.embed * (1 + len(shape.num_attribute_values))
         width = item_width + config.adapted * (bool(shape.item_vector_width) + bool(shape.user_vector_width))
         self.tokens: HistoryTokens | None = None
         self.read_history: HistoryAttention | None = None
@@ -86,18 +86,20 @@ class RerankNetwork(nn.Module):
         self.backbone = _backbone(config, shape, width)
 
     def forward(
-        self, lists: ListTensors, row_B: Int64[Tensor, " B"], draft_B: Int64[Tensor, " B"] | None
+        self, lists: ListTensors, row_B: Int64[Tensor, " B"], completion_B: Int64[Tensor, " B"] | None
     ) -> Float[Tensor, "B N L"]:
         """Score some of the lists.
 
         Args:
             lists: texts and histories present exactly as the network was built for them.
             row_B: which lists.
-            draft_B: one draft for each of them (N is 1); None for all drafts.
+            completion_B: one completion for each of them (N is 1); None for all completions.
         """
         history = self.history_tokens(lists, row_B)
         x_BLW = self._candidates(lists.items_BL[row_B], history)
-        return self.score_inputs(x_BLW, self.adapted_texts(lists, row_B, draft_B), lists.is_item_BL[row_B], history)
+        return self.score_inputs(
+            x_BLW, self.adapted_texts(lists, row_B, completion_B), lists.is_item_BL[row_B], history
+        )
 
     def score_inputs(
         self,
@@ -112,26 +114,26 @@ class RerankNetwork(nn.Module):
             x_BLW: as `candidates` gives them.
             history: tokens and their mask, `[B, H, E]` and `[B, H]`, where the network reads them.
         """
-        num_drafts = 1 if texts_BNA is None else texts_BNA.shape[1]
-        is_item_BL = is_item_BL.repeat_interleave(num_drafts, dim=0)
+        num_completions = 1 if texts_BNA is None else texts_BNA.shape[1]
+        is_item_BL = is_item_BL.repeat_interleave(num_completions, dim=0)
         inputs = self._inputs(x_BLW, texts_BNA)
-        if self.training or num_drafts == 1:
+        if self.training or num_completions == 1:
             inputs = self.dropout(side_by_side(inputs))
         if isinstance(self.backbone, Mir) and history is not None:
-            tokens_BHE, is_token_BH = (part.repeat_interleave(num_drafts, dim=0) for part in history)
+            tokens_BHE, is_token_BH = (part.repeat_interleave(num_completions, dim=0) for part in history)
             scores_BL = self.backbone(inputs, is_item_BL, tokens_BHE, is_token_BH)
         else:
             scores_BL = self.backbone(inputs, is_item_BL)
-        return scores_BL.unflatten(0, (-1, num_drafts))
+        return scores_BL.unflatten(0, (-1, num_completions))
 
-    def _inputs(self, x_BLW: Tensor, texts_BNA: Tensor | None) -> Tensor | DraftInputs:
+    def _inputs(self, x_BLW: Tensor, texts_BNA: Tensor | None) -> Tensor | CompletionInputs:
         """The candidates with the texts, and with what the two have to do with each other."""
         if texts_BNA is None:
             return x_BLW
         matched_BNLA = None
         if self.match is not None:
             matched_BNLA = texts_BNA[:, :, None] * self.match(x_BLW)[:, None]
-        return DraftInputs(x_BLW, texts_BNA, matched_BNLA)
+        return CompletionInputs(x_BLW, texts_BNA, matched_BNLA)
 
     def _candidates(self, items_BL: Tensor, history: tuple[Tensor, Tensor] | None) -> Tensor:
         """What is known of each candidate without the user's text, ``[B, L, W]``."""
@@ -160,10 +162,10 @@ class RerankNetwork(nn.Module):
         return torch.cat(parts, dim=-1)
 
     def _items(self, item_I: Tensor) -> Tensor:
-        """``[id ; mean embedding of each facet's values]`` of some items."""
-        numbers = [self.get_buffer(f"facet_{f}_IM")[item_I] for f in range(len(self.facets))]
-        facets = [embed(numbers_IM) for embed, numbers_IM in zip(self.facets, numbers, strict=True)]
-        return torch.cat([self.item_ids(item_I), *facets], dim=-1)
+        """``[id ; mean embedding of each attribute's values]`` of some items."""
+        numbers = [self.get_buffer(f"attribute_{f}_IM")[item_I] for f in range(len(self.attributes))]
+        attributes = [embed(numbers_IM) for embed, numbers_IM in zip(self.attributes, numbers, strict=True)]
+        return torch.cat([self.item_ids(item_I), *attributes], dim=-1)
 
     def history_tokens(self, lists: ListTensors, row_B: Tensor) -> tuple[Tensor, Tensor] | None:
         """History tokens and their mask, ``[B, H, E]`` and ``[B, H]``; encoded once per distinct user."""
@@ -173,18 +175,20 @@ class RerankNetwork(nn.Module):
         user_U, row_B = torch.unique(lists.user_row_B[row_B], return_inverse=True)
         item_I, row_UH = torch.unique(history.items_UH[user_U], return_inverse=True)
         tokens_UHE, is_token_UH = self.tokens(
-            rows_of(self._items(item_I), row_UH), history.stars_UH[user_U], history.is_real_UH[user_U]
+            rows_of(self._items(item_I), row_UH), history.rating_UH[user_U], history.is_real_UH[user_U]
         )
         return tokens_UHE.index_select(0, row_B), is_token_UH[row_B]
 
-    def adapted_texts(self, lists: ListTensors, row_B: Tensor, draft_B: Tensor | None) -> Tensor | None:
-        """Adapted texts, ``[B, N, A]``; each distinct (user, draft) adapted once."""
+    def adapted_texts(self, lists: ListTensors, row_B: Tensor, completion_B: Tensor | None) -> Tensor | None:
+        """Adapted texts, ``[B, N, A]``; each distinct (user, completion) adapted once."""
         if not self.has_texts or self.adaptor is None:
             return None
         texts_UND = _present(lists.texts_UND, "texts")
-        num_drafts = texts_UND.shape[1]
-        draft_BN = torch.arange(num_drafts)[None] if draft_B is None else draft_B[:, None]
-        text_T, row_BN = torch.unique(lists.user_row_B[row_B][:, None] * num_drafts + draft_BN, return_inverse=True)
+        num_completions = texts_UND.shape[1]
+        completion_BN = torch.arange(num_completions)[None] if completion_B is None else completion_B[:, None]
+        text_T, row_BN = torch.unique(
+            lists.user_row_B[row_B][:, None] * num_completions + completion_BN, return_inverse=True
+        )
         adapted_TA = self.adaptor(texts_UND.flatten(0, 1)[text_T], Tower.USER)
         return self.text_dropout(rows_of(adapted_TA, row_BN))
 
@@ -210,8 +214,8 @@ def build_network(config: RerankerConfig, shape: NetworkShape, features: ItemFea
         features: item vectors already scaled; read only when the configuration asks for them.
     """
     network = RerankNetwork(config, shape)
-    for facet, numbers_IM in enumerate(features.facet_values_IM):
-        network.get_buffer(f"facet_{facet}_IM").copy_(torch.from_numpy(numbers_IM))
+    for attribute, numbers_IM in enumerate(features.attribute_values_IM):
+        network.get_buffer(f"attribute_{attribute}_IM").copy_(torch.from_numpy(numbers_IM))
     if config.use_item_knowledge and features.item_vectors_ID is not None:
         network.get_buffer("item_vectors_ID").copy_(torch.from_numpy(features.item_vectors_ID))
     return network

@@ -1,4 +1,4 @@
-"""What any reranker must do to take part: score lists under each draft of their users' texts."""
+"""What any reranker must do to take part: score lists under each completion of their users' texts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Reranker(Protocol):
     """Scores candidate lists; `recloop.testing.check_reranker` tells whether an object fits."""
 
     def score(self, lists: Lists, user_vectors: UserVectors | None) -> Float32[np.ndarray, "B N L"]:
-        """Score every list under every draft of its user.
+        """Score every list under every completion of its user.
 
         Args:
             lists: any group's lists; their labels must not be read.

@@ -30,12 +30,12 @@ def star_weighted_means(
         user_U: users wanted, ascending.
 
     Returns:
-        One draft per user.
+        One completion per user.
     """
     user_n = np.repeat(np.arange(histories.num_users), np.diff(histories.offsets_U1))
-    is_rated_n = ~np.isnan(histories.stars)
-    lowest = float(histories.stars[is_rated_n].min()) if is_rated_n.any() else 1.0
-    weight_n = np.where(is_rated_n, histories.stars + (1 - lowest if lowest <= 0 else 0.0), 1.0)
+    is_rated_n = ~np.isnan(histories.rating)
+    lowest = float(histories.rating[is_rated_n].min()) if is_rated_n.any() else 1.0
+    weight_n = np.where(is_rated_n, histories.rating + (1 - lowest if lowest <= 0 else 0.0), 1.0)
     sums_UD = np.zeros((histories.num_users, item_vectors_ID.shape[1]))
     np.add.at(sums_UD, user_n, weight_n[:, None] * item_vectors_ID[histories.items])
     norm_U = np.bincount(user_n, weights=weight_n, minlength=histories.num_users)

@@ -28,7 +28,7 @@ class RequestScorer:
 
     items_IW, adapted_IA: rows of `RerankNetwork.item_table` for the whole catalogue.
     texts_UA: each user's adapted text; histories: tokens and mask, ``[U, H, E]`` and ``[U, H]``.
-    row_of: where a user stands in them.
+    variant_of: where a user stands in them.
     """
 
     network: RerankNetwork
@@ -36,7 +36,7 @@ class RequestScorer:
     adapted_IA: Tensor | None
     texts_UA: Tensor | None
     histories: tuple[Tensor, Tensor] | None
-    row_of: Mapping[int, int]
+    variant_of: Mapping[int, int]
 
     def score(self, user: int, items: Sequence[int] | np.ndarray) -> Float32[np.ndarray, " L"]:
         """Scores of some items for one user; higher is better. The order of the items is that of the list.
@@ -44,9 +44,9 @@ class RequestScorer:
         Raises:
             DataError: a user or an item that was not prepared, or no item.
         """
-        row = self.row_of.get(user)
+        row = self.variant_of.get(user)
         if row is None:
-            raise DataError(f"user {user} must be prepared, got {len(self.row_of)} others; prepare this one too")
+            raise DataError(f"user {user} must be prepared, got {len(self.variant_of)} others; prepare this one too")
         asked_L = torch.as_tensor(np.asarray(items, dtype=np.int64))
         if not len(asked_L) or int(asked_L.min()) < 0 or int(asked_L.max()) >= len(self.items_IW):
             raise DataError(
@@ -71,7 +71,7 @@ def prepare_requests(fitted: FittedReranker, users: np.ndarray, user_vectors: Us
 
     Args:
         users: user indices that will be asked about.
-        user_vectors: their texts, of which the first draft is read; None for a reranker fitted without.
+        user_vectors: their texts, of which the first completion is read; None for a reranker fitted without.
 
     Raises:
         ContractError, DataError: see `FittedReranker.score`.

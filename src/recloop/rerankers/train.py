@@ -17,7 +17,7 @@ from recloop.rerankers.fitted import EpochScore, FittedReranker, score_tensors
 from recloop.rerankers.history import star_edges
 from recloop.rerankers.list_tensors import VectorScaler
 from recloop.rerankers.losses import attention_rank_loss, bce_loss, softmax_loss
-from recloop.rerankers.metrics import compute_draft_metrics, user_means
+from recloop.rerankers.metrics import compute_completion_metrics, user_means
 from recloop.rerankers.network import NetworkShape, build_network
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def fit_reranker(
 ) -> FittedReranker:
     """Fit a reranker; the epoch with the best NDCG@5 of valid users (user mean) is kept.
 
-    With several drafts per user each step draws one per user and epoch; on valid users every draft is
+    With several completions per user each step draws one per user and epoch; on valid users every completion is
     scored and their metrics averaged.
 
     Args:
@@ -106,8 +106,8 @@ def _unfitted(
     edges = star_edges(histories)
     shape = NetworkShape(
         num_items=features.num_items,
-        num_facet_values=features.num_values,
-        facet_places=tuple(numbers_IM.shape[1] for numbers_IM in features.facet_values_IM),
+        num_attribute_values=features.num_values,
+        attribute_places=tuple(numbers_IM.shape[1] for numbers_IM in features.attribute_values_IM),
         item_vector_width=0 if item_vectors_ID is None else item_vectors_ID.shape[1],
         user_vector_width=0 if scaler is None else len(scaler.centre_D),
         num_star_buckets=len(edges) + 1,
@@ -170,15 +170,15 @@ def _pass(
     """One pass over the train lists; returns the mean loss."""
     config, network = reranker.config, reranker.network
     order_B = torch.from_numpy(epoch_order(user_B, config.lists_per_user, rng))
-    draft_U = None
+    completion_U = None
     if lists.texts_UND is not None:
-        num_users, num_drafts = lists.texts_UND.shape[:2]
-        draft_U = torch.from_numpy(rng.integers(num_drafts, size=num_users))
+        num_users, num_completions = lists.texts_UND.shape[:2]
+        completion_U = torch.from_numpy(rng.integers(num_completions, size=num_users))
     total, temperature, loss_of = 0.0, config.temperature or 1.0, _loss(config)
     network.train()
     for row_B in order_B.split(batch):
-        draft_B = None if draft_U is None else draft_U[lists.user_row_B[row_B]]
-        scores_BL = network(lists, row_B, draft_B)[:, 0] / temperature
+        completion_B = None if completion_U is None else completion_U[lists.user_row_B[row_B]]
+        scores_BL = network(lists, row_B, completion_B)[:, 0] / temperature
         loss = loss_of(scores_BL, lists.labels_BL[row_B], lists.is_item_BL[row_B])
         schedule.optimizer.zero_grad()
         loss.backward()
@@ -209,7 +209,7 @@ def _pace(config: RerankerConfig, num_lists: int) -> tuple[int, int]:
     A small log takes smaller steps and several passes per epoch: valid users are asked after a change large
     enough to show, not after a handful of steps.
     """
-    batch = min(config.batch, max(MIN_BATCH, num_lists // MIN_STEPS_PER_PASS))
+    batch = min(config.batch_size, max(MIN_BATCH, num_lists // MIN_STEPS_PER_PASS))
     return batch, -(-config.min_epoch_steps // -(-num_lists // batch))
 
 
@@ -218,7 +218,7 @@ def epoch_order(
 ) -> Int64[np.ndarray, " B"]:
     """A random order of lists in which those of one user come `lists_per_user` at a time.
 
-    Which lists share a run is drawn anew each time, so users' texts are adapted fewer times at almost no
+    Which lists share a run is drawn again each time, so users' texts are adapted fewer times at almost no
     loss of randomness.
     """
     shuffled_B = rng.permutation(len(user_B))
@@ -232,7 +232,7 @@ def epoch_order(
 
 
 def _valid_score(scores_BNL: Float[np.ndarray, "B N L"], valid: Lists) -> float:
-    values_B = compute_draft_metrics(STOPPING_METRIC, scores_BNL, valid).mean(axis=1)
+    values_B = compute_completion_metrics(STOPPING_METRIC, scores_BNL, valid).mean(axis=1)
     _, means_U = user_means(values_B, valid.user_B, "drop")
     return float(means_U.mean())
 

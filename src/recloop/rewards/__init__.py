@@ -1,1 +1,1 @@
-"""What each draft earned, whether that can be trusted, and which draft to prefer."""
+"""What each completion earned, whether that can be trusted, and which completion to prefer."""

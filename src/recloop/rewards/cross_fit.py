@@ -1,7 +1,7 @@
-"""The part of a reward that other users' drafts foretell.
+"""The part of a reward that other users' completions predicts.
 
-What a draft earns with its user depends mostly on that user's lists, which no prompt shows: pairs made from
-it teach a language model next to nothing (docs/log.md, "A reward that a prompt cannot foretell"). What texts
+What a completion earns with its user depends mostly on that user's lists, which no prompt shows: pairs made from
+it teach a language model next to nothing (docs/log.md, "A reward that a prompt cannot predicts"). What texts
 like it earn with other users is the part that a model can learn, so pairs may be made from that part alone.
 Not in DPO4Rec.
 """
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from jaxtyping import Float64
 
 FOLDS = 5
-SILENT_SPREAD = 1e-9  # of a feature that no draft moves
-STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of the ridge, per draft it is fitted on
+SILENT_SPREAD = 1e-9  # of a feature that no completion moves
+STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of the ridge, per completion it is fitted on
 
 
 @dataclass(frozen=True, slots=True)
-class SharedRewards:
-    """Rewards as foretold, and how well they were.
+class CrossFittedRewards:
+    """Rewards as predicted, and how well they were.
 
-    explained: share of the variance of rewards about each user's mean that is foretold from other users, by
+    explained: share of the variance of rewards about each user's mean that is predicted from other users, by
         the best of `STRENGTHS`: chosen on the same users, it may lie a little above 0 on noise.
-    gained_U: what the draft that is foretold to be a user's best did earn, over the user's mean: what a
-        language model would win if it wrote such drafts alone.
+    gained_U: what the completion that is predicted to be a user's best did earn, over the user's mean: what a
+        language model would win if it wrote such completions alone.
     weights_F, spread_F: of the ridge fitted on all users, and of its features.
     """
 
@@ -48,65 +48,65 @@ class SharedRewards:
 
     @property
     def is_noise(self) -> bool:
-        """True when drafts foretold to be best earned no more than others, as far as the users tell."""
+        """True when completions predicted to be best earned no more than others, as far as the users tell."""
         mean, error = self.gain
         return self.explained <= 0 or mean - error <= 0
 
     def __str__(self) -> str:
         mean, error = self.gain
         return (
-            f"{self.explained:.1%} of what sets a user's drafts apart is foretold by other users' drafts; "
-            f"the one foretold to be best earned {mean:+.4f} over their mean (± {error:.4f})"
+            f"{self.explained:.1%} of what sets a user's completions apart is predicted by other users' completions; "
+            f"the one predicted to be best earned {mean:+.4f} over their mean (± {error:.4f})"
             + (": pairs made from it may be noise" if self.is_noise else "")
         )
 
-    def foretell(self, drafts: UserVectors, usual: UserVectors) -> Float64[np.ndarray, " U"]:
-        """What a user's drafts are foretold to earn in the mean, over the mean of the user's usual drafts.
+    def foretell(self, completions: UserVectors, population_rates: UserVectors) -> Float64[np.ndarray, " U"]:
+        """What a user's completions are predicted to earn in the mean, over the mean of the user's usual completions.
 
         Args:
-            drafts: of any language model, for users with or without rewards.
-            usual: drafts of the same users by the model whose drafts were rewarded.
+            completions: of any language model, for users with or without rewards.
+            population rate: completions of the same users by the model whose completions were rewarded.
 
         Raises:
             DataError: the users differ.
         """
-        if not np.array_equal(drafts.user_U, usual.user_U):
+        if not np.array_equal(completions.user_U, population_rates.user_U):
             raise DataError(
-                f"both kinds of drafts must be of the same users, got {len(drafts.user_U)} and "
-                f"{len(usual.user_U)} users; encode them for the same group"
+                f"both kinds of completions must be of the same users, got {len(completions.user_U)} and "
+                f"{len(population_rates.user_U)} users; encode them for the same group"
             )
-        means_UF = _with_squares(drafts).mean(axis=1) - _with_squares(usual).mean(axis=1)
+        means_UF = _with_squares(completions).mean(axis=1) - _with_squares(population_rates).mean(axis=1)
         return means_UF / self.spread_F @ self.weights_F
 
 
-def share_rewards(rewards: Rewards, vectors: UserVectors, seed: int) -> SharedRewards:
-    """Replace what drafts earned by what drafts like them earned with other users.
+def cross_fit_rewards(rewards: Rewards, vectors: UserVectors, seed: int) -> CrossFittedRewards:
+    """Replace what completions earned by what completions like them earned with other users.
 
-    A ridge regression goes from a draft's vector and its squares, about the user's mean, to its reward, about
-    the user's mean. It is fitted on four fifths of the users and foretells the last fifth, five times over.
-    The one strength that foretells best is taken for all.
+    A ridge regression goes from a completion's vector and its squares, about the user's mean, to its reward, about
+    the user's mean. It is fitted on four fifths of the users and predicts the last fifth, five times over.
+    The one strength that predicts best is taken for all.
 
     Args:
-        rewards: of feedback users.
-        vectors: of at least these users' drafts, as the judge read them.
+        rewards: of reward users.
+        vectors: of at least these users' completions, as the reward model read them.
         seed: of the fifths.
 
     Returns:
         The same users with the same mean rewards.
 
     Raises:
-        DataError: there are fewer users than fifths, or a user's drafts have no vectors.
+        DataError: there are fewer users than fifths, or a user's completions have no vectors.
     """
-    num_users, num_drafts = rewards.rewards_UN.shape
+    num_users, num_completions = rewards.rewards_UN.shape
     if num_users < FOLDS:
         raise DataError(
             f"shared rewards need {FOLDS} users at least, got {num_users}; give the feedback group more "
             f"users or set reward.shared=false"
         )
     missing = np.setdiff1d(rewards.user_U, vectors.user_U)
-    if len(missing) or vectors.vectors_UND.shape[1] != num_drafts:
+    if len(missing) or vectors.vectors_UND.shape[1] != num_completions:
         raise DataError(
-            f"every reward needs its draft's vector, got {num_drafts} rewards and "
+            f"every reward needs its completion's vector, got {num_completions} rewards and "
             f"{vectors.vectors_UND.shape[1]} vectors a user, and {len(missing)} users without; encode them "
             f"all"
         )
@@ -118,19 +118,19 @@ def share_rewards(rewards: Rewards, vectors: UserVectors, seed: int) -> SharedRe
     spread_F = np.where(spread_F > SILENT_SPREAD, spread_F, 1.0)
     features_UNF /= spread_F
     fold_U = np.random.default_rng([seed, 0x5A]).permutation(num_users) % FOLDS
-    foretold_SUN = np.zeros((len(STRENGTHS), num_users, num_drafts))
+    predicted_SUN = np.zeros((len(STRENGTHS), num_users, num_completions))
     for fold in range(FOLDS):
         is_held_U = fold_U == fold
         weights_SF = _ridge(features_UNF[~is_held_U], earned_UN[~is_held_U])
-        foretold_SUN[:, is_held_U] = np.einsum("unf,sf->sun", features_UNF[is_held_U], weights_SF)
-    errors_S = ((earned_UN - foretold_SUN) ** 2).sum(axis=(1, 2))
+        predicted_SUN[:, is_held_U] = np.einsum("unf,sf->sun", features_UNF[is_held_U], weights_SF)
+    errors_S = ((earned_UN - predicted_SUN) ** 2).sum(axis=(1, 2))
     best = int(errors_S.argmin())
     total = float((earned_UN**2).sum())
     explained = 1 - float(errors_S[best]) / total if total else 0.0
-    shared_UN = (means_U1 + foretold_SUN[best]).astype(np.float32)
-    gained_U = earned_UN[np.arange(num_users), foretold_SUN[best].argmax(axis=1)]
+    cross_fitted_UN = (means_U1 + predicted_SUN[best]).astype(np.float32)
+    gained_U = earned_UN[np.arange(num_users), predicted_SUN[best].argmax(axis=1)]
     weights_F = _ridge(features_UNF, earned_UN)[best]
-    return SharedRewards(replace(rewards, rewards_UN=shared_UN), explained, gained_U, weights_F, spread_F)
+    return CrossFittedRewards(replace(rewards, rewards_UN=cross_fitted_UN), explained, gained_U, weights_F, spread_F)
 
 
 def _with_squares(vectors: UserVectors) -> Float64[np.ndarray, "U N F"]:

@@ -30,7 +30,7 @@ LLAMA_FACTORY_TAGS = {
 
 
 def write_rewards(path: Path, rewards: Sequence[Rewards], user_ids: Sequence[str]) -> None:
-    """Write ``round, user_id, split, draft, reward`` of some rounds as one Parquet file.
+    """Write ``round, user_id, split, completion, reward`` of some rounds as one Parquet file.
 
     Args:
         path: the file; its folder exists.
@@ -45,7 +45,7 @@ def write_rewards(path: Path, rewards: Sequence[Rewards], user_ids: Sequence[str
 def write_pairs(path: Path, pairs: Sequence[Pair], user_ids: Sequence[str]) -> None:
     """Write the pairs as Parquet, with the user's id in the source in place of the user number.
 
-    Columns: ``round, user_id``, then draft number, text and reward of the chosen and the rejected draft, and
+    Columns: ``round, user_id``, then completion number, text and reward of the chosen and the rejected completion, and
     whether the rejected one came to its end before the token limit.
     """
     import polars as pl
@@ -54,8 +54,8 @@ def write_pairs(path: Path, pairs: Sequence[Pair], user_ids: Sequence[str]) -> N
         {
             "round": [pair.round for pair in pairs],
             "user_id": [user_ids[pair.user] for pair in pairs],
-            "chosen_draft": [pair.chosen_draft for pair in pairs],
-            "rejected_draft": [pair.rejected_draft for pair in pairs],
+            "chosen_completion": [pair.chosen_completion for pair in pairs],
+            "rejected_completion": [pair.rejected_completion for pair in pairs],
             "chosen": [pair.chosen for pair in pairs],
             "rejected": [pair.rejected for pair in pairs],
             "chosen_reward": [pair.chosen_reward for pair in pairs],
@@ -65,8 +65,8 @@ def write_pairs(path: Path, pairs: Sequence[Pair], user_ids: Sequence[str]) -> N
         schema={
             "round": pl.Int64,
             "user_id": pl.String,
-            "chosen_draft": pl.Int64,
-            "rejected_draft": pl.Int64,
+            "chosen_completion": pl.Int64,
+            "rejected_completion": pl.Int64,
             "chosen": pl.String,
             "rejected": pl.String,
             "chosen_reward": pl.Float32,
@@ -123,14 +123,14 @@ def write_pairs_jsonl(path: Path, pairs: Sequence[Pair], prompts: Mapping[int, P
 def _rewards_table(rewards: Rewards, user_ids: Sequence[str]) -> pl.DataFrame:
     import polars as pl
 
-    num_users, num_drafts = rewards.rewards_UN.shape
+    num_users, num_completions = rewards.rewards_UN.shape
     ids_U = [user_ids[user] for user in rewards.user_U]
     return pl.DataFrame(
         {
-            "round": pl.Series([rewards.round] * (num_users * num_drafts), dtype=pl.Int64),
-            "user_id": pl.Series([user_id for user_id in ids_U for _ in range(num_drafts)], dtype=pl.String),
-            "split": pl.Series([str(Group.FEEDBACK)] * (num_users * num_drafts), dtype=pl.String),
-            "draft": list(range(num_drafts)) * num_users,
+            "round": pl.Series([rewards.round] * (num_users * num_completions), dtype=pl.Int64),
+            "user_id": pl.Series([user_id for user_id in ids_U for _ in range(num_completions)], dtype=pl.String),
+            "split": pl.Series([str(Group.REWARD)] * (num_users * num_completions), dtype=pl.String),
+            "completion": list(range(num_completions)) * num_users,
             "reward": pl.Series(rewards.rewards_UN.ravel(), dtype=pl.Float32),
         }
     )

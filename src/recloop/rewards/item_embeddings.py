@@ -32,7 +32,7 @@ class EmbeddingConfig(BaseModel):
     width: int = Field(default=32, ge=1, description="of an embedding")
     layers: int = Field(default=2, ge=1, description="of propagation over the graph")
     epochs: int = Field(default=40, ge=1, description="passes over the edges")
-    batch: int = Field(default=4096, ge=1, description="edges of one step, a negative drawn for each")
+    batch_size: int = Field(default=4096, ge=1, description="edges of one step, a negative drawn for each")
     lr: float = Field(default=0.01, gt=0, description="learning rate of Adam")
     penalty: float = Field(default=1e-4, ge=0, description="weight of the squared embeddings of a batch")
     recall_k: int = Field(default=20, ge=1, description="K of the recall that is reported")
@@ -95,8 +95,8 @@ def fit_item_embeddings(
 def _edges(dataset: Dataset, train_users: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Users (by place in `train_users`) and items of the edges; each user's held-out item, -1 for none."""
     log = dataset.interactions
-    if dataset.positive_from_stars is not None:
-        log = log.filter(log["stars"] >= dataset.positive_from_stars)
+    if dataset.positive_from_rating is not None:
+        log = log.filter(log["rating"] >= dataset.positive_from_rating)
     place_of = np.full(dataset.num_users, -1, dtype=np.int64)
     place_of[train_users] = np.arange(len(train_users))
     user_E, item_E = place_of[log["user"].to_numpy()], log["item"].to_numpy()
@@ -134,8 +134,8 @@ def _fit(
     with progress.stage("fit item embeddings", total=config.epochs, unit="epochs") as step:
         for _ in range(config.epochs):
             order = rng.permutation(len(user_E))
-            for first in range(0, len(order), config.batch):
-                batch = torch.from_numpy(order[first : first + config.batch])
+            for first in range(0, len(order), config.batch_size):
+                batch = torch.from_numpy(order[first : first + config.batch_size])
                 wrong = torch.from_numpy(rng.integers(num_users, num_users + num_items, len(batch)))
                 vectors = model.get_embedding(edges)
                 named = users[batch], items[batch], wrong

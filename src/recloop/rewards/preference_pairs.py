@@ -1,4 +1,4 @@
-"""Preference pairs: of one user's drafts, which earned more under the judge."""
+"""Preference pairs: of one user's completions, which earned more under the reward model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.errors import DataError
-from recloop.records import Draft, DraftStatus, Pair, Rewards, UserDrafts
+from recloop.records import Completion, CompletionStatus, Pair, Rewards, UserCompletions
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -25,7 +25,7 @@ class PairConfig(BaseModel):
     mode: Literal["best_worst", "all_pairs"] = Field(
         default="best_worst",
         description="best_worst: at most one pair a user, highest against lowest reward (DPO4Rec); "
-        "all_pairs: every two drafts of a user that differ in reward",
+        "all_pairs: every two completions of a user that differ in reward",
     )
     min_gap: float = Field(
         default=0.0,
@@ -38,14 +38,14 @@ class PairConfig(BaseModel):
 class PairSet:
     """Preference pairs and what became of the candidates that are not among them.
 
-    A candidate is a user in ``best_worst`` mode, two drafts of a user in ``all_pairs`` mode. Each one is
+    A candidate is a user in ``best_worst`` mode, two completions of a user in ``all_pairs`` mode. Each one is
     counted once: kept, or dropped for the first reason that applies, in the order below.
 
     num_tied: equal rewards.
     num_below_gap: the rewards differ by less than `PairConfig.min_gap`.
-    num_unfinished: the better draft was cut by the token limit; learning it would teach to stop mid-sentence.
+    num_unfinished: the better completion was cut by the token limit; learning it would teach to stop mid-sentence.
     num_duplicates: the texts are the same to the language model after tokenising and truncating.
-    num_unusable: users with fewer than two drafts that have a text; other drafts without one are left out.
+    num_unusable: users with fewer than two completions that have a text; other completions without one are left out.
     """
 
     pairs: tuple[Pair, ...]
@@ -71,45 +71,47 @@ class PairSet:
 
 
 def preference_pairs(
-    drafts: UserDrafts,
+    completions: UserCompletions,
     rewards: Rewards,
     config: PairConfig,
     same_after_tokenising: Callable[[str, str], bool],
 ) -> PairSet:
-    """Pairs of drafts of the same user, the better one chosen.
+    """Pairs of completions of the same user, the better one chosen.
 
-    Where several drafts share the highest (lowest) reward, the lowest draft number that gives a usable pair
-    is taken. Pairs come sorted by user, then by chosen and rejected draft.
+    Where several completions share the highest (lowest) reward, the lowest completion number that gives a usable pair
+    is taken. Pairs come sorted by user, then by chosen and rejected completion.
 
     Args:
-        drafts: of at least the users who earned a reward.
-        rewards: one per draft.
+        completions: of at least the users who earned a reward.
+        rewards: one per completion.
         config: mode and least gap.
-        same_after_tokenising: True when the tuned model would see two texts as the same tokens;
+        same_after_tokenising: True when the trained model would see two texts as the same tokens;
             `recloop.training.dataset.reply_comparer` makes one.
 
     Raises:
-        DataError: a rewarded user has no drafts or another number of them, or a reward is not finite.
+        DataError: a rewarded user has no completions or another number of them, or a reward is not finite.
 
     Source: DPO4Rec (arXiv 2410.05939): highest against lowest reward. Dropping ties, duplicates and cut
-    drafts, and ``all_pairs``, are our decisions.
+    completions, and ``all_pairs``, are our decisions.
     """
     outcomes = ("kept", "unusable", "tied", "below_gap", "unfinished", "duplicates")
     counts: dict[str, int] = dict.fromkeys(outcomes, 0)
     pairs: list[Pair] = []
-    for drafts_N, rewards_N in _aligned(drafts, rewards):
-        usable = np.flatnonzero([draft.status is DraftStatus.OK for draft in drafts_N])
+    for completions_N, rewards_N in _aligned(completions, rewards):
+        usable = np.flatnonzero([completion.status is CompletionStatus.OK for completion in completions_N])
         if len(usable) < 2:
             counts["unusable"] += 1
             continue
         make_options = _best_worst if config.mode == "best_worst" else _all_pairs
         options = make_options(rewards_N, usable)
         for option in options:
-            outcome, pair = _first_usable(option, drafts_N, rewards_N, rewards.round, config, same_after_tokenising)
+            outcome, pair = _first_usable(
+                option, completions_N, rewards_N, rewards.round, config, same_after_tokenising
+            )
             counts[outcome] += 1
             if pair is not None:
                 pairs.append(pair)
-    pairs.sort(key=lambda pair: (pair.user, pair.chosen_draft, pair.rejected_draft))
+    pairs.sort(key=lambda pair: (pair.user, pair.chosen_completion, pair.rejected_completion))
     return PairSet(
         tuple(pairs),
         num_candidates=sum(counts.values()),
@@ -122,10 +124,10 @@ def preference_pairs(
 
 
 def random_label_pairs(pairs: Sequence[Pair], seed: int) -> tuple[Pair, ...]:
-    """The same pairs with chosen and rejected exchanged by the toss of a coin: the control of the tuning.
+    """The same pairs with chosen and rejected exchanged by the toss of a coin: the control of the training.
 
-    A pair whose rejected draft was cut by the token limit stays as it is. Exchanged, it would teach the
-    control alone to stop mid-sentence, and tuning would be ahead of it by more than its labels.
+    A pair whose rejected completion was cut by the token limit stays as it is. Exchanged, it would teach the
+    control alone to stop mid-sentence, and training would be ahead of it by more than its labels.
     """
     is_swapped = np.random.default_rng(seed).random(len(pairs)) < 0.5
     return tuple(
@@ -135,7 +137,7 @@ def random_label_pairs(pairs: Sequence[Pair], seed: int) -> tuple[Pair, ...]:
 
 
 def best_of_n(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
-    """One pair per user, the one whose chosen draft earned most: the rows of best-of-N fine-tuning."""
+    """One pair per user, the one whose chosen completion earned most: the rows of best-of-N fine-training."""
     best: dict[int, Pair] = {}
     for pair in pairs:
         if pair.user not in best or pair.chosen_reward > best[pair.user].chosen_reward:
@@ -143,7 +145,7 @@ def best_of_n(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
     return tuple(best[user] for user in sorted(best))
 
 
-# The pairs (chosen draft, rejected draft) that would serve one candidate equally well, most wanted first.
+# The pairs (chosen completion, rejected completion) that would serve one candidate equally well, most wanted first.
 _Option = list[tuple[int, int]]
 
 
@@ -162,23 +164,23 @@ def _all_pairs(rewards_N: Float32[np.ndarray, " N"], usable: np.ndarray) -> list
 
 def _first_usable(
     option: _Option,
-    drafts_N: tuple[Draft, ...],
+    completions_N: tuple[Completion, ...],
     rewards_N: Float32[np.ndarray, " N"],
     round: int,
     config: PairConfig,
     same_after_tokenising: Callable[[str, str], bool],
 ) -> tuple[str, Pair | None]:
     """What became of one candidate, and its pair if it was kept."""
-    chosen_reward, rejected_reward = (float(rewards_N[draft]) for draft in option[0])
+    chosen_reward, rejected_reward = (float(rewards_N[completion]) for completion in option[0])
     if chosen_reward == rejected_reward:
         return "tied", None
     if chosen_reward - rejected_reward < config.min_gap:
         return "below_gap", None
-    finished = [(chosen, rejected) for chosen, rejected in option if drafts_N[chosen].is_finished]
+    finished = [(chosen, rejected) for chosen, rejected in option if completions_N[chosen].is_finished]
     if not finished:
         return "unfinished", None
     for chosen, rejected in finished:
-        better, worse = drafts_N[chosen], drafts_N[rejected]
+        better, worse = completions_N[chosen], completions_N[rejected]
         if not same_after_tokenising(better.text, worse.text):
             return "kept", Pair(
                 *(round, better.user, chosen, rejected, better.text, worse.text),
@@ -188,29 +190,31 @@ def _first_usable(
     return "duplicates", None
 
 
-def _aligned(drafts: UserDrafts, rewards: Rewards) -> Iterator[tuple[tuple[Draft, ...], Float32[np.ndarray, " N"]]]:
-    """Each rewarded user's drafts and rewards."""
-    drafts_of = dict(zip(drafts.user_U.tolist(), drafts.drafts_UN, strict=True))
+def _aligned(
+    completions: UserCompletions, rewards: Rewards
+) -> Iterator[tuple[tuple[Completion, ...], Float32[np.ndarray, " N"]]]:
+    """Each rewarded user's completions and rewards."""
+    completions_of = dict(zip(completions.user_U.tolist(), completions.completions_UN, strict=True))
     for user, rewards_N in zip(rewards.user_U.tolist(), rewards.rewards_UN, strict=True):
-        drafts_N = drafts_of.get(user, ())
-        if len(drafts_N) != len(rewards_N):
+        completions_N = completions_of.get(user, ())
+        if len(completions_N) != len(rewards_N):
             raise DataError(
-                f"every reward needs its draft: user {user} has {len(rewards_N)} rewards, got "
-                f"{len(drafts_N)} drafts; reward the drafts that are to be paired"
+                f"every reward needs its completion: user {user} has {len(rewards_N)} rewards, got "
+                f"{len(completions_N)} completions; reward the completions that are to be paired"
             )
         if not np.isfinite(rewards_N).all():
             raise DataError(
                 f"rewards must be finite, got {rewards_N.tolist()} for user {user}; leave out users without "
-                f"positives, as reward_drafts does"
+                f"positives, as reward_completions does"
             )
-        yield drafts_N, rewards_N
+        yield completions_N, rewards_N
 
 
 def _swapped(pair: Pair) -> Pair:
     return replace(
         pair,
-        chosen_draft=pair.rejected_draft,
-        rejected_draft=pair.chosen_draft,
+        chosen_completion=pair.rejected_completion,
+        rejected_completion=pair.chosen_completion,
         chosen=pair.rejected,
         rejected=pair.chosen,
         chosen_reward=pair.rejected_reward,

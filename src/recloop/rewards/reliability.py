@@ -1,6 +1,6 @@
-"""Can a reward be trusted: would other lists of the same users prefer the same drafts, would another judge?
+"""Can a reward be trusted: would other lists of the same users prefer the same completions, would another reward model?
 
-If they would not, the best and the worst draft of a user are noise and so is every pair made from them.
+If they would not, the best and the worst completion of a user are noise and so is every pair made from them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from recloop.errors import DataError
 from recloop.records import Lists, UserVectors
 from recloop.rerankers.metrics import user_means
-from recloop.rewards.reranker_reward import Judge, reward_lists
+from recloop.rewards.reranker_reward import RewardModel, reward_lists
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,10 +26,10 @@ MIN_USERS = 10  # below it the bootstrap calls noise repeatable more often than 
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How far the rewards of a user's drafts repeat themselves on other lists of that user.
+    """How far the rewards of a user's completions repeat themselves on other lists of that user.
 
     metric: whose rewards these are.
-    half_correlation: correlation between the draft effects seen in odd and in even lists, in [-1, 1].
+    half_correlation: correlation between the completion effects seen in odd and in even lists, in [-1, 1].
     reliability: of the mean over all of a user's lists (Spearman-Brown), in [-1, 1]; 1 is noise-free.
     low, high: 95% interval of `reliability`, by bootstrap over users.
     num_users: users with at least two lists that hold a positive.
@@ -46,7 +46,7 @@ class Reliability:
 
     @property
     def is_noise(self) -> bool:
-        """True when the interval reaches 0 or too few users tell: repair the reward before tuning with it."""
+        """True when the interval reaches 0 or too few users tell: repair the reward before training with it."""
         return self.low <= 0.0 or self.has_too_few_users
 
     @property
@@ -66,60 +66,64 @@ class Reliability:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far several judges agree on which of a user's drafts are better.
+    """How far several reward models agree on which of a user's completions are better.
 
-    correlation: of the draft effects under two judges, the mean over all pairs of judges, in [-1, 1].
-    reliability: of the mean of all judges against as many others (Spearman-Brown), in [-1, 1].
+    correlation: of the completion effects under two reward models, the mean over all pairs of reward models, in [-1, 1].
+    reliability: of the mean of all reward models against as many others (Spearman-Brown), in [-1, 1].
     """
 
-    num_judges: int
+    num_reward_models: int
     correlation: float
     reliability: float
 
     def __str__(self) -> str:
         return (
-            f"{self.num_judges} judges: any two agree on a user's drafts at {self.correlation:.2f}, "
+            f"{self.num_reward_models} reward models: any two agree on a user's completions at {self.correlation:.2f}, "
             f"the mean of all with that of as many others at {self.reliability:.2f} (correlation)"
         )
 
 
-def judge_agreement(judges: Sequence[Judge], lists: Lists, vectors: UserVectors, metric: str) -> Agreement | None:
-    """How far the judges agree; None for one judge.
+def reward_model_agreement(
+    reward_models: Sequence[RewardModel], lists: Lists, vectors: UserVectors, metric: str
+) -> Agreement | None:
+    """How far the reward models agree; None for one reward model.
 
-    Split-half reliability cannot see this: it asks the same judges about other lists.
+    Split-half reliability cannot see this: it asks the same reward models about other lists.
 
     Args:
-        judges, lists, vectors, metric: as for `reward_drafts`.
+        reward models, lists, vectors, metric: as for `reward_completions`.
 
     Raises:
         LeakageError: the lists belong to another group than feedback.
 
-    Source: Spearman (1910), Brown (1910) for the step from one judge to all.
+    Source: Spearman (1910), Brown (1910) for the step from one reward model to all.
     """
-    if len(judges) < 2:
+    if len(reward_models) < 2:
         return None
     effects: list[np.ndarray] = []
-    for judge in judges:
-        values_BN = reward_lists([judge], lists, vectors, metric)
+    for reward_model in reward_models:
+        values_BN = reward_lists([reward_model], lists, vectors, metric)
         _, values_UN = user_means(values_BN, lists.user_B, empty="drop")
         effects.append((values_UN - values_UN.mean(axis=1, keepdims=True)).ravel())
-    num_judges = len(effects)
-    pairs = [(i, j) for i in range(num_judges) for j in range(i)]
+    num_reward_models = len(effects)
+    pairs = [(i, j) for i in range(num_reward_models) for j in range(i)]
     correlation = float(np.mean([_correlation(effects[i], effects[j]) for i, j in pairs]))
-    return Agreement(num_judges, correlation, float(spearman_brown(np.asarray(correlation), parts=num_judges)))
+    return Agreement(
+        num_reward_models, correlation, float(spearman_brown(np.asarray(correlation), parts=num_reward_models))
+    )
 
 
 def split_half_reliability(
-    judges: Sequence[Judge], lists: Lists, vectors: UserVectors, metric: str, seed: int
+    reward_models: Sequence[RewardModel], lists: Lists, vectors: UserVectors, metric: str, seed: int
 ) -> Reliability:
-    """Reliability of `metric` as a reward: draft effects in odd lists against those in even lists.
+    """Reliability of `metric` as a reward: completion effects in odd lists against those in even lists.
 
-    A draft effect is the draft's reward less the mean over that user's drafts, so that how easy a user is
-    counts for nothing. Lists without a positive are passed over. Rewards that never differ between drafts
+    A completion effect is the completion's reward less the mean over that user's completions, so that how easy a user is
+    counts for nothing. Lists without a positive are passed over. Rewards that never differ between completions
     have reliability 0.
 
     Args:
-        judges, lists, vectors, metric: as for `reward_drafts`.
+        reward models, lists, vectors, metric: as for `reward_completions`.
         seed: of the bootstrap.
 
     Raises:
@@ -128,7 +132,7 @@ def split_half_reliability(
 
     Source: Spearman (1910), Brown (1910) for the step from half to whole.
     """
-    values_BN = reward_lists(judges, lists, vectors, metric)
+    values_BN = reward_lists(reward_models, lists, vectors, metric)
     has_positive_B = ~np.isnan(values_BN).any(axis=1)
     odd_UN, even_UN = _half_means(values_BN[has_positive_B], lists.user_B[has_positive_B])
     if len(odd_UN) == 0:
@@ -192,7 +196,7 @@ def _half_means(
 def _effect_products(
     odd_UN: Float64[np.ndarray, "U N"], even_UN: Float64[np.ndarray, "U N"]
 ) -> Float64[np.ndarray, "U 3"]:
-    """Per user, over drafts: the sums of odd*even, odd*odd and even*even effects."""
+    """Per user, over completions: the sums of odd*even, odd*odd and even*even effects."""
     odd_UN = odd_UN - odd_UN.mean(axis=1, keepdims=True)
     even_UN = even_UN - even_UN.mean(axis=1, keepdims=True)
     return np.stack([(odd_UN * even_UN).sum(1), (odd_UN**2).sum(1), (even_UN**2).sum(1)], axis=1)

@@ -1,4 +1,4 @@
-"""Prompts and replies as the tuned model will read them: rendered, tokenised, checked, ordered."""
+"""Prompts and replies as the trained model will read them: rendered, tokenised, checked, ordered."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recloop.errors import ContractError, DataError, SettingError, TrainingError
 from recloop.llm.chat import load_tokenizer, messages_of
 from recloop.llm.weights import base_folder_of
 from recloop.records import Pair, Prompt
-from recloop.training.result import TuningBudget
+from recloop.training.result import TrainingBudget
 
 if TYPE_CHECKING:
     from jaxtyping import Int64
@@ -59,8 +59,8 @@ def reply_comparer(lm_folder: Path, max_reply_tokens: int) -> Callable[[str, str
 
 
 @dataclass(frozen=True, slots=True)
-class RowSet:
-    """The pairs to train on, and how many were left out and why (see `Tuned`)."""
+class VariantSet:
+    """The pairs to train on, and how many were left out and why (see `Trained`)."""
 
     rows: tuple[Row, ...]
     num_thinned: int
@@ -82,9 +82,9 @@ def count_prompt_tokens(lm_folder: Path, prompts: Sequence[Prompt]) -> list[int]
     return [len(reader.opening(prompt)) for prompt in prompts]
 
 
-def select_rows(
-    lm_folder: Path, prompts: Mapping[int, Prompt], pairs: Sequence[Pair], budget: TuningBudget, seed: int
-) -> RowSet:
+def select_variants(
+    lm_folder: Path, prompts: Mapping[int, Prompt], pairs: Sequence[Pair], budget: TrainingBudget, seed: int
+) -> VariantSet:
     """The pairs that fit the model and the budget, in their order.
 
     Args:
@@ -119,23 +119,23 @@ def select_rows(
     num_too_long = len(pairs) - len(fitting)
     if not fitting:
         raise TrainingError(
-            f"tuning needs at least one pair, got none ({num_too_long} with a reply above "
-            f"{budget.max_reply_tokens} tokens); lower min_gap, draw more drafts or raise max_reply_tokens"
+            f"training needs at least one pair, got none ({num_too_long} with a reply above "
+            f"{budget.max_reply_tokens} tokens); lower min_gap, draw more completions or raise max_reply_tokens"
         )
     reader.require_context(max(row.num_tokens for row in fitting))
     kept = np.arange(len(fitting))
     if len(fitting) > budget.max_pairs:
         kept = np.sort(np.random.default_rng(seed).choice(kept, budget.max_pairs, replace=False))
-    return RowSet(tuple(fitting[index] for index in kept), len(fitting) - len(kept), num_too_long)
+    return VariantSet(tuple(fitting[index] for index in kept), len(fitting) - len(kept), num_too_long)
 
 
-def training_order(num_tokens: Sequence[int], budget: TuningBudget, seed: int) -> Int64[np.ndarray, " E"]:
+def training_order(num_tokens: Sequence[int], budget: TrainingBudget, seed: int) -> Int64[np.ndarray, " E"]:
     """Row numbers in the order of training, every row once an epoch, rows of like length side by side.
 
     Shuffle; sort by length within groups of `SORTED_BATCHES` batches; shuffle the batches of each group.
     """
     rng = np.random.default_rng(seed)
-    lengths, batch = np.asarray(num_tokens), budget.batch
+    lengths, batch = np.asarray(num_tokens), budget.batch_size
     order: list[np.ndarray] = []
     for _ in range(budget.epochs):
         shuffled = rng.permutation(len(lengths))
@@ -194,7 +194,7 @@ class _Reader:
                 return position + 1
         raise ContractError(
             f"a chat template must close the reply with an end token ({sorted(self.end_ids)}), got "
-            f"{reply_ids[-3:]} as its last tokens; a model tuned with it never stops: repair the template"
+            f"{reply_ids[-3:]} as its last tokens; a model trained with it never stops: repair the template"
         )
 
     def require_context(self, num_tokens: int) -> None:

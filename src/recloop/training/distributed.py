@@ -1,4 +1,4 @@
-"""One call of a tuning function in several processes that share every step, one GPU each.
+"""One call of a training function in several processes that share every step, one GPU each.
 
 Each process holds the whole model and sees its share of a step's rows; gradients are averaged between them
 (torch's DistributedDataParallel, through accelerate). Without a GPU the processes share the CPU, which is

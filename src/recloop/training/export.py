@@ -1,4 +1,4 @@
-"""A tuned language model for other programs: an adapter beside its base, or merged weights."""
+"""A trained language model for other programs: an adapter beside its base, or merged weights."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from recloop.errors import GenerationError, RunError
 from recloop.experiment.manifest import MANIFEST
 from recloop.llm.chat import own_tokenizer
 from recloop.llm.weights import adapter_config, find_model_folder, reading
-from recloop.training.result import TUNING_FILE
+from recloop.training.result import TRAINING_FILE
 
-OWN_FILES = (TUNING_FILE, "metrics.jsonl", ".*")  # of no use to who serves the model
+OWN_FILES = (TRAINING_FILE, "metrics.jsonl", ".*")  # of no use to who serves the model
 
 
 def export_model(folder: Path, out: Path, *, merge: bool) -> str:
     """Copy a model folder to where it will be served from, and say how.
 
     Args:
-        folder: a model or adapter, e.g. ``runs/demo/lm/tuned.s0``.
+        folder: a model or adapter, e.g. ``runs/demo/lm/trained.s0``.
         out: a new or empty folder.
         merge: add an adapter to its base, in the base's precision; no effect on a whole model.
 
@@ -51,7 +51,7 @@ def export_model(folder: Path, out: Path, *, merge: bool) -> str:
 def _require_weights(folder: Path) -> None:
     if (folder / MANIFEST).is_file():
         models = sorted({str(file.parent) for file in folder.glob("lm/*/*config.json")})
-        do = f"name one of its models: {', '.join(models)}" if models else "it has tuned none (lm) yet"
+        do = f"name one of its models: {', '.join(models)}" if models else "it has trained none (lm) yet"
         raise GenerationError(f"a model's folder is wanted, got the run {folder}; {do}")
     if not any(folder.glob("*.safetensors")):
         raise GenerationError(

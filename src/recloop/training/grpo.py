@@ -4,8 +4,8 @@ The model answers each prompt several times; what an answer earns above the mean
 moves the model, clipped and held near the reference.
 
 Source: GRPO (arXiv 2402.03300), through TRL 1.16.0's GRPOTrainer; ReRec (arXiv 2604.07851). Ours: an epoch is
-one tuning run, so that the next one's requests can be chosen by what this one earned. The reference is the
-anchor in every epoch; an epoch that is given the moments of the one before goes on as if they were one run.
+one training run, so that the next one's requests can be chosen by what this one earned. The reference is the
+reference model in every epoch; an epoch that is given the moments of the one before goes on as if they were one run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from recloop.records import Prompt
 from recloop.rewards.advantages import AdvantageConfig
 from recloop.training.dataset import PromptSet, count_prompt_tokens
 from recloop.training.grpo_config import ANSWERS, MOMENTS, GrpoConfig, Scorer
-from recloop.training.result import Tuned, read_tuned
+from recloop.training.result import TrainedModel, read_trained
 
 if TYPE_CHECKING:
     from recloop.training.grpo_trainer import TokenGrpoTrainer
@@ -48,19 +48,19 @@ LOG_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class GrpoRun:
-    """A tuned model, and a row per answer: ``number``, ``reward`` and the terms.
+    """A trained model, and a row per answer: ``number``, ``reward`` and the terms.
 
     moments: file of Adam's moments after the last step, for the next epoch.
     """
 
-    tuned: Tuned
+    trained: TrainedModel
     answers: tuple[Mapping[str, float], ...]
     moments: Path
 
 
-def tune_grpo(
+def train_grpo(
     lm_folder: Path,
-    anchor_folder: Path,
+    reference_folder: Path,
     prompts: Sequence[Prompt],
     score: Scorer,
     score_digest: str,
@@ -73,14 +73,14 @@ def tune_grpo(
     passed: tuple[float, float] = (0.0, 1.0),
     moments: Path | None = None,
 ) -> GrpoRun:
-    """One epoch over `prompts`, in their order; the tuned model is written to `out`.
+    """One epoch over `prompts`, in their order; the trained model is written to `out`.
 
     Killed at any moment and called again with the same arguments it goes on from its last checkpoint and
     gives the same weights, log and answers.
 
     Args:
-        lm_folder: what is tuned.
-        anchor_folder: the reference of the divergence; with LoRA it is the adapter's base in any case.
+        lm_folder: what is trained.
+        reference_folder: the reference of the divergence; with LoRA it is the adapter's base in any case.
         prompts: numbered by their `user`; those that fill no optimiser step are left out.
         score: what an answer earns.
         score_digest: says on what `score` depends.
@@ -100,7 +100,7 @@ def tune_grpo(
         "advantages": advantages.model_dump(mode="json"),
     }
     inputs = {
-        "models": {"lm": sha256_of_folder(lm_folder), "anchor": sha256_of_folder(anchor_folder)},
+        "models": {"lm": sha256_of_folder(lm_folder), "reference model": sha256_of_folder(reference_folder)},
         "rows": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),
         "config": config.model_dump(mode="json"),
         "passed": list(passed),
@@ -108,9 +108,9 @@ def tune_grpo(
         "seed": seed,
     }
     if not out.exists():
-        tuned = _tune(
+        trained = _train(
             lm_folder,
-            anchor_folder,
+            reference_folder,
             prompts,
             score,
             config,
@@ -124,17 +124,17 @@ def tune_grpo(
             moments,
         )
     else:
-        tuned = read_tuned(out, inputs)
+        trained = read_trained(out, inputs)
     answers, left = scratch / ANSWERS, scratch / MOMENTS
     for file in (answers, left):
         if not file.is_file():
-            raise RunError(f"{out} was tuned and {file} is gone; remove the model and tune again")
-    return GrpoRun(tuned, tuple(json.loads(answers.read_text(encoding="utf-8"))), left)
+            raise RunError(f"{out} was trained and {file} is gone; remove the model and train again")
+    return GrpoRun(trained, tuple(json.loads(answers.read_text(encoding="utf-8"))), left)
 
 
-def _tune(
+def _train(
     lm_folder: Path,
-    anchor_folder: Path,
+    reference_folder: Path,
     prompts: Sequence[Prompt],
     score: Scorer,
     config: GrpoConfig,
@@ -146,7 +146,7 @@ def _tune(
     progress: Progress,
     passed: tuple[float, float],
     moments: Path | None,
-) -> Tuned:
+) -> TrainedModel:
     num_asked = len(prompts) // config.requests_per_step * config.requests_per_step
     if not num_asked:
         raise SettingError(
@@ -161,12 +161,12 @@ def _tune(
     first_lr, last_lr = (config.lr * (1 - share) for share in passed)
     warmup = config.warmup if moments is None else 0
     one_epoch = config.model_copy(update={"epochs": 1, "lr": first_lr, "warmup": warmup})
-    job = Job("tune by GRPO", lm_folder, out, scratch, inputs, one_epoch, seed)
+    job = Job("train by GRPO", lm_folder, out, scratch, inputs, one_epoch, seed)
     rows = tuple(prompt for prompt in prompts[:num_asked] for _ in range(config.answers))
 
     def make(policy: Policy) -> TokenGrpoTrainer:
         return make_trainer(
-            job, policy, anchor_folder, prompts[:num_asked], score, one_epoch, advantages, last_lr, moments
+            job, policy, reference_folder, prompts[:num_asked], score, one_epoch, advantages, last_lr, moments
         )
 
     return run_job(job, PromptSet(rows, len(prompts) - num_asked, 0), make, log_names(config), progress)
@@ -174,7 +174,7 @@ def _tune(
 
 def log_names(config: GrpoConfig) -> dict[str, str]:
     """Our names of what is logged; the divergence is measured only where it counts."""
-    return LOG_NAMES | ({"kl": "kl"} if config.kl else {})
+    return LOG_NAMES | ({"kl": "kl"} if config.beta else {})
 
 
 def _check_lengths(lm_folder: Path, prompts: Sequence[Prompt], config: GrpoConfig) -> None:

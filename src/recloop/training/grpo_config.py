@@ -9,25 +9,25 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from recloop.errors import SettingError
-from recloop.training.result import TuningBudget
+from recloop.training.result import TrainingBudget
 
 ANSWERS, MOMENTS = "answers.json", "adam.moments"
 
 
-class GrpoConfig(TuningBudget):
-    """How rewards of answers tune a language model."""
+class GrpoConfig(TrainingBudget):
+    """How rewards of answers train a language model."""
 
     lr: float = Field(
         default=2e-4,
         gt=0,
         description="learning rate of the first step, falling linearly to 0 over all epochs; for the "
-        "embedded model, ReRec: 5e-6",
+        "bundled model, ReRec: 5e-6",
     )
     epochs: int = Field(
         default=2, ge=1, description="passes over the requests; see curriculum.same_budget where some sit out"
     )
-    batch: int = Field(default=8, ge=1, description="requests in one forward pass, all their answers with them")
-    accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+    batch_size: int = Field(default=8, ge=1, description="requests in one forward pass, all their answers with them")
+    gradient_accumulation_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default=1, description="forward passes in one optimiser step; auto: about 25 steps of max_pairs"
     )
     max_pairs: int = Field(default=400, ge=1, description="more requests than this are thinned at random")
@@ -42,8 +42,10 @@ class GrpoConfig(TuningBudget):
         le=10,
         description="of sampling; a model that is sure of its answers needs more than 1",
     )
-    kl: float = Field(default=0.03, ge=0, description="coefficient of the divergence from the anchor; ReRec: 0.01")
-    clip: float = Field(default=0.2, gt=0, lt=1, description="how far a token's ratio may move and be paid")
+    beta: float = Field(
+        default=0.03, ge=0, description="coefficient of the divergence from the reference model; ReRec: 0.01"
+    )
+    clip: float = Field(default=0.2, gt=0, lt=1, description="clip range of the probability ratio (PPO's epsilon)")
     warmup: int = Field(
         default=5,
         ge=0,
@@ -65,7 +67,7 @@ class GrpoConfig(TuningBudget):
 
     @property
     def requests_per_step(self) -> int:
-        return self.batch * self.passes_per_step(self.max_pairs)
+        return self.batch_size * self.passes_per_step(self.max_pairs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """TRL's GRPO trainer with an advantage for every token, and answers that survive a kill.
 
-A model of the Llama family that is tuned whole reads each prompt once for all its answers, when it samples
+A model of the Llama family that is trained whole reads each prompt once for all its answers, when it samples
 and when it learns; other models do as TRL does.
 """
 
@@ -38,7 +38,7 @@ from recloop.training.trainer import Job, Policy, load_model, trainer_arguments
 
 @dataclass(slots=True)
 class Scores:
-    """What the answers of a tuning run earned. last: of the current batch, in its order."""
+    """What the answers of a training run earned. last: of the current batch, in its order."""
 
     rows: list[dict[str, float]]
     last: list[ScoredAnswer]
@@ -180,7 +180,7 @@ def token_starts(tokenizer: Any, ids_T: torch.Tensor) -> np.ndarray:
 def make_trainer(
     job: Job,
     policy: Policy,
-    anchor_folder: Path,
+    reference_folder: Path,
     prompts: Sequence[Prompt],
     score: Scorer,
     config: GrpoConfig,
@@ -196,15 +196,15 @@ def make_trainer(
     arguments = trainer_arguments(job, config.passes_per_step(config.max_pairs), uses_lora=uses_lora)
     del arguments["max_length"]  # of no meaning here
     arguments |= {
-        "per_device_train_batch_size": config.batch * config.answers,
+        "per_device_train_batch_size": config.batch_size * config.answers,
         "shuffle_dataset": False,
         "num_generations": config.answers,
         "num_iterations": config.updates,
         # TRL keeps no answers in a checkpoint: each is written where the next step samples new ones.
-        "save_steps": math.ceil(config.checkpoint_steps / config.updates) * config.updates,
+        "save_steps": math.ceil(config.save_steps / config.updates) * config.updates,
         "max_completion_length": config.max_reply_tokens,
         "temperature": config.temperature,
-        "beta": config.kl,
+        "beta": config.beta,
         "epsilon": config.clip,
         "loss_type": "dapo",  # the mean over all tokens of a step, as ReRec
         "scale_rewards": "group",
@@ -230,7 +230,7 @@ def make_trainer(
     )
     if trainer.ref_model is not None:
         reference: Any = trainer.accelerator.unwrap_model(trainer.ref_model).float()
-        reference.load_state_dict(load_model(anchor_folder, uses_lora=False).state_dict())
+        reference.load_state_dict(load_model(reference_folder, uses_lora=False).state_dict())
     return trainer
 
 

@@ -1,4 +1,4 @@
-"""Simple ways to choose a hint per session, each fitted on the same cached rewards as the PPO agent.
+"""Simple ways to choose a hint per session, each fitted on the same cached rewards as the PPO policy.
 
 Axis letters: ``S`` sessions, ``H`` hints (the empty one is number 0), ``D`` vector width.
 A choice is an array of hint numbers, one per session asked about.
@@ -56,7 +56,7 @@ def lin_ucb(
     """A linear bandit: sessions come one by one in random order, and only the chosen hint's reward is seen.
 
     Args:
-        num_steps: sessions met; as many as the PPO agent meets makes them equals.
+        num_steps: sessions met; as many as the PPO policy meets makes them equals.
         alpha: width of the confidence bound while learning; choices afterwards are by the mean alone.
 
     Source: LinUCB with disjoint models, Li et al. 2010 (arXiv 1003.0146).

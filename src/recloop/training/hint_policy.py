@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int64
 
 
-class AgentConfig(BaseModel):
+class PolicyConfig(BaseModel):
     """PPO, as the paper and its released code have it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -132,7 +132,7 @@ def session_environment(
 def learn_policy(
     vectors_SD: Float[np.ndarray, "S D"],
     rewards_SH: Float[np.ndarray, "S H"],
-    config: AgentConfig,
+    config: PolicyConfig,
     seed: int,
     report: Callable[[int], None] = lambda _: None,
 ) -> tuple[HintPolicy, tuple[LearningPoint, ...]]:

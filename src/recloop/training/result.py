@@ -1,4 +1,4 @@
-"""What a tuning run may spend, and what it leaves: a model folder that says what it was made from."""
+"""What a training run may spend, and what it leaves: a model folder that says what it was made from."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from recloop.errors import RunError
 from recloop.files import sha256_of_folder
 from recloop.records import Pair, Prompt
 
-TUNING_FILE = "tuning.json"
+TRAINING_FILE = "training.json"
 STEPS_PER_EPOCH = 25
 
 
-class TuningBudget(BaseModel):
-    """Steps, sizes and what is trained; the same for every way of tuning, so that rows compare."""
+class TrainingBudget(BaseModel):
+    """Steps, sizes and what is trained; the same for every way of training, so that rows compare."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     lr: float = Field(
         default=2e-4,
         gt=0,
-        description="learning rate of the first step, falling linearly to 0; right for the embedded model "
+        description="learning rate of the first step, falling linearly to 0; right for the bundled model "
         "(docs/log.md, 2026-11-21), DPO4Rec: 5e-5 (8B)",
     )
     epochs: int = Field(default=1, ge=1, description="passes over the rows; DPO4Rec uses 3")
-    batch: int = Field(default=4, ge=1, description="rows in one forward pass; DPO4Rec uses 2")
-    accumulation: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+    batch_size: int = Field(default=4, ge=1, description="rows in one forward pass; DPO4Rec uses 2")
+    gradient_accumulation_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto",
         description="forward passes in one optimiser step; auto: as many as make about 25 steps an epoch, so "
         "that more pairs mean surer steps and not a longer way; DPO4Rec uses 8",
@@ -53,28 +53,28 @@ class TuningBudget(BaseModel):
         default=False,
         description="keep the base of the adapter in 4 bits (QLoRA); needs bitsandbytes",
     )
-    checkpoint_steps: int = Field(default=5, ge=1, description="optimiser steps between two checkpoints")
+    save_steps: int = Field(default=5, ge=1, description="optimiser steps between two checkpoints")
 
     def passes_per_step(self, num_rows: int) -> int:
         """Forward passes in one optimiser step when there are so many rows."""
-        if self.accumulation != "auto":
-            return self.accumulation
-        return max(1, round(num_rows / (self.batch * STEPS_PER_EPOCH)))
+        if self.gradient_accumulation_steps != "auto":
+            return self.gradient_accumulation_steps
+        return max(1, round(num_rows / (self.batch_size * STEPS_PER_EPOCH)))
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
-    """A tuned language model and how its training went.
+class TrainedModel:
+    """A trained language model and how its training went.
 
     folder: Hugging Face model folder, or peft adapter folder, with its tokenizer.
     log: one row per optimiser step, means over its rows: ``step``, ``loss``, ``lr``, ``grad_norm``,
         ``entropy`` (nats per reply token), ``accuracy``; DPO adds ``chosen_logp``, ``rejected_logp`` (summed
-        over the reply), ``chosen_margin``, ``rejected_margin`` (beta times the log-ratio to the anchor) and
+        over the reply), ``chosen_margin``, ``rejected_margin`` (beta times the log-ratio to the reference model) and
         ``reward_margin`` (their difference). ``accuracy`` is the share of pairs with a positive margin in
-        DPO, of reply tokens that are likeliest in fine-tuning.
+        DPO, of reply tokens that are likeliest in fine-training.
     num_rows: pairs (or replies) trained on.
-    num_thinned: left out because there were more than `TuningBudget.max_pairs`.
-    num_too_long: left out because a reply exceeds `TuningBudget.max_reply_tokens`.
+    num_thinned: left out because there were more than `TrainingBudget.max_pairs`.
+    num_too_long: left out because a reply exceeds `TrainingBudget.max_reply_tokens`.
     """
 
     folder: Path
@@ -102,35 +102,35 @@ def digest_inputs(
     }
 
 
-def tuning_text(tuned: Tuned, inputs: Mapping[str, Any]) -> str:
-    """Content of the file that makes a folder a tuned model's."""
+def training_text(trained: TrainedModel, inputs: Mapping[str, Any]) -> str:
+    """Content of the file that makes a folder a trained model's."""
     facts = {
         "inputs": inputs,
-        "num_rows": tuned.num_rows,
-        "num_thinned": tuned.num_thinned,
-        "num_too_long": tuned.num_too_long,
-        "log": tuned.log,
+        "num_rows": trained.num_rows,
+        "num_thinned": trained.num_thinned,
+        "num_too_long": trained.num_too_long,
+        "log": trained.log,
     }
     return json.dumps(facts, indent=1) + "\n"
 
 
-def read_tuned(folder: Path, inputs: Mapping[str, Any] | None = None) -> Tuned:
-    """The record of a finished tuning run.
+def read_trained(folder: Path, inputs: Mapping[str, Any] | None = None) -> TrainedModel:
+    """The record of a finished training run.
 
     Args:
-        folder: where `tune_dpo` or `tune_best_of_n` wrote.
+        folder: where `train_dpo` or `train_sft` wrote.
         inputs: what the model should have been made from; not compared when None.
 
     Raises:
-        RunError: the folder is not a tuned model's, or was made from other inputs.
+        RunError: the folder is not a trained model's, or was made from other inputs.
     """
-    file = folder / TUNING_FILE
+    file = folder / TRAINING_FILE
     if not file.is_file():
-        raise RunError(f"a tuned model's folder holds {TUNING_FILE}, got none in {folder}; choose another folder")
+        raise RunError(f"a trained model's folder holds {TRAINING_FILE}, got none in {folder}; choose another folder")
     facts = json.loads(file.read_text(encoding="utf-8"))
     if inputs is not None and facts["inputs"] != inputs:
         changed = ", ".join(sorted(key for key in inputs if facts["inputs"].get(key) != inputs[key]))
         raise RunError(
-            f"{folder} holds a model tuned from other inputs (differing: {changed}); remove it or choose another folder"
+            f"{folder} holds a model trained from other inputs (differing: {changed}); remove it or choose another folder"
         )
-    return Tuned(folder, tuple(facts["log"]), facts["num_rows"], facts["num_thinned"], facts["num_too_long"])
+    return TrainedModel(folder, tuple(facts["log"]), facts["num_rows"], facts["num_thinned"], facts["num_too_long"])

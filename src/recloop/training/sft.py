@@ -1,6 +1,6 @@
-"""Best-of-N supervised fine-tuning: imitate each user's best draft, on the budget that DPO gets.
+"""Best-of-N supervised fine-training: imitate each user's best completion, on the budget that DPO gets.
 
-The control that knows which draft was best but not which was worst. Source: ours, through TRL 1.16.0's
+The control that knows which completion was best but not which was worst. Source: ours, through TRL 1.16.0's
 SFTTrainer with the loss on the reply alone.
 """
 
@@ -14,8 +14,8 @@ from recloop.llm.chat import load_tokenizer, messages_of
 from recloop.progress import SILENT, Progress
 from recloop.records import Pair, Prompt
 from recloop.rewards.preference_pairs import best_of_n
-from recloop.training.dataset import Row, RowSet, reply_of, select_rows
-from recloop.training.result import Tuned, TuningBudget, digest_inputs, read_tuned
+from recloop.training.dataset import Row, VariantSet, reply_of, select_variants
+from recloop.training.result import TrainedModel, TrainingBudget, digest_inputs, read_trained
 
 if TYPE_CHECKING:
     from trl.trainer.sft_trainer import SFTTrainer
@@ -32,11 +32,11 @@ LOG_NAMES = {
 }
 
 
-class SftConfig(TuningBudget):
-    """How the best drafts tune a language model."""
+class SftConfig(TrainingBudget):
+    """How the best completions train a language model."""
 
 
-def tune_best_of_n(
+def train_sft(
     lm_folder: Path,
     prompts: Mapping[int, Prompt],
     pairs: Sequence[Pair],
@@ -45,24 +45,24 @@ def tune_best_of_n(
     seed: int,
     progress: Progress = SILENT,
     scratch: Path | None = None,
-) -> Tuned:
-    """Fine-tune the model in `lm_folder` on the best draft of every user with a pair; write it to `out`.
+) -> TrainedModel:
+    """Fine-train the model in `lm_folder` on the best completion of every user with a pair; write it to `out`.
 
-    Resumes and returns like `tune_dpo`, and takes the same arguments but for the anchor.
+    Resumes and returns like `train_dpo`, and takes the same arguments but for the reference model.
 
     Raises:
-        DataError, SettingError, ContractError, TrainingError: see `select_rows`; a loss not finite.
-        RunError: `out` or `scratch` belongs to another tuning run.
+        DataError, SettingError, ContractError, TrainingError: see `select_variants`; a loss not finite.
+        RunError: `out` or `scratch` belongs to another training run.
     """
     lm_folder, out = Path(lm_folder), Path(out)
     inputs = digest_inputs({"lm": lm_folder}, prompts, pairs, config, seed)
     if out.exists():
-        return read_tuned(out, inputs)
-    row_set = select_rows(lm_folder, prompts, best_of_n(pairs), config, seed)
+        return read_trained(out, inputs)
+    row_set = select_variants(lm_folder, prompts, best_of_n(pairs), config, seed)
 
     from recloop.training.trainer import Job, run_job
 
-    job = Job("fine-tune on the best drafts", lm_folder, out, scratch, inputs, config, seed)
+    job = Job("fine-train on the best completions", lm_folder, out, scratch, inputs, config, seed)
 
     def make_trainer(policy: Policy) -> SFTTrainer:
         return _make_trainer(job, policy, row_set)
@@ -70,7 +70,7 @@ def tune_best_of_n(
     return run_job(job, row_set, make_trainer, LOG_NAMES, progress)
 
 
-def _make_trainer(job: Job, policy: Policy, row_set: RowSet) -> SFTTrainer:
+def _make_trainer(job: Job, policy: Policy, row_set: VariantSet) -> SFTTrainer:
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 

@@ -119,7 +119,7 @@ def _read_replies(
     is_shared_RP: Bool[Tensor, "R P"],
     cache: Any,
 ) -> Float[Tensor, "M D"]:
-    """The last hidden states from which the labels are foretold, row by row."""
+    """The last hidden states from which the labels are predicted, row by row."""
     own_ids_RS, is_own_RS, positions_RS = _own_parts(ids_RT, own_len_R, is_shared_RP.sum(dim=1))
     hidden_RSD = model.base_model(
         input_ids=own_ids_RS,

@@ -1,4 +1,4 @@
-"""What DPO and fine-tuning share of TRL: loading, quiet and resumable training, an atomic result."""
+"""What DPO and fine-training share of TRL: loading, quiet and resumable training, an atomic result."""
 
 # TRL, peft, datasets and transformers are not fully typed.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -42,9 +42,9 @@ from recloop.files import atomic_write_json, atomic_write_text, fsync
 from recloop.llm.chat import own_tokenizer
 from recloop.llm.weights import base_folder_of, in_four_bits
 from recloop.progress import Progress
-from recloop.training.dataset import PromptSet, Row, RowSet, training_order
+from recloop.training.dataset import PromptSet, Row, VariantSet, training_order
 from recloop.training.distributed import is_first
-from recloop.training.result import TUNING_FILE, Tuned, TuningBudget, tuning_text
+from recloop.training.result import TRAINING_FILE, TrainedModel, TrainingBudget, training_text
 
 LORA_ABOVE = 500_000_000  # parameters; smaller models are cheaper to train whole
 COMPLETE = "complete"  # marks a checkpoint that was written to its end
@@ -53,11 +53,11 @@ INPUTS = "inputs.json"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One tuning run.
+    """One training run.
 
     name: what is being done, for the progress line.
     lm_folder: the model to start from.
-    out: where the tuned model goes.
+    out: where the trained model goes.
     scratch: where checkpoints go; None for a hidden folder beside `out`, removed at the end.
     inputs: what the result depends on (`digest_inputs`).
     """
@@ -67,7 +67,7 @@ class Job:
     out: Path
     scratch: Path | None
     inputs: Mapping[str, Any]
-    budget: TuningBudget
+    budget: TrainingBudget
     seed: int
 
     @property
@@ -77,7 +77,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The model to be tuned.
+    """The model to be trained.
 
     model: whole model, with a head; for LoRA the base that gets the adapter.
     adapter: how to make the LoRA adapter; None when all weights are trained.
@@ -91,11 +91,11 @@ class Policy:
 
 def run_job(
     job: Job,
-    row_set: RowSet | PromptSet,
+    row_set: VariantSet | PromptSet,
     make_trainer: Callable[[Policy], Trainer],
     log_names: Mapping[str, str],
     progress: Progress,
-) -> Tuned:
+) -> TrainedModel:
     """Load, train from the last whole checkpoint if there is one, save, clean up.
 
     Args:
@@ -125,15 +125,15 @@ def run_job(
             trainer.add_callback(_Watch(step, num_shown))
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         log = _log_rows(trainer, log_names)
-        tuned = Tuned(job.out, log, len(row_set.rows), row_set.num_thinned, row_set.num_too_long)
+        trained = TrainedModel(job.out, log, len(row_set.rows), row_set.num_thinned, row_set.num_too_long)
         if is_first():
-            _save(trainer, job, tuned)
+            _save(trainer, job, trained)
     if job.scratch is None and is_first():
         shutil.rmtree(job.work)
-    return tuned
+    return trained
 
 
-def load_policy(lm_folder: Path, budget: TuningBudget) -> Policy:
+def load_policy(lm_folder: Path, budget: TrainingBudget) -> Policy:
     """The model in `lm_folder`, ready to be given to a TRL trainer.
 
     Raises:
@@ -174,7 +174,7 @@ def load_model(folder: Path, *, uses_lora: bool, load_in_4bit: bool = False) -> 
 
 
 def training_data(
-    job: Job, row_set: RowSet, conversation: Callable[[Row, Any], dict[str, Any]], tokenizer: Any
+    job: Job, row_set: VariantSet, conversation: Callable[[Row, Any], dict[str, Any]], tokenizer: Any
 ) -> Dataset:
     """The rows in training order, all epochs as one, in the trainer's own form."""
     order = training_order([row.num_tokens for row in row_set.rows], job.budget, job.seed)
@@ -194,12 +194,12 @@ def trainer_arguments(job: Job, accumulation: int, *, uses_lora: bool) -> dict[s
         "max_length": None,
         "num_train_epochs": 1,
         "train_sampling_strategy": "sequential",
-        "per_device_train_batch_size": budget.batch,
+        "per_device_train_batch_size": budget.batch_size,
         "gradient_accumulation_steps": accumulation,
         "learning_rate": budget.lr,
         "lr_scheduler_type": "linear",
         "save_strategy": "steps",
-        "save_steps": budget.checkpoint_steps,
+        "save_steps": budget.save_steps,
         "save_total_limit": 2,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
@@ -272,7 +272,7 @@ def _log_rows(trainer: Trainer, names: Mapping[str, str]) -> tuple[dict[str, flo
     return tuple(rows)
 
 
-def _save(trainer: Trainer, job: Job, tuned: Tuned) -> None:
+def _save(trainer: Trainer, job: Job, trained: TrainedModel) -> None:
     """Write model, tokenizer and record beside `job.out`, then rename."""
     part = job.out.parent / f".{job.out.name}.part"
     if part.exists():
@@ -280,7 +280,7 @@ def _save(trainer: Trainer, job: Job, tuned: Tuned) -> None:
     model: Any = trainer.model
     model.save_pretrained(part)
     own_tokenizer(job.lm_folder).save_pretrained(part)
-    atomic_write_text(part / TUNING_FILE, tuning_text(tuned, job.inputs))
+    atomic_write_text(part / TRAINING_FILE, training_text(trained, job.inputs))
     for file in part.rglob("*"):
         fsync(file)
     part.rename(job.out)
@@ -328,7 +328,7 @@ def _claim(scratch: Path, inputs: Mapping[str, Any]) -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     file = scratch / INPUTS
     if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != inputs:
-        raise RunError(f"{scratch} holds checkpoints of another tuning run; remove it or choose another folder")
+        raise RunError(f"{scratch} holds checkpoints of another training run; remove it or choose another folder")
     if not file.is_file():
         atomic_write_json(file, dict(inputs))
 
@@ -354,7 +354,7 @@ def _lora(rank: int) -> LoraConfig:
 
 
 def _form_of(folder: Path, rank: int) -> LoraConfig:
-    """How to make the adapter in `folder` anew, for its weights to be loaded into and trained."""
+    """How to make the adapter in `folder` again, for its weights to be loaded into and trained."""
     found = PeftConfig.from_pretrained(str(folder))
     if not isinstance(found, LoraConfig):
         raise SettingError(

@@ -18,16 +18,16 @@ from recloop.llm.language_model import Sampling
 from recloop.llm.server.config import (
     EndpointConfig,
     PaceConfig,
-    Served,
+    ServerModel,
     check_host,
     read_key,
-    served_identity,
+    server_identity,
 )
 from recloop.llm.server.cost import BudgetConfig, PriceConfig
 from recloop.llm.server.rate_limits import BACKOFF_BASE_S
 from recloop.llm.server.redaction import PromptHook, outgoing
-from recloop.llm.server.streaming import NOTHING_SPENT, Answer, Ask, Standing
-from recloop.records import Draft, Prompt
+from recloop.llm.server.streaming import NO_USAGE, Answer, Ask, Standing
+from recloop.records import Completion, Prompt
 
 if TYPE_CHECKING:
     from recloop.llm.server.protocol import Wire
@@ -40,7 +40,7 @@ ASKS_AHEAD = 2  # times the concurrency: asks held ready
 
 @dataclass(frozen=True, slots=True)
 class EndpointTerms:
-    """How a served model is asked, all settings together."""
+    """How a model behind a server is asked, all settings together."""
 
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     pace: PaceConfig = field(default_factory=PaceConfig)
@@ -49,10 +49,10 @@ class EndpointTerms:
 
 
 class EndpointLM:
-    """A served model. Nothing is sent before the first prompt is.
+    """A model behind a server. Nothing is sent before the first prompt is.
 
-    With `drafts_per_request` of 1 a draft depends on seed, prompt and number as far as the server keeps to
-    the seed; with more the drafts of one request share a seed.
+    With `completions_per_request` of 1 a completion depends on seed, prompt and number as far as the server keeps to
+    the seed; with more the completions of one request share a seed.
 
     Args:
         served: where it is.
@@ -70,7 +70,7 @@ class EndpointLM:
 
     def __init__(
         self,
-        served: Served,
+        server: ServerModel,
         terms: EndpointTerms | None = None,
         *,
         revision: str | None = None,
@@ -80,11 +80,11 @@ class EndpointLM:
         retry_base_s: float = BACKOFF_BASE_S,
     ) -> None:
         self._terms = terms or EndpointTerms()
-        check_host(served, self._terms.pace)
-        self._served, self._hook, self._retry_base_s = served, hook, retry_base_s
+        check_host(server, self._terms.pace)
+        self._served, self._hook, self._retry_base_s = server, hook, retry_base_s
         self._must_be_listed = must_be_listed
         revision = self._terms.endpoint.revision if revision is None else revision
-        self._name = served_identity(served, self._terms.endpoint, revision)
+        self._name = server_identity(server, self._terms.endpoint, revision)
         self._tokenizer = None if tokenizer is None else _load_tokenizer(tokenizer)
 
     @property
@@ -102,22 +102,22 @@ class EndpointLM:
             return -(-len(encoded) // BYTES_PER_TOKEN)
         return len(self._tokenizer(encoded.decode(), add_special_tokens=False, verbose=False).input_ids)
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, tuple[Draft, ...]]]:
-        """Yield (position in `prompts`, its drafts) as prompts are complete.
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, tuple[Completion, ...]]]:
+        """Yield (position in `prompts`, its completions) as prompts are complete.
 
         Raises:
             GenerationError: the server is gone, takes no request, or has not this model.
             BudgetError: a cap is reached.
         """
-        numbers = tuple(sampling.draft_numbers)
+        numbers = tuple(sampling.completion_numbers)
         asks = (Ask(prompt, numbers) for prompt in prompts)
-        held: dict[int, list[Draft]] = {}
+        held: dict[int, list[Completion]] = {}
         for answers in self.answer(asks, sampling, Standing()):
             for answer in answers:
-                drafts = held.setdefault(answer.ask, [])
-                drafts.extend(answer.drafts)
-                if answer.drafts and len(drafts) == len(numbers):
-                    yield answer.ask, tuple(sorted(held.pop(answer.ask), key=lambda draft: draft.draft))
+                completions = held.setdefault(answer.ask, [])
+                completions.extend(answer.completions)
+                if answer.completions and len(completions) == len(numbers):
+                    yield answer.ask, tuple(sorted(held.pop(answer.ask), key=lambda completion: completion.completion))
 
     def answer(self, asks: Iterator[Ask], sampling: Sampling, standing: Standing) -> Generator[list[Answer]]:
         """See `recloop.llm.server.streaming.StreamingModel`."""
@@ -126,7 +126,7 @@ class EndpointLM:
         terms = self._terms
         key = read_key(terms.pace)
         queue_terms = Terms(
-            served=self._served,
+            server=self._served,
             endpoint=terms.endpoint,
             pace=terms.pace,
             budget=terms.budget,
@@ -154,19 +154,19 @@ class EndpointLM:
                     worker.close()
                     break
                 sent, num_redacted = outgoing(ask.prompt, self._terms.endpoint.redact, self._hook)
-                left[num_taken] = len(ask.drafts)
+                left[num_taken] = len(ask.completions)
                 worker.add(num_taken, sent, ask, num_redacted)
                 num_taken += 1
             answers = worker.next(TICK_S)
             if answers is None:
                 return
             for answer in answers:
-                if answer.drafts:
-                    left[answer.ask] -= len(answer.drafts)
+                if answer.completions:
+                    left[answer.ask] -= len(answer.completions)
                     if not left[answer.ask]:
                         del left[answer.ask]
             yield answers
-            worker.saved(sum(1 for answer in answers if answer.drafts))
+            worker.saved(sum(1 for answer in answers if answer.completions))
 
 
 class _Worker:
@@ -187,7 +187,7 @@ class _Worker:
 
     def add(self, number: int, prompt: Prompt, ask: Ask, num_redacted: int) -> None:
         assert self._queue is not None
-        self._tell(self._queue.add, number, prompt, ask.prompt.user, ask.drafts, num_redacted)
+        self._tell(self._queue.add, number, prompt, ask.prompt.user, ask.completions, num_redacted)
 
     def close(self) -> None:
         assert self._queue is not None
@@ -212,7 +212,7 @@ class _Worker:
             self._has_ended = True
         except queue.Empty:
             pass
-        return answers or [Answer(-1, (), NOTHING_SPENT)]
+        return answers or [Answer(-1, (), NO_USAGE)]
 
     def end(self) -> None:
         """Cut off what is under way and wait for the thread."""
@@ -249,23 +249,23 @@ class _Worker:
         from recloop.llm.server.scheduler import EndpointQueue
 
         self._queue = EndpointQueue(terms, self._answers.put)
-        async with Wire(terms.served, terms.pace, key) as wire:
+        async with Wire(terms.server, terms.pace, key) as wire:
             self._started.set()
             if self._must_be_listed:
-                await _check_listed(wire, terms.served)
+                await _check_listed(wire, terms.server)
             await self._queue.run(wire)
 
 
-async def _check_listed(wire: Wire, served: Served) -> None:
+async def _check_listed(wire: Wire, server: ServerModel) -> None:
     """A server that does not say which models it has is believed.
 
     Raises:
         GenerationError: it lists models, and not this one.
     """
     names = await wire.model_names()
-    if names and not any(name.partition(":")[0] == served.model or name == served.model for name in names):
+    if names and not any(name.partition(":")[0] == server.model or name == server.model for name in names):
         raise GenerationError(
-            f"{served.host} must serve the tuned model as {served.model}, got a server that lists "
+            f"{server.host} must serve the trained model as {server.model}, got a server that lists "
             f"{', '.join(names[:5])}{' and more' if len(names) > 5 else ''}; serve it under that name beside "
             f"or in place of the others, then: recloop resume FOLDER"
         )

@@ -25,32 +25,32 @@ OWN_FIELDS = frozenset({"model", "messages", "n", "seed", "stream", "temperature
 
 
 class EndpointConfig(BaseModel):
-    """What a served model is sent beside the prompt, and how its answers are taken."""
+    """What a model behind a server is sent beside the prompt, and how its answers are taken."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     revision: str = Field(
         default="",
         max_length=200,
-        description="which weights are served, in your words: another one means other drafts; a provider "
+        description="which weights are served, in your words: another one means other completions; a provider "
         "that exchanges a model behind its name does not tell",
     )
     weights: str = Field(
         default="",
-        description="transformers:NAME_OR_FOLDER of the model that is served, to tune it and to count its "
+        description="transformers:NAME_OR_FOLDER of the model that is served, to train it and to count its "
         "tokens; empty: it is only measured (rounds = 0) and tokens are estimated",
     )
-    tuned_name: str = Field(
+    trained_name: str = Field(
         default="{name}",
-        description="what the server calls a tuned model: {name} is tuned.s0 or such, {folder} its folder",
+        description="what the server calls a trained model: {name} is trained.s0 or such, {folder} its folder",
     )
-    drafts_per_request: int = Field(
+    completions_per_request: int = Field(
         default=8,
         ge=1,
         le=128,
-        description="n of a request, where the server takes more than one; 1 gives each draft its own seed",
+        description="n of a request, where the server takes more than one; 1 gives each completion its own seed",
     )
-    send_seed: bool = Field(default=True, description="send a seed made from lm's seed and the draft's number")
+    send_seed: bool = Field(default=True, description="send a seed made from lm's seed and the completion's number")
     length_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         default="max_tokens", description="what the server calls the longest answer"
     )
@@ -101,8 +101,8 @@ class PaceConfig(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """Where a served model is, and what it is called there."""
+class ServerModel:
+    """Where a model behind a server is, and what it is called there."""
 
     base_url: str
     model: str
@@ -116,21 +116,21 @@ class Served:
         return self.host in LOOPBACK
 
 
-def parse_served(name: str) -> Served:
+def parse_server_name(name: str) -> ServerModel:
     """``openai:<base_url>#<model>`` taken apart.
 
     Raises:
         SettingError: it is something else, or carries a password or key.
 
     Example:
-        >>> parse_served("openai:http://127.0.0.1:8000/v1#llama")
+        >>> parse_server_name("openai:http://127.0.0.1:8000/v1#llama")
         Served(base_url='http://127.0.0.1:8000/v1', model='llama')
     """
     base_url, _, model = name.removeprefix(SCHEME).partition("#")
     parts = urlsplit(base_url)
     if not name.startswith(SCHEME) or parts.scheme not in ("http", "https") or not parts.hostname or not model:
         raise SettingError(
-            f"a served model must be openai:<base_url>#<model>, got {name!r}; "
+            f"a model behind a server must be openai:<base_url>#<model>, got {name!r}; "
             f"write for example openai:http://127.0.0.1:8000/v1#my-model"
         )
     if parts.username or parts.password or parts.query:
@@ -138,19 +138,19 @@ def parse_served(name: str) -> Served:
             f"a base URL may not carry a user, password or query, got one for {parts.hostname}; "
             f"put the key into an environment variable and its name into lm.pace.api_key_env"
         )
-    return Served(base_url.rstrip("/"), model)
+    return ServerModel(base_url.rstrip("/"), model)
 
 
-def check_host(served: Served, pace: PaceConfig) -> None:
+def check_host(server: ServerModel, pace: PaceConfig) -> None:
     """SettingError when prompts, or a key, would go where they were not allowed to."""
-    if served.host not in pace.allowed_hosts:
+    if server.host not in pace.allowed_hosts:
         raise SettingError(
-            f"prompts may be sent to {', '.join(pace.allowed_hosts) or 'no host'}, got {served.host}; "
+            f"prompts may be sent to {', '.join(pace.allowed_hosts) or 'no host'}, got {server.host}; "
             f"if they may leave this machine for it, add it to lm.pace.allowed_hosts"
         )
-    if pace.api_key_env and served.base_url.startswith("http:") and not served.is_loopback:
+    if pace.api_key_env and server.base_url.startswith("http:") and not server.is_loopback:
         raise SettingError(
-            f"a key may not travel unencrypted, got {served.base_url} with lm.pace.api_key_env; "
+            f"a key may not travel unencrypted, got {server.base_url} with lm.pace.api_key_env; "
             f"use https, or leave the key out"
         )
 
@@ -165,9 +165,9 @@ def read_key(pace: PaceConfig) -> str | None:
     return key
 
 
-def served_identity(served: Served, config: EndpointConfig, revision: str) -> str:
-    """A name for drafts: where, which model, and the settings that decide its answers."""
-    deciding = config.model_dump(mode="json", exclude={"revision", "weights", "tuned_name", "max_reply_chars"})
+def server_identity(server: ServerModel, config: EndpointConfig, revision: str) -> str:
+    """A name for completions: where, which model, and the settings that decide its answers."""
+    deciding = config.model_dump(mode="json", exclude={"revision", "weights", "trained_name", "max_reply_chars"})
     settings = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
     mark = f"@{revision}" if revision else ""
-    return f"{SCHEME}{served.base_url}#{served.model}{mark}-{settings}"
+    return f"{SCHEME}{server.base_url}#{server.model}{mark}-{settings}"

@@ -1,4 +1,4 @@
-"""What asking a served model costs: requests, tokens, money; what of it was wasted; and the caps on it."""
+"""What asking a model behind a server costs: requests, tokens, money; what of it was wasted; and the caps on it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class BudgetConfig(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Spending:
+class Usage:
     """Counts that add up. Waste is estimated: what was cut off on the way came without a bill.
 
     requests: sent; retries: of them, not the first for what they asked.
@@ -60,8 +60,8 @@ class Spending:
     redactions: int = 0
     request_s: float = 0.0
 
-    def __add__(self, other: Spending) -> Spending:
-        return Spending(*(getattr(self, name) + getattr(other, name) for name in COUNTS))
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, name) + getattr(other, name) for name in COUNTS))
 
     @property
     def tokens(self) -> int:
@@ -82,10 +82,10 @@ class Spending:
         return counts | {"cost": round(self.cost(prices), 6), "currency": prices.currency}
 
 
-COUNTS = tuple(f.name for f in fields(Spending))
+COUNTS = tuple(f.name for f in fields(Usage))
 
 
-def over_budget(spent: Spending, budget: BudgetConfig, prices: PriceConfig) -> BudgetError | None:
+def over_budget(spent: Usage, budget: BudgetConfig, prices: PriceConfig) -> BudgetError | None:
     """The error to end with when `spent` is beyond a cap; None while all caps hold.
 
     Args:

@@ -7,24 +7,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recloop.llm.cache import DraftJournal
+from recloop.llm.cache import CompletionCache
 from recloop.llm.server.client import EndpointLM, EndpointTerms
-from recloop.llm.server.config import SCHEME, WEIGHTS_SCHEME, Served, parse_served
+from recloop.llm.server.config import SCHEME, WEIGHTS_SCHEME, ServerModel, parse_server_name
 from recloop.llm.weights import find_model_folder, weights_hash
-from recloop.records import DraftStatus, UserDrafts
+from recloop.records import CompletionStatus, UserCompletions
 
 if TYPE_CHECKING:
     from recloop.llm.config import LmConfig
 
-UNKNOWN_WEIGHTS = Path("served")  # stands for the folder of weights that only the server has
+UNKNOWN_WEIGHTS = Path("server")  # stands for the folder of weights that only the server has
 
 
-def is_served(config: LmConfig) -> bool:
+def uses_server(config: LmConfig) -> bool:
     """Whether the configured language model is behind an endpoint."""
     return config.name.startswith(SCHEME)
 
 
-def served_weights(config: LmConfig) -> Path:
+def server_weights(config: LmConfig) -> Path:
     """The folder of the weights the server is said to hold; a stand-in where none was named.
 
     Raises:
@@ -34,26 +34,26 @@ def served_weights(config: LmConfig) -> Path:
     return find_model_folder(named.removeprefix(WEIGHTS_SCHEME)) if named else UNKNOWN_WEIGHTS
 
 
-def open_served(config: LmConfig, weights: Path | None = None) -> EndpointLM:
+def open_server_lm(config: LmConfig, weights: Path | None = None) -> EndpointLM:
     """The configured endpoint for these weights.
 
     Args:
-        weights: a tuned model's folder, which the server has under another name; None or the configured
-            ones for the model before any tuning.
+        weights: a trained model's folder, which the server has under another name; None or the configured
+            ones for the model before any training.
     """
-    served, base = parse_served(config.name), served_weights(config)
+    server, base = parse_server_name(config.name), server_weights(config)
     terms = EndpointTerms(config.endpoint, config.pace, config.budget, config.prices)
     tokenizer = None if base == UNKNOWN_WEIGHTS else str(base)
     if weights is None or weights == base:
         revision = config.endpoint.revision
         if not revision and base != UNKNOWN_WEIGHTS:
             revision = weights_hash(base)[:16]
-        return EndpointLM(served, terms, revision=revision, tokenizer=tokenizer)
-    name = config.endpoint.tuned_name.format(name=weights.name, folder=weights.absolute())
-    tuned = Served(served.base_url, name)
-    takes_folders = "{folder}" in config.endpoint.tuned_name  # loads what a request names
+        return EndpointLM(server, terms, revision=revision, tokenizer=tokenizer)
+    name = config.endpoint.trained_name.format(name=weights.name, folder=weights.absolute())
+    trained = ServerModel(server.base_url, name)
+    takes_folders = "{folder}" in config.endpoint.trained_name  # loads what a request names
     return EndpointLM(
-        tuned,
+        trained,
         terms,
         revision=weights_hash(weights)[:16],
         tokenizer=tokenizer,
@@ -61,16 +61,20 @@ def open_served(config: LmConfig, weights: Path | None = None) -> EndpointLM:
     )
 
 
-def drafts_note(parts: Iterable[UserDrafts]) -> dict[str, Any]:
-    """For a manifest: how many drafts have no usable text, by status; nothing if all have one."""
-    drafts = (draft for part in parts for drafts_N in part.drafts_UN for draft in drafts_N)
-    counts = Counter(draft.status.value for draft in drafts if draft.status is not DraftStatus.OK)
+def completions_note(parts: Iterable[UserCompletions]) -> dict[str, Any]:
+    """For a manifest: how many completions have no usable text, by status; nothing if all have one."""
+    completions = (
+        completion for part in parts for completions_N in part.completions_UN for completion in completions_N
+    )
+    counts = Counter(
+        completion.status.value for completion in completions if completion.status is not CompletionStatus.OK
+    )
     return {"unusable": dict(sorted(counts.items()))} if counts else {}
 
 
-def spending_note(journal_file: Path, purpose: str, config: LmConfig) -> dict[str, Any]:
+def usage_note(cache_file: Path, purpose: str, config: LmConfig) -> dict[str, Any]:
     """For a manifest: what a stage has cost, kills included; nothing for a model in this process."""
-    if not is_served(config):
+    if not uses_server(config):
         return {}
-    with DraftJournal(journal_file) as journal:
-        return {"served": journal.spent(purpose).as_note(config.prices)}
+    with CompletionCache(cache_file) as cache:
+        return {"server": cache.spent(purpose).as_note(config.prices)}

@@ -16,7 +16,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
 
 from recloop.llm.language_model import Sampling, chat_messages
-from recloop.llm.server.config import EndpointConfig, PaceConfig, Served
+from recloop.llm.server.config import EndpointConfig, PaceConfig, ServerModel
 from recloop.llm.server.rate_limits import retry_after_s
 from recloop.llm.server.redaction import redact
 from recloop.records import Prompt
@@ -73,43 +73,43 @@ class Reply:
     note: str = ""
 
 
-def draft_seed(seed: int, draft: int) -> int:
-    """The seed sent for a draft: of 31 bits, since some servers take no more."""
-    digest = hashlib.sha256(f"{seed} draft {draft}".encode()).digest()
+def completion_seed(seed: int, completion: int) -> int:
+    """The seed sent for a completion: of 31 bits, since some servers take no more."""
+    digest = hashlib.sha256(f"{seed} completion {completion}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 
 def request_body(
-    served: Served, config: EndpointConfig, prompt: Prompt, sampling: Sampling, drafts: Sequence[int]
+    server: ServerModel, config: EndpointConfig, prompt: Prompt, sampling: Sampling, completions: Sequence[int]
 ) -> bytes:
     """The JSON of one request: nothing but the prompt and how it is to be answered; not whose it is."""
     body: dict[str, Any] = {
-        "model": served.model,
+        "model": server.model,
         "messages": chat_messages(prompt),
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         config.length_field: sampling.max_tokens,
         "stream": False,
     }
-    if len(drafts) > 1:
-        body["n"] = len(drafts)
+    if len(completions) > 1:
+        body["n"] = len(completions)
     if config.send_seed:
-        body["seed"] = draft_seed(sampling.seed, drafts[0])
+        body["seed"] = completion_seed(sampling.seed, completions[0])
     return json.dumps(body | config.extra_body).encode()
 
 
 class Wire:
     """An HTTP client for one endpoint. Must be entered inside the event loop that uses it."""
 
-    def __init__(self, served: Served, pace: PaceConfig, key: str | None) -> None:
+    def __init__(self, server: ServerModel, pace: PaceConfig, key: str | None) -> None:
         import httpx2
 
-        self._url, self._models_url = f"{served.base_url}/chat/completions", f"{served.base_url}/models"
+        self._url, self._models_url = f"{server.base_url}/chat/completions", f"{server.base_url}/models"
         self._timeout_s, self._key = pace.timeout_s, key
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
-        has_tls = served.base_url.startswith("https:")
+        has_tls = server.base_url.startswith("https:")
         verify = httpx2.create_ssl_context() if has_tls else False  # reading certificates takes a while
         # One client to a connection: a pool of many looks at each of them at every request.
         self._new_client = lambda: httpx2.AsyncClient(
@@ -118,7 +118,7 @@ class Wire:
             limits=httpx2.Limits(max_connections=1, max_keepalive_connections=1),
             follow_redirects=False,  # a redirect could carry prompts and key to a host nobody allowed
             verify=verify,
-            trust_env=not served.is_loopback,  # what stays on this machine needs no proxy
+            trust_env=not server.is_loopback,  # what stays on this machine needs no proxy
         )
         self._idle: list[httpx2.AsyncClient] = []
         self._unreached = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol)
@@ -171,7 +171,7 @@ class Wire:
             if response.status_code == 200:
                 return read_reply(data)
             asked_wait_s = retry_after_s(response.headers.get("retry-after"), datetime.now(UTC))
-            return judge_status(response.status_code, self._clean(error_text(data)), asked_wait_s)
+            return reward_model_status(response.status_code, self._clean(error_text(data)), asked_wait_s)
 
     def _clean(self, text: str) -> str:
         """Without the key, or anything like one or like a person's details: servers quote what they got."""
@@ -180,7 +180,7 @@ class Wire:
         return redact(KEY_LIKE.sub("[key]", text))[0][:REASON_CHARS]
 
 
-def judge_status(status: int, said: str, asked_wait_s: float | None) -> Failed:
+def reward_model_status(status: int, said: str, asked_wait_s: float | None) -> Failed:
     """What an HTTP status other than 200 means for the request and for all others."""
     reason = f"HTTP {status}: {said}"
     match status:

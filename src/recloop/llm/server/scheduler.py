@@ -1,4 +1,4 @@
-"""Open requests of one served model: when each starts, and what becomes of it.
+"""Open requests of one model behind a server: when each starts, and what becomes of it.
 
 Runs inside an event loop of its own thread (`recloop.llm.server.client`). Only that thread touches it;
 what it finds out leaves through `emit`.
@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from recloop.errors import BudgetError, GenerationError
-from recloop.llm.completion_text import tidy_draft
+from recloop.llm.completion_text import tidy_completion
 from recloop.llm.language_model import Sampling
-from recloop.llm.server.config import EndpointConfig, PaceConfig, Served
-from recloop.llm.server.cost import BudgetConfig, PriceConfig, Spending, over_budget
+from recloop.llm.server.config import EndpointConfig, PaceConfig, ServerModel
+from recloop.llm.server.cost import BudgetConfig, PriceConfig, Usage, over_budget
 from recloop.llm.server.protocol import Failed, Failure, Reply, Wire, request_body
 from recloop.llm.server.rate_limits import Concurrency, Health, RateLimit, backoff_s
 from recloop.llm.server.streaming import Answer, Standing
-from recloop.records import Draft, DraftStatus, Prompt
+from recloop.records import Completion, CompletionStatus, Prompt
 
 MANY_REJECTED = 20  # of the first prompts: then the request is wrong, not the prompts
 FEW_LEFT = 16  # prompts a server may keep failing at, at the end of the work, and not be called gone
@@ -33,12 +33,12 @@ UNKNOWN = float("nan")
 
 @dataclass(slots=True)
 class Job:
-    """Some drafts of one ask, in one request. waiting: drafts that wait to see whether one alone is taken."""
+    """Some completions of one ask, in one request. waiting: completions that wait to see whether one alone is taken."""
 
     ask: int
     prompt: Prompt  # as it may be sent
     user: int
-    drafts: tuple[int, ...]
+    completions: tuple[int, ...]
     waiting: tuple[int, ...] = ()
     num_sent: int = 0
     num_failures: int = 0
@@ -49,7 +49,7 @@ class Job:
 class Terms:
     """All that decides how jobs are done."""
 
-    served: Served
+    server: ServerModel
     endpoint: EndpointConfig
     pace: PaceConfig
     budget: BudgetConfig
@@ -73,7 +73,7 @@ class EndpointQueue:
         self._tokens = RateLimit(terms.pace.tokens_per_min, now_s)
         self._ready: deque[Job] = deque()
         self._later: list[tuple[float, int, Job]] = []
-        self._flying: dict[asyncio.Task[None], Spending] = {}  # with what each may still cost
+        self._flying: dict[asyncio.Task[None], Usage] = {}  # with what each may still cost
         self._refused: list[tuple[Job, str]] = []  # until the server has shown that it takes anything at all
         self._spent = terms.standing.spent
         self._num_answered = 0
@@ -83,15 +83,15 @@ class EndpointQueue:
         self._is_closed = False
         self._stop: BaseException | None = None
         self._wake = asyncio.Event()
-        self._rng = random.Random()  # of waits only; drafts do not depend on it
+        self._rng = random.Random()  # of waits only; completions do not depend on it
 
-    def add(self, ask: int, prompt: Prompt, user: int, drafts: Sequence[int], redactions: int) -> None:
+    def add(self, ask: int, prompt: Prompt, user: int, completions: Sequence[int], redactions: int) -> None:
         """Take one ask into the queue."""
         if redactions:
-            self._emit_spent(Spending(redactions=redactions))
-        size = self._terms.endpoint.drafts_per_request if self._takes_many is not False else 1
-        for start in range(0, len(drafts), size):
-            self._ready.append(Job(ask, prompt, user, tuple(drafts[start : start + size])))
+            self._emit_spent(Usage(redactions=redactions))
+        size = self._terms.endpoint.completions_per_request if self._takes_many is not False else 1
+        for start in range(0, len(completions), size):
+            self._ready.append(Job(ask, prompt, user, tuple(completions[start : start + size])))
         self._wake.set()
 
     def close(self) -> None:
@@ -163,10 +163,12 @@ class EndpointQueue:
             self._start(wire, self._ready.popleft(), may_cost, now_s)
         return None
 
-    def _start(self, wire: Wire, job: Job, may_cost: Spending, now_s: float) -> None:
-        if self._takes_many is False and len(job.drafts) > 1:
-            self._ready.extendleft(replace(job, drafts=(draft,)) for draft in reversed(job.drafts[1:]))
-            job.drafts = job.drafts[:1]
+    def _start(self, wire: Wire, job: Job, may_cost: Usage, now_s: float) -> None:
+        if self._takes_many is False and len(job.completions) > 1:
+            self._ready.extendleft(
+                replace(job, completions=(completion,)) for completion in reversed(job.completions[1:])
+            )
+            job.completions = job.completions[:1]
             may_cost = self._may_cost(job)
         self._requests.take(1, now_s)
         self._tokens.take(may_cost.tokens, now_s)
@@ -174,13 +176,13 @@ class EndpointQueue:
         self._flying[task] = may_cost
         task.add_done_callback(self._landed)
 
-    def _may_cost(self, job: Job) -> Spending:
+    def _may_cost(self, job: Job) -> Usage:
         count = self._terms.count_tokens
         read = count(job.prompt.system) + count(job.prompt.text)
-        written = self._terms.sampling.max_tokens * len(job.drafts)
-        return Spending(requests=1, input_tokens=read, output_tokens=written)
+        written = self._terms.sampling.max_tokens * len(job.completions)
+        return Usage(requests=1, input_tokens=read, output_tokens=written)
 
-    def _is_affordable(self, may_cost: Spending) -> bool:
+    def _is_affordable(self, may_cost: Usage) -> bool:
         """Whether the caps hold even if all open requests cost what they may; sets the stop when never."""
         budget, prices = self._terms.budget, self._terms.prices
         if not budget.has_caps:
@@ -197,20 +199,20 @@ class EndpointQueue:
             self._stop = error  # a defect: it reaches the caller with its traceback
         self._wake.set()
 
-    async def _do(self, wire: Wire, job: Job, may_cost: Spending) -> None:
+    async def _do(self, wire: Wire, job: Job, may_cost: Usage) -> None:
         terms, start_s = self._terms, self._loop.time()
-        body = request_body(terms.served, terms.endpoint, job.prompt, terms.sampling, job.drafts)
+        body = request_body(terms.server, terms.endpoint, job.prompt, terms.sampling, job.completions)
         outcome = await wire.ask(body)
         now_s = self._loop.time()
-        spent = Spending(requests=1, retries=int(job.num_sent > 0), request_s=now_s - start_s)
+        spent = Usage(requests=1, retries=int(job.num_sent > 0), request_s=now_s - start_s)
         job.num_sent += 1
         if isinstance(outcome, Reply):
             self._take(job, outcome, spent, may_cost)
         else:
             self._fail(job, outcome, spent, may_cost, now_s)
 
-    def _take(self, job: Job, reply: Reply, spent: Spending, may_cost: Spending) -> None:
-        terms, num_wanted = self._terms, len(job.drafts)
+    def _take(self, job: Job, reply: Reply, spent: Usage, may_cost: Usage) -> None:
+        terms, num_wanted = self._terms, len(job.completions)
         self._health.succeeded()
         self._concurrency.succeeded()
         self._num_answered += 1
@@ -222,41 +224,41 @@ class EndpointQueue:
         guesses = [terms.count_tokens(choice.text) for choice in reply.choices]
         written = sum(guesses) if reply.output_tokens is None else reply.output_tokens
         tokens = share_out(written, guesses)
-        used = Spending(
+        used = Usage(
             input_tokens=may_cost.input_tokens if reply.input_tokens is None else reply.input_tokens,
             cached_tokens=reply.cached_tokens or 0,
             output_tokens=sum(tokens[: len(taken)]),
             wasted_tokens=sum(tokens[len(taken) :]),
         )
         self._tokens.take(used.tokens - may_cost.tokens, self._loop.time())
-        drafts = tuple(
-            self._draft(job.user, number, choice.text, num, choice.is_finished, choice.is_refused, reply.note)
-            for number, choice, num in zip(job.drafts, taken, tokens, strict=False)
+        completions = tuple(
+            self._completion(job.user, number, choice.text, num, choice.is_finished, choice.is_refused, reply.note)
+            for number, choice, num in zip(job.completions, taken, tokens, strict=False)
         )
-        self._emit_spent(spent + used, job.ask, drafts)
-        missing = job.drafts[len(taken) :] + job.waiting
+        self._emit_spent(spent + used, job.ask, completions)
+        missing = job.completions[len(taken) :] + job.waiting
         if missing:
             size = 1 if self._takes_many is False else len(missing)
             parts = (missing[start : start + size] for start in range(0, len(missing), size))
-            self._ready.extendleft(replace(job, drafts=part, waiting=(), num_sent=0) for part in parts)
+            self._ready.extendleft(replace(job, completions=part, waiting=(), num_sent=0) for part in parts)
         self._settle_refused(is_end=False)
 
-    def _draft(
+    def _completion(
         self, user: int, number: int, text: str, num: int, is_finished: bool, is_refused: bool, note: str
-    ) -> Draft:
+    ) -> Completion:
         most = self._terms.sampling.max_tokens
         num_tokens = min(num, most) if is_finished else most
         if is_refused:
-            status, why = DraftStatus.REFUSED, note or "the server's filter or the model declined"
-            return Draft(user, number, "", num_tokens, True, UNKNOWN, status, why, text[:2000])
-        draft = Draft(user, number, text, num_tokens, is_finished, UNKNOWN, reason=note)
-        return tidy_draft(draft, max_chars=self._terms.endpoint.max_reply_chars)
+            status, why = CompletionStatus.REFUSED, note or "the server's filter or the model declined"
+            return Completion(user, number, "", num_tokens, True, UNKNOWN, status, why, text[:2000])
+        completion = Completion(user, number, text, num_tokens, is_finished, UNKNOWN, reason=note)
+        return tidy_completion(completion, max_chars=self._terms.endpoint.max_reply_chars)
 
-    def _fail(self, job: Job, failed: Failed, spent: Spending, may_cost: Spending, now_s: float) -> None:
+    def _fail(self, job: Job, failed: Failed, spent: Usage, may_cost: Usage, now_s: float) -> None:
         if failed.kind is Failure.CUT:
-            spent += Spending(wasted_requests=1, wasted_tokens=may_cost.input_tokens)
+            spent += Usage(wasted_requests=1, wasted_tokens=may_cost.input_tokens)
         elif failed.kind is Failure.THROTTLED:
-            spent += Spending(throttled=1)
+            spent += Usage(throttled=1)
         self._tokens.take(-may_cost.tokens, now_s)
         self._emit_spent(spent)
         match failed.kind:
@@ -268,25 +270,25 @@ class EndpointQueue:
                 self._retry(job, failed, now_s)
 
     def _fatal(self, failed: Failed) -> GenerationError:
-        served, pace = self._terms.served, self._terms.pace
+        server, pace = self._terms.server, self._terms.pace
         match failed.status:
             case 401 | 403 | 407:
                 do = f"check the key in {pace.api_key_env}" if pace.api_key_env else "set lm.pace.api_key_env"
             case 404:
-                do = f"check the model name {served.model!r} and that the base URL ends as the server wants it"
+                do = f"check the model name {server.model!r} and that the base URL ends as the server wants it"
             case 402 | 429:
                 do = "check the account's credit"
             case _:
-                do = f"check the base URL {served.base_url}"
+                do = f"check the base URL {server.base_url}"
         return GenerationError(
-            f"{served.host} takes no request ({failed.reason}); {do}; what was answered is kept, "
+            f"{server.host} takes no request ({failed.reason}); {do}; what was answered is kept, "
             f"go on with the run after that"
         )
 
     def _reject(self, job: Job, failed: Failed) -> None:
-        if len(job.drafts) > 1 and not self._takes_many and failed.status != 200:
-            rest = job.drafts[1:]  # perhaps it is n, not the prompt, that the server does not take
-            self._ready.appendleft(replace(job, drafts=job.drafts[:1], waiting=rest + job.waiting))
+        if len(job.completions) > 1 and not self._takes_many and failed.status != 200:
+            rest = job.completions[1:]  # perhaps it is n, not the prompt, that the server does not take
+            self._ready.appendleft(replace(job, completions=job.completions[:1], waiting=rest + job.waiting))
             return
         self._refused.append((job, failed.reason))
         self._settle_refused(is_end=False)
@@ -297,21 +299,22 @@ class EndpointQueue:
             return
         if self._num_answered or self._terms.standing.has_answered:
             for job, reason in self._refused:
-                self._put_aside(job, DraftStatus.REJECTED, reason)
+                self._put_aside(job, CompletionStatus.REJECTED, reason)
             self._refused.clear()
         elif is_end or len(self._refused) >= MANY_REJECTED:
             self._stop = GenerationError(
-                f"{self._terms.served.host} refuses every prompt, {len(self._refused)} so far "
+                f"{self._terms.server.host} refuses every prompt, {len(self._refused)} so far "
                 f"({self._refused[0][1]}); check model name, lm.endpoint and lm.max_tokens"
             )
             if is_end:
                 raise self._stop
 
-    def _put_aside(self, job: Job, status: DraftStatus, reason: str) -> None:
-        drafts = tuple(
-            Draft(job.user, number, "", 0, True, UNKNOWN, status, reason) for number in (*job.drafts, *job.waiting)
+    def _put_aside(self, job: Job, status: CompletionStatus, reason: str) -> None:
+        completions = tuple(
+            Completion(job.user, number, "", 0, True, UNKNOWN, status, reason)
+            for number in (*job.completions, *job.waiting)
         )
-        self._emit_spent(Spending(), job.ask, drafts)
+        self._emit_spent(Usage(), job.ask, completions)
 
     def _retry(self, job: Job, failed: Failed, now_s: float) -> None:
         self._health.failed(now_s)
@@ -331,7 +334,7 @@ class EndpointQueue:
                 self._health.pause(asked_s, now_s)
             self._count_failure(job, failed)
             if job.num_failures >= self._terms.pace.max_attempts:
-                self._put_aside(job, DraftStatus.FAILED, failed.reason)
+                self._put_aside(job, CompletionStatus.FAILED, failed.reason)
                 return
         if self._health.is_troubled:  # all wait together, and then one tries
             self._health.back_off(now_s, self._rng, self._terms.retry_base_s)
@@ -358,18 +361,18 @@ class EndpointQueue:
         self._ready.clear()
         self._later.clear()
         for job in left:
-            self._put_aside(job, DraftStatus.FAILED, failed.reason)
+            self._put_aside(job, CompletionStatus.FAILED, failed.reason)
 
     def _gone(self, failed: Failed, what: str) -> GenerationError:
         return GenerationError(
-            f"{self._terms.served.host} {what} (last: {failed.reason}); what was answered is kept: "
+            f"{self._terms.server.host} {what} (last: {failed.reason}); what was answered is kept: "
             f"see to the server and go on with the run"
         )
 
-    def _emit_spent(self, spent: Spending, ask: int = -1, drafts: tuple[Draft, ...] = ()) -> None:
+    def _emit_spent(self, spent: Usage, ask: int = -1, completions: tuple[Completion, ...] = ()) -> None:
         self._spent += spent
-        self._num_unsaved += bool(drafts)
-        self._emit(Answer(ask, drafts, spent))
+        self._num_unsaved += bool(completions)
+        self._emit(Answer(ask, completions, spent))
 
 
 def share_out(total: int, guesses: Sequence[int]) -> list[int]:

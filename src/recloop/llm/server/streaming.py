@@ -1,4 +1,4 @@
-"""What the journal and a served model agree on: asks go in one by one, answers come back as they arrive."""
+"""What the cache and a model behind a server agree on: asks go in one by one, answers come back as they arrive."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from recloop.llm.language_model import Sampling
-from recloop.llm.server.cost import Spending
-from recloop.records import Draft, Prompt
+from recloop.llm.server.cost import Usage
+from recloop.records import Completion, Prompt
 
-NOTHING_SPENT = Spending()
+NO_USAGE = Usage()
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One prompt and the numbers of the drafts wanted of it."""
+    """One prompt and the numbers of the completions wanted of it."""
 
     prompt: Prompt
-    drafts: tuple[int, ...]
+    completions: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Some drafts of one ask, perhaps not yet all; none when only something was spent or time has passed.
+    """Some completions of one ask, perhaps not yet all; none when only something was spent or time has passed.
 
-    ask: position among the asks, in the order they were taken; -1 without drafts.
+    ask: position among the asks, in the order they were taken; -1 without completions.
     spent: since the last answer.
     """
 
     ask: int
-    drafts: tuple[Draft, ...]
-    spent: Spending
+    completions: tuple[Completion, ...]
+    spent: Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ class Standing:
     """What is known of a model from before.
 
     spent: by the whole run so far; budgets count from here.
-    has_answered: whether it has ever given a usable draft. A server that refuses everything is set up
+    has_answered: whether it has ever given a usable completion. A server that refuses everything is set up
         wrongly; one that has answered may be believed when it refuses a prompt.
     """
 
-    spent: Spending = NOTHING_SPENT
+    spent: Usage = NO_USAGE
     has_answered: bool = False
 
 

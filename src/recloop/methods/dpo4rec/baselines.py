@@ -13,42 +13,42 @@ from recloop.methods.dpo4rec.evaluate import (
     BEST_TEMPLATE,
     HISTORY_TEXT,
     ID_HISTORY,
-    NO_KNOWLEDGE,
+    NO_TEXT,
     PUBLISHED_TEXT,
     SHUFFLED,
     STAR_MEAN,
     Scored,
     item_vectors,
-    measure_row,
+    evaluate_variant,
 )
 from recloop.methods.dpo4rec.generate import (
     FIT,
     GROUPS,
     TEST,
-    KnowledgeVectors,
-    encode_knowledge,
+    UserTextVectors,
+    encode_user_texts,
     fixed_texts,
 )
-from recloop.prompts.claims import Usual, true_claims, write_summary
+from recloop.prompts.claims import PopulationRates, true_claims, write_summary
 from recloop.prompts.user_profile import PromptConfig, history_items, history_line
 from recloop.records import Dataset, Group, Histories, UserVectors
 from recloop.rerankers.fitted import FittedReranker
 from recloop.rerankers.rating_mean import star_weighted_means
 
 
-def measure_references(loop: Loop, task: Task, seed: int) -> list[Scored]:
+def evaluate_baselines(loop: Loop, task: Task, seed: int) -> list[Scored]:
     """The rows that need no language model, where all rows are wanted."""
     if loop.config.rows != "all":
         return []
-    told = encode_knowledge(loop, fixed_texts(HISTORY_TEXT, history_texts(loop, task), task), seed)
+    told = encode_user_texts(loop, fixed_texts(HISTORY_TEXT, history_texts(loop, task), task), seed)
     published = published_texts(loop, task)
-    written = encode_knowledge(loop, fixed_texts(PUBLISHED_TEXT, published, task), seed) if published else None
+    written = encode_user_texts(loop, fixed_texts(PUBLISHED_TEXT, published, task), seed) if published else None
     return [
-        *measure_row(loop, task, None, seed, NO_KNOWLEDGE),
-        *measure_row(loop, task, None, seed, ID_HISTORY, use_id_history=True),
-        *measure_row(loop, task, star_means(loop, task), seed, STAR_MEAN),
-        *measure_row(loop, task, told, seed, HISTORY_TEXT),
-        *([] if written is None else measure_row(loop, task, written, seed, PUBLISHED_TEXT)),
+        *evaluate_variant(loop, task, None, seed, NO_TEXT),
+        *evaluate_variant(loop, task, None, seed, ID_HISTORY, use_id_history=True),
+        *evaluate_variant(loop, task, star_means(loop, task), seed, STAR_MEAN),
+        *evaluate_variant(loop, task, told, seed, HISTORY_TEXT),
+        *([] if written is None else evaluate_variant(loop, task, written, seed, PUBLISHED_TEXT)),
         *best_template(loop, task, seed),
     ]
 
@@ -56,9 +56,9 @@ def measure_references(loop: Loop, task: Task, seed: int) -> list[Scored]:
 def history_texts(loop: Loop, task: Task) -> dict[int, str]:
     """Every user's history as the prompt shows it, newest first: what an encoder cuts is then the oldest."""
     lines_of = history_items(task.dataset, loop.config.prompt)
-    histories, facets = task.lists.histories, task.dataset.facets
+    histories, attributes = task.lists.histories, task.dataset.attributes
     return {
-        user: "\n".join(history_line(facets, item) for item in reversed(lines_of(*histories.of(user))))
+        user: "\n".join(history_line(attributes, item) for item in reversed(lines_of(*histories.of(user))))
         for user in task.prompts
     }
 
@@ -77,7 +77,7 @@ def published_texts(loop: Loop, task: Task) -> dict[int, str]:
     return {user: texts[user] for user in task.prompts}
 
 
-def star_means(loop: Loop, task: Task) -> KnowledgeVectors:
+def star_means(loop: Loop, task: Task) -> UserTextVectors:
     """The star-weighted mean of the item vectors of every user's window."""
     vectors_ID = item_vectors(loop, task)
 
@@ -85,17 +85,19 @@ def star_means(loop: Loop, task: Task) -> KnowledgeVectors:
         return star_weighted_means(task.lists.histories, vectors_ID, task.users_of(*groups))
 
     digest = hashlib.sha256(vectors_ID.tobytes()).hexdigest()
-    return KnowledgeVectors(STAR_MEAN, digest, {part: of(*GROUPS[part]) for part in (FIT, TEST)})
+    return UserTextVectors(STAR_MEAN, digest, {part: of(*GROUPS[part]) for part in (FIT, TEST)})
 
 
 def best_template(loop: Loop, task: Task, seed: int) -> list[Scored]:
-    """True claims about one facet, or about all of them: per backbone, the template best on valid users."""
-    facets = task.dataset.facets
-    templates = {facet: (facet,) for facet in facets} | ({"all": facets} if len(facets) > 1 else {})
+    """True claims about one attribute, or about all of them: per backbone, the template best on valid users."""
+    attributes = task.dataset.attributes
+    templates = {attribute: (attribute,) for attribute in attributes} | (
+        {"all": attributes} if len(attributes) > 1 else {}
+    )
     scored: list[Scored] = []
     for name, shown in templates.items():
         texts = fixed_texts(f"template_{name}", template_texts(loop, task, shown), task)
-        scored += measure_row(loop, task, encode_knowledge(loop, texts, seed), seed, texts.row)
+        scored += evaluate_variant(loop, task, encode_user_texts(loop, texts, seed), seed, texts.row)
     best: dict[str, Scored] = {}
     valid_ndcg: dict[str, float] = {}
     for candidate in scored:
@@ -105,9 +107,11 @@ def best_template(loop: Loop, task: Task, seed: int) -> list[Scored]:
     return [Scored(BEST_TEMPLATE, b.ranker, b.seed, b.stage, b.row) for b in best.values()]
 
 
-def template_texts(loop: Loop, task: Task, facets: tuple[str, ...]) -> dict[int, str]:
-    """All that a user's history supports saying about these facets, in the canonical form."""
-    return supported_texts(task.dataset, task.lists.histories, task.prompts, loop.config.prompt, facets, task.usual)
+def template_texts(loop: Loop, task: Task, attributes: tuple[str, ...]) -> dict[int, str]:
+    """All that a user's history supports saying about these attributes, in the canonical form."""
+    return supported_texts(
+        task.dataset, task.lists.histories, task.prompts, loop.config.prompt, attributes, task.population_rates
+    )
 
 
 def supported_texts(
@@ -115,15 +119,15 @@ def supported_texts(
     histories: Histories,
     users: Iterable[int],
     config: PromptConfig,
-    facets: Sequence[str],
-    usual: Usual | None = None,
+    attributes: Sequence[str],
+    population_rates: PopulationRates | None = None,
 ) -> dict[int, str]:
-    """For each user all claims about these facets that the history supports, in the canonical form."""
+    """For each user all claims about these attributes that the history supports, in the canonical form."""
     lines_of = history_items(dataset, config)
     texts: dict[int, str] = {}
     for user in users:
-        claims = [c for c, _ in true_claims(dataset.facets, lines_of(*histories.of(user)), usual)]
-        texts[user] = write_summary([claim for claim in claims if claim.facet in facets], facets)
+        claims = [c for c, _ in true_claims(dataset.attributes, lines_of(*histories.of(user)), population_rates)]
+        texts[user] = write_summary([claim for claim in claims if claim.attribute in attributes], attributes)
     return texts
 
 
@@ -132,17 +136,17 @@ def best_valid_ndcg(loop: Loop, stage: str) -> float:
     return max(epoch.valid_ndcg for epoch in FittedReranker.load(loop.run.folder(stage)).curve)
 
 
-def measure_shuffled(loop: Loop, task: Task, vectors: KnowledgeVectors, seed: int) -> list[Scored]:
+def evaluate_shuffled(loop: Loop, task: Task, vectors: UserTextVectors, seed: int) -> list[Scored]:
     """The same texts given to other users of the same group, evaluator refitted; not to make choices."""
-    if loop.config.rows == "tuned":
+    if loop.config.rows == "trained":
         return []
     rng = np.random.default_rng(derived_seed(seed, SHUFFLED))
     parts = {
         part: exchange_texts(vectors.parts[part], [task.users_of(group) for group in GROUPS[part]], rng)
         for part in (FIT, TEST)
     }
-    shuffled = KnowledgeVectors(SHUFFLED, vectors.digest, parts)
-    return measure_row(loop, task, shuffled, seed, SHUFFLED)
+    shuffled = UserTextVectors(SHUFFLED, vectors.digest, parts)
+    return evaluate_variant(loop, task, shuffled, seed, SHUFFLED)
 
 
 def exchange_texts(vectors: UserVectors, groups: Sequence[np.ndarray], rng: np.random.Generator) -> UserVectors:

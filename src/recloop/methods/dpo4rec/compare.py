@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 
 from recloop.evaluation.labels import ROW_WORDS
 from recloop.evaluation.latex import latex_table
-from recloop.evaluation.per_user_scores import RowScores, join_seeds, read_row_scores
-from recloop.evaluation.report_sections import RowKind, RowWords, TableSection
+from recloop.evaluation.per_user_scores import VariantScores, join_seeds, read_variant_scores
+from recloop.evaluation.report_sections import VariantKind, VariantLabel, TableSection
 from recloop.evaluation.significance import Comparison, compare
 from recloop.evaluation.trec import write_qrels, write_runs
 from recloop.files import atomic_write_json, atomic_write_text
@@ -23,9 +23,9 @@ from recloop.methods.dpo4rec.evaluate import (
     BEST_TEMPLATE,
     HISTORY_TEXT,
     ID_HISTORY,
-    JUDGE,
+    REWARD_MODEL,
     MATCHED,
-    NO_KNOWLEDGE,
+    NO_TEXT,
     PUBLISHED_TEXT,
     RANDOM_LABELS,
     ROWS,
@@ -33,23 +33,23 @@ from recloop.methods.dpo4rec.evaluate import (
     SFT_BEST_OF_N,
     SHUFFLED,
     STAR_MEAN,
-    TUNED,
+    TRAINED,
     UNTUNED,
     Scored,
 )
 
 QRELS, RESULTS, LATEX = "qrels.trec", "results.json", "tables.tex"
 OTHERS_IN_LATEX = 3  # metrics beside the tested one; what fits a page
-# The first three are the headline: tuning changes length and entropy, so beating `untuned` says little.
-RIVALS_OF_TUNED = (
-    RANDOM_LABELS, UNTUNED, SHUFFLED, MATCHED, SFT_BEST_OF_N, NO_KNOWLEDGE, ID_HISTORY, STAR_MEAN,
+# The first three are the primary metric: training changes length and entropy, so beating `untuned` says little.
+BASELINES_OF_TRAINED = (
+    RANDOM_LABELS, UNTUNED, SHUFFLED, MATCHED, SFT_BEST_OF_N, NO_TEXT, ID_HISTORY, STAR_MEAN,
     HISTORY_TEXT, BEST_TEMPLATE, PUBLISHED_TEXT,
 )  # fmt: skip
-RIVALS_OF_UNTUNED = (
-    SHUFFLED, NO_KNOWLEDGE, ID_HISTORY, STAR_MEAN, HISTORY_TEXT, BEST_TEMPLATE, PUBLISHED_TEXT,
+BASELINES_OF_UNTUNED = (
+    SHUFFLED, NO_TEXT, ID_HISTORY, STAR_MEAN, HISTORY_TEXT, BEST_TEMPLATE, PUBLISHED_TEXT,
 )  # fmt: skip
-BASELINES = (NO_KNOWLEDGE, SHUFFLED, UNTUNED)  # the first there is: core rows have none without text
-JUDGED = f"{JUDGE}_"
+BASELINES = (NO_TEXT, SHUFFLED, UNTUNED)  # the first there is: core rows have none without text
+JUDGED = f"{REWARD_MODEL}_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +57,19 @@ class Results:
     """What a run found: a table per backbone, and what its rows are called."""
 
     tables: tuple[TableSection, ...]
-    words: Mapping[str, RowWords]
+    words: Mapping[str, VariantLabel]
 
 
-def compare_rows(loop: Loop, task: Task, scored: Sequence[Scored]) -> Results:
+def compare_variants(loop: Loop, task: Task, scored: Sequence[Scored]) -> Results:
     """Join the seeds of every row, test every contrast; write ``runs/*.trec``, qrels.trec and results.json.
 
-    There is one table per backbone. The judge's rows stand in that of the judge's own kind, or in the first.
+    There is one table per backbone. The reward model's rows stand in that of the reward model's own kind, or in the first.
     """
-    backbones, judge_kind = loop.config.backbones, loop.config.reranker.kind
-    home_of_judge = judge_kind if judge_kind in backbones else backbones[0]
+    backbones, reward_model_kind = loop.config.backbones, loop.config.reranker.kind
+    home_of_reward_model = reward_model_kind if reward_model_kind in backbones else backbones[0]
     tables: list[TableSection] = []
     for backbone in backbones:
-        rankers = (backbone, JUDGE) if backbone == home_of_judge else (backbone,)
+        rankers = (backbone, REWARD_MODEL) if backbone == home_of_reward_model else (backbone,)
         tables.append(make_table(loop, backbone, [one for one in scored if one.ranker in rankers]))
     names = dict.fromkeys(row.name for table in tables for row in table.main.rows)
     results = Results(tuple(tables), {name: words_of(name) for name in names})
@@ -86,19 +86,19 @@ def compare_rows(loop: Loop, task: Task, scored: Sequence[Scored]) -> Results:
 
 
 def make_table(loop: Loop, backbone: str, scored: Sequence[Scored]) -> TableSection:
-    """Rows in the order of the report's headings; the headline metric is tested, the others are shown."""
+    """Rows in the order of the report's headings; the primary metric is tested, the others are shown."""
     config = loop.config
-    by_name: dict[str, list[RowScores]] = {}
+    by_name: dict[str, list[VariantScores]] = {}
     for one in scored:
-        stored = read_row_scores(loop.run.folder(one.stage) / ROWS)
+        stored = read_variant_scores(loop.run.folder(one.stage) / ROWS)
         row = next(row for row in stored if row.name == one.stored_as)
         by_name.setdefault(name_of(one), []).append(replace(row, name=name_of(one)))
-    kinds = list(RowKind)
+    kinds = list(VariantKind)
     rows = [join_seeds(seeds) for seeds in by_name.values()]
     rows.sort(key=lambda row: (kinds.index(words_of(row.name).kind), place_of(row.name)))
     seed = derived_seed(config.data_seed, "statistics")
-    main = compare(rows, contrasts_of(list(by_name)), config.headline, config.statistics, seed)
-    others = (metric for metric in config.measure.metrics if metric != config.headline)
+    main = compare(rows, contrasts_of(list(by_name)), config.primary_metric, config.statistics, seed)
+    others = (metric for metric in config.metrics.names if metric != config.primary_metric)
     return TableSection(
         f"Evaluators: {backbone.upper()}",
         main,
@@ -108,16 +108,16 @@ def make_table(loop: Loop, backbone: str, scored: Sequence[Scored]) -> TableSect
 
 
 def contrasts_of(names: Sequence[str]) -> list[tuple[str, str]]:
-    """What is tested: the tuned row (or the untuned) against every rival; the judge's tuned row too."""
-    best, rivals = (TUNED, RIVALS_OF_TUNED) if TUNED in names else (UNTUNED, RIVALS_OF_UNTUNED)
-    wanted = [(best, rival) for rival in rivals]
-    wanted += [(JUDGED + TUNED, JUDGED + rival) for rival in (RANDOM_LABELS, UNTUNED)]
+    """What is tested: the trained row (or the untuned) against every baseline; the reward model's trained row too."""
+    best, baselines = (TRAINED, BASELINES_OF_TRAINED) if TRAINED in names else (UNTUNED, BASELINES_OF_UNTUNED)
+    wanted = [(best, baseline) for baseline in baselines]
+    wanted += [(JUDGED + TRAINED, JUDGED + baseline) for baseline in (RANDOM_LABELS, UNTUNED)]
     return [(name, against) for name, against in wanted if name in names and against in names]
 
 
 def name_of(scored: Scored) -> str:
     """A row's name in its table."""
-    return JUDGED + scored.row if scored.ranker == JUDGE else scored.row
+    return JUDGED + scored.row if scored.ranker == REWARD_MODEL else scored.row
 
 
 def place_of(name: str) -> int:
@@ -128,26 +128,26 @@ def place_of(name: str) -> int:
 
 
 def base_of(name: str) -> str:
-    """The row that a round's or the judge's row is a variant of."""
+    """The row that a round's or the reward model's row is a variant of."""
     name = name.removeprefix(JUDGED)
     base, _, number = name.rpartition("_r")
     return base if number.isdigit() else name
 
 
-def words_of(name: str) -> RowWords:
+def words_of(name: str) -> VariantLabel:
     """What a row is called."""
     words = ROW_WORDS[base_of(name)]
     _, _, number = name.rpartition("_r")
     if number.isdigit():
         words = replace(words, title=f"{words.title}, round {number}")
     if name.startswith(JUDGED):
-        sentence = f"The frozen judge reads: {words.sentence[0].lower()}{words.sentence[1:]}"
-        words = replace(words, title=f"Judge: {words.title}", sentence=sentence, kind=RowKind.JUDGE)
+        sentence = f"The frozen reward model reads: {words.sentence[0].lower()}{words.sentence[1:]}"
+        words = replace(words, title=f"RewardModel: {words.title}", sentence=sentence, kind=VariantKind.REWARD_MODEL)
     return words
 
 
 def write_trec(loop: Loop, task: Task, scored: Sequence[Scored], folder: Path) -> None:
-    """A run file per row, ranker, seed and draft; best-of-N has none, for it mixes drafts."""
+    """A run file per row, ranker, seed and completion; best-of-N has none, for it mixes completions."""
     ranked = [one for one in scored if one.row != BEST_OF_N]
     with loop.progress.stage("write rankings", len(ranked), "rows") as step:
         for one in ranked:
@@ -184,7 +184,7 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
 def metric_rows(results: Results) -> list[dict[str, Any]]:
     """One line per table, row and metric for metrics.jsonl."""
     return [
-        {"table": table.title, "row": row.name, "metric": comparison.metric, **asdict(row.estimate)}
+        {"table": table.title, "variant": row.name, "metric": comparison.metric, **asdict(row.estimate)}
         for table in results.tables
         for comparison in (table.main, *table.others)
         for row in comparison.rows

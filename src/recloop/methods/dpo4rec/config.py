@@ -1,4 +1,4 @@
-"""Every setting of a DPO4Rec run. The defaults are for the built-in simulated world on two CPU cores."""
+"""Every setting of a DPO4Rec run. The defaults are for the built-in simulated data on two CPU cores."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from recloop.data.load import DataConfig
 from recloop.data.splits import SplitConfig
 from recloop.encoders.config import EncoderConfig
 from recloop.errors import SettingError
-from recloop.evaluation.score import MeasureConfig
+from recloop.evaluation.score import MetricsConfig
 from recloop.evaluation.significance import StatisticsConfig
 from recloop.llm.config import LmConfig
 from recloop.llm.server.config import SCHEME
-from recloop.methods.shared_config import complete_sections, require_distinct, require_headline
+from recloop.methods.shared_config import complete_sections, require_distinct, require_primary_metric
 from recloop.prompts.user_profile import PromptConfig
 from recloop.rerankers.config import RerankerConfig, RerankerKind
 from recloop.rerankers.metrics import MetricName
@@ -23,42 +23,42 @@ from recloop.rewards.preference_pairs import PairConfig
 from recloop.training.dpo import DpoConfig
 
 
-class DraftsConfig(BaseModel):
-    """How many drafts are drawn per user."""
+class CompletionsConfig(BaseModel):
+    """How many completions are drawn per user."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fit: int = Field(default=1, ge=1, description="per train and valid user; a training step reads one of them")
-    feedback: int = Field(default=10, ge=2, description="per feedback user: N of the paper")
+    reward: int = Field(default=10, ge=2, description="per reward user: N of the paper")
     test: int = Field(default=3, ge=1, description="per test user: several, for less noise")
     sentences: int | None = Field(
         default=None,
         ge=1,
-        description="read so many sentences of each draft, its first, and write no more where the model runs "
-        "here: with little room it matters what is said; none: whole drafts",
+        description="read so many sentences of each completion, its first, and write no more where the model runs "
+        "here: with little room it matters what is said; none: whole completions",
     )
 
 
 class RewardConfig(BaseModel):
-    """What a draft is rewarded with.
+    """What a completion is rewarded with.
 
-    Measured in the simulated world with 400 users and drafts that tell the truth about random facets: by
-    NDCG@10, 74% of the best drafts and 35% of the worst name the useful facet; by NDCG@5, 65% and 36%; by
-    log-likelihood, which an overconfident judge dominates, 62% and 56%.
+    Measured in the simulated data with 400 users and completions that tell the truth about random attributes: by
+    NDCG@10, 74% of the best completions and 35% of the worst name the useful attribute; by NDCG@5, 65% and 36%; by
+    log-likelihood, which an overconfident reward model dominates, 62% and 56%.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    metric: str = Field(default="ndcg@10", description="of the judge: ndcg@10, map_min@5, loglik, ...")
-    judges: int = Field(
+    metric: str = Field(default="ndcg@10", description="of the reward model: ndcg@10, map_min@5, loglik, ...")
+    num_models: int = Field(
         default=1,
         ge=1,
-        description="fits of the judge, each with a seed of its own; a draft earns the mean of what they "
-        "pay, for what one fit prefers among a user's drafts is mostly its own affair",
+        description="fits of the reward model, each with a seed of its own; a completion earns the mean of what they "
+        "pay, for what one fit prefers among a user's completions is mostly its own affair",
     )
-    shared: bool = Field(
+    cross_fit: bool = Field(
         default=False,
-        description="pay what drafts like it earn with other users, foretold from its vector: the part "
+        description="pay what completions like it earn with other users, predicted from its vector: the part "
         "that a language model can learn",
     )
 
@@ -77,21 +77,23 @@ class Dpo4RecConfig(BaseModel):
     seeds: tuple[int, ...] = Field(
         default=(0,),
         min_length=1,
-        description="one whole loop each: sampling, fits, tuning; claims need three",
+        description="one whole loop each: sampling, fits, training; claims need three",
     )
-    data_seed: int = Field(default=0, ge=0, description="of the world, the users kept, the groups and the lists")
+    data_seed: int = Field(
+        default=0, ge=0, description="of the simulated log, the users kept, the groups and the lists"
+    )
     backbones: tuple[RerankerKind, ...] = Field(
-        default=("prm",), min_length=1, description="evaluators: one table each; the judge is reranker.kind"
+        default=("prm",), min_length=1, description="evaluators: one table each; the reward model is reranker.kind"
     )
-    rows: Literal["all", "core", "tuned"] = Field(
+    rows: Literal["all", "core", "trained"] = Field(
         default="all",
-        description="core: only shuffled, untuned, random-label DPO and tuned; tuned: only untuned and "
-        "tuned, to choose settings by valid users",
+        description="core: only shuffled, untuned, random-label DPO and trained; trained: only untuned and "
+        "trained, to choose settings by valid users",
     )
-    headline: str = Field(default="ndcg@5", description="the metric that is tested; one of measure.metrics")
+    primary_metric: str = Field(default="ndcg@5", description="the metric that is tested; one of metrics.names")
     reference: Literal["first", "previous"] = Field(
         default="first",
-        description="DPO's anchor: the language model before round 1, or before the current round",
+        description="DPO's reference model: the language model before round 1, or before the current round",
     )
     item_vector_width: int = Field(default=64, ge=2, description="width of the TF-IDF vectors of items")
     data: DataConfig = Field(default=DataConfig(), description="the log")
@@ -99,17 +101,17 @@ class Dpo4RecConfig(BaseModel):
     protocol: ProtocolConfig = Field(default=ProtocolConfig(), description="candidate lists")
     prompt: PromptConfig = Field(default=PromptConfig(), description="histories in words")
     lm: LmConfig = Field(default=LmConfig(), description="the language model")
-    drafts: DraftsConfig = Field(default=DraftsConfig(), description="drafts per user")
+    completions: CompletionsConfig = Field(default=CompletionsConfig(), description="completions per user")
     encoder: EncoderConfig = Field(default=EncoderConfig(), description="the text encoder")
     reranker: RerankerConfig = Field(
-        default=RerankerConfig(), description="the judge, and but for its kind every evaluator"
+        default=RerankerConfig(), description="the reward model, and but for its kind every evaluator"
     )
     reward: RewardConfig = Field(default=RewardConfig(), description="the reward")
     pairs: PairConfig = Field(default=PairConfig(), description="preference pairs")
-    dpo: DpoConfig = Field(default=DpoConfig(), description="DPO, and the budget of best-of-N fine-tuning")
-    measure: MeasureConfig = Field(
-        default=MeasureConfig(
-            metrics=(
+    dpo: DpoConfig = Field(default=DpoConfig(), description="DPO, and the budget of best-of-N fine-training")
+    metrics: MetricsConfig = Field(
+        default=MetricsConfig(
+            names=(
                 "ndcg@5",
                 "map@5",
                 "mrr@10",
@@ -138,15 +140,15 @@ class Dpo4RecConfig(BaseModel):
 
     @model_validator(mode="after")
     def _holds_together(self) -> Dpo4RecConfig:
-        require_headline(self.headline, self.measure)
+        require_primary_metric(self.primary_metric, self.metrics)
         require_distinct(seeds=self.seeds, backbones=self.backbones)
-        if self.rounds and not self.split.feedback:
+        if self.rounds and not self.split.reward:
             raise SettingError(
-                f"tuning needs feedback users, got split.feedback=0 and rounds={self.rounds}; use rounds=0"
+                f"training needs reward users, got split.feedback=0 and rounds={self.rounds}; use rounds=0"
             )
         if self.rounds and self.lm.name.startswith(SCHEME) and not self.lm.endpoint.weights:
             raise SettingError(
-                f"a served model is tuned from its weights, got none and rounds={self.rounds}; set "
+                f"a model behind a server is trained from its weights, got none and rounds={self.rounds}; set "
                 f"lm.endpoint.weights to transformers:FOLDER, or rounds=0 to measure only"
             )
         if self.reranker.use_id_history:

@@ -10,16 +10,16 @@ import numpy as np
 from recloop.data.lists import build_lists
 from recloop.data.load import load_dataset
 from recloop.data.splits import split_users
-from recloop.llm.server.cost import Spending
-from recloop.llm.server.open import is_served
-from recloop.methods.dpo4rec.ablations import DRAFTS_PER_SLOT
+from recloop.llm.server.cost import Usage
+from recloop.llm.server.open import uses_server
+from recloop.methods.dpo4rec.ablations import COMPLETIONS_PER_SLOT
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
-from recloop.methods.dpo4rec.generate import FEEDBACK, FIT, GROUPS, TEST, drafts_wanted
+from recloop.methods.dpo4rec.generate import REWARD, FIT, GROUPS, TEST, completions_wanted
 from recloop.progress import format_seconds
 from recloop.records import CandidateLists
 
-# Guesses from runs of the embedded LM and MiniLM on two cores; other models take their own time.
-DRAFT_TOKENS, SENTENCE_TOKENS = 45, 15  # per draft, where it is read to its end; per sentence where not
+# Guesses from runs of the bundled LM and MiniLM on two cores; other models take their own time.
+COMPLETION_TOKENS, SENTENCE_TOKENS = 45, 15  # per completion, where it is read to its end; per sentence where not
 TOKENS_PER_S = 2_000.0
 PROMPTS_PER_S = 40.0  # read before anything is written
 TEXTS_PER_S = 40.0
@@ -27,7 +27,7 @@ FAST_ENCODERS = {"static": 40_000.0, "claims": 10_000.0}  # texts/s
 LISTS_PER_S = 5_000.0
 PAIRS_PER_S = 12.0
 EPOCHS_PER_FIT = 5  # until patience ends it
-HISTORY_TEXTS, TEMPLATES_BESIDE_FACETS = 1, 1  # the history itself; the template of all facets
+HISTORY_TEXTS, TEMPLATES_BESIDE_ATTRIBUTES = 1, 1  # the history itself; the template of all attributes
 ROWS_WITHOUT_TEXT = 3  # no knowledge, id history, star mean
 
 
@@ -45,49 +45,49 @@ def forecast(config: Dpo4RecConfig) -> str:
     dataset = load_dataset(config.data, config.data_seed)
     groups = split_users(dataset.num_users, config.split, config.data_seed)
     lists = build_lists(dataset, groups, config.protocol, config.data_seed)
-    steps = plan(config, lists, len(dataset.facets))
+    steps = plan(config, lists, len(dataset.attributes))
     lines = [
         f"{dataset.name}: {dataset.num_users:,} users, {dataset.num_items:,} items; lists: "
         + ", ".join(f"{len(lists.of(g)):,} {g}" for parts in GROUPS.values() for g in parts),
-        f"seeds {config.seeds}, rounds of tuning {config.rounds}, evaluators {', '.join(config.backbones)}",
+        f"seeds {config.seeds}, rounds of training {config.rounds}, evaluators {', '.join(config.backbones)}",
         *(f"  {step.verb:<9} {step.amount:<64} {format_seconds(step.wall_s):>14}" for step in steps),
         f"  {'in all':<74} {format_seconds(sum(step.wall_s for step in steps)):>14}",
     ]
-    if is_served(config.lm):
-        lines += served_plan(config, lists)
-    if not config.lm.name.startswith("embedded"):
-        lines.append(f"  times of sample and tune are those of the embedded model, not of {config.lm.name}")
+    if uses_server(config.lm):
+        lines += server_plan(config, lists)
+    if not config.lm.name.startswith("bundled"):
+        lines.append(f"  times of sample and train are those of the bundled model, not of {config.lm.name}")
     return "\n".join(lines)
 
 
-def plan(config: Dpo4RecConfig, lists: CandidateLists, num_facets: int) -> list[Step]:
+def plan(config: Dpo4RecConfig, lists: CandidateLists, num_attributes: int) -> list[Step]:
     """The stages with their amounts, all seeds together."""
     num_seeds, num_rounds, wants_all = len(config.seeds), config.rounds, config.rows == "all"
     users = {
         part: len(np.unique(np.concatenate([lists.of(g).user_B for g in groups]))) for part, groups in GROUPS.items()
     }
-    for_reward = drafts_of(users, config, for_feedback=True)
-    for_table = drafts_of(users, config, for_feedback=False)
+    for_reward = completions_of(users, config, for_reward=True)
+    for_table = completions_of(users, config, for_reward=False)
     num_controls = controls_of(config)
-    num_drafts = num_rounds * for_reward + (1 + num_controls) * for_table
+    num_completions = num_rounds * for_reward + (1 + num_controls) * for_table
     num_prompts = sum(users.values()) * (1 + num_rounds + num_controls)
     matched = for_table if num_rounds and wants_all else 0
-    num_fixed_texts = HISTORY_TEXTS + num_facets + TEMPLATES_BESIDE_FACETS if wants_all else 0
+    num_fixed_texts = HISTORY_TEXTS + num_attributes + TEMPLATES_BESIDE_ATTRIBUTES if wants_all else 0
     num_fixed_texts += wants_all and config.data.kar is not None
-    num_texts = num_drafts + matched + num_fixed_texts * (users[FIT] + users[TEST])
-    num_rows = 1 + (config.rows != "tuned") + num_rounds + num_controls + (matched > 0)
+    num_texts = num_completions + matched + num_fixed_texts * (users[FIT] + users[TEST])
+    num_rows = 1 + (config.rows != "trained") + num_rounds + num_controls + (matched > 0)
     num_rows += num_fixed_texts + ROWS_WITHOUT_TEXT if wants_all else 0
-    num_fits = num_rows * len(config.backbones) + config.reward.judges
+    num_fits = num_rows * len(config.backbones) + config.reward.num_models
     epochs = min(EPOCHS_PER_FIT, config.reranker.max_epochs)
     num_trained = epochs * len(lists.train)
-    pairs_of_user = math.comb(config.drafts.feedback, 2) if config.pairs.mode == "all_pairs" else 1
-    num_pairs = min(users[FEEDBACK] * pairs_of_user, config.dpo.max_pairs) * config.dpo.epochs
-    num_tunings = num_rounds * (1 + num_controls)
-    num_drawn, num_tokens = num_drafts + DRAFTS_PER_SLOT * matched, tokens_of_a_draft(config)
+    pairs_of_user = math.comb(config.completions.reward, 2) if config.pairs.mode == "all_pairs" else 1
+    num_pairs = min(users[REWARD] * pairs_of_user, config.dpo.max_pairs) * config.dpo.epochs
+    num_trainings = num_rounds * (1 + num_controls)
+    num_drawn, num_tokens = num_completions + COMPLETIONS_PER_SLOT * matched, tokens_of_a_completion(config)
     return [
         Step(
             "sample",
-            f"up to {num_seeds * num_drawn:,} drafts, about {num_seeds * num_drawn * num_tokens:,} tokens",
+            f"up to {num_seeds * num_drawn:,} completions, about {num_seeds * num_drawn * num_tokens:,} tokens",
             num_seeds * (num_drawn * num_tokens / TOKENS_PER_S + num_prompts / PROMPTS_PER_S),
         ),
         Step(
@@ -96,9 +96,9 @@ def plan(config: Dpo4RecConfig, lists: CandidateLists, num_facets: int) -> list[
             num_seeds * num_texts / FAST_ENCODERS.get(config.encoder.name, TEXTS_PER_S),
         ),
         Step(
-            "tune",
-            f"{num_seeds * num_tunings} times, up to {num_pairs:,} pairs each",
-            num_seeds * num_tunings * num_pairs / PAIRS_PER_S,
+            "train",
+            f"{num_seeds * num_trainings} times, up to {num_pairs:,} pairs each",
+            num_seeds * num_trainings * num_pairs / PAIRS_PER_S,
         ),
         Step(
             "fit",
@@ -108,24 +108,24 @@ def plan(config: Dpo4RecConfig, lists: CandidateLists, num_facets: int) -> list[
     ]
 
 
-def served_plan(config: Dpo4RecConfig, lists: CandidateLists) -> list[str]:
-    """What a served model is asked and costs: about, and at most, where no request has to be repeated."""
+def server_plan(config: Dpo4RecConfig, lists: CandidateLists) -> list[str]:
+    """What a model behind a server is asked and costs: about, and at most, where no request has to be repeated."""
     parts = {
         part: len(np.unique(np.concatenate([lists.of(g).user_B for g in groups]))) for part, groups in GROUPS.items()
     }
-    requests = drafts = 0
-    for for_feedback, num_models in models_sampled(config):
-        wanted = drafts_wanted(config.drafts, for_feedback=for_feedback)
-        size = config.lm.endpoint.drafts_per_request
+    requests = completions = 0
+    for for_reward, num_models in models_sampled(config):
+        wanted = completions_wanted(config.completions, for_reward=for_reward)
+        size = config.lm.endpoint.completions_per_request
         requests += num_models * sum(parts[part] * -(-num // size) for part, num in wanted.items())
-        drafts += num_models * drafts_of(parts, config, for_feedback=for_feedback)
+        completions += num_models * completions_of(parts, config, for_reward=for_reward)
     read = requests * config.prompt.max_prompt_tokens
     prices, budget = config.lm.prices, config.lm.budget
-    about = Spending(input_tokens=read, output_tokens=drafts * min(DRAFT_TOKENS, config.lm.max_tokens))
-    most = Spending(input_tokens=read, output_tokens=drafts * config.lm.max_tokens)
+    about = Usage(input_tokens=read, output_tokens=completions * min(COMPLETION_TOKENS, config.lm.max_tokens))
+    most = Usage(input_tokens=read, output_tokens=completions * config.lm.max_tokens)
     caps = [f"{name} {cap:,}" for name, cap in budget.model_dump().items() if cap is not None]
     asked = (
-        f"  served: {requests:,} requests where the server takes n, {drafts:,} where it does not; at most "
+        f"  served: {requests:,} requests where the server takes n, {completions:,} where it does not; at most "
         f"{read:,} tokens read and {most.output_tokens:,} written; about {about.cost(prices):,.2f}, "
         f"at most {most.cost(prices):,.2f} {prices.currency}"
     )
@@ -133,27 +133,27 @@ def served_plan(config: Dpo4RecConfig, lists: CandidateLists) -> list[str]:
 
 
 def models_sampled(config: Dpo4RecConfig) -> list[tuple[bool, int]]:
-    """(whether feedback users are sampled too, how many language models), all seeds; the matched row counts
-    as one for each of the drafts it takes per slot."""
+    """(whether reward users are sampled too, how many language models), all seeds; the matched row counts
+    as one for each of the completions it takes per slot."""
     num_seeds, wants_all = len(config.seeds), config.rows == "all"
     controls = controls_of(config)
-    matched = DRAFTS_PER_SLOT if config.rounds and wants_all else 0
+    matched = COMPLETIONS_PER_SLOT if config.rounds and wants_all else 0
     return [(True, num_seeds * config.rounds), (False, num_seeds * (1 + controls + matched))]
 
 
 def controls_of(config: Dpo4RecConfig) -> int:
-    """Language models tuned to compare with: random labels, and where all rows are wanted the best drafts."""
-    return {"all": 2, "core": 1, "tuned": 0}[config.rows] if config.rounds else 0
+    """Language models tuned to compare with: random labels, and where all rows are wanted the best completions."""
+    return {"all": 2, "core": 1, "trained": 0}[config.rows] if config.rounds else 0
 
 
-def tokens_of_a_draft(config: Dpo4RecConfig) -> int:
-    """About how long a draft is."""
-    num_sentences = config.drafts.sentences
-    usual = DRAFT_TOKENS if num_sentences is None else num_sentences * SENTENCE_TOKENS
-    return min(usual, DRAFT_TOKENS, config.lm.max_tokens)
+def tokens_of_a_completion(config: Dpo4RecConfig) -> int:
+    """About how long a completion is."""
+    num_sentences = config.completions.sentences
+    population_rates = COMPLETION_TOKENS if num_sentences is None else num_sentences * SENTENCE_TOKENS
+    return min(population_rates, COMPLETION_TOKENS, config.lm.max_tokens)
 
 
-def drafts_of(users: dict[str, int], config: Dpo4RecConfig, *, for_feedback: bool) -> int:
-    """Drafts one language model writes."""
-    wanted = drafts_wanted(config.drafts, for_feedback=for_feedback)
+def completions_of(users: dict[str, int], config: Dpo4RecConfig, *, for_reward: bool) -> int:
+    """Completions one language model writes."""
+    wanted = completions_wanted(config.completions, for_reward=for_reward)
     return sum(users[part] * num for part, num in wanted.items())

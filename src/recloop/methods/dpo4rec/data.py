@@ -17,8 +17,8 @@ from recloop.data.splits import split_users
 from recloop.llm.chat import chat_tokens
 from recloop.llm.shown_columns import columns_note, with_readable_columns
 from recloop.methods.context import Loop
-from recloop.prompts.claims import Usual
-from recloop.prompts.user_profile import PromptConfig, build_prompts, usual_of
+from recloop.prompts.claims import PopulationRates
+from recloop.prompts.user_profile import PromptConfig, build_prompts, population_rates_of
 from recloop.records import CandidateLists, Dataset, Group, Histories, Lists, Prompt
 
 LISTS, RECALL, PROMPTS = "lists.safetensors", "first_stage_recall", "prompts.parquet"
@@ -30,7 +30,7 @@ class Task:
     """What all stages of a run work on.
 
     prompts: of every user who owns a list, by user.
-    usual: what train users' histories hold, where likes go by that.
+    population rate: what train users' histories hold, where likes go by that.
     digest: of the stage that made lists and prompts; an input of every stage that reads them.
     """
 
@@ -38,7 +38,7 @@ class Task:
     lists: CandidateLists
     prompts: Mapping[int, Prompt]
     digest: str
-    usual: Usual | None = None
+    population_rates: PopulationRates | None = None
 
     def users_of(self, *groups: Group) -> np.ndarray:
         """Users of these groups who own a list, ascending."""
@@ -59,9 +59,9 @@ def prepare(loop: Loop) -> Task:
             lists = build_lists(dataset, groups, config.protocol, config.data_seed)
             users = np.unique(np.concatenate([lists.of(group).user_B for group in Group]))
             reader = loop.open_lm(lm.folder)
-            usual = _usual(dataset, lists, config.prompt)
+            population_rates = _population_rates(dataset, lists, config.prompt)
             prompts = build_prompts(
-                *(dataset, lists.histories, users, config.prompt, reader.count_tokens, usual),
+                *(dataset, lists.histories, users, config.prompt, reader.count_tokens, population_rates),
                 chat_tokens(reader),
             )
             write_lists(stage.folder / LISTS, lists)
@@ -78,20 +78,20 @@ def prepare(loop: Loop) -> Task:
     folder = loop.run.folder("prepare")
     prompts = {prompt.user: prompt for prompt in read_prompts(folder / PROMPTS)}
     lists = read_lists(folder / LISTS)
-    return Task(dataset, lists, prompts, loop.run.digest("prepare"), _usual(dataset, lists, config.prompt))
+    return Task(dataset, lists, prompts, loop.run.digest("prepare"), _population_rates(dataset, lists, config.prompt))
 
 
-def _usual(dataset: Dataset, lists: CandidateLists, config: PromptConfig) -> Usual | None:
+def _population_rates(dataset: Dataset, lists: CandidateLists, config: PromptConfig) -> PopulationRates | None:
     """From train users alone: what others do is known when a prompt is written, test users are not."""
-    return usual_of(dataset, lists.histories, np.unique(lists.train.user_B), config)
+    return population_rates_of(dataset, lists.histories, np.unique(lists.train.user_B), config)
 
 
 def dataset_digest(dataset: Dataset) -> str:
-    """SHA-256 over the interactions, titles and facets as they were read."""
+    """SHA-256 over the interactions, titles and attributes as they were read."""
     digest = hashlib.sha256()
-    for name in ("user", "item", "stars", "time"):
+    for name in ("user", "item", "rating", "time"):
         digest.update(dataset.interactions[name].fill_null(0).to_numpy().tobytes())
-    for name in ("title", *dataset.facets):
+    for name in ("title", *dataset.attributes):
         digest.update(dataset.items[name].to_frame().write_json().encode())
     if dataset.item_knowledge is not None:
         digest.update(dataset.item_knowledge.write_json().encode())
@@ -111,7 +111,7 @@ def write_lists(file: Path, lists: CandidateLists) -> None:
     arrays = {
         "histories.offsets_U1": lists.histories.offsets_U1,
         "histories.items": lists.histories.items,
-        "histories.stars": lists.histories.stars,
+        "histories.rating": lists.histories.rating,
     }
     for group in Group:
         for field in LIST_FIELDS:
@@ -124,12 +124,12 @@ def write_lists(file: Path, lists: CandidateLists) -> None:
 def read_lists(file: Path) -> CandidateLists:
     """What `write_lists` wrote."""
     arrays = load_file(file)
-    histories = Histories(*(arrays[f"histories.{field}"] for field in ("offsets_U1", "items", "stars")))
+    histories = Histories(*(arrays[f"histories.{field}"] for field in ("offsets_U1", "items", "rating")))
     groups = {g: Lists(g, *(arrays[f"{g}.{field}"] for field in LIST_FIELDS)) for g in Group}
     return CandidateLists(
         histories,
         groups[Group.TRAIN],
-        groups[Group.FEEDBACK],
+        groups[Group.REWARD],
         groups[Group.VALID],
         groups[Group.TEST],
         float(arrays[RECALL]) if RECALL in arrays else None,

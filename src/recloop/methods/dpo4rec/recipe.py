@@ -1,10 +1,10 @@
-"""DPO4Rec (RLRF4Rec): what a recommender earns with a text, user by user, tunes the model that writes it.
+"""DPO4Rec (RLRF4Rec): what a recommender earns with a text, user by user, trains the model that writes it.
 
 `dpo4rec` is Algorithm 1 of the paper with the measurement around it. The stages it calls live in the modules
 beside this one. Each writes into the run folder once and is read back from there ever after, so that a run
 that was killed goes on where it was and ends where it would have ended.
 
-Source: arXiv 2410.05939. Deviations: the judge that rewards and the evaluators that report are different
+Source: arXiv 2410.05939. Deviations: the reward model that rewards and the evaluators that report are different
 models; users who earn rewards and users who report are disjoint; every row of the table has an evaluator of
 its own.
 """
@@ -17,16 +17,16 @@ from recloop.experiment.run_folder import RunFolder
 from recloop.experiment.stages import go_through
 from recloop.llm.language_model import LanguageModel
 from recloop.methods.context import Loop, open_loop
-from recloop.methods.dpo4rec.ablations import measure_controls
-from recloop.methods.dpo4rec.baselines import measure_references, measure_shuffled
-from recloop.methods.dpo4rec.compare import compare_rows
+from recloop.methods.dpo4rec.ablations import evaluate_ablations
+from recloop.methods.dpo4rec.baselines import evaluate_baselines, evaluate_shuffled
+from recloop.methods.dpo4rec.compare import compare_variants
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.data import prepare
-from recloop.methods.dpo4rec.evaluate import TUNED, Scored, measure_row, row_after, score_judge
-from recloop.methods.dpo4rec.generate import drafts_wanted, encode_knowledge, sample_knowledge
+from recloop.methods.dpo4rec.evaluate import TRAINED, Scored, evaluate_variant, variant_after_rounds, score_reward_model
+from recloop.methods.dpo4rec.generate import completions_wanted, encode_user_texts, sample_user_texts
 from recloop.methods.dpo4rec.report import report_run
-from recloop.methods.dpo4rec.reward import fit_judge, pair_drafts, reward_knowledge
-from recloop.methods.dpo4rec.train import align
+from recloop.methods.dpo4rec.reward import fit_reward_model, pair_completions, reward_user_texts
+from recloop.methods.dpo4rec.train import train_dpo_round
 from recloop.progress import SILENT, Progress
 from recloop.records import Pair
 
@@ -37,25 +37,29 @@ def dpo4rec(loop: Loop) -> None:
     task = prepare(loop)  # train / feedback / valid / test users, disjoint; their lists and prompts
     scored: list[Scored] = []
     for seed in loop.config.seeds:
-        lm = anchor = loop.first_lm  # the anchor is the DPO reference of every round
-        judge: tuple[str, ...] = ()
+        lm = reference_lm = loop.first_lm  # the reference model is the DPO reference of every round
+        reward_model: tuple[str, ...] = ()
         taught: list[tuple[Pair, ...]] = []
         for r in range(rounds + 1):  # the last pass only measures
-            wanted = drafts_wanted(loop.config.drafts, for_feedback=r < rounds)
-            drafts = sample_knowledge(loop, task, lm, wanted, seed)
-            vectors = encode_knowledge(loop, drafts, seed)
-            judge = judge or fit_judge(loop, task, vectors, seed)  # on train users; frozen from here on
+            wanted = completions_wanted(loop.config.completions, for_reward=r < rounds)
+            completions = sample_user_texts(loop, task, lm, wanted, seed)
+            vectors = encode_user_texts(loop, completions, seed)
+            reward_model = reward_model or fit_reward_model(
+                loop, task, vectors, seed
+            )  # on train users; frozen from here on
             if r < rounds:
-                rewards = reward_knowledge(loop, task, judge, vectors, seed, r)  # of feedback users
-                taught.append(pair_drafts(loop, task, lm, drafts, rewards, seed))
-                lm = align(loop, task, lm, anchor, taught[-1], seed, row_after(TUNED, r + 1, rounds))
-            scored += measure_row(loop, task, vectors, seed, drafts.row)  # fresh evaluators, on test users
-            scored += score_judge(loop, task, judge, vectors, seed, drafts.row)
+                rewards = reward_user_texts(loop, task, reward_model, vectors, seed, r)  # of reward users
+                taught.append(pair_completions(loop, task, lm, completions, rewards, seed))
+                lm = train_dpo_round(
+                    loop, task, lm, reference_lm, taught[-1], seed, variant_after_rounds(TRAINED, r + 1, rounds)
+                )
+            scored += evaluate_variant(loop, task, vectors, seed, completions.row)  # fresh evaluators, on test users
+            scored += score_reward_model(loop, task, reward_model, vectors, seed, completions.row)
             if r == rounds:
-                scored += measure_shuffled(loop, task, vectors, seed)
-                scored += measure_controls(loop, task, judge, anchor, taught, drafts, seed)
-        scored += measure_references(loop, task, seed)  # rows that need no language model
-    report_run(loop, task, compare_rows(loop, task, scored))
+                scored += evaluate_shuffled(loop, task, vectors, seed)
+                scored += evaluate_ablations(loop, task, reward_model, reference_lm, taught, completions, seed)
+        scored += evaluate_baselines(loop, task, seed)  # rows that need no language model
+    report_run(loop, task, compare_variants(loop, task, scored))
 
 
 def run(
@@ -73,7 +77,7 @@ def run(
         config: as the folder was opened with.
         folder: where everything is kept; a stage found done there is not done again.
         until: stop after this stage's first time (`recloop.experiment.verbs.VERBS`); None for the whole run.
-        lm: another language model than the configured one; it cannot be tuned, so rounds must be 0.
+        lm: another language model than the configured one; it cannot be trained, so rounds must be 0.
         encoder: another encoder than the configured one.
 
     Returns:

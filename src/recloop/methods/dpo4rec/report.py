@@ -14,7 +14,7 @@ from recloop.evaluation.report import write_report
 from recloop.evaluation.report_sections import (
     Chart,
     Curve,
-    DraftView,
+    CompletionView,
     ListView,
     RankedItem,
     ReportData,
@@ -22,15 +22,15 @@ from recloop.evaluation.report_sections import (
     StageCost,
     UserView,
 )
-from recloop.experiment.reuse import own_stages, taken_in_words
+from recloop.experiment.reuse import own_stages, reused_in_words
 from recloop.experiment.run_folder import METRICS
-from recloop.llm.server.usage_text import describe_served
+from recloop.llm.server.usage_text import describe_server_usage
 from recloop.llm.shown_columns import columns_fact
 from recloop.methods.context import Loop
 from recloop.methods.dpo4rec.compare import Results
 from recloop.methods.dpo4rec.data import Task
-from recloop.methods.dpo4rec.evaluate import NO_KNOWLEDGE, RANDOM_LABELS, SCORES, SHUFFLED, TUNED, UNTUNED
-from recloop.methods.dpo4rec.generate import FEEDBACK, read_knowledge
+from recloop.methods.dpo4rec.evaluate import NO_TEXT, RANDOM_LABELS, SCORES, SHUFFLED, TRAINED, UNTUNED
+from recloop.methods.dpo4rec.generate import REWARD, read_user_texts
 from recloop.methods.dpo4rec.reward import COUNTS, PAIRS, RELIABILITY, REWARDS, read_pairs, read_rewards
 from recloop.rerankers.metrics import compute_metric
 from recloop.rewards.preference_pairs import PairSet
@@ -40,7 +40,7 @@ T = TypeVar("T")
 Row = Mapping[str, Any]
 
 REPORT = "report.html"
-FITS_SHOWN = (NO_KNOWLEDGE, SHUFFLED, UNTUNED, RANDOM_LABELS, TUNED)
+FITS_SHOWN = (NO_TEXT, SHUFFLED, UNTUNED, RANDOM_LABELS, TRAINED)
 SHARES = (
     0.25,
     0.5,
@@ -65,16 +65,16 @@ def report_data(loop: Loop, task: Task, results: Results) -> ReportData:
         title=f"DPO4Rec on {task.dataset.name}",
         summary=(
             "A language model writes what it infers about each user, and a reranker reads it. What a frozen "
-            f"judge earns with each draft ({metric_title(config.reward.metric)} of the user's lists"
-            + ("; as far as other users' drafts foretell it" if config.reward.shared else "")
-            + f") makes preference pairs, and these tuned the language model in {rounds} of DPO."
+            f"reward model earns with each completion ({metric_title(config.reward.metric)} of the user's lists"
+            + ("; as far as other users' completions predicts it" if config.reward.cross_fit else "")
+            + f") makes preference pairs, and these trained the language model in {rounds} of DPO."
         ),
         facts=facts(loop, task),
         words=results.words,
         tables=results.tables,
         fits=tuple(fit_chart(own_rows, backbone) for backbone in config.backbones),
         rewards=tuple(reward_section(loop, task, round) for round in range(config.rounds)),
-        tuning=tuning_charts(own_rows) if config.rounds else (),
+        training=training_charts(own_rows) if config.rounds else (),
         users=user_views(loop, task) if config.rounds else (),
         lists=list_views(loop, task) if config.rounds else (),
         costs=stage_costs(loop.run.manifest["stages"]),
@@ -88,9 +88,9 @@ def facts(loop: Loop, task: Task) -> tuple[tuple[str, str], ...]:
     counts = zip(made["num_users_with_lists"].items(), made["num_lists"].values(), strict=True)
     groups = "; ".join(f"{group} {users:,} with {lists:,} lists" for (group, users), lists in counts)
     dpo = config.dpo
-    fits = f" ({config.reward.judges} fits)" if config.reward.judges > 1 else ""
-    room = "" if config.drafts.sentences is None else f"; sentences read of each: {config.drafts.sentences}"
-    beside = f", likelihood {dpo.likelihood:g}" if dpo.likelihood else ""
+    fits = f" ({config.reward.num_models} fits)" if config.reward.reward_models > 1 else ""
+    room = "" if config.completions.sentences is None else f"; sentences read of each: {config.completions.sentences}"
+    beside = f", likelihood {dpo.sft_weight:g}" if dpo.sft_weight else ""
     return (
         ("Data", f"{task.dataset.name}: {task.dataset.num_users:,} users, {task.dataset.num_items:,} items"),
         ("Users", groups),
@@ -98,13 +98,13 @@ def facts(loop: Loop, task: Task) -> tuple[tuple[str, str], ...]:
         ("Candidates", f"{config.protocol.kind} protocol"),
         ("Language model", config.lm.name),
         ("Text encoder", config.encoder.name),
-        ("Rerankers", f"judge {config.reranker.kind}{fits}, evaluators {', '.join(config.backbones)}"),
-        ("Drafts per user", f"{config.drafts.feedback} for feedback, {config.drafts.test} for test{room}"),
+        ("Rerankers", f"reward model {config.reranker.kind}{fits}, evaluators {', '.join(config.backbones)}"),
+        ("Completions per user", f"{config.completions.reward} for feedback, {config.completions.test} for test{room}"),
         ("DPO", f"beta {dpo.beta:g}, learning rate {dpo.lr:g}, epochs {dpo.epochs}{beside}"),
-        ("DPO's anchor", f"the model before {'round 1' if config.reference == 'first' else 'each round'}"),
+        ("DPO's reference model", f"the model before {'round 1' if config.reference == 'first' else 'each round'}"),
         ("Seeds", ", ".join(map(str, config.seeds))),
-        *(("Taken over", line) for line in taken_in_words(loop.run.manifest["stages"])),
-        *(("Sampling", line) for line in describe_served(own_stages(loop.run.manifest["stages"]))),
+        *(("Taken over", line) for line in reused_in_words(loop.run.manifest["stages"])),
+        *(("Sampling", line) for line in describe_server_usage(own_stages(loop.run.manifest["stages"]))),
     )
 
 
@@ -112,22 +112,22 @@ def fit_chart(rows: Sequence[Row], backbone: str) -> Chart:
     """How the main rows' evaluators learnt."""
     fits = [row for row in rows if row["stage"].startswith("fit.") and row["ranker"] == backbone]
     curves = [
-        curve(name, [row for row in fits if row["row"] == name], "epoch", "valid_ndcg")
+        curve(name, [row for row in fits if row["variant"] == name], "epoch", "valid_ndcg")
         for name in FITS_SHOWN
-        if any(row["row"] == name for row in fits)
+        if any(row["variant"] == name for row in fits)
     ]
     return Chart(f"Evaluators: {backbone.upper()}", "epoch", "NDCG@5 of valid users", tuple(curves))
 
 
-def tuning_charts(rows: Sequence[Row]) -> tuple[Chart, ...]:
+def training_charts(rows: Sequence[Row]) -> tuple[Chart, ...]:
     """How DPO moved the log-probabilities, with true labels and, where they were tried, with random ones."""
-    tuned, random = ([row for row in rows if row.get("lm") == label] for label in (TUNED, RANDOM_LABELS))
-    logps = [curve(name, tuned, "step", f"{name}_logp") for name in ("chosen", "rejected")]
-    both = [(name, found) for name, found in (("tuned", tuned), ("random labels", random)) if found]
+    trained, random = ([row for row in rows if row.get("lm") == label] for label in (TRAINED, RANDOM_LABELS))
+    logps = [curve(name, trained, "step", f"{name}_logp") for name in ("chosen", "rejected")]
+    both = [(name, found) for name, found in (("trained", trained), ("random labels", random)) if found]
     margins = [curve(name, found, "step", "reward_margin") for name, found in both]
     entropies = [curve(name, found, "step", "entropy") for name, found in both]
     return (
-        Chart("Log-probabilities under the tuned model", "step", "nats per draft", tuple(logps)),
+        Chart("Log-probabilities under the trained model", "step", "nats per completion", tuple(logps)),
         Chart("Implicit reward margin, chosen over rejected", "step", "beta times log-ratio", tuple(margins)),
         Chart("Entropy", "step", "nats per token", tuple(entropies)),
     )
@@ -146,30 +146,30 @@ def reward_section(loop: Loop, task: Task, round: int) -> RewardSection:
         read_rewards(reward / REWARDS, task, loop.config.reward.metric),
         Reliability(**json.loads((reward / RELIABILITY).read_text())),
         PairSet(read_pairs(pairs / PAIRS, task), **json.loads((pairs / COUNTS).read_text())),
-        is_foretold=loop.config.reward.shared,
+        is_predicted=loop.config.reward.cross_fit,
     )
 
 
 def user_views(loop: Loop, task: Task) -> tuple[UserView, ...]:
-    """Three feedback users of round 0, at the quartiles of the gap between their best and worst draft."""
+    """Three reward users of round 0, at the quartiles of the gap between their best and worst completion."""
     section = reward_section(loop, task, 0)
-    drafts = read_knowledge(loop, UNTUNED, f"sample.{UNTUNED}.s{loop.config.seeds[0]}").parts[FEEDBACK]
+    completions = read_user_texts(loop, UNTUNED, f"sample.{UNTUNED}.s{loop.config.seeds[0]}").parts[REWARD]
     titles = task.dataset.items["title"].to_list()
     user_ids = task.dataset.users["user_id"].to_list()
     by_gap = sorted(section.pairs.pairs, key=lambda pair: (pair.chosen_reward - pair.rejected_reward, pair.user))
     views: list[UserView] = []
     for pair in at_shares(by_gap):
-        items, stars = task.lists.histories.of(pair.user)
-        history = ((titles[i], None if np.isnan(s) else float(s)) for i, s in zip(items, stars, strict=True))
+        items, rating = task.lists.histories.of(pair.user)
+        history = ((titles[i], None if np.isnan(s) else float(s)) for i, s in zip(items, rating, strict=True))
         rewards_N = section.rewards.rewards_UN[np.searchsorted(section.rewards.user_U, pair.user)]
-        drafts_N = drafts.drafts_UN[np.searchsorted(drafts.user_U, pair.user)]
+        completions_N = completions.completions_UN[np.searchsorted(completions.user_U, pair.user)]
         marks: dict[int, Literal["chosen", "rejected", ""]] = {
-            pair.chosen_draft: "chosen",
-            pair.rejected_draft: "rejected",
+            pair.chosen_completion: "chosen",
+            pair.rejected_completion: "rejected",
         }
         shown = (
-            DraftView(draft.text, float(reward), marks.get(draft.draft, ""))
-            for draft, reward in zip(drafts_N, rewards_N, strict=True)
+            CompletionView(completion.text, float(reward), marks.get(completion.completion, ""))
+            for completion, reward in zip(completions_N, rewards_N, strict=True)
         )
         views.append(
             UserView(
@@ -177,33 +177,35 @@ def user_views(loop: Loop, task: Task) -> tuple[UserView, ...]:
                 tuple(history),
                 section.rewards.metric,
                 tuple(shown),
-                is_foretold=section.is_foretold,
+                is_predicted=section.is_predicted,
             )
         )
     return tuple(views)
 
 
 def list_views(loop: Loop, task: Task) -> tuple[ListView, ...]:
-    """Three test lists before and after tuning, at the quartiles of the change among lists that changed."""
+    """Three test lists before and after training, at the quartiles of the change among lists that changed."""
     config, test = loop.config, task.lists.test
     scores: dict[str, np.ndarray] = {}
-    for row in (UNTUNED, TUNED):
+    for row in (UNTUNED, TRAINED):
         folder = loop.run.folder(f"fit.{row}.{config.backbones[0]}.s{config.seeds[0]}")
         scores[row] = load_file(folder / SCORES)["scores_BNL"][:, 0]
-    before_B, after_B = (compute_metric(config.headline, scores[row], test) for row in (UNTUNED, TUNED))
+    before_B, after_B = (compute_metric(config.primary_metric, scores[row], test) for row in (UNTUNED, TRAINED))
     changed = np.flatnonzero(np.nan_to_num(after_B - before_B) != 0)
     changed = changed[np.argsort((after_B - before_B)[changed], kind="stable")]
     titles = task.dataset.items["title"].to_list()
     user_ids = task.dataset.users["user_id"].to_list()
     views: list[ListView] = []
     for row in at_shares(changed.tolist()):
-        before_L, after_L = (ranks(scores[name][row], test.is_item_BL[row]) for name in (UNTUNED, TUNED))
+        before_L, after_L = (ranks(scores[name][row], test.is_item_BL[row]) for name in (UNTUNED, TRAINED))
         items = tuple(
             RankedItem(titles[test.items_BL[row, i]], test.labels_BL[row, i] > 0, int(before_L[i]), int(after_L[i]))
             for i in np.flatnonzero(test.is_item_BL[row])
         )
         user = user_ids[test.user_B[row]]
-        views.append(ListView(user, UNTUNED, TUNED, config.headline, float(before_B[row]), float(after_B[row]), items))
+        views.append(
+            ListView(user, UNTUNED, TRAINED, config.primary_metric, float(before_B[row]), float(after_B[row]), items)
+        )
     return tuple(views)
 
 

@@ -14,13 +14,13 @@ from safetensors.numpy import load_file, save_file
 
 from recloop.encoders.sentence import EncoderCache, encode_texts
 from recloop.evaluation.session_scores import NOT_RANKED, metric_of_rank
-from recloop.llm.server.open import spending_note
+from recloop.llm.server.open import usage_note
 from recloop.methods.re2llm.data import VECTORS_FILE, COMPLETIONS_FILE, Questions, Study, ask
 from recloop.methods.re2llm.hint_base import HintBase
 from recloop.methods.re2llm.reflection import read_ranking
 from recloop.prompts.next_item import next_item_text
 from recloop.prompts.user_profile import history_line
-from recloop.records import DraftStatus
+from recloop.records import CompletionStatus
 
 RANKS, ANSWERS, STATES = "ranks.safetensors", "answers.parquet", "states.safetensors"
 
@@ -46,23 +46,23 @@ def answer_all(study: Study, questions: Questions, base: HintBase) -> Answers:
             num_hints, num_ranked = len(base.texts), study.config.question.num_ranked
             pairs = [(s, h) for s in range(len(questions.texts)) for h in range(num_hints)]
             texts = {n: next_item_text(questions.texts[s], base.texts[h], num_ranked) for n, (s, h) in enumerate(pairs)}
-            drafts = ask(study, texts, stage.name)
+            completions = ask(study, texts, stage.name)
             ranks_SH = np.full((len(questions.texts), num_hints), NOT_RANKED, dtype=np.int64)
             rows: list[dict[str, int]] = []
             for n, (s, h) in enumerate(pairs):
-                ranking = read_ranking(questions, s, drafts[n].text, num_ranked)
+                ranking = read_ranking(questions, s, completions[n].text, num_ranked)
                 ranks_SH[s, h] = ranking.rank_of(questions.task.sessions[s].answer_place) or NOT_RANKED
                 rows.append({"session": s, "hint": h, "rank": int(ranks_SH[s, h]), **ranking.defects})
             save_file({"ranks_SH": ranks_SH}, stage.folder / RANKS)
             table = pl.DataFrame(rows)
             table.write_parquet(stage.folder / ANSWERS)
-            unusable = Counter(d.status.value for d in drafts.values() if d.status is not DraftStatus.OK)
+            unusable = Counter(d.status.value for d in completions.values() if d.status is not CompletionStatus.OK)
             stage.note(
-                tokens=sum(draft.num_tokens for draft in drafts.values()),
+                tokens=sum(completion.num_tokens for completion in completions.values()),
                 num_prompts=len(set(texts.values())),
                 defects={name: int(table[name].sum()) for name in table.columns if name.startswith("num_")},
                 **({"unusable": dict(sorted(unusable.items()))} if unusable else {}),
-                **spending_note(study.run.path / COMPLETIONS_FILE, stage.name, study.config.lm),
+                **usage_note(study.run.path / COMPLETIONS_FILE, stage.name, study.config.lm),
             )
     ranks_SH = load_file(study.run.folder("sample") / RANKS)["ranks_SH"]
     return Answers(ranks_SH, study.run.digest("sample"))
@@ -86,8 +86,8 @@ def encode_sessions(study: Study, questions: Questions) -> States:
             lines = [item_text(questions, item) for item in used]
             with EncoderCache(study.run.path / VECTORS_FILE) as cache:
                 vectors_ID = encode_texts(encoder, lines, cache, study.progress)
-            row_of = {item: row for row, item in enumerate(used)}
-            states_SD = np.stack([vectors_ID[[row_of[i] for i in s.items]].mean(axis=0) for s in sessions])
+            variant_of = {item: row for row, item in enumerate(used)}
+            states_SD = np.stack([vectors_ID[[variant_of[i] for i in s.items]].mean(axis=0) for s in sessions])
             save_file({"vectors_SD": states_SD.astype(np.float32)}, stage.folder / STATES)
             stage.note(encoder=encoder.name, distinct_texts=len(lines), texts_cut=encoder.count_cut(lines))
     vectors_SD = load_file(study.run.folder("encode") / STATES)["vectors_SD"].astype(np.float64)
@@ -96,4 +96,4 @@ def encode_sessions(study: Study, questions: Questions) -> States:
 
 def item_text(questions: Questions, item: int) -> str:
     """What the encoder reads of an item."""
-    return history_line(questions.task.facets, questions.items[item])
+    return history_line(questions.task.attributes, questions.items[item])

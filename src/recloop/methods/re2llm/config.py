@@ -9,23 +9,23 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recloop.data.load import DataConfig
 from recloop.data.sessions import SessionConfig
-from recloop.data.simulated_sessions import SessionWorldConfig
+from recloop.data.simulated_sessions import SimulatedSessionsConfig
 from recloop.encoders.config import EncoderConfig
 from recloop.errors import SettingError
-from recloop.evaluation.score import MeasureConfig
+from recloop.evaluation.score import MetricsConfig
 from recloop.evaluation.significance import StatisticsConfig
 from recloop.llm.config import LM_NAME, LmConfig
 from recloop.methods.re2llm.hint_base import MAX_HINTS
-from recloop.methods.shared_config import complete_sections, require_distinct, require_headline
+from recloop.methods.shared_config import complete_sections, require_distinct, require_primary_metric
 from recloop.rerankers.sasrec import SasrecConfig
-from recloop.training.hint_policy import AgentConfig
+from recloop.training.hint_policy import PolicyConfig
 
 
 class AnswerLmConfig(LmConfig):
     """Which language model answers; it stays as it is. At temperature 0 each prompt has one answer."""
 
     name: str = Field(
-        default="embedded:answers",
+        default="bundled:answers",
         pattern=LM_NAME,
         description="as for dpo4rec; the default ranks candidates and reflects",
     )
@@ -38,18 +38,18 @@ class SessionDataConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Literal["worlds", "log", "released"] = Field(
-        default="worlds",
-        description="worlds: simulated; log: cut out of a log (data.log); released: files as Re2LLM's",
+    name: Literal["simulated", "log", "released"] = Field(
+        default="simulated",
+        description="simulated logs: simulated; log: cut out of a log (data.log); released: files as Re2LLM's",
     )
     path: Path | None = Field(default=None, description="released: the folder of one domain")
-    world: SessionWorldConfig = Field(default=SessionWorldConfig(), description="the simulated sessions")
+    simulated: SimulatedSessionsConfig = Field(default=SimulatedSessionsConfig(), description="the simulated sessions")
     log: DataConfig = Field(default=DataConfig(), description="the log")
     sessions: SessionConfig = Field(default=SessionConfig(), description="how a log is cut; how many are kept")
 
     @model_validator(mode="after")
     def _nothing_unread(self) -> SessionDataConfig:
-        read = {"worlds": {"world"}, "log": {"log", "sessions"}, "released": {"path", "sessions"}}[self.name]
+        read = {"simulated": {"simulated"}, "log": {"log", "sessions"}, "released": {"path", "sessions"}}[self.name]
         for field, info in type(self).model_fields.items():
             if field not in read | {"name"} and getattr(self, field) != info.default:
                 raise SettingError(f"data.{field} is not read for data.name {self.name}, got it; leave it out")
@@ -84,11 +84,11 @@ class QuestionConfig(BaseModel):
 
     num_ranked: int = Field(default=10, ge=1, description="titles asked for")
     max_title_words: int = Field(default=8, ge=1, description="longer titles are cut to this many words")
-    max_values: int = Field(default=3, ge=1, description="values of one facet shown per item")
+    max_values: int = Field(default=3, ge=1, description="values of one attribute shown per item")
     max_prompt_tokens: int = Field(
         default=1400,
         ge=64,
-        description="token budget before any hint; oldest items are cut, then the candidates' facets",
+        description="token budget before any hint; oldest items are cut, then the candidates' attributes",
     )
 
 
@@ -104,7 +104,7 @@ class ExploreConfig(BaseModel):
     max_hints: int = Field(default=20, ge=1, le=MAX_HINTS, description="size of the hint base")
     per_mistake: int = Field(default=2, ge=1, description="hints asked for per mistake")
     max_mistakes: int = Field(default=200, ge=1, description="mistakes looked at, at most")
-    batch: int = Field(default=16, ge=1, description="mistakes looked at together")
+    batch_size: int = Field(default=16, ge=1, description="mistakes looked at together")
     max_prompt_tokens: int = Field(
         default=1800,
         ge=64,
@@ -135,7 +135,7 @@ class RepeatConfig(BaseModel):
     max_sessions: int = Field(default=100, ge=1, description="test sessions asked so, the first ones")
 
 
-class RivalConfig(BaseModel):
+class BaselineConfig(BaseModel):
     """The simple ways to choose a hint."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -151,23 +151,23 @@ class Re2llmConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seeds: tuple[int, ...] = Field(
-        default=(0, 1, 2), min_length=1, description="of the agent and its rivals; claims need three"
+        default=(0, 1, 2), min_length=1, description="of the policy and its baselines; claims need three"
     )
-    data_seed: int = Field(default=0, ge=0, description="of the world, the sessions kept and the candidates")
+    data_seed: int = Field(default=0, ge=0, description="of the simulated log, the sessions kept and the candidates")
     reward: str = Field(default="ndcg@10", description="what a hint earns is the gain in this metric")
-    headline: str = Field(default="ndcg@10", description="the metric that is tested; one of measure.metrics")
+    primary_metric: str = Field(default="ndcg@10", description="the metric that is tested; one of metrics.names")
     data: SessionDataConfig = Field(default=SessionDataConfig(), description="the sessions")
     question: QuestionConfig = Field(default=QuestionConfig(), description="sessions in words")
     lm: AnswerLmConfig = Field(default=AnswerLmConfig(), description="the language model")
     encoder: EncoderConfig = Field(default=EncoderConfig(), description="the encoder of items and hints")
     explore: ExploreConfig = Field(default=ExploreConfig(), description="reflective exploration")
-    agent: AgentConfig = Field(default=AgentConfig(), description="the agent that chooses hints")
-    rivals: RivalConfig = Field(default=RivalConfig(), description="the simple ways beside it")
+    policy: PolicyConfig = Field(default=PolicyConfig(), description="the policy that chooses hints")
+    baselines: BaselineConfig = Field(default=BaselineConfig(), description="the simple ways beside it")
     repeats: RepeatConfig = Field(default=RepeatConfig(), description="the best hint by repeated answers")
     sasrec: SasrecConfig = Field(default=SasrecConfig(), description="the self-attentive baseline")
-    measure: MeasureConfig = Field(
-        default=MeasureConfig(
-            metrics=("ndcg@10", "hr@1", "hr@5", "hr@10", "ndcg@5", "mrr@10"), empty="drop", mean="list"
+    metrics: MetricsConfig = Field(
+        default=MetricsConfig(
+            names=("ndcg@10", "hr@1", "hr@5", "hr@10", "ndcg@5", "mrr@10"), empty="drop", mean="list"
         ),
         description="metrics and their conventions; a session is a list",
     )
@@ -180,9 +180,9 @@ class Re2llmConfig(BaseModel):
 
     @model_validator(mode="after")
     def _holds_together(self) -> Re2llmConfig:
-        require_headline(self.headline, self.measure)
+        require_primary_metric(self.primary_metric, self.metrics)
         require_distinct(seeds=self.seeds)
-        for metric in (self.reward, *self.measure.metrics):
+        for metric in (self.reward, *self.metrics.names):
             if metric.partition("@")[0] not in ("ndcg", "hr", "mrr"):
                 raise SettingError(
                     f"a session has one answer and is measured by ndcg@K, hr@K, mrr@K; got {metric}; use one"
@@ -197,14 +197,14 @@ class Re2llmConfig(BaseModel):
 
 def quick_overrides(config: Re2llmConfig) -> list[tuple[str, str]]:
     """What ``--quick`` sets where nothing else was said: a demonstration within minutes."""
-    sizes = "data.world" if config.data.name == "worlds" else "data.sessions"
+    sizes = "data.simulated" if config.data.name == "simulated" else "data.sessions"
     settings = [(f"{sizes}.num-train", "120"), (f"{sizes}.num-test", "100")]
-    settings += [("data.world.num-items", "240")] if config.data.name == "worlds" else []
+    settings += [("data.simulated.num-items", "240")] if config.data.name == "simulated" else []
     return [
         *settings,
         ("explore.max-hints", "6"),
         ("explore.max-mistakes", "48"),
-        ("agent.steps", "5000"),
+        ("policy.steps", "5000"),
         ("statistics.num-flips", "10000"),
         ("statistics.num-resamples", "2000"),
     ]

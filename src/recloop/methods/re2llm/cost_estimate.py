@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recloop.llm.server.cost import Spending
-from recloop.llm.server.open import is_served
+from recloop.llm.server.cost import Usage
+from recloop.llm.server.open import uses_server
 from recloop.methods.re2llm.config import Re2llmConfig
 from recloop.methods.re2llm.data import load_sessions
 from recloop.progress import SILENT
@@ -20,7 +20,7 @@ class Calls:
 
     answers: sessions by hints, the empty one too. exploration: turns, tries and comparisons of hints.
     repeats: prompts that are answered several times. num_repeats: how often.
-    uncached: what a loop asks that asks for every episode anew, with the hint and without, on all seeds.
+    uncached: what a loop asks that asks for every episode again, with the hint and without, on all seeds.
     """
 
     answers: int
@@ -47,7 +47,7 @@ def count_calls(config: Re2llmConfig, num_train: int, num_test: int, num_hints: 
     if num_hints is None:
         per_mistake = TURNS + explored.per_mistake * (2 if explored.redundant == "lm" else 1)
         exploration = min(explored.max_mistakes, num_train) * per_mistake
-    episodes = len(config.seeds) * config.agent.steps
+    episodes = len(config.seeds) * config.policy.steps
     often = config.repeats
     repeats = min(often.max_sessions, num_test) * (num_kept + 1) if often.answers else 0
     return Calls((num_train + num_test) * (num_kept + 1), exploration, repeats, often.answers, 2 * episodes)
@@ -78,13 +78,13 @@ def forecast(config: Re2llmConfig) -> str:
             else []
         ),
         f"  in all       at most {calls.total:>9,} prompts, each asked once; at most {read:,} tokens",
-        f"  a loop that asks in every episode anew would send {calls.uncached:,}",
+        f"  a loop that asks in every episode again would send {calls.uncached:,}",
     ]
-    if is_served(config.lm):
+    if uses_server(config.lm):
         prices, budget = config.lm.prices, config.lm.budget
         written = calls.total * min(ANSWER_TOKENS, config.lm.max_tokens)
-        most = Spending(input_tokens=read, output_tokens=calls.total * config.lm.max_tokens)
-        about = Spending(input_tokens=read, output_tokens=written)
+        most = Usage(input_tokens=read, output_tokens=calls.total * config.lm.max_tokens)
+        about = Usage(input_tokens=read, output_tokens=written)
         caps = [f"{name} {cap:,}" for name, cap in budget.model_dump().items() if cap is not None]
         lines += [
             f"  about {about.cost(prices):,.2f}, at most {most.cost(prices):,.2f} {prices.currency}",

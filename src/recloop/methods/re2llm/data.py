@@ -17,11 +17,11 @@ from recloop.errors import SettingError
 from recloop.experiment.run_folder import RunFolder
 from recloop.experiment.stages import Staged
 from recloop.experiment.verbs import require_verb
-from recloop.llm.cache import DraftJournal
+from recloop.llm.cache import CompletionCache
 from recloop.llm.chat import chat_tokens
 from recloop.llm.language_model import LanguageModel, Sampling
-from recloop.llm.sampling import sample_drafts
-from recloop.llm.server.open import is_served, open_served, served_weights
+from recloop.llm.sampling import sample_completions
+from recloop.llm.server.open import uses_server, open_server_lm, server_weights
 from recloop.llm.shown_columns import columns_note, with_readable_columns
 from recloop.llm.weights import weights_hash
 from recloop.methods.context import encoder_inputs, lm_folder, load_encoder, load_lm
@@ -30,9 +30,9 @@ from recloop.progress import Progress
 from recloop.prompts.claims import HistoryItem
 from recloop.prompts.next_item import SYSTEM, SessionText, clean_item, next_item_text, with_distinct_titles
 from recloop.prompts.user_profile import NOUNS
-from recloop.records import Draft, Prompt
+from recloop.records import Completion, Prompt
 
-COMPLETIONS_FILE, VECTORS_FILE, CUTS = "drafts.sqlite", "vectors.sqlite", "prompts.json"
+COMPLETIONS_FILE, VECTORS_FILE, CUTS = "completions.sqlite", "vectors.sqlite", "prompts.json"
 
 PromptOf = Callable[[SessionText], str]
 
@@ -99,8 +99,8 @@ def open_study(
     require_verb("re2llm", until)
     if lm is not None:
         folder, digest = None, lm.name
-    elif is_served(config.lm):
-        folder, digest = served_weights(config.lm), open_served(config.lm).name
+    elif uses_server(config.lm):
+        folder, digest = server_weights(config.lm), open_server_lm(config.lm).name
     else:
         folder = lm_folder(config.lm)
         digest = weights_hash(folder)
@@ -120,8 +120,8 @@ def open_study(
 def load_sessions(config: SessionDataConfig, seed: int, progress: Progress) -> SessionTask:
     """The sessions that the configuration names."""
     match config.name:
-        case "worlds":
-            return simulate_sessions(config.world, seed)
+        case "simulated":
+            return simulate_sessions(config.simulated, seed)
         case "log":
             return sessions_of_log(load_dataset(config.log, seed, progress), config.sessions, seed)
         case "released":
@@ -149,15 +149,15 @@ def prepare(study: Study) -> Questions:
                 num_test=len(task.test),
                 num_items=task.items.height,
                 num_items_cut=sum(cut for cut, _ in cuts),
-                num_without_facets=sum(not has_facets for _, has_facets in cuts),
+                num_without_attributes=sum(not has_attributes for _, has_attributes in cuts),
                 data_notes=dict(task.notes),
                 **columns_note(columns),
             )
     items = clean_items(task, config)
     cuts = json.loads((study.run.folder("prepare") / CUTS).read_text(encoding="utf-8"))
     texts = tuple(
-        cut_text(text, cut, has_facets=has_facets)
-        for text, (cut, has_facets) in zip(session_texts(task, items), cuts, strict=True)
+        cut_text(text, cut, has_attributes=has_attributes)
+        for text, (cut, has_attributes) in zip(session_texts(task, items), cuts, strict=True)
     )
     return Questions(task, items, texts, study.run.digest("prepare"), columns)
 
@@ -167,7 +167,7 @@ def clean_items(task: SessionTask, config: Re2llmConfig) -> tuple[HistoryItem, .
     asked = config.question
     return tuple(
         clean_item(title, values, max_title_words=asked.max_title_words, max_values=asked.max_values)
-        for title, *values in task.items.select("title", *task.facets).iter_rows()
+        for title, *values in task.items.select("title", *task.attributes).iter_rows()
     )
 
 
@@ -176,7 +176,7 @@ def session_texts(task: SessionTask, items: Sequence[HistoryItem]) -> list[Sessi
     return [
         SessionText(
             NOUNS[task.domain],
-            task.facets,
+            task.attributes,
             tuple(items[i] for i in session.items),
             with_distinct_titles([items[i] for i in session.candidates]),
         )
@@ -184,14 +184,14 @@ def session_texts(task: SessionTask, items: Sequence[HistoryItem]) -> list[Sessi
     ]
 
 
-def cut_text(text: SessionText, num_cut: int, *, has_facets: bool) -> SessionText:
-    """Without the oldest `num_cut` items, and perhaps without the candidates' facets."""
+def cut_text(text: SessionText, num_cut: int, *, has_attributes: bool) -> SessionText:
+    """Without the oldest `num_cut` items, and perhaps without the candidates' attributes."""
     bare = tuple(replace(item, values=((),) * len(item.values)) for item in text.candidates)
-    return replace(text, shown=text.shown[num_cut:], candidates=text.candidates if has_facets else bare)
+    return replace(text, shown=text.shown[num_cut:], candidates=text.candidates if has_attributes else bare)
 
 
 def _fit(study: Study, text: SessionText) -> tuple[int, bool]:
-    """How many of the oldest items to cut, and whether candidates keep their facets."""
+    """How many of the oldest items to cut, and whether candidates keep their attributes."""
     asked = study.config.question
     cut, num_tokens = _cut_to_fit(
         study, text, asked.max_prompt_tokens, lambda cut: next_item_text(cut, "", asked.num_ranked)
@@ -207,7 +207,7 @@ def _fit(study: Study, text: SessionText) -> tuple[int, bool]:
 def fitting_prompt(study: Study, text: SessionText, budget: int, build: PromptOf) -> str | None:
     """The prompt `build` makes of a session, cut as far as `budget` tokens ask; None if nothing fits."""
     cut, _ = _cut_to_fit(study, text, budget, build)
-    return None if cut is None else build(cut_text(text, cut[0], has_facets=cut[1]))
+    return None if cut is None else build(cut_text(text, cut[0], has_attributes=cut[1]))
 
 
 def _cut_to_fit(study: Study, text: SessionText, budget: int, build: PromptOf) -> tuple[tuple[int, bool] | None, int]:
@@ -215,34 +215,34 @@ def _cut_to_fit(study: Study, text: SessionText, budget: int, build: PromptOf) -
     lm = study.open_lm()
     around = chat_tokens(lm) + lm.count_tokens(SYSTEM)
     num_tokens = 0
-    for has_facets in (True, False):
+    for has_attributes in (True, False):
         for num_cut in range(len(text.shown)):
-            num_tokens = around + lm.count_tokens(build(cut_text(text, num_cut, has_facets=has_facets)))
+            num_tokens = around + lm.count_tokens(build(cut_text(text, num_cut, has_attributes=has_attributes)))
             if num_tokens <= budget:
-                return (num_cut, has_facets), num_tokens
+                return (num_cut, has_attributes), num_tokens
     return None, num_tokens
 
 
-def ask(study: Study, texts: Mapping[int, str], purpose: str) -> dict[int, Draft]:
-    """One answer to every text; what the run's journal holds is not asked for again.
+def ask(study: Study, texts: Mapping[int, str], purpose: str) -> dict[int, Completion]:
+    """One answer to every text; what the run's cache holds is not asked for again.
 
     Args:
         texts: user turns by any number.
-        purpose: the stage a served model's cost is booked under.
+        purpose: the stage a model behind a server's cost is booked under.
     """
     found = ask_often(study, texts, purpose, 1, study.config.lm.temperature)
-    return {number: drafts_N[0] for number, drafts_N in found.items()}
+    return {number: completions_N[0] for number, completions_N in found.items()}
 
 
 def ask_often(
     study: Study, texts: Mapping[int, str], purpose: str, num_answers: int, temperature: float
-) -> dict[int, tuple[Draft, ...]]:
+) -> dict[int, tuple[Completion, ...]]:
     """As `ask`, several answers to every text."""
     lm = study.config.lm
     sampling = Sampling(num_answers, temperature, lm.top_p, lm.max_tokens, study.config.data_seed)
     prompts = [Prompt(number, SYSTEM, text, 0, 0) for number, text in texts.items()]
     if not prompts:
         return {}
-    with DraftJournal(study.run.path / COMPLETIONS_FILE) as journal:
-        drafts = sample_drafts(study.open_lm(), prompts, sampling, journal, study.progress, purpose)
-    return dict(zip(drafts.user_U.tolist(), drafts.drafts_UN, strict=True))
+    with CompletionCache(study.run.path / COMPLETIONS_FILE) as cache:
+        completions = sample_completions(study.open_lm(), prompts, sampling, cache, study.progress, purpose)
+    return dict(zip(completions.user_U.tolist(), completions.completions_UN, strict=True))

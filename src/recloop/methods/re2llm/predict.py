@@ -1,4 +1,4 @@
-"""What a finished Re2LLM run recommends after a session: the agent's hint, and the language model's list."""
+"""What a finished Re2LLM run recommends after a session: the policy's hint, and the language model's list."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recloop.errors import DataError, RunError, SettingError
 from recloop.experiment.run_folder import RunFolder
 from recloop.llm.language_model import LanguageModel
 from recloop.methods.re2llm.config import Re2llmConfig
-from recloop.methods.re2llm.data import CACHE, ask, clean_items, open_study, readable_sessions
+from recloop.methods.re2llm.data import VECTORS_FILE, ask, clean_items, open_study, readable_sessions
 from recloop.methods.re2llm.hint_base import read_hint_base
 from recloop.methods.re2llm.policies import POLICY
 from recloop.methods.re2llm.reflection import HINTS
@@ -46,9 +46,9 @@ def recommend(
         DataError: a title the catalogue does not have.
     """
     study = open_study(config, folder, SILENT, None, lm, encoder)
-    policy_stage = f"tune.s{config.seeds[0]}"
+    policy_stage = f"train.s{config.seeds[0]}"
     if not folder.is_done(policy_stage):
-        raise RunError(f"{folder.path} has no agent yet ({policy_stage}); finish with: recloop resume {folder.path}")
+        raise RunError(f"{folder.path} has no policy yet ({policy_stage}); finish with: recloop resume {folder.path}")
     task, _ = readable_sessions(study)
     items = clean_items(task, config)
     shown = find_titles(task, session, "--session")
@@ -56,12 +56,12 @@ def recommend(
     offered = find_titles(task, candidates, "--candidates") if candidates else likely_next(task, shown, num)
     text = SessionText(
         NOUNS[task.domain],
-        task.facets,
+        task.attributes,
         tuple(items[i] for i in shown),
         with_distinct_titles([items[i] for i in offered]),
     )
-    lines = [history_line(task.facets, items[i]) for i in shown]
-    with EncoderCache(folder.path / CACHE) as cache:
+    lines = [history_line(task.attributes, items[i]) for i in shown]
+    with EncoderCache(folder.path / VECTORS_FILE) as cache:
         state_1D = encode_texts(study.open_encoder(), lines, cache).mean(axis=0, keepdims=True)
     base = read_hint_base(folder.folder("explore") / HINTS)
     policy = folder.folder(policy_stage) / POLICY  # absent where exploration left no hint

@@ -1,11 +1,11 @@
-"""Re2LLM: a frozen language model studies its mistakes; an agent learns which of its hints helps whom.
+"""Re2LLM: a frozen language model studies its mistakes; an policy learns which of its hints helps whom.
 
 `re2llm` is the paper's algorithm with the measurement around it; the stages it calls live in the modules
 beside this one. Each writes into the run folder once and is read back from there ever after, and every
 prompt is asked once ever, so that a run that was killed goes on where it was and ends where it would have.
 
 Source: arXiv 2403.16427. Deviations: the discount is 0, for a session is one step; every answer is cached, so
-learning asks nothing; the table has the simple ways to choose a hint beside the agent.
+learning asks nothing; the table has the simple ways to choose a hint beside the policy.
 """
 
 from __future__ import annotations

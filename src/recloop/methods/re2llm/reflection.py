@@ -5,7 +5,7 @@ analysis, then hints; a hint that names a title is dropped; one with which the a
 first is dropped (effectiveness); one that says what a kept hint says is dropped (redundancy).
 
 Source: Re2LLM (arXiv 2403.16427), section on reflective exploration. Deviations: titles in hints are looked
-for; redundancy may be judged by an encoder; mistakes are looked at in batches, of which the filters see one
+for; redundancy may be assessed by an encoder; mistakes are looked at in batches, of which the filters see one
 hint after the other.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 from recloop.encoders.sentence import EncoderCache, encode_texts
 from recloop.evaluation.session_scores import NOT_RANKED, metric_of_rank
 from recloop.files import atomic_write_text, sha256_of_file
-from recloop.llm.server.open import spending_note
+from recloop.llm.server.open import usage_note
 from recloop.llm.shown_columns import in_shown_names
 from recloop.methods.context import derived_seed
 from recloop.methods.re2llm.data import VECTORS_FILE, COMPLETIONS_FILE, Questions, Study, ask, fitting_prompt
@@ -79,7 +79,7 @@ def explore(study: Study, questions: Questions) -> HintBase:
             stage.note(
                 num_hints=len(base.hints),
                 hint_counts=base.counts,
-                **spending_note(study.run.path / COMPLETIONS_FILE, stage.name, study.config.lm),
+                **usage_note(study.run.path / COMPLETIONS_FILE, stage.name, study.config.lm),
             )
     return read_hint_base(study.run.folder("explore") / HINTS)
 
@@ -99,10 +99,10 @@ def reflect(study: Study, questions: Questions, purpose: str) -> HintBase:
     counts["mistakes"] = len(mistakes)
     order = np.random.default_rng(derived_seed(study.config.data_seed, "explore")).permutation(len(mistakes))
     chosen = [mistakes[n] for n in order[: config.max_mistakes].tolist()]
-    for start in range(0, len(chosen), config.batch):
+    for start in range(0, len(chosen), config.batch_size):
         if len(kept) >= config.max_hints:
             break
-        batch = chosen[start : start + config.batch]
+        batch = chosen[start : start + config.batch_size]
         counts["mistakes looked at"] += len(batch)
         proposals = propose(study, questions, batch, counts, purpose)
         ranks = ranks_with(study, questions, proposals, purpose)
@@ -156,7 +156,7 @@ def propose(
         fitting = {n: prompt for n, prompt in prompts.items() if prompt is not None}
         if len(fitting) < len(prompts):
             counts["too long to look at"] += len(prompts) - len(fitting)
-        return {n: draft.text for n, draft in ask(study, fitting, purpose).items()}
+        return {n: completion.text for n, completion in ask(study, fitting, purpose).items()}
 
     wrong = turn(texts, lambda n, text: wrong_text(text, ranked[n], num))
     analyses = turn(wrong, lambda n, text: analysis_text(text, ranked[n], num, wrong[n], answer[n]))
@@ -184,10 +184,10 @@ def ranks_with(study: Study, questions: Questions, proposals: Sequence[Proposal]
     """The answer's rank in every proposal's own session, with the hint."""
     num = study.config.question.num_ranked
     texts = {n: next_item_text(questions.texts[p.session], p.text, num) for n, p in enumerate(proposals)}
-    drafts = ask(study, texts, purpose)
+    completions = ask(study, texts, purpose)
     ranks: list[int] = []
     for n, proposal in enumerate(proposals):
-        ranking = read_ranking(questions, proposal.session, drafts[n].text, num)
+        ranking = read_ranking(questions, proposal.session, completions[n].text, num)
         ranks.append(ranking.rank_of(questions.task.sessions[proposal.session].answer_place) or NOT_RANKED)
     return ranks
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from recloop.evaluation.session_scores import NOT_RANKED, metric_of_rank
 from recloop.files import atomic_write_json
-from recloop.llm.server.open import spending_note
+from recloop.llm.server.open import usage_note
 from recloop.methods.context import derived_seed
 from recloop.methods.re2llm.answers import RANKS
 from recloop.methods.re2llm.data import COMPLETIONS_FILE, Questions, Study, ask_often
@@ -34,7 +34,7 @@ ROWS = (NO_HINT, SINGLE, PPO, KNOWN, ORACLE, HINDSIGHT)
 class Repeated:
     """A row scored by repeated answers.
 
-    value: mean of the headline metric over sessions.
+    value: mean of the primary metric over sessions.
     gain, low, high: over no hint, with its 95% interval over sessions.
     """
 
@@ -77,21 +77,23 @@ def repeat_answers(study: Study, questions: Questions, base: HintBase, chosen: C
         if not stage.is_done:
             pairs = [(s, h) for s in asked for h in range(num_hints)]
             texts = {n: next_item_text(questions.texts[s], base.texts[h], num_ranked) for n, (s, h) in enumerate(pairs)}
-            drafts = ask_often(study, texts, stage.name, config.answers, config.temperature)
+            completions = ask_often(study, texts, stage.name, config.answers, config.temperature)
             ranks = np.full((len(pairs), config.answers), NOT_RANKED, dtype=np.int64)
             for n, (s, _) in enumerate(pairs):
-                for repeat, draft in enumerate(drafts[n]):
-                    ranking = read_ranking(questions, s, draft.text, num_ranked)
+                for repeat, completion in enumerate(completions[n]):
+                    ranking = read_ranking(questions, s, completion.text, num_ranked)
                     place = questions.task.sessions[s].answer_place
                     ranks[n, repeat] = ranking.rank_of(place) or NOT_RANKED
             save_file({"ranks_SHR": ranks.reshape(len(asked), num_hints, -1)}, stage.folder / RANKS)
             stage.note(
-                tokens=sum(draft.num_tokens for drafts_N in drafts.values() for draft in drafts_N),
+                tokens=sum(
+                    completion.num_tokens for completions_N in completions.values() for completion in completions_N
+                ),
                 num_prompts=len(texts),
-                **spending_note(study.run.path / COMPLETIONS_FILE, stage.name, study.config.lm),
+                **usage_note(study.run.path / COMPLETIONS_FILE, stage.name, study.config.lm),
             )
     ranks_SHR = load_file(study.run.folder(stage.name) / RANKS)["ranks_SHR"]
-    rows = _score(study, metric_of_rank(study.config.headline, ranks_SHR), chosen)
+    rows = _score(study, metric_of_rank(study.config.primary_metric, ranks_SHR), chosen)
     atomic_write_json(study.run.path / REPEATS, [asdict(row) for row in rows])
     return rows
 

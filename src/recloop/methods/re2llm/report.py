@@ -10,7 +10,7 @@ import numpy as np
 from recloop.data.sessions import Session
 from recloop.evaluation.labels import metric_title, number, signed
 from recloop.evaluation.latex import latex_table
-from recloop.evaluation.per_user_scores import write_row_scores
+from recloop.evaluation.per_user_scores import write_variant_scores
 from recloop.evaluation.report import write_report
 from recloop.evaluation.report_sections import (
     Chart,
@@ -24,7 +24,7 @@ from recloop.evaluation.session_scores import metric_of_rank
 from recloop.evaluation.significance import Verdict, compare
 from recloop.experiment.run_folder import METRICS
 from recloop.files import atomic_write_json, atomic_write_text
-from recloop.llm.server.usage_text import describe_served
+from recloop.llm.server.usage_text import describe_server_usage
 from recloop.llm.shown_columns import columns_fact
 from recloop.methods.context import derived_seed
 from recloop.methods.dpo4rec.compare import (
@@ -62,15 +62,15 @@ def compare_choices(study: Study, questions: Questions, answers: Answers, chosen
     names = {row.name for row in rows}
     contrasts = [pair for pair in CONTRASTS if set(pair) <= names]
     seed = derived_seed(config.data_seed, "statistics")
-    main = compare(rows, contrasts, config.headline, config.statistics, seed)
-    others = [metric for metric in config.measure.metrics if metric != config.headline]
+    main = compare(rows, contrasts, config.primary_metric, config.statistics, seed)
+    others = [metric for metric in config.metrics.names if metric != config.primary_metric]
     rest = tuple(compare(rows, (), metric, config.statistics, seed) for metric in others)
     title = "Test sessions"
     results = Results((TableSection(title, main, rest, NO_HINT),), {row.name: WORDS[row.name] for row in rows})
-    inputs = {name: study.run.digest(name) for name in chosen.agents.values()}
+    inputs = {name: study.run.digest(name) for name in chosen.policies.values()}
     with study.stage("evaluate", "", {"answers": answers.digest, **inputs}) as stage:
         if not stage.is_done:
-            write_row_scores(stage.folder / ROWS, rows)
+            write_variant_scores(stage.folder / ROWS, rows)
             atomic_write_json(study.run.path / RESULTS, results_json(results))
             table = latex_table(main, results.words, rest[:OTHERS_IN_LATEX])
             atomic_write_text(study.run.path / LATEX, table)
@@ -95,7 +95,7 @@ def report_choices(
                 title=f"Re2LLM on {questions.task.name}",
                 summary=(
                     "A frozen language model ranks what comes next in a session. It studied its own mistakes "
-                    "and left hints; an agent learnt which hint to give to which session. In tables a list "
+                    "and left hints; an policy learnt which hint to give to which session. In tables a list "
                     "is a session, and a user is whoever the session belongs to."
                 ),
                 facts=facts(study, questions, base),
@@ -103,7 +103,7 @@ def report_choices(
                 tables=results.tables,
                 fits=(),
                 rewards=(),
-                tuning=(),
+                training=(),
                 users=(),
                 lists=(),
                 costs=stage_costs(stages),
@@ -136,7 +136,7 @@ def facts(study: Study, questions: Questions, base: HintBase) -> tuple[tuple[str
         ("Defects of the answers", defects),
         ("Text encoder", config.encoder.name),
         ("Seeds", ", ".join(map(str, config.seeds))),
-        *(("Sampling", line) for line in describe_served(stages)),
+        *(("Sampling", line) for line in describe_server_usage(stages)),
     )
 
 
@@ -155,7 +155,7 @@ def verdict_section(study: Study, results: Results) -> ExtraSection:
         for name, gain in gains.items()
     )
     contrast = next(c for c in table.contrasts if (c.name, c.against) == (PPO, SINGLE))
-    metric = metric_title(study.config.headline)
+    metric = metric_title(study.config.primary_metric)
     if contrast.verdict is Verdict.BETTER:
         says = f"Choosing per session beats the best single hint ({signed(contrast.difference.value)} {metric})."
     else:
@@ -170,7 +170,7 @@ def verdict_section(study: Study, results: Results) -> ExtraSection:
 
 def repeats_section(study: Study, repeated: Sequence[Repeated]) -> ExtraSection:
     """What the best hint of each session is worth, by repeated answers."""
-    config, metric = study.config.repeats, metric_title(study.config.headline)
+    config, metric = study.config.repeats, metric_title(study.config.primary_metric)
     titles = {name: words.title for name, words in WORDS.items()} | {
         ORACLE: "Best hint by the other half of the answers",
         HINDSIGHT: "Best hint by the same answers",
@@ -203,7 +203,7 @@ def hint_section(study: Study, questions: Questions, base: HintBase, answers: An
         came = "" if origin is None else f"session {origin.session}, {origin.answer}"
         share = f"{(used == h).mean():.0%}"
         rows.append((text or "(no hint)", came, signed(train_H[h]), signed(test_H[h]), share))
-    columns = ("Hint", "From the mistake in", "Gain, train", "Gain, test", "Chosen by the agent")
+    columns = ("Hint", "From the mistake in", "Gain, train", "Gain, test", "Chosen by the policy")
     note = (
         f"Gains are means over all sessions of {metric_title(metric)} with the hint minus without, had all "
         f"sessions been given it. The hints are in hints.json; edit them and run again with explore.file."
@@ -212,8 +212,8 @@ def hint_section(study: Study, questions: Questions, base: HintBase, answers: An
 
 
 def where_section(study: Study, questions: Questions, base: HintBase, answers: Answers, chosen: Chosen) -> ExtraSection:
-    """The agent's gain by length of the session, by how often its answer was met, and by its facet."""
-    task, metric = questions.task, study.config.headline
+    """The policy's gain by length of the session, by how often its answer was met, and by its attribute."""
+    task, metric = questions.task, study.config.primary_metric
     ranks_SH = answers.ranks_SH[questions.test.start : questions.test.stop]
     values = {
         name: np.mean(
@@ -231,13 +231,13 @@ def where_section(study: Study, questions: Questions, base: HintBase, answers: A
         _by_band("By items shown", task.test, lambda session: len(session.items), values),
         _by_band("By how often training sessions hold the answer", task.test, lambda s: int(met[s.answer]), values),
     ]
-    if all(session.facet for session in task.test):
+    if all(session.attribute for session in task.test):
         rows: list[tuple[str, ...]] = []
-        for facet in sorted({session.facet for session in task.test}):
-            is_in_S = np.array([session.facet == facet for session in task.test])
+        for attribute in sorted({session.attribute for session in task.test}):
+            is_in_S = np.array([session.attribute == attribute for session in task.test])
             hint = int(np.bincount(chosen_NS[:, is_in_S].ravel()).argmax())
-            rows.append((facet, *_cells(is_in_S, values), base.texts[hint] or "(no hint)"))
-        columns = ("Facet that decides", "Sessions", "No hint", "Best single", "Re2LLM", "Hint chosen most")
+            rows.append((attribute, *_cells(is_in_S, values), base.texts[hint] or "(no hint)"))
+        columns = ("Attribute that decides", "Sessions", "No hint", "Best single", "Re2LLM", "Hint chosen most")
         tables.append(PlainTable("By what decides the session", columns, tuple(rows)))
     note = f"Means of {metric_title(metric)} over test sessions and seeds."
     return ExtraSection("where", "Which sessions gain", note, tuple(tables))
@@ -271,9 +271,9 @@ def _cells(is_in_S: np.ndarray, values: dict[str, np.ndarray]) -> tuple[str, ...
 
 
 def learning_section(study: Study) -> ExtraSection:
-    """How the agents learnt."""
+    """How the policies learnt."""
     text = (study.run.path / METRICS).read_text(encoding="utf-8")
-    logged = [row for row in map(json.loads, text.splitlines()) if row["stage"].startswith("tune.")]
+    logged = [row for row in map(json.loads, text.splitlines()) if row["stage"].startswith("train.")]
     seeds = sorted({row["seed"] for row in logged})
 
     def curves(what: str) -> tuple[Curve, ...]:
@@ -294,5 +294,5 @@ def learning_section(study: Study) -> ExtraSection:
         if seeds  # none where exploration left no hint
         else ()
     )
-    note = "The agent meets each training session many times; all rewards were known before: no model is asked."
-    return ExtraSection("learning", "How the agent learnt", note, (), charts)
+    note = "The policy meets each training session many times; all rewards were known before: no model is asked."
+    return ExtraSection("learning", "How the policy learnt", note, (), charts)

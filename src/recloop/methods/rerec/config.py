@@ -1,4 +1,4 @@
-"""Every setting of a ReRec run. The defaults are for the built-in simulated world on two CPU cores."""
+"""Every setting of a ReRec run. The defaults are for the built-in simulated data on two CPU cores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recloop.data.load import DataConfig
 from recloop.data.requests import RequestConfig
-from recloop.data.simulated import WorldConfig
+from recloop.data.simulated import SimulatedConfig
 from recloop.data.splits import SplitConfig
 from recloop.errors import SettingError
 from recloop.evaluation.significance import StatisticsConfig
@@ -24,7 +24,7 @@ from recloop.rewards.request_reward import AnswerRewardConfig
 from recloop.training.grpo_config import GrpoConfig
 from recloop.training.sft import SftConfig
 
-ArmName = Literal[
+VariantName = Literal[
     "grpo_ndcg",
     "rerec",
     "no_penalty",
@@ -41,14 +41,14 @@ class AnsweringConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    drafts: int = Field(default=1, ge=1, description="answers to each test request, averaged")
+    completions: int = Field(default=1, ge=1, description="answers to each test request, averaged")
     temperature: float = Field(
-        default=0.0, ge=0, le=10, description="0 for the likeliest answer; above 0 with several drafts"
+        default=0.0, ge=0, le=10, description="0 for the likeliest answer; above 0 with several completions"
     )
 
 
 class TransferConfig(BaseModel):
-    """Requests about another log, which all models answer and none is tuned on."""
+    """Requests about another log, which all models answer and none is trained on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,31 +78,33 @@ class ReRecConfig(BaseModel):
     seeds: tuple[int, ...] = Field(
         default=(0,),
         min_length=1,
-        description="one supervised model and all its arms each; claims need three",
+        description="one supervised model and all its variants each; claims need three",
     )
-    data_seed: int = Field(default=0, ge=0, description="of the world, the groups and the requests")
-    arms: tuple[ArmName, ...] = Field(
+    data_seed: int = Field(default=0, ge=0, description="of the simulated log, the groups and the requests")
+    variants: tuple[VariantName, ...] = Field(
         default=("grpo_ndcg", "rerec"),
         min_length=1,
         description="ways of reinforcement: grpo_ndcg (NDCG and format alone), rerec (all of it), and rerec "
         "without one part each",
     )
     supervised: bool = Field(
-        default=True, description="fine-tune on canonical answers to train users' requests: a row to compare"
+        default=True, description="fine-train on canonical answers to train users' requests: a row to compare"
     )
     reinforced: Literal["shipped", "supervised"] = Field(
         default="shipped",
         description="which model is reinforced: the language model as it comes, or the supervised one, for "
         "a model that does not know the form of an answer",
     )
-    data: DataConfig = Field(default=DataConfig(world=WorldConfig(num_users=300, num_items=300)), description="the log")
+    data: DataConfig = Field(
+        default=DataConfig(simulated=SimulatedConfig(num_users=300, num_items=300)), description="the log"
+    )
     split: SplitConfig = Field(
-        default=SplitConfig(train=0.4, feedback=0.35, valid=0.05, test=0.2),
-        description="train users teach the form, feedback users' requests are reinforced, test users report",
+        default=SplitConfig(train=0.4, reward=0.35, valid=0.05, test=0.2),
+        description="train users teach the form, reward users' requests are reinforced, test users report",
     )
     requests: RequestConfig = Field(default=RequestConfig(), description="the requests")
     prompt: RequestPromptConfig = Field(default=RequestPromptConfig(), description="requests in words")
-    lm: LmConfig = Field(default=LmConfig(name="embedded:answers", max_tokens=200), description="the language model")
+    lm: LmConfig = Field(default=LmConfig(name="bundled:answers", max_tokens=200), description="the language model")
     answering: AnsweringConfig = Field(default=AnsweringConfig(), description="answers to test requests")
     embedding: EmbeddingConfig = Field(default=EmbeddingConfig(), description="LightGCN, for PAS")
     reward: AnswerRewardConfig = Field(default=AnswerRewardConfig(), description="the reward's weights")
@@ -110,7 +112,7 @@ class ReRecConfig(BaseModel):
     curriculum: CurriculumConfig = Field(default=CurriculumConfig(), description="which requests, in order")
     sft: SftConfig = Field(
         default=SftConfig(max_prompt_tokens=784, max_reply_tokens=200, max_pairs=2000, epochs=2),
-        description="supervised fine-tuning on canonical answers",
+        description="supervised fine-training on canonical answers",
     )
     grpo: GrpoConfig = Field(default=GrpoConfig(), description="reinforcement")
     retention: RetentionConfig = Field(default=RetentionConfig(), description="whether the other skills are kept")
@@ -123,20 +125,20 @@ class ReRecConfig(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _complete_sections(cls, given: Any) -> Any:
-        return _without_our_world(complete_sections(cls, given), given)
+        return _without_simulated(complete_sections(cls, given), given)
 
     @model_validator(mode="after")
     def _holds_together(self) -> ReRecConfig:
         places = [place.name for place in self.transfer]
-        require_distinct(seeds=self.seeds, arms=self.arms, **{"transfer names": places})
+        require_distinct(seeds=self.seeds, variants=self.variants, **{"transfer names": places})
         if self.lm.name.startswith("openai:"):
             raise SettingError(
-                f"ReRec tunes weights on this machine, got lm.name={self.lm.name}; use embedded or "
+                f"ReRec trains weights on this machine, got lm.name={self.lm.name}; use bundled or "
                 f"transformers:NAME_OR_FOLDER"
             )
-        if self.answering.temperature == 0 and self.answering.drafts > 1:
+        if self.answering.temperature == 0 and self.answering.completions > 1:
             raise SettingError(
-                f"at temperature 0 all answers are the same, got answering.drafts={self.answering.drafts}; "
+                f"at temperature 0 all answers are the same, got answering.completions={self.answering.completions}; "
                 f"use 1, or a temperature above 0"
             )
         for name, budget in (("sft", self.sft), ("grpo", self.grpo)):
@@ -150,34 +152,34 @@ class ReRecConfig(BaseModel):
                 "there is no supervised model to reinforce, got reinforced=supervised and supervised=false; "
                 "use reinforced=shipped, or supervised=true"
             )
-        if not self.split.feedback:
-            raise SettingError("reinforcement needs feedback users, got split.feedback=0; give them a share")
+        if not self.split.reward:
+            raise SettingError("reinforcement needs reward users, got split.feedback=0; give them a share")
         return self
 
 
-def _without_our_world(completed: Any, given: Any) -> Any:
-    """Another log than a world is not given the world that a run has by default: nothing would read it."""
+def _without_simulated(completed: Any, given: Any) -> Any:
+    """Another log than a simulated log is not given the simulated log that a run has by default: nothing would read it."""
     match given:
-        case {"data": {"name": name, **others}} if name != "worlds" and "world" not in others:
+        case {"data": {"name": name, **others}} if name != "simulated" and "simulated" not in others:
             data = cast(dict[str, Any], completed["data"])
-            return completed | {"data": {key: value for key, value in data.items() if key != "world"}}
+            return completed | {"data": {key: value for key, value in data.items() if key != "simulated"}}
         case _:
             return completed
 
 
-class Arm(BaseModel):
+class Variant(BaseModel):
     """One way of reinforcement: its name and the settings that make it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: ArmName
+    name: VariantName
     reward: AnswerRewardConfig
     advantage: AdvantageConfig
     curriculum: CurriculumConfig
 
 
-def arm_of(config: ReRecConfig, name: ArmName) -> Arm:
-    """The settings of an arm."""
+def variant_of(config: ReRecConfig, name: VariantName) -> Variant:
+    """The settings of an variant."""
     reward, advantage, curriculum = config.reward, config.advantage, config.curriculum
     unpaid = advantage.model_copy(update={"penalty": Penalty.NONE})
     everything = curriculum.model_copy(update={"is_on": False})
@@ -200,15 +202,15 @@ def arm_of(config: ReRecConfig, name: ArmName) -> Arm:
             curriculum = everything
         case "published_curriculum":
             curriculum = curriculum.model_copy(update={"too_hard": None, "same_budget": False})
-    return Arm(name=name, reward=reward, advantage=advantage, curriculum=curriculum)
+    return Variant(name=name, reward=reward, advantage=advantage, curriculum=curriculum)
 
 
 def quick_overrides(config: ReRecConfig) -> list[tuple[str, str]]:
-    """What ``--quick`` sets where nothing else was said: a demonstration of one seed and two arms."""
+    """What ``--quick`` sets where nothing else was said: a demonstration of one seed and two variants."""
     return [
-        *([("data.world.num-users", "100")] if config.data.name == "worlds" else []),
+        *([("data.simulated.num-users", "100")] if config.data.name == "simulated" else []),
         ("seeds", f"[{config.seeds[0]}]"),
-        ("arms", '["grpo_ndcg", "rerec"]'),
+        ("variants", '["grpo_ndcg", "rerec"]'),
         ("sft.max-pairs", "280"),
         ("sft.epochs", "1"),
         ("retention.tasks", "50"),

@@ -8,7 +8,7 @@ from recloop.methods.rerec.config import ReRecConfig
 from recloop.progress import format_seconds
 from recloop.records import Group
 
-# Guesses for the embedded LM on two cores; other models take their own time.
+# Guesses for the bundled LM on two cores; other models take their own time.
 ANSWERS_PER_S = 12.0
 REINFORCED_PER_S = 6.0
 FINE_TUNED_PER_S = 6.0
@@ -20,15 +20,15 @@ def forecast(config: ReRecConfig) -> str:
     groups = split_users(dataset.num_users, config.split, config.data_seed)
     most = {group: len(users) * config.requests.per_user for group, users in groups.items()}
     taught = min(most[Group.TRAIN], config.sft.max_pairs) * config.sft.epochs if config.supervised else 0
-    asked = min(most[Group.FEEDBACK], config.grpo.max_pairs) * config.grpo.epochs * len(config.arms)
-    num_models = 1 + config.supervised + len(config.arms)
+    asked = min(most[Group.REWARD], config.grpo.max_pairs) * config.grpo.epochs * len(config.variants)
+    num_models = 1 + config.supervised + len(config.variants)
     elsewhere = sum(place.max_requests for place in config.transfer)
-    answered = (most[Group.TEST] + elsewhere) * config.answering.drafts * num_models
+    answered = (most[Group.TEST] + elsewhere) * config.answering.completions * num_models
     next_items = min(config.next_item.users, len(groups[Group.TEST]))
     kept = (config.retention.tasks + next_items) * num_models
     reinforced = asked * config.grpo.answers
     steps = (
-        ("tune", f"{taught:,} canonical answers, {reinforced:,} answers reinforced",
+        ("train", f"{taught:,} canonical answers, {reinforced:,} answers reinforced",
          taught / FINE_TUNED_PER_S + reinforced / REINFORCED_PER_S),
         ("sample", f"{answered:,} answers to test requests, {kept:,} of other skills, {num_models} models",
          (answered + kept) / ANSWERS_PER_S),
@@ -37,10 +37,10 @@ def forecast(config: ReRecConfig) -> str:
     counts = ", ".join(f"at most {num:,} {group}" for group, num in most.items())
     lines = [
         f"{dataset.name}: {dataset.num_users:,} users, {dataset.num_items:,} items; requests: {counts}",
-        f"seeds {config.seeds}, arms {', '.join(config.arms)}; amounts of one seed, time of all",
+        f"seeds {config.seeds}, variants {', '.join(config.variants)}; amounts of one seed, time of all",
         *(f"  {verb:<9} {amount:<64} {format_seconds(num_seeds * s):>14}" for verb, amount, s in steps),
         f"  {'in all':<74} {format_seconds(num_seeds * sum(s for _, _, s in steps)):>14}",
     ]
-    if not config.lm.name.startswith("embedded"):
-        lines.append(f"  times are those of the embedded model, not of {config.lm.name}")
+    if not config.lm.name.startswith("bundled"):
+        lines.append(f"  times are those of the bundled model, not of {config.lm.name}")
     return "\n".join(lines)

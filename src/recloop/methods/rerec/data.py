@@ -269,7 +269,7 @@ def _request(row: Mapping[str, Any]) -> Request:
         answer=row["answer"],
         mentioned=tuple(row["mentioned"]),
         history=tuple(row["history"]),
-        stars=tuple(float("nan") if star is None else star for star in row["stars"]),
+        rating=tuple(float("nan") if star is None else star for star in row["rating"]),
     )
 
 
@@ -277,5 +277,5 @@ def _without_nan(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[s
     """Unknown stars as null: JSON has no NaN."""
     for requests in rows.values():
         for request in requests:
-            request["stars"] = [None if star != star else star for star in request["stars"]]
+            request["rating"] = [None if star != star else star for star in request["rating"]]
     return rows

@@ -1,6 +1,6 @@
 """What a language model still can do after it was tuned for something else.
 
-On invented sessions that no tuning saw: whether it goes by a hint, and how well it still predicts the canonical lists and
+On invented sessions that no training saw: whether it goes by a hint, and how well it still predicts the canonical lists and
 reflections, which are held-out text of its other skills. `scripts/evaluate_lm/retention_tasks.py` drew the tasks.
 """
 
@@ -33,7 +33,7 @@ MAX_ANSWER_TOKENS = 200
 
 
 class RetentionConfig(BaseModel):
-    """How the skills that were not tuned are looked at."""
+    """How the skills that were not trained are looked at."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,7 +46,7 @@ class RetentionConfig(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Retention:
     """is_right_T: whether the first item named is the right one, by task.
     perplexity: per token of the canonical lists and reflections.
     """
@@ -55,7 +55,7 @@ class Kept:
     perplexity: float
 
 
-def evaluate_retention(lm: TransformersLM, config: RetentionConfig, progress: Progress = SILENT) -> Kept:
+def evaluate_retention(lm: TransformersLM, config: RetentionConfig, progress: Progress = SILENT) -> Retention:
     """Ask the sessions with the right hint at temperature 0, and weigh the canonical replies."""
     sessions, replies = (part[: config.tasks] for part in read_tasks())
     first_T = first_places(lm, sessions, progress)
@@ -66,7 +66,7 @@ def evaluate_retention(lm: TransformersLM, config: RetentionConfig, progress: Pr
             logps, num_tokens = logps + logp_sum, num_tokens + num
             step()
     right_T = np.array([task["answer"] for task in sessions])
-    return Kept(first_T == right_T, float(np.exp(-logps / num_tokens)))
+    return Retention(first_T == right_T, float(np.exp(-logps / num_tokens)))
 
 
 def read_tasks() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -81,8 +81,8 @@ def first_places(lm: TransformersLM, sessions: Sequence[dict[str, Any]], progres
     sampling = Sampling(1, 0.0, 1.0, MAX_ANSWER_TOKENS, 0)
     first_T = np.full(len(sessions), -1, dtype=np.int64)
     with progress.stage("answer", total=len(sessions), unit="tasks") as step:
-        for number, drafts in lm.generate(_prompts(sessions), sampling):
-            places = parse_ranking(drafts[0].text, sessions[number]["titles"], 1).places
+        for number, completions in lm.generate(_prompts(sessions), sampling):
+            places = parse_ranking(completions[0].text, sessions[number]["titles"], 1).places
             if places:
                 first_T[number] = places[0]
             step()

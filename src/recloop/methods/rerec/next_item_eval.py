@@ -1,6 +1,6 @@
 """A ReRec model as a plain recommender: what comes next in a test user's history, beside three baselines.
 
-No model is tuned on this. The baselines learn from the whole histories of train and feedback users.
+No model is trained on this. The baselines learn from the whole histories of train and reward users.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 from recloop.data.sessions import Session, SessionConfig, SessionTask, cut_sessions, draw_candidates
 from recloop.data.splits import split_users
 from recloop.errors import DataError
-from recloop.evaluation.per_user_scores import RowScores
-from recloop.evaluation.score import MeasureConfig
+from recloop.evaluation.per_user_scores import VariantScores
+from recloop.evaluation.score import MetricsConfig
 from recloop.evaluation.session_scores import NOT_RANKED, row_from_ranks
 from recloop.files import atomic_write_json
-from recloop.llm.cache import DraftJournal
+from recloop.llm.cache import CompletionCache
 from recloop.llm.chat import chat_tokens
 from recloop.llm.language_model import Sampling
-from recloop.llm.sampling import sample_drafts
+from recloop.llm.sampling import sample_completions
 from recloop.methods.context import LmRef, derived_seed
 from recloop.methods.dpo4rec.generate import COMPLETIONS_FILE
 from recloop.methods.re2llm.policies import ITEM_KNN, POPULARITY, SASREC
@@ -40,7 +40,7 @@ from recloop.rerankers.sasrec import SasrecConfig, sasrec_ranks
 from recloop.rerankers.session_baselines import item_knn_ranks, popularity_ranks
 
 NUM_RANKED = 10
-MEASURE = MeasureConfig(metrics=("hr@1", "ndcg@10"), empty="zero", mean="user")
+NEXT_METRICS = MetricsConfig(names=("hr@1", "ndcg@10"), empty="zero", mean="user")
 RANKS = "ranks.json"
 
 
@@ -64,7 +64,7 @@ def cut_histories(study: Study, task: RequestTask) -> SessionTask | None:
             f"set next_item.users to 0"
         )
     tested = np.sort(rng.permutation(able)[: config.next_item.users])
-    fitted = np.intersect1d(np.concatenate([groups[Group.TRAIN], groups[Group.FEEDBACK]]), list(cut))
+    fitted = np.intersect1d(np.concatenate([groups[Group.TRAIN], groups[Group.REWARD]]), list(cut))
 
     def session(user: int) -> Session:
         *shown, answer = cut[user].items
@@ -74,8 +74,8 @@ def cut_histories(study: Study, task: RequestTask) -> SessionTask | None:
     return SessionTask(
         dataset.name,
         dataset.domain,
-        dataset.items.select("item", "item_id", "title", *dataset.facets),
-        dataset.facets,
+        dataset.items.select("item", "item_id", "title", *dataset.attributes),
+        dataset.attributes,
         tuple(map(session, fitted.tolist())),
         tuple(map(session, tested.tolist())),
     )
@@ -87,7 +87,7 @@ def fitting_text(study: Study, task: SessionTask, session: Session) -> SessionTe
     lm = study.open_lm(study.first_lm.folder)
 
     def lines(items: Sequence[int]) -> list[HistoryItem]:
-        rows = task.items[list(items)].select("title", *task.facets).iter_rows()
+        rows = task.items[list(items)].select("title", *task.attributes).iter_rows()
         return [
             clean_item(t, values, max_title_words=asked.max_title_words, max_values=asked.max_values)
             for t, *values in rows
@@ -95,10 +95,10 @@ def fitting_text(study: Study, task: SessionTask, session: Session) -> SessionTe
 
     shown = tuple(lines(session.items))
     offered = with_distinct_titles(lines(session.candidates))
-    text = SessionText(NOUNS[task.domain], task.facets, shown, offered)
+    text = SessionText(NOUNS[task.domain], task.attributes, shown, offered)
     budget = study.config.grpo.max_prompt_tokens - chat_tokens(lm) - lm.count_tokens(SYSTEM)
     while len(text.shown) > 1 and lm.count_tokens(next_item_text(text, "", NUM_RANKED)) > budget:
-        text = SessionText(text.noun, text.facets, text.shown[1:], offered)
+        text = SessionText(text.noun, text.attributes, text.shown[1:], offered)
     return text
 
 
@@ -115,15 +115,15 @@ def rank_next(study: Study, task: SessionTask | None, lm: LmRef, seed: int) -> s
                 for number, text in enumerate(texts)
             ]
             sampling = Sampling(1, 0.0, 1.0, study.config.lm.max_tokens, 0)
-            with DraftJournal(study.run.path / COMPLETIONS_FILE) as journal:
-                drafts = sample_drafts(study.open_lm(lm.folder), prompts, sampling, journal, study.progress)
+            with CompletionCache(study.run.path / COMPLETIONS_FILE) as cache:
+                completions = sample_completions(study.open_lm(lm.folder), prompts, sampling, cache, study.progress)
             ranks: list[int] = []
-            for text, session, row in zip(texts, task.test, drafts.drafts_UN, strict=True):
+            for text, session, row in zip(texts, task.test, completions.completions_UN, strict=True):
                 titles = [item.title for item in text.candidates]
                 ranking = parse_ranking(row[0].text, titles, NUM_RANKED)
                 ranks.append(ranking.rank_of(session.answer_place) or NOT_RANKED)
             atomic_write_json(stage.folder / RANKS, ranks)
-            stage.note(tokens=sum(row[0].num_tokens for row in drafts.drafts_UN))
+            stage.note(tokens=sum(row[0].num_tokens for row in completions.completions_UN))
             stage.log({"next": lm.label, "seed": seed, "hr@1": float(np.mean(np.array(ranks) == 1))})
     return stage.name
 
@@ -143,7 +143,7 @@ def rank_by_baselines(study: Study, task: SessionTask) -> dict[str, dict[int, np
     }
 
 
-def next_item_rows(study: Study, task: SessionTask, stages: dict[tuple[str, int], str]) -> list[RowScores]:
+def next_item_rows(study: Study, task: SessionTask, stages: dict[tuple[str, int], str]) -> list[VariantScores]:
     """The baselines' rows, then one per language model.
 
     Args:
@@ -154,4 +154,4 @@ def next_item_rows(study: Study, task: SessionTask, stages: dict[tuple[str, int]
         kept = json.loads((study.run.folder(stage) / RANKS).read_text(encoding="utf-8"))
         ranks.setdefault(name, {})[seed] = np.array(kept, dtype=np.int64)
     user_S = np.array([session.user for session in task.test], dtype=np.int64)
-    return [row_from_ranks(name, by_seed, user_S, MEASURE) for name, by_seed in ranks.items()]
+    return [row_from_ranks(name, by_seed, user_S, NEXT_METRICS) for name, by_seed in ranks.items()]

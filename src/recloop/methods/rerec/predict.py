@@ -46,41 +46,41 @@ def ask_run(run: RunFolder, config: ReRecConfig, text: str, user_id: str | None)
         user_id: whose history is shown, and left out of the candidates; None for nobody's.
 
     Raises:
-        RunError: the run has no tuned model yet.
+        RunError: the run has no trained model yet.
         SettingError: no such user, or a request that names no attribute and comes from nobody.
     """
     study = open_study(config, run, SILENT, None)
     label = last_model(run, config)
     task = prepare(study)
     vectors_ID = embed_items(study, task)
-    items, stars = history_of(task, user_id, config.requests.history_items)
+    items, rating = history_of(task, user_id, config.requests.history_items)
     named = conditions_named(task, text)
     if not named and not items:
         raise SettingError(
             f"a request must name an attribute of the catalogue or come from a user, got {text!r}; "
-            f"name a {task.dataset.facets[0]}, or give --user"
+            f"name a {task.dataset.attributes[0]}, or give --user"
         )
     candidates = find_candidates(task, vectors_ID, named, items, config.requests.num_candidates)
     shown = in_shown_names(text, task.columns)
-    request = Request(0, RequestKind.EXPLICIT_1, -1, shown, tuple(named), candidates, candidates[0], (), items, stars)
+    request = Request(0, RequestKind.EXPLICIT_1, -1, shown, tuple(named), candidates, candidates[0], (), items, rating)
     lm = study.open_lm(run.folder(label))
     (prompt,) = build_request_prompts(task.dataset, [request], config.prompt, lm.count_tokens, chat_tokens(lm))
     return describe(answer(lm, prompt, task.candidate_titles(request), config.lm.max_tokens), label)
 
 
 def last_model(run: RunFolder, config: ReRecConfig) -> str:
-    """The stage of the model to ask: ReRec's last epoch, else another arm's, else the supervised one.
+    """The stage of the model to ask: ReRec's last epoch, else another variant's, else the supervised one.
 
-    The last is the one that ended the arm's way; how many there are, the curriculum decides on it.
+    The last is the one that ended the variant's way; how many there are, the curriculum decides on it.
     """
     seed, stages = config.seeds[0], run.manifest["stages"]
-    for arm in sorted(config.arms, key=lambda arm: arm != FULL):
+    for variant in sorted(config.variants, key=lambda variant: variant != FULL):
         for name in stages:
-            if name.startswith(f"tune.{arm}.s{seed}.e") and stages[name]["inputs"]["passed"][1] >= 1:
+            if name.startswith(f"train.{variant}.s{seed}.e") and stages[name]["inputs"]["passed"][1] >= 1:
                 return name
-    if run.is_done(f"tune.{SUPERVISED}.s{seed}"):
-        return f"tune.{SUPERVISED}.s{seed}"
-    raise RunError(f"{run.path} has no tuned model yet; go on with: recloop resume {run.path}")
+    if run.is_done(f"train.{SUPERVISED}.s{seed}"):
+        return f"train.{SUPERVISED}.s{seed}"
+    raise RunError(f"{run.path} has no trained model yet; go on with: recloop resume {run.path}")
 
 
 def history_of(task: RequestTask, user_id: str | None, num: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
@@ -93,7 +93,7 @@ def history_of(task: RequestTask, user_id: str | None, num: int) -> tuple[tuple[
         known = ", ".join(dataset.users["user_id"].head(3).to_list())
         raise SettingError(f"{dataset.name} has no user {user_id}; its users are {known}, ...")
     log = dataset.interactions.filter(dataset.interactions["user"] == found["user"][0]).tail(num)
-    return tuple(log["item"].to_list()), tuple(log["stars"].fill_null(float("nan")).to_list())
+    return tuple(log["item"].to_list()), tuple(log["rating"].fill_null(float("nan")).to_list())
 
 
 def conditions_named(task: RequestTask, text: str) -> list[Condition]:
@@ -131,8 +131,8 @@ def answer(lm: LanguageModel, prompt: Prompt, titles: list[str], max_tokens: int
     likeliest = Sampling(1, 0.0, 1.0, max_tokens, 0)
     drawn = Sampling(VOTES, 1.0, 1.0, max_tokens, 0)
     ((_, (best,)),) = lm.generate([prompt], likeliest)
-    ((_, drafts_N),) = lm.generate([prompt], drawn)
-    votes = Counter(read_answer(d.text, titles, is_finished=d.is_finished).first for d in drafts_N)
+    ((_, completions_N),) = lm.generate([prompt], drawn)
+    votes = Counter(read_answer(d.text, titles, is_finished=d.is_finished).first for d in completions_N)
     share = {place: num / VOTES for place, num in votes.items() if place is not None}
     read = read_answer(best.text, titles, is_finished=best.is_finished)
     return Reply(tuple(titles), best.text, read, share)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from recloop.evaluation.terminal import show
 from recloop.experiment.run_folder import RunFolder
 from recloop.experiment.stages import go_through
-from recloop.methods.rerec.config import ReRecConfig, arm_of
+from recloop.methods.rerec.config import ReRecConfig, variant_of
 from recloop.methods.rerec.data import Study, embed_items, open_study, prepare, prepare_elsewhere
 from recloop.methods.rerec.next_item_eval import cut_histories
 from recloop.methods.rerec.report import Answered, answer_tests, compare_answers, report_study
@@ -21,7 +21,7 @@ from recloop.progress import SILENT, Progress
 
 
 def rerec(study: Study) -> None:
-    """For every seed: supervise, reinforce in every arm, answer the test requests; then the table."""
+    """For every seed: supervise, reinforce in every variant, answer the test requests; then the table."""
     config = study.config
     task = prepare(study)  # requests of train, feedback, valid and test users; ground truth by the graph
     tests = [task.tests, *prepare_elsewhere(study)]  # the second: requests about other logs
@@ -29,15 +29,15 @@ def rerec(study: Study) -> None:
     vectors_ID = embed_items(study, task)  # LightGCN on train users, for preference alignment
     answered: list[Answered] = []
     for seed in config.seeds:
-        anchor = shipped = study.first_lm
+        reference_lm = shipped = study.first_lm
         answered.append(answer_tests(study, tests, next_items, shipped, seed))
         if config.supervised:
             taught = supervise(study, task, shipped, seed)  # canonical answers of train users
             answered.append(answer_tests(study, tests, next_items, taught, seed))
-            anchor = taught if config.reinforced == "supervised" else shipped
-        for name in config.arms:
-            arm = arm_of(config, name)
-            lm = reinforce(study, task, anchor, vectors_ID, arm, seed)  # feedback users, epoch by epoch
+            reference_lm = taught if config.reinforced == "supervised" else shipped
+        for name in config.variants:
+            variant = variant_of(config, name)
+            lm = reinforce(study, task, reference_lm, vectors_ID, variant, seed)  # reward users, epoch by epoch
             answered.append(answer_tests(study, tests, next_items, lm, seed))
     report_study(study, task, compare_answers(study, tests, next_items, answered))
 

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from recloop.data.sessions import SessionTask
-from recloop.evaluation.per_user_scores import RowScores, join_seeds, read_row_scores, write_row_scores
+from recloop.evaluation.per_user_scores import VariantScores, join_seeds, read_variant_scores, write_variant_scores
 from recloop.evaluation.report import write_report
-from recloop.evaluation.report_sections import Chart, Curve, ReportData, RowKind, RowWords, TableSection
+from recloop.evaluation.report_sections import Chart, Curve, ReportData, VariantKind, VariantLabel, TableSection
 from recloop.evaluation.significance import compare
 from recloop.experiment.run_folder import METRICS
 from recloop.files import atomic_write_json
-from recloop.llm.cache import DraftJournal
+from recloop.llm.cache import CompletionCache
 from recloop.llm.language_model import Sampling
-from recloop.llm.sampling import sample_drafts
+from recloop.llm.sampling import sample_completions
 from recloop.llm.shown_columns import columns_fact
 from recloop.methods.context import LmRef, derived_seed
 from recloop.methods.dpo4rec.compare import RESULTS, Results, metric_rows, results_json
@@ -30,11 +30,11 @@ from recloop.methods.re2llm.policies import ITEM_KNN, POPULARITY, SASREC
 from recloop.methods.re2llm.policies import WORDS as HINT_WORDS
 from recloop.methods.rerec.data import RequestTask, Study, TestSet
 from recloop.methods.rerec.forgetting import evaluate_retention
-from recloop.methods.rerec.next_item_eval import MEASURE as NEXT_MEASURE
+from recloop.methods.rerec.next_item_eval import NEXT_METRICS
 from recloop.methods.rerec.next_item_eval import next_item_rows, rank_next
 from recloop.methods.rerec.train import SUPERVISED
 from recloop.prompts.request_answer import AnswerStatus, read_answer
-from recloop.records import Draft, Request
+from recloop.records import Completion, Request
 from recloop.rewards.request_reward import ndcg_of
 
 CHANCE, SHIPPED, PLAIN, FULL = "chance", "shipped", "grpo_ndcg", "rerec"
@@ -43,24 +43,30 @@ ACCURACY = "hr@1"
 MEASURED = (ACCURACY, "ndcg@5")
 WORDS = {
     **{name: HINT_WORDS[name] for name in (POPULARITY, ITEM_KNN, SASREC)},
-    CHANCE: RowWords("Chance", "One of the candidates, drawn blindly: its expected value.", RowKind.WITHOUT_LM),
-    SHIPPED: RowWords("As shipped", "The language model as it came.", RowKind.METHOD),
-    SUPERVISED: RowWords("Supervised", "Fine-tuned on canonical answers to other users' requests.", RowKind.METHOD),
-    PLAIN: RowWords("GRPO, NDCG only", "Reinforced by the rank of the right item and the form alone.", RowKind.CONTROL),
-    FULL: RowWords(
+    CHANCE: VariantLabel("Chance", "One of the candidates, drawn blindly: its expected value.", VariantKind.WITHOUT_LM),
+    SHIPPED: VariantLabel("As shipped", "The language model as it came.", VariantKind.METHOD),
+    SUPERVISED: VariantLabel(
+        "Supervised", "Fine-tuned on canonical answers to other users' requests.", VariantKind.METHOD
+    ),
+    PLAIN: VariantLabel(
+        "GRPO, NDCG only", "Reinforced by the rank of the right item and the form alone.", VariantKind.CONTROL
+    ),
+    FULL: VariantLabel(
         "ReRec",
         "With query and preference alignment, reasoning-aware advantages, curriculum.",
-        RowKind.METHOD,
+        VariantKind.METHOD,
     ),
-    "no_penalty": RowWords("ReRec, no penalty", "Every token of an answer is paid alike.", RowKind.CONTROL),
-    "published_penalty": RowWords("ReRec, published penalty", "Wrong paragraphs are paid (1 - w) r.", RowKind.CONTROL),
-    "no_qas": RowWords("ReRec, no QAS", "Without alignment on the item-attribute graph.", RowKind.CONTROL),
-    "no_pas": RowWords("ReRec, no PAS", "Without alignment of item embeddings.", RowKind.CONTROL),
-    "no_curriculum": RowWords("ReRec, no curriculum", "Every epoch asks everything.", RowKind.CONTROL),
-    "published_curriculum": RowWords(
+    "no_penalty": VariantLabel("ReRec, no penalty", "Every token of an answer is paid alike.", VariantKind.CONTROL),
+    "published_penalty": VariantLabel(
+        "ReRec, published penalty", "Wrong paragraphs are paid (1 - w) r.", VariantKind.CONTROL
+    ),
+    "no_qas": VariantLabel("ReRec, no QAS", "Without alignment on the item-attribute graph.", VariantKind.CONTROL),
+    "no_pas": VariantLabel("ReRec, no PAS", "Without alignment of item embeddings.", VariantKind.CONTROL),
+    "no_curriculum": VariantLabel("ReRec, no curriculum", "Every epoch asks everything.", VariantKind.CONTROL),
+    "published_curriculum": VariantLabel(
         "ReRec, published curriculum",
         "Requests that nothing met do not sit out an epoch, and what is saved is not spent.",
-        RowKind.CONTROL,
+        VariantKind.CONTROL,
     ),
 }
 
@@ -70,7 +76,7 @@ class Answered:
     """What one language model of one seed did.
 
     stages: hold ROWS and TEXTS of the test requests, by name of the test set.
-    kept: holds ROWS of the skills that were not tuned; None when they were not looked at.
+    kept: holds ROWS of the skills that were not trained; None when they were not looked at.
     next: holds the ranks of next items; None when they were not asked for.
     """
 
@@ -94,7 +100,7 @@ def _answer(study: Study, tests: TestSet, lm: LmRef, seed: int) -> str:
     """Answers scored by the written rule; the stage that holds them."""
     config, requests = study.config, tests.requests
     sampling = Sampling(
-        config.answering.drafts,
+        config.answering.completions,
         config.answering.temperature,
         config.lm.top_p if config.answering.temperature else 1.0,
         config.lm.max_tokens,
@@ -103,19 +109,19 @@ def _answer(study: Study, tests: TestSet, lm: LmRef, seed: int) -> str:
     key = ".".join(part for part in (f"{lm.label}.s{seed}", tests.name) if part)
     with study.stage("sample", key, {"lm": lm.digest, "requests": tests.digest}) as stage:
         if not stage.is_done:
-            with DraftJournal(study.run.path / COMPLETIONS_FILE) as journal:
+            with CompletionCache(study.run.path / COMPLETIONS_FILE) as cache:
                 prompts = [tests.prompts[request.number] for request in requests]
                 lm_here = study.open_lm(lm.folder)
-                drafts = sample_drafts(lm_here, prompts, sampling, journal, study.progress)
-            by_number = dict(zip(drafts.user_U.tolist(), drafts.drafts_UN, strict=True))
+                completions = sample_completions(lm_here, prompts, sampling, cache, study.progress)
+            by_number = dict(zip(completions.user_U.tolist(), completions.completions_UN, strict=True))
             answers_N = [by_number[request.number] for request in requests]
             statuses = write_answers(stage.folder, tests, answers_N, lm.label, seed)
             stage.note(
-                tokens=sum(draft.num_tokens for row in answers_N for draft in row),
+                tokens=sum(completion.num_tokens for row in answers_N for completion in row),
                 statuses=dict(statuses),
             )
             counts = {f"num_{name}": n for name, n in statuses.items()}
-            stage.log({"row": lm.label, "seed": seed, "tests": tests.name, **counts})
+            stage.log({"variant": lm.label, "seed": seed, "tests": tests.name, **counts})
     return stage.name
 
 
@@ -129,8 +135,10 @@ def _look_at_retention(study: Study, lm: LmRef, seed: int) -> str | None:
             kept = evaluate_retention(study.open_lm(lm.folder), config.retention, study.progress)
             values_SUM = kept.is_right_T.astype(np.float64)[None, :, None]
             tasks_T = np.arange(len(kept.is_right_T))
-            row = RowScores(lm.label, "user", "drop", (ACCURACY,), (seed,), tasks_T, np.ones_like(tasks_T), values_SUM)
-            write_row_scores(stage.folder / ROWS, [row])
+            row = VariantScores(
+                lm.label, "user", "drop", (ACCURACY,), (seed,), tasks_T, np.ones_like(tasks_T), values_SUM
+            )
+            write_variant_scores(stage.folder / ROWS, [row])
             told = {"perplexity": kept.perplexity, "accuracy": float(kept.is_right_T.mean())}
             stage.note(**told)
             stage.log({"kept": lm.label, "seed": seed, **told})
@@ -138,36 +146,36 @@ def _look_at_retention(study: Study, lm: LmRef, seed: int) -> str | None:
 
 
 def write_answers(
-    folder: Path, tests: TestSet, answers_UN: Sequence[Sequence[Draft]], label: str, seed: int
+    folder: Path, tests: TestSet, answers_UN: Sequence[Sequence[Completion]], label: str, seed: int
 ) -> Counter[str]:
     """Scores as a row of the table and answers as texts; how many have which status."""
     requests = tests.requests
     values = np.zeros((1, len(requests), len(MEASURED)))
     statuses: Counter[str] = Counter({status.value: 0 for status in AnswerStatus})
     texts: list[dict[str, Any]] = []
-    for place, (request, drafts_N) in enumerate(zip(requests, answers_UN, strict=True)):
+    for place, (request, completions_N) in enumerate(zip(requests, answers_UN, strict=True)):
         right = request.candidates.index(request.answer)
-        for draft in drafts_N:
-            answer = read_answer(draft.text, tests.candidate_titles(request), is_finished=draft.is_finished)
+        for completion in completions_N:
+            answer = read_answer(completion.text, tests.candidate_titles(request), is_finished=completion.is_finished)
             statuses[answer.status.value] += 1
             gains = (ndcg_of(answer.ranked, right, 1), ndcg_of(answer.ranked, right, 5))
-            values[0, place] += np.array(gains) / len(drafts_N)
-            texts.append({"number": request.number, "text": draft.text, "status": answer.status.value})
-    write_row_scores(folder / ROWS, [row_of(label, seed, requests, values)])
+            values[0, place] += np.array(gains) / len(completions_N)
+            texts.append({"number": request.number, "text": completion.text, "status": answer.status.value})
+    write_variant_scores(folder / ROWS, [variant_of(label, seed, requests, values)])
     atomic_write_json(folder / TEXTS, texts)
     return statuses
 
 
-def row_of(name: str, seed: int, requests: Sequence[Request], values_SUM: np.ndarray) -> RowScores:
+def variant_of(name: str, seed: int, requests: Sequence[Request], values_SUM: np.ndarray) -> VariantScores:
     """A row whose unit is the request."""
     numbers = np.array([request.number for request in requests], dtype=np.int64)
-    return RowScores(name, "user", "drop", MEASURED, (seed,), numbers, np.ones_like(numbers), values_SUM)
+    return VariantScores(name, "user", "drop", MEASURED, (seed,), numbers, np.ones_like(numbers), values_SUM)
 
 
-def chance_row(study: Study, requests: Sequence[Request]) -> RowScores:
+def chance_row(study: Study, requests: Sequence[Request]) -> VariantScores:
     """What a blind draw earns on average: one over the number of candidates, one item named."""
     share = np.array([[1 / len(request.candidates)] * len(MEASURED) for request in requests])
-    rows = [row_of(CHANCE, seed, requests, share[None]) for seed in study.config.seeds]
+    rows = [variant_of(CHANCE, seed, requests, share[None]) for seed in study.config.seeds]
     return join_seeds(rows)
 
 
@@ -198,7 +206,7 @@ def compare_answers(
     if next_items is not None:
         ranked = {(one.row, one.seed): one.next for one in answered if one.next is not None}
         rows = in_order(next_item_rows(study, next_items, ranked))
-        main, *others = (compare(rows, (), metric, statistics, seed) for metric in NEXT_MEASURE.metrics)
+        main, *others = (compare(rows, (), metric, statistics, seed) for metric in NEXT_METRICS.names)
         title = "Next item: the last of each test user's history"
         tables.append(TableSection(title, main, tuple(others), SHIPPED))
         words |= {row.name: WORDS[row.name] for row in rows}
@@ -212,22 +220,22 @@ def compare_answers(
     return results
 
 
-def _read_rows(study: Study, stages: Sequence[str]) -> list[RowScores]:
+def _read_rows(study: Study, stages: Sequence[str]) -> list[VariantScores]:
     """The rows that stages hold, seeds joined, in the order of the table."""
-    by_name: dict[str, list[RowScores]] = {}
+    by_name: dict[str, list[VariantScores]] = {}
     for stage in stages:
-        (row,) = read_row_scores(study.run.folder(stage) / ROWS)
+        (row,) = read_variant_scores(study.run.folder(stage) / ROWS)
         by_name.setdefault(row.name, []).append(row)
     return in_order([join_seeds(seeds) for seeds in by_name.values()])
 
 
-def in_order(rows: Sequence[RowScores]) -> list[RowScores]:
+def in_order(rows: Sequence[VariantScores]) -> list[VariantScores]:
     """As tables show them: by kind, then as `WORDS` names them."""
     order = list(WORDS)
-    return sorted(rows, key=lambda row: (list(RowKind).index(WORDS[row.name].kind), order.index(row.name)))
+    return sorted(rows, key=lambda row: (list(VariantKind).index(WORDS[row.name].kind), order.index(row.name)))
 
 
-def take_requests(row: RowScores, taken_U: np.ndarray) -> RowScores:
+def take_requests(row: VariantScores, taken_U: np.ndarray) -> VariantScores:
     """The row over some of its requests."""
     return replace(
         row,
@@ -260,7 +268,7 @@ def report_data(study: Study, task: RequestTask, results: Results) -> ReportData
         summary=(
             "A user asks in words, and a language model reasons and names one of the candidates. The unit of "
             "every table is the request; HR@1 is the accuracy of the first item named. Answers that name no "
-            "item, several or none of the candidates count as wrong. The last tables show what tuning did to "
+            "item, several or none of the candidates count as wrong. The last tables show what training did to "
             "skills that it was not for."
         ),
         facts=facts(study),
@@ -268,7 +276,7 @@ def report_data(study: Study, task: RequestTask, results: Results) -> ReportData
         tables=results.tables,
         fits=(),
         rewards=(),
-        tuning=reward_charts(study, rows),
+        training=reward_charts(study, rows),
         users=(),
         lists=(),
         costs=stage_costs(study.run.manifest["stages"]),
@@ -334,10 +342,10 @@ def reward_charts(study: Study, rows: Sequence[Mapping[str, Any]]) -> tuple[Char
         ("answer_tokens", "tokens per answer"),
     ):
         curves: list[Curve] = []
-        for arm in study.config.arms:
-            values = tuple(row[name] for row in own if row["lm"] == arm)
+        for variant in study.config.variants:
+            values = tuple(row[name] for row in own if row["lm"] == variant)
             if values:
-                curves.append(Curve(WORDS[arm].title, tuple(range(1, len(values) + 1)), values))
+                curves.append(Curve(WORDS[variant].title, tuple(range(1, len(values) + 1)), values))
         if curves:
             charts.append(Chart(label.capitalize(), "optimiser step", label, tuple(curves)))
     return tuple(charts)

@@ -12,7 +12,7 @@ import numpy as np
 
 from recloop.files import atomic_write_json
 from recloop.methods.context import LmRef, derived_seed
-from recloop.methods.rerec.config import Arm
+from recloop.methods.rerec.config import Variant
 from recloop.methods.rerec.data import RequestTask, Study
 from recloop.prompts.request import reference_answer, request_shower
 from recloop.prompts.request_answer import AnswerStatus, read_answer
@@ -21,22 +21,22 @@ from recloop.records import Condition, Group, Pair, Request
 from recloop.rewards.advantages import wrong_spans
 from recloop.rewards.curriculum import Epoch, difficulty, plan_epoch
 from recloop.rewards.request_reward import reward_answer
-from recloop.training.grpo import tune_grpo
+from recloop.training.grpo import train_grpo
 from recloop.training.grpo_config import ANSWERS, MOMENTS, ScoredAnswer, Scorer
-from recloop.training.sft import tune_best_of_n
+from recloop.training.sft import train_sft
 
 SUPERVISED = "supervised"
 EPOCH = "epoch.json"
 
 
 def supervise(study: Study, task: RequestTask, lm: LmRef, seed: int) -> LmRef:
-    """Fine-tune on the canonical answers to the train users' requests."""
+    """Fine-train on the canonical answers to the train users' requests."""
     requests = task.requests[Group.TRAIN]
     name = f"{SUPERVISED}.s{seed}"
-    with study.stage("tune", name, {"lm": lm.digest, "requests": task.digest}, f"lm/{name}") as stage:
+    with study.stage("train", name, {"lm": lm.digest, "requests": task.digest}, f"lm/{name}") as stage:
         if not stage.is_done:
             stage.scratch.mkdir(parents=True, exist_ok=True)
-            tuned = tune_best_of_n(
+            trained = train_sft(
                 lm.folder,
                 task.prompts,
                 canonical_answers(study, task, requests),
@@ -46,26 +46,26 @@ def supervise(study: Study, task: RequestTask, lm: LmRef, seed: int) -> LmRef:
                 study.progress,
                 stage.scratch / "checkpoints",
             )
-            shutil.copytree(tuned.folder, stage.folder, dirs_exist_ok=True)
-            stage.log(*({"lm": SUPERVISED, "seed": seed, **row} for row in tuned.log))
+            shutil.copytree(trained.folder, stage.folder, dirs_exist_ok=True)
+            stage.log(*({"lm": SUPERVISED, "seed": seed, **row} for row in trained.log))
             stage.note(
-                requests_trained=tuned.num_rows,
-                requests_thinned=tuned.num_thinned,
-                requests_too_long=tuned.num_too_long,
+                requests_trained=trained.num_rows,
+                requests_thinned=trained.num_thinned,
+                requests_too_long=trained.num_too_long,
             )
     return LmRef(SUPERVISED, study.run.folder(stage.name), study.run.digest(stage.name))
 
 
 def canonical_answers(study: Study, task: RequestTask, requests: Sequence[Request]) -> list[Pair]:
-    """The canonical answer to every request, as fine-tuning takes it."""
+    """The canonical answer to every request, as fine-training takes it."""
     shown = request_shower(task.dataset, study.config.prompt)
     pairs: list[Pair] = []
     for request in requests:
         mentioned = shown(request.mentioned, None)
         answer = reference_answer(
-            task.dataset.facets,
+            task.dataset.attributes,
             shown(request.candidates, None),
-            [Condition(one.facet, clean_value(one.value)) for one in request.conditions],
+            [Condition(one.attribute, clean_value(one.value)) for one in request.conditions],
             request.candidates.index(request.answer),
             mentioned[0] if mentioned else None,
         )
@@ -73,28 +73,30 @@ def canonical_answers(study: Study, task: RequestTask, requests: Sequence[Reques
     return pairs
 
 
-def reinforce(study: Study, task: RequestTask, anchor: LmRef, vectors_ID: np.ndarray, arm: Arm, seed: int) -> LmRef:
-    """GRPO over the feedback users' requests, epoch by epoch, each planned by what the last one earned."""
+def reinforce(
+    study: Study, task: RequestTask, reference_lm: LmRef, vectors_ID: np.ndarray, variant: Variant, seed: int
+) -> LmRef:
+    """GRPO over the reward users' requests, epoch by epoch, each planned by what the last one earned."""
     requests = {request.number: request for request in thinned(study, task, seed)}
     known = dict.fromkeys(requests, 1.0)  # nothing was earned yet
-    lm, not_asked, epoch, num_asked, passed = anchor, set(requests), 0, 0, 0.0
+    lm, not_asked, epoch, num_asked, passed = reference_lm, set(requests), 0, 0, 0.0
     batch, epochs = study.config.grpo.requests_per_step, study.config.grpo.epochs
     budget = max(1, len(requests) // batch) * batch * epochs
     while passed < 1:
-        plan = plan_requests(study, known, arm, seed, epoch, not_asked).cut_to(budget - num_asked)
+        plan = plan_requests(study, known, variant, seed, epoch, not_asked).cut_to(budget - num_asked)
         not_asked = set(requests) - set(plan.numbers)
         num_asked += len(plan.numbers)
-        start, passed = passed, num_asked / budget if arm.curriculum.same_budget else (epoch + 1) / epochs
+        start, passed = passed, num_asked / budget if variant.curriculum.same_budget else (epoch + 1) / epochs
         way = (start, passed)
-        lm, earned = one_epoch(study, task, lm, anchor, requests, vectors_ID, plan, arm, seed, epoch, way)
+        lm, earned = one_epoch(study, task, lm, reference_lm, requests, vectors_ID, plan, variant, seed, epoch, way)
         known |= {number: difficulty(rewards) for number, rewards in earned.items()}
         epoch += 1
-    return LmRef(arm.name, lm.folder, lm.digest)
+    return LmRef(variant.name, lm.folder, lm.digest)
 
 
 def thinned(study: Study, task: RequestTask, seed: int) -> list[Request]:
-    """The feedback users' requests, at most `max_pairs` of them."""
-    requests, most = task.requests[Group.FEEDBACK], study.config.grpo.max_pairs
+    """The reward users' requests, at most `max_pairs` of them."""
+    requests, most = task.requests[Group.REWARD], study.config.grpo.max_pairs
     if len(requests) <= most:
         return list(requests)
     drawn = np.random.default_rng([seed, 0x61]).choice(len(requests), most, replace=False)
@@ -102,14 +104,14 @@ def thinned(study: Study, task: RequestTask, seed: int) -> list[Request]:
 
 
 def plan_requests(
-    study: Study, known: Mapping[int, float], arm: Arm, seed: int, epoch: int, not_asked: Collection[int] = ()
+    study: Study, known: Mapping[int, float], variant: Variant, seed: int, epoch: int, not_asked: Collection[int] = ()
 ) -> Epoch:
     """What an epoch asks: the curriculum's choice, or everything in random order (always at first)."""
     batch = study.config.grpo.requests_per_step
-    if epoch and arm.curriculum.is_on:
-        return plan_epoch(known, batch, arm.curriculum, not_asked)
+    if epoch and variant.curriculum.is_on:
+        return plan_epoch(known, batch, variant.curriculum, not_asked)
     order = np.random.default_rng([seed, epoch, 0xE0]).permutation(sorted(known)).tolist()
-    share = arm.curriculum.first_share if arm.curriculum.is_on else 1.0
+    share = variant.curriculum.first_share if variant.curriculum.is_on else 1.0
     num_asked = max(1, int(len(order) * share) // batch) * batch if len(order) >= batch else 0
     return Epoch(tuple(order[:num_asked]), 0, 0, len(order) - num_asked)
 
@@ -118,37 +120,37 @@ def one_epoch(
     study: Study,
     task: RequestTask,
     lm: LmRef,
-    anchor: LmRef,
+    reference_lm: LmRef,
     requests: Mapping[int, Request],
     vectors_ID: np.ndarray,
     plan: Epoch,
-    arm: Arm,
+    variant: Variant,
     seed: int,
     epoch: int,
     passed: tuple[float, float],
 ) -> tuple[LmRef, dict[int, list[float]]]:
-    """One epoch of GRPO: the tuned model, and the rewards of every request that was asked."""
-    name = f"{arm.name}.s{seed}.e{epoch}"
+    """One epoch of GRPO: the trained model, and the rewards of every request that was asked."""
+    name = f"{variant.name}.s{seed}.e{epoch}"
     inputs = {
         "lm": lm.digest,
-        "anchor": anchor.digest,
+        "reference model": reference_lm.digest,
         "requests": task.digest,
         "vectors": study.run.digest("embed"),
         "asked": hashlib.sha256(json.dumps(plan.numbers).encode()).hexdigest(),
-        "arm": arm.model_dump(mode="json"),
+        "variant": variant.model_dump(mode="json"),
         "passed": list(passed),
     }
-    with study.stage("tune", name, inputs, f"lm/{name}") as stage:
+    with study.stage("train", name, inputs, f"lm/{name}") as stage:
         if not stage.is_done:
             stage.scratch.mkdir(parents=True, exist_ok=True)
-            done = tune_grpo(
+            done = train_grpo(
                 lm.folder,
-                anchor.folder,
+                reference_lm.folder,
                 task.prompts_of([requests[number] for number in plan.numbers]),
-                scorer(task, requests, vectors_ID, arm),
-                json.dumps([inputs["requests"], inputs["vectors"], inputs["arm"]]),
+                scorer(task, requests, vectors_ID, variant),
+                json.dumps([inputs["requests"], inputs["vectors"], inputs["variant"]]),
                 study.config.grpo,
-                arm.advantage,
+                variant.advantage,
                 stage.scratch / "model",
                 derived_seed(seed, f"grpo {epoch}"),
                 stage.scratch / "checkpoints",
@@ -156,25 +158,25 @@ def one_epoch(
                 passed,
                 lm.folder / MOMENTS if epoch else None,
             )
-            shutil.copytree(done.tuned.folder, stage.folder, dirs_exist_ok=True)
+            shutil.copytree(done.trained.folder, stage.folder, dirs_exist_ok=True)
             if passed[1] < 1:  # another epoch follows
                 shutil.copy(done.moments, stage.folder / MOMENTS)
             atomic_write_json(stage.folder / ANSWERS, [dict(row) for row in done.answers])
-            stage.log(*({"lm": arm.name, "seed": seed, "epoch": epoch, **row} for row in done.tuned.log))
-            stage.log({"lm": arm.name, "seed": seed, "epoch": epoch, **mean_terms(done.answers)})
+            stage.log(*({"lm": variant.name, "seed": seed, "epoch": epoch, **row} for row in done.trained.log))
+            stage.log({"lm": variant.name, "seed": seed, "epoch": epoch, **mean_terms(done.answers)})
             stage.note(
                 requests_asked=len(plan.numbers),
                 requests_dropped=plan.num_dropped,
                 requests_returned=plan.num_returned,
                 requests_resting=plan.num_resting,
-                requests_left_over=plan.num_left_over + done.tuned.num_thinned,
+                requests_left_over=plan.num_left_over + done.trained.num_thinned,
                 answers=len(done.answers),
             )
     folder = study.run.folder(stage.name)
     earned: dict[int, list[float]] = {}
     for row in json.loads((folder / ANSWERS).read_text(encoding="utf-8")):
         earned.setdefault(row["number"], []).append(row["reward"])
-    return replace(lm, label=arm.name, folder=folder, digest=study.run.digest(stage.name)), earned
+    return replace(lm, label=variant.name, folder=folder, digest=study.run.digest(stage.name)), earned
 
 
 def mean_terms(answers: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -183,18 +185,18 @@ def mean_terms(answers: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {f"mean_{name}": sum(row[name] for row in answers) / len(answers) for name in names}
 
 
-def scorer(task: RequestTask, requests: Mapping[int, Request], vectors_ID: np.ndarray, arm: Arm) -> Scorer:
+def scorer(task: RequestTask, requests: Mapping[int, Request], vectors_ID: np.ndarray, variant: Variant) -> Scorer:
     """What an answer to one of these requests earns, and which of its paragraphs are wrong."""
 
     def score(number: int, text: str, is_finished: bool) -> ScoredAnswer:
         request = requests[number]
         answer = read_answer(text, task.candidate_titles(request), is_finished=is_finished)
-        terms = reward_answer(answer, request, task.graph, vectors_ID, arm.reward)
-        reward = terms.total(arm.reward)
+        terms = reward_answer(answer, request, task.graph, vectors_ID, variant.reward)
+        reward = terms.total(variant.reward)
         return ScoredAnswer(
             reward,
-            reward - terms.alignment(arm.reward),
-            wrong_spans(answer, request.candidates.index(request.answer), undecided=arm.advantage.undecided),
+            reward - terms.alignment(variant.reward),
+            wrong_spans(answer, request.candidates.index(request.answer), undecided=variant.advantage.undecided),
             {"ndcg": terms.ndcg, "qas": terms.qas, "pas": terms.pas, "format": terms.format}
             | {status.value: float(answer.status is status) for status in AnswerStatus},
         )
