@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.data.lists import ProtocolConfig, build_lists
-from recloop.data.load import DataConfig, load_dataset
+from recloop.data.load import DataConfig, load_log
 from recloop.data.splits import REPRODUCTION, split_users
 from recloop.encoders.config import EncoderConfig
 from recloop.encoders.sentence import EncoderCache, encode_completions
@@ -45,7 +45,7 @@ from recloop.rerankers.train import fit_reranker
 if TYPE_CHECKING:
     from jaxtyping import Float32
 
-    from recloop.records import CandidateLists, Dataset, UserVectors
+    from recloop.records import CandidateLists, Log, UserVectors
     from recloop.rerankers.features import ItemFeatures
 
 NO_TEXT, ITEM_VECTORS = "no knowledge", "item vectors"
@@ -99,7 +99,7 @@ def run_reproduction(config: ReproductionConfig, out: Path, progress: Progress =
     rows: list[ReproducedRow] = []
     out.mkdir(parents=True, exist_ok=True)
     for seed in config.seeds:
-        dataset = load_dataset(DataConfig(name="ml-1m", path=config.data_path, users=config.users), seed)
+        dataset = load_log(DataConfig(name="ml-1m", path=config.data_path, users=config.users), seed)
         groups = split_users(dataset.num_users, REPRODUCTION, seed)
         lists = build_lists(dataset, groups, ProtocolConfig(), seed)
         vectors_ID = tfidf_vectors(item_texts(dataset), config.vector_width, seed)
@@ -119,7 +119,7 @@ def run_reproduction(config: ReproductionConfig, out: Path, progress: Progress =
 
 
 def _vectors_of_rows(
-    dataset: Dataset, lists: CandidateLists, vectors_ID: Float32[np.ndarray, "I D"], seed: int
+    dataset: Log, lists: CandidateLists, vectors_ID: Float32[np.ndarray, "I D"], seed: int
 ) -> dict[str, UserVectors | None]:
     """What stands in for the users' texts in each row; means change hands within a group only."""
     means = star_weighted_means(lists.histories, vectors_ID, np.arange(dataset.num_users))
@@ -129,7 +129,7 @@ def _vectors_of_rows(
 
 def _texts_of_rows(
     config: ReproductionConfig,
-    dataset: Dataset,
+    dataset: Log,
     lists: CandidateLists,
     out: Path,
     seed: int,

@@ -15,12 +15,12 @@ from recloop.data.sessions import (
 )
 from recloop.data.simulated_sessions import ATTRIBUTES, FORMAT, SimulatedSessionsConfig, simulate_sessions
 from recloop.errors import DataError, SettingError
-from recloop.records import Dataset, Domain
+from recloop.records import Log, Domain
 
 MINUTE_S = 60
 
 
-def dataset(rows: list[tuple[int, int, int]], num_items: int = 40) -> Dataset:
+def dataset(rows: list[tuple[int, int, int]], num_items: int = 40) -> Log:
     """Interactions as (user, time, item)."""
     items = pl.DataFrame(
         {
@@ -35,7 +35,7 @@ def dataset(rows: list[tuple[int, int, int]], num_items: int = 40) -> Dataset:
         {"user": [r[0] for r in rows], "item": [r[2] for r in rows], "time": [r[1] for r in rows]},
         schema={"user": pl.Int64, "item": pl.Int64, "time": pl.Int64},
     ).with_columns(rating=pl.lit(None, dtype=pl.Float32))
-    return Dataset("log", Domain.MOVIES, users, items, ("genre",), log.sort("user", "time", "item"), None)
+    return Log("log", Domain.MOVIES, users, items, ("genre",), log.sort("user", "time", "item"), None)
 
 
 ROWS = [
@@ -75,7 +75,7 @@ def test_the_answer_stands_anywhere_among_the_candidates() -> None:
     assert set(places) == set(range(10))
 
 
-def log_of_many(num_users: int) -> Dataset:
+def log_of_many(num_users: int) -> Log:
     return dataset([(u, 1000 * u + n, (3 * u + n) % 40) for u in range(num_users) for n in range(5)])
 
 

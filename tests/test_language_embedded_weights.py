@@ -14,7 +14,7 @@ from recloop.llm.language_model import Sampling
 from recloop.llm.local import TransformersLM
 from recloop.prompts.claims import parse_claims
 from recloop.prompts.user_profile import PromptConfig, build_prompts, history_items
-from recloop.records import Dataset, Domain, Histories, UserCompletions
+from recloop.records import Log, Domain, Histories, UserCompletions
 from scripts.evaluate_lm.tasks import evaluate_next_item, evaluate_requests
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ def lm():
     return TransformersLM(bundled_lm_folder(), device="cpu")
 
 
-def history_of(titles: list[str], seed: int = 0) -> tuple[Dataset, Histories]:
+def history_of(titles: list[str], seed: int = 0) -> tuple[Log, Histories]:
     """One user with these items; genres and makers drawn at random, more stars for the first genre."""
     rng = np.random.default_rng(seed)
     genres = [[GENRES[g] for g in rng.choice(5, size=1 + int(rng.integers(2)), replace=False)] for _ in titles]
@@ -47,11 +47,11 @@ def history_of(titles: list[str], seed: int = 0) -> tuple[Dataset, Histories]:
     )
     users = pl.DataFrame({"user": [0], "user_id": ["a"]})
     none = pl.DataFrame({"user": [], "item": [], "rating": [], "time": []})
-    dataset = Dataset("made up", Domain.MOVIES, users, items, ("genre", "director"), none, 4.0)
+    dataset = Log("made up", Domain.MOVIES, users, items, ("genre", "director"), none, 4.0)
     return dataset, Histories(np.array([0, count]), np.arange(count), np.array(rating, dtype=np.float32))
 
 
-def completions_for(lm: TransformersLM, dataset: Dataset, histories: Histories) -> UserCompletions:
+def completions_for(lm: TransformersLM, dataset: Log, histories: Histories) -> UserCompletions:
     prompts = build_prompts(dataset, histories, np.array([0]), PromptConfig(), lm.count_tokens)
     [(_, completions)] = lm.generate(prompts, SAMPLING)
     return UserCompletions(np.array([0]), (tuple(completions),))

@@ -17,21 +17,21 @@ from recloop.prompts.user_profile import (
     clean_value,
     count_lines,
 )
-from recloop.records import Dataset, Domain, Histories
+from recloop.records import Log, Domain, Histories
 
 
 def words(text: str) -> int:
     return len(text.split())
 
 
-def dataset(titles: list[str], genres: list[list[str]]) -> Dataset:
+def dataset(titles: list[str], genres: list[list[str]]) -> Log:
     count = len(titles)
     items = pl.DataFrame(
         {"item": range(count), "item_id": [str(i) for i in range(count)], "title": titles, "genre": genres}
     )
     users = pl.DataFrame({"user": [0, 1], "user_id": ["a", "b"], "age": ["25-34", "18-24"]})
     none = pl.DataFrame({"user": [], "item": [], "rating": [], "time": []})
-    return Dataset("small", Domain.MOVIES, users, items, ("genre",), none, 4.0)
+    return Log("small", Domain.MOVIES, users, items, ("genre",), none, 4.0)
 
 
 def histories(items: list[int], rating: list[float]) -> Histories:

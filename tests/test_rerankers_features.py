@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from recloop.errors import DataError
-from recloop.records import Dataset, Domain, Histories
+from recloop.records import Log, Domain, Histories
 from recloop.rerankers.features import item_features
 from recloop.rerankers.history import history_tensors, star_edges
 from recloop.rerankers.item_vectors import item_texts, tfidf_vectors
@@ -24,7 +24,7 @@ def dataset_of_three(knowledge=None):
         schema_overrides={"genre": pl.List(pl.String)},
     )
     nothing = pl.DataFrame()
-    return Dataset("three", Domain.MOVIES, nothing, items, ("genre", "director"), nothing, 4.0, knowledge)
+    return Log("three", Domain.MOVIES, nothing, items, ("genre", "director"), nothing, 4.0, knowledge)
 
 
 def test_attribute_values_are_numbered_from_one_in_alphabetical_order():

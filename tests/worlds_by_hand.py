@@ -3,18 +3,18 @@
 import numpy as np
 import polars as pl
 
-from recloop.records import Dataset, Domain
+from recloop.records import Log, Domain
 
 
 def dataset_of(histories, num_items, positive_from_rating=4.0):
-    """A Dataset from one list of (item, stars) per user, oldest first; stars None when implicit."""
+    """A Log from one list of (item, stars) per user, oldest first; stars None when implicit."""
     rows = [
         (user, item, rating, time)
         for user, history in enumerate(histories)
         for time, (item, rating) in enumerate(history)
     ]
     users = range(len(histories))
-    return Dataset(
+    return Log(
         name="by hand",
         domain=Domain.MOVIES,
         users=pl.DataFrame(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Log
 
 from recloop.rerankers.adaptor import Experts, HybridExpertAdaptor, Tower
 from recloop.rerankers.losses import softmax_loss
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from recloop.rerankers.network import RerankNetwork
 
 
-class PerListData(Dataset[dict[str, Any]]):
+class PerListData(Log[dict[str, Any]]):
     """Lists one by one, each complete in itself.
 
     completion: which completion of each user.

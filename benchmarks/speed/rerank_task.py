@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recloop.data.lists import ProtocolConfig, build_lists
-from recloop.data.load import DataConfig, load_dataset
+from recloop.data.load import DataConfig, load_log
 from recloop.data.simulated import SimulatedConfig
 from recloop.records import Group, UserVectors
 from recloop.rerankers.features import item_features
@@ -19,7 +19,7 @@ from recloop.rerankers.rating_mean import star_weighted_means
 
 if TYPE_CHECKING:
     from benchmarks.speed.bench import SpeedConfig
-    from recloop.records import Dataset, Histories, Lists
+    from recloop.records import Log, Histories, Lists
     from recloop.rerankers.features import ItemFeatures
 
 WIDTH = 384  # of MiniLM's vectors
@@ -52,16 +52,16 @@ def _task(path: Path | None, share: float) -> RerankTask:
     if path is None:
         num_users = max(100, round(SIMULATED.num_users * share))
         simulated = SIMULATED.model_copy(update={"num_users": num_users})
-        dataset = load_dataset(DataConfig(name="simulated", simulated=simulated), seed=0)
+        dataset = load_log(DataConfig(name="simulated", simulated=simulated), seed=0)
     else:
-        dataset = load_dataset(DataConfig(name="ml-1m", path=path), seed=0)
+        dataset = load_log(DataConfig(name="ml-1m", path=path), seed=0)
         if share < 1:
             num_users = max(100, round(dataset.num_users * share))
-            dataset = load_dataset(DataConfig(name="ml-1m", path=path, users=num_users), seed=0)
+            dataset = load_log(DataConfig(name="ml-1m", path=path, users=num_users), seed=0)
     return _build(dataset)
 
 
-def _build(dataset: Dataset) -> RerankTask:
+def _build(dataset: Log) -> RerankTask:
     users = np.arange(dataset.num_users)
     groups = {Group.TRAIN: users[users % VALID_SHARE > 0], Group.VALID: users[users % VALID_SHARE == 0]}
     lists = build_lists(dataset, groups, ProtocolConfig(), seed=0)

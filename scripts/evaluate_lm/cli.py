@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recloop.data.lists import ProtocolConfig, build_lists
-from recloop.data.load import DataConfig, load_dataset
+from recloop.data.load import DataConfig, load_log
 from recloop.data.splits import SplitConfig, split_users
 from recloop.errors import SettingError
 from recloop.evaluation.text_quality import SummarySkill, evaluate_summaries
@@ -75,7 +75,7 @@ def evaluate_lm(config: EvaluateLmConfig, progress: Progress = SILENT) -> Summar
     Raises:
         SettingError: more users are wanted than the log has.
     """
-    dataset = load_dataset(config.data, config.seed, progress)
+    dataset = load_log(config.data, config.seed, progress)
     if config.users > dataset.num_users:
         raise SettingError(f"{dataset.name} has {dataset.num_users} users, got users={config.users}; ask for fewer")
     folder = server_weights(config.lm) if uses_server(config.lm) else lm_folder(config.lm)

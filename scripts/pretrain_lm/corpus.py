@@ -78,7 +78,7 @@ class Difficulty:
     repeat_share: float  # share of sequences that are repeated random tokens
     num_summaries: int
     num_verdicts: int
-    num_columns: int  # questions that list the values of a attribute, line by line
+    num_columns: int  # questions that list the values of an attribute, line by line
     counted_share: float = 0.0  # share of histories whose prompt carries count lines
     skill_share: float = 0.0  # share of lessons about next items, reflection and requests
     max_candidates: int = 20  # in those

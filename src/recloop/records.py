@@ -38,7 +38,7 @@ class Domain(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
+class Log:
     """One interaction log with its catalogue, checked and in one form.
 
     users: columns ``user`` (0..U-1), ``user_id`` (as in the source, text), then profile columns (text).

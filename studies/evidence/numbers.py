@@ -1,4 +1,4 @@
-"""What a unit leaves: numbers only. No text, no user, no item, no value of a attribute of a real log."""
+"""What a unit leaves: numbers only. No text, no user, no item, no value of an attribute of a real log."""
 
 from __future__ import annotations
 

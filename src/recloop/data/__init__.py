@@ -1,1 +1,1 @@
-"""Reading any log into one Dataset; user groups; candidate lists; simulated data."""
+"""Reading any log into one Log; user groups; candidate lists; simulated data."""

@@ -20,7 +20,7 @@ from recloop.data.checks import (
     split_bad_rows,
 )
 from recloop.data.json_files import read_objects, text_of
-from recloop.records import Dataset, Domain
+from recloop.records import Log, Domain
 
 ATTRIBUTES = ("category", "brand")
 POSITIVE_FROM_RATING = 5.0
@@ -41,7 +41,7 @@ def read_amazon(
     metadata: Path,
     config: AmazonConfig,
     bad_rows: BadRowPolicy = STRICT,
-) -> Dataset:
+) -> Log:
     """Amazon reviews (``reviewerID, asin, overall, unixReviewTime``) with metadata.
 
     Positive is 5 stars. Attributes: category (without the top-level one), brand. The core is taken first; an

@@ -1,4 +1,4 @@
-"""From checked rows to a Dataset: which users and items stay, what number each gets, in which order."""
+"""From checked rows to a Log: which users and items stay, what number each gets, in which order."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 import polars as pl
 
 from recloop.errors import DataError, SettingError
-from recloop.records import Dataset, Domain
+from recloop.records import Log, Domain
 
 
 @dataclass(frozen=True, slots=True)
 class RawLog:
-    """A Dataset before numbering: the same frames, keyed by the ids of the source.
+    """A Log before numbering: the same frames, keyed by the ids of the source.
 
     users: ``user_id`` (text, unique), profile columns. items: ``item_id`` (text, unique), ``title``, attributes.
     interactions: ``user_id, item_id, stars`` (Float32 or null), ``time`` (Int64).
@@ -30,7 +30,7 @@ class RawLog:
     item_knowledge: pl.DataFrame | None = None
 
 
-def number_log(raw: RawLog) -> Dataset:
+def number_log(raw: RawLog) -> Log:
     """Number the users and items that occur in interactions, in the order of their frames, and sort.
 
     Users without interactions and items nobody met are left out: a candidate that is never anybody's own
@@ -57,7 +57,7 @@ def number_log(raw: RawLog) -> Dataset:
     knowledge = raw.item_knowledge
     if knowledge is not None:
         knowledge = knowledge.join(items.select("item", "item_id"), on="item_id").select("item", "text").sort("item")
-    return Dataset(
+    return Log(
         raw.name, raw.domain, users, items, raw.attributes, interactions, raw.positive_from_rating, knowledge
     )
 
@@ -88,7 +88,7 @@ def keep_core(raw: RawLog, min_per_user: int, min_per_item: int) -> RawLog:
         kept = smaller
 
 
-def sample_users(dataset: Dataset, num_users: int, seed: int) -> Dataset:
+def sample_users(dataset: Log, num_users: int, seed: int) -> Log:
     """The same log with `num_users` of its users, drawn by `seed`, renumbered.
 
     Raises:
@@ -132,5 +132,5 @@ def clean_text(column: str) -> pl.Expr:
 
 
 def attribute_label(text: pl.Expr) -> pl.Expr:
-    """A attribute value that can stand in a comma-separated list: no commas, semicolons or line breaks."""
+    """An attribute value that can stand in a comma-separated list: no commas, semicolons or line breaks."""
     return text.str.replace_all(r"[\p{Cc}\s,;]+", " ").str.strip_chars(" .")

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.errors import DataError
-from recloop.records import Dataset, Histories
+from recloop.records import Log, Histories
 
 # scipy.sparse and implicit come without types.
 # pyright: reportMissingTypeStubs=false
@@ -35,7 +35,7 @@ class FirstStageConfig(BaseModel):
 
 
 def propose_items(
-    dataset: Dataset, histories: Histories, train_users: np.ndarray, config: FirstStageConfig, top: int
+    dataset: Log, histories: Histories, train_users: np.ndarray, config: FirstStageConfig, top: int
 ) -> np.ndarray:
     """The best items for every user, none of them from the user's knowledge window.
 
@@ -120,7 +120,7 @@ def _fit_als(fit_UI: SparseMatrix, config: FirstStageConfig) -> Callable[[Sparse
     return score
 
 
-def _log_matrix(dataset: Dataset) -> SparseMatrix:
+def _log_matrix(dataset: Log) -> SparseMatrix:
     from scipy.sparse import csr_matrix
 
     log = dataset.interactions
@@ -131,7 +131,7 @@ def _log_matrix(dataset: Dataset) -> SparseMatrix:
     return csr_matrix((ones, (log["user"].to_numpy(), log["item"].to_numpy())), shape=shape)
 
 
-def _window_matrix(dataset: Dataset, histories: Histories, positives_only: bool = True) -> SparseMatrix:
+def _window_matrix(dataset: Log, histories: Histories, positives_only: bool = True) -> SparseMatrix:
     from scipy.sparse import csr_matrix
 
     users = np.repeat(np.arange(dataset.num_users), np.diff(histories.offsets_U1))

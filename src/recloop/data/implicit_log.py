@@ -26,7 +26,7 @@ from recloop.data.checks import (
 )
 from recloop.data.json_files import read_json_object
 from recloop.errors import DataError
-from recloop.records import Dataset, Domain
+from recloop.records import Log, Domain
 
 SHARED_BY = 0.9
 
@@ -50,7 +50,7 @@ class ImplicitConfig(BaseModel):
 TOGETHER = ImplicitConfig()
 
 
-def read_implicit(folder: Path, bad_rows: BadRowPolicy = STRICT, config: ImplicitConfig = TOGETHER) -> Dataset:
+def read_implicit(folder: Path, bad_rows: BadRowPolicy = STRICT, config: ImplicitConfig = TOGETHER) -> Log:
     """An implicit log; every interaction is positive.
 
     Attributes: category (without the top-level one that nine tenths of the items share), brand. A bad row's

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from recloop.errors import DataError
-from recloop.records import Condition, Dataset
+from recloop.records import Condition, Log
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class ItemGraph:
         return found
 
 
-def build_item_graph(dataset: Dataset, max_values: int) -> ItemGraph:
+def build_item_graph(dataset: Log, max_values: int) -> ItemGraph:
     """The graph of a catalogue.
 
     Args:

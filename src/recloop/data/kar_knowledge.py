@@ -3,7 +3,7 @@
 A folder with ``user.klg`` and ``item.klg`` (JSON: id in the source to ``{"prompt": ..., "ans": ...}``) and an
 index, ``begin_index.json`` or ``end_index.json`` (id to the number of oldest interactions in the prompt).
 
-KAR orders interactions by day and, within a day, by their place in the file; a Dataset orders them by
+KAR orders interactions by day and, within a day, by their place in the file; a Log orders them by
 second. So the index alone does not say which interactions a prompt holds, and a text could know labels. The
 titles quoted in the prompt do say it: `with_user_texts` moves exactly these interactions into the window.
 """
@@ -27,7 +27,7 @@ from recloop.data.checks import (
 from recloop.data.json_files import read_json_object
 from recloop.data.movielens import spoken_title
 from recloop.errors import DataError
-from recloop.records import Dataset
+from recloop.records import Log
 
 INDEX_NAMES = ("begin_index.json", "end_index.json")
 _SHOWN = re.compile(r'"(.*?)", \d+(?:\.\d+)? stars;')
@@ -85,13 +85,13 @@ def _read_texts(path: Path, key: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     return frame, bad_rows_of(path, odd, "has no prompt and ans with text", "remove the entry")
 
 
-def with_item_texts(dataset: Dataset, knowledge: KarKnowledge) -> Dataset:
+def with_item_texts(dataset: Log, knowledge: KarKnowledge) -> Log:
     """The dataset with KAR's item texts as its item knowledge."""
     items = dataset.items.select("item", "item_id").join(knowledge.items, on="item_id")
     return replace(dataset, item_knowledge=items.select("item", "text").sort("item"))
 
 
-def with_user_texts(dataset: Dataset, knowledge: KarKnowledge) -> Dataset:
+def with_user_texts(dataset: Log, knowledge: KarKnowledge) -> Log:
     """The dataset with KAR's user texts, and with what each had seen first in its user's history.
 
     The knowledge window of such a user is exactly that, so no list holds an item whose rating a text has
@@ -137,7 +137,7 @@ def with_user_texts(dataset: Dataset, knowledge: KarKnowledge) -> Dataset:
     return replace(dataset, interactions=log, user_knowledge=known.select("user", "text", "num_shown"))
 
 
-def _items_by_title(dataset: Dataset, users: pl.Series) -> dict[int, dict[str, list[int]]]:
+def _items_by_title(dataset: Log, users: pl.Series) -> dict[int, dict[str, list[int]]]:
     """For each user, the items of every title in time order: two films may share one."""
     log = dataset.interactions.filter(pl.col("user").is_in(users.implode()))
     log = log.join(dataset.items.select("item", "title"), on="item", maintain_order="left")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recloop.data.first_stage import FirstStageConfig, propose_items
 from recloop.errors import DataError, LeakageError, SettingError
-from recloop.records import CandidateLists, Dataset, Group, Histories, Lists
+from recloop.records import CandidateLists, Log, Group, Histories, Lists
 
 DRAWS_BEFORE_SEARCH = 64
 
@@ -58,7 +58,7 @@ def window_lens(num_interactions_U: np.ndarray, window_max: int) -> np.ndarray:
 
 
 def build_lists(
-    dataset: Dataset,
+    dataset: Log,
     groups: dict[Group, np.ndarray],
     protocol: ProtocolConfig,
     seed: int,
@@ -122,7 +122,7 @@ class _Log:
     own_keys: np.ndarray  # user * num_items + item of every interaction, ascending
 
 
-def _split_log(dataset: Dataset, protocol: ProtocolConfig) -> _Log:
+def _split_log(dataset: Log, protocol: ProtocolConfig) -> _Log:
     user_n = dataset.interactions["user"].to_numpy()
     item_n = dataset.interactions["item"].to_numpy()
     rating_n = dataset.interactions["rating"].fill_null(float("nan")).to_numpy()

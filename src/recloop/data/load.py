@@ -1,4 +1,4 @@
-"""One setting, one Dataset: which log to read and how much of it."""
+"""One setting, one Log: which log to read and how much of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from recloop.data.simulated import SimulatedConfig, simulate_log
 from recloop.data.table_log import TableLogConfig, read_table_log
 from recloop.errors import SettingError
 from recloop.progress import SILENT, Progress
-from recloop.records import Dataset
+from recloop.records import Log
 
 _READ_BY = {
     "simulated": {"simulated"},
@@ -112,7 +112,7 @@ class DataConfig(BaseModel):
         return not (self.name == "implicit" or (self.name == "table" and self.table.time is None))
 
 
-def load_dataset(config: DataConfig, seed: int, progress: Progress = SILENT) -> Dataset:
+def load_log(config: DataConfig, seed: int, progress: Progress = SILENT) -> Log:
     """Read or simulate the log.
 
     Args:

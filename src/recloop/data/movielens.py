@@ -24,7 +24,7 @@ from recloop.data.checks import (
 )
 from recloop.data.json_files import read_json_object
 from recloop.errors import DataError
-from recloop.records import Dataset, Domain
+from recloop.records import Log, Domain
 
 MovieAttribute = Literal["era", "genre", "director", "actor", "certificate"]
 ATTRIBUTES: tuple[MovieAttribute, ...] = ("era", "genre", "director")
@@ -97,7 +97,7 @@ def read_movielens(
     attributes: Sequence[MovieAttribute] = ATTRIBUTES,
     min_item_ratings: int = 0,
     bad_rows: BadRowPolicy = STRICT,
-) -> Dataset:
+) -> Log:
     """MovieLens-1M: ``ratings.dat``, ``users.dat``, ``movies.dat``.
 
     Attributes: era is the decade of the year in the title; directors, actors and the certificate (``PG-13``)

@@ -19,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 
 from recloop.errors import DataError
-from recloop.records import Dataset, Request, RequestKind
+from recloop.records import Log, Request, RequestKind
 
 FILES = {
     "movie_explicit.jsonl": None,  # by the number of conditions
@@ -43,7 +43,7 @@ class TransferSet:
 
 def read_recbench(
     folder: Path,
-    dataset: Dataset,
+    dataset: Log,
     num_candidates: int,
     seed: int,
     can_tell: Callable[[Sequence[str]], bool],

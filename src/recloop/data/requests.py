@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recloop.data import request_words as words
 from recloop.data.item_graph import ItemGraph, build_item_graph
 from recloop.errors import DataError
-from recloop.records import Condition, Dataset, Group, Request, RequestKind
+from recloop.records import Condition, Log, Group, Request, RequestKind
 
 ATTEMPTS = 60  # draws for one request before its kind is given up for the user
 MIN_LIKED = 2  # items of a history that show a taste
@@ -75,7 +75,7 @@ class _Completion:
 class _Maker:
     """Everything a request is drawn from."""
 
-    dataset: Dataset
+    dataset: Log
     graph: ItemGraph
     config: RequestConfig
     noun: str
@@ -89,7 +89,7 @@ class _Maker:
 
 
 def make_requests(
-    dataset: Dataset,
+    dataset: Log,
     groups: Mapping[Group, np.ndarray],
     config: RequestConfig,
     seed: int,
@@ -261,7 +261,7 @@ def _by_taste(maker: _Maker, user: int) -> _Completion | None:
 
 
 def _as_group(maker: _Maker, user: int) -> _Completion | None:
-    """The value of a attribute that the user's group likes more than all users do."""
+    """The value of an attribute that the user's group likes more than all users do."""
     profile = maker.profiles[user] if maker.profiles else {}
     if not profile:
         return None
@@ -331,7 +331,7 @@ def _quotable(title: str) -> str:
     return title.replace('"', "'")
 
 
-def _histories(dataset: Dataset, num: int) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+def _histories(dataset: Log, num: int) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
     """Each user's latest items and stars (NaN where unknown), oldest first."""
     log = dataset.interactions
     users, items = log["user"].to_numpy(), log["item"].to_numpy()
@@ -341,7 +341,7 @@ def _histories(dataset: Dataset, num: int) -> list[tuple[tuple[int, ...], tuple[
     return [(tuple(items[row].tolist()), tuple(rating[row].tolist())) for row in rows]
 
 
-def _profiles(dataset: Dataset) -> list[dict[str, str]]:
+def _profiles(dataset: Log) -> list[dict[str, str]]:
     names = [name for name in dataset.users.columns if name not in ("user", "user_id")]
     rows = dataset.users.sort("user").iter_rows(named=True)
     return [{name: str(row[name]) for name in names if row[name]} for row in rows] if names else []

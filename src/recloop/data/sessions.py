@@ -17,7 +17,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.errors import DataError, SettingError
-from recloop.records import Dataset, Domain
+from recloop.records import Log, Domain
 
 DAY_S = 86_400
 
@@ -112,7 +112,7 @@ class CutSession:
     items: tuple[int, ...]
 
 
-def cut_sessions(dataset: Dataset, config: SessionConfig) -> list[CutSession]:
+def cut_sessions(dataset: Log, config: SessionConfig) -> list[CutSession]:
     """All sessions of a log that are long enough, by the time they ended.
 
     An item met again within a session counts at its first place only. Of a long session the answer is the
@@ -159,7 +159,7 @@ def draw_candidates(
     return tuple(rng.permutation(np.append(drawn, answer)).tolist())
 
 
-def sessions_of_log(dataset: Dataset, config: SessionConfig, seed: int) -> SessionTask:
+def sessions_of_log(dataset: Log, config: SessionConfig, seed: int) -> SessionTask:
     """Few-shot sessions of a log: cut, split, drawn, with candidates.
 
     Args:

@@ -33,7 +33,7 @@ from recloop.data.assemble import RawLog, number_log
 from recloop.data.lists import window_lens
 from recloop.data.vocabulary import VOCABULARIES, attribute_values, item_titles
 from recloop.errors import SettingError
-from recloop.records import Dataset, Domain
+from recloop.records import Log, Domain
 
 POSITIVE_FROM_RATING = 4.0
 WINDOWS_TRIED = 8
@@ -103,7 +103,7 @@ class SimulatedConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class SimulatedTruth:
-    """What is so in a simulated data. `F` attributes in the order of `Dataset.attributes`, `V` values of a attribute.
+    """What is so in a simulated data. `F` attributes in the order of `Log.attributes`, `V` values of an attribute.
 
     values: names of the values of each attribute.
     value_IF: number of each item's value in each attribute.
@@ -123,7 +123,7 @@ class SimulatedTruth:
         return self.taste_UV[column][np.asarray(user_B)[:, None], self.value_IF[items_BL, column]].astype(np.float64)
 
 
-def simulate_log(config: SimulatedConfig, seed: int) -> tuple[Dataset, SimulatedTruth]:
+def simulate_log(config: SimulatedConfig, seed: int) -> tuple[Log, SimulatedTruth]:
     """Invent a catalogue, users and their interactions.
 
     Args:

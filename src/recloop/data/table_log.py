@@ -20,7 +20,7 @@ from recloop.data.checks import (
 )
 from recloop.data.table_files import read_table
 from recloop.errors import DataError, SettingError
-from recloop.records import Dataset, Domain
+from recloop.records import Log, Domain
 
 LATEST_S = 10**11  # times in milliseconds are larger from 1973 on
 TIME = " time in seconds"  # put beside the columns of the log; its space keeps it apart from theirs
@@ -74,7 +74,7 @@ class TableLogConfig(BaseModel):
 
 def read_table_log(
     path: Path, config: TableLogConfig, *, min_item_ratings: int = 0, bad_rows: BadRowPolicy = STRICT
-) -> Dataset:
+) -> Log:
     """A log in a table, with optional tables of items and users.
 
     Args:

@@ -20,7 +20,7 @@ WEIGHTS = {Polarity.LIKES: 1.0, Polarity.ALSO: 0.5, Polarity.DISLIKES: -1.0}  # 
 
 
 class ClaimsEncoder:
-    """The sum of the claims' vectors: a fixed random direction per value of a attribute, its sign the polarity.
+    """The sum of the claims' vectors: a fixed random direction per value of an attribute, its sign the polarity.
 
     Directions of different values are nearly orthogonal, so a linear layer can tell what is liked and what
     is disliked, which it hardly can from a sentence encoder's vectors. Nothing is fitted.

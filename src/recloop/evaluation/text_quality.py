@@ -25,7 +25,7 @@ from recloop.prompts.claims import (
     true_claims,
 )
 from recloop.prompts.user_profile import PromptConfig, build_prompts, history_items
-from recloop.records import Dataset, Histories, Prompt, UserCompletions
+from recloop.records import Log, Histories, Prompt, UserCompletions
 
 NUM_STRONGEST = 5
 
@@ -53,7 +53,7 @@ class SummarySkill:
 
 def evaluate_summaries(
     lm: LanguageModel,
-    dataset: Dataset,
+    dataset: Log,
     histories: Histories,
     users: np.ndarray,
     sampling: Sampling,

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 from recloop.data.sessions import SessionTask
 from recloop.llm.bundled_columns import reads_few_names, taught_names
 from recloop.progress import Progress
-from recloop.records import Dataset
+from recloop.records import Log
 
-Log = TypeVar("Log", Dataset, SessionTask)
+AnyLog = TypeVar("AnyLog", Log, SessionTask)
 
 
-def with_readable_columns(log: Log, lm_folder: Path | None, progress: Progress) -> tuple[Log, dict[str, str]]:
+def with_readable_columns(log: AnyLog, lm_folder: Path | None, progress: Progress) -> tuple[AnyLog, dict[str, str]]:
     """The log as the language model is shown it, and the new names of the columns that got one.
 
     Args:

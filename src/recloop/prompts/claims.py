@@ -248,7 +248,7 @@ def parse_claims(text: str, attributes: Sequence[str]) -> ParsedCompletion:
 
 
 def section_heads(names: str) -> re.Pattern[str]:
-    """What a section begins with, at the start or after a full stop; `names` matches a attribute's, group 1."""
+    """What a section begins with, at the start or after a full stop; `names` matches an attribute's, group 1."""
     return re.compile(rf"(?:^|(?<=\. )|{LINE_END})By ({names}): ")
 
 

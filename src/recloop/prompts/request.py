@@ -30,7 +30,7 @@ from recloop.prompts.user_profile import (
     line_from,
     one_line,
 )
-from recloop.records import Condition, Dataset, Prompt, Request
+from recloop.records import Condition, Log, Prompt, Request
 
 SYSTEM = "You recommend one item for a request, step by step."
 TASK = "Say what is wanted, check candidates, one a paragraph, and end with \\boxed{Title}."
@@ -145,7 +145,7 @@ def reference_answer(
 
 
 def request_shower(
-    dataset: Dataset, config: RequestPromptConfig
+    dataset: Log, config: RequestPromptConfig
 ) -> Callable[[Sequence[int], Sequence[float] | None], list[HistoryItem]]:
     """A function from item numbers (and stars) to cleaned lines; the catalogue is cleaned once."""
     lines_of = history_items(
@@ -160,7 +160,7 @@ def request_shower(
 
 
 def build_request_prompts(
-    dataset: Dataset,
+    dataset: Log,
     requests: Sequence[Request],
     config: RequestPromptConfig,
     count_tokens: Callable[[str], int],

@@ -31,7 +31,7 @@ from recloop.prompts.claims import (
     weigh_history,
     write_summary,
 )
-from recloop.records import Dataset, Domain, Histories, Prompt
+from recloop.records import Log, Domain, Histories, Prompt
 
 SYSTEM = "You summarise a user's preferences, step by step."
 MAX_VALUE_CHARS = 40
@@ -74,7 +74,7 @@ class PromptConfig(BaseModel):
 
 
 def clean_value(text: str, max_chars: int = MAX_VALUE_CHARS) -> str:
-    """A attribute value fit for a line: one line, no structural characters, at most `max_chars` characters.
+    """An attribute value fit for a line: one line, no structural characters, at most `max_chars` characters.
 
     Example:
         >>> clean_value("Parts Co., Inc.; <b>\\n")
@@ -211,7 +211,7 @@ def count_lines(
     return lines
 
 
-def history_items(dataset: Dataset, config: PromptConfig) -> Callable[[np.ndarray, np.ndarray], list[HistoryItem]]:
+def history_items(dataset: Log, config: PromptConfig) -> Callable[[np.ndarray, np.ndarray], list[HistoryItem]]:
     """A function from (items, stars) of one history to its cleaned lines; catalogues are cleaned once."""
     titles = [clean_title(t, config.max_title_words) for t in dataset.items["title"].to_list()]
     columns = [
@@ -229,7 +229,7 @@ def history_items(dataset: Dataset, config: PromptConfig) -> Callable[[np.ndarra
 
 
 def population_rates_of(
-    dataset: Dataset, histories: Histories, users: np.ndarray, config: PromptConfig
+    dataset: Log, histories: Histories, users: np.ndarray, config: PromptConfig
 ) -> PopulationRates | None:
     """What the histories of these users usually hold; None where likes go by stars."""
     if config.likes_by == "rating":
@@ -239,7 +239,7 @@ def population_rates_of(
 
 
 def build_prompts(
-    dataset: Dataset,
+    dataset: Log,
     histories: Histories,
     users: np.ndarray,
     config: PromptConfig,
@@ -273,7 +273,7 @@ def build_prompts(
 
 
 def _fit(
-    dataset: Dataset,
+    dataset: Log,
     items: list[HistoryItem],
     profile: str | None,
     config: PromptConfig,
@@ -321,7 +321,7 @@ def _fit(
     return fits, render(fits)
 
 
-def _profiles(dataset: Dataset) -> dict[int, str]:
+def _profiles(dataset: Log) -> dict[int, str]:
     """By user, what the log says of them; an empty cell says nothing."""
     names = [c for c in dataset.users.columns if c not in ("user", "user_id")]
     profiles: dict[int, str] = {}

@@ -12,7 +12,7 @@ from recloop.errors import DataError
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
 
-    from recloop.records import Dataset
+    from recloop.records import Log
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class ItemFeatures:
     item_vectors_ID: Float32[np.ndarray, "I D"] | None
 
 
-def item_features(dataset: Dataset, item_vectors_ID: Float32[np.ndarray, "I D"] | None = None) -> ItemFeatures:
+def item_features(dataset: Log, item_vectors_ID: Float32[np.ndarray, "I D"] | None = None) -> ItemFeatures:
     """Number the attribute values of a dataset's items.
 
     Args:

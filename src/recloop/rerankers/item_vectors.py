@@ -11,10 +11,10 @@ from recloop.errors import DataError
 if TYPE_CHECKING:
     from jaxtyping import Float32
 
-    from recloop.records import Dataset
+    from recloop.records import Log
 
 
-def item_texts(dataset: Dataset) -> list[str]:
+def item_texts(dataset: Log) -> list[str]:
     """What is known of each item in words: its knowledge text, or its title and attributes where absent."""
     attributes = dataset.items.select("title", *dataset.attributes).rows()
     texts = [". ".join([title, *(", ".join(values or []) for values in rest)]) for title, *rest in attributes]

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recloop.data.first_stage import FirstStageConfig, fit_knn
 from recloop.errors import DataError, TrainingError
 from recloop.progress import SILENT, Progress
-from recloop.records import Dataset
+from recloop.records import Log
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
@@ -54,7 +54,7 @@ class ItemEmbeddings:
 
 
 def fit_item_embeddings(
-    dataset: Dataset,
+    dataset: Log,
     train_users: Int64[np.ndarray, " U"],
     config: EmbeddingConfig,
     seed: int,
@@ -92,7 +92,7 @@ def fit_item_embeddings(
     return ItemEmbeddings(item_vectors, hits / num, knn_hits / num, len(tested_U), k)
 
 
-def _edges(dataset: Dataset, train_users: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _edges(dataset: Log, train_users: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Users (by place in `train_users`) and items of the edges; each user's held-out item, -1 for none."""
     log = dataset.interactions
     if dataset.positive_from_rating is not None:

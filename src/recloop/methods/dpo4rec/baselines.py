@@ -31,7 +31,7 @@ from recloop.methods.dpo4rec.generate import (
 )
 from recloop.prompts.claims import PopulationRates, true_claims, write_summary
 from recloop.prompts.user_profile import PromptConfig, history_items, history_line
-from recloop.records import Dataset, Group, Histories, UserVectors
+from recloop.records import Log, Group, Histories, UserVectors
 from recloop.rerankers.fitted import FittedReranker
 from recloop.rerankers.rating_mean import star_weighted_means
 
@@ -115,7 +115,7 @@ def template_texts(loop: Loop, task: Task, attributes: tuple[str, ...]) -> dict[
 
 
 def supported_texts(
-    dataset: Dataset,
+    dataset: Log,
     histories: Histories,
     users: Iterable[int],
     config: PromptConfig,

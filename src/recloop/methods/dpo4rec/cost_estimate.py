@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recloop.data.lists import build_lists
-from recloop.data.load import load_dataset
+from recloop.data.load import load_log
 from recloop.data.splits import split_users
 from recloop.llm.server.cost import Usage
 from recloop.llm.server.open import uses_server
@@ -42,7 +42,7 @@ class Step:
 
 def forecast(config: Dpo4RecConfig) -> str:
     """The plan of a run, from its data and settings; reads the data, writes nothing, loads no model."""
-    dataset = load_dataset(config.data, config.data_seed)
+    dataset = load_log(config.data, config.data_seed)
     groups = split_users(dataset.num_users, config.split, config.data_seed)
     lists = build_lists(dataset, groups, config.protocol, config.data_seed)
     steps = plan(config, lists, len(dataset.attributes))

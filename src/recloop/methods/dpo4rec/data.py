@@ -12,14 +12,14 @@ import polars as pl
 from safetensors.numpy import load_file, save_file
 
 from recloop.data.lists import build_lists
-from recloop.data.load import load_dataset
+from recloop.data.load import load_log
 from recloop.data.splits import split_users
 from recloop.llm.chat import chat_tokens
 from recloop.llm.shown_columns import columns_note, with_readable_columns
 from recloop.methods.context import Loop
 from recloop.prompts.claims import PopulationRates
 from recloop.prompts.user_profile import PromptConfig, build_prompts, population_rates_of
-from recloop.records import CandidateLists, Dataset, Group, Histories, Lists, Prompt
+from recloop.records import CandidateLists, Log, Group, Histories, Lists, Prompt
 
 LISTS, RECALL, PROMPTS = "lists.safetensors", "first_stage_recall", "prompts.parquet"
 LIST_FIELDS = ("user_B", "items_BL", "labels_BL", "is_item_BL")
@@ -34,7 +34,7 @@ class Task:
     digest: of the stage that made lists and prompts; an input of every stage that reads them.
     """
 
-    dataset: Dataset
+    dataset: Log
     lists: CandidateLists
     prompts: Mapping[int, Prompt]
     digest: str
@@ -49,7 +49,7 @@ def prepare(loop: Loop) -> Task:
     """Read the log; split its users, build lists and prompts, or find them built."""
     config = loop.config
     lm = loop.first_lm
-    log = load_dataset(config.data, config.data_seed, loop.progress)
+    log = load_log(config.data, config.data_seed, loop.progress)
     dataset, columns = with_readable_columns(log, lm.folder, loop.progress)
     inputs = {"dataset": dataset_digest(dataset), "lm": lm.digest}
     inputs |= profiles_digest(dataset) if config.prompt.include_profile else {}
@@ -81,12 +81,12 @@ def prepare(loop: Loop) -> Task:
     return Task(dataset, lists, prompts, loop.run.digest("prepare"), _population_rates(dataset, lists, config.prompt))
 
 
-def _population_rates(dataset: Dataset, lists: CandidateLists, config: PromptConfig) -> PopulationRates | None:
+def _population_rates(dataset: Log, lists: CandidateLists, config: PromptConfig) -> PopulationRates | None:
     """From train users alone: what others do is known when a prompt is written, test users are not."""
     return population_rates_of(dataset, lists.histories, np.unique(lists.train.user_B), config)
 
 
-def dataset_digest(dataset: Dataset) -> str:
+def dataset_digest(dataset: Log) -> str:
     """SHA-256 over the interactions, titles and attributes as they were read."""
     digest = hashlib.sha256()
     for name in ("user", "item", "rating", "time"):
@@ -100,7 +100,7 @@ def dataset_digest(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def profiles_digest(dataset: Dataset) -> dict[str, str]:
+def profiles_digest(dataset: Log) -> dict[str, str]:
     """SHA-256 of what is known of the users, an input of stages that show it; none where nothing is known."""
     known = dataset.users.drop("user", "user_id")
     return {"profiles": hashlib.sha256(known.write_json().encode()).hexdigest()} if known.width else {}

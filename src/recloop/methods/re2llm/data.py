@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from recloop.data.load import load_dataset
+from recloop.data.load import load_log
 from recloop.data.released_sessions import read_released
 from recloop.data.sessions import SessionTask, sessions_of_log, task_digest
 from recloop.data.simulated_sessions import simulate_sessions
@@ -123,7 +123,7 @@ def load_sessions(config: SessionDataConfig, seed: int, progress: Progress) -> S
         case "simulated":
             return simulate_sessions(config.simulated, seed)
         case "log":
-            return sessions_of_log(load_dataset(config.log, seed, progress), config.sessions, seed)
+            return sessions_of_log(load_log(config.log, seed, progress), config.sessions, seed)
         case "released":
             assert config.path is not None
             return read_released(config.path, config.sessions.num_train, config.sessions.num_test, seed)

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from recloop.data.item_graph import ItemGraph, build_item_graph
-from recloop.data.load import load_dataset
+from recloop.data.load import load_log
 from recloop.data.recbench import FILES, read_recbench
 from recloop.data.requests import RequestSet, make_requests
 from recloop.data.splits import split_users
@@ -32,7 +32,7 @@ from recloop.progress import Progress
 from recloop.prompts.request import build_request_prompts
 from recloop.prompts.request_answer import are_tellable
 from recloop.prompts.user_profile import NOUNS, clean_title
-from recloop.records import Condition, Dataset, Group, Prompt, Request, RequestKind
+from recloop.records import Condition, Log, Group, Prompt, Request, RequestKind
 from recloop.rewards.item_embeddings import fit_item_embeddings
 
 REQUESTS, PROMPTS, VECTORS = "requests.json", "prompts.json", "vectors.safetensors"
@@ -81,7 +81,7 @@ class RequestTask:
     columns: new names of the log's columns that the language model is shown under another name.
     """
 
-    dataset: Dataset
+    dataset: Log
     graph: ItemGraph
     requests: Mapping[Group, tuple[Request, ...]]
     prompts: Mapping[int, Prompt]
@@ -122,7 +122,7 @@ def open_study(config: ReRecConfig, run: RunFolder, progress: Progress, until: s
 def prepare(study: Study) -> RequestTask:
     """Read the log; split its users, make requests and prompts, or find them made."""
     config = study.config
-    log = load_dataset(config.data, config.data_seed, study.progress)
+    log = load_log(config.data, config.data_seed, study.progress)
     dataset, columns = with_readable_columns(log, study.first_lm.folder, study.progress)
     inputs = {"dataset": dataset_digest(dataset), "lm": study.first_lm.digest, **profiles_digest(dataset)}
     with study.stage("prepare", "", inputs) as stage:
@@ -147,7 +147,7 @@ def prepare_elsewhere(study: Study) -> list[TestSet]:
     config = study.config
     found: list[TestSet] = []
     for place in config.transfer:
-        log = load_dataset(place.data, config.data_seed, study.progress)
+        log = load_log(place.data, config.data_seed, study.progress)
         dataset, columns = with_readable_columns(log, study.first_lm.folder, study.progress)
         inputs = {
             "dataset": dataset_digest(dataset),
@@ -175,7 +175,7 @@ def prepare_elsewhere(study: Study) -> list[TestSet]:
     return found
 
 
-def _make_requests(study: Study, dataset: Dataset, groups: Mapping[Group, np.ndarray]) -> RequestSet:
+def _make_requests(study: Study, dataset: Log, groups: Mapping[Group, np.ndarray]) -> RequestSet:
     config = study.config
     return make_requests(
         dataset,
@@ -188,7 +188,7 @@ def _make_requests(study: Study, dataset: Dataset, groups: Mapping[Group, np.nda
     )
 
 
-def _requests_elsewhere(study: Study, place: TransferConfig, dataset: Dataset) -> RequestSet:
+def _requests_elsewhere(study: Study, place: TransferConfig, dataset: Log) -> RequestSet:
     """At most `place.max_requests`, drawn at random: RecBench+'s, or those of some users of the log."""
     config = study.config
     rng = np.random.default_rng([config.data_seed, 0x7A])
@@ -208,7 +208,7 @@ def _requests_elsewhere(study: Study, place: TransferConfig, dataset: Dataset) -
     return RequestSet({group: made if group is Group.TEST else () for group in Group}, num_given_up)
 
 
-def _titles(study: Study, dataset: Dataset) -> list[str]:
+def _titles(study: Study, dataset: Log) -> list[str]:
     max_words = study.config.prompt.max_title_words
     return [clean_title(title, max_words) for title in dataset.items["title"].to_list()]
 
@@ -219,7 +219,7 @@ def _teller(study: Study) -> Callable[[Sequence[str]], bool]:
     return lambda shown: are_tellable([clean_title(title, max_words) for title in shown])
 
 
-def _write_requests(study: Study, stage: Stage, dataset: Dataset, made: RequestSet) -> None:
+def _write_requests(study: Study, stage: Stage, dataset: Log, made: RequestSet) -> None:
     """Requests and their prompts, and how many there are."""
     everyone = [request for group in Group for request in made.of(group)]
     lm = study.open_lm(study.first_lm.folder)
