@@ -110,7 +110,7 @@ def trl_losses(
     Args:
         checkpointing: recompute activations; None for TRL's default.
     """
-    from datasets import Log
+    from datasets import Dataset
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
@@ -153,7 +153,7 @@ def trl_losses(
                 dataloader_pin_memory=False,
                 **arguments,
             ),
-            train_dataset=Log.from_list(conversations),
+            train_dataset=Dataset.from_list(conversations),
             processing_class=tokenizer,
         )
         trainer.remove_callback(_printer())
