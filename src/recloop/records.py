@@ -194,10 +194,14 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class UserCompletions:
-    """The completions of some users, N each. Rows of `completions_UN` follow `user_U` (ascending)."""
+    """The completions of some users, N each. Rows of `completions_UN` follow `user_U` (ascending).
+
+    prompts_U: what was asked about each user; empty where nobody kept it.
+    """
 
     user_U: Int64[np.ndarray, " U"]
     completions_UN: tuple[tuple[Completion, ...], ...]
+    prompts_U: tuple[Prompt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
