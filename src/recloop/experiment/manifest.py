@@ -1,4 +1,4 @@
-"""A run's manifest: its method, the versions it was made with, and what each finished stage read and left."""
+"""A run's manifest: its method, the versions it was made with, and what each finished step read and left."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any, cast
 from recloop.errors import RunError
 
 CONFIG, MANIFEST = "config.json", "manifest.json"
-PARTS = {"method": str, "versions": dict, "resumed_with": list, "stages": dict}
-PARTS_OF_STAGE = {"folder": str, "inputs": dict, "outputs": dict, "wall_s": int | float}
+PARTS = {"method": str, "versions": dict, "resumed_with": list, "steps": dict}
+PARTS_OF_STEP = {"folder": str, "inputs": dict, "outputs": dict, "fingerprint": str, "wall_s": int | float}
 CHARS_SHOWN = 60  # of a file that is no manifest
 VERSIONED = (
     "torch", "transformers", "trl", "peft", "tokenizers", "sentence-transformers", "polars", "numpy", "scipy",
@@ -29,7 +29,7 @@ def new_manifest(method: str) -> dict[str, Any]:
         "versions": versions(),
         "resumed_with": [],
         "machine": {"system": platform.platform(), "num_cpus": os.cpu_count()},
-        "stages": {},
+        "steps": {},
     }
 
 
@@ -40,13 +40,43 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         RunError: it cannot be read, is not JSON or not a run's manifest.
     """
     manifest = read_object(folder / MANIFEST)
-    stages: Mapping[str, Any] = manifest.get("stages", {})
-    if not _has(manifest, PARTS) or not all(_has(entry, PARTS_OF_STAGE) for entry in stages.values()):
+    if "stages" in manifest and "steps" not in manifest:
         raise RunError(
-            f"{folder / MANIFEST} must hold a run's {', '.join(PARTS)}, and of each stage "
-            f"{', '.join(PARTS_OF_STAGE)}, got {_beginning(manifest)}; restore it or start a new run folder"
+            f"{folder} is a run of recloop 0.1, got its manifest of stages; read it with that version, or start a new "
+            f"run folder"
         )
+    steps: Mapping[str, Any] = manifest.get("steps", {})
+    if not _has(manifest, PARTS) or not all(_has(entry, PARTS_OF_STEP) for entry in steps.values()):
+        raise RunError(
+            f"{folder / MANIFEST} must hold a run's {', '.join(PARTS)}, and of each step "
+            f"{', '.join(PARTS_OF_STEP)}, got {_beginning(manifest)}; restore it or start a new run folder"
+        )
+    for name, entry in steps.items():
+        for relative in (name, entry["folder"], *(f"{entry['folder']}/{file}" for file in entry["outputs"])):
+            require_inside(folder, relative)
     return manifest
+
+
+def require_inside(folder: Path, relative: str) -> Path:
+    """The path of a name that a run folder's manifest gives, when it lies inside the folder and passes no link.
+
+    Raises:
+        RunError: the name is absolute, leads out of the folder, is hidden from sight (``..``, ``.``, empty parts, a
+            backslash or a control character), or one of its parts is a symbolic link.
+    """
+    parts = relative.split("/")
+    is_plain = all(part and part not in (".", "..") and part.isprintable() and "\\" not in part for part in parts)
+    if not is_plain:
+        raise RunError(
+            f"a run's manifest may name files inside its folder only, got {relative!r} in {folder}; do not trust this "
+            f"folder, start a new one"
+        )
+    path = folder
+    for part in parts:
+        path = path / part
+        if path.is_symlink():
+            raise RunError(f"a run folder may hold no symbolic links, got {path}; replace it by what it points to")
+    return path
 
 
 def read_object(path: Path) -> dict[str, Any]:

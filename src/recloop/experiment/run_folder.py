@@ -1,9 +1,9 @@
-"""The run folder: resolved config, manifest, stages that survive being killed, and a lock.
+"""The run folder: resolved config, manifest, steps that survive being killed, and a lock.
 
-A stage writes into a hidden folder beside its own, which is fsynced and renamed when the stage ends; then
-the manifest names the stage as done. A stage that was killed anywhere before that is done again from the
-start; one that is in the manifest is never done again. What must survive a kill inside a stage (training
-checkpoints) goes into the stage's scratch folder, which disappears when the stage is done.
+A step writes into a hidden folder beside its own, which is fsynced and renamed when the step ends; then
+the manifest names the step as done. A step that was killed anywhere before that is done again from the
+start; one that is in the manifest is never done again. What must survive a kill inside a step (training
+checkpoints) goes into the step's scratch folder, which disappears when the step is done.
 
 POSIX only: the lock is ``flock``.
 """
@@ -30,6 +30,7 @@ from recloop.experiment.manifest import (
     new_manifest,
     read_manifest,
     read_object,
+    require_inside,
     versions,
 )
 from recloop.files import (
@@ -42,21 +43,21 @@ from recloop.files import (
 )
 
 METRICS, LOCK = "metrics.jsonl", ".lock"
-STAGES, SCRATCH = "stages", ".scratch"
+STEPS, SCRATCH = "steps", ".scratch"
 BEFORE_MANIFEST = {LOCK, CONFIG, f".{CONFIG}.part", f".{MANIFEST}.part"}  # what a kill can leave of a new run
 PASSING = ("lm.pace", "lm.budget", "lm.prices")  # decide no result, so a run may go on with others
-REUSED = "reused_from"  # in the entry of a stage that another run did
-RESERVED = frozenset({"inputs", "outputs", "folder", "wall_s", "peak_memory_bytes", REUSED})
+REUSED = "reused_from"  # in the entry of a step that another run did
+RESERVED = frozenset({"inputs", "outputs", "folder", "fingerprint", "wall_s", "peak_memory_bytes", REUSED})
 
 
-class Stage:
-    """One stage while it runs. Made by `RunFolder.stage`.
+class RunStep:
+    """One step while it runs. Made by `RunFolder.step`.
 
     name: as in the manifest, e.g. ``sample.0``.
     is_done: True when an earlier run of the folder finished it; then nothing may be written.
-    folder: where to write; while the stage runs a hidden folder, its final one when `is_done`.
-    final: where `folder` will be when the stage is done.
-    scratch: survives a kill, is removed when the stage is done; made on first use by the caller.
+    folder: where to write; while the step runs a hidden folder, its final one when `is_done`.
+    final: where `folder` will be when the step is done.
+    scratch: survives a kill, is removed when the step is done; made on first use by the caller.
     """
 
     def __init__(self, name: str, folder: Path, final: Path, scratch: Path, *, is_done: bool) -> None:
@@ -64,19 +65,19 @@ class Stage:
         self.notes: dict[str, Any] = {}
 
     def note(self, **values: Any) -> None:
-        """Facts for the stage's entry in the manifest, e.g. ``tokens=12_345``."""
+        """Facts for the step's entry in the manifest, e.g. ``tokens=12_345``."""
         clash = RESERVED & set(values)
         if clash:
-            raise RunError(f"a stage's note may not be called {min(clash)}; choose another name")
+            raise RunError(f"a step's note may not be called {min(clash)}; choose another name")
         self.notes.update(values)
 
     def log(self, *rows: Mapping[str, Any]) -> None:
-        """Rows for metrics.jsonl; the stage's name is added. They count once the stage is done."""
+        """Rows for metrics.jsonl; the step's name is added. They count once the step is done."""
         if self.is_done:
-            raise RunError(f"stage {self.name} is done and takes no more metrics; log inside the stage")
+            raise RunError(f"step {self.name} is done and takes no more metrics; log inside the step")
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             for row in rows:
-                file.write(json.dumps({"stage": self.name, **row}) + "\n")
+                file.write(json.dumps({"run_step": self.name, **row}) + "\n")
 
 
 class RunFolder:
@@ -94,14 +95,14 @@ class RunFolder:
         """The run folder at `path`, made if absent, locked until closed.
 
         Args:
-            path: the folder; absent, empty, or one made by this function. A run of which no stage is done
+            path: the folder; absent, empty, or one made by this function. A run of which no step is done
                 gives way to one with another configuration.
             config_json: the whole resolved configuration, as JSON or as what JSON decodes to.
             method: whose configuration it is.
             passing: sections, dotted, that decide no result: they may change, and the new ones are kept.
 
         Raises:
-            RunError: the folder is in use, holds something else, is damaged, or has a stage done by another
+            RunError: the folder is in use, holds something else, is damaged, or has a step done by another
                 method or with another configuration (says where). Then nothing was written.
         """
         path = Path(path)
@@ -113,7 +114,7 @@ class RunFolder:
         try:
             manifest = _manifest_to_go_on(path, config, method, passing)  # another process may have had it
             if manifest is None:
-                remove_folder(path / SCRATCH)  # of a stage with another configuration
+                remove_folder(path / SCRATCH)  # of a step with another configuration
                 manifest = new_manifest(method)
             atomic_write_json(path / CONFIG, config)
             run = cls(path, config, manifest, lock)
@@ -135,7 +136,7 @@ class RunFolder:
 
     @classmethod
     def look(cls, path: Path) -> Self:
-        """A run folder to read done stages from, not locked: another process may go on with it.
+        """A run folder to read done steps from, not locked: another process may go on with it.
 
         Raises:
             RunError: it is none, or is damaged.
@@ -160,141 +161,145 @@ class RunFolder:
         self.manifest |= facts
         self._write_manifest()
 
-    def is_done(self, stage: str) -> bool:
-        """Whether the manifest names this stage as done."""
-        return stage in self.manifest["stages"]
+    def is_done(self, step: str) -> bool:
+        """Whether the manifest names this step as done."""
+        return step in self.manifest["steps"]
 
-    def folder(self, stage: str) -> Path:
-        """Where a done stage left its files; RunError when it is not done."""
-        if not self.is_done(stage):
-            done = ", ".join(self.manifest["stages"]) or "none"
-            raise RunError(f"stage {stage} of {self.path} is not done (done: {done}); run it first")
-        return self.path / self.manifest["stages"][stage]["folder"]
+    def folder(self, step: str) -> Path:
+        """Where a done step left its files; RunError when it is not done."""
+        if not self.is_done(step):
+            done = ", ".join(self.manifest["steps"]) or "none"
+            raise RunError(f"step {step} of {self.path} is not done (done: {done}); run it first")
+        return self.path / self.manifest["steps"][step]["folder"]
 
-    def digest(self, stage: str) -> str:
-        """One sha256 for all files of a done stage: an input of the stages that read them."""
-        self.folder(stage)
-        outputs = self.manifest["stages"][stage]["outputs"]
+    def digest(self, step: str) -> str:
+        """One sha256 for all files of a done step: an input of the steps that read them."""
+        self.folder(step)
+        outputs = self.manifest["steps"][step]["outputs"]
         return digest_of_files({name: facts["sha256"] for name, facts in outputs.items()})
 
     @contextmanager
-    def stage(self, name: str, inputs: Mapping[str, Any], folder: str | None = None) -> Generator[Stage]:
-        """Do a stage, or find it done.
+    def step(
+        self, name: str, inputs: Mapping[str, Any], folder: str | None = None, fingerprint: str = ""
+    ) -> Generator[RunStep]:
+        """Do a step, or find it done.
 
-        The body runs either way: write files only ``if not stage.is_done``, and read them from
-        `RunFolder.folder` afterwards. An exception inside leaves the run as it was before the stage.
+        The body runs either way: write files only ``if not step.is_done``, and read them from
+        `RunFolder.folder` afterwards. An exception inside leaves the run as it was before the step.
 
         Args:
             name: unique in the run, e.g. ``sample.0``.
             inputs: what the result depends on beyond the configuration, as JSON values: hashes of source
-                files, digests of earlier stages.
-            folder: where the files go, relative to the run folder; ``stages/<name>`` when None.
+                files, digests of earlier steps.
+            folder: where the files go, relative to the run folder; ``steps/<name>`` when None.
+            fingerprint: of all that decides the result; kept in the manifest for `recloop.experiment.reuse`.
 
         Raises:
-            RunError: the stage is done but was made from other inputs, or its files are gone or cut short.
+            RunError: the step is done but was made from other inputs, or its files are gone or cut short.
 
         Example:
             >>> import tempfile
             >>> with tempfile.TemporaryDirectory() as folder, RunFolder.open(Path(folder), {}) as run:
-            ...     with run.stage("reward.0", {"completions": "1f2e"}) as stage:
-            ...         if not stage.is_done:
-            ...             _ = (stage.folder / "rewards.json").write_text("[0.5]")
+            ...     with run.step("reward.0", {"completions": "1f2e"}) as step:
+            ...         if not step.is_done:
+            ...             _ = (step.folder / "rewards.json").write_text("[0.5]")
             ...     (run.folder("reward.0") / "rewards.json").read_text()
             '[0.5]'
         """
-        final = self.path / (f"{STAGES}/{name}" if folder is None else folder)
+        final = self.path / (f"{STEPS}/{name}" if folder is None else folder)
         scratch = self.path / SCRATCH / name
         if self.is_done(name):
             self._check_done(name, json.loads(json.dumps(dict(inputs))))
-            yield Stage(name, final, final, scratch, is_done=True)
+            yield RunStep(name, final, final, scratch, is_done=True)
             return
         if self._lock < 0:
-            raise RunError(f"stage {name} of {self.path} is not done, and the run is not open; run it first")
+            raise RunError(f"step {name} of {self.path} is not done, and the run is not open; run it first")
         part = final.parent / f".{final.name}.part"
         remove_folder(part)
         part.mkdir(parents=True)
-        stage = Stage(name, part, final, scratch, is_done=False)
+        step = RunStep(name, part, final, scratch, is_done=False)
         reset_peak_memory()
         start_s = time.monotonic()
         try:
-            yield stage
-            self._commit(stage, inputs, time.monotonic() - start_s)
+            yield step
+            self._commit(step, inputs, fingerprint, time.monotonic() - start_s)
         finally:
             remove_folder(part)
 
-    def _commit(self, stage: Stage, inputs: Mapping[str, Any], wall_s: float) -> None:
+    def _commit(self, step: RunStep, inputs: Mapping[str, Any], fingerprint: str, wall_s: float) -> None:
         outputs = {
-            path.relative_to(stage.folder).as_posix(): {
+            path.relative_to(step.folder).as_posix(): {
                 "sha256": sha256_of_file(path),
                 "bytes": path.stat().st_size,
             }
-            for path in sorted(stage.folder.rglob("*"))
+            for path in sorted(step.folder.rglob("*"))
             if path.is_file()
         }
-        settle(stage.folder, stage.final)
-        self.manifest["stages"][stage.name] = {
-            "folder": stage.final.relative_to(self.path).as_posix(),
+        settle(step.folder, step.final)
+        self.manifest["steps"][step.name] = {
+            "folder": step.final.relative_to(self.path).as_posix(),
             "inputs": dict(inputs),
             "outputs": outputs,
+            "fingerprint": fingerprint,
             "wall_s": round(wall_s, 3),
             "peak_memory_bytes": peak_memory_bytes(),
-            **stage.notes,
+            **step.notes,
         }
         self._write_manifest()
-        remove_folder(stage.scratch)
+        remove_folder(step.scratch)
 
-    def take(self, name: str, source: Path, entry: Mapping[str, Any]) -> None:
-        """Copy a stage that another run has done and that would be the same here, and count it as done.
+    def copy_step(self, name: str, source: Path, entry: Mapping[str, Any]) -> None:
+        """Copy a step that another run has done and that would be the same here, and count it as done.
 
         Args:
-            source run: the other run's folder.
-            entry: of the stage in its manifest; it is kept, with the source run's name, its time included.
+            source: the other run's folder.
+            entry: of the step in its manifest; it is kept, with the source run's name, its time included.
 
         Raises:
             RunError: the source run's files are not those its manifest names.
         """
-        final = self.path / entry["folder"]
+        final = require_inside(self.path, entry["folder"])
         part = final.parent / f".{final.name}.part"
         remove_folder(part)
         part.mkdir(parents=True)
         try:
             for relative, facts in entry["outputs"].items():
                 (part / relative).parent.mkdir(parents=True, exist_ok=True)
-                origin = source / entry["folder"] / relative
+                origin = require_inside(source, f"{entry['folder']}/{relative}")
                 if origin.is_file():
                     shutil.copyfile(origin, part / relative)
                 if not origin.is_file() or sha256_of_file(part / relative) != facts["sha256"]:
                     raise RunError(
-                        f"stage {name} is to be taken from {source}, but {origin} is not what that run wrote; "
-                        f"restore it or take from another run"
+                        f"step {name} is to be reused from {source}, but {origin} is not what that run wrote; "
+                        f"restore it or reuse another run"
                     )
             settle(part, final)
         finally:
             remove_folder(part)
-        self.manifest["stages"][name] = {**entry, REUSED: source.name}
+        self.manifest["steps"][name] = {**entry, REUSED: source.name}
         self._write_manifest()
 
     def _check_done(self, name: str, inputs: dict[str, Any]) -> None:
-        entry = self.manifest["stages"][name]
+        entry = self.manifest["steps"][name]
         changed = differing_keys(entry["inputs"], inputs)
         if changed:
             raise RunError(
-                f"stage {name} of {self.path} was made from other inputs ({'; '.join(changed)}); "
+                f"step {name} of {self.path} was made from other inputs ({'; '.join(changed)}); "
                 f"put the old inputs back or start a new run folder"
             )
         for relative, facts in entry["outputs"].items():
-            path = self.path / entry["folder"] / relative
+            path = require_inside(self.path, f"{entry['folder']}/{relative}")
             size = path.stat().st_size if path.is_file() else None
             if size != facts["bytes"]:
                 raise RunError(
-                    f"{path} of the finished stage {name} should have {facts['bytes']} bytes, got "
+                    f"{path} of the finished step {name} should have {facts['bytes']} bytes, got "
                     f"{'no file' if size is None else size}; restore it or start a new run folder"
                 )
 
     def _write_manifest(self) -> None:
-        """The manifest, then metrics.jsonl as the rows of the done stages, in the order they were done."""
+        """The manifest, then metrics.jsonl as the rows of the done steps, in the order they were done."""
         atomic_write_json(self.path / MANIFEST, self.manifest)
-        files = [self.path / entry["folder"] / METRICS for entry in self.manifest["stages"].values()]
+        files = [self.path / entry["folder"] / METRICS for entry in self.manifest["steps"].values()]
         rows = "".join(file.read_text(encoding="utf-8") for file in files if file.exists())
         atomic_write_text(self.path / METRICS, rows)
 
@@ -331,7 +336,7 @@ def _manifest_to_go_on(
 ) -> dict[str, Any] | None:
     """The manifest of the run that goes on in a folder with this configuration; None where one begins.
 
-    A run of which no stage is done gives way to one with another configuration: nothing is lost with it.
+    A run of which no step is done gives way to one with another configuration: nothing is lost with it.
     """
     if path.exists() and not path.is_dir():
         raise RunError(f"a run needs a folder, got the file {path}; choose another --out")
@@ -350,7 +355,7 @@ def _manifest_to_go_on(
         if now and now not in manifest["resumed_with"]:
             manifest["resumed_with"].append(now)
         return manifest
-    if not manifest["stages"]:
+    if not manifest["steps"]:
         return None
     if manifest["method"] != method:
         raise RunError(f"{path} is a run of {manifest['method']}, got {method}; choose another run folder")
@@ -361,7 +366,12 @@ def _manifest_to_go_on(
 
 
 def _take_lock(path: Path) -> int:
-    lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise RunError(
+            f"{path / LOCK} must be a plain file, got {error.strerror}; remove it or choose another --out"
+        ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

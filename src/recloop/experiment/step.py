@@ -1,0 +1,122 @@
+"""Steps: what a kind of step reads is declared once, and resume, reuse and "stop after" follow from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+from recloop.errors import SettingError
+from recloop.experiment.manifest import versions
+from recloop.experiment.reuse import reuse_step
+from recloop.experiment.run_folder import PASSING, RunFolder, RunStep
+from recloop.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class StepKind:
+    """One kind of step, declared beside the function that does it.
+
+    verb: how the names of its steps begin; with `is_command`, ``recloop VERB`` stops after the first of them.
+    reads: the settings, dotted, that decide its result beyond its inputs. None: it is done again in every run.
+    part: of the verb's steps those whose names go on with this word, e.g. ``untuned`` of ``sample.untuned.s0``.
+    """
+
+    verb: str
+    reads: tuple[str, ...] | None = None
+    part: str = ""
+    is_command: bool = True
+
+    @property
+    def label(self) -> str:
+        """``sample.untuned``: what plans and messages call it."""
+        return f"{self.verb}.{self.part}" if self.part else self.verb
+
+    def named(self, key: str) -> str:
+        """The name of its step with this key, unique in a run."""
+        return f"{self.verb}.{key}" if key else self.verb
+
+
+class StepReached(Exception):
+    """The step the user asked for is done. Ends a method; never reaches the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A run that goes step by step. What methods are handed derives from it.
+
+    run: where everything is kept; a step found done there is not done again.
+    until: the verb after whose first step the run stops; None to go to the end.
+    """
+
+    run: RunFolder
+    progress: Progress
+    until: str | None
+
+    @contextmanager
+    def step(
+        self, kind: StepKind, key: str, inputs: Mapping[str, Any], folder: str | None = None
+    ) -> Generator[RunStep]:
+        """Do a step, find it done, or take it from the run that is reused; see `RunFolder.step`.
+
+        Args:
+            key: tells it from the other steps of its kind, e.g. ``r0.s1``.
+            inputs: what it is made from: digests of earlier steps, of weights, of the log.
+            folder: where its files go, relative to the run folder; None for ``steps/NAME``.
+
+        Raises:
+            StepReached: at its end, where the run was to stop after this verb.
+        """
+        name = kind.named(key)
+        fingerprint = ""
+        if kind.reads is not None:
+            fingerprint = fingerprint_of(settings_read(self.run.config, kind.reads), inputs)
+            reuse_step(self.run, name, fingerprint, self.progress)
+        with self.run.step(name, inputs, folder, fingerprint) as step:
+            yield step
+        if kind.verb == self.until:
+            raise StepReached(name)
+
+
+def fingerprint_of(settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
+    """SHA-256 of all that decides a step's result: settings, inputs and the versions of what computes it."""
+    parts = [dict(settings), dict(inputs), versions()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def settings_read(config: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+    """A configuration's values under these dotted names; without what decides no result."""
+    found: dict[str, Any] = {}
+    for path in paths:
+        value: Any = config
+        for key in path.split("."):
+            value = value[key]
+        if isinstance(value, dict):
+            parts = cast(dict[str, Any], value)
+            value = {key: part for key, part in parts.items() if f"{path}.{key}" not in PASSING}
+        found[path] = value
+    return found
+
+
+def commands_of(kinds: Sequence[StepKind]) -> tuple[str, ...]:
+    """The verbs that a run can stop after, in their order."""
+    return tuple(dict.fromkeys(kind.verb for kind in kinds if kind.is_command))
+
+
+def require_command(method: str, kinds: Sequence[StepKind], until: str | None) -> None:
+    """SettingError unless the method has the step; None, for all of them, is had by every method."""
+    commands = commands_of(kinds)
+    if until is not None and until not in commands:
+        raise SettingError(f"{method} has no step {until}; use one of its steps, {', '.join(commands)}")
+
+
+def go_through(method: Callable[[], None], run: RunFolder) -> str | None:
+    """Do a method's steps; says which one was reached where the run stops before its end."""
+    try:
+        method()
+    except StepReached as reached:
+        return f"{reached} is done; go on with: recloop resume {run.path}"
+    return None
