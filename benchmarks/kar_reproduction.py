@@ -23,14 +23,15 @@ from recloop.data.lists import ProtocolConfig, build_lists
 from recloop.data.load import DataConfig, load_log
 from recloop.data.splits import REPRODUCTION, split_users
 from recloop.encoders.config import EncoderConfig
+from recloop.encoders.load import encoder_from_config
 from recloop.encoders.sentence import EncoderCache, encode_completions
 from recloop.files import atomic_write_json
 from recloop.llm.cache import CompletionCache
 from recloop.llm.chat import chat_tokens
 from recloop.llm.config import LmConfig
 from recloop.llm.language_model import Sampling
+from recloop.llm.load import lm_from_config
 from recloop.llm.sampling import sample_completions
-from recloop.methods.context import load_encoder, load_lm
 from recloop.methods.dpo4rec.baselines import exchange_texts, supported_texts
 from recloop.progress import SILENT, Progress
 from recloop.prompts.user_profile import PromptConfig, build_prompts, population_rates_of
@@ -138,7 +139,7 @@ def _texts_of_rows(
     """One completion of every user, the same exchanged within groups, and what a rule would have written."""
     users = np.concatenate(_users_of_groups(lists))
     users.sort()
-    lm, encoder = load_lm(config.lm), load_encoder(config.encoder)
+    lm, encoder = lm_from_config(config.lm), encoder_from_config(config.encoder)
     population_rates = population_rates_of(dataset, lists.histories, np.unique(lists.train.user_B), config.prompt)
     prompts = build_prompts(
         dataset, lists.histories, users, config.prompt, lm.count_tokens, population_rates, chat_tokens(lm)

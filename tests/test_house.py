@@ -13,7 +13,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "recloop"
 # A room imports only rooms above it (and itself).
 ROOMS = (
-    "errors", "records", "progress", "files", "experiment", "data", "rerankers", "llm", "prompts", "encoders",
+    "errors", "settings", "records", "progress", "files", "experiment", "data", "rerankers", "llm", "prompts",
+    "encoders",
     "rewards", "training", "evaluation", "methods", "testing", "config", "cli_words", "cli_tools", "cli",
 )  # fmt: skip
 HEAVY = (

@@ -101,7 +101,7 @@ def test_a_cap_stops_a_run_and_a_higher_one_lets_it_go_on(tmp_path: Path, monkey
         with CompletionCache(path / "completions.sqlite") as cache:
             assert cache.spent().requests == 10
         assert main(["resume", str(path), "--rounds", "1"]) == 2
-        monkeypatch.setattr("recloop.methods.context.MiniLmEncoder", FakeEncoder)
+        monkeypatch.setattr("recloop.encoders.load.MiniLmEncoder", FakeEncoder)
         assert main(["resume", str(path), "--lm.budget.max-requests", "1000"]) == 0
         stage = manifest_of(path)["stages"]["sample.untuned.s0"]
         assert stage["server"]["requests"] == len(server.seen)
@@ -120,7 +120,7 @@ def test_a_user_without_an_answer_stays_with_an_empty_text_and_is_counted(tmp_pa
 
     with EndpointServer(fault) as server:
         path, config = tmp_path / "run", config_for(server)
-        monkeypatch.setattr("recloop.methods.context.MiniLmEncoder", FakeEncoder)
+        monkeypatch.setattr("recloop.encoders.load.MiniLmEncoder", FakeEncoder)
         with RunFolder.open(path, config.model_dump(mode="json")) as folder:
             dpo4rec.run(config, folder)
         assert main(["resume", str(path)]) == 3

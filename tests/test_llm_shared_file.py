@@ -15,11 +15,11 @@ def test_a_new_file_that_another_is_writing_is_waited_for(tmp_path):
         other.execute("create table things (name text)")
         other.execute("begin immediate")
         with closing(sqlite3.connect(path, timeout=60)) as hasty, pytest.raises(sqlite3.OperationalError):
-            hasty.execute("pragma cache_mode = wal")  # whatever its timeout: this is what is mended
+            hasty.execute("pragma journal_mode = wal")  # whatever its timeout: this is what is mended
         timer = threading.Timer(0.3, other.execute, ["commit"])
         timer.start()
         with closing(open_shared(path)) as patient:
-            assert patient.execute("pragma cache_mode").fetchone() == ("wal",)
+            assert patient.execute("pragma journal_mode").fetchone() == ("wal",)
         timer.join()
 
 

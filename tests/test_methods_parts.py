@@ -12,11 +12,12 @@ from pydantic import ValidationError
 
 from benchmarks.simulated_data import WITH_SIGNAL, WITHOUT_SIGNAL, SimulatedBenchConfig, verdict
 from recloop.encoders.config import EncoderConfig
+from recloop.encoders.load import encoder_inputs
 from recloop.encoders.polarity import SPLIT
 from recloop.errors import RunError
 from recloop.evaluation.terminal import show
 from recloop.experiment.run_folder import RunFolder
-from recloop.methods.context import derived_seed, encoder_inputs
+from recloop.methods.context import derived_seed
 from recloop.methods.dpo4rec.ablations import nearest_in_length, surprisal_per_token
 from recloop.methods.dpo4rec.baselines import derangement, exchange_texts
 from recloop.methods.dpo4rec.compare import base_of, contrasts_of, words_of

@@ -12,9 +12,8 @@ from recloop.errors import SettingError
 from recloop.evaluation.text_quality import SummarySkill, evaluate_summaries
 from recloop.llm.config import LmConfig
 from recloop.llm.language_model import Sampling
-from recloop.llm.server.open import uses_server, server_weights
+from recloop.llm.load import lm_folder, lm_from_config
 from recloop.llm.shown_columns import with_readable_columns
-from recloop.methods.context import lm_folder, load_lm
 from recloop.progress import SILENT, Progress
 from recloop.prompts.user_profile import PromptConfig, population_rates_of
 from recloop.records import Group
@@ -78,12 +77,11 @@ def evaluate_lm(config: EvaluateLmConfig, progress: Progress = SILENT) -> Summar
     dataset = load_log(config.data, config.seed, progress)
     if config.users > dataset.num_users:
         raise SettingError(f"{dataset.name} has {dataset.num_users} users, got users={config.users}; ask for fewer")
-    folder = server_weights(config.lm) if uses_server(config.lm) else lm_folder(config.lm)
-    dataset, _ = with_readable_columns(dataset, folder, progress)
+    dataset, _ = with_readable_columns(dataset, lm_folder(config.lm), progress)
     groups = split_users(dataset.num_users, SplitConfig(), config.seed)
     histories = build_lists(dataset, groups, config.protocol, config.seed).histories
     users = np.random.default_rng(config.seed).choice(dataset.num_users, config.users, replace=False)
-    lm = load_lm(config.lm)
+    lm = lm_from_config(config.lm)
     sampling = Sampling(config.completions, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, config.seed)
     population_rates = population_rates_of(dataset, histories, groups[Group.TRAIN], config.prompt)
     return evaluate_summaries(
@@ -93,7 +91,7 @@ def evaluate_lm(config: EvaluateLmConfig, progress: Progress = SILENT) -> Summar
 
 def evaluate_tasks(config: EvaluateLmConfig, progress: Progress = SILENT) -> dict[str, TaskSkill]:
     """The further skills, on tasks about invented catalogues."""
-    lm = load_lm(config.lm)
+    lm = lm_from_config(config.lm)
     sampling = Sampling(1, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, config.seed)
     asked = (config.tasks, config.candidates, sampling, progress)
     return {

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from recloop.errors import SettingError
+from recloop.settings import validate
 
 Config = TypeVar("Config", bound=BaseModel)
 BOUND_WORDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -77,14 +78,6 @@ def override(model: type[Config], tree: Mapping[str, Any], overrides: Sequence[t
         key = _resolve(typed, model, fields)
         _put(changed, key.split("."), parse_value(text, fields[key].info.annotation))
     return validate(model, changed)
-
-
-def validate(model: type[Config], tree: Mapping[str, Any]) -> Config:
-    """The configuration these sections and values make; SettingError names every value that does not fit."""
-    try:
-        return model.model_validate(tree)
-    except ValidationError as error:
-        raise SettingError(_explain(error)) from error
 
 
 def read_toml(file: Path) -> dict[str, Any]:
@@ -244,17 +237,6 @@ def _snake_case(value: Any) -> Any:
         table = cast(dict[str, Any], value)
         return {key.replace("-", "_"): _snake_case(inner) for key, inner in table.items()}
     return value
-
-
-def _explain(error: ValidationError) -> str:
-    lines: list[str] = []
-    for fault in error.errors(include_url=False):
-        key = ".".join(str(part) for part in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
-        is_about_one_value = fault["type"] != "missing" and not isinstance(fault["input"], dict | BaseModel)
-        got = f", got {fault['input']!r}" if is_about_one_value else ""
-        lines.append(f"{key}: {message}{got}" if key else message)
-    return "the configuration does not hold together:\n  " + "\n  ".join(lines)
 
 
 def _with_absolute_paths(config: Config) -> Config:

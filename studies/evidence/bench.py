@@ -14,39 +14,39 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.encoders.sentence import TextEncoder
 from recloop.experiment.manifest import MANIFEST
-from recloop.experiment.reuse import source_run_of, reuse_from
+from recloop.experiment.reuse import reuse_from, source_run_of
 from recloop.experiment.run_folder import REUSED, RunFolder
-from recloop.llm.weights import weights_hash
-from recloop.methods.context import Loop, lm_folder, open_loop
+from recloop.llm.load import lm_digest
+from recloop.methods.context import Loop, open_loop
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.data import Task, prepare
 from recloop.methods.dpo4rec.recipe import run
 from recloop.progress import SILENT, Progress, format_seconds
-from studies.evidence.extras import measure_leak_on_purpose, evaluate_transfer
-from studies.evidence.measuring import (
+from studies.evidence.extras import evaluate_transfer, measure_leak_on_purpose
+from studies.evidence.numbers import RunNumbers, read_numbers, write_numbers
+from studies.evidence.page import write_page
+from studies.evidence.pooling import Evidence, RunState
+from studies.evidence.reward_quality import (
+    predicted_by,
+    predicted_rewards,
+    reliabilities,
+    reward_numbers,
+    scored_completions,
+)
+from studies.evidence.statistics import Moments
+from studies.evidence.study import (
+    StudyRun,
+    changed_settings,
+    chosen_runs,
+    read_studies,
+    study_runs,
+    with_data_folder,
+)
+from studies.evidence.tables import (
     costs,
     groups_of,
     test_tables,
     valid_tables,
-)
-from studies.evidence.moments import Moments
-from studies.evidence.numbers import UnitResult, read_unit, write_unit
-from studies.evidence.page import write_page
-from studies.evidence.pooling import Evidence, UnitState
-from studies.evidence.study import (
-    Unit,
-    changed_settings,
-    chosen_units,
-    read_studies,
-    units_of,
-    with_data_folder,
-)
-from studies.evidence.worth import (
-    predicted_by,
-    predicted_rewards,
-    judged_completions,
-    reliabilities,
-    reward_numbers,
 )
 from studies.evidence.writing import writing
 
@@ -89,23 +89,23 @@ def bench_quality(
         DataError: a file in ``results`` is no unit's.
     """
     studies = read_studies(config.studies)
-    units = units_of(studies)
+    units = study_runs(studies)
     (out / RESULTS).mkdir(parents=True, exist_ok=True)
-    for unit in chosen_units(units, config.run) if config.run else ():
+    for unit in chosen_runs(units, config.run) if config.run else ():
         state = state_of(unit, out / RESULTS)
         if state.result is not None and not config.again:
             progress.say(f"{unit.name} is done; --again true does it again")
             continue
         progress.say(f"{unit.name}: about {unit.minutes:.0f} minutes on two cores")
-        write_unit(out / RESULTS / f"{unit.name}.json", do_unit(unit, config, progress, encoder))
+        write_numbers(out / RESULTS / f"{unit.name}.json", do_run(unit, config, progress, encoder))
         write_page(out, Evidence(studies, states_of(units, out / RESULTS)))
     evidence = Evidence(studies, states_of(units, out / RESULTS))
     return f"{write_page(out, evidence)}\n{what_is_missing(evidence)}"
 
 
-def do_unit(
-    unit: Unit, config: QualityConfig, progress: Progress = SILENT, encoder: TextEncoder | None = None
-) -> UnitResult:
+def do_run(
+    unit: StudyRun, config: QualityConfig, progress: Progress = SILENT, encoder: TextEncoder | None = None
+) -> RunNumbers:
     """One run of DPO4Rec, or the rest of it, and its numbers."""
     settings = with_data_folder(unit.config, config.data)
     folder = config.runs / unit.name
@@ -114,23 +114,23 @@ def do_unit(
             reuse_from(opened, config.runs / unit.reuses_from)
         run(settings, opened, progress, encoder=encoder)
         loop = open_loop(settings, opened, progress, None, None, encoder)
-        return measure_unit(unit, loop, config.runs)
+        return measure_run(unit, loop, config.runs)
 
 
-def measure_unit(unit: Unit, loop: Loop, runs: Path) -> UnitResult:
+def measure_run(unit: StudyRun, loop: Loop, runs: Path) -> RunNumbers:
     """The numbers of a finished run; what its study measures beside the table is done first."""
-    task, seed = prepare(loop), unit.panel
+    task, seed = prepare(loop), unit.fold
     if "transfer" in unit.extras:
         assert unit.transfer_from is not None
         evaluate_transfer(loop, task, seed, runs / unit.transfer_from)
     leakage = measure_leak_on_purpose(loop, task, seed) if "leakage" in unit.extras else None
     written, changes, shown = writing(loop, task, seed)
-    assessed = judged_completions(loop, task, seed)
-    return UnitResult(
+    assessed = scored_completions(loop, task, seed)
+    return RunNumbers(
         unit=unit.name,
         study=unit.study,
-        variant=unit.variant,
-        panel=unit.panel,
+        variant=unit.setting,
+        fold=unit.fold,
         config=unit.settings,
         dataset=task.dataset.name,
         num_users=task.dataset.num_users,
@@ -152,7 +152,7 @@ def measure_unit(unit: Unit, loop: Loop, runs: Path) -> UnitResult:
     )
 
 
-def measure_by_source(unit: Unit, loop: Loop, task: Task, runs: Path) -> dict[str, Moments]:
+def measure_by_source(unit: StudyRun, loop: Loop, task: Task, runs: Path) -> dict[str, Moments]:
     """`predicted_by` of the run that this one took its log from; empty where it took none, or that is gone."""
     folder = runs / (unit.reuses_from or "")
     if REUSED not in loop.run.manifest["stages"]["prepare"] or not (folder / MANIFEST).is_file():
@@ -162,33 +162,33 @@ def measure_by_source(unit: Unit, loop: Loop, task: Task, runs: Path) -> dict[st
     source = open_loop(config, run, loop.progress, None, None, None)
     if config.encoder == loop.config.encoder:  # the same one, which may have been passed as an object
         source = replace(source, open_encoder=loop.open_encoder, encoder=loop.encoder)
-    return predicted_by(source, loop, task, unit.panel)
+    return predicted_by(source, loop, task, unit.fold)
 
 
-def states_of(units: Sequence[Unit], folder: Path) -> tuple[UnitState, ...]:
+def states_of(units: Sequence[StudyRun], folder: Path) -> tuple[RunState, ...]:
     """What there is of every unit; the time of a missing one from its siblings where one is done."""
     states = [state_of(unit, folder) for unit in units]
     measured: dict[tuple[str, str], float] = {}
     for state in states:
         if state.result is not None:
-            measured[state.unit.study, state.unit.variant] = state.result.wall_s / 60
+            measured[state.unit.study, state.unit.setting] = state.result.wall_s / 60
     return tuple(
-        UnitState(s.unit, s.result, s.why, measured.get((s.unit.study, s.unit.variant), s.minutes)) for s in states
+        RunState(s.unit, s.result, s.why, measured.get((s.unit.study, s.unit.setting), s.minutes)) for s in states
     )
 
 
-def state_of(unit: Unit, folder: Path) -> UnitState:
+def state_of(unit: StudyRun, folder: Path) -> RunState:
     """A unit's numbers, if they were made with the settings and the language model of today."""
     file = folder / f"{unit.name}.json"
     if not file.is_file():
-        return UnitState(unit, None, "not run yet", unit.minutes)
-    result = read_unit(file)
+        return RunState(unit, None, "not run yet", unit.minutes)
+    result = read_numbers(file)
     changed = changed_settings(result.config, unit)
     if changed:
-        return UnitState(unit, None, f"run with other settings ({'; '.join(changed)})", unit.minutes)
-    if unit.config.lm.name.startswith("bundled") and result.lm_digest != weights_hash(lm_folder(unit.config.lm)):
-        return UnitState(unit, None, "run with another bundled language model", unit.minutes)
-    return UnitState(unit, result, "", unit.minutes)
+        return RunState(unit, None, f"run with other settings ({'; '.join(changed)})", unit.minutes)
+    if unit.config.lm.name.startswith("bundled") and result.lm_digest != lm_digest(unit.config.lm):
+        return RunState(unit, None, "run with another bundled language model", unit.minutes)
+    return RunState(unit, result, "", unit.minutes)
 
 
 def what_is_missing(evidence: Evidence) -> str:

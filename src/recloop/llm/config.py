@@ -44,12 +44,16 @@ class LmConfig(BaseModel):
 
     @model_validator(mode="after")
     def _holds_together(self) -> LmConfig:
-        uses_server = self.name.startswith(SCHEME)
-        if uses_server:
+        if self.uses_server:
             parse_server_name(self.name)
-        unread = READ_IN_PROCESS if uses_server else READ_BY_SERVER
+        unread = READ_IN_PROCESS if self.uses_server else READ_BY_SERVER
         for field in unread:
             if getattr(self, field) != type(self).model_fields[field].default:
-                whose = "a model behind an endpoint" if uses_server else "a model in this process"
+                whose = "a model behind an endpoint" if self.uses_server else "a model in this process"
                 raise SettingError(f"lm.{field} is not read for {whose} ({self.name}), got it; leave it out")
         return self
+
+    @property
+    def uses_server(self) -> bool:
+        """Whether the language model is behind a server."""
+        return self.name.startswith(SCHEME)

@@ -24,7 +24,7 @@ def open_shared(path: Path) -> sqlite3.Connection:
     try:
         while True:
             try:
-                connection.execute("pragma cache_mode = wal")
+                connection.execute("pragma journal_mode = wal")
                 break
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_s:

@@ -12,21 +12,14 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-from recloop.encoders.claims import ClaimsEncoder
-from recloop.encoders.config import EncoderConfig
-from recloop.encoders.polarity import SPLIT, PolarityEncoder
-from recloop.encoders.sentence import MiniLmEncoder, SentenceEncoder, TextEncoder
-from recloop.encoders.static import StaticEncoder
+from recloop.encoders.load import encoder_from_config, encoder_inputs
+from recloop.encoders.sentence import TextEncoder
 from recloop.errors import SettingError
 from recloop.experiment.run_folder import RunFolder
 from recloop.experiment.stages import Staged
 from recloop.experiment.verbs import require_verb
-from recloop.llm.bundled import bundled_lm_folder
-from recloop.llm.config import LmConfig
 from recloop.llm.language_model import LanguageModel
-from recloop.llm.local import TransformersLM
-from recloop.llm.server.open import uses_server, open_server_lm, server_weights
-from recloop.llm.weights import find_model_folder, weights_hash
+from recloop.llm.load import lm_digest, lm_folder, lm_from_config
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.progress import Progress
 
@@ -84,93 +77,21 @@ def open_loop(
             f"a language model passed as an object cannot be trained, got rounds={config.rounds}; "
             f"use rounds=0, or name a model folder in lm.name"
         )
-    if lm is None and uses_server(config.lm):
-        first = LmRef("untuned", server_weights(config.lm), open_server_lm(config.lm).name)
-    elif lm is None:
-        folder = lm_folder(config.lm)
-        first = LmRef("untuned", folder, weights_hash(folder))
+    if lm is None:
+        first = LmRef("untuned", lm_folder(config.lm), lm_digest(config.lm))
     else:
         first = LmRef("untuned", OWN_LM, lm.name)
 
     @lru_cache(maxsize=1)
     def open_lm(folder: Path) -> LanguageModel:
-        if lm is not None:
-            return lm
-        if uses_server(config.lm):
-            return open_server_lm(config.lm, folder)
-        return open_local(config.lm, folder)
+        return lm or lm_from_config(config.lm, folder)
 
     @lru_cache(maxsize=1)
     def open_encoder() -> TextEncoder:
-        return encoder or load_encoder(config.encoder)
+        return encoder or encoder_from_config(config.encoder)
 
     inputs = lru_cache(maxsize=1)(partial(encoder_inputs, config.encoder, encoder))
     return Loop(run, progress, until, config, first, open_lm, open_encoder, inputs)
-
-
-def load_lm(config: LmConfig) -> LanguageModel:
-    """The configured language model, in this process or served."""
-    if uses_server(config):
-        return open_server_lm(config)
-    return open_local(config, lm_folder(config))
-
-
-def open_local(config: LmConfig, folder: Path) -> TransformersLM:
-    """The model in `folder`, the configured one or one that was trained, in this process."""
-    return TransformersLM(
-        folder, device=config.device, batch_tokens=config.batch_tokens, load_in_4bit=config.load_in_4bit
-    )
-
-
-def lm_folder(config: LmConfig) -> Path:
-    """Where the configured language model lies; a name is looked up, and fetched where that is allowed."""
-    kind, _, name = config.name.partition(":")
-    match kind:
-        case "bundled":
-            return bundled_lm_folder("answers" if name == "answers" else "summaries")
-        case "transformers":
-            return find_model_folder(name)
-        case _:
-            raise SettingError(
-                f"weights are wanted here, and {config.name} has none on this machine; "
-                f"use bundled or transformers:NAME_OR_FOLDER"
-            )
-
-
-def load_encoder(config: EncoderConfig) -> TextEncoder:
-    """The configured text encoder."""
-    encoder = _whole_text_encoder(config.name)
-    return PolarityEncoder(encoder) if config.by_polarity else encoder
-
-
-def encoder_inputs(config: EncoderConfig, own: TextEncoder | None) -> dict[str, str]:
-    """What a stage that encodes depends on beside its settings: weights that are not recloop's own, rules.
-
-    Args:
-        own: an encoder passed as an object, in place of the configured one.
-    """
-    kind, _, name = config.name.partition(":")
-    if own is not None:
-        return {"encoder": own.name}
-    rules = {"split": SPLIT} if config.by_polarity else {}
-    return rules | ({"encoder": weights_hash(find_model_folder(name))} if kind == "sentence" else {})
-
-
-def _whole_text_encoder(configured: str) -> TextEncoder:
-    kind, _, name = configured.partition(":")
-    match kind:
-        case "minilm":
-            return MiniLmEncoder()
-        case "static":
-            return StaticEncoder()
-        case "claims":
-            return ClaimsEncoder()
-        case "sentence":
-            return SentenceEncoder(name)
-        case _:
-            raise SettingError(
-                f"encoder.name must be minilm, static, claims or sentence:NAME_OR_FOLDER, got {configured}"
-            )
 
 
 def derived_seed(seed: int, purpose: str) -> int:

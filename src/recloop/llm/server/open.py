@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from recloop.llm.cache import CompletionCache
 from recloop.llm.server.client import EndpointLM, EndpointTerms
-from recloop.llm.server.config import SCHEME, WEIGHTS_SCHEME, ServerModel, parse_server_name
+from recloop.llm.server.config import WEIGHTS_SCHEME, ServerModel, parse_server_name
 from recloop.llm.weights import find_model_folder, weights_hash
 from recloop.records import CompletionStatus, UserCompletions
 
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
     from recloop.llm.config import LmConfig
 
 UNKNOWN_WEIGHTS = Path("server")  # stands for the folder of weights that only the server has
-
-
-def uses_server(config: LmConfig) -> bool:
-    """Whether the configured language model is behind an endpoint."""
-    return config.name.startswith(SCHEME)
 
 
 def server_weights(config: LmConfig) -> Path:
@@ -74,7 +69,7 @@ def completions_note(parts: Iterable[UserCompletions]) -> dict[str, Any]:
 
 def usage_note(cache_file: Path, purpose: str, config: LmConfig) -> dict[str, Any]:
     """For a manifest: what a stage has cost, kills included; nothing for a model in this process."""
-    if not uses_server(config):
+    if not config.uses_server:
         return {}
     with CompletionCache(cache_file) as cache:
         return {"server": cache.spent(purpose).as_note(config.prices)}

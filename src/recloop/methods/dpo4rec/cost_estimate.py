@@ -11,7 +11,6 @@ from recloop.data.lists import build_lists
 from recloop.data.load import load_log
 from recloop.data.splits import split_users
 from recloop.llm.server.cost import Usage
-from recloop.llm.server.open import uses_server
 from recloop.methods.dpo4rec.ablations import COMPLETIONS_PER_SLOT
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.generate import REWARD, FIT, GROUPS, TEST, completions_wanted
@@ -53,7 +52,7 @@ def forecast(config: Dpo4RecConfig) -> str:
         *(f"  {step.verb:<9} {step.amount:<64} {format_seconds(step.wall_s):>14}" for step in steps),
         f"  {'in all':<74} {format_seconds(sum(step.wall_s for step in steps)):>14}",
     ]
-    if uses_server(config.lm):
+    if config.lm.uses_server:
         lines += server_plan(config, lists)
     if not config.lm.name.startswith("bundled"):
         lines.append(f"  times of sample and train are those of the bundled model, not of {config.lm.name}")

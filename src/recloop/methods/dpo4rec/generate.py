@@ -18,7 +18,7 @@ from recloop.llm.cache import CompletionCache
 from recloop.llm.completion_text import shorten_completion
 from recloop.llm.language_model import Sampling
 from recloop.llm.sampling import sample_completions
-from recloop.llm.server.open import completions_note, uses_server, usage_note
+from recloop.llm.server.open import completions_note, usage_note
 from recloop.methods.context import LmRef, Loop
 from recloop.methods.dpo4rec.config import CompletionsConfig
 from recloop.methods.dpo4rec.data import Task
@@ -95,7 +95,7 @@ def draw(
         top_p=config.top_p,
         max_tokens=config.max_tokens,
         seed=seed,
-        sentences=None if uses_server(config) else room,
+        sentences=None if config.uses_server else room,
     )
     prompts = [task.prompts[user] for user in users.tolist()]
     with CompletionCache(loop.run.path / COMPLETIONS_FILE) as cache:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recloop.llm.server.cost import Usage
-from recloop.llm.server.open import uses_server
 from recloop.methods.re2llm.config import Re2llmConfig
 from recloop.methods.re2llm.data import load_sessions
 from recloop.progress import SILENT
@@ -80,7 +79,7 @@ def forecast(config: Re2llmConfig) -> str:
         f"  in all       at most {calls.total:>9,} prompts, each asked once; at most {read:,} tokens",
         f"  a loop that asks in every episode again would send {calls.uncached:,}",
     ]
-    if uses_server(config.lm):
+    if config.lm.uses_server:
         prices, budget = config.lm.prices, config.lm.budget
         written = calls.total * min(ANSWER_TOKENS, config.lm.max_tokens)
         most = Usage(input_tokens=read, output_tokens=calls.total * config.lm.max_tokens)

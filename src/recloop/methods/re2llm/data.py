@@ -12,6 +12,7 @@ from recloop.data.load import load_log
 from recloop.data.released_sessions import read_released
 from recloop.data.sessions import SessionTask, sessions_of_log, task_digest
 from recloop.data.simulated_sessions import simulate_sessions
+from recloop.encoders.load import encoder_from_config, encoder_inputs
 from recloop.encoders.sentence import TextEncoder
 from recloop.errors import SettingError
 from recloop.experiment.run_folder import RunFolder
@@ -20,11 +21,9 @@ from recloop.experiment.verbs import require_verb
 from recloop.llm.cache import CompletionCache
 from recloop.llm.chat import chat_tokens
 from recloop.llm.language_model import LanguageModel, Sampling
+from recloop.llm.load import lm_digest, lm_folder, lm_from_config
 from recloop.llm.sampling import sample_completions
-from recloop.llm.server.open import uses_server, open_server_lm, server_weights
 from recloop.llm.shown_columns import columns_note, with_readable_columns
-from recloop.llm.weights import weights_hash
-from recloop.methods.context import encoder_inputs, lm_folder, load_encoder, load_lm
 from recloop.methods.re2llm.config import Re2llmConfig, SessionDataConfig
 from recloop.progress import Progress
 from recloop.prompts.claims import HistoryItem
@@ -99,19 +98,16 @@ def open_study(
     require_verb("re2llm", until)
     if lm is not None:
         folder, digest = None, lm.name
-    elif uses_server(config.lm):
-        folder, digest = server_weights(config.lm), open_server_lm(config.lm).name
     else:
-        folder = lm_folder(config.lm)
-        digest = weights_hash(folder)
+        folder, digest = lm_folder(config.lm), lm_digest(config.lm)
 
     @lru_cache(maxsize=1)
     def open_lm() -> LanguageModel:
-        return lm or load_lm(config.lm)
+        return lm or lm_from_config(config.lm)
 
     @lru_cache(maxsize=1)
     def open_encoder() -> TextEncoder:
-        return encoder or load_encoder(config.encoder)
+        return encoder or encoder_from_config(config.encoder)
 
     inputs = lru_cache(maxsize=1)(partial(encoder_inputs, config.encoder, encoder))
     return Study(run, progress, until, config, folder, digest, open_lm, open_encoder, inputs)

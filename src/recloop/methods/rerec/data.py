@@ -22,17 +22,18 @@ from recloop.experiment.stages import Staged
 from recloop.experiment.verbs import require_verb
 from recloop.files import atomic_write_json, digest_of_files, sha256_of_file
 from recloop.llm.chat import chat_tokens
+from recloop.llm.load import lm_folder, open_local
 from recloop.llm.local import TransformersLM
 from recloop.llm.shown_columns import columns_note, with_readable_columns
 from recloop.llm.weights import weights_hash
-from recloop.methods.context import LmRef, derived_seed, lm_folder, open_local
+from recloop.methods.context import LmRef, derived_seed
 from recloop.methods.dpo4rec.data import dataset_digest, profiles_digest
 from recloop.methods.rerec.config import ReRecConfig, TransferConfig
 from recloop.progress import Progress
 from recloop.prompts.request import build_request_prompts
 from recloop.prompts.request_answer import are_tellable
 from recloop.prompts.user_profile import NOUNS, clean_title
-from recloop.records import Condition, Log, Group, Prompt, Request, RequestKind
+from recloop.records import Condition, Group, Log, Prompt, Request, RequestKind
 from recloop.rewards.item_embeddings import fit_item_embeddings
 
 REQUESTS, PROMPTS, VECTORS = "requests.json", "prompts.json", "vectors.safetensors"
