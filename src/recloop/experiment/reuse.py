@@ -1,7 +1,7 @@
 """Steps taken over from another run: what would come out the same is not done again.
 
-A step would come out the same where its fingerprint is the same: the settings it reads, its inputs, and the versions of what
-computes it (`recloop.experiment.step`). Nothing is reused unless the first step is, from which everything follows.
+A step would come out the same where its fingerprint is the same: the settings it reads, its inputs, and the versions
+of what computes it (`recloop.experiment.step`). Nothing is reused unless the first step is: all others follow from it.
 """
 
 from __future__ import annotations

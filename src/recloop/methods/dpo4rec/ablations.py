@@ -1,4 +1,4 @@
-"""What a trained language model must beat: random labels, imitation of the best, mere entropy and length."""
+"""Controls of the training: random labels, imitation of the best, mere entropy and length, other users' texts."""
 
 from __future__ import annotations
 
@@ -7,136 +7,131 @@ from dataclasses import replace
 
 import numpy as np
 
-from recloop.methods.context import LmRef, Loop, derived_seed
+from recloop.experiment.step import StepKind
 from recloop.methods.dpo4rec.data import Task
-from recloop.methods.dpo4rec.evaluate import (
-    MATCHED,
-    RANDOM_LABELS,
-    SFT_BEST_OF_N,
-    Scored,
-    evaluate_variant,
-    variant_after_rounds,
-    score_reward_model,
-)
 from recloop.methods.dpo4rec.generate import (
     FIT,
+    GROUPS,
+    SAMPLE,
     TEST,
     UserTexts,
-    completions_wanted,
-    draw,
-    encode_user_texts,
+    UserTextVectors,
     read_user_texts,
+    sample_for,
     sample_user_texts,
     sampling_note,
     write_user_texts,
 )
+from recloop.methods.dpo4rec.names import (
+    MATCHED,
+    RANDOM_LABELS,
+    SFT_BEST_OF_N,
+    SHUFFLED,
+    Trained,
+    variant_after_rounds,
+)
 from recloop.methods.dpo4rec.train import train_dpo_round, train_sft_round
-from recloop.records import Completion, Group, Pair, UserCompletions
+from recloop.methods.study import LmRef, Study, derived_seed
+from recloop.records import Completion, Group, UserCompletions, UserVectors
 from recloop.rewards.preference_pairs import random_label_pairs
 
 PROBE_USERS = 30  # train users on whom a sampling temperature is tried
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.1, 1.6
 BISECTIONS = 4  # leaves a temperature known to within 0.1
 COMPLETIONS_PER_SLOT = 2  # of which the one nearest in length is taken
+SAMPLE_MATCHED = StepKind("sample", reads=SAMPLE.reads, part=MATCHED)
 
 
-def evaluate_ablations(
-    loop: Loop,
-    task: Task,
-    reward_model: Sequence[str],
-    reference_lm: LmRef,
-    taught: Sequence[tuple[Pair, ...]],
-    trained: UserTexts,
-    seed: int,
-) -> list[Scored]:
-    """The controls of the training, each with evaluators of its own; none where nothing was trained or reported.
-
-    Args:
-        reward model: stages of the frozen reward model's fits.
-        reference model: the language model before any training.
-        taught: the pairs of every round.
-        trained: completions of the language model after the last round.
-    """
-    num_rounds = len(taught)
-    if not num_rounds or loop.config.rows == "trained":
-        return []
-    random_lm = best_lm = reference_lm
-    wants_all = loop.config.rows == "all"
-    for r, pairs in enumerate(taught, start=1):
-        coin_tosses = random_label_pairs(pairs, derived_seed(seed, f"{RANDOM_LABELS}_r{r}"))
-        label = variant_after_rounds(RANDOM_LABELS, r, num_rounds)
-        random_lm = train_dpo_round(loop, task, random_lm, reference_lm, coin_tosses, seed, label)
-        if wants_all:
-            best_lm = train_sft_round(
-                loop, task, best_lm, pairs, seed, variant_after_rounds(SFT_BEST_OF_N, r, num_rounds)
-            )
-    wanted = completions_wanted(loop.config.completions, for_reward=False)
-    baselines = [sample_user_texts(loop, task, random_lm, wanted, seed)]
-    if wants_all:
-        baselines.append(sample_user_texts(loop, task, best_lm, wanted, seed))
-        baselines.append(match_untuned(loop, task, reference_lm, trained, seed))
-    scored: list[Scored] = []
-    for completions in baselines:
-        vectors = encode_user_texts(loop, completions, seed)
-        scored += evaluate_variant(loop, task, vectors, seed, completions.row)
-        scored += score_reward_model(loop, task, reward_model, vectors, seed, completions.row)
-    return scored
+def random_label_texts(study: Study, task: Task, trained: Trained) -> UserTexts:
+    """Texts of a model trained on the same pairs, chosen and rejected swapped by coin toss."""
+    lm = reference_lm = trained.reference_lm
+    for r, pairs in enumerate(trained.pairs, start=1):
+        coin_tosses = random_label_pairs(pairs, derived_seed(trained.seed, f"{RANDOM_LABELS}_r{r}"))
+        label = variant_after_rounds(RANDOM_LABELS, r, len(trained.pairs))
+        lm = train_dpo_round(study, task.prompts, lm, reference_lm, coin_tosses, trained.seed, label)
+    return sample_user_texts(study, task, lm, trained.seed)
 
 
-def match_untuned(loop: Loop, task: Task, lm: LmRef, like: UserTexts, seed: int) -> UserTexts:
-    """Completions of the untuned language model at the entropy and the lengths of other completions; no label is read.
+def sft_texts(study: Study, task: Task, trained: Trained) -> UserTexts:
+    """Texts of a model that imitates the best completions, on the same budget."""
+    lm = trained.reference_lm
+    for r, pairs in enumerate(trained.pairs, start=1):
+        label = variant_after_rounds(SFT_BEST_OF_N, r, len(trained.pairs))
+        lm = train_sft_round(study, task.prompts, lm, pairs, trained.seed, label)
+    return sample_user_texts(study, task, lm, trained.seed)
+
+
+def shuffled_vectors(study: Study, task: Task, trained: Trained) -> UserTextVectors:  # noqa: ARG001
+    """The trained texts given to other users of the same group; not to make choices."""
+    rng = np.random.default_rng(derived_seed(trained.seed, SHUFFLED))
+    parts = {
+        part: exchange_texts(trained.vectors.parts[part], [task.users_of(group) for group in GROUPS[part]], rng)
+        for part in (FIT, TEST)
+    }
+    return UserTextVectors(SHUFFLED, trained.vectors.digest, parts)
+
+
+def exchange_texts(vectors: UserVectors, groups: Sequence[np.ndarray], rng: np.random.Generator) -> UserVectors:
+    """Every user of a group gets the texts of another user of that group."""
+    row_U = np.arange(len(vectors.user_U))
+    for users in groups:
+        rows = vectors.rows_of(users)
+        row_U[rows] = rows[derangement(len(rows), rng)]
+    return UserVectors(vectors.user_U, vectors.vectors_UND[row_U])
+
+
+def derangement(num: int, rng: np.random.Generator) -> np.ndarray:
+    """A permutation that leaves nothing in its place: one random cycle through all (`num` of at least 2)."""
+    order = rng.permutation(num)
+    places = np.empty(num, dtype=np.int64)
+    places[order] = np.roll(order, 1)
+    return places
+
+
+def match_untuned(study: Study, task: Task, trained: Trained) -> UserTexts:
+    """Completions of the untuned model at the entropy and the lengths of the trained one's; no label is read.
 
     Entropy: the temperature is chosen at which the untuned model finds its own completions as surprising, per
-    token, as the other model found its own; surprisal is always that of the model at temperature 1.
+    token, as the trained model found its own; surprisal is always that of the model at temperature 1.
     Length: of several completions at that temperature the one nearest in tokens to the completion it stands for.
-
-    Args:
-        lm: the untuned language model.
-        like: the completions to be matched, of a trained one.
     """
+    lm, seed, like = trained.reference_lm, trained.seed, trained.texts
     inputs = {"prompts": task.digest, "lm": lm.digest, "like": like.digest}
-    with loop.stage("sample", f"{MATCHED}.s{seed}", inputs) as stage:
-        if not stage.is_done:
+    with study.step(SAMPLE_MATCHED, f"{MATCHED}.s{seed}", inputs) as step:
+        if not step.is_done:
             target = surprisal_per_token(like.parts[FIT])
-            temperature = matching_temperature(loop, task, lm, target, derived_seed(seed, "probe"))
+            temperature = matching_temperature(study, task, lm, target, derived_seed(seed, "probe"))
             parts: dict[str, UserCompletions] = {}
             for part in (FIT, TEST):
                 wanted = like.parts[part]
-                num_completions = COMPLETIONS_PER_SLOT * len(wanted.completions_UN[0])
-                drawn = draw(
-                    loop,
-                    task,
-                    lm,
-                    wanted.user_U,
-                    num_completions,
-                    derived_seed(seed, MATCHED),
-                    temperature,
-                    stage.name,
+                num = COMPLETIONS_PER_SLOT * len(wanted.completions_UN[0])
+                drawn = sample_for(
+                    study, task, lm, wanted.user_U, num, derived_seed(seed, MATCHED), temperature, step.name
                 )
                 parts[part] = nearest_in_length(drawn, wanted)
-            tokens = write_user_texts(stage.folder, parts)
-            stage.note(
+            tokens = write_user_texts(step.folder, parts)
+            step.note(
                 tokens=COMPLETIONS_PER_SLOT * tokens,
                 temperature=temperature,
-                surprisal_wanted=known(target),
-                surprisal_got=known(surprisal_per_token(parts[FIT])),
-                **sampling_note(loop, stage.name, parts),
+                surprisal_wanted=_known(target),
+                surprisal_got=_known(surprisal_per_token(parts[FIT])),
+                **sampling_note(study, step.name, parts),
             )
-    return read_user_texts(loop, MATCHED, stage.name)
+    return read_user_texts(study, MATCHED, step.name)
 
 
-def matching_temperature(loop: Loop, task: Task, lm: LmRef, target: float, seed: int) -> float:
+def matching_temperature(study: Study, task: Task, lm: LmRef, target: float, seed: int) -> float:
     """The temperature at which completions of `lm` have the wanted surprisal per token, by bisection.
 
     The configured one when the wanted surprisal is unknown (NaN).
     """
     if np.isnan(target):
-        return loop.config.lm.temperature
+        return study.config.lm.temperature
     users = task.users_of(Group.TRAIN)[:PROBE_USERS]
     low, high = LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        if surprisal_per_token(draw(loop, task, lm, users, 1, seed, middle)) < target:
+        if surprisal_per_token(sample_for(study, task, lm, users, 1, seed, middle)) < target:
             low = middle
         else:
             high = middle
@@ -145,30 +140,28 @@ def matching_temperature(loop: Loop, task: Task, lm: LmRef, target: float, seed:
 
 def surprisal_per_token(completions: UserCompletions) -> float:
     """Mean negative log-probability per token, in nats, at temperature 1."""
-    flat = [completion for completions_N in completions.completions_UN for completion in completions_N]
-    num_tokens = sum(completion.num_tokens for completion in flat)
-    return -sum(completion.logp_sum for completion in flat) / max(num_tokens, 1)
-
-
-def known(value: float) -> float | None:
-    """The value, or None for the NaN of a language model that tells no log-probabilities."""
-    return None if np.isnan(value) else value
+    flat = [one for completions_N in completions.completions_UN for one in completions_N]
+    num_tokens = sum(one.num_tokens for one in flat)
+    return -sum(one.logp_sum for one in flat) / max(num_tokens, 1)
 
 
 def nearest_in_length(drawn: UserCompletions, wanted: UserCompletions) -> UserCompletions:
-    """For every wanted completion, in turn, the drawn completion of that user nearest in tokens; none is taken twice.
+    """For every wanted completion, in turn, the drawn one of that user nearest in tokens; none is taken twice.
 
     Both hold the same users.
     """
-    taken_U: list[tuple[Completion, ...]] = []
+    chosen_U: list[tuple[Completion, ...]] = []
     for drawn_N, wanted_N in zip(drawn.completions_UN, wanted.completions_UN, strict=True):
         left = list(drawn_N)
-        taken: list[Completion] = []
+        chosen: list[Completion] = []
         for slot in wanted_N:
-            nearest = min(
-                left, key=lambda completion: (abs(completion.num_tokens - slot.num_tokens), completion.completion)
-            )
+            nearest = min(left, key=lambda one: (abs(one.num_tokens - slot.num_tokens), one.completion))
             left.remove(nearest)
-            taken.append(replace(nearest, completion=slot.completion))
-        taken_U.append(tuple(taken))
-    return UserCompletions(wanted.user_U, tuple(taken_U))
+            chosen.append(replace(nearest, completion=slot.completion))
+        chosen_U.append(tuple(chosen))
+    return UserCompletions(wanted.user_U, tuple(chosen_U))
+
+
+def _known(value: float) -> float | None:
+    """The value, or None for the NaN of a language model that tells no log-probabilities."""
+    return None if np.isnan(value) else value

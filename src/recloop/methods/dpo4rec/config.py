@@ -85,7 +85,7 @@ class Dpo4RecConfig(BaseModel):
     backbones: tuple[RerankerKind, ...] = Field(
         default=("prm",), min_length=1, description="evaluators: one table each; the reward model is reranker.kind"
     )
-    rows: Literal["all", "core", "trained"] = Field(
+    variants: Literal["all", "core", "trained"] = Field(
         default="all",
         description="core: only shuffled, untuned, random-label DPO and trained; trained: only untuned and "
         "trained, to choose settings by valid users",

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from recloop.data.lists import build_lists
-from recloop.data.load import load_log
+from recloop.data.load import read_log
 from recloop.data.splits import split_users
 from recloop.llm.server.cost import Usage
 from recloop.methods.dpo4rec.ablations import COMPLETIONS_PER_SLOT
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
-from recloop.methods.dpo4rec.generate import REWARD, FIT, GROUPS, TEST, completions_wanted
+from recloop.methods.dpo4rec.generate import FIT, GROUPS, REWARD, TEST, num_completions
 from recloop.progress import format_seconds
 from recloop.records import CandidateLists
 
@@ -41,7 +41,7 @@ class Step:
 
 def forecast(config: Dpo4RecConfig) -> str:
     """The plan of a run, from its data and settings; reads the data, writes nothing, loads no model."""
-    dataset = load_log(config.data, config.data_seed)
+    dataset = read_log(config.data, config.data_seed)
     groups = split_users(dataset.num_users, config.split, config.data_seed)
     lists = build_lists(dataset, groups, config.protocol, config.data_seed)
     steps = plan(config, lists, len(dataset.attributes))
@@ -61,7 +61,7 @@ def forecast(config: Dpo4RecConfig) -> str:
 
 def plan(config: Dpo4RecConfig, lists: CandidateLists, num_attributes: int) -> list[Step]:
     """The stages with their amounts, all seeds together."""
-    num_seeds, num_rounds, wants_all = len(config.seeds), config.rounds, config.rows == "all"
+    num_seeds, num_rounds, wants_all = len(config.seeds), config.rounds, config.variants == "all"
     users = {
         part: len(np.unique(np.concatenate([lists.of(g).user_B for g in groups]))) for part, groups in GROUPS.items()
     }
@@ -74,7 +74,7 @@ def plan(config: Dpo4RecConfig, lists: CandidateLists, num_attributes: int) -> l
     num_fixed_texts = HISTORY_TEXTS + num_attributes + TEMPLATES_BESIDE_ATTRIBUTES if wants_all else 0
     num_fixed_texts += wants_all and config.data.kar is not None
     num_texts = num_completions + matched + num_fixed_texts * (users[FIT] + users[TEST])
-    num_rows = 1 + (config.rows != "trained") + num_rounds + num_controls + (matched > 0)
+    num_rows = 1 + (config.variants != "trained") + num_rounds + num_controls + (matched > 0)
     num_rows += num_fixed_texts + ROWS_WITHOUT_TEXT if wants_all else 0
     num_fits = num_rows * len(config.backbones) + config.reward.num_models
     epochs = min(EPOCHS_PER_FIT, config.reranker.max_epochs)
@@ -114,10 +114,10 @@ def server_plan(config: Dpo4RecConfig, lists: CandidateLists) -> list[str]:
     }
     requests = completions = 0
     for for_reward, num_models in models_sampled(config):
-        wanted = completions_wanted(config.completions, for_reward=for_reward)
+        wanted = num_completions(config.completions, with_rewards=for_reward)
         size = config.lm.endpoint.completions_per_request
         requests += num_models * sum(parts[part] * -(-num // size) for part, num in wanted.items())
-        completions += num_models * completions_of(parts, config, for_reward=for_reward)
+        completions += num_models * completions_of(parts, config, with_rewards=for_reward)
     read = requests * config.prompt.max_prompt_tokens
     prices, budget = config.lm.prices, config.lm.budget
     about = Usage(input_tokens=read, output_tokens=completions * min(COMPLETION_TOKENS, config.lm.max_tokens))
@@ -134,7 +134,7 @@ def server_plan(config: Dpo4RecConfig, lists: CandidateLists) -> list[str]:
 def models_sampled(config: Dpo4RecConfig) -> list[tuple[bool, int]]:
     """(whether reward users are sampled too, how many language models), all seeds; the matched row counts
     as one for each of the completions it takes per slot."""
-    num_seeds, wants_all = len(config.seeds), config.rows == "all"
+    num_seeds, wants_all = len(config.seeds), config.variants == "all"
     controls = controls_of(config)
     matched = COMPLETIONS_PER_SLOT if config.rounds and wants_all else 0
     return [(True, num_seeds * config.rounds), (False, num_seeds * (1 + controls + matched))]
@@ -142,7 +142,7 @@ def models_sampled(config: Dpo4RecConfig) -> list[tuple[bool, int]]:
 
 def controls_of(config: Dpo4RecConfig) -> int:
     """Language models tuned to compare with: random labels, and where all rows are wanted the best completions."""
-    return {"all": 2, "core": 1, "trained": 0}[config.rows] if config.rounds else 0
+    return {"all": 2, "core": 1, "trained": 0}[config.variants] if config.rounds else 0
 
 
 def tokens_of_a_completion(config: Dpo4RecConfig) -> int:
@@ -154,5 +154,5 @@ def tokens_of_a_completion(config: Dpo4RecConfig) -> int:
 
 def completions_of(users: dict[str, int], config: Dpo4RecConfig, *, for_reward: bool) -> int:
     """Completions one language model writes."""
-    wanted = completions_wanted(config.completions, for_reward=for_reward)
+    wanted = num_completions(config.completions, with_rewards=for_reward)
     return sum(users[part] * num for part, num in wanted.items())

@@ -13,8 +13,8 @@ from recloop.evaluation.labels import metric_title
 from recloop.evaluation.report import write_report
 from recloop.evaluation.report_sections import (
     Chart,
-    Curve,
     CompletionView,
+    Curve,
     ListView,
     RankedItem,
     ReportData,
@@ -26,12 +26,12 @@ from recloop.experiment.reuse import own_stages, reused_in_words
 from recloop.experiment.run_folder import METRICS
 from recloop.llm.server.usage_text import describe_server_usage
 from recloop.llm.shown_columns import columns_fact
-from recloop.methods.context import Loop
 from recloop.methods.dpo4rec.compare import Results
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import NO_TEXT, RANDOM_LABELS, SCORES, SHUFFLED, TRAINED, UNTUNED
 from recloop.methods.dpo4rec.generate import REWARD, read_user_texts
 from recloop.methods.dpo4rec.reward import COUNTS, PAIRS, RELIABILITY, REWARDS, read_pairs, read_rewards
+from recloop.methods.study import Study
 from recloop.rerankers.metrics import compute_metric
 from recloop.rewards.preference_pairs import PairSet
 from recloop.rewards.reliability import Reliability
@@ -48,43 +48,43 @@ SHARES = (
 )  # which users and lists are shown: at these places of the ranking, not the best ones
 
 
-def report_run(loop: Loop, task: Task, results: Results) -> None:
+def report_run(study: Study, task: Task, results: Results) -> None:
     """Write ``report.html`` into the run folder."""
-    with loop.stage("report", "", {"evaluate": loop.run.digest("evaluate")}) as stage:
-        if not stage.is_done:
-            write_report(loop.run.path / REPORT, report_data(loop, task, results))
+    with study.stage("report", "", {"evaluate": study.run.digest("evaluate")}) as step:
+        if not step.is_done:
+            write_report(study.run.path / REPORT, report_data(study, task, results))
 
 
-def report_data(loop: Loop, task: Task, results: Results) -> ReportData:
+def report_data(study: Study, task: Task, results: Results) -> ReportData:
     """Everything the report shows; what only one seed can show is the first seed's."""
-    config = loop.config
+    config = study.config
     rounds = "1 round" if config.rounds == 1 else f"{config.rounds} rounds"
-    rows = [json.loads(line) for line in (loop.run.path / METRICS).read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in (study.run.path / METRICS).read_text(encoding="utf-8").splitlines()]
     own_rows = [row for row in rows if row.get("seed") == config.seeds[0]]
     return ReportData(
-        title=f"DPO4Rec on {task.dataset.name}",
+        title=f"DPO4Rec on {task.log.name}",
         summary=(
             "A language model writes what it infers about each user, and a reranker reads it. What a frozen "
             f"reward model earns with each completion ({metric_title(config.reward.metric)} of the user's lists"
             + ("; as far as other users' completions predicts it" if config.reward.cross_fit else "")
             + f") makes preference pairs, and these trained the language model in {rounds} of DPO."
         ),
-        facts=facts(loop, task),
+        facts=facts(study, task),
         words=results.words,
         tables=results.tables,
         fits=tuple(fit_chart(own_rows, backbone) for backbone in config.backbones),
-        rewards=tuple(reward_section(loop, task, round) for round in range(config.rounds)),
+        rewards=tuple(reward_section(study, task, round) for round in range(config.rounds)),
         training=training_charts(own_rows) if config.rounds else (),
-        users=user_views(loop, task) if config.rounds else (),
-        lists=list_views(loop, task) if config.rounds else (),
-        costs=stage_costs(loop.run.manifest["stages"]),
-        versions=tuple(loop.run.manifest["versions"].items()),
+        users=user_views(study, task) if config.rounds else (),
+        lists=list_views(study, task) if config.rounds else (),
+        costs=stage_costs(study.run.manifest["steps"]),
+        versions=tuple(study.run.manifest["versions"].items()),
     )
 
 
-def facts(loop: Loop, task: Task) -> tuple[tuple[str, str], ...]:
+def facts(study: Study, task: Task) -> tuple[tuple[str, str], ...]:
     """What was run, in a few lines."""
-    config, made = loop.config, loop.run.manifest["stages"]["prepare"]
+    config, made = study.config, study.run.manifest["steps"]["prepare"]
     counts = zip(made["num_users_with_lists"].items(), made["num_lists"].values(), strict=True)
     groups = "; ".join(f"{group} {users:,} with {lists:,} lists" for (group, users), lists in counts)
     dpo = config.dpo
@@ -92,7 +92,7 @@ def facts(loop: Loop, task: Task) -> tuple[tuple[str, str], ...]:
     room = "" if config.completions.sentences is None else f"; sentences read of each: {config.completions.sentences}"
     beside = f", likelihood {dpo.sft_weight:g}" if dpo.sft_weight else ""
     return (
-        ("Data", f"{task.dataset.name}: {task.dataset.num_users:,} users, {task.dataset.num_items:,} items"),
+        ("Data", f"{task.log.name}: {task.log.num_users:,} users, {task.log.num_items:,} items"),
         ("Users", groups),
         *columns_fact(made),
         ("Candidates", f"{config.protocol.kind} protocol"),
@@ -103,8 +103,8 @@ def facts(loop: Loop, task: Task) -> tuple[tuple[str, str], ...]:
         ("DPO", f"beta {dpo.beta:g}, learning rate {dpo.lr:g}, epochs {dpo.epochs}{beside}"),
         ("DPO's reference model", f"the model before {'round 1' if config.reference == 'first' else 'each round'}"),
         ("Seeds", ", ".join(map(str, config.seeds))),
-        *(("Taken over", line) for line in reused_in_words(loop.run.manifest["stages"])),
-        *(("Sampling", line) for line in describe_server_usage(own_stages(loop.run.manifest["stages"]))),
+        *(("Taken over", line) for line in reused_in_words(study.run.manifest["steps"])),
+        *(("Sampling", line) for line in describe_server_usage(own_stages(study.run.manifest["steps"]))),
     )
 
 
@@ -138,24 +138,24 @@ def curve(name: str, rows: Sequence[Row], x: str, y: str) -> Curve:
     return Curve(name, tuple(row[x] for row in rows), tuple(row[y] for row in rows))
 
 
-def reward_section(loop: Loop, task: Task, round: int) -> RewardSection:
+def reward_section(study: Study, task: Task, round: int) -> RewardSection:
     """Rewards, reliability and pairs of one round of the first seed."""
-    key = f"r{round}.s{loop.config.seeds[0]}"
-    reward, pairs = loop.run.folder(f"reward.{key}"), loop.run.folder(f"pairs.{key}")
+    key = f"r{round}.s{study.config.seeds[0]}"
+    reward, pairs = study.run.folder(f"reward.{key}"), study.run.folder(f"pairs.{key}")
     return RewardSection(
-        read_rewards(reward / REWARDS, task, loop.config.reward.metric),
+        read_rewards(reward / REWARDS, task, study.config.reward.metric),
         Reliability(**json.loads((reward / RELIABILITY).read_text())),
         PairSet(read_pairs(pairs / PAIRS, task), **json.loads((pairs / COUNTS).read_text())),
-        is_predicted=loop.config.reward.cross_fit,
+        is_predicted=study.config.reward.cross_fit,
     )
 
 
-def user_views(loop: Loop, task: Task) -> tuple[UserView, ...]:
+def user_views(study: Study, task: Task) -> tuple[UserView, ...]:
     """Three reward users of round 0, at the quartiles of the gap between their best and worst completion."""
-    section = reward_section(loop, task, 0)
-    completions = read_user_texts(loop, UNTUNED, f"sample.{UNTUNED}.s{loop.config.seeds[0]}").parts[REWARD]
-    titles = task.dataset.items["title"].to_list()
-    user_ids = task.dataset.users["user_id"].to_list()
+    section = reward_section(study, task, 0)
+    completions = read_user_texts(study, UNTUNED, f"sample.{UNTUNED}.s{study.config.seeds[0]}").parts[REWARD]
+    titles = task.log.items["title"].to_list()
+    user_ids = task.log.users["user_id"].to_list()
     by_gap = sorted(section.pairs.pairs, key=lambda pair: (pair.chosen_reward - pair.rejected_reward, pair.user))
     views: list[UserView] = []
     for pair in at_shares(by_gap):
@@ -183,18 +183,18 @@ def user_views(loop: Loop, task: Task) -> tuple[UserView, ...]:
     return tuple(views)
 
 
-def list_views(loop: Loop, task: Task) -> tuple[ListView, ...]:
+def list_views(study: Study, task: Task) -> tuple[ListView, ...]:
     """Three test lists before and after training, at the quartiles of the change among lists that changed."""
-    config, test = loop.config, task.lists.test
+    config, test = study.config, task.lists.test
     scores: dict[str, np.ndarray] = {}
     for row in (UNTUNED, TRAINED):
-        folder = loop.run.folder(f"fit.{row}.{config.backbones[0]}.s{config.seeds[0]}")
+        folder = study.run.folder(f"fit.{row}.{config.backbones[0]}.s{config.seeds[0]}")
         scores[row] = load_file(folder / SCORES)["scores_BNL"][:, 0]
     before_B, after_B = (compute_metric(config.primary_metric, scores[row], test) for row in (UNTUNED, TRAINED))
     changed = np.flatnonzero(np.nan_to_num(after_B - before_B) != 0)
     changed = changed[np.argsort((after_B - before_B)[changed], kind="stable")]
-    titles = task.dataset.items["title"].to_list()
-    user_ids = task.dataset.users["user_id"].to_list()
+    titles = task.log.items["title"].to_list()
+    user_ids = task.log.users["user_id"].to_list()
     views: list[ListView] = []
     for row in at_shares(changed.tolist()):
         before_L, after_L = (ranks(scores[name][row], test.is_item_BL[row]) for name in (UNTUNED, TRAINED))

@@ -5,52 +5,63 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from recloop.methods.context import LmRef, Loop, derived_seed
-from recloop.methods.dpo4rec.data import Task
-from recloop.records import Pair
+from recloop.experiment.step import StepKind
+from recloop.methods.study import LmRef, Study, derived_seed
+from recloop.records import Pair, Prompt
 from recloop.training.dpo import train_dpo
 from recloop.training.result import TrainedModel
 from recloop.training.sft import SftConfig, train_sft
 
+TRAIN = StepKind("train", reads=("dpo", "reference"))
+OF_DPO_ALONE = {"beta", "sft_weight", "processes"}
+
 
 def train_dpo_round(
-    loop: Loop, task: Task, lm: LmRef, reference_lm: LmRef, pairs: Sequence[Pair], seed: int, label: str
+    study: Study,
+    prompts: Mapping[int, Prompt],
+    lm: LmRef,
+    reference_lm: LmRef,
+    pairs: Sequence[Pair],
+    seed: int,
+    label: str,
 ) -> LmRef:
-    """Tune by DPO: prefer what earned more and stay near the reference. The result is called `label`.
+    """Train by DPO: prefer what had the higher reward and stay near the reference. The result is called `label`.
 
     Args:
+        prompts: by user, of every user with a pair.
         lm: what is trained.
-        reference model: the language model before round 1; the reference, unless the configuration says ``previous``.
+        reference_lm: the language model before round 1; DPO's reference, unless the configuration says ``previous``.
         pairs: of the current round.
     """
-    reference = reference_lm if loop.config.reference == "first" else lm
+    reference = reference_lm if study.config.reference == "first" else lm
 
     def train(out: Path, scratch: Path) -> TrainedModel:
-        config, training_seed = loop.config.dpo, derived_seed(seed, "tune")
+        config, training_seed = study.config.dpo, derived_seed(seed, "tune")
         return train_dpo(
-            lm.folder, reference.folder, task.prompts, pairs, config, out, training_seed, loop.progress, scratch
+            lm.folder, reference.folder, prompts, pairs, config, out, training_seed, study.progress, scratch
         )
 
-    return _train(loop, (lm, reference), pairs, seed, label, train)
+    return _train(study, (lm, reference), pairs, seed, label, train)
 
 
-def train_sft_round(loop: Loop, task: Task, lm: LmRef, pairs: Sequence[Pair], seed: int, label: str) -> LmRef:
-    """Fine-train on the best completions alone, on the budget of `align`."""
-    config = SftConfig.model_validate(loop.config.dpo.model_dump(exclude={"beta", "sft_weight", "processes"}))
+def train_sft_round(
+    study: Study, prompts: Mapping[int, Prompt], lm: LmRef, pairs: Sequence[Pair], seed: int, label: str
+) -> LmRef:
+    """Fine-tune on the best completions alone, on the budget of `train_dpo_round`."""
+    config = SftConfig.model_validate(study.config.dpo.model_dump(exclude=OF_DPO_ALONE))
 
     def train(out: Path, scratch: Path) -> TrainedModel:
-        training_seed = derived_seed(seed, "tune")
-        return train_sft(lm.folder, task.prompts, pairs, config, out, training_seed, loop.progress, scratch)
+        return train_sft(lm.folder, prompts, pairs, config, out, derived_seed(seed, "tune"), study.progress, scratch)
 
-    return _train(loop, (lm,), pairs, seed, label, train)
+    return _train(study, (lm,), pairs, seed, label, train)
 
 
 def _train(
-    loop: Loop,
+    study: Study,
     models: Sequence[LmRef],
     pairs: Sequence[Pair],
     seed: int,
@@ -59,18 +70,18 @@ def _train(
 ) -> LmRef:
     name = f"{label}.s{seed}"
     inputs = {"models": [lm.digest for lm in models], "pairs": digest_of_pairs(pairs)}
-    with loop.stage("train", name, inputs, f"lm/{name}") as stage:
-        if not stage.is_done:
-            stage.scratch.mkdir(parents=True, exist_ok=True)
-            trained = train(stage.scratch / "model", stage.scratch / "checkpoints")
-            shutil.copytree(trained.folder, stage.folder, dirs_exist_ok=True)
-            stage.log(*({"lm": label, "seed": seed, **row} for row in trained.log))
-            stage.note(
+    with study.step(TRAIN, name, inputs, f"lm/{name}") as step:
+        if not step.is_done:
+            step.scratch.mkdir(parents=True, exist_ok=True)
+            trained = train(step.scratch / "model", step.scratch / "checkpoints")
+            shutil.copytree(trained.folder, step.folder, dirs_exist_ok=True)
+            step.log(*({"lm": label, "seed": seed, **row} for row in trained.log))
+            step.note(
                 pairs_trained=trained.num_rows,
                 pairs_thinned=trained.num_thinned,
                 pairs_too_long=trained.num_too_long,
             )
-    return LmRef(label, loop.run.folder(stage.name), loop.run.digest(stage.name))
+    return LmRef(label, study.run.folder(step.name), study.run.digest(step.name))
 
 
 def digest_of_pairs(pairs: Sequence[Pair]) -> str:

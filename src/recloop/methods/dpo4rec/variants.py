@@ -1,0 +1,86 @@
+"""The variants of the main table: for each, how its texts come to be and how its evaluator reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from recloop.methods.dpo4rec.ablations import match_untuned, random_label_texts, sft_texts, shuffled_vectors
+from recloop.methods.dpo4rec.baselines import best_template, history_texts, published_texts, rating_means
+from recloop.methods.dpo4rec.data import Task
+from recloop.methods.dpo4rec.evaluate import evaluate_variant, score_reward_model
+from recloop.methods.dpo4rec.generate import UserTexts, UserTextVectors, encode_user_texts
+from recloop.methods.dpo4rec.names import (
+    HISTORY_TEXT,
+    ID_HISTORY,
+    MATCHED,
+    NO_TEXT,
+    PUBLISHED_TEXT,
+    RANDOM_LABELS,
+    RATING_MEAN,
+    SFT_BEST_OF_N,
+    SHUFFLED,
+    Scored,
+    Trained,
+)
+from recloop.methods.study import Study
+
+Asked = Literal["all", "core", "trained"]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One row of the table. All share lists, users, evaluator settings and seeds: they differ by the text alone.
+
+    name: as in results; `recloop.evaluation.labels` has what people are told.
+    texts: makes them, of a seed's whole loop; None where it has nothing to make them from, and then there is no row.
+        None in place of a function: the evaluator reads no text.
+    asked: the values of the setting `variants` with which there is such a row.
+    of_training: a control of the training: where nothing was trained there is none, and the frozen reward model
+        scores its texts too.
+    uses_id_history: the evaluator reads the ids and ratings of the history.
+    """
+
+    name: str
+    texts: Callable[[Study, Task, Trained], UserTexts | UserTextVectors | None] | None
+    asked: tuple[Asked, ...] = ("all",)
+    of_training: bool = False
+    uses_id_history: bool = False
+
+
+VARIANTS = (
+    Variant(SHUFFLED, shuffled_vectors, ("all", "core")),
+    Variant(RANDOM_LABELS, random_label_texts, ("all", "core"), of_training=True),
+    Variant(SFT_BEST_OF_N, sft_texts, of_training=True),
+    Variant(MATCHED, match_untuned, of_training=True),
+    Variant(NO_TEXT, None),
+    Variant(ID_HISTORY, None, uses_id_history=True),
+    Variant(RATING_MEAN, rating_means),
+    Variant(HISTORY_TEXT, history_texts),
+    Variant(PUBLISHED_TEXT, published_texts),
+)
+"""Beside what the loop itself evaluates (untuned, trained) and the best fixed template, chosen among several."""
+
+
+def evaluate_variants(study: Study, task: Task, trained: Trained) -> list[Scored]:
+    """Every variant that was asked for, of one seed."""
+    scored: list[Scored] = []
+    for variant in VARIANTS:
+        if study.config.variants in variant.asked and (trained.pairs or not variant.of_training):
+            scored += _evaluate(study, task, trained, variant)
+    return scored + (best_template(study, task, trained.seed) if study.config.variants == "all" else [])
+
+
+def _evaluate(study: Study, task: Task, trained: Trained, variant: Variant) -> list[Scored]:
+    seed, name = trained.seed, variant.name
+    if variant.texts is None:
+        return evaluate_variant(study, task, None, seed, name, uses_id_history=variant.uses_id_history)
+    made = variant.texts(study, task, trained)
+    if made is None:
+        return []
+    vectors = encode_user_texts(study, made, seed) if isinstance(made, UserTexts) else made
+    scored = evaluate_variant(study, task, vectors, seed, name)
+    if variant.of_training:
+        scored += score_reward_model(study, task, trained.reward_model, vectors, seed, name)
+    return scored

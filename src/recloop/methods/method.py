@@ -1,0 +1,73 @@
+"""A method: a record that says how it is configured, run, planned and asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from recloop.errors import SettingError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from recloop.experiment.run_folder import RunFolder
+    from recloop.experiment.step import StepKind, Steps
+    from recloop.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """What `recloop.run` and the command line need to know of a method.
+
+    A method of your own is such a record, passed to `recloop.run`. A method of recloop is a folder of this room whose
+    ``__init__.py`` holds one as ``METHOD``, and a line in `recloop.methods.registry`.
+
+    name: as on the command line and in a run's manifest.
+    config: the class of its settings.
+    open_study: (config, run, progress, until, **objects) -> what its recipe works on. It derives from `Steps`; the
+        objects are those that a user passes in place of what a name would pick, e.g. ``lm`` or ``reranker``.
+    recipe: the algorithm, step by step.
+    steps: the kinds of its steps, in their order. From them follow the commands that stop after a step, and what of
+        another run can be reused.
+    forecast: config -> the plan that ``--dry-run`` prints; None where there is none.
+    quick: config -> what ``--quick`` sets, as typed; None where the defaults are small already.
+    ask: (run, config, question, **options) -> an answer by what a finished run left; None where it answers none.
+    """
+
+    name: str
+    config: type[BaseModel]
+    open_study: Callable[..., Steps]
+    recipe: Callable[[Any], None]
+    steps: Callable[[], Sequence[StepKind]]
+    forecast: Callable[[Any], str] | None = None
+    quick: Callable[[Any], list[tuple[str, str]]] | None = None
+    ask: Callable[..., str] | None = None
+
+
+def run_method(
+    method: Method, config: BaseModel, run: RunFolder, progress: Progress, until: str | None = None, **objects: Any
+) -> str | None:
+    """Do a run, or go on with it; which step was reached, where it stops before its end.
+
+    Args:
+        config: as the run folder was opened with.
+        run: where everything is kept; a step found done there is not done again.
+        until: the command after whose first step it stops; None for the whole run.
+        objects: see `Method.open_study`.
+
+    Raises:
+        SettingError: the method has no such step.
+    """
+    from recloop.experiment.step import go_through, require_command
+
+    require_command(method.name, method.steps(), until)
+    study = method.open_study(config, run, progress, until, **objects)
+    return go_through(lambda: method.recipe(study), run)
+
+
+def quick_settings(method: Method, config: BaseModel) -> list[tuple[str, str]]:
+    """What ``--quick`` sets, as typed; SettingError for a method whose default is small already."""
+    if method.quick is None:
+        raise SettingError(f"--quick is not for {method.name}; its default is small already: leave it out")
+    return method.quick(config)
