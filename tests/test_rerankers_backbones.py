@@ -4,29 +4,30 @@ import pytest
 import torch
 
 from recloop.errors import SettingError
-from recloop.rerankers.backbones import AttentionBlock, Dlcm, Mir, Prm, SetRank
-from recloop.rerankers.completion_inputs import CompletionInputs
+from recloop.rerankers.backbones import BACKBONES, AttentionBlock, Mir, Prm
 from recloop.rerankers.config import RerankerConfig
+from recloop.rerankers.list_batch import BatchShape, ListBatch
 
 WIDTH, TOKEN, LIST_LEN = 9, 8, 6
-CONFIG = RerankerConfig(embed=TOKEN, attention=8, heads=2, gru=5, mlp=(7, 4))
-KINDS = ["dlcm", "prm", "setrank", "mir"]
+CONFIG = RerankerConfig(embed=TOKEN, attention=8, gru=5, mlp=(7, 4))
+KINDS = list(BACKBONES)
+SHAPE = BatchShape(WIDTH, TOKEN, LIST_LEN + 2)
 
 
 def backbone_of(kind):
-    """A backbone as a function of inputs and mask; for MIR with fixed history tokens of three users."""
+    """A backbone as a function of features and mask; for MIR with fixed history tokens of three users."""
     torch.manual_seed(0)
-    match kind:
-        case "dlcm":
-            return Dlcm(WIDTH, CONFIG).eval()
-        case "prm":
-            return Prm(WIDTH, LIST_LEN + 2, CONFIG).eval()
-        case "setrank":
-            return SetRank(WIDTH, CONFIG).eval()
-        case "mir":
-            mir, tokens = Mir(WIDTH, TOKEN, CONFIG).eval(), torch.randn(3, 4, TOKEN)
-            is_token = torch.tensor([[True] * 4, [True, False, False, False], [True, True, False, False]])
-            return lambda x, mask, rows=slice(None): mir(x, mask, tokens[rows], is_token[rows])
+    backbone = BACKBONES[kind](SHAPE, CONFIG).eval()
+    history = ()
+    if kind == "mir":
+        is_token = torch.tensor([[True] * 4, [True, False, False, False], [True, True, False, False]])
+        history = torch.randn(3, 4, TOKEN), is_token
+
+    def score(x, is_item, rows=slice(None)):
+        return backbone(ListBatch(x, is_item, None, None, *(part[rows] for part in history)))
+
+    score.module, score.history = backbone, history
+    return score
 
 
 def batch():
@@ -51,8 +52,7 @@ def test_a_batch_equals_its_lists_one_by_one(kind):
     together = backbone(x, is_item)
     for row in range(3):
         rows = slice(row, row + 1)
-        extra = (rows,) if kind == "mir" else ()
-        alone = backbone(x[rows], is_item[rows], *extra)
+        alone = backbone(x[rows], is_item[rows], rows)
         torch.testing.assert_close(alone[0][is_item[row]], together[row][is_item[row]])
 
 
@@ -83,15 +83,16 @@ def test_prm_and_dlcm_see_the_order_of_a_list(kind):
 def test_dlcm_reads_each_list_from_its_last_item_to_its_first():
     backbone, (x, is_item) = backbone_of("dlcm"), batch()
     reversed_x = x[2:3, :4].flip(1)
-    out, final = backbone.gru(reversed_x)
-    gated = out.flip(1) * torch.tanh(backbone.gate(final[0]))[:, None]
-    expected = backbone.score(torch.cat([gated, x[2:3, :4]], dim=-1))
-    torch.testing.assert_close(backbone(x, is_item)[2, :4], expected[0])
+    dlcm = backbone.module
+    out, final = dlcm.gru(reversed_x)
+    gated = out.flip(1) * torch.tanh(dlcm.gate(final[0]))[:, None]
+    expected = dlcm.score.layers(torch.cat([gated, x[2:3, :4]], dim=-1))[0, :, 0]
+    torch.testing.assert_close(backbone(x, is_item)[2, :4], expected)
 
 
 def test_attention_equals_its_formula():
     torch.manual_seed(0)
-    block, (x, is_item) = AttentionBlock(8, 2), batch()
+    block, (x, is_item) = AttentionBlock(8), batch()
     x = x[..., :8]
     for row in range(3):
         real = x[row, is_item[row]]
@@ -107,43 +108,49 @@ def test_attention_equals_its_formula():
 
 def test_mir_depends_on_the_history_and_on_its_order():
     torch.manual_seed(0)
-    mir, (x, is_item) = Mir(WIDTH, TOKEN, CONFIG).eval(), batch()
+    mir, (x, is_item) = Mir(SHAPE, CONFIG).eval(), batch()
     tokens, is_token = torch.randn(3, 4, TOKEN), torch.ones(3, 4, dtype=torch.bool)
-    scores = mir(x, is_item, tokens, is_token)
+    scores = mir(ListBatch(x, is_item, None, None, tokens, is_token))
     for other in (tokens.flip(1), tokens + 1.0):
-        assert (mir(x, is_item, other, is_token) - scores)[is_item].abs().max() > 1e-4
+        assert (mir(ListBatch(x, is_item, None, None, other, is_token)) - scores)[is_item].abs().max() > 1e-4
 
 
 def test_mir_ignores_padding_of_the_history():
     torch.manual_seed(0)
-    mir, (x, is_item) = Mir(WIDTH, TOKEN, CONFIG).eval(), batch()
+    mir, (x, is_item) = Mir(SHAPE, CONFIG).eval(), batch()
     tokens = torch.randn(3, 4, TOKEN)
     is_token = torch.tensor([[True, True, False, False]] * 3)
     noisy = tokens.masked_fill(~is_token[..., None], 1e3)
-    torch.testing.assert_close(mir(x, is_item, noisy, is_token), mir(x, is_item, tokens[:, :2], is_token[:, :2]))
+    padded, cut = (
+        mir(ListBatch(x, is_item, None, None, *history))
+        for history in ((noisy, is_token), (tokens[:, :2], is_token[:, :2]))
+    )
+    torch.testing.assert_close(padded, cut)
 
 
 def test_prm_refuses_lists_longer_than_its_positions():
     with pytest.raises(SettingError, match="at most 3 items, got 6"):
-        Prm(WIDTH, 3, CONFIG)(*batch())
+        Prm(BatchShape(WIDTH, TOKEN, 3), CONFIG)(ListBatch(*batch()))
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(SettingError, match=r"multiple of heads, got 8 and 3; use e\.g\. 6"):
-        AttentionBlock(8, 3)
+    with pytest.raises(SettingError, match=r"multiple of 2, got 9; use e\.g\. 10"):
+        AttentionBlock(9)
 
 
-@pytest.mark.parametrize("is_matched", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_inputs_in_parts_are_scored_as_those_side_by_side(kind, is_matched):
-    # One list under three completions: MIR's fixed history has three rows.
+def test_features_in_parts_are_scored_as_those_side_by_side(kind):
+    # Two lists under three completions each; the six rows share the history of their list.
     torch.manual_seed(2)
-    widths = (5, 2, 2) if is_matched else (7, 2, 0)
-    items, texts = torch.randn(1, LIST_LEN, widths[0]), torch.randn(1, 3, widths[1])
-    inputs = CompletionInputs(items, texts, torch.randn(1, 3, LIST_LEN, 2) if is_matched else None)
-    dense = inputs.dense()
-    assert dense.shape == (3, LIST_LEN, WIDTH) == (3, inputs.num_places, inputs.width)
-    torch.testing.assert_close(dense[1, 4, :-2], torch.cat([items[0, 4], texts[0, 1]])[: WIDTH - 2])
-    backbone, (_, is_item) = backbone_of(kind), batch()
-    together, apart = backbone(dense, is_item), backbone(inputs, is_item)
-    torch.testing.assert_close(apart[is_item], together[is_item])
+    items, texts, match = torch.randn(2, LIST_LEN, 5), torch.randn(2, 3, 2), torch.randn(2, 3, LIST_LEN, 2)
+    is_item = batch()[1][:2]
+    backbone = backbone_of(kind)
+    history = tuple(part[:2] for part in backbone.history)
+    parts = ListBatch(items, is_item, texts, match, *history)
+    features = parts.features()
+    assert features.shape == (6, LIST_LEN, WIDTH) == (6, parts.list_len, parts.width)
+    torch.testing.assert_close(features[4, 3], torch.cat([items[1, 3], texts[1, 1], match[1, 1, 3]]))
+    repeated = tuple(part.repeat_interleave(3, dim=0) for part in history)
+    dense = ListBatch(features, is_item.repeat_interleave(3, dim=0), None, None, *repeated)
+    assert torch.equal(parts.is_item_XL, dense.is_item_BL)
+    torch.testing.assert_close(backbone.module(parts)[parts.is_item_XL], backbone.module(dense)[parts.is_item_XL])

@@ -7,9 +7,9 @@ import pytest
 from recloop.errors import DataError
 from recloop.records import Log, Domain, Histories
 from recloop.rerankers.features import item_features
-from recloop.rerankers.history import history_tensors, star_edges
+from recloop.rerankers.history import history_tensors, rating_edges
 from recloop.rerankers.item_vectors import item_texts, tfidf_vectors
-from recloop.rerankers.rating_mean import star_weighted_means
+from recloop.rerankers.rating_mean import rating_weighted_means
 
 
 def dataset_of_three(knowledge=None):
@@ -75,14 +75,14 @@ def test_texts_that_share_no_word_have_vectors_too():
 def test_weights_of_rating_are_positive_on_any_scale():
     """From -10 to 10 the lowest rating that was given weighs 1: 5 weighs 11 where -5 is the lowest."""
     histories = Histories(np.array([0, 2]), np.array([0, 1]), np.array([5, -5], dtype=np.float32))
-    vectors = star_weighted_means(histories, np.eye(2, dtype=np.float32), np.array([0]))
+    vectors = rating_weighted_means(histories, np.eye(2, dtype=np.float32), np.array([0]))
     np.testing.assert_allclose(vectors.vectors_UND[0, 0], [11 / 12, 1 / 12], atol=1e-6)
 
 
-def test_star_weighted_means_by_hand():
+def test_rating_weighted_means_by_hand():
     # User 0 gave item 0 five stars and item 1 one: (5 e0 + e1) / 6. User 1 has no history: the mean of all.
     histories = Histories(np.array([0, 2, 2, 3]), np.array([0, 1, 2]), np.array([5, 1, 3], dtype=np.float32))
-    vectors = star_weighted_means(histories, np.eye(3, dtype=np.float32), np.array([0, 1, 2]))
+    vectors = rating_weighted_means(histories, np.eye(3, dtype=np.float32), np.array([0, 1, 2]))
     expected = [[[5 / 6, 1 / 6, 0.0]], [[1 / 3] * 3], [[0.0, 0.0, 1.0]]]
     np.testing.assert_allclose(vectors.vectors_UND, expected, atol=1e-6)
     assert vectors.user_U.tolist() == [0, 1, 2]
@@ -90,7 +90,7 @@ def test_star_weighted_means_by_hand():
 
 def test_without_ratings_every_item_weighs_the_same():
     histories = Histories(np.array([0, 2]), np.array([0, 1]), np.full(2, np.nan, dtype=np.float32))
-    vectors = star_weighted_means(histories, np.eye(3, dtype=np.float32), np.array([0]))
+    vectors = rating_weighted_means(histories, np.eye(3, dtype=np.float32), np.array([0]))
     np.testing.assert_allclose(vectors.vectors_UND[0, 0], [1 / 2, 1 / 2, 0], atol=1e-6)
 
 
@@ -100,7 +100,7 @@ def test_windows_are_padded_at_the_end_and_ratings_bucketed():
         np.array([7, 8, 1, 2, 3]),
         np.array([1.0, 5.0, 3.0, np.nan, 1.0], dtype=np.float32),
     )
-    edges = star_edges(histories)
+    edges = rating_edges(histories)
     assert edges == (2.0, 4.0)
     table = history_tensors(histories, np.array([0, 1, 2]), edges)
     assert table.items_UH.tolist() == [[7, 8, 0], [0, 0, 0], [1, 2, 3]]
@@ -111,7 +111,7 @@ def test_windows_are_padded_at_the_end_and_ratings_bucketed():
 def test_many_distinct_ratings_share_ten_buckets():
     rating = np.linspace(0, 100, 501, dtype=np.float32)
     histories = Histories(np.array([0, 501]), np.zeros(501, dtype=np.int64), rating)
-    edges = star_edges(histories)
+    edges = rating_edges(histories)
     assert len(edges) == 9
     counts = np.bincount(history_tensors(histories, np.array([0]), edges).rating_UH[0].numpy())[1:]
     assert counts.min() >= 50

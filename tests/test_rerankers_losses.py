@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from recloop.rerankers.losses import attention_rank_loss, bce_loss, softmax_loss
+from recloop.rerankers.losses import attention_rank_loss, softmax_loss
 from recloop.rerankers.metrics import list_log_likelihood
 
-LOSSES = [softmax_loss, attention_rank_loss, bce_loss]
+LOSSES = [softmax_loss, attention_rank_loss]
 
 
 def random_batch(seed=0, num_lists=30, list_len=7):
@@ -44,13 +44,6 @@ def test_attention_rank_loss_stays_finite_when_one_item_takes_all():
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(scores.grad).all()
-
-
-def test_bce_by_hand():
-    # scores log 3 and 0: probabilities 3/4 and 1/2; labels 1 and 0
-    scores = torch.tensor([[math.log(3), 0.0, -50.0]])
-    loss = bce_loss(scores, torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[True, True, False]]))
-    assert loss.item() == pytest.approx(-(math.log(3 / 4) + math.log(1 / 2)) / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

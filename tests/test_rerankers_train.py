@@ -14,14 +14,12 @@ from recloop.rerankers import train as fit_module
 from recloop.rerankers.config import RerankerConfig
 from recloop.rerankers.fitted import FittedReranker
 from recloop.rerankers.metrics import compute_metric, user_means
-from recloop.rerankers.train import epoch_order, fit_reranker
+from recloop.rerankers.train import FitData, epoch_order, fit_network
 
 SMALL = RerankerConfig(
     embed=8,
     adapted=8,
     expert_hidden=16,
-    shared_experts=1,
-    private_experts=2,
     attention=8,
     gru=8,
     mlp=(16,),
@@ -35,9 +33,10 @@ SMALL = RerankerConfig(
 KINDS = ["dlcm", "prm", "setrank", "mir"]
 
 
-def fit(problem, vectors, seed=0, **settings):
+def fit(problem, vectors, seed=0, own=None, **settings):
     config = SMALL.model_copy(update=settings)
-    return fit_reranker(config, problem.features, problem.histories, problem.train, problem.valid, vectors, seed)
+    data = FitData(problem.features, problem.histories, problem.train, problem.valid, vectors)
+    return fit_network(config, data, seed, own=own)
 
 
 def ndcg_of(problem, vectors, **settings):

@@ -12,7 +12,7 @@ from recloop.errors import ContractError, DataError, SettingError, TrainingError
 from recloop.training.dataset import reply_comparer, select_variants, training_order
 from recloop.training.result import TrainingBudget
 from tiny_lm import build_tiny_lm
-from tuning_cases import make_pairs, make_prompts
+from training_cases import make_pairs, make_prompts
 
 pytestmark = pytest.mark.slow  # torch and transformers
 

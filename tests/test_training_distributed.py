@@ -11,7 +11,7 @@ from recloop.progress import SILENT, Progress
 from recloop.training.distributed import run_in_processes
 from recloop.training.dpo import DpoConfig, train_dpo
 from tiny_lm import build_tiny_lm
-from tuning_cases import make_pairs, make_prompts
+from training_cases import make_pairs, make_prompts
 
 pytestmark = pytest.mark.slow  # every process imports TRL
 

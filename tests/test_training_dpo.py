@@ -20,7 +20,7 @@ from recloop.rewards.preference_pairs import random_label_pairs
 from recloop.training.dpo import DpoConfig, train_dpo
 from recloop.training.result import read_trained
 from tiny_lm import build_tiny_lm
-from tuning_cases import DISLIKED, LIKED, make_pairs, make_prompts
+from training_cases import DISLIKED, LIKED, make_pairs, make_prompts
 
 pytestmark = pytest.mark.slow  # TRL takes ten seconds to import
 
@@ -303,7 +303,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from test_training_dpo import CONFIG, StopAt
-from tuning_cases import make_pairs, make_prompts
+from training_cases import make_pairs, make_prompts
 from recloop.training.dpo import train_dpo
 
 lm, out, num_rows = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])

@@ -5,7 +5,7 @@ import pytest
 from recloop.records import Pair
 from recloop.training.sft import SftConfig, train_sft
 from tiny_lm import build_tiny_lm
-from tuning_cases import LIKED, make_prompts
+from training_cases import LIKED, make_prompts
 
 pytestmark = pytest.mark.slow  # TRL takes ten seconds to import
 

@@ -21,7 +21,7 @@ from recloop.records import Domain, Group, UserVectors
 from recloop.rerankers.config import RerankerConfig
 from recloop.rerankers.features import item_features
 from recloop.rerankers.metrics import compute_metric, list_mean
-from recloop.rerankers.train import fit_reranker
+from recloop.rerankers.train import FitData, fit_network
 
 NUM_TEXTS, COMPARED = 10_000, 400
 ALLOWED = 1e-5
@@ -157,7 +157,7 @@ def simulated_quality(minilm: TextEncoder, static: TextEncoder, num_users: int) 
             vectors = UserVectors(np.arange(len(texts)), encode_texts(encoder, texts)[:, None])
         features = item_features(dataset)
         config = RerankerConfig()
-        fitted = fit_reranker(config, features, lists.histories, lists.train, lists.valid, vectors, seed=0)
+        fitted = fit_network(config, FitData(features, lists.histories, lists.train, lists.valid, vectors), seed=0)
         test = lists.of(Group.TEST)
         return list_mean(compute_metric("ndcg@5", fitted.score(test, vectors)[:, 0], test), "drop")
 

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, Log
+from torch.utils.data import DataLoader, Dataset
 
 from recloop.rerankers.adaptor import Experts, HybridExpertAdaptor, Tower
+from recloop.rerankers.list_batch import ListBatch
 from recloop.rerankers.losses import softmax_loss
+from recloop.rerankers.train import FINAL_LR_SHARE, WEIGHT_DECAY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from recloop.rerankers.network import RerankNetwork
 
 
-class PerListData(Log[dict[str, Any]]):
+class PerListData(Dataset[dict[str, Any]]):
     """Lists one by one, each complete in itself.
 
     completion: which completion of each user.
@@ -80,7 +82,7 @@ class PerListNetwork(nn.Module):
             text_BLA = network.text_dropout(text_BLA)
             matched = [] if network.match is None else [text_BLA * network.match(x_BLW)]
             x_BLW = torch.cat([x_BLW, text_BLA, *matched], dim=-1)
-        return network.backbone(network.dropout(x_BLW), batch["is_item"])
+        return network.backbone(ListBatch(network.dropout(x_BLW), batch["is_item"]))
 
     def _adapt(self, x_BD: Tensor, tower: Tower) -> Tensor:
         adaptor = self.network.adaptor
@@ -109,11 +111,11 @@ def fit_per_list(
 
     Args:
         order: the lists of each step.
-        config: its rates, as `fit_reranker` uses them.
+        config: its rates, as `fit_network` uses them.
     """
     model = PerListNetwork(network).train()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, config.final_lr_share, len(order))
+    optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, FINAL_LR_SHARE, len(order))
     loader = DataLoader(PerListData(lists, network, completion=0), batch_sampler=[rows_B.tolist() for rows_B in order])
     for batch in loader:
         loss = softmax_loss(model(batch), batch["labels"], batch["is_item"])

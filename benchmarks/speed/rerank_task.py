@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recloop.data.lists import ProtocolConfig, build_lists
-from recloop.data.load import DataConfig, load_log
+from recloop.data.load import DataConfig, read_log
 from recloop.data.simulated import SimulatedConfig
 from recloop.records import Group, UserVectors
 from recloop.rerankers.features import item_features
 from recloop.rerankers.item_vectors import item_texts, tfidf_vectors
-from recloop.rerankers.rating_mean import star_weighted_means
+from recloop.rerankers.rating_mean import rating_weighted_means
 
 if TYPE_CHECKING:
     from benchmarks.speed.bench import SpeedConfig
@@ -52,12 +52,12 @@ def _task(path: Path | None, share: float) -> RerankTask:
     if path is None:
         num_users = max(100, round(SIMULATED.num_users * share))
         simulated = SIMULATED.model_copy(update={"num_users": num_users})
-        dataset = load_log(DataConfig(name="simulated", simulated=simulated), seed=0)
+        dataset = read_log(DataConfig(name="simulated", simulated=simulated), seed=0)
     else:
-        dataset = load_log(DataConfig(name="ml-1m", path=path), seed=0)
+        dataset = read_log(DataConfig(name="ml-1m", path=path), seed=0)
         if share < 1:
             num_users = max(100, round(dataset.num_users * share))
-            dataset = load_log(DataConfig(name="ml-1m", path=path, users=num_users), seed=0)
+            dataset = read_log(DataConfig(name="ml-1m", path=path, users=num_users), seed=0)
     return _build(dataset)
 
 
@@ -74,7 +74,7 @@ def _build(dataset: Log) -> RerankTask:
         histories=lists.histories,
         train=lists.train,
         valid=lists.valid,
-        vectors=star_weighted_means(lists.histories, vectors_ID, users),
+        vectors=rating_weighted_means(lists.histories, vectors_ID, users),
     )
 
 

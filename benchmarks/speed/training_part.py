@@ -13,11 +13,12 @@ from benchmarks.speed.figures import Check, Figure, Findings, Growth, Target
 from benchmarks.speed.measuring import growth_line, products_of, profile, race
 from benchmarks.speed.per_list_alternative import fit_per_list
 from benchmarks.speed.rerank_task import RerankTask, rerank_task
+from recloop.rerankers.backbones import BACKBONES
 from recloop.rerankers.config import RerankerConfig, RerankerKind
 from recloop.rerankers.fitted import FittedReranker, score_tensors
 from recloop.rerankers.metrics import compute_metric, list_mean
 from recloop.rerankers.network import build_network
-from recloop.rerankers.train import MIN_BATCH, MIN_STEPS_PER_PASS, epoch_order, fit_reranker
+from recloop.rerankers.train import LISTS_PER_USER, MIN_BATCH, MIN_STEPS_PER_PASS, FitData, epoch_order, fit_network
 
 if TYPE_CHECKING:
     from recloop.records import Lists
@@ -69,9 +70,9 @@ def teachable(lists: Lists) -> Lists:
 
 
 def fit_once(task: RerankTask, train: Lists, config: RerankerConfig, seed: int) -> FittedReranker:
-    """One epoch of `fit_reranker`; few valid users, so that fitting is what is timed."""
+    """One epoch of `fit_network`; few valid users, so that fitting is what is timed."""
     valid = task.valid.take(np.arange(min(len(task.valid), 100)))
-    return fit_reranker(config, task.features, task.histories, train, valid, task.vectors, seed)
+    return fit_network(config, FitData(task.features, task.histories, train, valid, task.vectors), seed)
 
 
 def fit_alternative(fitted: FittedReranker, task: RerankTask, train: Lists, seed: int) -> FittedReranker:
@@ -81,9 +82,9 @@ def fit_alternative(fitted: FittedReranker, task: RerankTask, train: Lists, seed
         torch.manual_seed(seed)
         scaled = fitted.network.get_buffer("item_vectors_ID").numpy()
         features = replace(task.features, item_vectors_ID=scaled if scaled.shape[1] else None)
-        network = build_network(config, fitted.shape, features)
+        network = build_network(config, fitted.shape, features, BACKBONES[config.kind])
     lists: ListTensors = fitted.tensors(train, task.vectors)
-    order_B = epoch_order(train.user_B, config.lists_per_user, np.random.default_rng(seed))
+    order_B = epoch_order(train.user_B, LISTS_PER_USER, np.random.default_rng(seed))
     batch = min(config.batch_size, max(MIN_BATCH, len(train) // MIN_STEPS_PER_PASS))
     steps = [order_B[start : start + batch] for start in range(0, len(order_B), batch)]
     fit_per_list(network, lists, steps, config)
@@ -94,7 +95,7 @@ def _figure(task: RerankTask, train: Lists, kind: RerankerKind, with_items: bool
     config = settings(kind, with_items=with_items)
     template = fit_once(task, train, config, SEED)
     found = race(
-        ("fit_reranker", len(train), lambda: fit_once(task, train, config, SEED)),
+        ("fit_network", len(train), lambda: fit_once(task, train, config, SEED)),
         ("adaptor at every list position", len(train), lambda: fit_alternative(template, task, train, SEED)),
         bench.repetitions,
         step,

@@ -1,9 +1,4 @@
-"""Four reranker backbones: the candidates of a list in, one score each out.
-
-Every backbone takes the candidate inputs ``[B, L, W]``, or their parts when lists are scored under all
-completions, and the mask of items (padding trails), and gives scores ``[B, L]``; those at padding mean nothing.
-MIR reads the history tokens too.
-"""
+"""Four reranker backbones: a `ListBatch` in, one score per candidate out; and the table of their names."""
 
 from __future__ import annotations
 
@@ -14,13 +9,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from recloop.errors import SettingError
-from recloop.rerankers.completion_inputs import CompletionInputs, side_by_side, through, width_of
+from recloop.rerankers.config import HEADS
+from recloop.rerankers.losses import attention_rank_loss
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
     from torch import Tensor
 
-    from recloop.rerankers.config import RerankerConfig
+    from recloop.rerankers.config import RerankerConfig, RerankerKind
+    from recloop.rerankers.list_batch import BatchShape, ListBatch
+    from recloop.rerankers.protocol import Backbone
 
 
 class Mlp(nn.Module):
@@ -33,40 +31,34 @@ class Mlp(nn.Module):
             layers += [nn.Linear(before, after), nn.ReLU(inplace=True), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear(hidden[-1], 1))
 
-    def forward(
-        self, x_BLW: Float[Tensor, "B L W"] | CompletionInputs, *before_BLW: Float[Tensor, "B L _"]
-    ) -> Float[Tensor, "B L"]:
-        """One score per item, from all its parts side by side: what comes before the inputs, then these.
+    def forward(self, batch: ListBatch, *before_XLW: Float[Tensor, "X L _"]) -> Float[Tensor, "X L"]:
+        """One score per item, from `before_XLW` and the batch's features side by side.
 
-        The first layer multiplies part by part and adds up: writing them side by side first took a tenth of
+        The first layer multiplies part by part and adds up. Writing the parts side by side first took a tenth of
         the time of scoring.
         """
         first = self.layers[0]
         assert isinstance(first, nn.Linear)
-        *before, own = first.weight.split([*(part.shape[-1] for part in before_BLW), width_of(x_BLW)], dim=1)
-        rest = list(zip(before_BLW, before, strict=True))
-        if isinstance(x_BLW, CompletionInputs):
-            hidden_BLH = x_BLW.times(own, first.bias)
+        *before, own = first.weight.split([*(part.shape[-1] for part in before_XLW), batch.width], dim=1)
+        rest = list(zip(before_XLW, before, strict=True))
+        if batch.text_BNA is not None:
+            hidden_XLH = batch.times(own, first.bias)
         else:
-            (begin_BLW, weight), *rest = [*rest, (x_BLW, own)]
-            hidden_BLH = F.linear(begin_BLW, weight, first.bias)
-        hidden_PH = hidden_BLH.flatten(0, 1)
-        for part_BLW, weight in rest:
-            hidden_PH.addmm_(part_BLW.flatten(0, 1), weight.T)
-        return self.layers[1:](hidden_PH).view(hidden_BLH.shape[:2])
+            (begin_XLW, weight), *rest = [*rest, (batch.item_BLW, own)]
+            hidden_XLH = F.linear(begin_XLW, weight, first.bias)
+        hidden_PH = hidden_XLH.flatten(0, 1)
+        for part_XLW, weight in rest:
+            hidden_PH.addmm_(part_XLW.flatten(0, 1), weight.T)
+        return self.layers[1:](hidden_PH).view(hidden_XLH.shape[:2])
 
 
 class AttentionBlock(nn.Module):
     """Self-attention over the items of a list and a position-wise network, each added to its input."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        if width % heads:
-            raise SettingError(
-                f"attention width must be a multiple of heads, got {width} and {heads}; "
-                f"use e.g. {heads * max(1, width // heads)}"
-            )
-        self.heads = heads
+        if width % HEADS:
+            raise SettingError(f"attention must be a multiple of {HEADS}, got {width}; use e.g. {width + 1}")
         self.query_key_value = nn.Linear(width, 3 * width)
         self.leave = nn.Linear(width, width)
         self.feed = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(inplace=True), nn.Linear(2 * width, width))
@@ -76,8 +68,7 @@ class AttentionBlock(nn.Module):
     def forward(self, x_BLW: Float[Tensor, "B L W"], is_item_BL: Bool[Tensor, "B L"]) -> Float[Tensor, "B L W"]:
         """The list, each item having seen all."""
         query, key, value = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in self.query_key_value(x_BLW).chunk(3, dim=-1)
+            part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in self.query_key_value(x_BLW).chunk(3, dim=-1)
         )
         seen = F.scaled_dot_product_attention(query, key, value, attn_mask=is_item_BL[:, None, None])
         x_BLW = self.norm_attention(x_BLW + self.leave(seen.transpose(1, 2).flatten(2)))
@@ -85,27 +76,26 @@ class AttentionBlock(nn.Module):
 
 
 class Dlcm(nn.Module):
-    """A GRU reads the list from its end to its head; the final state gates what each item is worth.
+    """A GRU reads the list from its end to its head; its final state gates each item's output.
 
-    Source: Ai et al. 2018, arXiv 1804.05936. Ours scores ``[gated output ; input]`` with the MLP all
-    backbones share, where the paper has one inner product, since there is no first-stage score to refine.
+    Source: Ai et al. 2018, arXiv 1804.05936. Ours scores ``[gated output ; input]`` with the MLP that all
+    backbones share. The paper has one inner product, which refines a first-stage score that lists here lack.
     """
 
-    def __init__(self, width: int, config: RerankerConfig) -> None:
+    def __init__(self, shape: BatchShape, config: RerankerConfig) -> None:
         super().__init__()
-        self.gru = nn.GRU(width, config.gru, batch_first=True)
+        self.gru = nn.GRU(shape.width, config.gru, batch_first=True)
         self.gate = nn.Linear(config.gru, config.gru)
-        self.score = Mlp(width + config.gru, config.mlp, config.dropout)
+        self.score = Mlp(shape.width + config.gru, config.mlp, config.dropout)
 
-    def forward(
-        self, x_BLW: Float[Tensor, "B L W"] | CompletionInputs, is_item_BL: Bool[Tensor, "B L"]
-    ) -> Float[Tensor, "B L"]:
+    def forward(self, batch: ListBatch) -> Float[Tensor, "X L"]:
         """One score per item."""
-        backwards_BL = _reversed_places(is_item_BL)
-        out_BLG, _ = self.gru(_take_places(side_by_side(x_BLW), backwards_BL))
-        final_BG = _take_places(out_BLG, is_item_BL.sum(dim=1, keepdim=True) - 1).squeeze(1)
-        gated_BLG = _take_places(out_BLG, backwards_BL) * torch.tanh(self.gate(final_BG))[:, None]
-        return self.score(x_BLW, gated_BLG)
+        is_item_XL = batch.is_item_XL
+        backwards_XL = _reversed_places(is_item_XL)
+        out_XLG, _ = self.gru(_take_places(batch.features(), backwards_XL))
+        final_XG = _take_places(out_XLG, is_item_XL.sum(dim=1, keepdim=True) - 1).squeeze(1)
+        gated_XLG = _take_places(out_XLG, backwards_XL) * torch.tanh(self.gate(final_XG))[:, None]
+        return self.score(batch, gated_XLG)
 
 
 class Prm(nn.Module):
@@ -114,49 +104,47 @@ class Prm(nn.Module):
     Source: Pei et al. 2019, arXiv 1904.06813; the MLP's input as in KAR's code.
     """
 
-    def __init__(self, width: int, max_list_len: int, config: RerankerConfig) -> None:
+    def __init__(self, shape: BatchShape, config: RerankerConfig) -> None:
         super().__init__()
-        self.enter = nn.Linear(width, config.attention)
-        self.position_L = nn.Embedding(max_list_len, config.attention)
+        self.enter = nn.Linear(shape.width, config.attention)
+        self.position_L = nn.Embedding(shape.max_list_len, config.attention)
         nn.init.normal_(self.position_L.weight, std=0.02)
-        self.block = AttentionBlock(config.attention, config.heads)
-        self.score = Mlp(width + config.attention, config.mlp, config.dropout)
+        self.block = AttentionBlock(config.attention)
+        self.score = Mlp(shape.width + config.attention, config.mlp, config.dropout)
 
-    def forward(
-        self, x_BLW: Float[Tensor, "B L W"] | CompletionInputs, is_item_BL: Bool[Tensor, "B L"]
-    ) -> Float[Tensor, "B L"]:
+    def forward(self, batch: ListBatch) -> Float[Tensor, "X L"]:
         """One score per item."""
-        list_len, longest = is_item_BL.shape[1], self.position_L.num_embeddings
+        list_len, longest = batch.list_len, self.position_L.num_embeddings
         if list_len > longest:
             raise SettingError(
                 f"PRM has positions for lists of at most {longest} items, got {list_len}; "
                 f"fit it on lists as long as those it scores, or use setrank"
             )
-        attended_BLA = self.block(through(self.enter, x_BLW) + self.position_L.weight[:list_len], is_item_BL)
-        return self.score(x_BLW, attended_BLA)
+        entered_XLA = batch.linear(self.enter) + self.position_L.weight[:list_len]
+        return self.score(batch, self.block(entered_XLA, batch.is_item_XL))
 
 
 class SetRank(nn.Module):
     """Two self-attention blocks without positions: reordering a list reorders its scores, nothing else.
 
-    Source: Pang et al. 2020, arXiv 1912.05891 (the plain attention blocks; lists here are too short for
-    the induced ones to pay).
+    Source: Pang et al. 2020, arXiv 1912.05891. Plain attention blocks: lists here are too short for the induced
+    ones to be faster.
     """
 
-    def __init__(self, width: int, config: RerankerConfig) -> None:
-        super().__init__()
-        self.enter = nn.Linear(width, config.attention)
-        self.blocks = nn.ModuleList([AttentionBlock(config.attention, config.heads) for _ in range(2)])
-        self.score = Mlp(width + config.attention, config.mlp, config.dropout)
+    loss = staticmethod(attention_rank_loss)
 
-    def forward(
-        self, x_BLW: Float[Tensor, "B L W"] | CompletionInputs, is_item_BL: Bool[Tensor, "B L"]
-    ) -> Float[Tensor, "B L"]:
+    def __init__(self, shape: BatchShape, config: RerankerConfig) -> None:
+        super().__init__()
+        self.enter = nn.Linear(shape.width, config.attention)
+        self.blocks = nn.ModuleList([AttentionBlock(config.attention) for _ in range(2)])
+        self.score = Mlp(shape.width + config.attention, config.mlp, config.dropout)
+
+    def forward(self, batch: ListBatch) -> Float[Tensor, "X L"]:
         """One score per item."""
-        attended_BLA = through(self.enter, x_BLW)
+        attended_XLA, is_item_XL = batch.linear(self.enter), batch.is_item_XL
         for block in self.blocks:
-            attended_BLA = block(attended_BLA, is_item_BL)
-        return self.score(x_BLW, attended_BLA)
+            attended_XLA = block(attended_XLA, is_item_XL)
+        return self.score(batch, attended_XLA)
 
 
 class Mir(nn.Module):
@@ -166,34 +154,34 @@ class Mir(nn.Module):
     history, affinities that fade with age. Ours reads the history once instead of per feature field.
     """
 
-    def __init__(self, width: int, token_width: int, config: RerankerConfig) -> None:
+    reads_history = True
+
+    def __init__(self, shape: BatchShape, config: RerankerConfig) -> None:
         super().__init__()
-        self.enter = nn.Linear(width, config.attention)
-        self.block = AttentionBlock(config.attention, config.heads)
-        self.gru = nn.GRU(token_width, config.gru, batch_first=True)
+        self.enter = nn.Linear(shape.width, config.attention)
+        self.block = AttentionBlock(config.attention)
+        self.gru = nn.GRU(shape.token_width, config.gru, batch_first=True)
         self.affinity = nn.Linear(config.gru, config.attention, bias=False)
         self.fading = nn.Parameter(torch.zeros(()))
-        self.score = Mlp(width + config.attention + 2 * config.gru, config.mlp, config.dropout)
+        self.score = Mlp(shape.width + config.attention + 2 * config.gru, config.mlp, config.dropout)
 
-    def forward(
-        self,
-        x_BLW: Float[Tensor, "B L W"] | CompletionInputs,
-        is_item_BL: Bool[Tensor, "B L"],
-        tokens_BHE: Float[Tensor, "B H E"],
-        is_token_BH: Bool[Tensor, "B H"],
-    ) -> Float[Tensor, "B L"]:
-        """One score per item. Tokens run from old to new; every user has at least one."""
-        set_BLA = self.block(through(self.enter, x_BLW), is_item_BL)
-        history_BHG, _ = self.gru(tokens_BHE)
-        place_H = torch.arange(is_token_BH.shape[1], device=is_item_BL.device)
-        age_BH = (is_token_BH.sum(dim=1, keepdim=True) - 1 - place_H) / 10
-        affinity_BLH = set_BLA @ self.affinity(history_BHG).transpose(1, 2) / set_BLA.shape[-1] ** 0.5
-        affinity_BLH = affinity_BLH - F.softplus(self.fading) * age_BH[:, None]
-        affinity_BLH = affinity_BLH.masked_fill(~is_token_BH[:, None], -torch.inf)
-        read_BLG = torch.softmax(affinity_BLH, dim=2) @ history_BHG
-        closest_BH = affinity_BLH.masked_fill(~is_item_BL[:, :, None], -torch.inf).amax(dim=1)
-        summary_B1G = torch.softmax(closest_BH, dim=1)[:, None] @ history_BHG
-        return self.score(x_BLW, set_BLA, read_BLG, summary_B1G.expand(-1, is_item_BL.shape[1], -1))
+    def forward(self, batch: ListBatch) -> Float[Tensor, "X L"]:
+        """One score per item."""
+        is_item_XL, (tokens_XHE, is_token_XH) = batch.is_item_XL, batch.history()
+        set_XLA = self.block(batch.linear(self.enter), is_item_XL)
+        history_XHG, _ = self.gru(tokens_XHE)
+        place_H = torch.arange(is_token_XH.shape[1], device=is_item_XL.device)
+        age_XH = (is_token_XH.sum(dim=1, keepdim=True) - 1 - place_H) / 10
+        affinity_XLH = set_XLA @ self.affinity(history_XHG).transpose(1, 2) / set_XLA.shape[-1] ** 0.5
+        affinity_XLH = affinity_XLH - F.softplus(self.fading) * age_XH[:, None]
+        affinity_XLH = affinity_XLH.masked_fill(~is_token_XH[:, None], -torch.inf)
+        read_XLG = torch.softmax(affinity_XLH, dim=2) @ history_XHG
+        closest_XH = affinity_XLH.masked_fill(~is_item_XL[:, :, None], -torch.inf).amax(dim=1)
+        summary_X1G = torch.softmax(closest_XH, dim=1)[:, None] @ history_XHG
+        return self.score(batch, set_XLA, read_XLG, summary_X1G.expand(-1, is_item_XL.shape[1], -1))
+
+
+BACKBONES: dict[RerankerKind, Backbone] = {"dlcm": Dlcm, "prm": Prm, "setrank": SetRank, "mir": Mir}
 
 
 def _reversed_places(is_item_BL: Tensor) -> Tensor:

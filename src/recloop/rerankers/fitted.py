@@ -1,4 +1,4 @@
-"""A fitted reranker: scoring, and keeping it in a folder."""
+"""A fitted reranker: scoring, and its folder."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import torch
 
 from recloop.errors import ContractError, DataError
 from recloop.records import Histories
+from recloop.rerankers.backbones import BACKBONES
 from recloop.rerankers.config import RerankerConfig
 from recloop.rerankers.list_tensors import VectorScaler, list_tensors
-from recloop.rerankers.network import NetworkShape, RerankNetwork, reads_history
+from recloop.rerankers.network import NetworkShape, RerankNetwork
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
     from recloop.records import Lists, UserVectors
     from recloop.rerankers.list_tensors import ListTensors
+    from recloop.rerankers.protocol import Backbone
 
-# Candidate positions scored at once: what one layer writes still lies in the cache when the next reads it.
+# Candidate positions scored at once: what one layer writes is still in the cache when the next reads it.
 # Beside other work one core of an EPYC scored 12,500 lists/s at 40,000, 15,200 at 10,000 (medians).
 MAX_POSITIONS = 10_000
 WEIGHTS_FILE = "reranker.safetensors"
@@ -41,7 +43,7 @@ class EpochScore:
 
 @dataclass(frozen=True, slots=True)
 class FittedReranker:
-    """A network with all it needs to score lists: windows, scaling, settings, and how its fit went.
+    """A network with all it needs to score lists: windows, scaling, settings, and its learning curve.
 
     scaler: None for a reranker without texts.
     curve: every epoch of the fit; the weights are those of the best one on valid users.
@@ -51,12 +53,12 @@ class FittedReranker:
     shape: NetworkShape
     network: RerankNetwork
     histories: Histories
-    star_edges: tuple[float, ...]
+    rating_edges: tuple[float, ...]
     scaler: VectorScaler | None
     curve: tuple[EpochScore, ...]
 
     def score(self, lists: Lists, user_vectors: UserVectors | None) -> Float32[np.ndarray, "B N L"]:
-        """Score every list under every completion of its user; labels are not read.
+        """Scores of every list under every completion of its user; labels are not read.
 
         Args:
             lists: any group's lists over the catalogue the reranker was fitted on.
@@ -81,7 +83,7 @@ class FittedReranker:
         texts = None
         if user_vectors is not None and self.scaler is not None:
             texts = (user_vectors, self.scaler)
-        history = (self.histories, self.star_edges) if reads_history(self.config) else None
+        history = (self.histories, self.rating_edges) if self.network.tokens is not None else None
         return list_tensors(lists, self.shape.num_items, texts, history)
 
     def save(self, folder: Path) -> None:
@@ -98,42 +100,65 @@ class FittedReranker:
         save_file({name: value.contiguous() for name, value in tensors.items()}, folder / WEIGHTS_FILE)
         about = {
             "config": self.config.model_dump(mode="json"),
+            "own": own_name(self),
             "shape": asdict(self.shape),
-            "star_edges": self.star_edges,
+            "rating_edges": self.rating_edges,
             "scale": None if self.scaler is None else self.scaler.scale,
             "curve": [asdict(epoch) for epoch in self.curve],
         }
         (folder / CONFIG_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> FittedReranker:
-        """Read what `save` wrote; it scores exactly as the one saved.
+    def load(cls, folder: Path, own: Backbone | None = None) -> FittedReranker:
+        """What `save` wrote; it scores exactly as the one saved.
+
+        Args:
+            own: the class it was fitted with, where that is not one of recloop's.
 
         Raises:
-            DataError: the folder does not hold a whole reranker.
+            DataError: the folder does not hold a whole reranker of this version.
+            ContractError: `own` is missing, or another class.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:
-            about = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+            about: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             tensors = load_file(folder / WEIGHTS_FILE)
-        except (OSError, json.JSONDecodeError, SafetensorError) as error:
+            config, name = RerankerConfig.model_validate(about["config"]), about["own"]
+            sizes = {key: tuple(size) if isinstance(size, list) else size for key, size in about["shape"].items()}
+            shape, edges = NetworkShape(**sizes), tuple(about["rating_edges"])
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise DataError(
-                f"{folder} must hold {CONFIG_FILE} and {WEIGHTS_FILE}, got {error}; save the reranker again"
+                f"{folder} must hold {CONFIG_FILE} and {WEIGHTS_FILE} of this version, got {error!r}; fit the reranker again"
             ) from error
-        config = RerankerConfig.model_validate(about["config"])
-        sizes: dict[str, Any] = about["shape"]
-        for name in ("num_attribute_values", "attribute_places"):
-            sizes[name] = tuple(sizes[name])
-        shape = NetworkShape(**sizes)
-        network = RerankNetwork(config, shape).eval()
-        state = {name.removeprefix("network."): v for name, v in tensors.items() if name.startswith("network.")}
+        if (name is None) != (own is None):
+            raise ContractError(
+                f"{folder} was fitted with {name or config.kind}, got {'no class' if own is None else own}; "
+                f"pass the class of your own that it was fitted with, and none for recloop's"
+            )
+        network = RerankNetwork(config, shape, own or BACKBONES[config.kind]).eval()
+        if name not in (None, type(network.backbone).__qualname__):
+            raise ContractError(
+                f"{folder} was fitted with {name}, got {type(network.backbone).__qualname__}; pass {name}"
+            )
+        state = {key.removeprefix("network."): v for key, v in tensors.items() if key.startswith("network.")}
         network.load_state_dict(state)
         parts = [tensors[f"histories.{part}"].numpy() for part in ("offsets", "items", "rating")]
         scaler = None if about["scale"] is None else VectorScaler(tensors["scaler.centre"].numpy(), about["scale"])
         curve = tuple(EpochScore(**epoch) for epoch in about["curve"])
-        return cls(config, shape, network, Histories(*parts), tuple(about["star_edges"]), scaler, curve)
+        return cls(config, shape, network, Histories(*parts), edges, scaler, curve)
+
+
+def own_name(reranker: FittedReranker) -> str | None:
+    """The class name of a backbone of the user's own; None for recloop's."""
+    backbone = type(reranker.network.backbone)
+    return None if backbone in BACKBONES.values() else backbone.__qualname__
+
+
+def name_of(reranker: FittedReranker) -> str:
+    """The backbone in words."""
+    return own_name(reranker) or reranker.config.kind
 
 
 def score_tensors(network: RerankNetwork, lists: ListTensors) -> Float32[np.ndarray, "B N L"]:

@@ -1,4 +1,4 @@
-"""The knowledge window as IDs: its items and stars, and candidates that attend to them."""
+"""The knowledge window as IDs: its items and ratings, and candidates that attend to them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from recloop.rerankers.config import HEADS
+
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int64
     from torch import Tensor
 
     from recloop.records import Histories
 
-MAX_STAR_BUCKETS = 10
+MAX_RATING_BUCKETS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class HistoryTensors:
     is_real_UH: Bool[Tensor, "U H"]
 
 
-def star_edges(histories: Histories) -> tuple[float, ...]:
+def rating_edges(histories: Histories) -> tuple[float, ...]:
     """Where rating buckets end: between the distinct ratings, or at their deciles when there are many.
 
     Returns:
@@ -39,8 +41,8 @@ def star_edges(histories: Histories) -> tuple[float, ...]:
     """
     rating = histories.rating[~np.isnan(histories.rating)].astype(np.float64)
     levels = np.unique(rating)
-    if len(levels) > MAX_STAR_BUCKETS:
-        return tuple(np.unique(np.quantile(rating, np.arange(1, MAX_STAR_BUCKETS) / MAX_STAR_BUCKETS)))
+    if len(levels) > MAX_RATING_BUCKETS:
+        return tuple(np.unique(np.quantile(rating, np.arange(1, MAX_RATING_BUCKETS) / MAX_RATING_BUCKETS)))
     return tuple((levels[:-1] + levels[1:]) / 2)
 
 
@@ -69,14 +71,14 @@ class HistoryTokens(nn.Module):
     A learned token stands before the window, so that a user without history has something to attend to.
     """
 
-    def __init__(self, item_width: int, num_star_buckets: int, width: int) -> None:
+    def __init__(self, item_width: int, num_rating_buckets: int, width: int) -> None:
         super().__init__()
         self.enter = nn.Linear(item_width, width)
-        self.star_shift = nn.Embedding(num_star_buckets + 1, width)
-        self.star_scale = nn.Embedding(num_star_buckets + 1, width)
+        self.rating_shift = nn.Embedding(num_rating_buckets + 1, width)
+        self.rating_scale = nn.Embedding(num_rating_buckets + 1, width)
         self.first = nn.Parameter(torch.zeros(width))
-        nn.init.normal_(self.star_shift.weight, std=0.1)
-        nn.init.normal_(self.star_scale.weight, std=0.1)
+        nn.init.normal_(self.rating_shift.weight, std=0.1)
+        nn.init.normal_(self.rating_scale.weight, std=0.1)
 
     def forward(
         self,
@@ -86,7 +88,7 @@ class HistoryTokens(nn.Module):
     ) -> tuple[Float[Tensor, "U H1 E"], Bool[Tensor, "U H1"]]:
         """Tokens and their mask, the learned token first."""
         item_UHE = self.enter(items_UHW)
-        tokens_UHE = item_UHE * (1 + self.star_scale(rating_UH)) + self.star_shift(rating_UH)
+        tokens_UHE = item_UHE * (1 + self.rating_scale(rating_UH)) + self.rating_shift(rating_UH)
         first_U1E = self.first.expand(len(tokens_UHE), 1, -1)
         return torch.cat([first_U1E, tokens_UHE], dim=1), F.pad(is_real_UH, (1, 0), value=True)
 
@@ -94,9 +96,8 @@ class HistoryTokens(nn.Module):
 class HistoryAttention(nn.Module):
     """Each candidate reads the window through attention: which of what the user rated is like it."""
 
-    def __init__(self, item_width: int, token_width: int, heads: int) -> None:
+    def __init__(self, item_width: int, token_width: int) -> None:
         super().__init__()
-        self.heads = heads
         self.query = nn.Linear(item_width, token_width)
         self.key_value = nn.Linear(token_width, 2 * token_width)
 
@@ -108,7 +109,7 @@ class HistoryAttention(nn.Module):
     ) -> Float[Tensor, "B L E"]:
         """What every candidate reads."""
         query, key, value = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            part.unflatten(-1, (HEADS, -1)).transpose(1, 2)
             for part in (self.query(items_BLW), *self.key_value(tokens_BHE).chunk(2, dim=-1))
         )
         read = F.scaled_dot_product_attention(query, key, value, attn_mask=is_token_BH[:, None, None])

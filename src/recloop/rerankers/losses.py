@@ -1,6 +1,6 @@
 """Training losses of rerankers: scores and labels of a batch of lists in, one number out.
 
-Every loss is a mean over lists. Padding counts for nothing.
+Every loss is a mean over lists. Padding is ignored.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -29,7 +28,7 @@ def softmax_loss(
 def attention_rank_loss(
     scores_BL: Float[Tensor, "B L"], labels_BL: Float[Tensor, "B L"], is_item_BL: Bool[Tensor, "B L"]
 ) -> Float[Tensor, ""]:
-    """Cross entropy, item by item, between the attention that labels deserve and that scores give.
+    """Cross entropy, item by item, between the attention that labels give and that scores give.
 
     Every list needs a positive.
 
@@ -40,14 +39,6 @@ def attention_rank_loss(
     target_BL = _target(labels_BL, is_item_BL)
     log_rest_BL = torch.log1p(-logp_BL.exp().clamp(max=1 - 1e-6))
     return -(target_BL * logp_BL + (1 - target_BL) * log_rest_BL.where(is_item_BL, 0)).sum(dim=1).mean()
-
-
-def bce_loss(
-    scores_BL: Float[Tensor, "B L"], labels_BL: Float[Tensor, "B L"], is_item_BL: Bool[Tensor, "B L"]
-) -> Float[Tensor, ""]:
-    """Binary cross entropy of each item's score, averaged over a list's items, then over lists."""
-    loss_BL = F.binary_cross_entropy_with_logits(scores_BL, labels_BL, reduction="none")
-    return (loss_BL.where(is_item_BL, 0).sum(dim=1) / is_item_BL.sum(dim=1)).mean()
 
 
 def _log_softmax(scores_BL: Tensor, is_item_BL: Tensor) -> Tensor:

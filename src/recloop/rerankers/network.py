@@ -1,4 +1,4 @@
-"""The whole reranker as one network: item side, knowledge side, history, backbone."""
+"""The whole reranker as one network: item features, adapted texts, history, backbone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import nn
 
 from recloop.errors import ContractError
 from recloop.rerankers.adaptor import HybridExpertAdaptor, MlpAdaptor, Tower
-from recloop.rerankers.backbones import Dlcm, Mir, Prm, SetRank
-from recloop.rerankers.completion_inputs import CompletionInputs, side_by_side
+from recloop.rerankers.config import PRIVATE_EXPERTS, SHARED_EXPERTS
 from recloop.rerankers.history import HistoryAttention, HistoryTokens
+from recloop.rerankers.list_batch import BatchShape, ListBatch
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int64
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from recloop.rerankers.config import RerankerConfig
     from recloop.rerankers.features import ItemFeatures
     from recloop.rerankers.list_tensors import ListTensors
+    from recloop.rerankers.protocol import Backbone
 
-# IDs start near zero, so that rare items stay where nothing is known of them; attribute values start apart, so
-# that texts and histories can tell them from the first step. In a simulated data of 200 train users a
-# ATTRIBUTE_STD of 0.05 instead costs the ID-history reranker .21 of test NDCG@5 (two seeds), texts .03.
+# IDs start near zero, so that rare items stay where nothing is known of them. Attribute values start apart, so that
+# texts and histories can tell them from the first step. In simulated data with 200 train users an ATTRIBUTE_STD of
+# 0.05 costs the ID-history reranker .21 of test NDCG@5 (two seeds), texts .03.
 ID_STD = 0.05
 ATTRIBUTE_STD = 0.5
 
@@ -34,9 +35,9 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True, slots=True)
 class NetworkShape:
-    """Everything about the data that a network's layers depend on.
+    """What a network's layers depend on in the data.
 
-    attribute_places: how many values an item can have per attribute. A width of 0 means no such vectors.
+    attribute_places: the most values an item has, per attribute. A width of 0 means no such vectors.
     """
 
     num_items: int
@@ -44,18 +45,18 @@ class NetworkShape:
     attribute_places: tuple[int, ...]
     item_vector_width: int
     user_vector_width: int
-    num_star_buckets: int
+    num_rating_buckets: int
     max_list_len: int
 
 
 class RerankNetwork(nn.Module):
     """Scores lists; adapted vectors of the batch's distinct users and items are computed once.
 
-    A candidate's input is ``[id ; attributes ; what it reads in the history ; v_user ; v_item]``, the last
-    three where the configuration asks for them.
+    A candidate's features are ``[id ; attributes ; what it reads in the history ; item vector ; text ; match]``,
+    all but the first two where the configuration asks for them.
     """
 
-    def __init__(self, config: RerankerConfig, shape: NetworkShape) -> None:
+    def __init__(self, config: RerankerConfig, shape: NetworkShape, backbone: Backbone) -> None:
         super().__init__()
         self.has_texts = shape.user_vector_width > 0
         self.item_ids = _start(nn.Embedding(shape.num_items, config.embed), ID_STD)
@@ -72,23 +73,23 @@ class RerankNetwork(nn.Module):
         width = item_width + config.adapted * (bool(shape.item_vector_width) + bool(shape.user_vector_width))
         self.tokens: HistoryTokens | None = None
         self.read_history: HistoryAttention | None = None
-        if reads_history(config):
-            self.tokens = HistoryTokens(item_width, shape.num_star_buckets, config.embed)
+        if config.use_id_history or getattr(backbone, "reads_history", False):
+            self.tokens = HistoryTokens(item_width, shape.num_rating_buckets, config.embed)
         if config.use_id_history:
-            self.read_history = HistoryAttention(item_width, config.embed, config.heads)
+            self.read_history = HistoryAttention(item_width, config.embed)
             width += config.embed
         self.match: nn.Linear | None = None
-        if self.has_texts and config.match_texts:
+        if self.has_texts:
             self.match = nn.Linear(width - config.adapted, config.adapted)
             width += config.adapted
         self.dropout = nn.Dropout(config.dropout)
         self.text_dropout = nn.Dropout(config.text_dropout)
-        self.backbone = _backbone(config, shape, width)
+        self.backbone = backbone(BatchShape(width, config.embed, shape.max_list_len), config)
 
     def forward(
         self, lists: ListTensors, row_B: Int64[Tensor, " B"], completion_B: Int64[Tensor, " B"] | None
     ) -> Float[Tensor, "B N L"]:
-        """Score some of the lists.
+        """Scores of some of the lists.
 
         Args:
             lists: texts and histories present exactly as the network was built for them.
@@ -108,32 +109,21 @@ class RerankNetwork(nn.Module):
         is_item_BL: Bool[Tensor, "B L"],
         history: tuple[Tensor, Tensor] | None,
     ) -> Float[Tensor, "B N L"]:
-        """Score lists whose item side and texts are computed.
+        """Scores of lists whose item features and texts are computed.
 
         Args:
             x_BLW: as `candidates` gives them.
             history: tokens and their mask, `[B, H, E]` and `[B, H]`, where the network reads them.
         """
-        num_completions = 1 if texts_BNA is None else texts_BNA.shape[1]
-        is_item_BL = is_item_BL.repeat_interleave(num_completions, dim=0)
-        inputs = self._inputs(x_BLW, texts_BNA)
+        match_BNLA = None
+        if texts_BNA is not None and self.match is not None:
+            match_BNLA = texts_BNA[:, :, None] * self.match(x_BLW)[:, None]
+        batch = ListBatch(x_BLW, is_item_BL, texts_BNA, match_BNLA, *(history or ()))
+        num_completions = batch.num_completions
         if self.training or num_completions == 1:
-            inputs = self.dropout(side_by_side(inputs))
-        if isinstance(self.backbone, Mir) and history is not None:
-            tokens_BHE, is_token_BH = (part.repeat_interleave(num_completions, dim=0) for part in history)
-            scores_BL = self.backbone(inputs, is_item_BL, tokens_BHE, is_token_BH)
-        else:
-            scores_BL = self.backbone(inputs, is_item_BL)
-        return scores_BL.unflatten(0, (-1, num_completions))
-
-    def _inputs(self, x_BLW: Tensor, texts_BNA: Tensor | None) -> Tensor | CompletionInputs:
-        """The candidates with the texts, and with what the two have to do with each other."""
-        if texts_BNA is None:
-            return x_BLW
-        matched_BNLA = None
-        if self.match is not None:
-            matched_BNLA = texts_BNA[:, :, None] * self.match(x_BLW)[:, None]
-        return CompletionInputs(x_BLW, texts_BNA, matched_BNLA)
+            features_XLW = self.dropout(batch.features())
+            batch = ListBatch(features_XLW, batch.is_item_XL, None, None, *(batch.history() if history else ()))
+        return self.backbone(batch).unflatten(0, (-1, num_completions))
 
     def _candidates(self, items_BL: Tensor, history: tuple[Tensor, Tensor] | None) -> Tensor:
         """What is known of each candidate without the user's text, ``[B, L, W]``."""
@@ -202,18 +192,15 @@ def rows_of(table_RW: Tensor, row_X: Tensor) -> Tensor:
     return nn.functional.embedding(row_X, table_RW)
 
 
-def reads_history(config: RerankerConfig) -> bool:
-    """MIR reads the knowledge window by its nature, the others when asked to."""
-    return config.use_id_history or config.kind == "mir"
-
-
-def build_network(config: RerankerConfig, shape: NetworkShape, features: ItemFeatures) -> RerankNetwork:
+def build_network(
+    config: RerankerConfig, shape: NetworkShape, features: ItemFeatures, backbone: Backbone
+) -> RerankNetwork:
     """A network with fresh weights (from torch's global generator) that knows these items.
 
     Args:
         features: item vectors already scaled; read only when the configuration asks for them.
     """
-    network = RerankNetwork(config, shape)
+    network = RerankNetwork(config, shape, backbone)
     for attribute, numbers_IM in enumerate(features.attribute_values_IM):
         network.get_buffer(f"attribute_{attribute}_IM").copy_(torch.from_numpy(numbers_IM))
     if config.use_item_knowledge and features.item_vectors_ID is not None:
@@ -228,25 +215,7 @@ def _adaptor(config: RerankerConfig, shape: NetworkShape) -> HybridExpertAdaptor
         return None
     if config.adaptor == "mlp":
         return MlpAdaptor(dims, config.expert_hidden, config.adapted)
-    return HybridExpertAdaptor(
-        dims,
-        config.shared_experts,
-        config.private_experts,
-        config.expert_hidden,
-        config.adapted,
-    )
-
-
-def _backbone(config: RerankerConfig, shape: NetworkShape, width: int) -> Dlcm | Prm | SetRank | Mir:
-    match config.kind:
-        case "dlcm":
-            return Dlcm(width, config)
-        case "prm":
-            return Prm(width, shape.max_list_len, config)
-        case "setrank":
-            return SetRank(width, config)
-        case "mir":
-            return Mir(width, config.embed, config)
+    return HybridExpertAdaptor(dims, SHARED_EXPERTS, PRIVATE_EXPERTS, config.expert_hidden, config.adapted)
 
 
 def _start(embedding: _Embedding, std: float) -> _Embedding:

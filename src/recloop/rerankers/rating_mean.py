@@ -1,4 +1,4 @@
-"""The row without a language model: what a user liked, as a mean of item vectors."""
+"""A user without a language model: the mean of the vectors of items that the user rated."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from recloop.records import Histories
 
 
-def star_weighted_means(
+def rating_weighted_means(
     histories: Histories, item_vectors_ID: Float32[np.ndarray, "I D"], user_U: Int64[np.ndarray, " U"]
 ) -> UserVectors:
-    """Mean of the vectors of a user's window, each weighted by its stars.
+    """Mean of the vectors of a user's window, each weighted by its rating.
 
     Weights are positive, so the mean tells first what a user watches, then what of it was liked: in lists
     with random negatives that is most of what can be known. On a scale that reaches 0 or below the lowest

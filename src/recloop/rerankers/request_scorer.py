@@ -1,4 +1,4 @@
-"""One request at a time: a user and some candidates in, one score each out, as a service asks for them."""
+"""One request at a time: a user and some candidates in, one score each out, for a service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RequestScorer:
 
     items_IW, adapted_IA: rows of `RerankNetwork.item_table` for the whole catalogue.
     texts_UA: each user's adapted text; histories: tokens and mask, ``[U, H, E]`` and ``[U, H]``.
-    variant_of: where a user stands in them.
+    row_of: each user's row in them.
     """
 
     network: RerankNetwork
@@ -36,17 +36,17 @@ class RequestScorer:
     adapted_IA: Tensor | None
     texts_UA: Tensor | None
     histories: tuple[Tensor, Tensor] | None
-    variant_of: Mapping[int, int]
+    row_of: Mapping[int, int]
 
     def score(self, user: int, items: Sequence[int] | np.ndarray) -> Float32[np.ndarray, " L"]:
-        """Scores of some items for one user; higher is better. The order of the items is that of the list.
+        """Scores of some items for one user, in their order, which the network may read; higher is better.
 
         Raises:
             DataError: a user or an item that was not prepared, or no item.
         """
-        row = self.variant_of.get(user)
+        row = self.row_of.get(user)
         if row is None:
-            raise DataError(f"user {user} must be prepared, got {len(self.variant_of)} others; prepare this one too")
+            raise DataError(f"user {user} must be prepared, got {len(self.row_of)} others; prepare this one too")
         asked_L = torch.as_tensor(np.asarray(items, dtype=np.int64))
         if not len(asked_L) or int(asked_L.min()) < 0 or int(asked_L.max()) >= len(self.items_IW):
             raise DataError(
@@ -65,13 +65,13 @@ class RequestScorer:
 
 
 def prepare_requests(fitted: FittedReranker, users: np.ndarray, user_vectors: UserVectors | None) -> RequestScorer:
-    """Compute once what no candidate changes: the catalogue, and the users' texts and histories.
+    """A scorer that has computed what no candidate changes: the catalogue, and the users' texts and histories.
 
-    A service does well to call ``torch.set_num_threads(1)``: a request is too small to be shared out.
+    A service should call ``torch.set_num_threads(1)``: a request is too small to be shared among threads.
 
     Args:
-        users: user indices that will be asked about.
-        user_vectors: their texts, of which the first completion is read; None for a reranker fitted without.
+        users: numbers of the users to prepare.
+        user_vectors: their texts, of which the first completion counts; None for a reranker fitted without.
 
     Raises:
         ContractError, DataError: see `FittedReranker.score`.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -12,65 +13,117 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from recloop.errors import SettingError, TrainingError
 from recloop.progress import SILENT
-from recloop.records import Group
-from recloop.rerankers.fitted import EpochScore, FittedReranker, score_tensors
-from recloop.rerankers.history import star_edges
+from recloop.records import CandidateLists, Group, Histories, Lists, Log, UserVectors
+from recloop.rerankers.backbones import BACKBONES
+from recloop.rerankers.config import RerankerConfig
+from recloop.rerankers.features import ItemFeatures, item_features
+from recloop.rerankers.fitted import EpochScore, FittedReranker, name_of, score_tensors
+from recloop.rerankers.history import rating_edges
+from recloop.rerankers.item_vectors import item_texts, tfidf_vectors
 from recloop.rerankers.list_tensors import VectorScaler
-from recloop.rerankers.losses import attention_rank_loss, bce_loss, softmax_loss
+from recloop.rerankers.losses import softmax_loss
 from recloop.rerankers.metrics import compute_completion_metrics, user_means
 from recloop.rerankers.network import NetworkShape, build_network
+from recloop.settings import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from jaxtyping import Bool, Float, Int64
     from torch import Tensor
 
     from recloop.progress import Progress, Step
-    from recloop.records import Histories, Lists, UserVectors
-    from recloop.rerankers.config import RerankerConfig
-    from recloop.rerankers.features import ItemFeatures
     from recloop.rerankers.list_tensors import ListTensors
     from recloop.rerankers.network import RerankNetwork
+    from recloop.rerankers.protocol import Backbone
 
 STOPPING_METRIC = "ndcg@5"
+FINAL_LR_SHARE = 0.1  # lr falls linearly to this share of itself
+WEIGHT_DECAY = 0.0
+LISTS_PER_USER = 4  # lists of one user in the same step, so that its text is adapted once for them
 MIN_BATCH = 32
 MIN_STEPS_PER_PASS = 16
+ITEM_VECTOR_WIDTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class FitData:
+    """What a reranker is fitted on.
+
+    features: the catalogue.
+    histories: knowledge windows of all users.
+    train, valid: lists of train and valid users.
+    user_vectors: texts of at least those users; None for a reranker without.
+    """
+
+    features: ItemFeatures
+    histories: Histories
+    train: Lists
+    valid: Lists
+    user_vectors: UserVectors | None
 
 
 def fit_reranker(
-    config: RerankerConfig,
-    features: ItemFeatures,
-    histories: Histories,
-    train: Lists,
-    valid: Lists,
-    user_vectors: UserVectors | None,
-    seed: int,
+    kind: str | Backbone,
+    log: Log,
+    lists: CandidateLists,
+    vectors: UserVectors | None = None,
+    *,
+    seed: int = 0,
     progress: Progress = SILENT,
+    **settings: Any,
 ) -> FittedReranker:
-    """Fit a reranker; the epoch with the best NDCG@5 of valid users (user mean) is kept.
+    """A reranker fitted on train users; of its epochs, the one with the best NDCG@5 of valid users.
 
-    With several completions per user each step draws one per user and epoch; on valid users every completion is
+    Args:
+        kind: ``dlcm``, ``prm``, ``setrank``, ``mir``, or a class of your own (`recloop.rerankers.protocol.Backbone`).
+        log: its items and their attributes are read.
+        lists: those of train and valid users are read.
+        vectors: encoded texts of at least those users; None for a reranker without texts.
+        seed: of weights, order and dropout.
+        settings: fields of `recloop.rerankers.config.RerankerConfig`, e.g. ``max_epochs=5``.
+
+    Raises:
+        SettingError: an unknown kind or setting.
+        LeakageError, TrainingError: see `fit_network`.
+
+    Example:
+        >>> import recloop as rl
+        >>> log = rl.load_log("simulated", users=60)
+        >>> reranker = fit_reranker("prm", log, rl.candidate_lists(log), max_epochs=1)
+        >>> len(reranker.curve)
+        1
+    """
+    own = None if isinstance(kind, str) else kind
+    config = validate(RerankerConfig, settings if own else {"kind": kind, **settings})
+    vectors_ID = tfidf_vectors(item_texts(log), ITEM_VECTOR_WIDTH, seed) if config.use_item_knowledge else None
+    features = item_features(log, vectors_ID)
+    return fit_network(
+        config, FitData(features, lists.histories, lists.train, lists.valid, vectors), seed, progress, own
+    )
+
+
+def fit_network(
+    config: RerankerConfig, data: FitData, seed: int, progress: Progress = SILENT, own: Backbone | None = None
+) -> FittedReranker:
+    """A reranker fitted on `data`; of its epochs, the one with the best NDCG@5 of valid users (user mean).
+
+    With several completions per user each step draws one per user and epoch. On valid users every completion is
     scored and their metrics averaged.
 
     Args:
         config: what to build and how to fit it.
-        features: the catalogue.
-        histories: knowledge windows of all users.
-        train: lists of train users.
-        valid: lists of valid users.
-        user_vectors: texts of at least those users; None for a reranker without.
         seed: weights, order and dropout; the same seed gives the same weights on one machine.
         progress: counts lists.
+        own: a backbone of the user's in place of the configured one.
 
     Raises:
         LeakageError: lists of another group.
         SettingError: item knowledge asked for but absent, or settings that do not fit together.
         TrainingError: nothing to learn from, or a loss that is not finite.
     """
-    train.require(Group.TRAIN)
-    valid.require(Group.VALID)
-    teaching = train.take(np.flatnonzero(_can_teach(train, config)))
+    data.train.require(Group.TRAIN)
+    data.valid.require(Group.VALID)
+    train, valid = data.train, data.valid
+    teaching = train.take(np.flatnonzero(_can_teach(train)))
     if len(teaching) == 0 or not ((valid.labels_BL > 0) & valid.is_item_BL).any():
         raise TrainingError(
             f"a fit needs train lists with both labels and a valid list with a positive, got "
@@ -78,20 +131,14 @@ def fit_reranker(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        start = _unfitted(config, features, histories, train, user_vectors)
-        curve = _train(start, teaching, valid, user_vectors, np.random.default_rng(seed), progress)
+        start = _unfitted(config, data, own or BACKBONES[config.kind])
+        curve = _train(start, replace(data, train=teaching), np.random.default_rng(seed), progress)
     return replace(start, curve=curve)
 
 
-def _unfitted(
-    config: RerankerConfig,
-    features: ItemFeatures,
-    histories: Histories,
-    train: Lists,
-    user_vectors: UserVectors | None,
-) -> FittedReranker:
+def _unfitted(config: RerankerConfig, data: FitData, backbone: Backbone) -> FittedReranker:
     """A reranker with fresh weights; scaling is taken from train users and the catalogue."""
-    item_vectors_ID = None
+    features, user_vectors, item_vectors_ID = data.features, data.user_vectors, None
     if config.use_item_knowledge:
         if features.item_vectors_ID is None:
             raise SettingError(
@@ -101,52 +148,45 @@ def _unfitted(
         item_vectors_ID = VectorScaler.fit(features.item_vectors_ID).apply(features.item_vectors_ID)
     scaler = None
     if user_vectors is not None:
-        train_rows_U = user_vectors.rows_of(np.unique(train.user_B))
+        train_rows_U = user_vectors.rows_of(np.unique(data.train.user_B))
         scaler = VectorScaler.fit(user_vectors.vectors_UND[train_rows_U])
-    edges = star_edges(histories)
+    edges = rating_edges(data.histories)
     shape = NetworkShape(
         num_items=features.num_items,
         num_attribute_values=features.num_values,
         attribute_places=tuple(numbers_IM.shape[1] for numbers_IM in features.attribute_values_IM),
         item_vector_width=0 if item_vectors_ID is None else item_vectors_ID.shape[1],
         user_vector_width=0 if scaler is None else len(scaler.centre_D),
-        num_star_buckets=len(edges) + 1,
-        max_list_len=train.items_BL.shape[1],
+        num_rating_buckets=len(edges) + 1,
+        max_list_len=data.train.items_BL.shape[1],
     )
-    network = build_network(config, shape, replace(features, item_vectors_ID=item_vectors_ID))
-    return FittedReranker(config, shape, network, histories, edges, scaler, ())
+    network = build_network(config, shape, replace(features, item_vectors_ID=item_vectors_ID), backbone)
+    return FittedReranker(config, shape, network, data.histories, edges, scaler, ())
 
 
 def _train(
-    reranker: FittedReranker,
-    train: Lists,
-    valid: Lists,
-    user_vectors: UserVectors | None,
-    rng: np.random.Generator,
-    progress: Progress,
+    reranker: FittedReranker, data: FitData, rng: np.random.Generator, progress: Progress
 ) -> tuple[EpochScore, ...]:
-    """Train the reranker's network in place until valid users stop gaining; returns every epoch."""
-    config, network = reranker.config, reranker.network
-    train_tensors = reranker.tensors(train, user_vectors)
-    valid_tensors = reranker.tensors(valid, user_vectors)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    """Every epoch of the fit, which trains the network in place until valid users stop gaining."""
+    config, network, train = reranker.config, reranker.network, data.train
+    train_tensors = reranker.tensors(train, data.user_vectors)
+    valid_tensors = reranker.tensors(data.valid, data.user_vectors)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=config.lr, weight_decay=WEIGHT_DECAY, fused=True)
     batch, num_passes = _pace(config, len(train))
     steps_per_epoch = num_passes * -(-len(train) // batch)
-    schedule = torch.optim.lr_scheduler.LinearLR(
-        optimiser, 1.0, config.final_lr_share, config.max_epochs * steps_per_epoch
-    )
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, FINAL_LR_SHARE, config.max_epochs * steps_per_epoch)
     average = _average_of(network, config.average_epochs * steps_per_epoch)
     kept = network if average is None else cast("RerankNetwork", average.module)
     curve: list[EpochScore] = []
     best_score, best_epoch, best_weights = -np.inf, 0, kept.state_dict()
     total = config.max_epochs * num_passes * len(train)
-    with progress.stage(f"fit {config.kind}", total, "lists") as step:
+    with progress.stage(f"fit {name_of(reranker)}", total, "lists") as step:
         for epoch in range(1, config.max_epochs + 1):
             losses = [
                 _pass(reranker, train_tensors, train.user_B, batch, schedule, average, rng, step)
                 for _ in range(num_passes)
             ]
-            valid_ndcg = _valid_score(score_tensors(kept, valid_tensors), valid)
+            valid_ndcg = _valid_score(score_tensors(kept, valid_tensors), data.valid)
             curve.append(EpochScore(epoch, float(np.mean(losses)), valid_ndcg))
             if valid_ndcg > best_score:
                 best_score, best_epoch = valid_ndcg, epoch
@@ -167,18 +207,19 @@ def _pass(
     rng: np.random.Generator,
     step: Step,
 ) -> float:
-    """One pass over the train lists; returns the mean loss."""
-    config, network = reranker.config, reranker.network
-    order_B = torch.from_numpy(epoch_order(user_B, config.lists_per_user, rng))
+    """The mean loss of one pass over the train lists."""
+    network = reranker.network
+    order_B = torch.from_numpy(epoch_order(user_B, LISTS_PER_USER, rng))
     completion_U = None
     if lists.texts_UND is not None:
         num_users, num_completions = lists.texts_UND.shape[:2]
         completion_U = torch.from_numpy(rng.integers(num_completions, size=num_users))
-    total, temperature, loss_of = 0.0, config.temperature or 1.0, _loss(config)
+    loss_of: Callable[[Tensor, Tensor, Tensor], Tensor] = getattr(network.backbone, "loss", softmax_loss)
+    total = 0.0
     network.train()
     for row_B in order_B.split(batch):
         completion_B = None if completion_U is None else completion_U[lists.user_row_B[row_B]]
-        scores_BL = network(lists, row_B, completion_B)[:, 0] / temperature
+        scores_BL = network(lists, row_B, completion_B)[:, 0]
         loss = loss_of(scores_BL, lists.labels_BL[row_B], lists.is_item_BL[row_B])
         schedule.optimizer.zero_grad()
         loss.backward()
@@ -189,15 +230,14 @@ def _pass(
         total += loss.item() * len(row_B)
         if not np.isfinite(total):
             raise TrainingError(
-                f"the reranker's training loss must stay finite, got {loss.item()}; lower lr "
-                f"(now {config.lr}) or raise temperature (now {config.temperature})"
+                f"the reranker's training loss must stay finite, got {loss.item()}; lower lr (now {reranker.config.lr})"
             )
         step(len(row_B))
     return total / len(user_B)
 
 
 def _average_of(network: RerankNetwork, num_steps: float) -> AveragedModel | None:
-    """An exponential average of the network's weights over about so many steps; None for fewer than two."""
+    """An exponential average of the network's weights over about `num_steps` steps; None below two."""
     if num_steps < 2:
         return None
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(1.0 - 1.0 / num_steps))
@@ -237,20 +277,8 @@ def _valid_score(scores_BNL: Float[np.ndarray, "B N L"], valid: Lists) -> float:
     return float(means_U.mean())
 
 
-def _can_teach(lists: Lists, config: RerankerConfig) -> Bool[np.ndarray, " B"]:
+def _can_teach(lists: Lists) -> Bool[np.ndarray, " B"]:
     """List losses learn nothing from a list whose items all have the same label."""
-    if config.kind != "setrank" and config.loss == "bce":
-        return np.ones(len(lists), dtype=np.bool_)
     is_positive_BL = (lists.labels_BL > 0) & lists.is_item_BL
     is_negative_BL = lists.is_item_BL & ~is_positive_BL
     return np.any(is_positive_BL, axis=1) & np.any(is_negative_BL, axis=1)
-
-
-def _loss(config: RerankerConfig) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    if config.kind == "setrank":
-        return attention_rank_loss
-    match config.loss:
-        case "softmax":
-            return softmax_loss
-        case "bce":
-            return bce_loss
