@@ -1,3 +1,112 @@
-"""recloop closes the loop between a recommender and a language model."""
+"""recloop closes the loop between a recommender and a language model, and measures it honestly.
+
+The names below are the public API; each is imported when it is first used, so that ``import recloop`` is quick.
+
+Example:
+    >>> import recloop as rl
+    >>> log = rl.load_log()
+    >>> lists = rl.candidate_lists(log, protocol="kar")
+    >>> len(lists.test) > 0
+    True
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recloop.data.lists import candidate_lists as candidate_lists
+    from recloop.data.load import load_log as load_log
+    from recloop.encoders.load import encode as encode
+    from recloop.encoders.load import load_encoder as load_encoder
+    from recloop.encoders.sentence import TextEncoder as TextEncoder
+    from recloop.errors import RecloopError as RecloopError
+    from recloop.evaluation.evaluate import compare_variants as compare_variants
+    from recloop.evaluation.evaluate import evaluate as evaluate
+    from recloop.evaluation.results import Results as Results
+    from recloop.experiment.step import StepKind as StepKind
+    from recloop.llm.language_model import LanguageModel as LanguageModel
+    from recloop.llm.load import load_lm as load_lm
+    from recloop.llm.sampling import generate as generate
+    from recloop.methods.method import Method as Method
+    from recloop.methods.predict import FinishedRun as FinishedRun
+    from recloop.methods.predict import load as load
+    from recloop.methods.run import run as run
+    from recloop.methods.study import Study as Study
+    from recloop.prompts.user_profile import PromptTemplate as PromptTemplate
+    from recloop.prompts.user_profile import profile_prompts as profile_prompts
+    from recloop.records import CandidateLists as CandidateLists
+    from recloop.records import Completion as Completion
+    from recloop.records import Group as Group
+    from recloop.records import Lists as Lists
+    from recloop.records import Log as Log
+    from recloop.records import Pair as Pair
+    from recloop.records import Prompt as Prompt
+    from recloop.records import Rewards as Rewards
+    from recloop.records import UserCompletions as UserCompletions
+    from recloop.records import UserVectors as UserVectors
+    from recloop.rerankers.fitted import FittedReranker as FittedReranker
+    from recloop.rerankers.metrics import compute_metric as compute_metric
+    from recloop.rerankers.protocol import Reranker as Reranker
+    from recloop.rerankers.train import fit_reranker as fit_reranker
+    from recloop.rewards.preference_pairs import preference_pairs as preference_pairs
+    from recloop.rewards.reranker_reward import reranker_reward as reranker_reward
+    from recloop.rewards.reward_function import RewardFunction as RewardFunction
+    from recloop.training.dpo import train_dpo as train_dpo
+    from recloop.training.sft import train_sft as train_sft
 
 __version__ = "0.1.0"
+
+_MODULE_OF = {
+    "candidate_lists": "data.lists",
+    "load_log": "data.load",
+    "encode": "encoders.load",
+    "load_encoder": "encoders.load",
+    "TextEncoder": "encoders.sentence",
+    "RecloopError": "errors",
+    "compare_variants": "evaluation.evaluate",
+    "evaluate": "evaluation.evaluate",
+    "Results": "evaluation.results",
+    "StepKind": "experiment.step",
+    "LanguageModel": "llm.language_model",
+    "load_lm": "llm.load",
+    "generate": "llm.sampling",
+    "Method": "methods.method",
+    "FinishedRun": "methods.predict",
+    "load": "methods.predict",
+    "run": "methods.run",
+    "Study": "methods.study",
+    "PromptTemplate": "prompts.user_profile",
+    "profile_prompts": "prompts.user_profile",
+    "CandidateLists": "records",
+    "Completion": "records",
+    "Group": "records",
+    "Lists": "records",
+    "Log": "records",
+    "Pair": "records",
+    "Prompt": "records",
+    "Rewards": "records",
+    "UserCompletions": "records",
+    "UserVectors": "records",
+    "FittedReranker": "rerankers.fitted",
+    "compute_metric": "rerankers.metrics",
+    "Reranker": "rerankers.protocol",
+    "fit_reranker": "rerankers.train",
+    "preference_pairs": "rewards.preference_pairs",
+    "reranker_reward": "rewards.reranker_reward",
+    "RewardFunction": "rewards.reward_function",
+    "train_dpo": "training.dpo",
+    "train_sft": "training.sft",
+}
+__all__ = ["__version__", *_MODULE_OF]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"recloop has no {name}; its names are {', '.join(_MODULE_OF)}")
+    return getattr(import_module(f"recloop.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -146,10 +146,10 @@ class Dpo4RecConfig(BaseModel):
             raise SettingError(
                 f"training needs reward users, got split.feedback=0 and rounds={self.rounds}; use rounds=0"
             )
-        if self.rounds and self.lm.name.startswith(SCHEME) and not self.lm.endpoint.weights:
+        if self.rounds and self.lm.name.startswith(SCHEME) and not self.lm.server.weights:
             raise SettingError(
                 f"a model behind a server is trained from its weights, got none and rounds={self.rounds}; set "
-                f"lm.endpoint.weights to transformers:FOLDER, or rounds=0 to measure only"
+                f"lm.server.weights to transformers:FOLDER, or rounds=0 to measure only"
             )
         if self.reranker.use_id_history:
             raise SettingError("reranker.use_id_history is decided by each row of the table, got True; leave it out")

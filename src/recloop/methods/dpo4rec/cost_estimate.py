@@ -27,11 +27,11 @@ LISTS_PER_S = 5_000.0
 PAIRS_PER_S = 12.0
 EPOCHS_PER_FIT = 5  # until patience ends it
 HISTORY_TEXTS, TEMPLATES_BESIDE_ATTRIBUTES = 1, 1  # the history itself; the template of all attributes
-ROWS_WITHOUT_TEXT = 3  # no knowledge, id history, star mean
+VARIANTS_WITHOUT_TEXT = 3  # no text, ID history, rating mean
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class PlannedStep:
     """One line of the plan. amount: in words. wall_s: about, on two CPU cores."""
 
     verb: str
@@ -59,47 +59,47 @@ def forecast(config: Dpo4RecConfig) -> str:
     return "\n".join(lines)
 
 
-def plan(config: Dpo4RecConfig, lists: CandidateLists, num_attributes: int) -> list[Step]:
-    """The stages with their amounts, all seeds together."""
+def plan(config: Dpo4RecConfig, lists: CandidateLists, num_attributes: int) -> list[PlannedStep]:
+    """The steps with their amounts, all seeds together."""
     num_seeds, num_rounds, wants_all = len(config.seeds), config.rounds, config.variants == "all"
     users = {
         part: len(np.unique(np.concatenate([lists.of(g).user_B for g in groups]))) for part, groups in GROUPS.items()
     }
-    for_reward = completions_of(users, config, for_reward=True)
-    for_table = completions_of(users, config, for_reward=False)
+    for_reward = completions_of(users, config, with_rewards=True)
+    for_table = completions_of(users, config, with_rewards=False)
     num_controls = controls_of(config)
-    num_completions = num_rounds * for_reward + (1 + num_controls) * for_table
+    num_sampled = num_rounds * for_reward + (1 + num_controls) * for_table
     num_prompts = sum(users.values()) * (1 + num_rounds + num_controls)
     matched = for_table if num_rounds and wants_all else 0
     num_fixed_texts = HISTORY_TEXTS + num_attributes + TEMPLATES_BESIDE_ATTRIBUTES if wants_all else 0
     num_fixed_texts += wants_all and config.data.kar is not None
-    num_texts = num_completions + matched + num_fixed_texts * (users[FIT] + users[TEST])
-    num_rows = 1 + (config.variants != "trained") + num_rounds + num_controls + (matched > 0)
-    num_rows += num_fixed_texts + ROWS_WITHOUT_TEXT if wants_all else 0
-    num_fits = num_rows * len(config.backbones) + config.reward.num_models
+    num_texts = num_sampled + matched + num_fixed_texts * (users[FIT] + users[TEST])
+    num_variants = 1 + (config.variants != "trained") + num_rounds + num_controls + (matched > 0)
+    num_variants += num_fixed_texts + VARIANTS_WITHOUT_TEXT if wants_all else 0
+    num_fits = num_variants * len(config.backbones) + config.reward.num_models
     epochs = min(EPOCHS_PER_FIT, config.reranker.max_epochs)
     num_trained = epochs * len(lists.train)
     pairs_of_user = math.comb(config.completions.reward, 2) if config.pairs.mode == "all_pairs" else 1
     num_pairs = min(users[REWARD] * pairs_of_user, config.dpo.max_pairs) * config.dpo.epochs
     num_trainings = num_rounds * (1 + num_controls)
-    num_drawn, num_tokens = num_completions + COMPLETIONS_PER_SLOT * matched, tokens_of_a_completion(config)
+    num_drawn, num_tokens = num_sampled + COMPLETIONS_PER_SLOT * matched, tokens_of_a_completion(config)
     return [
-        Step(
+        PlannedStep(
             "sample",
             f"up to {num_seeds * num_drawn:,} completions, about {num_seeds * num_drawn * num_tokens:,} tokens",
             num_seeds * (num_drawn * num_tokens / TOKENS_PER_S + num_prompts / PROMPTS_PER_S),
         ),
-        Step(
+        PlannedStep(
             "encode",
             f"up to {num_seeds * num_texts:,} texts, equal ones once",
             num_seeds * num_texts / FAST_ENCODERS.get(config.encoder.name, TEXTS_PER_S),
         ),
-        Step(
+        PlannedStep(
             "train",
             f"{num_seeds * num_trainings} times, up to {num_pairs:,} pairs each",
             num_seeds * num_trainings * num_pairs / PAIRS_PER_S,
         ),
-        Step(
+        PlannedStep(
             "fit",
             f"{num_seeds * num_fits} rerankers on {len(lists.train):,} lists, about {epochs} epochs each",
             num_seeds * num_fits * num_trained / LISTS_PER_S,
@@ -108,14 +108,14 @@ def plan(config: Dpo4RecConfig, lists: CandidateLists, num_attributes: int) -> l
 
 
 def server_plan(config: Dpo4RecConfig, lists: CandidateLists) -> list[str]:
-    """What a model behind a server is asked and costs: about, and at most, where no request has to be repeated."""
+    """What a server is asked and what that costs: about, and at most, when no request has to be repeated."""
     parts = {
         part: len(np.unique(np.concatenate([lists.of(g).user_B for g in groups]))) for part, groups in GROUPS.items()
     }
     requests = completions = 0
     for for_reward, num_models in models_sampled(config):
         wanted = num_completions(config.completions, with_rewards=for_reward)
-        size = config.lm.endpoint.completions_per_request
+        size = config.lm.server.completions_per_request
         requests += num_models * sum(parts[part] * -(-num // size) for part, num in wanted.items())
         completions += num_models * completions_of(parts, config, with_rewards=for_reward)
     read = requests * config.prompt.max_prompt_tokens
@@ -124,7 +124,7 @@ def server_plan(config: Dpo4RecConfig, lists: CandidateLists) -> list[str]:
     most = Usage(input_tokens=read, output_tokens=completions * config.lm.max_tokens)
     caps = [f"{name} {cap:,}" for name, cap in budget.model_dump().items() if cap is not None]
     asked = (
-        f"  served: {requests:,} requests where the server takes n, {completions:,} where it does not; at most "
+        f"  server: {requests:,} requests where the server takes n, {completions:,} where it does not; at most "
         f"{read:,} tokens read and {most.output_tokens:,} written; about {about.cost(prices):,.2f}, "
         f"at most {most.cost(prices):,.2f} {prices.currency}"
     )
@@ -132,8 +132,10 @@ def server_plan(config: Dpo4RecConfig, lists: CandidateLists) -> list[str]:
 
 
 def models_sampled(config: Dpo4RecConfig) -> list[tuple[bool, int]]:
-    """(whether reward users are sampled too, how many language models), all seeds; the matched row counts
-    as one for each of the completions it takes per slot."""
+    """(whether reward users are sampled too, number of language models), all seeds together.
+
+    The matched variant counts once for each of the completions it takes per slot.
+    """
     num_seeds, wants_all = len(config.seeds), config.variants == "all"
     controls = controls_of(config)
     matched = COMPLETIONS_PER_SLOT if config.rounds and wants_all else 0
@@ -141,18 +143,18 @@ def models_sampled(config: Dpo4RecConfig) -> list[tuple[bool, int]]:
 
 
 def controls_of(config: Dpo4RecConfig) -> int:
-    """Language models tuned to compare with: random labels, and where all rows are wanted the best completions."""
+    """Number of language models trained as controls: on random labels and, with all variants, on the best completions."""
     return {"all": 2, "core": 1, "trained": 0}[config.variants] if config.rounds else 0
 
 
 def tokens_of_a_completion(config: Dpo4RecConfig) -> int:
     """About how long a completion is."""
     num_sentences = config.completions.sentences
-    population_rates = COMPLETION_TOKENS if num_sentences is None else num_sentences * SENTENCE_TOKENS
-    return min(population_rates, COMPLETION_TOKENS, config.lm.max_tokens)
+    read = COMPLETION_TOKENS if num_sentences is None else num_sentences * SENTENCE_TOKENS
+    return min(read, COMPLETION_TOKENS, config.lm.max_tokens)
 
 
-def completions_of(users: dict[str, int], config: Dpo4RecConfig, *, for_reward: bool) -> int:
+def completions_of(users: dict[str, int], config: Dpo4RecConfig, *, with_rewards: bool) -> int:
     """Completions one language model writes."""
-    wanted = num_completions(config.completions, with_rewards=for_reward)
+    wanted = num_completions(config.completions, with_rewards=with_rewards)
     return sum(users[part] * num for part, num in wanted.items())

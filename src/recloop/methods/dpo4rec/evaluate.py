@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from recloop.evaluation.oracle import cross_best_row
+from recloop.evaluation.oracle import cross_validated_best
 from recloop.evaluation.per_user_scores import write_variant_scores
 from recloop.evaluation.score import completion_scores, score_variant
 from recloop.experiment.step import StepKind
@@ -103,5 +103,5 @@ def write_scores(
     remembered = {seed: Remembered(scores_BNL)}
     rows = [score_variant(variant, remembered, test, user_vectors, config.metrics)]
     if variant == UNTUNED and user_vectors is not None and len(rankers) == 1:
-        rows.append(cross_best_row(BEST_OF_N, remembered, test, user_vectors, config.metrics, config.reward.metric))
+        rows.append(cross_validated_best(BEST_OF_N, remembered, test, user_vectors, config.metrics, config.reward.metric))
     write_variant_scores(folder / ROWS, rows)

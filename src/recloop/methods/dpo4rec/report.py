@@ -1,4 +1,4 @@
-"""The report of a run, filled from what its stages left."""
+"""The report of a run, filled from what its steps left."""
 
 from __future__ import annotations
 
@@ -9,27 +9,31 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from safetensors.numpy import load_file
 
-from recloop.evaluation.labels import metric_title
+from recloop.evaluation.labels import reward_title, variant_label
 from recloop.evaluation.report import write_report
 from recloop.evaluation.report_sections import (
     Chart,
+    Charts,
     CompletionView,
     Curve,
     ListView,
+    Note,
     RankedItem,
-    ReportData,
-    RewardSection,
-    StageCost,
+    Report,
+    RewardSummary,
+    Section,
     UserView,
 )
-from recloop.experiment.reuse import own_stages, reused_in_words
+from recloop.evaluation.tables import VariantTable, closing_sections, opening_sections
+from recloop.experiment.reuse import own_steps, reused_in_words
 from recloop.experiment.run_folder import METRICS
-from recloop.llm.server.usage_text import describe_server_usage
-from recloop.llm.shown_columns import columns_fact
-from recloop.methods.dpo4rec.compare import Results
+from recloop.experiment.step import StepKind
+from recloop.llm.bundled import columns_fact
+from recloop.llm.server.cost import describe_server_usage
 from recloop.methods.dpo4rec.data import Task
-from recloop.methods.dpo4rec.evaluate import NO_TEXT, RANDOM_LABELS, SCORES, SHUFFLED, TRAINED, UNTUNED
+from recloop.methods.dpo4rec.evaluate import SCORES
 from recloop.methods.dpo4rec.generate import REWARD, read_user_texts
+from recloop.methods.dpo4rec.names import NO_TEXT, RANDOM_LABELS, SHUFFLED, TRAINED, UNTUNED
 from recloop.methods.dpo4rec.reward import COUNTS, PAIRS, RELIABILITY, REWARDS, read_pairs, read_rewards
 from recloop.methods.study import Study
 from recloop.rerankers.metrics import compute_metric
@@ -39,58 +43,87 @@ from recloop.rewards.reliability import Reliability
 T = TypeVar("T")
 Row = Mapping[str, Any]
 
-REPORT = "report.html"
+REPORT_STEP = StepKind("report")
 FITS_SHOWN = (NO_TEXT, SHUFFLED, UNTUNED, RANDOM_LABELS, TRAINED)
-SHARES = (
-    0.25,
-    0.5,
-    0.75,
-)  # which users and lists are shown: at these places of the ranking, not the best ones
+SHARES = (0.25, 0.5, 0.75)  # places of a ranking at which examples are taken, so that nobody picks them
 
 
-def report_run(study: Study, task: Task, results: Results) -> None:
+def report_run(study: Study, task: Task, tables: Sequence[VariantTable]) -> None:
     """Write ``report.html`` into the run folder."""
-    with study.stage("report", "", {"evaluate": study.run.digest("evaluate")}) as step:
+    with study.step(REPORT_STEP, "", {"evaluate": study.run.digest("evaluate")}) as step:
         if not step.is_done:
-            write_report(study.run.path / REPORT, report_data(study, task, results))
+            write_report(study.run.path, make_report(study, task, tables))
 
 
-def report_data(study: Study, task: Task, results: Results) -> ReportData:
+def make_report(study: Study, task: Task, tables: Sequence[VariantTable]) -> Report:
     """Everything the report shows; what only one seed can show is the first seed's."""
     config = study.config
     rounds = "1 round" if config.rounds == 1 else f"{config.rounds} rounds"
     rows = [json.loads(line) for line in (study.run.path / METRICS).read_text(encoding="utf-8").splitlines()]
     own_rows = [row for row in rows if row.get("seed") == config.seeds[0]]
-    return ReportData(
+    rewards = tuple(reward_summary(study, task, round) for round in range(config.rounds))
+    rewarded_by = reward_title(rewards[0].rewards.metric if rewards else config.reward.metric, config.reward.cross_fit)
+    return Report(
         title=f"DPO4Rec on {task.log.name}",
         summary=(
-            "A language model writes what it infers about each user, and a reranker reads it. What a frozen "
-            f"reward model earns with each completion ({metric_title(config.reward.metric)} of the user's lists"
-            + ("; as far as other users' completions predicts it" if config.reward.cross_fit else "")
-            + f") makes preference pairs, and these trained the language model in {rounds} of DPO."
+            "A language model writes what it infers about each user, and a reranker reads it. A frozen reward model "
+            f"gives each completion a reward ({rewarded_by}). The best and worst completion of a user make a "
+            f"preference pair, and the pairs train the language model in {rounds} of DPO."
         ),
         facts=facts(study, task),
-        words=results.words,
-        tables=results.tables,
-        fits=tuple(fit_chart(own_rows, backbone) for backbone in config.backbones),
-        rewards=tuple(reward_section(study, task, round) for round in range(config.rounds)),
-        training=training_charts(own_rows) if config.rounds else (),
-        users=user_views(study, task) if config.rounds else (),
-        lists=list_views(study, task) if config.rounds else (),
-        costs=stage_costs(study.run.manifest["steps"]),
-        versions=tuple(study.run.manifest["versions"].items()),
+        sections=(
+            *opening_sections(tables),
+            Section("rewards", "Rewards", rewards),
+            *training_sections(study, own_rows),
+            *(example_sections(study, task, rewards[0]) if rewards else ()),
+            *closing_sections(tables, study.run.manifest["steps"]),
+        ),
+        is_demonstration=any(table.main.is_demonstration for table in tables),
+        versions=study.run.manifest["versions"],
+    )
+
+
+def training_sections(study: Study, rows: Sequence[Row]) -> tuple[Section, ...]:
+    """How the language model and the evaluators were trained."""
+    note = Note(
+        "Log-probabilities the model gives to chosen and rejected completions while it is trained. They should part. "
+        "When both fall far together, the model is forgetting how to write."
+    )
+    curves = Note("Rerankers while they are fitted, on validation users; the best epoch is kept.")
+    fits = Charts(tuple(fit_chart(rows, backbone) for backbone in study.config.backbones))
+    return (
+        Section("training", "Training", (note, Charts(training_charts(rows))) if study.config.rounds else ()),
+        Section("fits", "Learning curves", (curves, fits)),
+    )
+
+
+def example_sections(study: Study, task: Task, summary: RewardSummary) -> tuple[Section, ...]:
+    """Some users' completions and some test lists."""
+    users, lists = user_views(study, task, summary), list_views(study, task)
+    about_users = Note(
+        "The history the model was shown, oldest first, and its completions, best reward first; the pair that trains "
+        "the model is marked. These reward users are not picked: they stand at a quarter, half and three quarters "
+        "of all, ordered by the gap between their best and worst completion."
+    )
+    about_lists = Note(
+        "A dot marks what the user went on to like. These lists of test users, under one completion, are not picked: "
+        "they stand at a quarter, half and three quarters of the lists that changed, ordered by the change."
+    )
+    return (
+        Section("completions", "What the language model wrote", (about_users, *users) if users else ()),
+        Section("lists", "Lists before and after", (about_lists, *lists) if lists else ()),
     )
 
 
 def facts(study: Study, task: Task) -> tuple[tuple[str, str], ...]:
     """What was run, in a few lines."""
-    config, made = study.config, study.run.manifest["steps"]["prepare"]
+    config, steps = study.config, study.run.manifest["steps"]
+    made, dpo = steps["prepare"], config.dpo
     counts = zip(made["num_users_with_lists"].items(), made["num_lists"].values(), strict=True)
     groups = "; ".join(f"{group} {users:,} with {lists:,} lists" for (group, users), lists in counts)
-    dpo = config.dpo
-    fits = f" ({config.reward.num_models} fits)" if config.reward.reward_models > 1 else ""
+    fits = f" ({config.reward.num_models} fits)" if config.reward.num_models > 1 else ""
     room = "" if config.completions.sentences is None else f"; sentences read of each: {config.completions.sentences}"
-    beside = f", likelihood {dpo.sft_weight:g}" if dpo.sft_weight else ""
+    beside = f", SFT weight {dpo.sft_weight:g}" if dpo.sft_weight else ""
     return (
         ("Data", f"{task.log.name}: {task.log.num_users:,} users, {task.log.num_items:,} items"),
         ("Users", groups),
@@ -99,18 +132,18 @@ def facts(study: Study, task: Task) -> tuple[tuple[str, str], ...]:
         ("Language model", config.lm.name),
         ("Text encoder", config.encoder.name),
         ("Rerankers", f"reward model {config.reranker.kind}{fits}, evaluators {', '.join(config.backbones)}"),
-        ("Completions per user", f"{config.completions.reward} for feedback, {config.completions.test} for test{room}"),
+        ("Completions per user", f"{config.completions.reward} for rewards, {config.completions.test} for test{room}"),
         ("DPO", f"beta {dpo.beta:g}, learning rate {dpo.lr:g}, epochs {dpo.epochs}{beside}"),
         ("DPO's reference model", f"the model before {'round 1' if config.reference == 'first' else 'each round'}"),
         ("Seeds", ", ".join(map(str, config.seeds))),
-        *(("Taken over", line) for line in reused_in_words(study.run.manifest["steps"])),
-        *(("Sampling", line) for line in describe_server_usage(own_stages(study.run.manifest["steps"]))),
+        *(("Reused", line) for line in reused_in_words(steps)),
+        *(("Sampling", line) for line in describe_server_usage(own_steps(steps))),
     )
 
 
 def fit_chart(rows: Sequence[Row], backbone: str) -> Chart:
-    """How the main rows' evaluators learnt."""
-    fits = [row for row in rows if row["stage"].startswith("fit.") and row["ranker"] == backbone]
+    """How the evaluators of the main variants were fitted."""
+    fits = [row for row in rows if row["run_step"].startswith("fit.") and row["ranker"] == backbone]
     curves = [
         curve(name, [row for row in fits if row["variant"] == name], "epoch", "valid_ndcg")
         for name in FITS_SHOWN
@@ -138,48 +171,41 @@ def curve(name: str, rows: Sequence[Row], x: str, y: str) -> Curve:
     return Curve(name, tuple(row[x] for row in rows), tuple(row[y] for row in rows))
 
 
-def reward_section(study: Study, task: Task, round: int) -> RewardSection:
+def reward_summary(study: Study, task: Task, round: int) -> RewardSummary:
     """Rewards, reliability and pairs of one round of the first seed."""
     key = f"r{round}.s{study.config.seeds[0]}"
     reward, pairs = study.run.folder(f"reward.{key}"), study.run.folder(f"pairs.{key}")
-    return RewardSection(
-        read_rewards(reward / REWARDS, task, study.config.reward.metric),
-        Reliability(**json.loads((reward / RELIABILITY).read_text())),
-        PairSet(read_pairs(pairs / PAIRS, task), **json.loads((pairs / COUNTS).read_text())),
-        is_predicted=study.config.reward.cross_fit,
+    reliability, own = reward / RELIABILITY, study.own.identities().get("reward")
+    return RewardSummary(
+        read_rewards(reward / REWARDS, task.log, own or study.config.reward.metric),
+        Reliability(**json.loads(reliability.read_text())) if reliability.is_file() else None,
+        PairSet(read_pairs(pairs / PAIRS, task.log), **json.loads((pairs / COUNTS).read_text())),
+        is_cross_fitted=study.config.reward.cross_fit,
     )
 
 
-def user_views(study: Study, task: Task) -> tuple[UserView, ...]:
+def user_views(study: Study, task: Task, summary: RewardSummary) -> tuple[UserView, ...]:
     """Three reward users of round 0, at the quartiles of the gap between their best and worst completion."""
-    section = reward_section(study, task, 0)
-    completions = read_user_texts(study, UNTUNED, f"sample.{UNTUNED}.s{study.config.seeds[0]}").parts[REWARD]
-    titles = task.log.items["title"].to_list()
-    user_ids = task.log.users["user_id"].to_list()
-    by_gap = sorted(section.pairs.pairs, key=lambda pair: (pair.chosen_reward - pair.rejected_reward, pair.user))
+    step = f"sample.{UNTUNED}.s{study.config.seeds[0]}"
+    completions = read_user_texts(study, UNTUNED, step).parts[REWARD]
+    titles, user_ids = task.log.items["title"].to_list(), task.log.users["user_id"].to_list()
+    by_gap = sorted(summary.pairs.pairs, key=lambda pair: (pair.chosen_reward - pair.rejected_reward, pair.user))
     views: list[UserView] = []
     for pair in at_shares(by_gap):
         items, rating = task.lists.histories.of(pair.user)
-        history = ((titles[i], None if np.isnan(s) else float(s)) for i, s in zip(items, rating, strict=True))
-        rewards_N = section.rewards.rewards_UN[np.searchsorted(section.rewards.user_U, pair.user)]
+        history = ((titles[i], None if np.isnan(r) else float(r)) for i, r in zip(items, rating, strict=True))
+        rewards_N = summary.rewards.rewards_UN[np.searchsorted(summary.rewards.user_U, pair.user)]
         completions_N = completions.completions_UN[np.searchsorted(completions.user_U, pair.user)]
         marks: dict[int, Literal["chosen", "rejected", ""]] = {
             pair.chosen_completion: "chosen",
             pair.rejected_completion: "rejected",
         }
-        shown = (
+        shown = tuple(
             CompletionView(completion.text, float(reward), marks.get(completion.completion, ""))
             for completion, reward in zip(completions_N, rewards_N, strict=True)
         )
-        views.append(
-            UserView(
-                user_ids[pair.user],
-                tuple(history),
-                section.rewards.metric,
-                tuple(shown),
-                is_predicted=section.is_predicted,
-            )
-        )
+        metric = summary.rewards.metric
+        views.append(UserView(user_ids[pair.user], tuple(history), metric, shown, summary.is_cross_fitted))
     return tuple(views)
 
 
@@ -193,8 +219,8 @@ def list_views(study: Study, task: Task) -> tuple[ListView, ...]:
     before_B, after_B = (compute_metric(config.primary_metric, scores[row], test) for row in (UNTUNED, TRAINED))
     changed = np.flatnonzero(np.nan_to_num(after_B - before_B) != 0)
     changed = changed[np.argsort((after_B - before_B)[changed], kind="stable")]
-    titles = task.log.items["title"].to_list()
-    user_ids = task.log.users["user_id"].to_list()
+    titles, user_ids = task.log.items["title"].to_list(), task.log.users["user_id"].to_list()
+    before, after = variant_label(UNTUNED).label, variant_label(TRAINED).label
     views: list[ListView] = []
     for row in at_shares(changed.tolist()):
         before_L, after_L = (ranks(scores[name][row], test.is_item_BL[row]) for name in (UNTUNED, TRAINED))
@@ -204,7 +230,7 @@ def list_views(study: Study, task: Task) -> tuple[ListView, ...]:
         )
         user = user_ids[test.user_B[row]]
         views.append(
-            ListView(user, UNTUNED, TRAINED, config.primary_metric, float(before_B[row]), float(after_B[row]), items)
+            ListView(user, before, after, config.primary_metric, float(before_B[row]), float(after_B[row]), items)
         )
     return tuple(views)
 
@@ -221,19 +247,3 @@ def at_shares(ordered: Sequence[T]) -> list[T]:
     """What stands at a quarter, half and three quarters of a sequence; fewer where it is short."""
     places = sorted({int(share * (len(ordered) - 1)) for share in SHARES}) if ordered else []
     return [ordered[place] for place in places]
-
-
-def stage_costs(stages: Mapping[str, Mapping[str, Any]]) -> tuple[StageCost, ...]:
-    """Time, tokens and memory by verb, all seeds and rows together; without what another run did."""
-    costs: dict[str, StageCost] = {}
-    for name, entry in own_stages(stages).items():
-        verb = name.partition(".")[0]
-        old = costs.get(verb, StageCost(verb, 0.0, None, 0.0))
-        tokens = entry.get("tokens")
-        costs[verb] = StageCost(
-            verb,
-            old.wall_s + entry["wall_s"],
-            old.num_tokens if tokens is None else (old.num_tokens or 0) + tokens,
-            max(old.peak_memory_mib or 0.0, entry["peak_memory_bytes"] / 2**20),
-        )
-    return tuple(costs.values())

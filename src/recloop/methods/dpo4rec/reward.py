@@ -126,9 +126,8 @@ def publish_rewards(study: Study, log: Log, prompts: Mapping[int, Prompt]) -> No
         pl.concat(tables).write_parquet(buffer)
         atomic_write_bytes(study.run.path / name, buffer.getvalue())
     files = [study.run.folder(f"pairs.r{round}.s{seed}") / PAIRS for seed, round in done]
-    write_pairs_jsonl(
-        study.run.path / CONVERSATIONS, [pair for file in files for pair in read_pairs(file, log)], prompts
-    )
+    pairs = [pair for file in files for pair in read_pairs(file, log)]
+    write_pairs_jsonl(study.run.path / CONVERSATIONS, pairs, prompts)
 
 
 def read_pairs(file: Path, log: Log) -> tuple[Pair, ...]:

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from recloop.encoders.sentence import EncoderCache, encode_texts
 from recloop.evaluation.session_scores import NOT_RANKED, metric_of_rank
-from recloop.llm.server.open import usage_note
+from recloop.llm.cache import usage_note
 from recloop.methods.re2llm.data import VECTORS_FILE, COMPLETIONS_FILE, Questions, Study, ask
 from recloop.methods.re2llm.hint_base import HintBase
 from recloop.methods.re2llm.reflection import read_ranking

@@ -14,7 +14,7 @@ from recloop.encoders.config import EncoderConfig
 from recloop.errors import SettingError
 from recloop.evaluation.score import MetricsConfig
 from recloop.evaluation.significance import StatisticsConfig
-from recloop.llm.config import LM_NAME, LmConfig
+from recloop.llm.config import LmConfig
 from recloop.methods.re2llm.hint_base import MAX_HINTS
 from recloop.methods.shared_config import complete_sections, require_distinct, require_primary_metric
 from recloop.rerankers.sasrec import SasrecConfig
@@ -26,7 +26,6 @@ class AnswerLmConfig(LmConfig):
 
     name: str = Field(
         default="bundled:answers",
-        pattern=LM_NAME,
         description="as for dpo4rec; the default ranks candidates and reflects",
     )
     temperature: float = Field(default=0.0, ge=0, le=10, description="of sampling; 0 takes the likeliest token")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from recloop.data.load import load_log
+from recloop.data.load import read_log
 from recloop.data.released_sessions import read_released
 from recloop.data.sessions import SessionTask, sessions_of_log, task_digest
 from recloop.data.simulated_sessions import simulate_sessions
@@ -23,7 +23,7 @@ from recloop.llm.chat import chat_tokens
 from recloop.llm.language_model import LanguageModel, Sampling
 from recloop.llm.load import lm_digest, lm_folder, lm_from_config
 from recloop.llm.sampling import sample_completions
-from recloop.llm.shown_columns import columns_note, with_readable_columns
+from recloop.llm.bundled import columns_note, with_readable_columns
 from recloop.methods.re2llm.config import Re2llmConfig, SessionDataConfig
 from recloop.progress import Progress
 from recloop.prompts.claims import HistoryItem
@@ -119,7 +119,7 @@ def load_sessions(config: SessionDataConfig, seed: int, progress: Progress) -> S
         case "simulated":
             return simulate_sessions(config.simulated, seed)
         case "log":
-            return sessions_of_log(load_log(config.log, seed, progress), config.sessions, seed)
+            return sessions_of_log(read_log(config.log, seed, progress), config.sessions, seed)
         case "released":
             assert config.path is not None
             return read_released(config.path, config.sessions.num_train, config.sessions.num_test, seed)

@@ -14,7 +14,7 @@ import numpy as np
 from recloop.data.sessions import Session
 from recloop.evaluation.per_user_scores import VariantScores
 from recloop.evaluation.report_sections import VariantKind, VariantLabel
-from recloop.evaluation.session_scores import row_from_ranks
+from recloop.evaluation.session_scores import variant_from_ranks
 from recloop.experiment.run_folder import Stage
 from recloop.methods.context import derived_seed
 from recloop.methods.re2llm.answers import Answers, States
@@ -180,7 +180,7 @@ def score_rows(study: Study, questions: Questions, answers: Answers, chosen: Cho
         if name in chosen.hints:
             by_seed = chosen.hints[name].items()
             ranks[name] = {seed: ranks_SH[np.arange(len(hints)), hints] for seed, hints in by_seed}
-    return [row_from_ranks(name, by_seed, user_S, metrics) for name, by_seed in ranks.items()]
+    return [variant_from_ranks(name, by_seed, user_S, metrics) for name, by_seed in ranks.items()]
 
 
 def policy_of(study: Study, seed: int) -> HintPolicy:

@@ -21,8 +21,8 @@ import numpy as np
 from recloop.encoders.sentence import EncoderCache, encode_texts
 from recloop.evaluation.session_scores import NOT_RANKED, metric_of_rank
 from recloop.files import atomic_write_text, sha256_of_file
-from recloop.llm.server.open import usage_note
-from recloop.llm.shown_columns import in_shown_names
+from recloop.llm.cache import usage_note
+from recloop.llm.bundled import in_shown_names
 from recloop.methods.context import derived_seed
 from recloop.methods.re2llm.data import VECTORS_FILE, COMPLETIONS_FILE, Questions, Study, ask, fitting_prompt
 from recloop.methods.re2llm.hint_base import (

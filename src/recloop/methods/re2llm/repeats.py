@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from recloop.evaluation.session_scores import NOT_RANKED, metric_of_rank
 from recloop.files import atomic_write_json
-from recloop.llm.server.open import usage_note
+from recloop.llm.cache import usage_note
 from recloop.methods.context import derived_seed
 from recloop.methods.re2llm.answers import RANKS
 from recloop.methods.re2llm.data import COMPLETIONS_FILE, Questions, Study, ask_often

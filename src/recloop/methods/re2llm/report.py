@@ -24,8 +24,8 @@ from recloop.evaluation.session_scores import metric_of_rank
 from recloop.evaluation.significance import Verdict, compare
 from recloop.experiment.run_folder import METRICS
 from recloop.files import atomic_write_json, atomic_write_text
-from recloop.llm.server.usage_text import describe_server_usage
-from recloop.llm.shown_columns import columns_fact
+from recloop.llm.server.cost import describe_server_usage
+from recloop.llm.bundled import columns_fact
 from recloop.methods.context import derived_seed
 from recloop.methods.dpo4rec.compare import (
     LATEX,

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from recloop.data.item_graph import ItemGraph, build_item_graph
-from recloop.data.load import load_log
+from recloop.data.load import read_log
 from recloop.data.recbench import FILES, read_recbench
 from recloop.data.requests import RequestSet, make_requests
 from recloop.data.splits import split_users
@@ -24,7 +24,7 @@ from recloop.files import atomic_write_json, digest_of_files, sha256_of_file
 from recloop.llm.chat import chat_tokens
 from recloop.llm.load import lm_folder, open_local
 from recloop.llm.local import TransformersLM
-from recloop.llm.shown_columns import columns_note, with_readable_columns
+from recloop.llm.bundled import columns_note, with_readable_columns
 from recloop.llm.weights import weights_hash
 from recloop.methods.context import LmRef, derived_seed
 from recloop.methods.dpo4rec.data import dataset_digest, profiles_digest
@@ -123,7 +123,7 @@ def open_study(config: ReRecConfig, run: RunFolder, progress: Progress, until: s
 def prepare(study: Study) -> RequestTask:
     """Read the log; split its users, make requests and prompts, or find them made."""
     config = study.config
-    log = load_log(config.data, config.data_seed, study.progress)
+    log = read_log(config.data, config.data_seed, study.progress)
     dataset, columns = with_readable_columns(log, study.first_lm.folder, study.progress)
     inputs = {"dataset": dataset_digest(dataset), "lm": study.first_lm.digest, **profiles_digest(dataset)}
     with study.stage("prepare", "", inputs) as stage:
@@ -148,7 +148,7 @@ def prepare_elsewhere(study: Study) -> list[TestSet]:
     config = study.config
     found: list[TestSet] = []
     for place in config.transfer:
-        log = load_log(place.data, config.data_seed, study.progress)
+        log = read_log(place.data, config.data_seed, study.progress)
         dataset, columns = with_readable_columns(log, study.first_lm.folder, study.progress)
         inputs = {
             "dataset": dataset_digest(dataset),

@@ -15,7 +15,7 @@ from recloop.data.splits import split_users
 from recloop.errors import DataError
 from recloop.evaluation.per_user_scores import VariantScores
 from recloop.evaluation.score import MetricsConfig
-from recloop.evaluation.session_scores import NOT_RANKED, row_from_ranks
+from recloop.evaluation.session_scores import NOT_RANKED, variant_from_ranks
 from recloop.files import atomic_write_json
 from recloop.llm.cache import CompletionCache
 from recloop.llm.chat import chat_tokens
@@ -154,4 +154,4 @@ def next_item_rows(study: Study, task: SessionTask, stages: dict[tuple[str, int]
         kept = json.loads((study.run.folder(stage) / RANKS).read_text(encoding="utf-8"))
         ranks.setdefault(name, {})[seed] = np.array(kept, dtype=np.int64)
     user_S = np.array([session.user for session in task.test], dtype=np.int64)
-    return [row_from_ranks(name, by_seed, user_S, NEXT_METRICS) for name, by_seed in ranks.items()]
+    return [variant_from_ranks(name, by_seed, user_S, NEXT_METRICS) for name, by_seed in ranks.items()]

@@ -12,7 +12,7 @@ from recloop.errors import RunError, SettingError
 from recloop.experiment.run_folder import RunFolder
 from recloop.llm.chat import chat_tokens
 from recloop.llm.language_model import LanguageModel, Sampling
-from recloop.llm.shown_columns import in_shown_names
+from recloop.llm.bundled import in_shown_names
 from recloop.methods.rerec.config import ReRecConfig
 from recloop.methods.rerec.data import RequestTask, embed_items, open_study, prepare
 from recloop.methods.rerec.report import FULL

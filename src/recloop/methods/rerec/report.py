@@ -21,7 +21,7 @@ from recloop.files import atomic_write_json
 from recloop.llm.cache import CompletionCache
 from recloop.llm.language_model import Sampling
 from recloop.llm.sampling import sample_completions
-from recloop.llm.shown_columns import columns_fact
+from recloop.llm.bundled import columns_fact
 from recloop.methods.context import LmRef, derived_seed
 from recloop.methods.dpo4rec.compare import RESULTS, Results, metric_rows, results_json
 from recloop.methods.dpo4rec.generate import COMPLETIONS_FILE

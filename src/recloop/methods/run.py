@@ -1,0 +1,120 @@
+"""`recloop.run`: a whole method from Python, with names or with objects of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from recloop.errors import RunError, SettingError
+from recloop.evaluation.results import Results
+from recloop.experiment.reuse import copy_rows, reuse_from
+from recloop.experiment.run_folder import PASSING, RunFolder
+from recloop.methods.method import Method, run_method
+from recloop.methods.registry import method_named
+from recloop.methods.study import COMPLETIONS_FILE, VECTORS_FILE
+from recloop.progress import Progress, terminal_progress
+from recloop.records import Log
+from recloop.settings import validate
+
+OBJECTS = "objects"  # in the manifest: which parts of the run were passed as objects
+NAMED_BY = {"data": "name", "lm": "name", "encoder": "name", "reranker": "kind", "prompt": "template"}
+
+
+def run(
+    method: str | Method,
+    *,
+    data: Log | str | Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    until: str | None = None,
+    reuse: str | Path | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Results:
+    """Run a method from data to report, or go on with a run; its results.
+
+    Args:
+        method: ``dpo4rec``, ``rerec``, ``re2llm``, or a `Method` of your own.
+        data: a log, the name of one, or the settings of the section ``data``; None for the method's default.
+        out: the run folder. One that holds the same run is continued. None for ``runs/METHOD-TIME``.
+        until: stop after the first step of this verb, e.g. ``"sample"``; the results then say what is done.
+        reuse: another run's folder; its steps that would come out the same are not done again.
+        progress: told how far the run is; None for the terminal.
+        settings: of the method, a value or a mapping a section: ``seeds=[0, 1]``, ``dpo={"beta": 0.1}``. In place of a
+            section's settings stands what its name would pick, as a name or an object: ``lm``, ``encoder``,
+            ``reranker``, ``prompt``; ``reward`` takes a mapping or a reward function.
+
+    Raises:
+        SettingError: no such method or setting, or a value that does not fit.
+        RunError: the folder holds another run, or one made with objects that are not given.
+
+    Example:
+        results = recloop.run("dpo4rec", data=log, out="runs/mine", reranker="dlcm", seeds=[0, 1, 2])
+        results.table()
+    """
+    chosen = method_named(method) if isinstance(method, str) else method
+    tree, objects = _sort_out({"data": data, **settings} if data is not None else settings)
+    config = validate(chosen.config, tree)
+    folder = Path(out) if out is not None else new_folder(chosen.name)
+    with RunFolder.open(folder, config.model_dump(mode="json"), method=chosen.name, passing=PASSING) as opened:
+        if reuse is not None:
+            reuse_run(opened, Path(reuse))
+        require_objects(opened, objects)
+        run_method(chosen, config, opened, progress or terminal_progress(), until, **objects)
+    return Results(folder)
+
+
+def _sort_out(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings as a tree, and the objects among them, by the part of a run they stand for."""
+    tree: dict[str, Any] = {}
+    objects: dict[str, Any] = {}
+    for name, value in given.items():
+        if isinstance(value, Mapping) or name not in (*NAMED_BY, "reward"):
+            tree[name] = value
+        elif isinstance(value, str | Path) and name in NAMED_BY:
+            tree[name] = {NAMED_BY[name]: str(value)}
+        elif isinstance(value, str | Path):
+            raise SettingError(f"reward takes a mapping of settings or a reward function, got {value!r}; see examples/")
+        else:
+            objects["log" if name == "data" else name] = value
+    return tree, objects
+
+
+def require_objects(run: RunFolder, objects: Mapping[str, Any]) -> None:
+    """Note which parts of a run are objects; RunError where it goes on with others than it began with."""
+    given = sorted(objects)
+    if run.manifest.get("steps") and run.manifest.get(OBJECTS, []) != given:
+        was = ", ".join(run.manifest.get(OBJECTS, [])) or "none"
+        raise RunError(
+            f"{run.path} was begun with these objects: {was}; got {', '.join(given) or 'none'}; go on with "
+            f"recloop.run(..., out={str(run.path)!r}) and the same objects"
+        )
+    if run.manifest.get(OBJECTS, []) != given:
+        run.remember(**{OBJECTS: given})
+
+
+def reuse_run(run: RunFolder, source: Path) -> None:
+    """From now on reuse what another run has done and would be the same here; see `recloop.experiment.reuse`.
+
+    Completions and vectors are kept by the content of prompt, weights, sampling and text. A run that has none yet gets
+    the other's, so that none is paid for twice even where a step must be done again.
+    """
+    from recloop.encoders.sentence import EncoderCache
+    from recloop.llm.cache import CompletionCache
+
+    reuse_from(run, source)
+    content = {
+        COMPLETIONS_FILE: (CompletionCache, ("prompts", "requests", "completions")),
+        VECTORS_FILE: (EncoderCache, ("vectors",)),
+    }
+    for name, (make, tables) in content.items():
+        old, new = source / name, run.path / name
+        if old.is_file() and not old.is_symlink() and not new.exists():
+            make(new).close()  # makes its tables
+            copy_rows(old, new, tables)
+
+
+def new_folder(method: str) -> Path:
+    """Where a run goes when no folder was named."""
+    return Path("runs") / f"{method}-{datetime.now():%Y%m%d-%H%M%S}"
