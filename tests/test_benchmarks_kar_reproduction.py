@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from benchmarks.kar_reproduction import (
+from benchmarks.kar_reproduction.bench import (
     ReproducedRow,
     ReproductionConfig,
     reproduction_table,

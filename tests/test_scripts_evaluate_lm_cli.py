@@ -1,13 +1,13 @@
-"""`recloop evaluate-lm` from its settings to its lines."""
+"""`python -m scripts.evaluate_lm` from its settings to its lines."""
 
 from pathlib import Path
 
 import pytest
 
-from recloop.cli import main
 from recloop.errors import SettingError
 from recloop.evaluation.text_quality import SummarySkill
 from recloop.llm.config import LmConfig
+from scripts.evaluate_lm.__main__ import main
 from scripts.evaluate_lm.cli import EvaluateLmConfig, evaluate_lm, evaluation_text, skill_text
 from tiny_lm import build_tiny_lm
 
@@ -66,5 +66,5 @@ def test_tasks_alone_leave_summaries_out() -> None:
 
 
 def test_it_writes_nothing_and_takes_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate-lm", "--out", "skill"]) == 2
-    assert "there is no setting --out in EvaluateLmConfig" in capsys.readouterr().err
+    assert main(["--out", "skill"]) == 2
+    assert "writes no files, got --out skill" in capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""`recloop bench speed`: each path of a run against a named alternative, in one run on one machine."""
+"""Each path of a run against a named alternative, in one run on one machine."""

@@ -29,10 +29,10 @@ PAGE = "benchmarks.md"
 HEAD = """\
 # Benchmarks
 
-Written by `recloop bench speed`; do not edit. Every ratio is ours against a named alternative, both taken
+Written by `python -m benchmarks.speed`; do not edit. Every ratio is ours against a named alternative, both taken
 in turn in one run on one machine; where the two did different amounts of work, their rates are compared.
 Given are the median and, in brackets, the range over the repetitions. The numbers lie as JSON in
-`benchmarks/`, one file per part; `recloop bench speed --parts metrics,rewards --out docs` measures parts
+`benchmarks/`, one file per part; `python -m benchmarks.speed --parts metrics,rewards --out docs` measures parts
 again and keeps the others.
 """
 

@@ -1,4 +1,4 @@
-"""`recloop evaluate-lm`: how truthfully a language model describes the users of a log."""
+"""How truthfully a language model describes the users of a log, and how well it answers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recloop.data.lists import ProtocolConfig, build_lists
-from recloop.data.load import DataConfig, load_log
+from recloop.data.load import DataConfig, read_log
 from recloop.data.splits import SplitConfig, split_users
 from recloop.errors import SettingError
 from recloop.evaluation.text_quality import SummarySkill, evaluate_summaries
 from recloop.llm.config import LmConfig
 from recloop.llm.language_model import Sampling
 from recloop.llm.load import lm_folder, lm_from_config
-from recloop.llm.shown_columns import with_readable_columns
+from recloop.llm.bundled import with_readable_columns
 from recloop.progress import SILENT, Progress
 from recloop.prompts.user_profile import PromptConfig, population_rates_of
 from recloop.records import Group
@@ -59,7 +59,7 @@ class EvaluateLmConfig(BaseModel):
 
 
 def evaluation_text(config: EvaluateLmConfig, progress: Progress = SILENT) -> str:
-    """What `recloop evaluate-lm` prints: summaries, then the further skills, each where it is asked for."""
+    """What `python -m scripts.evaluate_lm` prints: summaries, then the further skills, each where it is asked for."""
     parts: list[str] = []
     if config.users:
         parts.append(skill_text(evaluate_lm(config, progress)))
@@ -74,7 +74,7 @@ def evaluate_lm(config: EvaluateLmConfig, progress: Progress = SILENT) -> Summar
     Raises:
         SettingError: more users are wanted than the log has.
     """
-    dataset = load_log(config.data, config.seed, progress)
+    dataset = read_log(config.data, config.seed, progress)
     if config.users > dataset.num_users:
         raise SettingError(f"{dataset.name} has {dataset.num_users} users, got users={config.users}; ask for fewer")
     dataset, _ = with_readable_columns(dataset, lm_folder(config.lm), progress)

@@ -1,7 +1,7 @@
 """How well a language model does what the other methods ask of it: next item, reflection, requests.
 
 On invented catalogues, so that nothing can be known by heart: tasks of which the right answer is known and is
-one of the candidates. The same tasks teach the bundled model (`recloop pretrain --skill-share`), under other
+one of the candidates. The same tasks teach the bundled model (`python -m scripts.pretrain_lm --skill-share`), under other
 seeds.
 """
 

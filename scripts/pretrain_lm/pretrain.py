@@ -1,6 +1,6 @@
 """The recipe that made the bundled LM: corpus, curriculum, training loop, export.
 
-    recloop pretrain --out work/lm --budget-tokens 20000000
+    python -m scripts.pretrain_lm --out work/lm --budget-tokens 20000000
 
 Reading is taught first: repeated sequences, then short histories, then long ones; mixed, never a hard
 switch. The learning rate is constant after a warm-up and falls to zero over the last part of the budget,

@@ -1,8 +1,8 @@
 """The command line: parse, call, print, exit code.
 
 Exit codes: 0 done, 1 the work failed (one message, no traceback), 2 the command or a setting is wrong,
-3 done, but a model behind a server gave some prompts no answer (the summary counts them), 130 interrupted. Anything
-else that goes wrong is a defect and shows its traceback.
+3 done, but a model behind a server gave some prompts no answer (the summary counts them), 130 interrupted.
+Anything else that goes wrong is a defect and shows its traceback.
 """
 
 from __future__ import annotations
@@ -10,75 +10,120 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, CycloptsError, Parameter
 
 from recloop import __version__
-from recloop.cli_words import Arguments, near, parse, settings_from
 from recloop.errors import RecloopError, SettingError
-from recloop.experiment.run_folder import PASSING
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from recloop.config import Override
     from recloop.experiment.run_folder import RunFolder
 
-METHODS = ("dpo4rec", "rerec", "re2llm")
-STAGES = ("prepare", "embed", "sample", "encode", "reward", "pairs", "train", "evaluate", "report")
-WITHOUT_SETTINGS = ("resume", "show", "ask", "export")
-VERBS = ("run", *STAGES, *WITHOUT_SETTINGS, "evaluate-lm", "pretrain", "bench")
-
 PUT_ASIDE = 3
+STEPS = {
+    "prepare": "Read or simulate the data and split it.",
+    "embed": "Fit the item embeddings of the reward (rerec).",
+    "explore": "Find hints by reflecting on mistakes (re2llm).",
+    "sample": "Let the language model write.",
+    "encode": "Turn the texts into vectors.",
+    "reward": "Reward every completion (dpo4rec).",
+    "pairs": "Make preference pairs (dpo4rec).",
+    "train": "Train the language model or the hint policy.",
+    "evaluate": "Score every variant for every test user.",
+    "report": "Write the report.",
+}
+# What left the command line, and what does it now.
+MOVED = {
+    "bench worlds": "python -m benchmarks.simulated_data",
+    "bench reproduction": "python -m benchmarks.kar_reproduction",
+    "bench quality": "python -m studies.evidence",
+    "bench speed": "python -m benchmarks.speed",
+    "bench": "python -m benchmarks.speed, benchmarks.simulated_data, benchmarks.kar_reproduction or studies.evidence",
+    "pretrain": "python -m scripts.pretrain_lm",
+    "evaluate-lm": "python -m scripts.evaluate_lm",
+    "tune": "recloop train",
+}
+RUN_HELP = """
 
-HELP = """\
-recloop closes the loop between a recommender and a language model.
+METHOD is dpo4rec, rerec or re2llm; `recloop run METHOD --help` lists settings.
+A setting is a flag --section.field VALUE or a line of a TOML file, and the
+command line wins. A folder that holds the same run is resumed.
 
-  recloop run METHOD [--config FILE] [--out FOLDER] [--dry-run] [--quick] [--SECTION.FIELD VALUE ...]
-      Run a method (dpo4rec, rerec, re2llm) from data to report. --dry-run prints the plan with its tokens and
-      time, --quick makes rerec and re2llm small. A folder that holds the same run is continued. With
-      --reuse-from FOLDER dpo4rec and rerec do again only what other settings than that run's touch.
-      `recloop run METHOD --help` lists all settings.
-
-  recloop prepare | embed | sample | encode | reward | pairs | train | evaluate | report
-      The same, up to and including that stage: with settings as above, or with the FOLDER of a run.
-
-  recloop resume FOLDER       Go on where a run was stopped or killed. Settings under --lm.pace, --lm.budget
-                              and --lm.prices may change.
-  recloop show FOLDER         What a run has done, and its table.
-  recloop ask FOLDER "TEXT"   An answer to a request by a rerec run: reasoning, pick, candidates (--user ID).
-  recloop ask FOLDER --session "A; B; C" [--candidates "X; Y"]
-                              The hint and the list that a re2llm run gives after a session.
-  recloop export MODEL OUT    A trained model's folder for vLLM and others; --merge adds an adapter to its base.
-  recloop evaluate-lm         How truthfully a language model writes; --tasks N: how well it answers.
-  recloop pretrain            Make the bundled language model again.
-  recloop bench simulated logs        Does training help where it should, and only there?
-  recloop bench reproduction  Published numbers on MovieLens-1M.
-  recloop bench quality       The evidence: what is missing; --run UNIT,UNIT does it; --quick a small study.
-  recloop bench speed         Every path's speed against a named alternative (--parts NAME,NAME).
-  recloop --version | --help
-
-Examples:
+For example:
   recloop run dpo4rec --out runs/demo
-  recloop run dpo4rec --data ml-1m --data.path ../ml-1m --data.users 1000 --out runs/ml-1m
+  recloop run dpo4rec --data ml-1m --data.path ml-1m --out runs/ml-1m
 """
+Words = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
+Config = Annotated[Path | None, Parameter(help="A TOML file of settings.")]
+Out = Annotated[Path | None, Parameter(name="--out", help="The folder to write into.")]
+Help = Annotated[bool, Parameter(name=["--help", "-h"], help="Show this help.")]
+HelpAll = Annotated[bool, Parameter(help="Show all settings.")]
+
+new_app = partial(
+    App,
+    default_parameter=Parameter(negative="", show_default=False),
+    help_format="plaintext",
+    result_action="return_value",
+    exit_on_error=False,
+    print_error=False,
+    suppress_keyboard_interrupt=False,
+)
+app = new_app(
+    "recloop",
+    "recloop closes the loop between a recommender and a language model.",
+    version=f"recloop {__version__}",
+)
+app.register_install_completion_command()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run is made, beside the settings of its method."""
+
+    config: Config = None
+    out: Annotated[Path | None, Parameter(help="The run's folder; by default a new one in runs/.")] = None
+    reuse_from: Annotated[Path | None, Parameter(help="Another run, whose steps are reused where nothing changed.")] = (
+        None
+    )
+    dry_run: Annotated[bool, Parameter(help="Print the plan with its tokens and time; do nothing.")] = False
+    quick: Annotated[bool, Parameter(help="Small settings, for a first look (rerec, re2llm).")] = False
+    help: Help = False
+    help_all: HelpAll = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do one command; the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    # Threads that spin while they wait slow every other process; threads that sleep slow each other. A
-    # measurement has the machine for itself: without a policy threads spin for a while.
-    if words[:2] != ["bench", "speed"]:
+    return guarded(lambda: dispatch(words))
+
+
+def guarded(work: Callable[[], int], *, is_alone: bool = False) -> int:
+    """The exit code of `work`, with one line in place of the traceback of an expected error.
+
+    Args:
+        is_alone: the machine does nothing else, as in a measurement of speed.
+    """
+    # Threads that spin while they wait slow every other process; threads that sleep slow each other.
+    if not is_alone:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # One thread is the faster choice beside another job, and a fixed number sums in a fixed order.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("MKL_DYNAMIC", "FALSE")
     os.environ.setdefault("MKL_CBWR", "AUTO")
-    # Imported by others wherever it is installed, it warns on machines without a GPU that it is slow there.
+    # Others import it wherever it is installed; on a machine without a GPU it warns that it is slow there.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
-        return dispatch(words)
+        return work()
     except RecloopError as error:
         print(f"recloop: {error}", file=sys.stderr)
         return 2 if isinstance(error, SettingError) else 1
@@ -88,174 +133,266 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader (`| head`) has left
         return 0
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # the same, met by rich
+            return 0
+        raise
 
 
-def dispatch(words: Sequence[str]) -> int:
-    """Send a command line to what does it; SettingError when there is no such verb."""
-    if not words or words[0] in ("--help", "-h", "help"):
-        print(HELP, end="")
+def dispatch(words: Sequence[str], program: App = app) -> int:
+    """Send a command line to what does it; SettingError when there is no such command or option."""
+    for old in (" ".join(words[:2]), *words[:1]):
+        if program is app and old in MOVED:
+            raise SettingError(f"recloop has no command {old} any more; type {MOVED[old]}")
+    try:
+        return program(words) or 0
+    except CycloptsError as error:
+        raise SettingError(f"{error} -h shows the help") from error
+
+
+def settings_command(
+    prog: str,
+    about: str,
+    load: Callable[[], tuple[type[BaseModel], Callable[..., object]]],
+    out: str | None = None,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """The exit code of a program whose options are settings, ``--config`` and ``--out``.
+
+    Args:
+        prog: how it is called, e.g. ``python -m benchmarks.speed``.
+        about: what it does, for its help.
+        load: -> the class of its settings, and (settings, folder of ``--out``, progress) -> what is printed.
+        out: the folder where ``--out`` is not given; None for a program that writes nothing and is handed none.
+    """
+    usage = f"{prog} [OPTIONS] [--SETTING VALUE ...]"
+    program = new_app(prog, about, usage=usage, version_flags=[], help_flags=[])
+
+    @program.default
+    def command(
+        *words: Words, config: Config = None, out_folder: Out = None, help: Help = False, help_all: HelpAll = False
+    ) -> None:
+        from recloop.config import describe_settings, load_config
+        from recloop.progress import terminal_progress
+
+        model, work = load()
+        if help or help_all:
+            program.help_print([])
+            print(describe_settings(model, prog, every=help_all))
+            return
+        names, overrides = sorted_words(words)
+        if names:
+            raise SettingError(f"{prog} takes settings only, got {' '.join(names)}; write --SETTING VALUE")
+        if out is None and out_folder is not None:
+            raise SettingError(f"{prog} writes no files, got --out {out_folder}; leave it out")
+        folders = [] if out is None else [out_folder or Path(out)]
+        print(work(load_config(model, config, overrides), *folders, terminal_progress()))
+
+    words = sys.argv[1:] if argv is None else argv
+    return guarded(lambda: dispatch(words, program), is_alone=prog.endswith("speed"))
+
+
+def _add_run_command(verb: str, until: str | None, about: str) -> None:
+    def command(*words: Words, options: RunOptions = RunOptions()) -> int:
+        return run_or_resume(verb, words, options, until)
+
+    command.__doc__ = about + RUN_HELP
+    usage = f"recloop {verb} METHOD{'|FOLDER' if until else ''} [OPTIONS] [--SETTING VALUE ...]"
+    place = {"group": "Steps", "sort_key": list(STEPS).index(until)} if until else {"sort_key": 0}
+    app.command(command, name=verb, usage=usage, help_flags=[], **place)
+
+
+_add_run_command("run", None, "Run a method from data to report.")
+for _step, _about in STEPS.items():
+    _add_run_command(
+        _step, _step, f"{_about}\n\nAs `recloop run`, but ends with this step; also with the FOLDER of a run."
+    )
+
+
+def run_or_resume(verb: str, words: Sequence[str], options: RunOptions, until: str | None) -> int:
+    """`recloop run` and the step commands: a new run, or an old one up to a step."""
+    from recloop.config import describe_settings, near_matches
+    from recloop.methods.registry import METHODS, method_named
+
+    names, overrides = sorted_words(words)
+    if len(names) > 1:
+        raise SettingError(f"one method or run folder is wanted, got {' '.join(names)}; quote or remove")
+    if options.help or (options.help_all and not names):
+        app.help_print([verb])
+    if options.help or options.help_all:
+        for name in names:
+            print(describe_settings(method_named(name).config, name, every=options.help_all))
         return 0
-    if words[0] == "--version":
-        print(f"recloop {__version__}")
-        return 0
-    verb, rest = words[0], words[1:]
-    if verb in WITHOUT_SETTINGS and "--help" in rest:
-        print(HELP, end="")
-        return 0
-    if verb not in VERBS:
-        raise SettingError(f"there is no command {verb}{near(verb, VERBS)}; the commands are {', '.join(VERBS)}")
-    if verb == "run" or verb in STAGES:
-        arguments = parse(rest, flags=("config", "out", "take-from"), switches=("dry-run", "help", "quick"))
-        return run_method(arguments, until=None if verb == "run" else verb)
-    if verb == "resume":
-        arguments = parse(rest, flags=(), switches=())
-        for key, _ in arguments.overrides:
-            if not key.startswith(tuple(f"{section}." for section in PASSING)):
-                allowed = ", ".join(PASSING)
-                raise SettingError(f"resume takes no settings, got --{key}; a run keeps its own, apart from {allowed}")
-        return resume(_one_folder(verb, arguments.names), None, arguments.overrides)
-    if verb == "show":
-        from recloop.evaluation.terminal import show
-
-        print(show(_only_folder(verb, rest)))
-        return 0
-    if verb == "ask":
-        return ask(parse(rest, flags=("user", "session", "candidates"), switches=()))
-    if verb == "export":
-        return export(parse(rest, flags=(), switches=("merge",)))
-    from recloop.cli_tools import run_tool
-
-    return run_tool(verb, rest)
+    if not names:
+        raise SettingError(f"which method? recloop {verb} METHOD; the methods are {', '.join(METHODS)}")
+    if names[0] in METHODS:
+        return _run_method(names[0], overrides, options, until)
+    if until is None or not Path(names[0]).is_dir():
+        what = "method" if until is None else "method or run folder"
+        hint = near_matches(names[0], list(METHODS))
+        raise SettingError(f"there is no {what} {names[0]}{hint}; the methods are {', '.join(METHODS)}")
+    if overrides or options != RunOptions():
+        raise SettingError(
+            f"{names[0]} goes on with its own configuration, got options or settings; "
+            f"leave them out, or name a method to begin a new run"
+        )
+    return _resume(Path(names[0]), until)
 
 
-def run_method(arguments: Arguments, until: str | None) -> int:
-    """`recloop run` and the stage verbs: a new run, or an old one up to a stage."""
-    if len(arguments.names) > 1:
-        raise SettingError(f"one method or run folder is wanted, got {' '.join(arguments.names)}; quote or remove")
-    name = arguments.names[0] if arguments.names else "dpo4rec"
-    if name not in METHODS:
-        return _continue_stage(name, arguments, until)
-    if until is None and not arguments.names:
-        raise SettingError(f"which method? recloop run METHOD; the methods are {', '.join(METHODS)}")
-    from recloop.experiment.verbs import require_verb
-    from recloop.methods.registry import config_model, forecast_by_name, quick_settings
+@app.command(sort_key=1, usage="recloop resume FOLDER [--SETTING VALUE ...]")
+def resume(*words: Words) -> int:
+    """Resume a run that was stopped or killed.
 
-    config = settings_from(name, config_model(name), arguments)
-    if config is None:
-        return 0
-    require_verb(name, until)
-    if "quick" in arguments.flags:
-        said = replace(arguments, overrides=(*quick_settings(name, config), *arguments.overrides))
-        config = settings_from(name, config_model(name), said) or config
-    source = Path(arguments.flags["take-from"]) if "take-from" in arguments.flags else None
-    if source is not None:
-        from recloop.experiment.reuse import require_source_run
+    Settings under --lm.pace, --lm.budget and --lm.prices may change, since
+    they decide no result.
+    """
+    from recloop.experiment.run_folder import PASSING
 
-        require_source_run(source, name)
-    if "dry-run" in arguments.flags:
-        print(forecast_by_name(name, config))
-        if source is not None:
-            from recloop.experiment.reuse import forecast_of_reuse
+    names, overrides = sorted_words(words)
+    for key, _ in overrides:
+        if not key.startswith(tuple(f"{section}." for section in PASSING)):
+            allowed = ", ".join(PASSING)
+            raise SettingError(f"resume takes no settings, got --{key}; a run keeps its own, apart from {allowed}")
+    if len(names) != 1:
+        raise SettingError(f"resume wants one run folder, got {len(names)}; recloop resume FOLDER")
+    return _resume(Path(names[0]), None, overrides)
 
-            print(forecast_of_reuse(config.model_dump(mode="json"), source))
-        return 0
+
+@app.command(sort_key=2)
+def show(folder: Path, /) -> None:
+    """Show what a run has done, and its table.
+
+    Args:
+        folder: the run's.
+    """
+    from recloop.evaluation.terminal import show as show_run
+
+    print(show_run(folder))
+
+
+@app.command(sort_key=3)
+def ask(folder: Path, question: str, /, *, user: str | None = None, candidates: str | None = None) -> None:
+    """Ask the models of a finished run.
+
+    A rerec run answers a request. A re2llm run ranks what follows a session,
+    whose titles are separated by semicolons.
+
+    For example:
+      recloop ask runs/requests "a film by Ann Vale" --user u3
+      recloop ask runs/hints "Jaws; Alien" --candidates "Heat; Up"
+
+    Args:
+        folder: the run's.
+        question: a request, or the titles of a session.
+        user: the user whose history the request comes with (rerec).
+        candidates: titles to rank, separated by semicolons (re2llm).
+    """
+    from recloop.config import validate
     from recloop.experiment.run_folder import RunFolder
+    from recloop.methods.registry import method_named
 
-    out = Path(arguments.flags.get("out") or _new_folder(name))
+    options = {"user": user, "candidates": candidates}
+    with RunFolder.reopen(folder) as run:
+        method = method_named(run.manifest["method"])
+        if method.ask is None:
+            raise SettingError(f"a run of {method.name} answers no questions; ask one of rerec or re2llm")
+        config = validate(method.config, run.config)
+        print(method.ask(run, config, question, **{name: text for name, text in options.items() if text is not None}))
+
+
+@app.command(sort_key=4)
+def export(model: Path, out: Path, /, *, merge: bool = False) -> None:
+    """Export a trained model for vLLM and other servers.
+
+    For example:
+      recloop export runs/demo/lm/trained.s0 exported
+
+    Args:
+        model: a model's folder, under lm/ in a run's.
+        out: a new folder.
+        merge: add an adapter to the weights of its base.
+    """
+    from recloop.training.export import export_model
+
+    print(export_model(model, out, merge=merge))
+
+
+def sorted_words(words: Sequence[str]) -> tuple[list[str], list[Override]]:
+    """The words that are no flags, and every ``--key value``, ``--key=value`` and ``--key``, in their order."""
+    names: list[str] = []
+    overrides: list[Override] = []
+    todo = list(words)
+    while todo:
+        word = todo.pop(0)
+        key, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("-"):
+            names.append(word)
+        elif not word.startswith("--"):
+            raise SettingError(f"there is no option {word}; a setting is --SECTION.FIELD VALUE, and -h shows the help")
+        elif equals:
+            overrides.append((key, value))
+        else:
+            overrides.append((key, todo.pop(0) if todo and not todo[0].startswith("--") else None))
+    return names, overrides
+
+
+def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, until: str | None) -> int:
+    from recloop.config import load_config
+    from recloop.experiment.reuse import require_source_run, reuse_from
+    from recloop.experiment.run_folder import PASSING, RunFolder
+    from recloop.experiment.step import require_command
+    from recloop.methods.method import quick_settings
+    from recloop.methods.registry import method_named
+
+    method = method_named(name)
+    require_command(name, method.steps(), until)
+    config = load_config(method.config, options.config, overrides)
+    if options.quick:
+        config = load_config(method.config, options.config, [*quick_settings(method, config), *overrides])
+    source = options.reuse_from
+    if source is not None:
+        require_source_run(source, name)
+    if options.dry_run:
+        print(method.forecast(config) if method.forecast is not None else f"{name} has no forecast")
+        return 0
+    out = options.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     with RunFolder.open(out, config.model_dump(mode="json"), method=name, passing=PASSING) as run:
         if source is not None:
-            from recloop.experiment.reuse import reuse_from
-
             reuse_from(run, source)
         return _execute(run, until)
 
 
-def resume(folder: Path, until: str | None, overrides: Sequence[tuple[str, str]] = ()) -> int:
-    """Go on with a run with the configuration it was made with.
-
-    Args:
-        overrides: settings that decide no result (caps, pace, prices) and may have another value now.
-    """
-    from recloop.experiment.run_folder import RunFolder
-
-    if not overrides:
-        with RunFolder.reopen(folder) as run:
-            return _execute(run, until)
+def _resume(folder: Path, until: str | None, overrides: Sequence[Override] = ()) -> int:
     from recloop.config import override
-    from recloop.methods.registry import config_model
+    from recloop.experiment.run_folder import PASSING, RunFolder
+    from recloop.methods.registry import method_named
 
     with RunFolder.reopen(folder) as run:
-        method, old = run.manifest["method"], run.config
-    config = override(config_model(method), old, overrides).model_dump(mode="json")
-    with RunFolder.open(folder, config, method=method, passing=PASSING) as run:
+        if not overrides:
+            return _execute(run, until)
+        name, old = run.manifest["method"], run.config
+    config = override(method_named(name).config, old, overrides).model_dump(mode="json")
+    with RunFolder.open(folder, config, method=name, passing=PASSING) as run:
         return _execute(run, until)
-
-
-def _continue_stage(name: str, arguments: Arguments, until: str | None) -> int:
-    if until is None or not Path(name).is_dir():
-        what = "method" if until is None else "method or run folder"
-        raise SettingError(f"there is no {what} {name}{near(name, METHODS)}; the methods are {', '.join(METHODS)}")
-    if arguments.flags or arguments.overrides:
-        given = [*arguments.flags, *(key for key, _ in arguments.overrides)]
-        raise SettingError(
-            f"{name} goes on with its own configuration, got --{' --'.join(given)}; "
-            f"leave the settings out or begin a new run"
-        )
-    return resume(Path(name), until)
 
 
 def _execute(run: RunFolder, until: str | None) -> int:
     from recloop.config import validate
-    from recloop.methods.registry import config_model, run_by_name
+    from recloop.evaluation.terminal import show as show_run
+    from recloop.llm.server.usage_text import num_put_aside
+    from recloop.methods.method import run_method
+    from recloop.methods.registry import method_named
     from recloop.progress import terminal_progress
 
-    method = run.manifest["method"]
-    config = validate(config_model(method), run.config)
+    method = method_named(run.manifest["method"])
     try:
-        outcome = run_by_name(method, config, run, terminal_progress(), until)
+        reached = run_method(method, validate(method.config, run.config), run, terminal_progress(), until)
     except KeyboardInterrupt:
         print(f"\nrecloop: interrupted; go on with: recloop resume {run.path}", file=sys.stderr)
         return 130
-    from recloop.llm.server.usage_text import num_put_aside
-
-    print(outcome)
-    return PUT_ASIDE if num_put_aside(run.manifest["stages"]) else 0
+    print(reached or show_run(run.path))
+    return PUT_ASIDE if num_put_aside(run.manifest["steps"]) else 0
 
 
-def ask(arguments: Arguments) -> int:
-    """An answer to a request, or a list after a session, by the models of a run."""
-    from recloop.methods.registry import ask_run
-
-    print(ask_run(arguments.names, arguments.flags, dict(arguments.overrides)))
-    return 0
-
-
-def export(arguments: Arguments) -> int:
-    """A model folder, for who serves it."""
-    if len(arguments.names) != 2 or arguments.overrides:
-        raise SettingError(
-            f"export wants a model folder and a new one, got {' '.join(arguments.names) or 'none'}; "
-            f"recloop export RUN/lm/trained.s0 OUT [--merge]"
-        )
-    from recloop.training.export import export_model
-
-    folder, out = map(Path, arguments.names)
-    print(export_model(folder, out, merge="merge" in arguments.flags))
-    return 0
-
-
-def _only_folder(verb: str, words: Sequence[str]) -> Path:
-    arguments = parse(words, flags=(), switches=())
-    if arguments.overrides:
-        raise SettingError(f"{verb} takes no settings, got --{arguments.overrides[0][0]}; a run keeps its own")
-    return _one_folder(verb, arguments.names)
-
-
-def _one_folder(verb: str, names: Sequence[str]) -> Path:
-    if len(names) != 1:
-        raise SettingError(f"{verb} wants one run folder, got {len(names)}; recloop {verb} FOLDER")
-    return Path(names[0])
-
-
-def _new_folder(method: str) -> Path:
-    return Path("runs") / f"{method}-{datetime.now():%Y%m%d-%H%M%S}"
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""KAR's protocol on MovieLens-1M."""
