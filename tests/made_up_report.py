@@ -1,30 +1,32 @@
-"""An invented study, for tests of the report; `python tests/made_up_report.py OUT.html` to look at it."""
+"""An invented study, for tests of the report; `python tests/made_up_report.py FOLDER` to look at it."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from recloop.evaluation.labels import ROW_WORDS
+from recloop.evaluation.labels import variant_label
 from recloop.evaluation.per_user_scores import VariantScores
 from recloop.evaluation.report import write_report
 from recloop.evaluation.report_sections import (
     Chart,
-    Curve,
+    Charts,
     CompletionView,
+    Costs,
+    Curve,
     ListView,
+    Note,
     RankedItem,
-    ReportData,
-    RewardSection,
-    VariantKind,
-    StageCost,
-    TableSection,
+    Report,
+    RewardSummary,
+    Section,
+    StepCost,
     UserView,
 )
-from recloop.evaluation.significance import Comparison, StatisticsConfig, compare
+from recloop.evaluation.significance import StatisticsConfig
+from recloop.evaluation.tables import TableSettings, VariantTable, closing_sections, make_table, opening_sections
 from recloop.records import Pair, Rewards
 from recloop.rewards.preference_pairs import PairSet
 from recloop.rewards.reliability import Reliability
@@ -32,7 +34,7 @@ from recloop.rewards.reliability import Reliability
 LEVELS = {
     "no_text": 0.655,
     "id_history": 0.668,
-    "star_mean": 0.671,
+    "rating_mean": 0.671,
     "history_text": 0.664,
     "best_template": 0.676,
     "shuffled": 0.654,
@@ -51,7 +53,7 @@ CONTRASTS = [
     ("trained", "shuffled"),
     ("trained", "untuned_matched"),
     ("trained", "sft_best_of_n"),
-    ("trained", "star_mean"),
+    ("trained", "rating_mean"),
     ("untuned", "no_text"),
     ("untuned", "shuffled"),
     ("shuffled", "no_text"),
@@ -78,70 +80,58 @@ FILMS = (
 )
 
 
-def made_up_table(num_seeds: int, num_users: int = 400) -> tuple[Comparison, tuple[Comparison, ...]]:
+def made_up_table(num_seeds: int, num_users: int = 400) -> VariantTable:
     rng = np.random.default_rng(7)
     easy_U = rng.beta(6, 3, num_users) - 6 / 9
-    rows = []
+    scores = []
     for name, level in LEVELS.items():
         seed_SU = rng.normal(0, 0.0015, (num_seeds, 1)) + rng.normal(0, 0.05, (num_seeds, num_users))
         values_SU = level + easy_U + seed_SU
         values_SUM = np.stack([values_SU * (1 - 0.03 * m) for m in range(len(METRICS))], axis=2)
-        user_U = np.arange(num_users)
-        rows.append(
-            VariantScores(
-                name,
-                "user",
-                "drop",
-                METRICS,
-                tuple(range(num_seeds)),
-                user_U,
-                np.full(num_users, 9),
-                values_SUM,
-            )
-        )
-    config = StatisticsConfig(num_resamples=2_000, num_flips=20_000)
-    main = compare(rows, CONTRASTS, METRICS[0], config, seed=0)
-    return main, tuple(compare(rows, [], metric, config, seed=0) for metric in METRICS[1:])
+        seeds, user_U, num_lists_U = tuple(range(num_seeds)), np.arange(num_users), np.full(num_users, 9)
+        scores.append(VariantScores(name, "user", "drop", METRICS, seeds, user_U, num_lists_U, values_SUM))
+    settings = TableSettings(METRICS, StatisticsConfig(num_resamples=2_000, num_flips=20_000), seed=0)
+    return make_table("PRM, one new evaluator per variant", scores, CONTRASTS, settings, "untuned", reranker="prm")
 
 
-def made_up_report(num_seeds: int) -> ReportData:
-    main, others = made_up_table(num_seeds)
-    reward_model = {
-        f"reward_model_{name}": replace(
-            ROW_WORDS[name], title=f"RewardModel: {ROW_WORDS[name].title}", kind=VariantKind.REWARD_MODEL
-        )
-        for name in ("untuned", "trained")
-    }
-    return ReportData(
+def made_up_report(num_seeds: int) -> Report:
+    tables = [made_up_table(num_seeds)]
+    costs = (
+        StepCost("prepare", 3.2, None, 410),
+        StepCost("sample", 95.0, 412_880, 890),
+        StepCost("encode", 31.4, None, 720),
+        StepCost("reward_model", 12.9, None, 800),
+        StepCost("train", 140.2, 1_203_112, 2_310),
+        StepCost("evaluate", 61.0, None, 905),
+    )
+    metrics, _, how_to_read = closing_sections(tables, {})
+    return Report(
         title="DPO4Rec on an invented film catalogue",
         summary=(
             "A language model writes what each user seems to like; a reranker that reads it is measured "
             "per user; the measurements train the language model. Does training make its texts more useful?"
         ),
         facts=(
-            ("Data", "Simulated simulated log, 2,000 users, 300 films, signal 0.7"),
-            ("Users", "1,000 train · 500 feedback · 100 valid · 400 test"),
+            ("Data", "Simulated log, 2,000 users, 300 films, signal 0.7"),
+            ("Users", "1,000 train · 500 reward · 100 valid · 400 test"),
             ("Lists", "kar: 10 candidates, up to 4 liked or seen"),
             ("Language model", "bundled, 3 M parameters"),
             ("Encoder", "all-MiniLM-L6-v2, 0 of 8,000 texts cut"),
             ("Seeds", ", ".join(str(seed) for seed in range(num_seeds))),
         ),
-        words=ROW_WORDS | reward_model,
-        tables=(TableSection("PRM, one new evaluator per row", main, others, "untuned"),),
-        fits=fit_charts(),
-        rewards=(reward_section(),),
-        training=training_charts(),
-        users=user_views(),
-        lists=list_views(),
-        costs=(
-            StageCost("prepare", 3.2, None, 410),
-            StageCost("sample", 95.0, 412_880, 890),
-            StageCost("encode", 31.4, None, 720),
-            StageCost("reward_model", 12.9, None, 800),
-            StageCost("train", 140.2, 1_203_112, 2_310),
-            StageCost("evaluate", 61.0, None, 905),
+        sections=(
+            *opening_sections(tables),
+            Section("rewards", "Rewards", (reward_summary(),)),
+            Section("training", "Training", (Note("Log-probabilities of completions."), Charts(training_charts()))),
+            Section("fits", "Learning curves", (Charts(fit_charts()),)),
+            Section("completions", "What the language model wrote", user_views()),
+            Section("lists", "Lists before and after", list_views()),
+            metrics,
+            Section("cost", "Cost", (Costs(costs),)),
+            how_to_read,
         ),
-        versions=(("recloop", "0.1.0"), ("torch", "2.13.0"), ("trl", "1.16.0"), ("Python", "3.11.7")),
+        is_demonstration=num_seeds == 1,
+        versions={"recloop": "0.1.0", "torch": "2.13.0", "trl": "1.16.0", "Python": "3.11.7"},
     )
 
 
@@ -150,7 +140,7 @@ def fit_charts() -> tuple[Chart, ...]:
     curves = [
         Curve(title, epochs, tuple(level + 0.02 * (1 - np.exp(-epoch / 2)) for epoch in epochs))
         for title, level in (
-            ("No knowledge", 0.636),
+            ("No text", 0.636),
             ("Untuned (KAR)", 0.652),
             ("Shuffled", 0.633),
             ("Trained", 0.664),
@@ -177,11 +167,11 @@ def training_charts() -> tuple[Chart, ...]:
     )
 
 
-def reward_section() -> RewardSection:
+def reward_summary() -> RewardSummary:
     rng = np.random.default_rng(4)
     rewards_UN = np.clip(rng.beta(5, 3, (500, 1)) + rng.normal(0, 0.05, (500, 10)), 0, 1).astype(np.float32)
     pairs = tuple(Pair(0, user, 0, 1, "better", "worse", 0.8, 0.6) for user in range(448))
-    return RewardSection(
+    return RewardSummary(
         Rewards(0, "ndcg@5", np.arange(500), rewards_UN),
         Reliability("ndcg@5", 0.21, 0.35, 0.24, 0.44, 480, 20),
         PairSet(pairs, 500, 31, 12, 0, 9),
@@ -220,7 +210,11 @@ def list_views() -> tuple[ListView, ...]:
         items = tuple(
             RankedItem(film, bool(after[n] <= 2 or n == 6), n + 1, int(after[n])) for n, film in enumerate(films)
         )
-        views.append(ListView(user, "untuned", "trained", "ndcg@5", 0.4121, 0.8772, items))
+        views.append(
+            ListView(
+                user, variant_label("untuned").label, variant_label("trained").label, "ndcg@5", 0.4121, 0.8772, items
+            )
+        )
     return tuple(views)
 
 

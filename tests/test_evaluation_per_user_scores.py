@@ -52,9 +52,9 @@ def test_joining_refuses_other_users_and_repeated_seeds() -> None:
     row = variant_of(np.ones((1, 3)))
     with pytest.raises(DataError, match="score them on the same lists"):
         join_seeds([row, replace(row, seeds=(1,), user_U=row.user_U + 1)])
-    with pytest.raises(SettingError, match="seeds of row 'row' must differ"):
+    with pytest.raises(SettingError, match="seeds of variant 'variant' must differ"):
         join_seeds([row, row])
-    with pytest.raises(DataError, match="at least one row"):
+    with pytest.raises(DataError, match="at least one variant"):
         join_seeds([])
 
 

@@ -11,24 +11,51 @@ import pytest
 
 from made_up_report import CONTRASTS, EVIL_TITLE, LEVELS, METRICS, made_up_report
 from recloop.errors import DataError, SettingError
-from recloop.evaluation import charts
-from recloop.evaluation import labels as wording
+from recloop.evaluation import charts, labels
+from recloop.evaluation.labels import VariantKind, VariantLabel, in_table_order, variant_label
 from recloop.evaluation.latex import latex_table
 from recloop.evaluation.report import render_report, write_report
-from recloop.evaluation.report_sections import Chart, Curve, ReportData
+from recloop.evaluation.report_sections import (
+    Chart,
+    Charts,
+    Costs,
+    Curve,
+    ListView,
+    MainTable,
+    PlainTable,
+    Report,
+    RewardSummary,
+    Section,
+    UserView,
+)
 from recloop.evaluation.significance import Estimate
+from recloop.evaluation.tables import TableSettings, VariantTable, make_table
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
 
 @pytest.fixture(scope="module")
-def study() -> ReportData:
+def study() -> Report:
     return made_up_report(3)
 
 
 @pytest.fixture(scope="module")
-def page(study: ReportData) -> str:
+def page(study: Report) -> str:
     return render_report(study)
+
+
+@pytest.fixture(scope="module")
+def table(study: Report) -> VariantTable:
+    return next(part.table for section in study.sections for part in section.parts if isinstance(part, MainTable))
+
+
+def with_parts(study: Report, change) -> Report:
+    """The report with every part passed through a function; None drops it."""
+    sections = tuple(
+        replace(section, parts=tuple(new for part in section.parts if (new := change(part)) is not None))
+        for section in study.sections
+    )
+    return replace(study, sections=sections)
 
 
 class Balance(HTMLParser):
@@ -68,20 +95,19 @@ def words_of(page: str) -> str:
     return " ".join(" ".join(parse(page).texts).split())
 
 
-def test_every_row_contrast_and_metric_is_there(study: ReportData, page: str) -> None:
+def test_every_variant_contrast_and_metric_is_there(table: VariantTable, page: str) -> None:
     text = words_of(page)
-    table = study.tables[0].main
-    for row in table.rows:
-        assert study.words[row.name].title in text
-        assert study.words[row.name].sentence in text
-        assert wording.number(row.estimate.value) in text
-    for contrast in table.contrasts:
-        assert wording.signed(contrast.difference.value) in text
+    for variant in table.main.variants:
+        assert table.labels[variant.name].label in text
+        assert table.labels[variant.name].sentence in text
+        assert labels.number(variant.estimate.value) in text
+    for contrast in table.main.contrasts:
+        assert labels.signed(contrast.difference.value) in text
     for metric in METRICS:
-        assert wording.metric_title(metric) in text
-        assert wording.metric_meaning(metric) in text
-    assert {row.name for row in table.rows} == set(LEVELS)
-    assert [(c.name, c.against) for c in table.contrasts] == CONTRASTS
+        assert labels.metric_title(metric) in text
+        assert labels.metric_meaning(metric) in text
+    assert {variant.name for variant in table.main.variants} == set(LEVELS)
+    assert [(c.name, c.against) for c in table.main.contrasts] == CONTRASTS
 
 
 def test_conventions_are_said(page: str) -> None:
@@ -100,20 +126,27 @@ def test_single_seed_is_a_demonstration(page: str) -> None:
     assert "Trained is better than Random-label DPO" in words_of(page)
 
 
-def test_foreign_text_is_escaped(study: ReportData, page: str) -> None:
+def test_foreign_text_is_escaped(study: Report, page: str) -> None:
     evil = '"><script>alert(1)</script>'
+
+    def spoil(part):
+        match part:
+            case UserView() | ListView():
+                return replace(part, user=evil)
+            case Charts():
+                return Charts((Chart(evil, evil, evil, (Curve(evil, (1.0, 2.0), (0.1, 0.2)),)),))
+            case Costs():
+                return Costs(tuple(replace(cost, verb=evil) for cost in part.costs))
+            case MainTable():
+                spoilt = {name: replace(one, label=evil, sentence=evil) for name, one in part.table.labels.items()}
+                return MainTable(replace(part.table, title=evil, labels=spoilt))
+        return part
+
     everywhere = replace(
-        study,
-        title=evil,
-        summary=evil,
-        facts=((evil, evil),),
-        words={name: replace(row, title=evil, sentence=evil) for name, row in study.words.items()},
-        fits=(Chart(evil, evil, evil, (Curve(evil, (1.0, 2.0), (0.1, 0.2)),)),),
-        users=tuple(replace(user, user=evil) for user in study.users),
-        lists=tuple(replace(view, user=evil) for view in study.lists),
-        costs=tuple(replace(cost, stage=evil) for cost in study.costs),
-        versions=((evil, evil),),
+        with_parts(study, spoil), title=evil, summary=evil, facts=((evil, evil),), versions={evil: evil}
     )
+    extra = Section("extra", evil, (PlainTable(evil, (evil,), ((evil,),)),))
+    everywhere = replace(everywhere, sections=(*everywhere.sections, extra))
     for rendered in (page, render_report(everywhere)):
         assert not any(tag == "script" for tag, _ in parse(rendered).seen)
     assert EVIL_TITLE in words_of(page)
@@ -127,31 +160,63 @@ def test_page_asks_for_nothing(page: str) -> None:
     assert {attrs["href"][1:] for tag, attrs in parse(page).seen if tag == "a"} <= targets
 
 
-def test_empty_sections_disappear(study: ReportData) -> None:
-    bare = replace(study, fits=(), rewards=(), training=(), users=(), lists=(), costs=())
-    text = words_of(render_report(bare))
-    for heading in ("Reward", "Learning curves", "What the language model wrote", "Lists before", "Cost"):
+def test_empty_sections_disappear(study: Report) -> None:
+    gone = (Charts, RewardSummary, UserView, ListView, Costs)
+    text = words_of(render_report(with_parts(study, lambda part: None if isinstance(part, gone) else part)))
+    for heading in ("Rewards", "Learning curves", "What the language model wrote", "Lists before", "Cost"):
         assert heading not in text
     assert "Differences" in text
 
 
-def test_noise_is_warned_of(study: ReportData, page: str) -> None:
-    section = study.rewards[0]
-    noisy = replace(section, reliability=replace(section.reliability, low=-0.02))
-    assert "repair the reward" in words_of(render_report(replace(study, rewards=(noisy,))))
+def test_noise_is_warned_of(study: Report, page: str) -> None:
+    def make_noisy(part):
+        is_summary = isinstance(part, RewardSummary)
+        return replace(part, reliability=replace(part.reliability, low=-0.02)) if is_summary else part
+
+    assert "repair the reward" in words_of(render_report(with_parts(study, make_noisy)))
     assert "repair the reward" not in words_of(page)
 
 
-def test_missing_words_and_unknown_reference_are_refused(study: ReportData) -> None:
-    with pytest.raises(SettingError, match="got none for no_knowledge"):
-        render_report(replace(study, words={k: v for k, v in study.words.items() if k != "no_text"}))
-    with pytest.raises(SettingError, match="no row 'nobody'"):
-        render_report(replace(study, tables=(replace(study.tables[0], reference="nobody"),)))
+def test_rewards_of_a_function_have_no_reliability_and_their_own_name(study: Report) -> None:
+    def by_function(part):
+        match part:
+            case RewardSummary():
+                return replace(part, reliability=None, rewards=replace(part.rewards, metric="my_rewards.length"))
+            case UserView():
+                return replace(part, metric="my_rewards.length")
+        return part
+
+    text = words_of(render_report(with_parts(study, by_function)))
+    assert "rewarded by my_rewards.length" in text
+    assert "reliability" not in text
 
 
-def test_report_is_written_as_utf8(study: ReportData, page: str, tmp_path: Path) -> None:
-    write_report(tmp_path / "report.html", study)
-    assert (tmp_path / "report.html").read_bytes().decode("utf-8") == page
+def test_missing_labels_and_unknown_references_are_refused(table: VariantTable) -> None:
+    own = replace(table.scores[0], name="mine")
+    settings = TableSettings(METRICS[:1], table.main.config, 0)
+    with pytest.raises(SettingError, match="got none for mine"):
+        make_table("t", [own], [], settings, "mine")
+    mine = VariantLabel("mine", "Mine", "What I made.", VariantKind.METHOD)
+    made = make_table("t", [own, table.scores[1]], [], settings, "mine", own_labels=[mine])
+    assert made.labels["mine"].label == "Mine"
+    with pytest.raises(SettingError, match="no variant 'nobody'"):
+        replace(table, reference="nobody")
+
+
+def test_variants_after_rounds_and_under_the_reward_model_have_labels() -> None:
+    assert variant_label("trained_r2").label == "Trained, round 2"
+    assert variant_label("trained_r2").name == "trained_r2"
+    rewarded = variant_label("reward_model_trained")
+    assert (rewarded.label, rewarded.kind) == ("Reward model: Trained", VariantKind.REWARD_MODEL)
+    assert rewarded.sentence.startswith("The frozen reward model reads: texts of the language model")
+    names = ["reward_model_untuned", "trained", "trained_r1", "untuned", "best_of_n", "shuffled", "no_text"]
+    assert in_table_order(names) == [
+        *("no_text", "shuffled", "untuned", "trained", "trained_r1", "best_of_n", "reward_model_untuned"),
+    ]
+
+
+def test_report_is_written_as_utf8(study: Report, page: str, tmp_path: Path) -> None:
+    assert write_report(tmp_path, study).read_bytes().decode("utf-8") == page
 
 
 # Charts
@@ -218,24 +283,19 @@ def test_there_are_always_some_ticks() -> None:
 
 
 def test_numbers_read_as_papers_print_them() -> None:
-    assert wording.signed(-0.01234) == "−0.0123"
-    assert wording.p_value(0.00001) == "< 0.0001"
-    assert wording.p_value(0.0312) == "0.0312"
-    assert wording.p_value(0.5) == "0.50"
-    assert wording.duration(3.24) == "3.2 s"
-    assert wording.duration(59.97) == "60.0 s"
-    assert wording.duration(125) == "2 min 05 s"
-    assert wording.duration(7_320) == "2 h 02 min"
-    assert wording.metric_title("map_kar@5") == "MAP-KAR@5"
-    assert wording.metric_title("loglik") == "Log-likelihood"
+    assert labels.signed(-0.01234) == "−0.0123"
+    assert labels.p_value(0.00001) == "< 0.0001"
+    assert labels.p_value(0.0312) == "0.0312"
+    assert labels.p_value(0.5) == "0.50"
+    assert labels.metric_title("map_kar@5") == "MAP-KAR@5"
+    assert labels.metric_title("loglik") == "Log-likelihood"
 
 
-def test_latex_has_a_line_per_row_and_escapes(study: ReportData) -> None:
-    section = study.tables[0]
-    words = {name: replace(row, title=f"{row.title} 50% & a_b") for name, row in study.words.items()}
-    text = latex_table(section.main, words, section.others[:1])
+def test_latex_has_a_line_per_variant_and_escapes(table: VariantTable) -> None:
+    spoilt = {name: replace(one, label=f"{one.label} 50% & a_b") for name, one in table.labels.items()}
+    text = latex_table(table.main, spoilt, table.others[:1])
     body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
-    assert len(body) == len(section.main.rows)
+    assert len(body) == len(table.main.variants)
     assert all(line.replace(r"\&", "").count("&") == 3 for line in body)
-    assert body[0].startswith(r"No knowledge 50\% \& a\_b & 0.6")
+    assert body[0].startswith(r"No text 50\% \& a\_b & 0.6")
     assert r"Intervals: 95\% bootstrap over users." in text

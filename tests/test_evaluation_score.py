@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from recloop.errors import ContractError, DataError, LeakageError, SettingError
-from recloop.evaluation.oracle import chosen_shares, cross_best_row
+from recloop.evaluation.oracle import chosen_shares, cross_validated_best
 from recloop.evaluation.score import MetricsConfig, score_variant
 from recloop.records import Group, Lists, UserVectors
 
@@ -91,7 +91,7 @@ def test_labels_of_other_groups_and_wrong_shapes_are_refused() -> None:
         with pytest.raises(LeakageError):
             score_variant("variant", {0: reranker}, lists, vectors_of(3, 2), metrics)
         with pytest.raises(LeakageError):
-            cross_best_row("variant", {0: reranker}, lists, vectors_of(3, 2), metrics, "ndcg@5")
+            cross_validated_best("variant", {0: reranker}, lists, vectors_of(3, 2), metrics, "ndcg@5")
     lists = make_lists(3, 2)
     with pytest.raises(ContractError, match=r"\[6, 3, 10\], got \[6, 2, 10\]"):
         score_variant("variant", {0: reranker}, lists, vectors_of(3, 3), metrics)
@@ -100,7 +100,7 @@ def test_labels_of_other_groups_and_wrong_shapes_are_refused() -> None:
     no_positives = make_lists(3, 2, share=0.0)
     for score in (
         lambda: score_variant("variant", {0: reranker}, no_positives, vectors_of(3, 2), metrics),
-        lambda: cross_best_row("variant", {0: reranker}, no_positives, vectors_of(3, 2), metrics, "ndcg@5"),
+        lambda: cross_validated_best("variant", {0: reranker}, no_positives, vectors_of(3, 2), metrics, "ndcg@5"),
     ):
         with pytest.raises(DataError, match="any list with a positive label"):
             score()
@@ -157,7 +157,7 @@ def test_best_of_n_wins_with_signal_and_earns_the_mean_without() -> None:
     for lift, low, high in ((lift_UN, 0.05, 1.0), (np.full_like(lift_UN, 0.5), -0.01, 0.01)):
         rerankers = {seed: NoisyTaste(lift, 1.0, seed) for seed in range(3)}
         mean = score_variant("mean", rerankers, lists, vectors, metrics)
-        best = cross_best_row("best", rerankers, lists, vectors, metrics, "ndcg@5")
+        best = cross_validated_best("best", rerankers, lists, vectors, metrics, "ndcg@5")
         np.testing.assert_array_equal(best.user_U, mean.user_U)
         np.testing.assert_array_equal(best.num_lists_U, mean.num_lists_U)
         gain_S = best.seed_means("ndcg@5") - mean.seed_means("ndcg@5")

@@ -5,7 +5,7 @@ import pytest
 
 from recloop.errors import SettingError
 from recloop.evaluation.score import MetricsConfig
-from recloop.evaluation.session_scores import NOT_RANKED, metric_of_rank, row_from_ranks
+from recloop.evaluation.session_scores import NOT_RANKED, metric_of_rank, variant_from_ranks
 from recloop.records import Group, Lists
 from recloop.rerankers.metrics import compute_metric
 
@@ -35,7 +35,7 @@ def test_a_users_sessions_are_that_users_lists(mean: str, value: float) -> None:
     ranks = np.array([NOT_RANKED, 1, 1, NOT_RANKED, 2, 2, 1, NOT_RANKED])
     users = np.array([7, 4, 4, 9, 4, 4, 4, 8])
     # User 4: (1 + 1 + .5 + .5 + 1) / 5 = .8; the others 0. By list: 4 / 8 = .5; by user: .8 / 4 = .2.
-    row = row_from_ranks("x", {0: ranks}, users, metrics)
+    row = variant_from_ranks("x", {0: ranks}, users, metrics)
     assert row.average("mrr@10") == pytest.approx(value)
     assert row.user_U.tolist() == [4, 7, 8, 9]
     assert row.num_lists_U.tolist() == [5, 1, 1, 1]

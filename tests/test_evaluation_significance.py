@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from recloop.errors import DataError, SettingError
+from recloop.evaluation import significance
 from recloop.evaluation.per_user_scores import VariantScores
 from recloop.evaluation.significance import (
     StatisticsConfig,
@@ -82,10 +83,11 @@ def test_exact_p_equals_scipy_and_enumeration(num_users: int) -> None:
         assert p == pytest.approx(expected, abs=1e-12)
 
 
-def test_random_p_approaches_the_exact_one() -> None:
+def test_random_p_approaches_the_exact_one(monkeypatch: pytest.MonkeyPatch) -> None:
     differences_UC = rng(3).normal(0.25, 1, (16, 6))
-    exact = sign_flip_p(differences_UC, StatisticsConfig(max_exact=16), rng())
-    random = sign_flip_p(differences_UC, StatisticsConfig(max_exact=0), rng())
+    exact = sign_flip_p(differences_UC, CONFIG, rng())
+    monkeypatch.setattr(significance, "MAX_EXACT", 0)
+    random = sign_flip_p(differences_UC, CONFIG, rng())
     standard_error = np.sqrt(exact * (1 - exact) / 100_000)
     assert (np.abs(random - exact) < 4.5 * standard_error + 1e-5).all()
 
@@ -107,12 +109,13 @@ def test_random_p_is_never_zero() -> None:
 
 
 @pytest.mark.parametrize("max_exact", [0, 16])
-def test_false_positives_are_as_frequent_as_promised(max_exact: int) -> None:
+def test_false_positives_are_as_frequent_as_promised(monkeypatch: pytest.MonkeyPatch, max_exact: int) -> None:
+    monkeypatch.setattr(significance, "MAX_EXACT", max_exact)
     # skewed within users but symmetric between the rows: the null hypothesis of the test
     generator = rng(11)
     num_users, num_tables = (12, 4_000) if max_exact else (80, 4_000)
     a_UC, b_UC = generator.gamma(0.5, 1, (2, num_users, num_tables))
-    p_C = sign_flip_p(a_UC - b_UC, replace_config(QUICK, max_exact=max_exact), generator)
+    p_C = sign_flip_p(a_UC - b_UC, QUICK, generator)
     for alpha in (0.01, 0.05, 0.2):
         standard_error = np.sqrt(alpha * (1 - alpha) / num_tables)
         assert abs((p_C <= alpha).mean() - alpha) < 4 * standard_error, alpha
@@ -121,10 +124,6 @@ def test_false_positives_are_as_frequent_as_promised(max_exact: int) -> None:
 def test_power_when_shifted() -> None:
     shifted_UC = rng(12).normal(0.4, 1, (80, 500))  # 3.6 standard errors
     assert (sign_flip_p(shifted_UC, QUICK, rng()) <= 0.05).mean() > 0.9
-
-
-def replace_config(config: StatisticsConfig, **changes: object) -> StatisticsConfig:
-    return config.model_copy(update=changes)
 
 
 # Holm
@@ -217,8 +216,8 @@ def test_table_numbers_by_hand() -> None:
     lists_U = np.array([1, 3])
     rows = [variant_of("a", a_SU, mean="list", lists_U=lists_U), variant_of("b", b_SU, mean="list", lists_U=lists_U)]
     table = compare(rows, [("a", "b")], "ndcg@5", QUICK, seed=1)
-    assert table.row("a").estimate.by_seed == pytest.approx(((0.2 + 3 * 0.4) / 4, (0.6 + 3 * 0.8) / 4))
-    assert table.row("a").estimate.value == pytest.approx(0.55)
+    assert table.variant("a").estimate.by_seed == pytest.approx(((0.2 + 3 * 0.4) / 4, (0.6 + 3 * 0.8) / 4))
+    assert table.variant("a").estimate.value == pytest.approx(0.55)
     assert table.contrasts[0].difference.by_seed == pytest.approx((0.25, 0.55))
     assert table.contrasts[0].difference.value == pytest.approx(0.4)
     # user differences (mean of seeds, times lists): .25, 3 * .45; both signs equal -> 2 of 4 flips
@@ -283,13 +282,13 @@ def test_same_seed_same_table_and_order_of_rows_changes_no_number() -> None:
     assert compare(rows, [("trained", "untuned")], "ndcg@5", QUICK, seed=1) == first
     turned = compare(rows[::-1], [("trained", "untuned")], "ndcg@5", QUICK, seed=1)
     assert turned.contrasts[0].p == first.contrasts[0].p
-    assert turned.row("trained") == first.row("trained")
+    assert turned.variant("trained") == first.variant("trained")
 
 
 def test_misuse_is_refused() -> None:
     rows = table_rows(0.01)
     cases = [
-        (rows, [("trained", "nobody")], SettingError, "names no row of the table, got rows untuned, trained"),
+        (rows, [("trained", "nobody")], SettingError, "names no variant of the table, got variants untuned, trained"),
         (rows, [("trained", "trained")], SettingError, "cannot be compared with itself"),
         (rows, [("trained", "untuned"), ("untuned", "trained")], SettingError, "may appear once"),
         ([rows[0], rows[0]], [], DataError, "distinct names"),
@@ -302,5 +301,5 @@ def test_misuse_is_refused() -> None:
     for table, contrasts, error, words in cases:
         with pytest.raises(error, match=words):
             compare(table, contrasts, "ndcg@5", QUICK, seed=1)
-    with pytest.raises(SettingError, match="no row 'x' in the table"):
-        compare(rows, [], "ndcg@5", QUICK, seed=1).row("x")
+    with pytest.raises(SettingError, match="no variant 'x' in the table"):
+        compare(rows, [], "ndcg@5", QUICK, seed=1).variant("x")

@@ -1,75 +1,158 @@
-"""The words of tables and reports: metrics, conventions, numbers, and the rows every study has."""
+"""The words of tables and reports: variants, metrics, conventions and numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from recloop.evaluation.report_sections import VariantKind, VariantLabel
-from recloop.rerankers.metrics import MetricName
+from recloop.errors import SettingError
 
 if TYPE_CHECKING:
     from recloop.evaluation.significance import Comparison, Contrast
 
-ROW_WORDS = {
-    "no_text": VariantLabel(
-        "No knowledge",
-        "The reranker alone: item ids and attributes, no text, no history.",
-        VariantKind.WITHOUT_LM,
-    ),
-    "id_history": VariantLabel(
-        "ID history",
-        "The reranker also reads the ids and stars of exactly the items the language model is shown.",
-        VariantKind.WITHOUT_LM,
-    ),
-    "star_mean": VariantLabel(
-        "Star-weighted items",
-        "In place of a text: the mean of the vectors of the items in the history, weighted by stars.",
-        VariantKind.WITHOUT_LM,
-    ),
-    "history_text": VariantLabel(
-        "History as text",
-        "In place of a text about the user: the history itself, titles and stars, encoded as it is.",
-        VariantKind.WITHOUT_LM,
-    ),
-    "published_text": VariantLabel(
-        "Published text",
-        "Texts that came with the data, written elsewhere by another language model.",
-        VariantKind.METHOD,
-    ),
-    "best_template": VariantLabel(
-        "Best fixed template",
-        "A summary written by rule, not by a model; its attributes were chosen on validation users.",
-        VariantKind.WITHOUT_LM,
-    ),
-    "shuffled": VariantLabel(
-        "Shuffled",
-        "Every user gets another user's text, the reranker is refitted: what still gains is not knowledge.",
-        VariantKind.CONTROL,
-    ),
-    "random_label_dpo": VariantLabel(
+REWARD_MODEL_PREFIX = "reward_model_"  # of a variant that the reward model scores in place of an evaluator
+
+
+class VariantKind(StrEnum):
+    """Under which heading a variant stands; the value is the heading."""
+
+    WITHOUT_LM = "Without a language model"
+    CONTROL = "Controls: what a real gain has to beat"
+    METHOD = "Language model"
+    BOUND = "Upper bound"
+    REWARD_MODEL = "Seen by the reward model that gave the rewards"
+
+
+@dataclass(frozen=True, slots=True)
+class VariantLabel:
+    """A variant of a table in words.
+
+    name: short and stable; files and contrasts refer to it.
+    label: as tables print it.
+    sentence: what it is, for a reader who has not seen the code.
+    """
+
+    name: str
+    label: str
+    sentence: str
+    kind: VariantKind
+
+
+_WITHOUT_LM = (
+    ("chance", "Chance", "One of the candidates, drawn at random: its expected value."),
+    ("popularity", "Popularity", "Candidates by how often the training sessions hold them."),
+    ("item_knn", "Item kNN", "Candidates by the cosine of their training sessions with those of the items shown."),
+    ("sasrec", "SASRec", "Self-attention over item ids, fitted on the same sessions."),
+    ("no_text", "No text", "The reranker alone: item ids and attributes, no text, no history."),
+    ("id_history", "ID history", "The reranker also reads ids and ratings of the items the language model is shown."),
+    ("rating_mean", "Rating-weighted items", "The text is replaced by the rating-weighted mean of the item vectors."),
+    ("history_text", "History as text", "The text is replaced by the history itself: titles and ratings, encoded."),
+    ("best_template", "Best fixed template", "A summary by a fixed rule; its attributes were chosen on valid users."),
+)
+_CONTROLS = (
+    ("shuffled", "Shuffled", "Every user gets another user's text and the reranker is fitted again."),
+    (
+        "random_label_dpo",
         "Random-label DPO",
-        "Trained on the same pairs, chosen and rejected swapped by coin toss: what training does by itself.",
-        VariantKind.CONTROL,
+        "Trained on the same pairs with chosen and rejected swapped at random: what training does by itself.",
     ),
-    "sft_best_of_n": VariantLabel(
-        "Best-of-N fine-training",
-        "The language model imitates each user's best completion instead of learning from pairs.",
-        VariantKind.CONTROL,
+    ("sft_best_of_n", "SFT on best-of-N", "Fine-tuned on each user's best completion instead of on pairs."),
+    ("grpo_ndcg", "GRPO, NDCG only", "Reinforced by the rank of the right item and the format alone."),
+    ("no_penalty", "ReRec, no penalty", "Every token of an answer gets the same advantage."),
+    ("published_penalty", "ReRec, published penalty", "Tokens of wrong paragraphs get (1 - w) r."),
+    ("no_qas", "ReRec, no QAS", "Without the query alignment score on the item-attribute graph."),
+    ("no_pas", "ReRec, no PAS", "Without the preference alignment score of item embeddings."),
+    ("no_curriculum", "ReRec, no curriculum", "Every epoch asks every request."),
+    (
+        "published_curriculum",
+        "ReRec, published curriculum",
+        "Requests without any reward are asked again at once, and the steps saved are not spent.",
     ),
-    "untuned": VariantLabel("Untuned (KAR)", "Texts of the language model as it came, as in KAR.", VariantKind.METHOD),
-    "untuned_matched": VariantLabel(
-        "Untuned, matched",
-        "The untuned model sampled at the trained model's entropy and length: training changes both.",
-        VariantKind.CONTROL,
-    ),
-    "trained": VariantLabel("Trained", "Texts of the language model after DPO on the rewards.", VariantKind.METHOD),
-    "best_of_n": VariantLabel(
+    ("no_hint", "No hint", "The language model as it is; also the policy that never gives a hint."),
+    ("random_hint", "Random hint", "A hint of the base, drawn at random."),
+    ("best_single", "Best single hint", "The hint with the highest reward in the training sessions, for all."),
+    ("lin_ucb", "LinUCB", "A linear bandit that met training sessions one by one."),
+    ("neighbours", "Nearest sessions", "The hint with the highest reward in the nearest training sessions."),
+    ("ridge", "Ridge regression", "Supervised: predicts the reward of every hint and takes the best."),
+)
+_METHODS = (
+    ("published_text", "Published text", "Texts that came with the data, written by another language model."),
+    ("untuned", "Untuned (KAR)", "Texts of the base model, as in KAR."),
+    ("trained", "Trained", "Texts of the language model after DPO on the rewards."),
+    ("base_model", "Base model", "The language model before any training."),
+    ("supervised", "Supervised", "Fine-tuned on canonical answers to other users' requests."),
+    ("rerec", "ReRec", "With query and preference alignment, reasoning-aware advantages and curriculum."),
+    ("ppo", "Re2LLM (PPO)", "The policy reads the session's vector and chooses a hint."),
+)
+_BOUNDS = (
+    (
+        "best_of_n",
         "Best of N, cross-validated",
         "The completion is chosen on half of a user's lists and scored on the other half.",
-        VariantKind.BOUND,
     ),
+    ("known_hint", "Known hint", "The hint that names the deciding attribute: known in simulated data only."),
+    ("best_hint", "Best hint in hindsight", "Chosen by the answer it is scored with: no policy can reach it."),
+)
+# Controls that are sampled from the base model stand after those that are trained.
+_MATCHED = (
+    "untuned_matched",
+    "Untuned, matched",
+    "The base model sampled at the trained model's entropy and length: training changes both.",
+)
+
+LABELS = {
+    name: VariantLabel(name, label, sentence, kind)
+    for kind, group in (
+        (VariantKind.WITHOUT_LM, _WITHOUT_LM),
+        (VariantKind.CONTROL, (*_CONTROLS, _MATCHED)),
+        (VariantKind.METHOD, _METHODS),
+        (VariantKind.BOUND, _BOUNDS),
+    )
+    for name, label, sentence in group
 }
-"""Rows by name."""
+"""Every built-in variant by name, in the order of tables."""
+
+
+def base_variant(name: str) -> str:
+    """The variant that a round's (``trained_r1``) or the reward model's (``reward_model_trained``) is a form of."""
+    name = name.removeprefix(REWARD_MODEL_PREFIX)
+    base, _, number = name.rpartition("_r")
+    return base if number.isdigit() else name
+
+
+def variant_label(name: str, own: Iterable[VariantLabel] = ()) -> VariantLabel:
+    """The label of a variant, also after some rounds or under the reward model.
+
+    Args:
+        own: labels of variants that are not built in.
+
+    Raises:
+        SettingError: nobody gave the variant a label.
+    """
+    known = LABELS | {one.name: one for one in own}
+    found = known.get(base_variant(name))
+    if found is None:
+        raise SettingError(
+            f"every variant of a table needs a label, got none for {name}; pass a VariantLabel of that name"
+        )
+    _, _, number = name.rpartition("_r")
+    if number.isdigit():
+        found = replace(found, label=f"{found.label}, round {number}")
+    if name.startswith(REWARD_MODEL_PREFIX):
+        sentence = f"The frozen reward model reads: {found.sentence[0].lower()}{found.sentence[1:]}"
+        found = replace(found, label=f"Reward model: {found.label}", sentence=sentence, kind=VariantKind.REWARD_MODEL)
+    return replace(found, name=name)
+
+
+def in_table_order(names: Iterable[str], own: Iterable[VariantLabel] = ()) -> list[str]:
+    """Names of variants by kind, then as `LABELS` and `own` list them; equals keep their order."""
+    own = tuple(own)
+    order = [*LABELS, *(one.name for one in own if one.name not in LABELS)]
+    kinds = list(VariantKind)
+    return sorted(names, key=lambda n: (kinds.index(variant_label(n, own).kind), order.index(base_variant(n))))
+
 
 _METRIC_TITLES = {
     "ndcg": "NDCG",
@@ -94,22 +177,30 @@ _METRIC_MEANINGS = {
 
 def metric_title(metric: str) -> str:
     """``map_kar@5`` as a heading: ``MAP-KAR@5``."""
+    from recloop.rerankers.metrics import MetricName
+
     name = MetricName.parse(metric)
     return _METRIC_TITLES[name.kind] + ("" if name.k is None else f"@{name.k}")
 
 
-def reward_title(metric: str, is_predicted: bool) -> str:
-    """A metric as completions are paid by it: earned, or predicted from what other users' completions earned."""
-    return metric_title(metric) + (", predicted from other users' completions" if is_predicted else "")
+def reward_title(metric: str, is_cross_fitted: bool) -> str:
+    """What a completion is rewarded with: a metric, measured or predicted from others' completions, or a function."""
+    try:
+        title = metric_title(metric)
+    except SettingError:  # a reward function's own name
+        title = metric
+    return title + (", predicted from other users' completions" if is_cross_fitted else "")
 
 
 def metric_meaning(metric: str) -> str:
     """What the metric is, in half a sentence."""
+    from recloop.rerankers.metrics import MetricName
+
     return _METRIC_MEANINGS[MetricName.parse(metric).kind]
 
 
 def conventions(table: Comparison, unit: str = "user") -> str:
-    """Whose mean the numbers of a table are, in one sentence."""
+    """What the means of a table are taken over, in one sentence."""
     seeds = "one seed" if table.num_seeds == 1 else f"{table.num_seeds} seeds"
     if unit != "user":
         return f"Mean over {table.num_users:,} test {unit}s; {seeds}."
@@ -141,13 +232,3 @@ def seeds_agree(contrast: Contrast) -> str:
     above = contrast.difference.value >= 0
     same = sum((seed > 0) if above else (seed < 0) for seed in contrast.difference.by_seed)
     return f"{same} of {contrast.num_seeds} {'above' if above else 'below'} 0"
-
-
-def duration(wall_s: float) -> str:
-    """Seconds as a reader says them."""
-    if wall_s < 60:
-        return f"{wall_s:.1f} s"
-    minutes, seconds = divmod(round(wall_s), 60)
-    if minutes < 60:
-        return f"{minutes} min {seconds:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

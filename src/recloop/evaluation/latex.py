@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from recloop.evaluation import labels as wording
+from recloop.evaluation.labels import conventions, metric_title
+from recloop.evaluation.significance import LEVEL
 
 if TYPE_CHECKING:
-    from recloop.evaluation.report_sections import VariantLabel
+    from recloop.evaluation.labels import VariantLabel
     from recloop.evaluation.significance import Comparison
 
 _LATEX = {
@@ -25,16 +26,15 @@ _LATEX = {
 }
 
 
-def latex_table(table: Comparison, words: Mapping[str, VariantLabel], others: Sequence[Comparison] = ()) -> str:
+def latex_table(table: Comparison, labels: Mapping[str, VariantLabel], others: Sequence[Comparison] = ()) -> str:
     """A booktabs table: the tested metric with its interval, then others; the caption states the conventions.
 
     Args:
-        table: the tested metric.
-        words: titles of its rows.
-        others: the same rows by other metrics.
+        table: by the tested metric.
+        labels: of its variants.
+        others: the same variants by other metrics.
     """
-    metrics = [wording.metric_title(table.metric), "interval"]
-    metrics += [wording.metric_title(other.metric) for other in others]
+    metrics = [metric_title(table.metric), "interval", *(metric_title(other.metric) for other in others)]
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table}",
@@ -42,20 +42,20 @@ def latex_table(table: Comparison, words: Mapping[str, VariantLabel], others: Se
         rf"\caption{{{_escape(_caption(table))}}}",
         rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}",
         r"\toprule",
-        " & ".join(["Row", *map(_escape, metrics)]) + r" \\",
+        " & ".join(["Variant", *map(_escape, metrics)]) + r" \\",
         r"\midrule",
     ]
-    for row in table.rows:
-        e = row.estimate
+    for one in table.variants:
+        e = one.estimate
         cells = [f"{e.value:.4f}", f"[{e.low:.4f}, {e.high:.4f}]"]
-        cells += [f"{other.row(row.name).estimate.value:.4f}" for other in others]
-        lines.append(" & ".join([_escape(words[row.name].title), *cells]) + r" \\")
+        cells += [f"{other.variant(one.name).estimate.value:.4f}" for other in others]
+        lines.append(" & ".join([_escape(labels[one.name].label), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
 def _caption(table: Comparison) -> str:
-    level = f"Intervals: {100 * table.config.level:g}% bootstrap over users."
-    return ("Demonstration, one seed. " if table.is_demonstration else "") + wording.conventions(table) + " " + level
+    demonstration = "Demonstration, one seed. " if table.is_demonstration else ""
+    return f"{demonstration}{conventions(table)} Intervals: {100 * LEVEL:g}% bootstrap over users."
 
 
 def _escape(text: str) -> str:

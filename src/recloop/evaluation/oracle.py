@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TIE = 1e-12  # means this close are equal but for rounding
 
 
-def cross_best_row(
+def cross_validated_best(
     name: str,
     fitted_by_seed: Mapping[int, Reranker],
     lists: Lists,
@@ -33,11 +33,11 @@ def cross_best_row(
     metrics: MetricsConfig,
     choose_by: str,
 ) -> VariantScores:
-    """The row of cross-validated best-of-N, on the same users as `scores.score_variant`.
+    """The scores of cross-validated best-of-N, on the same users as `score_variant`.
 
     A user's lists are dealt in turn into two halves, in time order; a half is scored with the completion that was
     best on the other. Completions that tie for best share the score. A user with one list offers nothing to
-    choose on and is worth the mean over completions.
+    choose on and scores the mean over completions.
 
     Args:
         name, fitted_by_seed, lists, metrics: as for `score_variant`.
@@ -63,16 +63,16 @@ def chosen_shares(values_BN: Float64[np.ndarray, "B N"], user_B: Int64[np.ndarra
     """What share of each list's score each completion gets, assessed by the user's other half of lists.
 
     Args:
-        values_BN: what the choice goes by; NaN where a list has no positive (such a list reward models nothing).
+        values_BN: what the choice goes by; NaN where a list has no positive, which then chooses nothing.
         user_B: ascending; the lists of one user in time order.
 
     Returns:
         Rows sum to 1.
     """
     has_value_B = np.asarray(np.isfinite(values_BN).all(axis=1))
-    user_U, user_row_B = np.unique(user_B, return_inverse=True)
-    half_B = _place_within_user(user_row_B, has_value_B) % 2
-    own_B = 2 * user_row_B + half_B
+    user_U, own_user_B = np.unique(user_B, return_inverse=True)
+    half_B = _place_within_user(own_user_B, has_value_B) % 2
+    own_B = 2 * own_user_B + half_B
     num_halves = 2 * len(user_U)
     sums_HN = np.zeros((num_halves, values_BN.shape[1]))
     np.add.at(sums_HN, own_B[has_value_B], values_BN[has_value_B])
@@ -84,8 +84,8 @@ def chosen_shares(values_BN: Float64[np.ndarray, "B N"], user_B: Int64[np.ndarra
     return is_best_BN / is_best_BN.sum(axis=1, keepdims=True)
 
 
-def _place_within_user(user_row_B: Int64[np.ndarray, " B"], has_value_B: np.ndarray) -> Int64[np.ndarray, " B"]:
+def _place_within_user(own_user_B: Int64[np.ndarray, " B"], has_value_B: np.ndarray) -> Int64[np.ndarray, " B"]:
     """How many earlier lists of the same user have a value."""
     before_B = np.cumsum(has_value_B) - has_value_B
-    _, first_U = np.unique(user_row_B, return_index=True)
-    return before_B - before_B[first_U][user_row_B]
+    _, first_U = np.unique(own_user_B, return_index=True)
+    return before_B - before_B[first_U][own_user_B]

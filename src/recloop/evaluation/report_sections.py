@@ -1,56 +1,30 @@
-"""What a report shows: plain records, filled by a method, drawn by `recloop.evaluation.report`."""
+"""What a report shows: frozen records, filled by a method and drawn by `recloop.evaluation.report`.
+
+A report is a list of sections; a section is a list of parts. A method says its sections, and
+`recloop.evaluation.tables` makes those that every method has.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
 from recloop.errors import DataError
 
 if TYPE_CHECKING:
-    from recloop.evaluation.significance import Comparison
+    from recloop.evaluation.tables import VariantTable
     from recloop.records import Rewards
     from recloop.rewards.preference_pairs import PairSet
     from recloop.rewards.reliability import Reliability
 
 
-class VariantKind(StrEnum):
-    """Under which heading a row stands; the value is the heading."""
-
-    WITHOUT_LM = "Without a language model"
-    CONTROL = "Controls: what a real gain has to beat"
-    METHOD = "Texts of the language model"
-    BOUND = "Upper bound"
-    REWARD_MODEL = "Seen by the reward model that gave the rewards"
-
-
 @dataclass(frozen=True, slots=True)
-class VariantLabel:
-    """How a row is called and, in one sentence for a stranger, what it is."""
+class Note:
+    """A paragraph that says how to read what follows."""
 
-    title: str
-    sentence: str
-    kind: VariantKind
-
-
-@dataclass(frozen=True, slots=True)
-class TableSection:
-    """One main table.
-
-    main: the metric that is tested; its first three contrasts are the report's primary metric.
-    others: the same rows by other metrics, shown without tests.
-    reference: the row a faint line in the plot stands at.
-    unit: what a mean is taken over and differences are taken by; other units than users have one list each.
-    """
-
-    title: str
-    main: Comparison
-    others: tuple[Comparison, ...]
-    reference: str
-    unit: str = "user"
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,21 +58,67 @@ class Chart:
 
 
 @dataclass(frozen=True, slots=True)
-class RewardSection:
-    """The feedback of one round: rewards, how reliable what was earned is, and the pairs made of them.
+class Charts:
+    """Charts side by side."""
 
-    is_predicted: the rewards are what completions are predicted to earn from other users' (`cross_fit_rewards`).
+    charts: tuple[Chart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlainTable:
+    """A small table as text: a heading per column, cells by row."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """The first contrasts of a table, each in a sentence; the table's title where there are several tables."""
+
+    table: VariantTable
+    heading: str
+
+
+@dataclass(frozen=True, slots=True)
+class MainTable:
+    """A table of variants with intervals, and its contrasts."""
+
+    table: VariantTable
+
+
+@dataclass(frozen=True, slots=True)
+class AllMetrics:
+    """Every metric of a table, without tests."""
+
+    table: VariantTable
+
+
+@dataclass(frozen=True, slots=True)
+class HowToRead:
+    """What the metrics of some tables mean, and how scores, intervals and tests are made."""
+
+    tables: tuple[VariantTable, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RewardSummary:
+    """The rewards of one round, how reliable the measured ones are, and the pairs made of them.
+
+    reliability: None for rewards that no reward model gave.
+    is_cross_fitted: the rewards are predicted from other users' completions (`cross_fit_rewards`).
     """
 
     rewards: Rewards
-    reliability: Reliability
+    reliability: Reliability | None
     pairs: PairSet
-    is_predicted: bool = False
+    is_cross_fitted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CompletionView:
-    """One completion as it was written, and what it earned."""
+    """One completion as it was written, and its reward."""
 
     text: str
     reward: float
@@ -110,10 +130,10 @@ class UserView:
     """One reward user: what the language model was shown and what it wrote. Items are oldest first."""
 
     user: str
-    history: tuple[tuple[str, float | None], ...]  # title, stars (None when implicit)
+    history: tuple[tuple[str, float | None], ...]  # title, rating (None when implicit)
     metric: str
     completions: tuple[CompletionView, ...]
-    is_predicted: bool = False  # as of RewardSection
+    is_cross_fitted: bool = False  # as of RewardSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +148,10 @@ class RankedItem:
 
 @dataclass(frozen=True, slots=True)
 class ListView:
-    """One test list as two rows of the table rank it."""
+    """One test list as two variants rank it; `before` and `after` are their labels."""
 
     user: str
-    before: str  # names of rows
+    before: str
     after: str
     metric: str
     before_value: float
@@ -140,55 +160,58 @@ class ListView:
 
 
 @dataclass(frozen=True, slots=True)
-class StageCost:
-    """What a stage of the run took; None where it does not apply."""
+class StepCost:
+    """What the steps of one verb took; None where it does not apply."""
 
-    stage: str
+    verb: str
     wall_s: float
     num_tokens: int | None
     peak_memory_mib: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class PlainTable:
-    """A small table as text: a heading per column, cells by row."""
+class Costs:
+    """What a run took, verb by verb."""
 
-    caption: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    costs: tuple[StepCost, ...]
+
+
+Part = (
+    Note
+    | Charts
+    | PlainTable
+    | Claims
+    | MainTable
+    | AllMetrics
+    | HowToRead
+    | RewardSummary
+    | UserView
+    | ListView
+    | Costs
+)
 
 
 @dataclass(frozen=True, slots=True)
-class ExtraSection:
-    """A section that only one method has. reference model: names it in links."""
+class Section:
+    """One section of a report; without parts it is left out. anchor: names it in links."""
 
-    reference_lm: str
+    anchor: str
     title: str
-    note: str
-    tables: tuple[PlainTable, ...]
-    charts: tuple[Chart, ...] = ()
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class ReportData:
-    """Everything a report shows. Empty tuples leave their section out.
+class Report:
+    """Everything a report shows.
 
-    words: for every row of every table, by name.
     facts: label and value, e.g. ``("Data", "MovieLens-1M, 6,040 users")``.
-    users: examples at the quartiles of the gap between a user's best and worst completion; the page says so.
-    lists: examples at the quartiles of the change, among lists that changed; the page says so.
+    is_demonstration: one seed only, so that nothing may be claimed.
+    versions: of packages, by name.
     """
 
     title: str
     summary: str
     facts: tuple[tuple[str, str], ...]
-    words: Mapping[str, VariantLabel]
-    tables: tuple[TableSection, ...]
-    fits: tuple[Chart, ...]
-    rewards: tuple[RewardSection, ...]
-    training: tuple[Chart, ...]
-    users: tuple[UserView, ...]
-    lists: tuple[ListView, ...]
-    costs: tuple[StageCost, ...]
-    versions: tuple[tuple[str, str], ...]
-    extras: tuple[ExtraSection, ...] = ()
+    sections: tuple[Section, ...]
+    is_demonstration: bool
+    versions: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""Scores the rows of a table: every list under every completion, averaged over completions, then lists.
+"""Scores the variants of a table: every list under every completion, averaged over completions, then lists.
 
 A score is the mean over completions of each completion's metric, never the metric of averaged vectors.
 Axis letters: ``B`` lists, ``N`` completions, ``S`` seeds, ``U`` users, ``M`` metrics.
@@ -54,10 +54,10 @@ def score_variant(
     vectors: UserVectors | None,
     metrics: MetricsConfig,
 ) -> VariantScores:
-    """Score one row of a table with each of its fitted rerankers.
+    """The scores of one variant under each of its fitted rerankers.
 
     Args:
-        name: of the row, short and stable.
+        name: of the variant, short and stable.
         fitted_by_seed: rerankers fitted alike but for the seed.
         lists: of valid or test users.
         vectors: encoded completions of at least the users of `lists`; None for rerankers without texts.
@@ -98,14 +98,14 @@ def variant_from_lists(
     user_B: Int64[np.ndarray, " B"],
     metrics: MetricsConfig,
 ) -> VariantScores:
-    """Average values per list into a row; NaN marks a list without positives.
+    """The scores of a variant from its values per list; NaN marks a list without positives.
 
     Raises:
         SettingError: there is no seed.
         DataError: no list counts.
     """
     if not values_by_seed:
-        raise SettingError(f"row {name!r} needs at least one fitted reranker, got none; fit one per seed")
+        raise SettingError(f"variant {name!r} needs at least one fitted reranker, got none; fit one per seed")
     values_BSM = np.stack(list(values_by_seed.values()), axis=1)
     user_U, means_USM = user_means(values_BSM, user_B, metrics.empty)
     counts_B = np.full(len(user_B), True) if metrics.empty == "zero" else ~np.isnan(values_BSM[:, 0, 0])

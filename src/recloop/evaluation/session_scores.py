@@ -1,4 +1,4 @@
-"""Sessions have one answer: every metric follows from the answer's rank, and an answer not ranked earns 0."""
+"""Sessions have one answer: every metric follows from the answer's rank, and is 0 where it was not ranked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOT_RANKED = 0
 
 
 def metric_of_rank(metric: str, ranks: Int64[np.ndarray, ...]) -> Float64[np.ndarray, ...]:
-    """The metric of lists whose one relevant item stands at these ranks, from 1; `NOT_RANKED` earns 0.
+    """The metric of lists whose one relevant item stands at these ranks, from 1; 0 for `NOT_RANKED`.
 
     Raises:
         SettingError: a metric that is not ndcg@K, hr@K or mrr@K.
@@ -44,13 +44,13 @@ def metric_of_rank(metric: str, ranks: Int64[np.ndarray, ...]) -> Float64[np.nda
             raise SettingError(f"a session has one answer and is measured by ndcg@K, hr@K or mrr@K, got {metric}")
 
 
-def row_from_ranks(
+def variant_from_ranks(
     name: str,
     ranks_by_seed: Mapping[int, Int64[np.ndarray, " S"]],
     user_S: Int64[np.ndarray, " S"],
     metrics: MetricsConfig,
 ) -> VariantScores:
-    """One row of a table from the ranks of all answers; a user's sessions are that user's lists."""
+    """The scores of a variant from the ranks of all answers; a user's sessions are that user's lists."""
     order = np.argsort(user_S, kind="stable")
     values = {
         seed: np.stack([metric_of_rank(metric, ranks[order]) for metric in metrics.names], axis=1)

@@ -1,6 +1,6 @@
 """Is the difference real? Paired sign-flip tests, Holm's correction and bootstrap intervals over users.
 
-Axis letters: ``S`` seeds, ``U`` users, ``C`` columns (one per row or contrast), ``R`` random draws.
+Axis letters: ``S`` seeds, ``U`` users, ``C`` columns (one per variant or contrast), ``R`` random draws.
 The unit of every test is the user: lists of one user, completions and seeds are averaged before.
 """
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from recloop.evaluation.per_user_scores import Mean, VariantScores
     from recloop.rerankers.metrics import Empty
 
+LEVEL = 0.95  # coverage of the bootstrap intervals
+ALPHA = 0.05  # largest Holm-adjusted p of a difference called shown
+MIN_SEEDS = 3  # fewest seeds, all of one sign, of a difference called shown
+MAX_EXACT = 16  # non-zero differences up to which every sign flip is enumerated: 32,768 sums
 CELLS_AT_ONCE = 4_000_000  # random numbers held in memory; 32 MB as doubles
 ROUNDING = 1e-12  # relative: two values, or two sums of flipped differences, this close count as equal
 
 
 class StatisticsConfig(BaseModel):
-    """How differences are tested."""
+    """How many random draws tests and intervals take."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    level: float = Field(default=0.95, gt=0, lt=1, description="coverage of the bootstrap intervals")
-    alpha: float = Field(default=0.05, gt=0, lt=1, description="largest Holm-adjusted p of a difference called shown")
-    min_seeds: int = Field(default=3, ge=1, description="fewest seeds, all of one sign, of a difference called shown")
     num_flips: int = Field(default=100_000, ge=100, description="random sign flips of a test that is not exact")
-    max_exact: int = Field(default=16, ge=0, le=24, description="test exactly up to this many non-zero differences")
     num_resamples: int = Field(default=10_000, ge=100, description="bootstrap resamples of the users")
 
 
@@ -59,8 +59,8 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class RowEstimate:
-    """One row of the table."""
+class VariantEstimate:
+    """One variant of the table."""
 
     name: str
     estimate: Estimate
@@ -70,7 +70,7 @@ class RowEstimate:
 class Contrast:
     """`name` minus `against`, user by user.
 
-    p: two-sided sign-flip test of the hypothesis that either row could have produced either value.
+    p: two-sided sign-flip test of the hypothesis that either variant could have produced either value.
     p_holm: the same, corrected for all contrasts of the table.
     """
 
@@ -88,67 +88,67 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One table: rows of one metric on the same users, and the contrasts between them."""
+    """One table: variants by one metric on the same users, and the contrasts between them."""
 
     metric: str
     mean: Mean
     empty: Empty
     num_users: int
     num_lists: int
-    rows: tuple[RowEstimate, ...]
+    variants: tuple[VariantEstimate, ...]
     contrasts: tuple[Contrast, ...]
     config: StatisticsConfig
 
     @property
     def num_seeds(self) -> int:
-        """The most seeds any row has."""
-        return max(len(row.estimate.by_seed) for row in self.rows)
+        """The most seeds any variant has."""
+        return max(len(variant.estimate.by_seed) for variant in self.variants)
 
     @property
     def is_demonstration(self) -> bool:
-        """True when no row was repeated with a second seed: nothing here may be claimed."""
+        """True when no variant was repeated with a second seed: nothing here may be claimed."""
         return self.num_seeds == 1
 
-    def row(self, name: str) -> RowEstimate:
-        """The row of this name; SettingError when the table has none."""
-        for row in self.rows:
-            if row.name == name:
-                return row
-        raise SettingError(
-            f"no row {name!r} in the table, got {', '.join(row.name for row in self.rows)}; check the name"
-        )
+    def variant(self, name: str) -> VariantEstimate:
+        """The variant of this name; SettingError when the table has none."""
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        names = ", ".join(variant.name for variant in self.variants)
+        raise SettingError(f"no variant {name!r} in the table, got {names}; check the name")
 
 
 def compare(
-    rows: Sequence[VariantScores],
+    variants: Sequence[VariantScores],
     contrasts: Sequence[tuple[str, str]],
     metric: str,
     config: StatisticsConfig,
     seed: int,
 ) -> Comparison:
-    """Estimate every row with an interval and test every contrast.
+    """Every variant with its interval, and every contrast with its test.
 
     All intervals use the same resamples and all random tests the same flips, so that the numbers of one
     table agree with each other.
 
     Args:
-        rows: scored on the same lists with the same conventions.
-        contrasts: pairs of row names ``(name, against)``; each is tested as name minus against.
-        metric: one of the metrics the rows were scored with.
-        config: levels and numbers of draws.
+        variants: scored on the same lists with the same conventions.
+        contrasts: pairs of names ``(name, against)``; each is tested as name minus against.
+        metric: one of the metrics the variants were scored with.
+        config: numbers of draws.
         seed: of the resamples and flips.
 
     Raises:
-        DataError: rows differ in users, lists or conventions.
-        SettingError: a contrast names an unknown row, itself, or rows with different seeds, or appears twice.
+        DataError: variants differ in users, lists or conventions.
+        SettingError: a contrast names an unknown variant, itself, or variants with different seeds, or appears twice.
 
     Source: sign-flip (one-sample permutation) test: Fisher 1935; Holm 1979; percentile bootstrap: Efron 1979.
     """
-    _check_rows(rows)
-    by_name = {row.name: row for row in rows}
+    _check_variants(variants)
+    by_name = {one.name: one for one in variants}
     _check_contrasts(contrasts, by_name)
-    weights_U = rows[0].weights_U
-    values_SU = [row.of(metric) for row in rows]
+    first = variants[0]
+    weights_U = first.weights_U
+    values_SU = [one.of(metric) for one in variants]
     values_SU += [_difference(by_name[name], by_name[against], metric) for name, against in contrasts]
     values_UC = np.stack([value_SU.mean(axis=0) for value_SU in values_SU], axis=1)
     flips, resamples = np.random.default_rng(seed).spawn(2)
@@ -163,28 +163,26 @@ def compare(
         )
         for c, value_SU in enumerate(values_SU)
     ]
-    p_C = sign_flip_p(values_UC[:, len(rows) :] * weights_U[:, None], config, flips)
-    differences = estimates[len(rows) :]
+    p_C = sign_flip_p(values_UC[:, len(variants) :] * weights_U[:, None], config, flips)
+    tested = zip(contrasts, estimates[len(variants) :], p_C.tolist(), holm(p_C).tolist(), strict=True)
     return Comparison(
         metric=metric,
-        mean=rows[0].mean,
-        empty=rows[0].empty,
-        num_users=len(rows[0].user_U),
-        num_lists=int(rows[0].num_lists_U.sum()),
-        rows=tuple(RowEstimate(row.name, estimates[r]) for r, row in enumerate(rows)),
+        mean=first.mean,
+        empty=first.empty,
+        num_users=len(first.user_U),
+        num_lists=int(first.num_lists_U.sum()),
+        variants=tuple(VariantEstimate(one.name, estimates[v]) for v, one in enumerate(variants)),
         contrasts=tuple(
-            Contrast(name, against, difference, p, p_holm, _verdict(difference, p_holm, config))
-            for (name, against), difference, p, p_holm in zip(
-                contrasts, differences, p_C.tolist(), holm(p_C).tolist(), strict=True
-            )
+            Contrast(name, against, difference, p, p_holm, _verdict(difference, p_holm))
+            for (name, against), difference, p, p_holm in tested
         ),
         config=config,
     )
 
 
-def _difference(row: VariantScores, against: VariantScores, metric: str) -> Float64[np.ndarray, "S U"]:
-    """Row less row. Two rows that no seed moves were drawn once: one seed, not many that agree."""
-    one_SU, other_SU = row.of(metric), against.of(metric)
+def _difference(variant: VariantScores, against: VariantScores, metric: str) -> Float64[np.ndarray, "S U"]:
+    """One variant minus the other. Where no seed moves either, there is one seed, not many that agree."""
+    one_SU, other_SU = variant.of(metric), against.of(metric)
     difference_SU = one_SU - other_SU
     difference_SU[np.abs(difference_SU) <= ROUNDING * (np.abs(one_SU) + np.abs(other_SU))] = 0.0
     is_drawn_once = all(np.allclose(values_SU, values_SU[0], rtol=ROUNDING, atol=0) for values_SU in (one_SU, other_SU))
@@ -194,7 +192,7 @@ def _difference(row: VariantScores, against: VariantScores, metric: str) -> Floa
 def sign_flip_p(
     differences_UC: Float64[np.ndarray, "U C"], config: StatisticsConfig, generator: np.random.Generator
 ) -> Float64[np.ndarray, " C"]:
-    """Two-sided p of each column: how often would random signs give a sum at least this far from 0?
+    """Two-sided p of each column: how often random signs give a sum at least this far from 0.
 
     Columns with few non-zero differences are enumerated; the others share `config.num_flips` random flips,
     the observed one counted among them, so that p is never 0 and the test is valid at every level.
@@ -202,7 +200,7 @@ def sign_flip_p(
     """
     num_columns = differences_UC.shape[1]
     p_C = np.ones(num_columns)
-    is_exact_C = (differences_UC != 0).sum(axis=0) <= config.max_exact
+    is_exact_C = (differences_UC != 0).sum(axis=0) <= MAX_EXACT
     for c in np.flatnonzero(is_exact_C):
         p_C[c] = _exact_p(differences_UC[:, c])
     random_C = np.flatnonzero(~is_exact_C)
@@ -240,7 +238,7 @@ def bootstrap_interval(
         counts_RU = np.bincount(drawn.ravel(), minlength=num * num_users).reshape(num, num_users)
         sums_RC = counts_RU.astype(np.float64) @ columns
         means.append(sums_RC[:, :-1] / sums_RC[:, -1:])
-    tail = (1 - config.level) / 2
+    tail = (1 - LEVEL) / 2
     low_C, high_C = np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0)
     return low_C, high_C
 
@@ -275,36 +273,36 @@ def _chunks(num_draws: int, num_users: int) -> list[int]:
     return [at_once] * full + ([rest] if rest else [])
 
 
-def _verdict(difference: Estimate, p_holm: float, config: StatisticsConfig) -> Verdict:
-    if len(difference.by_seed) < config.min_seeds:
+def _verdict(difference: Estimate, p_holm: float) -> Verdict:
+    if len(difference.by_seed) < MIN_SEEDS:
         return Verdict.TOO_FEW_SEEDS
-    if p_holm <= config.alpha and min(difference.by_seed) > 0:
+    if p_holm <= ALPHA and min(difference.by_seed) > 0:
         return Verdict.BETTER
-    if p_holm <= config.alpha and max(difference.by_seed) < 0:
+    if p_holm <= ALPHA and max(difference.by_seed) < 0:
         return Verdict.WORSE
     return Verdict.NOT_SHOWN
 
 
-def _check_rows(rows: Sequence[VariantScores]) -> None:
-    if not rows or len({row.name for row in rows}) < len(rows):
+def _check_variants(variants: Sequence[VariantScores]) -> None:
+    if not variants or len({one.name for one in variants}) < len(variants):
         raise DataError(
-            f"a table needs rows of distinct names, got {[row.name for row in rows]}; "
-            f"join the seeds of one row with recloop.evaluation.per_user_scores.join_seeds"
+            f"a table needs variants of distinct names, got {[one.name for one in variants]}; "
+            f"join the seeds of one variant with recloop.evaluation.per_user_scores.join_seeds"
         )
-    first = rows[0]
-    for row in rows[1:]:
-        if (row.mean, row.empty) != (first.mean, first.empty):
+    first = variants[0]
+    for one in variants[1:]:
+        if (one.mean, one.empty) != (first.mean, first.empty):
             raise DataError(
-                f"rows of a table must share their conventions, got {row.name!r} with mean={row.mean}, "
-                f"empty={row.empty} and {first.name!r} with mean={first.mean}, empty={first.empty}; "
+                f"variants of a table must share their conventions, got {one.name!r} with mean={one.mean}, "
+                f"empty={one.empty} and {first.name!r} with mean={first.mean}, empty={first.empty}; "
                 f"score them alike"
             )
-        same_users = np.array_equal(row.user_U, first.user_U)
-        if not same_users or not np.array_equal(row.num_lists_U, first.num_lists_U):
+        same_users = np.array_equal(one.user_U, first.user_U)
+        if not same_users or not np.array_equal(one.num_lists_U, first.num_lists_U):
             raise DataError(
-                f"rows of a table must be scored on the same lists, got {len(row.user_U)} users and "
-                f"{row.num_lists_U.sum()} lists for {row.name!r}, {len(first.user_U)} users and "
-                f"{first.num_lists_U.sum()} lists for {first.name!r}; score every row on the same group"
+                f"variants of a table must be scored on the same lists, got {len(one.user_U)} users and "
+                f"{one.num_lists_U.sum()} lists for {one.name!r}, {len(first.user_U)} users and "
+                f"{first.num_lists_U.sum()} lists for {first.name!r}; score every variant on the same group"
             )
 
 
@@ -315,13 +313,13 @@ def _check_contrasts(contrasts: Sequence[tuple[str, str]], by_name: dict[str, Va
         for wanted in (name, against):
             if wanted not in by_name:
                 raise SettingError(
-                    f"contrast {name!r} against {against!r} names no row of the table, "
-                    f"got rows {', '.join(by_name)}; check the names"
+                    f"contrast {name!r} against {against!r} names no variant of the table, "
+                    f"got variants {', '.join(by_name)}; check the names"
                 )
         if name == against:
-            raise SettingError(f"a row cannot be compared with itself, got {name!r} twice; name two rows")
+            raise SettingError(f"a variant cannot be compared with itself, got {name!r} twice; name two variants")
         if by_name[name].seeds != by_name[against].seeds:
             raise SettingError(
-                f"both rows of a contrast must have the same seeds, got {list(by_name[name].seeds)} for "
+                f"both variants of a contrast must have the same seeds, got {list(by_name[name].seeds)} for "
                 f"{name!r} and {list(by_name[against].seeds)} for {against!r}; score both with the same seeds"
             )

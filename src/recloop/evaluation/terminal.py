@@ -1,4 +1,4 @@
-"""What a run folder holds, in words: its stages, and its tables once there are any."""
+"""What a run folder holds, in words: its steps, and its tables once there are any. Light to import."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 from recloop.errors import RunError
 from recloop.evaluation.labels import p_value
 from recloop.experiment.manifest import CONFIG, MANIFEST, read_manifest, read_object
-from recloop.experiment.reuse import own_stages, reused_in_words
-from recloop.llm.server.usage_text import describe_server_usage
+from recloop.experiment.reuse import own_steps, reused_in_words
 from recloop.progress import format_seconds
 
 RESULTS, REPORT = "results.json", "report.html"
@@ -18,73 +17,79 @@ OTHERS_SHOWN = 3  # metrics beside the tested one
 
 
 def show(folder: Path) -> str:
-    """The tables and the report's path of a finished run; the stages done so far of another.
+    """The tables and the report's path of a finished run; the steps done so far of another.
 
     Raises:
         RunError: the folder is no run, or is damaged.
     """
     if not (folder / CONFIG).is_file() or not (folder / MANIFEST).is_file():
         raise RunError(f"{folder} holds no run (no {CONFIG} or {MANIFEST}); check the path")
-    stages: Mapping[str, Any] = read_manifest(folder)["stages"]
-    parts = [describe_stages(stages)]
-    if "evaluate" in stages:
+    steps: Mapping[str, Any] = read_manifest(folder)["steps"]
+    parts = [describe_steps(steps)]
+    if "evaluate" in steps:
         results = read_object(folder / RESULTS)
-        parts += [describe_table(table, results["titles"]) for table in results["tables"]]
-    if "report" in stages:
+        parts += [describe_table(table, results["labels"]) for table in results["tables"]]
+    if "report" in steps:
         parts.append(f"report: {folder / REPORT}")
     else:
         parts.append(f"not finished; go on with: recloop resume {folder}")
     return "\n\n".join(parts)
 
 
-def describe_stages(stages: Mapping[str, Any]) -> str:
-    """A line per verb: how many stages of it are done, and what they took."""
+def describe_steps(steps: Mapping[str, Any]) -> str:
+    """A line per verb: how many steps of it are done, and what they took."""
+    from recloop.llm.server.cost import describe_server_usage
+
     by_verb: dict[str, list[Mapping[str, Any]]] = {}
-    own = own_stages(stages)
+    own = own_steps(steps)
     for name, entry in own.items():
         by_verb.setdefault(name.partition(".")[0], []).append(entry)
     lines = [
-        f"  {verb:<9}{len(entries):>4} done {format_seconds(sum(e['wall_s'] for e in entries)):>14}"
-        f"{describe_tokens(entries)}"
+        f"  {verb:<12}{len(entries):>4} done {format_seconds(sum(e['wall_s'] for e in entries)):>14}{_tokens(entries)}"
         for verb, entries in by_verb.items()
     ]
-    server = (f"  {line}" for line in (*reused_in_words(stages), *describe_server_usage(own)))
-    return "\n".join(["stages", *(lines or ["  none yet"]), *server])
+    server = (f"  {line}" for line in (*reused_in_words(steps), *describe_server_usage(own)))
+    return "\n".join(["steps", *(lines or ["  none yet"]), *server])
 
 
-def describe_tokens(entries: Sequence[Mapping[str, Any]]) -> str:
-    """Tokens written, where any were."""
-    tokens = sum(entry.get("tokens", 0) for entry in entries)
-    return f"   {tokens:,} tokens" if tokens else ""
+def describe_table(table: Mapping[str, Any], labels: Mapping[str, str]) -> str:
+    """One main table with its tests.
 
-
-def describe_table(table: Mapping[str, Any], titles: Mapping[str, str]) -> str:
-    """One main table with its tests."""
+    Args:
+        table: of results.json.
+        labels: of variants, by name.
+    """
     main, *others = table["metrics"]
     shown = others[:OTHERS_SHOWN]
     mark = "   DEMONSTRATION: one seed, nothing here may be claimed" if table["is_demonstration"] else ""
-    over = (
-        f"{main['mean']} mean over {main['num_users']:,} test users, {main['num_lists']:,} lists; "
-        f"lists without a positive: {main['empty']}"
-    )
-    if (unit := table.get("unit", "user")) != "user":
-        over = f"mean over {main['num_users']:,} test {unit}s"
-    head = f"{table['title']}{mark}\n{over}"
-    width = max(len(titles[row["name"]]) for row in main["rows"])
+    unit = table["unit"]
+    over = f"mean over {main['num_users']:,} test {unit}s"
+    if unit == "user":
+        over = (
+            f"{main['mean']} mean over {main['num_users']:,} test users, {main['num_lists']:,} lists; "
+            f"lists without a positive: {main['empty']}"
+        )
+    width = max(len(labels[one["name"]]) for one in main["variants"])
     lines = [
         f"  {'':<{width}}  {main['metric']:>8}  {'95% interval':<17}" + "".join(f"{o['metric']:>11}" for o in shown)
     ]
-    for place, row in enumerate(main["rows"]):
-        estimate = row["estimate"]
-        rest = "".join(f"{other['rows'][place]['estimate']['value']:>11.4f}" for other in shown)
+    for place, one in enumerate(main["variants"]):
+        estimate = one["estimate"]
+        rest = "".join(f"{other['variants'][place]['estimate']['value']:>11.4f}" for other in shown)
         lines.append(
-            f"  {titles[row['name']]:<{width}}  {estimate['value']:>8.4f}  "
+            f"  {labels[one['name']]:<{width}}  {estimate['value']:>8.4f}  "
             f"{estimate['low']:.4f} to {estimate['high']:.4f} {rest}"
         )
     tests = [f"  {'difference in ' + main['metric']:<{2 * width + 9}} {'':>8}  {'p':>8} {'p (Holm)':>9}"]
     for contrast in main["contrasts"]:
-        pair = f"{titles[contrast['name']]} - {titles[contrast['against']]}"
+        pair = f"{labels[contrast['name']]} - {labels[contrast['against']]}"
         p, p_holm = p_value(contrast["p"]), p_value(contrast["p_holm"])
         difference = f"{contrast['difference']['value']:>+8.4f}"
         tests.append(f"  {pair:<{2 * width + 9}} {difference}  {p:>8} {p_holm:>9}  {contrast['verdict']}")
+    head = f"{table['title']}{mark}\n{over}"
     return "\n".join([head, *lines, "", *(tests if main["contrasts"] else [])]).rstrip()
+
+
+def _tokens(entries: Sequence[Mapping[str, Any]]) -> str:
+    tokens = sum(entry.get("tokens", 0) for entry in entries)
+    return f"   {tokens:,} tokens" if tokens else ""

@@ -25,7 +25,7 @@ from recloop.prompts.claims import (
     true_claims,
 )
 from recloop.prompts.user_profile import PromptConfig, build_prompts, history_items
-from recloop.records import Log, Histories, Prompt, UserCompletions
+from recloop.records import Histories, Log, Prompt, UserCompletions
 
 NUM_STRONGEST = 5
 
