@@ -9,7 +9,7 @@ from recloop.data.lists import ProtocolConfig, build_lists
 from recloop.data.simulated import SimulatedConfig, simulate_log
 from recloop.errors import DataError
 from recloop.records import Group
-from worlds_by_hand import random_dataset
+from simulated_by_hand import random_dataset
 
 TRAIN = np.arange(0, 30)
 KINDS = [FirstStageConfig(), FirstStageConfig(kind="als", factors=8, iterations=5)]

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from recloop.data.checks import BadRowPolicy
 from recloop.data.kar_knowledge import read_klg, with_item_texts, with_user_texts
 from recloop.data.lists import ProtocolConfig, build_lists
-from recloop.data.load import DataConfig, load_log
+from recloop.data.load import DataConfig, read_log
 from recloop.data.movielens import read_movielens
 from recloop.errors import DataError
 from recloop.records import Group
@@ -96,11 +96,11 @@ def test_a_setting_reads_the_folder_and_a_sample_of_users_keeps_its_texts(tmp_pa
     log_folder(tmp_path)
     klg_folder(tmp_path)
     config = DataConfig(name="ml-1m", path=tmp_path, kar=tmp_path)
-    whole = load_log(config, 0)
+    whole = read_log(config, 0)
     assert whole.item_knowledge.rows() == [(30, "A film.")]
     assert whole.user_knowledge.rows() == [(0, "Likes drama.", 3)]
     for seed in range(4):
-        some = load_log(config.model_copy(update={"users": 3}), seed)
+        some = read_log(config.model_copy(update={"users": 3}), seed)
         ids = some.users["user_id"].to_list()
         told = [(ids.index("1"), "Likes drama.", 3)] if "1" in ids else []
         assert some.user_knowledge.rows() == told

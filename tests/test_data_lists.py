@@ -14,7 +14,7 @@ from recloop.data.lists import ProtocolConfig, build_lists, window_lens
 from recloop.data.splits import SplitConfig, split_users
 from recloop.errors import DataError, LeakageError, SettingError
 from recloop.records import Group
-from worlds_by_hand import all_lists, dataset_of, random_dataset
+from simulated_by_hand import all_lists, dataset_of, random_dataset
 
 ALL_TEST = {Group.TEST: np.arange(1000)}
 

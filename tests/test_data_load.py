@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from recloop.data.load import DataConfig, load_log
+from recloop.data.load import DataConfig, read_log
 from recloop.data.simulated import SimulatedConfig
 from recloop.errors import DataError, SettingError
 from recloop.progress import Progress
@@ -20,15 +20,15 @@ SMALL = SimulatedConfig(num_users=40)
 
 def test_the_default_is_a_simulated_world_by_the_seed():
     config = DataConfig(simulated=SMALL)
-    one, same, other = (load_log(config, seed) for seed in (0, 0, 1))
+    one, same, other = (read_log(config, seed) for seed in (0, 0, 1))
     assert one.domain == Domain.MOVIES
     assert one.interactions.equals(same.interactions)
     assert not one.interactions.equals(other.interactions)
 
 
 def test_some_users_are_kept_whole_and_renumbered():
-    everything = load_log(DataConfig(simulated=SMALL), 0)
-    some = load_log(DataConfig(simulated=SMALL, users=15), 0)
+    everything = read_log(DataConfig(simulated=SMALL), 0)
+    some = read_log(DataConfig(simulated=SMALL, users=15), 0)
     assert some.num_users == 15
     assert some.users["user"].to_list() == list(range(15))
     assert some.num_items == some.interactions["item"].n_unique()
@@ -44,8 +44,8 @@ def test_some_users_are_kept_whole_and_renumbered():
 
 
 def test_more_users_than_there_are_is_refused():
-    with pytest.raises(SettingError, match="at most the 40 users of simulated logs, got 41"):
-        load_log(DataConfig(simulated=SMALL, users=41), 0)
+    with pytest.raises(SettingError, match="at most the 40 users of simulated, got 41"):
+        read_log(DataConfig(simulated=SMALL, users=41), 0)
 
 
 def test_movielens_finds_what_lies_beside_it(tmp_path):
@@ -54,7 +54,7 @@ def test_movielens_finds_what_lies_beside_it(tmp_path):
     write(folder)
     (tmp_path / "ml-1m-metadata").mkdir()
     (tmp_path / "ml-1m-metadata" / "movies_extrainfos.dat").write_text("\n".join(METADATA))
-    dataset = load_log(DataConfig(name="ml-1m", path=folder), 0)
+    dataset = read_log(DataConfig(name="ml-1m", path=folder), 0)
     assert dataset.items["director"].to_list() == [[], ["Ann Vale", "Bo Crane"], []]
     assert dataset.item_knowledge is None
 
@@ -63,7 +63,7 @@ def test_quarantined_rows_are_counted_aloud(tmp_path, capsys):
     write(tmp_path, ratings=[*RATINGS, "1::30::9::1"])
     quarantine = tmp_path / "bad.jsonl"
     config = DataConfig(name="ml-1m", path=tmp_path, on_bad_rows="quarantine", quarantine=quarantine)
-    load_log(config, 0, Progress(sys.stdout))
+    read_log(config, 0, Progress(sys.stdout))
     assert f"1 bad rows set aside in {quarantine}" in capsys.readouterr().out
 
 
@@ -79,7 +79,7 @@ def test_the_readmes_settings_for_a_log_of_ones_own_read_it(tmp_path, monkeypatc
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     settings = tomllib.loads(readme.partition("## On your own log")[2].split("```")[1].removeprefix("toml"))
     monkeypatch.chdir(write_log(tmp_path))
-    dataset = load_log(DataConfig(**settings["data"]), 0, Progress(sys.stdout))
+    dataset = read_log(DataConfig(**settings["data"]), 0, Progress(sys.stdout))
     assert dataset.items.rows() == [
         (0, "1", "Heat", ["Action", "Drama"], ["1995"]),
         (1, "2", "Alien", [], ["1979"]),
@@ -99,12 +99,12 @@ def test_columns_that_nothing_reads_are_named_aloud(tmp_path, capsys, on_bad_row
         "on_bad_rows": on_bad_rows,
         "quarantine": tmp_path / "bad.jsonl",
     }
-    load_log(DataConfig(**settings, table=columns), 0, Progress(sys.stdout))
+    read_log(DataConfig(**settings, table=columns), 0, Progress(sys.stdout))
     assert capsys.readouterr().out == (
-        f"nothing reads the columns rating, timestamp of {path}; without table.stars every interaction is "
+        f"nothing reads the columns rating, timestamp of {path}; without table.rating every interaction is "
         f"positive; without table.time rows are taken to be in time order\n"
     )
-    load_log(DataConfig(**settings, table=columns | {"time": "timestamp"}), 0, Progress(sys.stdout))
+    read_log(DataConfig(**settings, table=columns | {"time": "timestamp"}), 0, Progress(sys.stdout))
     said = capsys.readouterr().out
     assert "the columns rating of" in said
     assert "table.time" not in said
@@ -118,7 +118,7 @@ def test_a_log_without_an_ending_a_folder_and_nothing_are_told_apart(tmp_path):
         ("other.csv", "which is not there; check the path"),
     ):
         with pytest.raises(DataError, match=complaint):
-            load_log(DataConfig(name="table", path=tmp_path / name), 0)
+            read_log(DataConfig(name="table", path=tmp_path / name), 0)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_log_without_an_ending_a_folder_and_nothing_are_told_apart(tmp_path):
         ({"name": "amazon", "path": "x"}, "data.metadata says where the items of amazon are"),
         (
             {"path": "x"},
-            "data.path is read for ml-1m, amazon, implicit, table only, got it with data.name simulated logs",
+            "data.path is read for ml-1m, amazon, implicit, table only, got it with data.name simulated",
         ),
         (
             {"name": "implicit", "path": "x", "min_item_ratings": 5},
@@ -138,7 +138,7 @@ def test_a_log_without_an_ending_a_folder_and_nothing_are_told_apart(tmp_path):
         ({"name": "ml-1m", "path": "x", "attributes": ["genre", "genre"]}, "data.attributes must differ"),
         ({"name": "ml-1m", "path": "x", "attributes": []}, "data.attributes must name one column at least"),
         ({"name": "ml-1m", "path": "x", "attributes": ["plot"]}, "Input should be 'era', 'genre'"),
-        ({"name": "netflix", "path": "x"}, "Input should be 'simulated logs'"),
+        ({"name": "netflix", "path": "x"}, "Input should be 'simulated'"),
     ],
 )
 def test_settings_nobody_reads_are_refused(settings, complaint):

@@ -9,14 +9,14 @@ from recloop.data.recbench import read_recbench
 from recloop.errors import DataError
 from recloop.prompts.request_answer import are_tellable
 from recloop.records import RequestKind
-from worlds_by_hand import dataset_of
+from simulated_by_hand import dataset_of
 
 ROW = {"id": "1", "query": "One.", "history_sample": None, "condition_num": 1, "gt_items": [["i2", "x"]]}
 
 
 def write(folder, explicit, implicit=(), misinformed=()):
     for name, rows in (("explicit", explicit), ("implicit", implicit), ("misinformed", misinformed)):
-        (folder / f"movie_{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / f"movie_{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) or "\n")
     return folder
 
 
@@ -47,13 +47,16 @@ def test_requests_have_one_right_candidate_and_their_kind(tmp_path):
 
 def test_damaged_files_are_one_clear_error(tmp_path):
     dataset = dataset_of([[(0, 4.0)]], num_items=12)
-    with pytest.raises(DataError, match=r"movie_explicit\.jsonl cannot be read"):
+    with pytest.raises(DataError, match=r"movie_explicit\.jsonl which is not there"):
         read_recbench(tmp_path, dataset, 5, 0, are_tellable)
     write(tmp_path, [{"query": "One."}])
-    with pytest.raises(DataError, match=r"line 1 of .* must have condition_num, gt_items"):
+    with pytest.raises(
+        DataError,
+        match=r"movie_explicit\.jsonl, line 1 must be an object .* with a text as query, a number as condition_num",
+    ):
         read_recbench(tmp_path, dataset, 5, 0, are_tellable)
     (tmp_path / "movie_explicit.jsonl").write_text("{")
-    with pytest.raises(DataError, match=r"line 1 of .* is not JSON"):
+    with pytest.raises(DataError, match=r"line 1 must be an object .* got '{'"):
         read_recbench(tmp_path, dataset, 5, 0, are_tellable)
 
 
@@ -69,15 +72,15 @@ def test_only_line_feeds_end_lines_and_blank_ones_are_skipped(tmp_path):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"\xff", "must be UTF-8"),
-        (b"[1]", r"line 1 of .* must have condition_num, .* got \[1\]"),
-        (b"7", r"line 1 of .* must have condition_num, .* got 7"),
-        (b"[" * 100_000, r"line 1 of .* is not JSON"),
-        (json.dumps(ROW | {"gt_items": ["i2"]}).encode(), r"line 1 of .* pairs of id and title as gt_items"),
-        (json.dumps(ROW | {"gt_items": 2}).encode(), r"line 1 of .* pairs of id and title as gt_items"),
-        (json.dumps(ROW | {"query": None}).encode(), r"line 1 of .* must have a text as query"),
-        (json.dumps(ROW | {"condition_num": [1]}).encode(), r"line 1 of .* a number as condition_num"),
-        (json.dumps(ROW | {"history_sample": 4}).encode(), r"line 1 of .* nothing as history_sample"),
+        (b"\xff", "line 1 must be an object in UTF-8"),
+        (b"[1]", r"got '\[1\]'"),
+        (b"7", "got '7'"),
+        (b"[" * 100_000, r"got '\[\[\["),
+        (json.dumps(ROW | {"gt_items": ["i2"]}).encode(), "pairs of id and title as gt_items"),
+        (json.dumps(ROW | {"gt_items": 2}).encode(), "pairs of id and title as gt_items"),
+        (json.dumps(ROW | {"query": None}).encode(), "a text as query"),
+        (json.dumps(ROW | {"condition_num": [1]}).encode(), "a number as condition_num"),
+        (json.dumps(ROW | {"history_sample": 4}).encode(), "nothing as history_sample"),
     ],
 )
 def test_a_file_of_another_form_is_one_clear_error(tmp_path, content, complaint):

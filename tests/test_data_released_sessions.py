@@ -58,7 +58,7 @@ def test_a_damaged_line_and_a_missing_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"sessions_test.jsonl, line 1"):
         read_released(folder, None, None, seed=0)
     (folder / "sessions_test.jsonl").unlink()
-    with pytest.raises(DataError, match="absent"):
+    with pytest.raises(DataError, match="which is not there"):
         read_released(folder, None, None, seed=0)
     (folder / "hints.json").write_text('{"a": 1}')
     with pytest.raises(DataError, match="list of texts"):
@@ -90,9 +90,10 @@ SESSION = '{"session": [1], "target": 2, "candidates": [2, 3]}'
         ("sessions_test.jsonl", SESSION.replace("3", "9" * 30).encode(), "line 1 must be .* by item number"),
         ("sessions_test.jsonl", b"\n7", "line 2 must be an object"),
         ("sessions_test.jsonl", b"[" * 100_000, "line 1 must be an object"),
-        ("sessions_test.jsonl", SESSION.encode() + b"\n\xff", "must be UTF-8"),
-        ("hints.json", b'["\xff"]', "must be UTF-8"),
-        ("hetrec_movies.dat", b"", "must begin with a header that has id, got ''"),
+        ("sessions_test.jsonl", SESSION.encode() + b"\n\xff", "line 2 must be an object in UTF-8"),
+        ("hints.json", b'["\xff"]', "must be JSON in UTF-8"),
+        ("hetrec_movies.dat", b"", "must hold rows, got .* which is empty"),
+        ("hetrec_movies.dat", b"\nname\n", "must begin with a header that has id, got 'name'"),
         ("hetrec_movies.dat", b"id\tname\tyear\n1\ta\t1990\n", "must begin with a header that has title"),
         ("hetrec_movies.dat", b"id\ttitle\tyear\n\ntt1\ta\t1990\n", "line 3 must have a whole number as id"),
         (

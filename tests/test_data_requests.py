@@ -141,7 +141,7 @@ def test_without_profiles_nobody_is_asked_as_a_group():
 def test_what_cannot_be_asked_is_one_clear_error():
     dataset, groups = simulated()
     bare = replace(dataset, attributes=())
-    with pytest.raises(DataError, match="requests need items with attributes, got none in simulated logs"):
+    with pytest.raises(DataError, match="requests need items with attributes, got none in simulated"):
         make(bare, groups)
     with pytest.raises(DataError, match="every group needs a request"):
         make(dataset, groups, num_candidates=151)

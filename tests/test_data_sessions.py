@@ -15,7 +15,7 @@ from recloop.data.sessions import (
 )
 from recloop.data.simulated_sessions import ATTRIBUTES, FORMAT, SimulatedSessionsConfig, simulate_sessions
 from recloop.errors import DataError, SettingError
-from recloop.records import Log, Domain
+from recloop.records import Domain, Log
 
 MINUTE_S = 60
 

@@ -10,7 +10,7 @@ from recloop.data.lists import ProtocolConfig, build_lists
 from recloop.data.simulated import SimulatedConfig, simulate_log
 from recloop.data.splits import SplitConfig, split_users
 from recloop.records import Domain, Group
-from worlds_by_hand import all_lists
+from simulated_by_hand import all_lists
 
 
 def ndcg_at_5(scores_BL, labels_BL):

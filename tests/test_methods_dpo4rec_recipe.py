@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
-from recloop.data.load import load_log
+from recloop.data.load import read_log
 from recloop.errors import DataError, SettingError
 from recloop.evaluation.trec import recompute
 from recloop.experiment.run_folder import RunFolder
@@ -91,7 +91,7 @@ class Done:
         return task.read_lists(self.path / "stages" / "prepare" / task.LISTS)
 
     def user_ids(self) -> list[str]:
-        return load_log(self.config.data, self.config.data_seed).users["user_id"].to_list()
+        return read_log(self.config.data, self.config.data_seed).users["user_id"].to_list()
 
 
 @pytest.fixture(scope="module")
@@ -315,7 +315,7 @@ def test_likes_by_share_are_held_against_train_users_alone(tmp_path: Path) -> No
     config = Dpo4RecConfig.model_validate(SIMULATED | {"rounds": 0, "prompt": {"likes_by": "share"}})
     do(config, tmp_path / "run", until="prepare", lm=FakeLM())
     folder = tmp_path / "run" / "stages" / "prepare"
-    dataset, lists = load_log(config.data, config.data_seed), task.read_lists(folder / task.LISTS)
+    dataset, lists = read_log(config.data, config.data_seed), task.read_lists(folder / task.LISTS)
     lines_of = history_items(dataset, config.prompt)
     train = np.unique(lists.train.user_B).tolist()
     rates = population_rates(dataset.attributes, [lines_of(*lists.histories.of(user)) for user in train])

@@ -23,7 +23,7 @@ from recloop.prompts.request import (
 )
 from recloop.prompts.request_answer import AnswerStatus, read_answer
 from recloop.records import Condition, Request, RequestKind
-from worlds_by_hand import dataset_of
+from simulated_by_hand import dataset_of
 
 ATTRIBUTES = ("genre", "director")
 ITEMS = [

@@ -5,7 +5,7 @@ import pytest
 
 from recloop.errors import DataError
 from recloop.rewards.item_embeddings import EmbeddingConfig, fit_item_embeddings
-from worlds_by_hand import dataset_of
+from simulated_by_hand import dataset_of
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ from recloop.rewards.request_reward import (
     query_alignment,
     reward_answer,
 )
-from worlds_by_hand import dataset_of
+from simulated_by_hand import dataset_of
 
 GRAPH = build_item_graph(dataset_of([[(0, 4.0)]], num_items=6), max_values=3)  # genres g0 g1 g2 g0 g1 g2
 VECTORS = np.array([[1, 0], [1, 1], [0, 0], [0, 2], [-1, 0], [3, 4]], np.float32)

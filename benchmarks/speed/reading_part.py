@@ -11,7 +11,7 @@ from benchmarks.speed.figures import Check, Figure, Findings, Target
 from benchmarks.speed.measuring import python_profile, race
 from benchmarks.speed.pandas_alternative import PandasLists, prepare_with_pandas
 from recloop.data.lists import ProtocolConfig, build_lists
-from recloop.data.load import DataConfig, load_log
+from recloop.data.load import DataConfig, read_log
 from recloop.records import CandidateLists, Group
 
 NUM_USERS, NUM_MOVIES, MEAN_RATINGS = 6_000, 3_700, 166  # of the stand-in, as MovieLens-1M
@@ -26,7 +26,7 @@ def measure(bench: Bench) -> Findings:
     num_rows = (folder / "ratings.dat").read_bytes().count(b"\n")
     with bench.progress.stage("reading", bench.repetitions, "repetitions") as step:
         found = race(
-            ("load_log and build_lists", num_rows, lambda: prepare(folder)),
+            ("read_log and build_lists", num_rows, lambda: prepare(folder)),
             ("pandas", num_rows, lambda: prepare_with_pandas(folder, seed=0)),
             bench.repetitions,
             step,
@@ -62,7 +62,7 @@ def measure(bench: Bench) -> Findings:
 
 def prepare(folder: Path) -> CandidateLists:
     """Lists of all users, in one group."""
-    dataset = load_log(DataConfig(name="ml-1m", path=folder, metadata=None), seed=0)
+    dataset = read_log(DataConfig(name="ml-1m", path=folder, metadata=None), seed=0)
     return build_lists(dataset, {Group.TRAIN: np.arange(dataset.num_users)}, ProtocolConfig(), seed=0)
 
 

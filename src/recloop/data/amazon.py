@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from recloop.data.assemble import RawLog, clean_text, attribute_label, keep_core, number_log
+from recloop.data.assemble import RawLog, attribute_labels, clean_text, keep_core, number_log
 from recloop.data.checks import (
     STRICT,
     BadRowPolicy,
     Check,
+    Rows,
     duplicate_check,
+    known_check,
+    no_bad_rows,
     settle_bad_rows,
-    split_bad_rows,
 )
-from recloop.data.json_files import read_objects, text_of
-from recloop.records import Log, Domain
+from recloop.data.text_files import read_objects, text_of
+from recloop.records import Domain, Log
 
 ATTRIBUTES = ("category", "brand")
 POSITIVE_FROM_RATING = 5.0
@@ -36,16 +39,11 @@ class AmazonConfig(BaseModel):
     min_per_item: int = Field(default=40, ge=1, description="Core: fewest interactions of an item.")
 
 
-def read_amazon(
-    reviews: Path,
-    metadata: Path,
-    config: AmazonConfig,
-    bad_rows: BadRowPolicy = STRICT,
-) -> Log:
-    """Amazon reviews (``reviewerID, asin, overall, unixReviewTime``) with metadata.
+def read_amazon(reviews: Path, metadata: Path, config: AmazonConfig, bad_rows: BadRowPolicy = STRICT) -> Log:
+    """The log of Amazon reviews (``reviewerID, asin, overall, unixReviewTime``) and their metadata.
 
-    Positive is 5 stars. Attributes: category (without the top-level one), brand. The core is taken first; an
-    item of the core without metadata or title is a bad row of the metadata's absence.
+    A rating of 5 is positive. Attributes: category (without the top-level one), brand. The core is taken
+    first. A review whose item has no metadata or no title is a bad row.
 
     Args:
         reviews: one object a line, plain or ``.gz``.
@@ -58,95 +56,52 @@ def read_amazon(
 
     Source: KAR keeps users with 60 and items with 40 interactions of Amazon-Books.
     """
-    ratings, bad_reviews = _read_reviews(reviews)
-    items, bad_items = _read_metadata(metadata)
-    users = ratings.select("user_id").unique(maintain_order=True)
-    raw = RawLog("amazon", config.domain, users, items, ATTRIBUTES, ratings, POSITIVE_FROM_RATING)
-    core = keep_core(raw, config.min_per_user, config.min_per_item).interactions
-    known, bad_core = split_bad_rows(
-        core,
-        reviews,
-        [
-            Check(
-                ~pl.col("item_id").is_in(items["item_id"].implode()),
-                pl.col("item_id"),
-                f"is not an item of {metadata.name}",
-                "add its metadata or remove its reviews",
-            )
-        ],
-    )
-    settle_bad_rows([bad_reviews, bad_items, bad_core], bad_rows)
-    return number_log(RawLog("amazon", config.domain, users, items, ATTRIBUTES, known, POSITIVE_FROM_RATING))
+    ratings, items = _read_reviews(reviews), _read_metadata(metadata)
+    users = ratings.good.select("user_id").unique(maintain_order=True)
+    raw = RawLog("amazon", config.domain, users, items.good, ATTRIBUTES, ratings.good, POSITIVE_FROM_RATING)
+    core = Rows(reviews, keep_core(raw, config.min_per_user, config.min_per_item).interactions, no_bad_rows())
+    reason = f"is not an item of {metadata.name}"
+    core = core.check(known_check("item_id", items.good["item_id"], reason, "add its metadata or remove its reviews"))
+    settle_bad_rows([ratings, items, core], bad_rows)
+    return number_log(replace(raw, interactions=core.good))
 
 
-def _read_reviews(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    names = {
-        "user_id": "reviewerID",
-        "item_id": "asin",
-        "rating_text": "overall",
-        "time_text": "unixReviewTime",
-    }
-    columns = {name: (text_of(key), pl.String()) for name, key in names.items()}
-    rows, odd = read_objects(path, "Amazon reviews", columns)
-    rows = rows.with_columns(
-        rating=pl.col("rating_text").cast(pl.Float32, strict=False),
-        time=pl.col("time_text").cast(pl.Float64, strict=False).cast(pl.Int64, strict=False),
-    )
-    good, bad = split_bad_rows(
-        rows,
-        path,
-        [
+def _read_reviews(path: Path) -> Rows:
+    keys = {"user_id": "reviewerID", "item_id": "asin", "rating_text": "overall", "time_text": "unixReviewTime"}
+    rows = read_objects(path, "Amazon reviews", {name: (text_of(key), pl.String()) for name, key in keys.items()})
+    time, reason = pl.col("time"), "is not a time in seconds (unixReviewTime)"
+    is_rating = pl.col("rating").is_in([1.0, 2.0, 3.0, 4.0, 5.0])
+    return (
+        rows.with_columns(
+            rating=pl.col("rating_text").cast(pl.Float32, strict=False),
+            time=pl.col("time_text").cast(pl.Float64, strict=False).cast(pl.Int64, strict=False),
+        )
+        .check(
             Check(pl.col("user_id").is_null(), pl.col("user_id"), "lacks reviewerID", "remove the line"),
             Check(pl.col("item_id").is_null(), pl.col("item_id"), "lacks asin", "remove the line"),
-            Check(
-                ~pl.col("rating").is_in([1.0, 2.0, 3.0, 4.0, 5.0]),
-                pl.col("rating_text"),
-                "is not a rating from 1 to 5 (overall)",
-                "correct it",
-            ),
-            Check(
-                pl.col("time") < 0,
-                pl.col("time_text"),
-                "is not a time in seconds (unixReviewTime)",
-                "correct it",
-            ),
+            Check(~is_rating, pl.col("rating_text"), "is not a rating from 1 to 5 (overall)", "correct it"),
+            Check(time < 0, pl.col("time_text"), reason, "correct it"),
             duplicate_check(["user_id", "item_id"], "user and item"),
-        ],
+        )
+        .select("line", "user_id", "item_id", "rating", "time")
     )
-    return good.select("line", "user_id", "item_id", "rating", "time"), pl.concat([odd, bad])
 
 
-def _read_metadata(path: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
-    rows, odd = read_objects(
-        path,
-        "Amazon metadata",
-        {
-            "item_id": (text_of("asin"), pl.String()),
-            "title": (_title, pl.String()),
-            "category": (_categories, pl.List(pl.String)),
-            "brand": (_brand, pl.List(pl.String)),
-        },
+def _read_metadata(path: Path) -> Rows:
+    columns = {
+        "item_id": (text_of("asin"), pl.String()),
+        "title": (_title, pl.String()),
+        "category": (_categories, pl.List(pl.String)),
+        "brand": (_brand, pl.List(pl.String)),
+    }
+    labels = {attribute: attribute_labels(pl.col(attribute)) for attribute in ATTRIBUTES}
+    rows = read_objects(path, "Amazon metadata", columns).with_columns(clean_text("title"), **labels)
+    rows = rows.check(
+        Check(pl.col("item_id").is_null(), pl.col("item_id"), "lacks asin", "remove the line"),
+        duplicate_check(["item_id"], "item"),
     )
-    rows = rows.with_columns(
-        clean_text("title"),
-        _labels("category"),
-        _labels("brand"),
-    )
-    good, bad = split_bad_rows(
-        rows,
-        path,
-        [
-            Check(pl.col("item_id").is_null(), pl.col("item_id"), "lacks asin", "remove the line"),
-            duplicate_check(["item_id"], "item"),
-        ],
-    )
-    titled = good.filter(pl.col("title").str.len_bytes() > 0)
-    return titled.select("item_id", "title", *ATTRIBUTES), pl.concat([odd, bad])
-
-
-def _labels(column: str) -> pl.Expr:
-    cleaned = pl.col(column).list.eval(attribute_label(pl.element()))
-    return cleaned.list.eval(pl.element().filter(pl.element() != "")).list.unique(maintain_order=True)
+    titled = rows.good.filter(pl.col("title").str.len_bytes() > 0)
+    return replace(rows, good=titled.select("item_id", "title", *ATTRIBUTES))
 
 
 def _title(found: Mapping[str, Any]) -> str:
@@ -154,7 +109,7 @@ def _title(found: Mapping[str, Any]) -> str:
 
 
 def _brand(found: Mapping[str, Any]) -> list[str]:
-    """The brand; of books the author's page, which names the author."""
+    """The brand; of books the author, by the name of the author's page."""
     brand = html.unescape(str(found.get("brand") or "")).strip()
     brand = brand.removeprefix("Visit Amazon's ").removesuffix(" Page")
     return [brand] if brand and brand.lower() != "unknown" else []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
 from recloop.errors import DataError, SettingError
-from recloop.records import Log, Domain
+from recloop.records import Domain, Log
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class RawLog:
     """A Log before numbering: the same frames, keyed by the ids of the source.
 
     users: ``user_id`` (text, unique), profile columns. items: ``item_id`` (text, unique), ``title``, attributes.
-    interactions: ``user_id, item_id, stars`` (Float32 or null), ``time`` (Int64).
+    interactions: ``user_id, item_id, rating`` (Float32 or null), ``time`` (Int64).
     item_knowledge: ``item_id, text`` or None.
     """
 
@@ -31,9 +32,9 @@ class RawLog:
 
 
 def number_log(raw: RawLog) -> Log:
-    """Number the users and items that occur in interactions, in the order of their frames, and sort.
+    """The log with users and items numbered in the order of their frames, and interactions sorted.
 
-    Users without interactions and items nobody met are left out: a candidate that is never anybody's own
+    Users without interactions and items without any are left out: a candidate that is in nobody's history
     would be known as a negative by its number alone.
 
     Raises:
@@ -57,9 +58,7 @@ def number_log(raw: RawLog) -> Log:
     knowledge = raw.item_knowledge
     if knowledge is not None:
         knowledge = knowledge.join(items.select("item", "item_id"), on="item_id").select("item", "text").sort("item")
-    return Log(
-        raw.name, raw.domain, users, items, raw.attributes, interactions, raw.positive_from_rating, knowledge
-    )
+    return Log(raw.name, raw.domain, users, items, raw.attributes, interactions, raw.positive_from_rating, knowledge)
 
 
 def _running_number(name: str) -> pl.Expr:
@@ -67,7 +66,7 @@ def _running_number(name: str) -> pl.Expr:
 
 
 def keep_rated_items(raw: RawLog, min_item_ratings: int) -> RawLog:
-    """Without the items that have fewer interactions, and without these interactions (one pass)."""
+    """The log without the items that have fewer interactions, and without these interactions (one pass)."""
     if min_item_ratings <= 1:
         return raw
     kept = raw.interactions.filter(pl.len().over("item_id") >= min_item_ratings)
@@ -75,7 +74,7 @@ def keep_rated_items(raw: RawLog, min_item_ratings: int) -> RawLog:
 
 
 def keep_core(raw: RawLog, min_per_user: int, min_per_item: int) -> RawLog:
-    """The core: drop users and items with fewer interactions until none is left to drop.
+    """The core: the log after users and items with fewer interactions were dropped until all have enough.
 
     Source: KAR keeps Amazon-Books users with 60 and items with 40 interactions or more.
     """
@@ -88,40 +87,36 @@ def keep_core(raw: RawLog, min_per_user: int, min_per_item: int) -> RawLog:
         kept = smaller
 
 
-def sample_users(dataset: Log, num_users: int, seed: int) -> Log:
-    """The same log with `num_users` of its users, drawn by `seed`, renumbered.
-
-    Raises:
-        SettingError: more users are wanted than there are.
-    """
-    if num_users > dataset.num_users:
+def sample_users(log: Log, num_users: int, seed: int) -> Log:
+    """The same log with `num_users` of its users, drawn by `seed`, renumbered; SettingError when it has fewer."""
+    if num_users > log.num_users:
         raise SettingError(
-            f"data.users must be at most the {dataset.num_users} users of {dataset.name}, got {num_users}; "
+            f"data.users must be at most the {log.num_users} users of {log.name}, got {num_users}; "
             f"leave it out for all users"
         )
-    drawn = np.random.default_rng([seed, 0x05E25]).choice(dataset.num_users, num_users, replace=False)
-    is_kept = np.zeros(dataset.num_users, dtype=bool)
+    drawn = np.random.default_rng([seed, 0x05E25]).choice(log.num_users, num_users, replace=False)
+    is_kept = np.zeros(log.num_users, dtype=bool)
     is_kept[drawn] = True
-    interactions = dataset.interactions.filter(pl.Series(is_kept[dataset.interactions["user"].to_numpy()]))
-    item_ids = dataset.items.select("item", "item_id")
-    knowledge, texts = dataset.item_knowledge, dataset.user_knowledge
+    interactions = log.interactions.filter(pl.Series(is_kept[log.interactions["user"].to_numpy()]))
+    item_ids = log.items.select("item", "item_id")
+    knowledge, texts = log.item_knowledge, log.user_knowledge
     sampled = number_log(
         RawLog(
-            dataset.name,
-            dataset.domain,
-            dataset.users.drop("user"),
-            dataset.items.drop("item"),
-            dataset.attributes,
-            interactions.join(dataset.users.select("user", "user_id"), on="user")
+            log.name,
+            log.domain,
+            log.users.drop("user"),
+            log.items.drop("item"),
+            log.attributes,
+            interactions.join(log.users.select("user", "user_id"), on="user")
             .join(item_ids, on="item")
             .drop("user", "item"),
-            dataset.positive_from_rating,
+            log.positive_from_rating,
             None if knowledge is None else knowledge.join(item_ids, on="item").drop("item"),
         )
     )
     if texts is None:
         return sampled
-    by_id = texts.join(dataset.users.select("user", "user_id"), on="user").drop("user")
+    by_id = texts.join(log.users.select("user", "user_id"), on="user").drop("user")
     kept = sampled.users.select("user", "user_id").join(by_id, on="user_id").sort("user")
     return replace(sampled, user_knowledge=kept.select("user", "text", "num_shown"))
 
@@ -131,6 +126,11 @@ def clean_text(column: str) -> pl.Expr:
     return pl.col(column).str.replace_all(r"[\p{Cc}\s]+", " ").str.strip_chars()
 
 
-def attribute_label(text: pl.Expr) -> pl.Expr:
-    """An attribute value that can stand in a comma-separated list: no commas, semicolons or line breaks."""
-    return text.str.replace_all(r"[\p{Cc}\s,;]+", " ").str.strip_chars(" .")
+def attribute_labels(values: pl.Expr, unstated: Sequence[str] = ("",)) -> pl.Expr:
+    """Lists of attribute values that can stand in a comma-separated list, each once, those in `unstated` left out.
+
+    They hold no commas, semicolons or line breaks.
+    """
+    plain = pl.element().str.replace_all(r"[\p{Cc}\s,;]+", " ").str.strip_chars(" .")
+    stated = values.list.eval(plain).list.eval(pl.element().filter(~pl.element().is_in(list(unstated))))
+    return stated.list.unique(maintain_order=True)

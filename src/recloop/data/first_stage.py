@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.errors import DataError
-from recloop.records import Log, Histories
+from recloop.records import Histories, Log
 
 # scipy.sparse and implicit come without types.
 # pyright: reportMissingTypeStubs=false

@@ -1,4 +1,4 @@
-"""Implicit ordered logs: who met which items in which order, without ratings or times.
+"""Implicit ordered logs: each user's items in their order, without ratings or times.
 
 A folder with one ``*.inter.json`` (user to list of items, oldest first) and one ``*.item.json`` (item to
 title, brand, categories), as the Amazon subsets of the LLM recommendation literature are passed around.
@@ -9,26 +9,30 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from recloop.data.assemble import RawLog, clean_text, attribute_label, number_log
+from recloop.data.assemble import RawLog, attribute_labels, clean_text, number_log
 from recloop.data.checks import (
     STRICT,
     BadRowPolicy,
     Check,
+    Rows,
     duplicate_check,
+    known_check,
+    missing_check,
+    no_bad_rows,
     settle_bad_rows,
-    split_bad_rows,
 )
-from recloop.data.json_files import read_json_object
+from recloop.data.text_files import read_json_object
 from recloop.errors import DataError
-from recloop.records import Log, Domain
+from recloop.records import Domain, Log
 
-SHARED_BY = 0.9
+SHARED_BY = 0.9  # guess: share of the items from which on a top-level category says nothing
 
 
 class ImplicitConfig(BaseModel):
@@ -51,7 +55,7 @@ TOGETHER = ImplicitConfig()
 
 
 def read_implicit(folder: Path, bad_rows: BadRowPolicy = STRICT, config: ImplicitConfig = TOGETHER) -> Log:
-    """An implicit log; every interaction is positive.
+    """The implicit log of a folder; every interaction is positive.
 
     Attributes: category (without the top-level one that nine tenths of the items share), brand. A bad row's
     ``line`` is the number of its entry in the file.
@@ -65,11 +69,11 @@ def read_implicit(folder: Path, bad_rows: BadRowPolicy = STRICT, config: Implici
         DataError: the files are not there or not of this form, or rows are bad and not to be quarantined.
     """
     interactions_path, items_path = _only(folder, "*.inter.json"), _only(folder, "*.item.json")
-    items, bad_items = _read_items(items_path, config)
-    log, bad_log = _read_interactions(interactions_path, items["item_id"])
-    settle_bad_rows([bad_items, bad_log], bad_rows)
-    users = log.select("user_id").unique(maintain_order=True)
-    return number_log(RawLog("implicit", Domain.PRODUCTS, users, items, config.attributes, log, None))
+    items = _read_items(items_path, config)
+    log = _read_interactions(interactions_path, items.good["item_id"])
+    settle_bad_rows([items, log], bad_rows)
+    users = log.good.select("user_id").unique(maintain_order=True)
+    return number_log(RawLog("implicit", Domain.PRODUCTS, users, items.good, config.attributes, log.good, None))
 
 
 def _only(folder: Path, pattern: str) -> Path:
@@ -81,44 +85,29 @@ def _only(folder: Path, pattern: str) -> Path:
     return found[0]
 
 
-def _read_interactions(path: Path, item_ids: pl.Series) -> tuple[pl.DataFrame, pl.DataFrame]:
-    found = read_json_object(path, "interactions")
+def _read_interactions(path: Path, item_ids: pl.Series) -> Rows:
     lists: dict[str, list[str]] = {}
-    for user, items in found.items():
+    for user, items in read_json_object(path, "interactions").items():
         if not isinstance(items, list):
             raise DataError(
                 f"every user must have a list of items, got another value for {user!r} in {path}; make it one"
             )
         lists[user] = [str(item) for item in cast("list[Any]", items)]
-    rows = pl.DataFrame(
-        {
-            "line": range(1, len(lists) + 1),
-            "user_id": list(lists),
-            "item_id": list(lists.values()),
-        },
-        schema={"line": pl.Int64, "user_id": pl.String, "item_id": pl.List(pl.String)},
+    columns = {"line": range(1, len(lists) + 1), "user_id": list(lists), "item_id": list(lists.values())}
+    schema = {"line": pl.Int64, "user_id": pl.String, "item_id": pl.List(pl.String)}
+    num_items = pl.col("item_id").list.len()
+    has_none = Check(num_items == 0, pl.col("user_id"), "has no items", "remove the user")
+    users = Rows(path, pl.DataFrame(columns, schema=schema), no_bad_rows()).check(has_none)
+    met = users.good.with_columns(time=pl.int_ranges(num_items)).explode("item_id", "time")
+    reason, do = "is not an item of the item file", "add the item or remove it from the list"
+    return (
+        replace(users, good=met)
+        .check(known_check("item_id", item_ids, reason, do), duplicate_check(["user_id", "item_id"], "user and item"))
+        .select("user_id", "item_id", pl.lit(None, dtype=pl.Float32).alias("rating"), "time")
     )
-    has_none = Check(pl.col("item_id").list.len() == 0, pl.col("user_id"), "has no items", "remove the user")
-    rows, bad_users = split_bad_rows(rows, path, [has_none])
-    rows = rows.with_columns(time=pl.int_ranges(pl.col("item_id").list.len())).explode("item_id", "time")
-    good, bad = split_bad_rows(
-        rows,
-        path,
-        [
-            Check(
-                ~pl.col("item_id").is_in(item_ids.implode()),
-                pl.col("item_id"),
-                "is not an item of the item file",
-                "add the item or remove it from the list",
-            ),
-            duplicate_check(["user_id", "item_id"], "user and item"),
-        ],
-    )
-    rating = pl.lit(None, dtype=pl.Float32).alias("rating")
-    return good.select("user_id", "item_id", rating, "time"), pl.concat([bad_users, bad])
 
 
-def _read_items(path: Path, config: ImplicitConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _read_items(path: Path, config: ImplicitConfig) -> Rows:
     found = read_json_object(path, "items")
     entries = [cast("dict[str, Any]", item) if isinstance(item, dict) else {} for item in found.values()]
     # Names hold ", "; the separator is a comma without a space.
@@ -139,16 +128,9 @@ def _read_items(path: Path, config: ImplicitConfig) -> tuple[pl.DataFrame, pl.Da
         },
         schema_overrides={attribute: pl.List(pl.String) for attribute in config.attributes},
     )
-    good, bad = split_bad_rows(
-        rows.with_columns(clean_text("title")),
-        path,
-        [Check(pl.col("title").str.len_bytes() == 0, pl.col("item_id"), "has no title", "give it one")],
+    labels = [attribute_labels(pl.col(attribute)) for attribute in config.attributes]
+    return (
+        Rows(path, rows.with_columns(clean_text("title")), no_bad_rows())
+        .check(missing_check("title", "item_id", "has no title"))
+        .select("item_id", "title", *labels)
     )
-    labels = [
-        pl.col(attribute)
-        .list.eval(attribute_label(pl.element()))
-        .list.eval(pl.element().filter(pl.element() != ""))
-        .list.unique(maintain_order=True)
-        for attribute in config.attributes
-    ]
-    return good.select("item_id", "title", *labels), bad

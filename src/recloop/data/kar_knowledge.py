@@ -18,14 +18,9 @@ from typing import Any, cast
 
 import polars as pl
 
-from recloop.data.checks import (
-    STRICT,
-    BadRowPolicy,
-    bad_rows_of,
-    settle_bad_rows,
-)
-from recloop.data.json_files import read_json_object
+from recloop.data.checks import STRICT, BadRowPolicy, Rows, bad_rows_of, settle_bad_rows
 from recloop.data.movielens import spoken_title
+from recloop.data.text_files import read_json_object
 from recloop.errors import DataError
 from recloop.records import Log
 
@@ -45,7 +40,7 @@ class KarKnowledge:
 
 
 def read_klg(folder: Path, bad_rows: BadRowPolicy = STRICT) -> KarKnowledge:
-    """KAR's knowledge folder. A bad row's ``line`` is the number of its entry in the file.
+    """KAR's texts from its folder. A bad row's ``line`` is the number of its entry in the file.
 
     Raises:
         DataError: a file is absent, empty or not of the form, or entries are bad and not to be quarantined.
@@ -53,24 +48,23 @@ def read_klg(folder: Path, bad_rows: BadRowPolicy = STRICT) -> KarKnowledge:
     index_path = next((folder / name for name in INDEX_NAMES if (folder / name).is_file()), None)
     if index_path is None:
         raise DataError(f"KAR's knowledge needs its index, got no {' or '.join(INDEX_NAMES)} in {folder}; fetch it too")
-    users, bad_users = _read_texts(folder / "user.klg", "user_id")
-    items, bad_items = _read_texts(folder / "item.klg", "item_id")
+    users, items = _read_texts(folder / "user.klg", "user_id"), _read_texts(folder / "item.klg", "item_id")
     index = read_json_object(index_path, "KAR's index")
     shown = {user: n for user, n in index.items() if type(n) is int and n >= 1}
-    odd = [(line, f"{user}: {n}") for line, (user, n) in enumerate(index.items(), 1) if user not in shown]
-    bad_index = bad_rows_of(index_path, odd, "is not a number of interactions", "correct it")
-    absent = [(line, user) for line, user in users.select("line", "user_id").iter_rows() if user not in index]
-    bad_absent = bad_rows_of(folder / "user.klg", absent, f"is not in {index_path.name}", "add its number")
-    settle_bad_rows([bad_users, bad_items, bad_index, bad_absent], bad_rows)
     numbers = pl.DataFrame(
         {"user_id": list(shown), "num_shown": list(shown.values())},
         schema={"user_id": pl.String, "num_shown": pl.Int64},
     )
-    users = users.join(numbers, on="user_id", maintain_order="left")
-    return KarKnowledge(users.select("user_id", "text", "prompt", "num_shown"), items.select("item_id", "text"))
+    odd = [(line, f"{user}: {n}") for line, (user, n) in enumerate(index.items(), 1) if user not in shown]
+    entries = Rows(index_path, numbers, bad_rows_of(index_path, odd, "is not a number of interactions", "correct it"))
+    absent = [(line, user) for line, user in users.good.select("line", "user_id").iter_rows() if user not in index]
+    bad_absent = bad_rows_of(users.file, absent, f"is not in {index_path.name}", "add its number")
+    settle_bad_rows([users, items, entries, Rows(users.file, users.good, bad_absent)], bad_rows)
+    texts = users.good.join(numbers, on="user_id", maintain_order="left")
+    return KarKnowledge(texts.select("user_id", "text", "prompt", "num_shown"), items.good.select("item_id", "text"))
 
 
-def _read_texts(path: Path, key: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _read_texts(path: Path, key: str) -> Rows:
     good: list[tuple[int, str, str, str]] = []
     odd: list[tuple[int, str]] = []
     for line, (name, value) in enumerate(read_json_object(path, path.name).items(), start=1):
@@ -81,37 +75,37 @@ def _read_texts(path: Path, key: str) -> tuple[pl.DataFrame, pl.DataFrame]:
         else:
             odd.append((line, name))
     schema = {"line": pl.Int64, key: pl.String, "text": pl.String, "prompt": pl.String}
-    frame = pl.DataFrame(good, schema=schema, orient="row")
-    return frame, bad_rows_of(path, odd, "has no prompt and ans with text", "remove the entry")
+    bad = bad_rows_of(path, odd, "has no prompt and ans with text", "remove the entry")
+    return Rows(path, pl.DataFrame(good, schema=schema, orient="row"), bad)
 
 
-def with_item_texts(dataset: Log, knowledge: KarKnowledge) -> Log:
-    """The dataset with KAR's item texts as its item knowledge."""
-    items = dataset.items.select("item", "item_id").join(knowledge.items, on="item_id")
-    return replace(dataset, item_knowledge=items.select("item", "text").sort("item"))
+def with_item_texts(log: Log, knowledge: KarKnowledge) -> Log:
+    """The log with KAR's item texts as its item knowledge."""
+    items = log.items.select("item", "item_id").join(knowledge.items, on="item_id")
+    return replace(log, item_knowledge=items.select("item", "text").sort("item"))
 
 
-def with_user_texts(dataset: Log, knowledge: KarKnowledge) -> Log:
-    """The dataset with KAR's user texts, and with what each had seen first in its user's history.
+def with_user_texts(log: Log, knowledge: KarKnowledge) -> Log:
+    """The log with KAR's user texts, and with the interactions that each text saw first in its user's history.
 
-    The knowledge window of such a user is exactly that, so no list holds an item whose rating a text has
-    seen. Users without a text keep their order.
+    They are the knowledge window of such a user, so no list holds an item whose rating a text has seen. Users
+    without a text keep their order.
 
     Args:
-        dataset: the log the texts were written from.
+        log: the log the texts were written from.
         knowledge: KAR's texts.
 
     Raises:
-        DataError: a prompt shows another number of titles than the index says, or a title the user never
-            met.
+        DataError: a prompt shows another number of titles than the index says, or a title that is not in the
+            user's history.
     """
-    known = dataset.users.select("user", "user_id").join(knowledge.users, on="user_id").sort("user")
+    known = log.users.select("user", "user_id").join(knowledge.users, on="user_id").sort("user")
     if known.is_empty():
         raise DataError(
-            f"KAR's texts must be of users of {dataset.name}, got none of its {dataset.num_users}; "
+            f"KAR's texts must be of users of {log.name}, got none of its {log.num_users}; "
             f"use the log the texts were written from"
         )
-    own = _items_by_title(dataset, known["user"])
+    own = _items_by_title(log, known["user"])
     places: list[tuple[int, int, int]] = []
     for user, user_id, prompt, num_shown in known.select("user", "user_id", "prompt", "num_shown").iter_rows():
         titles = _SHOWN.findall(prompt)
@@ -129,19 +123,19 @@ def with_user_texts(dataset: Log, knowledge: KarKnowledge) -> Log:
                 )
             places.append((user, candidates.pop(0), place))
     shown = pl.DataFrame(places, schema={"user": pl.Int64, "item": pl.Int64, "place": pl.Int64}, orient="row")
-    log = dataset.interactions.join(shown, on=["user", "item"], how="left", maintain_order="left")
+    moved_log = log.interactions.join(shown, on=["user", "item"], how="left", maintain_order="left")
     # Shown interactions precede all others of their user: their place, counted up to the log's first second.
-    first = int(dataset.interactions["time"].to_numpy().min()) - int(known["num_shown"].to_numpy().max())
+    first = int(log.interactions["time"].to_numpy().min()) - int(known["num_shown"].to_numpy().max())
     moved = pl.when(pl.col("place").is_null()).then(pl.col("time")).otherwise(first + pl.col("place"))
-    log = log.with_columns(time=moved).drop("place").sort("user", "time", "item")
-    return replace(dataset, interactions=log, user_knowledge=known.select("user", "text", "num_shown"))
+    moved_log = moved_log.with_columns(time=moved).drop("place").sort("user", "time", "item")
+    return replace(log, interactions=moved_log, user_knowledge=known.select("user", "text", "num_shown"))
 
 
-def _items_by_title(dataset: Log, users: pl.Series) -> dict[int, dict[str, list[int]]]:
+def _items_by_title(log: Log, users: pl.Series) -> dict[int, dict[str, list[int]]]:
     """For each user, the items of every title in time order: two films may share one."""
-    log = dataset.interactions.filter(pl.col("user").is_in(users.implode()))
-    log = log.join(dataset.items.select("item", "title"), on="item", maintain_order="left")
+    met = log.interactions.filter(pl.col("user").is_in(users.implode()))
+    met = met.join(log.items.select("item", "title"), on="item", maintain_order="left")
     found: dict[int, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for user, item, title in log.select("user", "item", "title").iter_rows():
+    for user, item, title in met.select("user", "item", "title").iter_rows():
         found[user][title].append(item)
     return found

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recloop.data.first_stage import FirstStageConfig, propose_items
 from recloop.errors import DataError, LeakageError, SettingError
-from recloop.records import CandidateLists, Log, Group, Histories, Lists
+from recloop.records import CandidateLists, Group, Histories, Lists, Log
 
 DRAWS_BEFORE_SEARCH = 64
 

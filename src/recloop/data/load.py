@@ -1,10 +1,10 @@
-"""One setting, one Log: which log to read and how much of it."""
+"""Logs by name: which log to read, and how much of it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,22 +19,15 @@ from recloop.data.table_log import TableLogConfig, read_table_log
 from recloop.errors import SettingError
 from recloop.progress import SILENT, Progress
 from recloop.records import Log
+from recloop.settings import validate
 
+_FROM_FILES = {"path", "on_bad_rows", "quarantine"}
 _READ_BY = {
     "simulated": {"simulated"},
-    "ml-1m": {
-        "path",
-        "metadata",
-        "attributes",
-        "item_knowledge",
-        "kar",
-        "min_item_ratings",
-        "on_bad_rows",
-        "quarantine",
-    },
-    "amazon": {"path", "metadata", "kar", "amazon", "on_bad_rows", "quarantine"},
-    "implicit": {"path", "implicit", "on_bad_rows", "quarantine"},
-    "table": {"path", "table", "min_item_ratings", "on_bad_rows", "quarantine"},
+    "ml-1m": {*_FROM_FILES, "metadata", "attributes", "item_knowledge", "kar", "min_item_ratings"},
+    "amazon": {*_FROM_FILES, "metadata", "kar", "amazon"},
+    "implicit": {*_FROM_FILES, "implicit"},
+    "table": {*_FROM_FILES, "table", "min_item_ratings"},
 }
 
 
@@ -56,7 +49,7 @@ class DataConfig(BaseModel):
     )
     attributes: tuple[MovieAttribute, ...] = Field(
         default=ATTRIBUTES,
-        description="ml-1m: columns of prompts and rerankers; actor and certificate need the metadata.",
+        description="ml-1m: attributes of the items; actor and certificate need the metadata.",
     )
     item_knowledge: Path | None = Field(
         default=None,
@@ -65,7 +58,7 @@ class DataConfig(BaseModel):
     kar: Path | None = Field(
         default=None,
         description="ml-1m and amazon: folder of KAR's published user.klg, item.klg and index. Its user "
-        "texts make a row, its index the windows, its item texts the item knowledge.",
+        "texts make a variant, its index the knowledge windows, its item texts the item knowledge.",
     )
     users: int | None = Field(default=None, ge=1, description="Read all, then keep this many users, drawn by the seed.")
     min_item_ratings: int = Field(default=0, ge=0, description="Leave items with fewer interactions out.")
@@ -112,8 +105,42 @@ class DataConfig(BaseModel):
         return not (self.name == "implicit" or (self.name == "table" and self.table.time is None))
 
 
-def load_log(config: DataConfig, seed: int, progress: Progress = SILENT) -> Log:
-    """Read or simulate the log.
+def load_log(
+    name: str = "simulated",
+    *,
+    path: Path | str | None = None,
+    seed: int = 0,
+    users: int | None = None,
+    progress: Progress = SILENT,
+    **settings: Any,
+) -> Log:
+    """The log of this name: simulated, or read from files that you have.
+
+    Args:
+        name: ``simulated``, ``ml-1m``, ``amazon``, ``implicit`` or ``table`` (any CSV, TSV, Parquet or JSONL).
+        path: the folder (ml-1m, implicit) or file (amazon, table) of the log.
+        seed: of the simulated log, and of the users kept.
+        users: keep this many users, drawn by the seed; None for all.
+        progress: takes the count of bad rows set aside, and the columns of a table that nothing reads.
+        settings: further fields of `DataConfig`, e.g. ``table={"user": "user_id", "item": "movie_id"}``.
+
+    Raises:
+        SettingError: an unknown name or setting, one that is not read for this log, or more users than there are.
+        DataError: files are absent, empty or hold bad rows.
+
+    Example:
+        >>> load_log("simulated", users=10).num_users
+        10
+    """
+    if name not in _READ_BY:
+        raise SettingError(f"a log must be one of {', '.join(_READ_BY)}, got {name!r}; use table for one of your own")
+    given = {"path": path, "users": users}
+    tree = {"name": name, **{key: value for key, value in given.items() if value is not None}, **settings}
+    return read_log(validate(DataConfig, tree), seed, progress)
+
+
+def read_log(config: DataConfig, seed: int, progress: Progress = SILENT) -> Log:
+    """The configured log.
 
     Args:
         config: which log.
@@ -128,10 +155,10 @@ def load_log(config: DataConfig, seed: int, progress: Progress = SILENT) -> Log:
     policy = BadRowPolicy(quarantine, progress.say)
     match config.name:
         case "simulated":
-            dataset, _ = simulate_log(config.simulated, seed)
+            log, _ = simulate_log(config.simulated, seed)
         case "ml-1m":
             assert config.path is not None
-            dataset = read_movielens(
+            log = read_movielens(
                 config.path,
                 metadata=config.metadata or _beside(config.path, "metadata", "movies_extrainfos.dat"),
                 item_knowledge=config.item_knowledge or _beside(config.path, "item-knowledge", "items.json"),
@@ -142,20 +169,18 @@ def load_log(config: DataConfig, seed: int, progress: Progress = SILENT) -> Log:
         case "amazon":
             assert config.path is not None
             assert config.metadata is not None
-            dataset = read_amazon(config.path, config.metadata, config.amazon, policy)
+            log = read_amazon(config.path, config.metadata, config.amazon, policy)
         case "implicit":
             assert config.path is not None
-            dataset = read_implicit(config.path, policy, config.implicit)
+            log = read_implicit(config.path, policy, config.implicit)
         case "table":
             assert config.path is not None
-            dataset = read_table_log(
-                config.path, config.table, min_item_ratings=config.min_item_ratings, bad_rows=policy
-            )
+            log = read_table_log(config.path, config.table, min_item_ratings=config.min_item_ratings, bad_rows=policy)
     if config.kar is not None:
         beside = quarantine and quarantine.with_stem(quarantine.stem + "-kar")
         knowledge = read_klg(config.kar, replace(policy, quarantine=beside))
-        dataset = with_user_texts(with_item_texts(dataset, knowledge), knowledge)
-    return dataset if config.users is None else sample_users(dataset, config.users, seed)
+        log = with_user_texts(with_item_texts(log, knowledge), knowledge)
+    return log if config.users is None else sample_users(log, config.users, seed)
 
 
 def _beside(folder: Path, what: str, file: str) -> Path | None:

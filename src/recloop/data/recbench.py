@@ -1,8 +1,8 @@
 """RecBench+ movie requests with an inferred ground truth, as requests over the items of MovieLens-1M.
 
-Real wording. The ground truth in these files is partly inferred and biased to requests that language models
-answered well: a test of transfer, never to be reported as RecBench+ scores. Conditions are not known, so the
-wrong candidates are films drawn at random, which makes these requests easier than those of
+The wording is real. The ground truth in these files is partly inferred and biased to requests that language
+models answered well. So this is a test of transfer, never to be reported as RecBench+ scores. Conditions are not
+known, so the wrong candidates are films drawn at random, which makes these requests easier than those of
 `recloop.data.requests`.
 
 Source: RecBench+ (arXiv 2503.09382).
@@ -10,15 +10,14 @@ Source: RecBench+ (arXiv 2503.09382).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from recloop.errors import DataError
+from recloop.data.text_files import require_objects
 from recloop.records import Log, Request, RequestKind
 
 FILES = {
@@ -27,6 +26,10 @@ FILES = {
     "movie_misinformed.jsonl": RequestKind.MISINFORMED,
 }
 EXPLICIT = {1: RequestKind.EXPLICIT_1, 2: RequestKind.EXPLICIT_2}
+FORM = (
+    "a text as query, a number as condition_num, a list or nothing as history_sample and pairs of id and title "
+    "as gt_items"
+)
 NOBODY = -1
 
 
@@ -34,7 +37,7 @@ NOBODY = -1
 class TransferSet:
     """Requests of no user of the log.
 
-    num_unknown: left out, since no film of the ground truth is in the log or too few others are.
+    num_unknown: requests left out, since the log has no film of the ground truth or too few others.
     """
 
     requests: tuple[Request, ...]
@@ -43,28 +46,28 @@ class TransferSet:
 
 def read_recbench(
     folder: Path,
-    dataset: Log,
+    log: Log,
     num_candidates: int,
     seed: int,
     can_tell: Callable[[Sequence[str]], bool],
 ) -> TransferSet:
-    """Read the requests; the right candidate is drawn from the ground truth, the others from all other films.
+    """The requests; the right candidate is drawn from the ground truth, the others from all other films.
 
     Args:
         folder: holds the files of `FILES`.
-        dataset: MovieLens-1M, by whose item ids the ground truth is given.
+        log: MovieLens-1M, by whose item ids the ground truth is given.
         can_tell: whether titles can be told apart when each is written alone.
 
     Raises:
         DataError: a file is absent or damaged.
     """
-    item_of = {item_id: item for item, item_id in enumerate(dataset.items["item_id"].to_list())}
-    titles = dataset.items["title"].to_list()
+    item_of = {item_id: item for item, item_id in enumerate(log.items["item_id"].to_list())}
+    titles = log.items["title"].to_list()
     rng = np.random.default_rng([seed, 0x4B])
     requests: list[Request] = []
     num_unknown = 0
     for name, kind in FILES.items():
-        for row in _rows(folder / name):
+        for row in require_objects(folder / name, "RecBench+ requests", FORM, _is_request):
             right = [item_of[str(one)] for one, _ in row["gt_items"] if str(one) in item_of]
             history = tuple(titles.index(one) for one in row["history_sample"] or () if one in titles)
             chosen = _draw(right, history, titles, num_candidates, rng, can_tell)
@@ -96,11 +99,11 @@ def _draw(
     can_tell: Callable[[Sequence[str]], bool],
 ) -> tuple[int, tuple[int, ...]] | None:
     """The right item and all candidates in random order; None where there are too few."""
-    open_to_ask = [item for item in right if item not in history]
+    allowed = [item for item in right if item not in history]
     wrong = np.setdiff1d(np.arange(len(titles)), [*right, *history])
-    if not open_to_ask or len(wrong) < num - 1:
+    if not allowed or len(wrong) < num - 1:
         return None
-    answer = open_to_ask[int(rng.integers(len(open_to_ask)))]
+    answer = allowed[int(rng.integers(len(allowed)))]
     for _ in range(20):
         items = [answer, *rng.choice(wrong, num - 1, replace=False).tolist()]
         if can_tell([titles[item] for item in items]):
@@ -108,39 +111,9 @@ def _draw(
     return None
 
 
-def _rows(file: Path) -> list[dict[str, Any]]:
-    wanted = {"query", "history_sample", "condition_num", "gt_items"}
-    try:
-        lines = file.read_text(encoding="utf-8").split("\n")  # not splitlines: a text may hold U+2028
-    except OSError as error:
-        raise DataError(f"{file} cannot be read ({error.strerror}); check the folder of RecBench+") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} must be UTF-8, got {error}; fetch the file again") from error
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            found: Any = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"line {number} of {file} is not JSON ({error}); fetch the file again") from error
-        row = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-        if not wanted <= set(row):
-            raise DataError(
-                f"line {number} of {file} must have {', '.join(sorted(wanted))}, got "
-                f"{', '.join(row) or line[:60]}; fetch the file again"
-            )
-        if not _is_request(row):
-            raise DataError(
-                f"line {number} of {file} must have a text as query, a number as condition_num, a list or "
-                f"nothing as history_sample and pairs of id and title as gt_items, got {line[:60]!r}; "
-                f"fetch the file again"
-            )
-        rows.append(row)
-    return rows
-
-
-def _is_request(row: dict[str, Any]) -> bool:
+def _is_request(row: Mapping[str, Any]) -> bool:
+    if not {"query", "history_sample", "condition_num", "gt_items"} <= row.keys():
+        return False
     history, right = row["history_sample"] or [], row["gt_items"]
     return (
         isinstance(row["query"], str)

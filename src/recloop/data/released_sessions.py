@@ -4,30 +4,32 @@ A folder holds ``sessions_train.jsonl`` and ``sessions_test.jsonl`` (a JSON obje
 ``target``, ``candidates``, by item number), ``hints.json`` (a list of texts, the empty one among them) and a
 catalogue: HetRec 2011's movie tables, or ``num_to_title.json``. Nothing of it comes with recloop.
 
-Repaired and counted: a candidate that stands twice counts once, at its first place; an item met again in a
-session counts once; a session whose answer was already shown is left out; an item without a title gets
-its number for one.
+What is repaired is counted. A candidate that stands twice counts once, at its first place, and so does an item
+that stands twice in a session. A session whose answer was already shown is left out. An item without a title gets
+its number as one.
 """
 
 from __future__ import annotations
 
 import html
-import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
 
 from recloop.data.sessions import Session, SessionTask
+from recloop.data.text_files import numbered, open_bytes, read_json, require_objects, split_fields
 from recloop.errors import DataError
 from recloop.records import Domain
 
 MOVIES, GENRES, DIRECTORS = "hetrec_movies.dat", "hetrec_movie_genres.dat", "hetrec_movie_directors.dat"
 TITLES, HINTS = "num_to_title.json", "hints.json"
-MOVIE_ATTRIBUTES = ("era", "genre", "director")
+FORM = "session, target and candidates by item number"
+LINE = "\x00 line"  # no column of a table
 
 
 def read_released(folder: Path, num_train: int | None, num_test: int | None, seed: int) -> SessionTask:
@@ -41,7 +43,10 @@ def read_released(folder: Path, num_train: int | None, num_test: int | None, see
     """
     catalogue = _movies(folder) if (folder / MOVIES).is_file() else _games(folder)
     counts: Counter[str] = Counter()
-    raw = {part: _read_lines(folder / f"sessions_{part}.jsonl") for part in ("train", "test")}
+    raw = {
+        part: require_objects(folder / f"sessions_{part}.jsonl", f"Re2LLM's {part} sessions", FORM, _is_session)
+        for part in ("train", "test")
+    }
     mentioned = {n for rows in raw.values() for row in rows for n in (*row["session"], *row["candidates"])}
     mentioned |= {row["target"] for rows in raw.values() for row in rows}
     known = catalogue.filter(pl.col("number").is_in(sorted(mentioned)))
@@ -86,7 +91,7 @@ def read_released_hints(file: Path) -> tuple[str, ...]:
     Raises:
         DataError: it is no list of texts.
     """
-    told = _read_json(file)
+    told = read_json(file, file.name)
     if not isinstance(told, list) or not all(isinstance(hint, str) for hint in told):
         raise DataError(f"{file} must hold a list of texts, got {type(told).__name__}; check the file")
     return tuple(html.unescape(hint).strip() for hint in told if hint.strip())
@@ -142,7 +147,7 @@ def _grouped(file: Path, column: str) -> pl.DataFrame:
 
 def _games(folder: Path) -> pl.DataFrame:
     file = folder / TITLES
-    told = _read_json(file)
+    told = read_json(file, file.name)
     if not isinstance(told, dict):
         raise DataError(f"{file} must hold an object of titles, got {type(told).__name__}; check the file")
     titles = cast("dict[str, Any]", told)
@@ -160,69 +165,27 @@ def _games(folder: Path) -> pl.DataFrame:
 
 def _read_table(file: Path, number: str, *columns: str) -> pl.DataFrame:
     """Columns of a tab-separated latin-1 table without quoting; `number` becomes ``number``, a whole one."""
-    lines = _read_text(file, "latin-1").split("\n")
-    names = lines[0].split("\t")
+    with open_bytes(file, file.name) as opened:
+        lines = numbered(opened.read().decode("latin-1").split("\n"))
+    header = lines["text"][0]
+    names = header.split("\t")
     missing = [name for name in (number, *columns) if name not in names]
     if missing:
-        raise DataError(f"{file} must begin with a header that has {missing[0]}, got {lines[0][:60]!r}; fetch it again")
-    rows = [(place, line.split("\t")) for place, line in enumerate(lines[1:], 2) if line.strip()]
-    texts = {
-        name: [row[place] if place < len(row) else None for _, row in rows]
-        for place, name in enumerate(names)
-        if name in (number, *columns)
-    }
-    table = pl.DataFrame(texts, schema=dict.fromkeys(texts, pl.String))
-    numbers = table[number].cast(pl.Int64, strict=False)
+        raise DataError(f"{file} must begin with a header that has {missing[0]}, got {header[:60]!r}; fetch it again")
+    rows = split_fields(lines.filter(pl.col("text").str.strip_chars() != "")[1:].rename({"line": LINE}), "\t", names)
+    numbers = rows[number].cast(pl.Int64, strict=False)
     if numbers.has_nulls():
         at = int(numbers.is_null().arg_max() or 0)
         raise DataError(
-            f"{file}, line {rows[at][0]} must have a whole number as {number}, got {texts[number][at]!r}; "
+            f"{file}, line {rows[LINE][at]} must have a whole number as {number}, got {rows[number][at]!r}; "
             f"fetch the file again"
         )
-    return table.select(numbers.alias("number"), *columns)
+    return rows.select(numbers.alias("number"), *columns)
 
 
-def _read_text(file: Path, encoding: str) -> str:
-    if not file.is_file():
-        raise DataError(f"{file} is wanted and absent; put the released files into one folder")
-    try:
-        return file.read_text(encoding=encoding)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} must be UTF-8, got {error}; fetch the file again") from error
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(_read_text(file, "utf-8"))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{file} must be JSON, got {error}; fetch it again") from error
-
-
-def _read_lines(file: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    # Not splitlines: a title may hold U+2028, which JSON leaves as it is.
-    for number, line in enumerate(_read_text(file, "utf-8").split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not _is_session(row):
-            raise DataError(
-                f"{file}, line {number} must be an object with session, target and candidates by item "
-                f"number, got {line[:60]!r}; fetch the file again"
-            )
-        rows.append(row)
-    return rows
-
-
-def _is_session(row: Any) -> TypeGuard[dict[str, Any]]:
-    if not isinstance(row, dict):
-        return False
-    found = cast("dict[str, Any]", row)
-    lists = (found.get("session"), found.get("candidates"))
-    return _is_number(found.get("target")) and all(
+def _is_session(row: Mapping[str, Any]) -> bool:
+    lists = (row.get("session"), row.get("candidates"))
+    return _is_number(row.get("target")) and all(
         isinstance(one, list) and bool(one) and all(map(_is_number, cast("list[Any]", one))) for one in lists
     )
 

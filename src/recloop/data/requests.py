@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recloop.data import request_words as words
 from recloop.data.item_graph import ItemGraph, build_item_graph
 from recloop.errors import DataError
-from recloop.records import Condition, Log, Group, Request, RequestKind
+from recloop.records import Condition, Group, Log, Request, RequestKind
 
 ATTEMPTS = 60  # draws for one request before its kind is given up for the user
 MIN_LIKED = 2  # items of a history that show a taste

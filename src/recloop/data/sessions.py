@@ -17,7 +17,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.errors import DataError, SettingError
-from recloop.records import Log, Domain
+from recloop.records import Domain, Log
 
 DAY_S = 86_400
 

@@ -33,7 +33,7 @@ from recloop.data.assemble import RawLog, number_log
 from recloop.data.lists import window_lens
 from recloop.data.vocabulary import VOCABULARIES, attribute_values, item_titles
 from recloop.errors import SettingError
-from recloop.records import Log, Domain
+from recloop.records import Domain, Log
 
 POSITIVE_FROM_RATING = 4.0
 WINDOWS_TRIED = 8

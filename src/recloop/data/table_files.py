@@ -5,30 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from recloop.data.checks import bad_rows_of, no_bad_rows, read_lines, require_file
-from recloop.data.json_files import read_object_table
+from recloop.data.checks import Rows, bad_rows_of, no_bad_rows
+from recloop.data.text_files import read_lines, read_object_table, require_file
 from recloop.errors import DataError
 
 END = "\x00 end of table"  # no line of a table
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table as text.
-
-    rows: ``line`` (1 for the first line of the file; in Parquet, the first row) and the columns asked for.
-    bad: rows that could not be read.
-    names: all columns of the file, in its order.
-    """
-
-    rows: pl.DataFrame
-    bad: pl.DataFrame
-    names: tuple[str, ...]
 
 
 def read_table(
@@ -38,8 +23,8 @@ def read_table(
     *,
     with_others: bool = False,
     joined_by: Mapping[str, str] | None = None,
-) -> Table:
-    """A table as text, with the line of every row.
+) -> tuple[Rows, tuple[str, ...]]:
+    """A table as text, and the names of all its columns in their order.
 
     Args:
         path: the file.
@@ -48,22 +33,22 @@ def read_table(
         with_others: read its other columns too, those that hold text or numbers.
         joined_by: columns of Parquet and JSONL that may hold lists, with what joins the values in a cell.
 
+    Returns:
+        ``line`` (in Parquet the number of the row, from 1) and the columns asked for; the names.
+
     Raises:
         DataError: absent, empty, of unknown kind or damaged, or a column is missing, not text or ``line``.
     """
     require_file(path, what)
-    wanted, bad = None if with_others else columns, no_bad_rows()
+    wanted = None if with_others else columns
     match Path(path.name.removesuffix(".gz")).suffix.lower().removeprefix("."):
-        case "csv":
-            rows, bad = _read_separated(path, what, ",")
-            names = rows.columns[1:]
-        case "tsv":
-            rows, bad = _read_separated(path, what, "\t")
-            names = rows.columns[1:]
+        case "csv" | "tsv" as kind:
+            rows = _read_separated(path, what, "," if kind == "csv" else "\t")
+            names = tuple(rows.good.columns[1:])
         case "parquet":
             rows, names = _read_parquet(path, what, wanted, joined_by or {})
         case "jsonl" | "ndjson":
-            rows, bad, names = read_object_table(path, what, wanted, joined_by or {})
+            rows, names = read_object_table(path, what, wanted, joined_by or {})
         case kind:
             got = f".{kind}" if kind else "a name without an ending"
             raise DataError(
@@ -78,20 +63,20 @@ def read_table(
         )
     if "line" in (names if with_others else columns):
         raise DataError(f"{what} must have no column 'line', got {', '.join(names)} in {path}; rename it")
-    if rows.is_empty() and bad.is_empty():
+    if rows.good.is_empty() and rows.bad.is_empty():
         raise DataError(f"{what} must hold rows, got {path} with a header only; fetch the file again")
-    unreadable = [name for name in columns if name not in rows.columns]
+    unreadable = [name for name in columns if name not in rows.good.columns]
     if unreadable:
         raise DataError(
             f"{what} must hold text or numbers in column {unreadable[0]!r}, got none in {path}; "
             f"write the column as text in UTF-8"
         )
-    return Table(rows if with_others else rows.select("line", *dict.fromkeys(columns)), bad, tuple(names))
+    return rows if with_others else rows.select("line", *dict.fromkeys(columns)), names
 
 
 def _read_parquet(
     path: Path, what: str, wanted: Sequence[str] | None, joined_by: Mapping[str, str]
-) -> tuple[pl.DataFrame, list[str]]:
+) -> tuple[Rows, tuple[str, ...]]:
     """``line`` and what can be read as text of the wanted columns, None for all; the names of all columns."""
     try:
         found = pl.read_parquet(path)
@@ -112,16 +97,17 @@ def _read_parquet(
                 texts.append(column.cast(pl.String))
         except pl.exceptions.PolarsError:
             continue  # bytes that are not UTF-8, or a type that has no text
-    return pl.DataFrame(texts), found.columns
+    return Rows(path, pl.DataFrame(texts), no_bad_rows()), tuple(found.columns)
 
 
-def _read_separated(path: Path, what: str, separator: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _read_separated(path: Path, what: str, separator: str) -> Rows:
     """A file with a header, quoted as in RFC 4180. Rows with too many or too few cells are bad.
 
     Such a row that spans lines is an error of the file: a stray quote took the lines after it for one cell.
     """
-    lines, odd = read_lines(path, what)
-    records = _records(lines, path, what, separator)
+    lines = read_lines(path, what)
+    odd = lines.bad
+    records = _records(lines.good, path, what, separator)
     header_line, names = next(records)
     header = [name.strip() for name in names]
     if len({*header, "line"}) < len(header) + 1:
@@ -147,7 +133,8 @@ def _read_separated(path: Path, what: str, separator: str) -> tuple[pl.DataFrame
     rows = pl.DataFrame(cells, schema=dict.fromkeys(header, pl.String), orient="row")
     reason = f"does not have the {len(header)} cells of the header"
     bad = bad_rows_of(path, ragged, reason, "restore the row from its source")
-    return rows.select(pl.Series("line", cell_lines, dtype=pl.Int64), pl.all()), pl.concat([odd, bad])
+    rows = rows.select(pl.Series("line", cell_lines, dtype=pl.Int64), pl.all())
+    return Rows(path, rows, pl.concat([odd, bad]))
 
 
 def _records(lines: pl.DataFrame, path: Path, what: str, separator: str) -> Iterator[tuple[int, list[str]]]:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from recloop.data.assemble import RawLog, clean_text, attribute_label, keep_rated_items, number_log
+from recloop.data.assemble import RawLog, attribute_labels, clean_text, keep_rated_items, number_log
 from recloop.data.checks import (
     STRICT,
     BadRowPolicy,
     Check,
+    Rows,
     duplicate_check,
-    no_bad_rows,
+    known_check,
+    missing_check,
     settle_bad_rows,
-    split_bad_rows,
 )
 from recloop.data.table_files import read_table
 from recloop.errors import DataError, SettingError
-from recloop.records import Log, Domain
+from recloop.records import Domain, Log
 
 LATEST_S = 10**11  # times in milliseconds are larger from 1973 on
 TIME = " time in seconds"  # put beside the columns of the log; its space keeps it apart from theirs
@@ -75,7 +77,7 @@ class TableLogConfig(BaseModel):
 def read_table_log(
     path: Path, config: TableLogConfig, *, min_item_ratings: int = 0, bad_rows: BadRowPolicy = STRICT
 ) -> Log:
-    """A log in a table, with optional tables of items and users.
+    """The log in a table, with optional tables of items and users.
 
     Args:
         path: ``.csv``, ``.tsv``, ``.parquet``, ``.jsonl`` or ``.jsonl.gz``; so are the other tables.
@@ -86,65 +88,60 @@ def read_table_log(
     Raises:
         DataError: a table is absent, empty or lacks a column, or rows are bad and not to be quarantined.
     """
-    items, bad_items = _read_items(config) if config.items else (None, no_bad_rows())
-    users, bad_users = _read_users(config) if config.users else (None, no_bad_rows())
-    log, bad_log, unread = _read_interactions(path, config, items, users)
+    items = _read_items(config.items, config) if config.items else None
+    users = _read_users(config.users, config) if config.users else None
+    log, unread = _read_interactions(path, config, items, users)
     if unread:
         bad_rows.say(_unread_columns(path, config, unread))
-    settle_bad_rows([bad_items, bad_users, bad_log], bad_rows)
+    settle_bad_rows([rows for rows in (items, users, log) if rows is not None], bad_rows)
     if items is None:
-        items = log.select("item_id", title="item_id").unique("item_id", maintain_order=True)
+        items = replace(log, good=log.good.select("item_id", title="item_id").unique("item_id", maintain_order=True))
     if users is None:
-        users = log.select("user_id").unique(maintain_order=True)
+        users = replace(log, good=log.good.select("user_id").unique(maintain_order=True))
     threshold = config.positive_from_rating if config.rating else None
-    raw = RawLog(path.name.split(".")[0], config.domain, users, items, config.attributes, log, threshold)
+    name = path.name.split(".")[0]
+    raw = RawLog(name, config.domain, users.good, items.good, config.attributes, log.good, threshold)
     return number_log(keep_rated_items(raw, min_item_ratings))
 
 
 def _read_interactions(
-    path: Path, config: TableLogConfig, items: pl.DataFrame | None, users: pl.DataFrame | None
-) -> tuple[pl.DataFrame, pl.DataFrame, list[str]]:
-    """Good rows, bad rows, and the columns that nothing reads."""
-    columns = [config.user, config.item, *([config.rating] if config.rating else [])]
-    columns += [config.time] if config.time else []
-    table = read_table(path, "the log", columns)
-    rows = table.rows
-    user, item = pl.col(config.user), pl.col(config.item)
+    path: Path, config: TableLogConfig, items: Rows | None, users: Rows | None
+) -> tuple[Rows, list[str]]:
+    """The rows, and the columns that nothing reads."""
+    columns = [config.user, config.item, *filter(None, (config.rating, config.time))]
+    rows, names = read_table(path, "the log", columns)
     checks = [
-        Check(user.str.len_bytes() == 0, user, f"has no {config.user}", "give it or remove the row"),
-        Check(item.str.len_bytes() == 0, item, f"has no {config.item}", "give it or remove the row"),
+        missing_check(name, name, f"has no {name}", "give it or remove the row") for name in (config.user, config.item)
     ]
     if users is not None:
-        unknown = ~user.is_in(users["user_id"].implode())
-        checks.append(Check(unknown, user, "is not in the table of users", "add or remove it"))
+        known = users.good["user_id"]
+        checks.append(known_check(config.user, known, "is not in the table of users", "add or remove it"))
     if items is not None:
-        unknown = ~item.is_in(items["item_id"].implode())
-        checks.append(Check(unknown, item, "is not in the table of items", "add or remove it"))
+        known = items.good["item_id"]
+        checks.append(known_check(config.item, known, "is not in the table of items", "add or remove it"))
     rating, time = pl.lit(None, dtype=pl.Float32), pl.col("line").cast(pl.Int64)
     if config.rating:
         rating = pl.col(config.rating).cast(pl.Float32, strict=False)
         is_rating = rating.is_between(config.rating_min, config.rating_max)
         reason = f"is not a rating from {config.rating_min:g} to {config.rating_max:g}"
-        checks.append(Check(~is_rating, pl.col(config.rating), reason, "correct it or widen table.stars-max"))
+        checks.append(Check(~is_rating, pl.col(config.rating), reason, "correct it or widen table.rating-max"))
     if config.time:
-        rows, time = rows.with_columns(_times(rows[config.time]).alias(TIME)), pl.col(TIME)
+        rows, time = rows.with_columns(_times(rows.good[config.time]).alias(TIME)), pl.col(TIME)
         reason = "is neither a number nor a date such as 2024-01-31T12:00:00"
         checks.append(Check(time.is_null(), pl.col(config.time), reason, "correct it"))
         reason = "is not a time in seconds up to the year 5138"
         is_far = ~time.is_between(-LATEST_S, LATEST_S)
         checks.append(Check(is_far, pl.col(config.time), reason, "divide milliseconds by 1,000"))
     checks.append(duplicate_check([config.user, config.item], "user and item"))
-    good, bad = split_bad_rows(rows, path, checks)
-    unread = [name for name in table.names if name not in columns]
-    log = good.select(user_id=user, item_id=item, rating=rating, time=time)
-    return log, pl.concat([table.bad, bad]), unread
+    log = rows.check(*checks).select(user_id=pl.col(config.user), item_id=pl.col(config.item), rating=rating, time=time)
+    return log, [name for name in names if name not in columns]
 
 
 def _unread_columns(path: Path, config: TableLogConfig, unread: Sequence[str]) -> str:
-    """A line that names them, and what an unset setting makes of the log."""
+    """A line that names the unread columns, and what an unset setting makes of the log."""
     parts = [f"nothing reads the columns {', '.join(unread)} of {path}"]
     if config.rating is None:
-        parts.append("without table.stars every interaction is positive")
+        parts.append("without table.rating every interaction is positive")
     if config.time is None:
         parts.append("without table.time rows are taken to be in time order")
     return "; ".join(parts)
@@ -168,57 +165,32 @@ def _times(texts: pl.Series) -> pl.Series:
     return times.scatter(is_rest.arg_true(), rest.to_series())
 
 
-def _read_items(config: TableLogConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
-    assert config.items is not None
-    table = read_table(
-        config.items,
-        "the table of items",
-        [config.item, config.title, *config.attributes],
-        joined_by=dict.fromkeys(config.attributes, config.attribute_separator),
-    )
-    good, bad = split_bad_rows(
-        table.rows,
-        config.items,
-        [
-            Check(pl.col(config.item).str.len_bytes() == 0, pl.col(config.title), "has no id", "give it one"),
-            duplicate_check([config.item], "item"),
-            Check(
-                pl.col(config.title).str.strip_chars().str.len_bytes() == 0,
-                pl.col(config.item),
-                "has no title",
-                "give it one",
-            ),
-        ],
-    )
-    values = [
-        pl.col(attribute)
-        .fill_null("")
-        .str.split(config.attribute_separator)
-        .list.eval(attribute_label(pl.element()))
-        .list.eval(pl.element().filter(pl.element() != ""))
-        .list.unique(maintain_order=True)
+def _read_items(path: Path, config: TableLogConfig) -> Rows:
+    columns = [config.item, config.title, *config.attributes]
+    joined_by = dict.fromkeys(config.attributes, config.attribute_separator)
+    rows, _ = read_table(path, "the table of items", columns, joined_by=joined_by)
+    is_untitled = pl.col(config.title).str.strip_chars().str.len_bytes() == 0
+    values = {
+        attribute: attribute_labels(pl.col(attribute).fill_null("").str.split(config.attribute_separator))
         for attribute in config.attributes
-    ]
-    items = good.select(pl.col(config.item).alias("item_id"), clean_text(config.title).alias("title"), *values)
-    return items, pl.concat([table.bad, bad])
+    }
+    return rows.check(
+        missing_check(config.item, config.title, "has no id"),
+        duplicate_check([config.item], "item"),
+        Check(is_untitled, pl.col(config.item), "has no title", "give it one"),
+    ).select(item_id=pl.col(config.item), title=clean_text(config.title), **values)
 
 
-def _read_users(config: TableLogConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
-    assert config.users is not None
-    table = read_table(config.users, "the table of users", [config.user], with_others=True)
-    taken = sorted({"user", "user_id"} & set(table.rows.columns) - {config.user})
+def _read_users(path: Path, config: TableLogConfig) -> Rows:
+    rows, _ = read_table(path, "the table of users", [config.user], with_others=True)
+    names = rows.good.columns
+    taken = sorted({"user", "user_id"} & set(names) - {config.user})
     if taken:
         raise DataError(
             f"the table of users must have no profile column called {taken[0]!r}, got one beside the ids in "
-            f"{config.user!r} in {config.users}; rename it or remove it"
+            f"{config.user!r} in {path}; rename it or remove it"
         )
-    good, bad = split_bad_rows(
-        table.rows,
-        config.users,
-        [
-            Check(pl.col(config.user).str.len_bytes() == 0, pl.col("line"), "has no user id", "give it one"),
-            duplicate_check([config.user], "user"),
-        ],
-    )
-    profile = [clean_text(name) for name in good.columns if name not in ("line", config.user)]
-    return good.select(pl.col(config.user).alias("user_id"), *profile), pl.concat([table.bad, bad])
+    profile = [clean_text(name) for name in names if name not in ("line", config.user)]
+    return rows.check(
+        missing_check(config.user, "line", "has no user id"), duplicate_check([config.user], "user")
+    ).select(pl.col(config.user).alias("user_id"), *profile)

@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from recloop.records import Log, Domain
+from recloop.records import Domain, Log
 
 
 def dataset_of(histories, num_items, positive_from_rating=4.0):

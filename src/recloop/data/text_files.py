@@ -1,0 +1,336 @@
+"""Text files of logs, with line numbers: lines, lines of fields, JSON objects one a line, and one JSON value a file.
+
+Every reader takes plain files and ``.gz``, and refuses UTF-16, empty and damaged files with one clear error.
+"""
+
+from __future__ import annotations
+
+import ast
+import codecs
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar, cast
+
+import polars as pl
+
+from recloop.data.checks import Check, Rows, bad_rows_of
+from recloop.errors import DataError
+
+ROWS_AT_ONCE = 200_000
+Getter = Callable[[Mapping[str, Any]], Any]
+Row = TypeVar("Row")
+_HALF = re.compile(r"\\[uU](0000)?[dD]")  # of a surrogate pair, if the other half is not beside it
+
+
+def require_file(path: Path, what: str) -> Path:
+    """The path if it is a file with content.
+
+    Raises:
+        DataError: absent, not a file, or empty.
+    """
+    if path.is_dir():
+        raise DataError(f"{what} must be a file, got {path} which is a folder; give the file in it")
+    if not path.is_file():
+        raise DataError(f"{what} must be a file, got {path} which is not there; check the path")
+    if path.stat().st_size == 0:
+        raise DataError(f"{what} must hold rows, got {path} which is empty; fetch the file again")
+    return path
+
+
+@contextmanager
+def open_bytes(path: Path, what: str) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked where its name ends in ``.gz``.
+
+    Raises:
+        DataError: absent, empty, in UTF-16, or not gzip though named so.
+    """
+    require_file(path, what)
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        try:
+            if file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                raise DataError(f"{what} must be UTF-8, got {path} which is marked as UTF-16; save it as UTF-8")
+            yield file
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise DataError(
+                f"{what} must be gzip as its name says, got {path} with: {error}; fetch the file again"
+            ) from error
+
+
+def read_lines(path: Path, what: str) -> Rows:
+    """The lines of a UTF-8 or Latin-1 text file, as ``line`` and ``text``; blank lines are left out.
+
+    A file is Latin-1 when most of its lines with other than ASCII characters are not UTF-8. Lines in the
+    other encoding are bad rows: they would be read as wrong letters.
+
+    Args:
+        path: the file.
+        what: its name in messages, e.g. ``ratings``.
+
+    Raises:
+        DataError: as `open_bytes`, or only blank lines.
+    """
+    with open_bytes(path, what) as file:
+        raw = file.read().removeprefix(codecs.BOM_UTF8)
+    bad = bad_rows_of(path, (), "", "")
+    try:
+        texts = raw.decode("utf-8").split("\n")
+    except UnicodeDecodeError:
+        texts, bad = _decode_mixed(path, raw.split(b"\n"))
+    lines = numbered(texts).filter(~pl.col("line").is_in(bad["line"].implode()))
+    return _require_rows(Rows(path, lines, bad), what)
+
+
+def numbered(texts: Sequence[str]) -> pl.DataFrame:
+    """``line`` (1 for the first) and ``text`` of the lines that are not blank, without carriage returns."""
+    lines = pl.DataFrame({"text": texts}, schema={"text": pl.String}).with_row_index("line", offset=1)
+    return lines.with_columns(pl.col("text").str.strip_suffix("\r")).filter(pl.col("text").str.len_bytes() > 0)
+
+
+def _decode_mixed(path: Path, raw_lines: list[bytes]) -> tuple[list[str], pl.DataFrame]:
+    utf8_lines: list[int] = []
+    latin1_lines: list[int] = []
+    for number, raw in enumerate(raw_lines, start=1):
+        if raw.isascii():
+            continue
+        try:
+            raw.decode("utf-8")
+        except UnicodeDecodeError:
+            latin1_lines.append(number)
+        else:
+            utf8_lines.append(number)
+    encoding, odd = ("latin-1", utf8_lines) if len(latin1_lines) >= len(utf8_lines) else ("utf-8", latin1_lines)
+    texts = [raw.decode(encoding, errors="replace") for raw in raw_lines]
+    found = [(number, texts[number - 1]) for number in odd]
+    reason = f"is not in the encoding of the other lines ({encoding})"
+    return texts, bad_rows_of(path, found, reason, "save the whole file as UTF-8")
+
+
+def read_fields(path: Path, what: str, separator: str, names: Sequence[str], *checks: Check) -> Rows:
+    """`read_lines` split into fields, each a column of text; lines with another number of fields are bad rows.
+
+    Args:
+        checks: further checks of the rows, tried after the number of fields.
+    """
+    lines = read_lines(path, what)
+    num_fields = Check(
+        pl.col("text").str.count_matches(separator, literal=True) + 1 != len(names),
+        pl.col("text"),
+        f"does not have the {len(names)} fields {separator.join(names)}",
+        "restore the line from its source",
+    )
+    return Rows(path, split_fields(lines.good, separator, names), lines.bad).check(num_fields, *checks)
+
+
+def split_fields(lines: pl.DataFrame, separator: str, names: Sequence[str]) -> pl.DataFrame:
+    """The lines with a column of text per name; missing fields are null, what is beyond the names is not read."""
+    fields = pl.col("text").str.split_exact(separator, len(names) - 1).struct.rename_fields(list(names))
+    return lines.with_columns(fields.alias("fields")).unnest("fields")
+
+
+def read_objects(path: Path, what: str, columns: Mapping[str, tuple[Getter, pl.DataType]]) -> Rows:
+    """A table from a file of one object a line.
+
+    A line is JSON, or a Python literal as in the Amazon metadata of 2014 (read as a literal, never run).
+
+    Args:
+        path: the file.
+        what: its name in messages.
+        columns: for every column how to get it from an object, and its type.
+
+    Raises:
+        DataError: as `open_bytes`, or only blank lines.
+    """
+    schema: dict[str, Any] = {"line": pl.UInt32, **{name: dtype for name, (_, dtype) in columns.items()}}
+
+    def cells(line: int, found: Mapping[str, Any]) -> list[Any]:
+        return [line, *(getter(found) for getter, _ in columns.values())]
+
+    def frame(batch: list[list[Any]]) -> pl.DataFrame:
+        return pl.DataFrame(batch, schema=schema, orient="row")
+
+    return _read_batches(path, what, cells, frame)
+
+
+def read_object_table(
+    path: Path, what: str, columns: Sequence[str] | None, joined_by: Mapping[str, str]
+) -> tuple[Rows, tuple[str, ...]]:
+    """The cells of a file of one object a line, as text.
+
+    Args:
+        path: the file.
+        what: its name in messages.
+        columns: the keys that are read; None for all.
+        joined_by: keys whose value may be a list of plain values, with what joins these in the cell.
+
+    Returns:
+        ``line`` and the columns that hold a plain value anywhere, null where they do not; all keys, in the
+        order of their first places. A key called ``line`` is not read.
+
+    Raises:
+        DataError: as `open_bytes`, or no line is an object.
+    """
+    names: dict[str, None] = {}
+    wanted = None if columns is None else set(columns)
+
+    def cells(line: int, found: Mapping[str, Any]) -> dict[str, Any]:
+        names.update(dict.fromkeys(found))
+        kept = found if wanted is None else wanted & found.keys()
+        return {name: _cell(found[name], joined_by.get(name)) for name in kept} | {"line": line}
+
+    def frame(batch: list[dict[str, Any]]) -> pl.DataFrame:
+        kept = [name for name in names if name != "line" and (wanted is None or name in wanted)]
+        schema: dict[str, Any] = {"line": pl.UInt32, **dict.fromkeys(kept, pl.String)}
+        return pl.DataFrame(batch, schema=schema)
+
+    rows = _read_batches(path, what, cells, frame)
+    rows = rows.select(*(name for name in rows.good.columns if rows.good[name].null_count() < rows.good.height))
+    if rows.good.is_empty():
+        line, text = rows.bad.row(0)[1:3]
+        raise DataError(
+            f"{what} must hold a JSON object a line, got {path} without any (line {line}: {text[:80]!r}); "
+            f"save it as JSON lines in UTF-8"
+        )
+    return rows, tuple(names)
+
+
+def _read_batches(
+    path: Path,
+    what: str,
+    cells: Callable[[int, Mapping[str, Any]], Row],
+    frame: Callable[[list[Row]], pl.DataFrame],
+) -> Rows:
+    """The rows of a file of one object a line, made into frames in batches: objects take far more memory."""
+    frames: list[pl.DataFrame] = []
+    odd: list[tuple[int, str]] = []
+    batch: list[Row] = []
+    for line, found, text in numbered_objects(path, what):
+        if found is None:
+            odd.append((line, text))
+            continue
+        batch.append(cells(line, found))
+        if len(batch) == ROWS_AT_ONCE:
+            frames.append(frame(batch))
+            batch = []
+    rows = pl.concat([*frames, frame(batch)], how="diagonal")
+    bad = bad_rows_of(path, odd, "is not a JSON object in UTF-8", "restore the line from its source")
+    return _require_rows(Rows(path, rows, bad), what)
+
+
+def _require_rows(rows: Rows, what: str) -> Rows:
+    if rows.good.is_empty() and rows.bad.is_empty():
+        raise DataError(f"{what} must hold rows, got {rows.file} which has only blank lines; fetch the file again")
+    return rows
+
+
+def _cell(value: Any, separator: str | None) -> str | None:
+    if isinstance(value, str | int | float):
+        return str(value)
+    if separator is None or not isinstance(value, list):
+        return None
+    return separator.join(str(one) for one in cast("list[Any]", value) if isinstance(one, str | int | float))
+
+
+def text_of(key: str) -> Getter:
+    """Gets the value of a key as text; None when it is not there or not a plain value."""
+    return lambda found: _cell(found.get(key), None)
+
+
+def require_objects(
+    path: Path, what: str, form: str, fits: Callable[[Mapping[str, Any]], bool]
+) -> list[dict[str, Any]]:
+    """The objects of a file of one a line; DataError at the first that does not fit.
+
+    Args:
+        form: what an object must have, for the message.
+        fits: whether one does.
+    """
+    rows: list[dict[str, Any]] = []
+    for line, found, text in numbered_objects(path, what):
+        if found is None or not fits(found):
+            raise DataError(
+                f"{path}, line {line} must be an object in UTF-8 with {form}, got {text[:60]!r}; fetch the file again"
+            )
+        rows.append(found)
+    return rows
+
+
+def numbered_objects(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
+    """Line number, object (None where the line is no object in UTF-8) and text of the lines that are not blank."""
+    with open_bytes(path, what) as file:
+        for line, raw in enumerate(file, start=1):
+            text = raw.decode("utf-8", errors="replace").strip().removeprefix("\ufeff")
+            if text:
+                yield line, _parse_object(text), text
+
+
+def _parse_object(text: str) -> dict[str, Any] | None:
+    if "\ufffd" in text:
+        return None
+    try:
+        found: Any = json.loads(text)
+    except (ValueError, RecursionError):  # ValueError: not JSON, or a number of more than 4,300 digits
+        try:
+            found = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+    is_object = isinstance(found, dict) and all(isinstance(key, str) for key in cast("dict[Any, Any]", found))
+    if not is_object or _has_half_character(text, found):
+        return None
+    return cast("dict[str, Any]", found)
+
+
+def read_json(path: Path, what: str) -> Any:
+    """The JSON value that a file holds.
+
+    Raises:
+        DataError: as `open_bytes`, or not JSON in UTF-8, or an object has a key twice.
+    """
+
+    def no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise DataError(f"{what} must have each key once in an object, got {twice!r} twice in {path}; keep one")
+        return found
+
+    with open_bytes(path, what) as file:
+        raw = file.read()
+    try:
+        text = raw.decode("utf-8-sig")
+        found: Any = json.loads(text, object_pairs_hook=no_key_twice)
+    except DataError:
+        raise
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, or thousands of digits
+        raise DataError(f"{what} must be JSON in UTF-8, got {path} with {error}; fetch the file again") from error
+    if _has_half_character(text, found):
+        raise DataError(f"{what} must be text in UTF-8, got {path} with half of a surrogate pair; fetch the file again")
+    return found
+
+
+def read_json_object(path: Path, what: str) -> dict[str, Any]:
+    """A file that holds one JSON object.
+
+    Raises:
+        DataError: as `read_json`, or it is not an object or an empty one.
+    """
+    found = read_json(path, what)
+    if not isinstance(found, dict) or not found:
+        raise DataError(f"{what} must be one JSON object with entries, got another shape in {path}; see docs/data.md")
+    return cast("dict[str, Any]", found)
+
+
+def _has_half_character(text: str, found: Any) -> bool:
+    """Whether a text in `found`, read from `text`, is half of a surrogate pair, which UTF-8 cannot hold."""
+    if not _HALF.search(text):
+        return False
+    try:
+        json.dumps(found, ensure_ascii=False, default=repr, skipkeys=True).encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
