@@ -1,4 +1,4 @@
-"""What was chosen and by which numbers; what happens when one thing is changed; what a leak would claim."""
+"""The sections of choices, of ablations and of the leak on purpose."""
 
 from __future__ import annotations
 
@@ -6,48 +6,48 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from recloop.methods.dpo4rec.evaluate import RANDOM_LABELS, SHUFFLED, TRAINED, UNTUNED
-from studies.evidence.figures import Bar, interval_plot
-from studies.evidence.measuring import LEAKY
-from studies.evidence.moments import Moments, pool
-from studies.evidence.numbers import UnitResult
+from studies.evidence.figures import Interval, interval_plot
+from studies.evidence.labels import (
+    NOT_RUN,
+    RANKERS,
+    fold_means,
+    number,
+    reliable,
+    signed,
+    table,
+    variant_title,
+    with_interval,
+)
+from studies.evidence.numbers import RunNumbers
 from studies.evidence.pooling import (
     Evidence,
     Pooled,
     pooled_contrast,
     pooled_predicted,
     pooled_reliability,
-    pooled_rows,
+    pooled_variants,
     tables_of,
 )
 from studies.evidence.sections import PRIMARY_METRIC, Part, backbones_of, figure, main_results
+from studies.evidence.statistics import Moments, pool
 from studies.evidence.study import Study
-from studies.evidence.wording import (
-    NOT_RUN,
-    RANKERS,
-    number,
-    panels,
-    reliable,
-    variant_title,
-    signed,
-    table,
-    with_interval,
-)
+from studies.evidence.tables import LEAKY
 
 BASE_KIND = "base"
 ABOUT_PREDICTED = (
-    'The predicted gain is one of the reward, as under "How much of the reward can a prompt teach?", by the '
-    "feedback of the first line's run for all variants, chance in it included: one scale for how far each went."
+    'The predicted gain is a gain in reward, as under "How much of the reward can a prompt teach?". It is predicted '
+    "from the rewards of the first line's run for all settings, so they share one scale; chance is part of it."
 )
-ABOUT_CHOICES = "Settings whose intervals overlap are not told apart."
+ABOUT_CHOICES = "Settings whose intervals overlap are not separated."
 ABOUT_LEAK = (
-    "On purpose, and nowhere else, a reward model is fitted on the very users it rewards. Claimed: what it then "
-    "says of the language model it trained, on those users. True: the same language model on test users, read "
-    "by an evaluator of its own."
+    "On purpose, and nowhere else, a reward model is fitted on the very users it rewards. Claimed: its own value for "
+    "the language model trained with it, on those users. True: the same language model on test users, with an "
+    "evaluation reranker of its own."
 )
 
 
 def choices(evidence: Evidence) -> Part:
-    """The valid users' numbers of every variant, and which is in use."""
+    """The valid users' numbers of every setting, and which one is in use."""
     lines: list[str] = []
     for name in evidence.of_place("choices"):
         study = evidence.studies[name]
@@ -57,21 +57,21 @@ def choices(evidence: Evidence) -> Part:
 
 
 def choice_table(evidence: Evidence, study: str) -> list[str]:
-    """One line per variant that was run: the trained row on valid users, and how far its feedback went."""
-    used = used_variants(evidence, study)
+    """One line per setting that was run: its trained variant on valid users, and its predicted gain."""
+    used = used_settings(evidence, study)
     rows: list[list[str]] = []
-    for name, variant in evidence.studies[study].variants.items():
+    for name, setting in evidence.studies[study].settings.items():
         results = evidence.of_study(study, name)
         backbones = backbones_of(results)
         tables = tables_of(results, backbones[0], "valid") if backbones else []
-        trained = pooled_rows(tables, PRIMARY_METRIC).get(TRAINED)
+        trained = pooled_variants(tables, PRIMARY_METRIC).get(TRAINED)
         if trained is None:
             continue
         predicted = gains_predicted(results).get(TRAINED)
         rows.append(
             [
-                "" if variant.kind == BASE_KIND else variant.kind,
-                variant.title + (" (used)" if name in used else ""),
+                "" if setting.kind == BASE_KIND else setting.kind,
+                setting.title + (" (used)" if name in used else ""),
                 number(trained.values.mean),
                 difference_text(pooled_contrast(tables, PRIMARY_METRIC, TRAINED, UNTUNED)),
                 with_interval(predicted) if predicted else "",
@@ -81,37 +81,37 @@ def choice_table(evidence: Evidence, study: str) -> list[str]:
             ]
         )
     head = (
-        *("changed", "setting", f"trained, {PRIMARY_METRIC}, valid", "less untuned", "predicted gain"),
+        *("changed", "setting", f"trained, {PRIMARY_METRIC}, valid", "minus untuned", "predicted gain"),
         *("reliability", "pairs", "users"),
     )
     lines = table(head, rows, left=2) if rows else []
-    return [*missing_variants(evidence, study), *lines]
+    return [*missing_settings(evidence, study), *lines]
 
 
-def missing_variants(evidence: Evidence, study: str) -> list[str]:
-    """A line that names the variants of which nothing was run; none when there are none."""
-    variants = evidence.studies[study].variants
-    titles = [variant.title for name, variant in variants.items() if not evidence.of_study(study, name)]
+def missing_settings(evidence: Evidence, study: str) -> list[str]:
+    """A line that names the settings without a done run; no line when all have one."""
+    settings = evidence.studies[study].settings
+    titles = [setting.title for name, setting in settings.items() if not evidence.of_study(study, name)]
     return [f"{NOT_RUN}: {'; '.join(titles)}", ""] if titles else []
 
 
-def used_variants(evidence: Evidence, study: str) -> set[str]:
-    """The variants that have, in all that any variant changes, the settings of the main study they were chosen for.
+def used_settings(evidence: Evidence, study: str) -> set[str]:
+    """The settings that equal the main study they were chosen for, in all that any setting changes.
 
-    That is the base of these choices where it is a main study, otherwise the first one.
+    That study is the base of these choices where it is a main one, otherwise the first main study.
     """
     main, about = evidence.of_place("main"), evidence.studies[study]
     if not main:
         return set()
     chosen_for = about.base if about.base in main else main[0]
-    config = next(s.unit.settings for s in evidence.states if s.unit.study == chosen_for)
-    own = {s.unit.variant: s.unit.settings for s in evidence.states if s.unit.study == study}
-    keys = {key for variant in about.variants.values() for key in leaves(variant.run)}
-    return {variant for variant in own if all(value_at(own[variant], key) == value_at(config, key) for key in keys)}
+    config = next(s.run.config_json for s in evidence.states if s.run.study == chosen_for)
+    own = {s.run.setting: s.run.config_json for s in evidence.states if s.run.study == study}
+    keys = {key for setting in about.settings.values() for key in leaves(setting.run)}
+    return {name for name, tree in own.items() if all(value_at(tree, key) == value_at(config, key) for key in keys)}
 
 
 def leaves(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Dotted names of all values.
+    """The dotted names of all values.
 
     Example:
         >>> leaves({"dpo": {"lr": 1, "beta": 2}, "rounds": 3})
@@ -132,8 +132,8 @@ def value_at(settings: Mapping[str, Any], key: str) -> Any:
     return value
 
 
-def reliability_text(results: Sequence[UnitResult]) -> str:
-    """Of the reward that made the pairs, all lists."""
+def reliability_text(results: Sequence[RunNumbers]) -> str:
+    """Reliability over all lists of the reward that made the pairs."""
     metric = results[0].rewards[0].metric
     found = [one for one in pooled_reliability(results) if (one.metric, one.num_lists) == (metric, None)]
     return reliable(found[0]) if found else ""
@@ -145,86 +145,83 @@ def difference_text(pooled: Pooled | None) -> str:
 
 
 def ablations(evidence: Evidence) -> Part:
-    """Per variant: what training gained, beside the main study's gain on the same panels."""
+    """What training gained under each setting, beside the main study's gain on the same folds."""
     lines: list[str] = []
     figures: dict[str, str] = {}
     for name in evidence.of_place("ablations"):
         study = evidence.studies[name]
-        lines += [f"### {study.title}", "", study.about, ABOUT_PREDICTED, "", *missing_variants(evidence, name)]
+        lines += [f"### {study.title}", "", study.about, ABOUT_PREDICTED, "", *missing_settings(evidence, name)]
         rows: list[list[str]] = []
-        bars: list[Bar] = []
-        for title, results in variants_of(evidence, name):
+        intervals: list[Interval] = []
+        for title, results in ablation_settings(evidence, name):
             for ranker in backbones_of(results):
-                for cells, bar in variant_rows(title, results, ranker):
+                for cells, interval in setting_rows(title, results, ranker):
                     rows.append(cells)
-                    bars.append(bar)
+                    intervals.append(interval)
         head = (
-            *("changed", "evaluator", "untuned", "trained"),
-            *("trained less untuned", "less random labels", "less shuffled", "panels", "predicted gain"),
+            *("changed", "evaluation reranker", "untuned", "trained"),
+            *("trained minus untuned", "minus random labels", "minus shuffled", "folds", "predicted gain"),
         )
         lines += table(head, rows, left=2) if rows else []
-        if bars:
-            figures[f"{name}.svg"] = interval_plot(bars, f"trained less untuned, {PRIMARY_METRIC}")
-            lines += figure(f"{name}.svg", f"{study.title}: trained less untuned")
+        if intervals:
+            figures[f"{name}.svg"] = interval_plot(intervals, f"trained minus untuned, {PRIMARY_METRIC}")
+            lines += figure(f"{name}.svg", f"{study.title}: trained minus untuned")
     return Part(lines or [NOT_RUN], figures)
 
 
-def variants_of(evidence: Evidence, name: str) -> list[tuple[str, list[UnitResult]]]:
-    """The main study on the panels of the ablations, then every variant that does not leak."""
+def ablation_settings(evidence: Evidence, name: str) -> list[tuple[str, list[RunNumbers]]]:
+    """The main study on the folds of the ablations, then every setting that does not leak."""
     study = evidence.studies[name]
-    wanted = set(study.panels)
+    wanted = set(study.folds)
     base = [
-        (f"as in: {evidence.studies[main].title}", [result for result in results if result.panel in wanted])
-        for main, variant, results in main_results(evidence, "main")
-        if study.reuses_from == (f"{main}.{variant}" if variant else main)
+        (f"as in: {evidence.studies[main].title}", [result for result in results if result.fold in wanted])
+        for main, setting, results in main_results(evidence, "main")
+        if study.reuses_from == (f"{main}.{setting}" if setting else main)
     ]
-    honest = {key: variant for key, variant in study.variants.items() if key not in leaking_variants(study)}
-    return [*base, *((variant.title, evidence.of_study(name, key)) for key, variant in honest.items())]
+    honest = {key: setting for key, setting in study.settings.items() if key not in leaking_settings(study)}
+    return [*base, *((setting.title, evidence.of_study(name, key)) for key, setting in honest.items())]
 
 
-def variant_rows(title: str, results: Sequence[UnitResult], ranker: str) -> list[tuple[list[str], Bar]]:
-    """A line for the trained row, and one for each round before the last."""
+def setting_rows(title: str, results: Sequence[RunNumbers], ranker: str) -> list[tuple[list[str], Interval]]:
+    """A line for the trained variant, and one for each round before the last."""
     tables = tables_of(results, ranker)
-    rows = pooled_rows(tables, PRIMARY_METRIC)
+    variants = pooled_variants(tables, PRIMARY_METRIC)
     predicted = gains_predicted(results)
-    found: list[tuple[list[str], Bar]] = []
-    names = sorted((name for name in rows if name.startswith(f"{TRAINED}_r")), key=lambda n: int(n.rpartition("_r")[2]))
-    for name in (*names, TRAINED):
+    found: list[tuple[list[str], Interval]] = []
+    rounds = [name for name in variants if name.startswith(f"{TRAINED}_r")]
+    for name in (*sorted(rounds, key=lambda name: int(name.rpartition("_r")[2])), TRAINED):
         gain = pooled_contrast(tables, PRIMARY_METRIC, name, UNTUNED)
         if gain is None:
             continue
-        label = f"{title}, {variant_title(name).lower()}" if names else title
+        label = f"{title}, {variant_title(name).lower()}" if rounds else title
         others = (pooled_contrast(tables, PRIMARY_METRIC, name, baseline) for baseline in (RANDOM_LABELS, SHUFFLED))
-        cells = [label, RANKERS[ranker], number(rows[UNTUNED].values.mean), number(rows[name].values.mean)]
-        cells += [with_interval(gain.values), *map(difference_text, others), panels(gain)]
+        cells = [label, RANKERS[ranker], number(variants[UNTUNED].values.mean), number(variants[name].values.mean)]
+        cells += [with_interval(gain.values), *map(difference_text, others), fold_means(gain)]
         cells.append(with_interval(predicted[name]) if name in predicted else "")
-        bar = Bar(f"{label}, {RANKERS[ranker]}", gain.values.mean, *gain.values.interval, gain.by_panel)
-        found.append((cells, bar))
+        interval = Interval(f"{label}, {RANKERS[ranker]}", gain.values.mean, *gain.values.interval, gain.by_fold)
+        found.append((cells, interval))
     return found
 
 
-def gains_predicted(results: Sequence[UnitResult]) -> dict[str, Moments]:
-    """By row, on the scale of the run that the variant takes from; a run that takes from none has its own."""
+def gains_predicted(results: Sequence[RunNumbers]) -> dict[str, Moments]:
+    """The predicted gain by variant, on the scale of the source run; a run without one has its own scale."""
     sources = [result.predicted_by_source for result in results]
     if any(result.reused_from for result in results):
-        rows = [row for row in sources[0] if all(row in one for one in sources)]
-        return {row: pool([one[row] for one in sources]) for row in rows}
-    return {row: values for one in pooled_predicted(results) for row, values in one.reached.items()}
+        names = [name for name in sources[0] if all(name in one for one in sources)]
+        return {name: pool([one[name] for one in sources]) for name in names}
+    return {name: values for one in pooled_predicted(results) for name, values in one.reached.items()}
 
 
 def leakage(evidence: Evidence) -> Part:
-    """A reward model fitted on the users it rewards: its claim, and the truth."""
-    lines = [
-        ABOUT_LEAK,
-        "",
-    ]
+    """The claim of a reward model fitted on the users it rewards, and the truth."""
+    lines = [ABOUT_LEAK, ""]
     rows: list[list[str]] = []
     for name, study in evidence.studies.items():
-        for key in leaking_variants(study):
+        for key in leaking_settings(study):
             results = [result for result in evidence.of_study(name, key) if result.leakage is not None]
             leaks = [result.leakage for result in results if result.leakage is not None]
             if not leaks:
-                rows.append([study.variants[key].title, NOT_RUN, "", "", ""])
+                rows.append([study.settings[key].title, NOT_RUN, "", "", ""])
             for ranker in backbones_of(results):
                 truth = pooled_contrast(tables_of(results, ranker), PRIMARY_METRIC, LEAKY, UNTUNED)
                 claim, room, honest = (
@@ -241,12 +238,12 @@ def leakage(evidence: Evidence) -> Part:
                     ]
                 )
     head = (
-        *("study", "claimed: trained less untuned", "true: trained less untuned"),
-        *("best completion less mean, leaky reward model", "honest reward model"),
+        *("study", "claimed: trained minus untuned", "true: trained minus untuned"),
+        *("best completion minus mean, leaky reward model", "honest reward model"),
     )
     return Part([*lines, *table(head, rows)] if rows else [NOT_RUN])
 
 
-def leaking_variants(study: Study) -> list[str]:
-    """The variants that leak on purpose."""
-    return [name for name, variant in study.variants.items() if "leakage" in variant.extras]
+def leaking_settings(study: Study) -> list[str]:
+    """The settings that leak on purpose."""
+    return [name for name, setting in study.settings.items() if "leakage" in setting.extras]

@@ -1,7 +1,7 @@
-"""What some units measure beside the table: another study's trained language model, and a leak on purpose.
+"""Extra measurements of some study runs: another study's trained language model, and a leak on purpose.
 
-Both go on in the run's own folder, stage by stage, so that they are resumed with it, and their rows are
-scored on the same users and lists as the run's own.
+Both are steps in the run's own folder, so that they resume with it. Their variants are scored on the same users and
+lists as the run's own.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from recloop.methods.context import LmRef, Loop
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import (
     UNTUNED,
+    evaluate_variant,
     features_of,
+    load_reward_models,
     reward_model_key,
     reward_model_seed,
     reward_model_stages,
-    load_reward_models,
-    evaluate_variant,
 )
 from recloop.methods.dpo4rec.generate import (
-    REWARD,
     FIT,
+    REWARD,
     UserTextVectors,
     completions_wanted,
     encode_user_texts,
@@ -36,29 +36,29 @@ from recloop.methods.dpo4rec.generate import (
 from recloop.methods.dpo4rec.train import train_dpo_round
 from recloop.records import Group, UserVectors
 from recloop.rerankers.fitted import FittedReranker
-from recloop.rerankers.train import fit_reranker
+from recloop.rerankers.train import FitData, fit_network
 from recloop.rewards.preference_pairs import preference_pairs
 from recloop.rewards.reranker_reward import reward_completions
 from recloop.training.dataset import reply_comparer
-from studies.evidence.measuring import LEAKY, TRANSFERRED, trained_folder, vectors_of
-from studies.evidence.moments import moments_of
 from studies.evidence.numbers import LeakNumbers
+from studies.evidence.statistics import moments_of
+from studies.evidence.tables import LEAKY, TRANSFERRED, trained_folder, vectors_of
 
 
 def evaluate_transfer(loop: Loop, task: Task, seed: int, source: Path) -> None:
-    """The row of a language model that another run trained.
+    """Evaluate the language model that another run trained, as a variant of this one.
 
     Args:
         source: that run's folder.
 
     Raises:
-        RunError: it holds no trained language model.
+        RunError: that folder has no trained language model.
     """
     folder = trained_folder(source, seed)
     if not folder.is_dir():
         raise RunError(
-            f"a transfer reads the trained language model of another unit, got none in {folder}; do the unit "
-            f"{source.name} on this machine first and keep its run folder"
+            f"a transfer needs the trained language model of another run, got none in {folder}; do {source.name} "
+            f"on this machine first and keep its run folder"
         )
     lm = LmRef(TRANSFERRED, folder, sha256_of_folder(folder))
     wanted = completions_wanted(loop.config.completions, for_reward=False)
@@ -67,10 +67,10 @@ def evaluate_transfer(loop: Loop, task: Task, seed: int, source: Path) -> None:
 
 
 def measure_leak_on_purpose(loop: Loop, task: Task, seed: int) -> LeakNumbers:
-    """WRONG ON PURPOSE: a reward model fitted on the reward users rewards them, trains, and reports on them again.
+    """WRONG ON PURPOSE: the claim of a reward model fitted on reward users, which rewards and evaluates them again.
 
-    It shows what a study without separate groups would claim; the row of the language model so trained, on
-    test users and with an evaluator of its own, shows what is true of it. Nothing else reads this reward model.
+    It is what a study without separate groups would claim. The language model trained this way is also a variant on
+    test users with its own evaluation reranker, which shows the truth. Nothing else uses this reward model.
     """
     metric, reward = loop.config.reward.metric, task.lists.reward
     untuned = vectors_of(loop, UNTUNED, seed)
@@ -101,22 +101,24 @@ def measure_leak_on_purpose(loop: Loop, task: Task, seed: int) -> LeakNumbers:
 
 
 def fit_reward_model_on_reward_users(loop: Loop, task: Task, vectors: UserTextVectors, seed: int, number: int) -> str:
-    """Fit the leaky reward model once; returns the stage.
+    """The step that fits the leaky reward model, done once.
 
-    The feedback lists are passed off as train lists, or the fit would refuse them.
+    The reward lists pass as train lists, since the fit refuses others.
     """
     inputs = {"vectors": vectors.digest, "lists": task.digest}
     key = reward_model_key(seed, number)
     with loop.stage("reward_model", f"leaky.{key}", inputs, f"reranker/leaky_reward_model.{key}") as stage:
         if not stage.is_done:
-            passed_off = replace(task.lists.reward, group=Group.TRAIN)
-            reward_model = fit_reranker(
+            relabelled = replace(task.lists.reward, group=Group.TRAIN)
+            reward_model = fit_network(
                 loop.config.reranker,
-                features_of(loop, task),
-                task.lists.histories,
-                passed_off,
-                task.lists.valid,
-                side_by_side(vectors.parts[FIT], vectors.parts[REWARD]),
+                FitData(
+                    features_of(loop, task),
+                    task.lists.histories,
+                    relabelled,
+                    task.lists.valid,
+                    side_by_side(vectors.parts[FIT], vectors.parts[REWARD]),
+                ),
                 reward_model_seed(seed, number),
                 loop.progress,
             )
@@ -125,7 +127,7 @@ def fit_reward_model_on_reward_users(loop: Loop, task: Task, vectors: UserTextVe
 
 
 def side_by_side(one: UserVectors, other: UserVectors) -> UserVectors:
-    """The vectors of both, as many completions a user as the one with fewer has."""
+    """The vectors of both groups, with as many completions per user as the group with fewer has."""
     num_completions = min(one.vectors_UND.shape[1], other.vectors_UND.shape[1])
     user_U = np.concatenate([one.user_U, other.user_U])
     vectors_UND = np.concatenate([part.vectors_UND[:, :num_completions] for part in (one, other)])

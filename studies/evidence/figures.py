@@ -1,108 +1,89 @@
-"""The figures of the results page: SVG files that stand alone, readable on light and dark pages."""
+"""The figures of the results page: SVG files that come out byte for byte equal for equal numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
 from typing import TYPE_CHECKING
 
-from recloop.evaluation.charts import CHART_H, CHART_W, Scale, line_chart, ticks
-from recloop.evaluation.report_sections import Chart
-
 if TYPE_CHECKING:
-    from markupsafe import Markup
+    from matplotlib.figure import Figure
 
-STYLE = (
-    "text{font:12px Helvetica,Arial,sans-serif;fill:#333}.tick,.label{fill:#666;font-size:11px}"
-    ".grid{stroke:#e3e3df}.axis,.guide{stroke:#999}.line{fill:none;stroke-width:2}.seed{stroke:#777}"
-    ".c0{stroke:#2458a6}.c1{stroke:#b4531a}.c2{stroke:#2f7a4d}.c3{stroke:#a83232}.c4{stroke:#6d4aa2}"
-    ".c5{stroke:#1f7a80}.end.c0,.key.c0{fill:#2458a6}.end.c1,.key.c1{fill:#b4531a}"
-    ".end.c2,.key.c2{fill:#2f7a4d}.end.c3,.key.c3{fill:#a83232}.end.c4,.key.c4{fill:#6d4aa2}"
-    ".end.c5,.key.c5{fill:#1f7a80}.bar{fill:#9db7dd}.dot{fill:#2458a6}"
-)
-LABEL_W, PLOT_W, ROW_H, AXIS_H, KEY_H = 250.0, 400.0, 24.0, 26.0, 18.0
-MOST_TICKS = 6
+COLOURS = ("#2458a6", "#b4531a", "#2f7a4d", "#a83232", "#6d4aa2", "#1f7a80")
+STYLE = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "font.size": 9,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "recloop",  # without it ids are random
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """One line of an interval plot; ticks are the means of the panels."""
+class Interval:
+    """One line of an interval plot: a mean, its interval and the mean of each fold."""
 
     label: str
     value: float
     low: float
     high: float
-    by_panel: tuple[float, ...]
+    by_fold: tuple[float, ...]
 
 
-def interval_plot(bars: Sequence[Bar], x_label: str) -> str:
-    """Means as dots, intervals as bars, panels as ticks, and a line at 0."""
-    from markupsafe import Markup
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a line plot."""
 
-    ends = [end for bar in bars for end in (bar.low, bar.high, *bar.by_panel)] + [0.0]
-    room = (max(ends) - min(ends)) * 0.06 or 0.01
-    scale = Scale(min(ends) - room, max(ends) + room, LABEL_W, LABEL_W + PLOT_W)
-    bottom = ROW_H * len(bars) + 6
-    parts = [
-        Markup('<line class="grid" x1="{0:.1f}" y1="0" x2="{0:.1f}" y2="{1:.1f}"/>').format(scale(tick), bottom)
-        + Markup('<text class="tick" x="{:.1f}" y="{:.1f}" text-anchor="middle">{:+.4g}</text>').format(
-            scale(tick), bottom + 14, tick
-        )
-        for tick in ticks(scale.low, scale.high, MOST_TICKS)
-    ]
-    parts.append(
-        Markup('<line class="guide" x1="{0:.1f}" y1="0" x2="{0:.1f}" y2="{1:.1f}"/>').format(scale(0.0), bottom)
-    )
-    for place, bar in enumerate(bars):
-        parts.append(_interval(bar, scale, ROW_H * (place + 0.5) + 4))
-    label = Markup('<text class="label" x="{:.1f}" y="{:.1f}" text-anchor="middle">{}</text>')
-    parts.append(label.format(LABEL_W + PLOT_W / 2, bottom + AXIS_H + 4, x_label))
-    width, height = LABEL_W + PLOT_W + 14, bottom + AXIS_H + 10
-    return _alone(Markup("").join(parts), width, height, x_label)
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
 
 
-def lines(chart: Chart) -> str:
-    """A line chart of the reports with its legend under it."""
-    from markupsafe import Markup
+def interval_plot(intervals: Sequence[Interval], x_label: str) -> str:
+    """An SVG with means as dots, intervals as bars, folds as ticks, and a line at 0."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
-    key = Markup("").join(
-        Markup('<rect class="key c{}" x="{}" y="{:.1f}" width="10" height="10"/>').format(
-            place % 6, 20, CHART_H + KEY_H * place + 6
-        )
-        + Markup('<text x="36" y="{:.1f}">{}</text>').format(CHART_H + KEY_H * place + 15, curve.name)
-        for place, curve in enumerate(chart.curves)
-    )
-    inner = Markup('<svg width="{:g}" height="{:g}"').format(CHART_W, CHART_H)
-    drawn = Markup(str(line_chart(chart)).replace("<svg", str(inner), 1))
-    return _alone(drawn + key, CHART_W, CHART_H + KEY_H * len(chart.curves) + 10, chart.title)
-
-
-def _interval(bar: Bar, scale: Scale, y: float) -> Markup:
-    from markupsafe import Markup
-
-    parts = [
-        Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="end">{}</text>').format(LABEL_W - 10, y + 4, bar.label),
-        Markup('<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="6" rx="3"/>').format(
-            scale(bar.low), y - 3, max(scale(bar.high) - scale(bar.low), 1.0)
-        ),
-    ]
-    parts += [
-        Markup('<line class="seed" x1="{0:.1f}" y1="{1:.1f}" x2="{0:.1f}" y2="{2:.1f}"/>').format(
-            scale(mean), y - 7, y + 7
-        )
-        for mean in bar.by_panel
-        if len(bar.by_panel) > 1
-    ]
-    parts.append(Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="4"/>').format(scale(bar.value), y))
-    return Markup("").join(parts)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 0.9 + 0.26 * len(intervals)), layout="constrained")
+        axes = figure.add_subplot()
+        places = range(len(intervals))
+        axes.axvline(0, color="#999", linewidth=1)
+        axes.hlines(places, [i.low for i in intervals], [i.high for i in intervals], colors="#9db7dd", linewidth=5)
+        for place, interval in enumerate(intervals):
+            if len(interval.by_fold) > 1:
+                axes.plot(interval.by_fold, [place] * len(interval.by_fold), "|", color="#777", markersize=10)
+        axes.plot([i.value for i in intervals], places, "o", color=COLOURS[0], markersize=5)
+        axes.set_yticks(places, [i.label for i in intervals])
+        axes.set_ylim(len(intervals) - 0.4, -0.6)
+        axes.grid(axis="x", color="#e3e3df")
+        axes.set_axisbelow(True)
+        axes.set_xlabel(x_label)
+        return svg_of(figure)
 
 
-def _alone(content: Markup, width: float, height: float, label: str) -> str:
-    """A whole SVG file: name space, style and a white ground of its own."""
-    from markupsafe import Markup
+def line_plot(lines: Sequence[Line], title: str, x_label: str, y_label: str) -> str:
+    """An SVG with one line per series, points marked, and a legend; the x axis is a logarithm."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
-    head = Markup(
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {0:g} {1:g}" width="{0:g}" height="{1:g}" '
-        'role="img" aria-label="{2}"><style>{3}</style><rect width="100%" height="100%" fill="#fff"/>'
-    ).format(width, height, label, STYLE)
-    return f"{head}{content}</svg>\n"
+    with rc_context(STYLE):
+        figure = Figure(figsize=(5.6, 3.0), layout="constrained")
+        axes = figure.add_subplot()
+        for line, colour in zip(lines, COLOURS, strict=False):
+            axes.plot(line.x, line.y, "o-", label=line.name, color=colour, markersize=4)
+        sizes = sorted({x for line in lines for x in line.x})
+        axes.set(title=title, xlabel=x_label, ylabel=y_label, xscale="log")
+        axes.set_xticks(sizes, [f"{x:g}" for x in sizes])
+        axes.minorticks_off()
+        axes.grid(color="#e3e3df")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        return svg_of(figure)
+
+
+def svg_of(figure: Figure) -> str:
+    """The figure as SVG without a date."""
+    text = StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()

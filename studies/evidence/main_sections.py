@@ -1,21 +1,34 @@
-"""The claims and the main tables."""
+"""The sections of the claims and of the main tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from recloop.methods.dpo4rec.compare import BASELINES_OF_TRAINED
-from recloop.methods.dpo4rec.evaluate import BEST_OF_N, REWARD_MODEL, RANDOM_LABELS, SHUFFLED, TRAINED, UNTUNED
-from studies.evidence.figures import Bar, interval_plot
-from studies.evidence.measuring import TRANSFERRED
-from studies.evidence.numbers import TableNumbers, UnitResult
+from recloop.methods.dpo4rec.evaluate import BEST_OF_N, RANDOM_LABELS, REWARD_MODEL, SHUFFLED, TRAINED, UNTUNED
+from studies.evidence.figures import Interval, interval_plot
+from studies.evidence.labels import (
+    NOT_RUN,
+    RANKERS,
+    by_heading,
+    contrast_cells,
+    level,
+    number,
+    percent,
+    signed,
+    table,
+    variant_title,
+    verdict,
+    with_interval,
+)
+from studies.evidence.numbers import RunNumbers, TableNumbers
 from studies.evidence.pooling import (
     Evidence,
     PooledContrast,
     gap_closed,
     pooled_change,
     pooled_contrasts,
-    pooled_rows,
+    pooled_variants,
     tables_of,
 )
 from studies.evidence.sections import (
@@ -27,36 +40,23 @@ from studies.evidence.sections import (
     main_results,
     not_run,
 )
-from studies.evidence.wording import (
-    NOT_RUN,
-    RANKERS,
-    by_heading,
-    contrast_cells,
-    level,
-    number,
-    percent,
-    variant_title,
-    signed,
-    table,
-    verdict,
-    with_interval,
-)
+from studies.evidence.tables import TRANSFERRED
 
 MUST_BEAT = (UNTUNED, RANDOM_LABELS, SHUFFLED)
-ALPHA, MIN_PANELS = 0.01, 3
+ALPHA, MIN_FOLDS = 0.01, 3
 WANTED_GAP, MOST_GROUNDED_LOST = 1 / 3, 0.02
 CLAIM_METRICS = ("ndcg@5", "map@5")
 
 
 def claims(evidence: Evidence) -> Part:
-    """What had to be shown, and whether it is."""
+    """The claims, and whether they hold."""
     rows: list[list[str]] = []
     few: list[str] = []
     for study, _, results in claiming(evidence):
         title = evidence.studies[study].title
-        if len(results) < MIN_PANELS:
-            there = f"{len(results)} of {MIN_PANELS} panels" if results else NOT_RUN
-            few.append(f"- {title}: {there}, so it shows nothing yet; what there is stands in its tables")
+        if len(results) < MIN_FOLDS:
+            done = f"{len(results)} of {MIN_FOLDS} folds" if results else NOT_RUN
+            few.append(f"- {title}: {done}, so it shows nothing yet; its tables show what was done")
             continue
         for ranker in backbones_of(results):
             tables = tables_of(results, ranker)
@@ -74,40 +74,40 @@ def claims(evidence: Evidence) -> Part:
                 ]
     head = (
         "lists",
-        "evaluator",
+        "evaluation reranker",
         "metric",
         "claim",
         "difference",
         "Holm",
-        "panels",
-        f"Holm < {ALPHA}, all panels",
+        "folds",
+        f"Holm < {ALPHA}, all folds",
     )
     shown = table(head, rows, left=4) if rows else []
     few += [""] if few else []
     return Part([*shown, *few, *gap_lines(evidence), *grounded_lines(evidence)])
 
 
-def claiming(evidence: Evidence) -> list[tuple[str, str, list[UnitResult]]]:
-    """The main studies of which it is asked whether they show what was to be shown."""
+def claiming(evidence: Evidence) -> list[tuple[str, str, list[RunNumbers]]]:
+    """The main studies on which the claims are tested."""
     return [one for one in main_results(evidence, "main") if evidence.studies[one[0]].claims]
 
 
 def claim_cells(contrast: PooledContrast | None) -> list[str]:
-    """Difference, p, panels, verdict."""
+    """The cells of a claim: difference, p, folds, verdict."""
     if contrast is None:
         return [NOT_RUN, "", "", ""]
-    difference, _, p_holm, by_panel = contrast_cells(contrast)
-    return [difference, p_holm, by_panel, verdict(contrast, ALPHA, MIN_PANELS)]
+    difference, _, p_holm, by_fold = contrast_cells(contrast)
+    return [difference, p_holm, by_fold, verdict(contrast, ALPHA, MIN_FOLDS)]
 
 
 def gap_lines(evidence: Evidence) -> list[str]:
-    """How much of what choosing among completions could give the trained model gives in one completion."""
+    """Share of the gain from choosing among N completions that training gives with one completion."""
     rows: list[list[str]] = []
     for study, _, results in claiming(evidence):
         for ranker in [*backbones_of(results), *([REWARD_MODEL] if results else [])]:
             closed = gap_closed(tables_of(results, ranker), PRIMARY_METRIC)
             if closed is None and ranker == REWARD_MODEL:
-                continue  # several reward models score as one, and have no best completion
+                continue  # several reward models are averaged, so there is no best completion under one of them
             if closed is None:
                 cells = ["", "best of N is not above the untuned model, or one of them is missing", ""]
             else:
@@ -116,14 +116,14 @@ def gap_lines(evidence: Evidence) -> list[str]:
                 state = "**holds**" if closed.share >= WANTED_GAP else "**does not hold**"
                 if closed.interval is None:
                     state = "open: the gap itself may be 0"
-                elif len(results) < MIN_PANELS:
-                    state = f"{len(results)} of {MIN_PANELS} panels: open"
+                elif len(results) < MIN_FOLDS:
+                    state = f"{len(results)} of {MIN_FOLDS} folds: open"
                 cells = [signed(closed.gap), f"{percent(closed.share)} ({interval})", state]
             rows.append([evidence.studies[study].title, RANKERS[ranker], *cells])
     head = (
         "lists",
-        "evaluator",
-        "best of N less untuned",
+        "evaluation reranker",
+        "best of N minus untuned",
         "closed by training (95% interval)",
         "at least a third",
     )
@@ -147,55 +147,55 @@ def grounded_lines(evidence: Evidence) -> list[str]:
 
 
 def main_tables(evidence: Evidence, place: str) -> Part:
-    """Every row and every difference of the studies of one part of the page."""
+    """Every variant and every difference of the studies of one part of the page."""
     lines: list[str] = []
     figures: dict[str, str] = {}
-    for study, variant, results in main_results(evidence, place):
+    for study, setting, results in main_results(evidence, place):
         about = evidence.studies[study]
-        lines += [f"### {about.title}", "", about.about, "", *not_run(evidence, study, variant)]
+        lines += [f"### {about.title}", "", about.about, "", *not_run(evidence, study, setting)]
         if results:
             lines += [sizes(results), ""]
         for ranker in [*backbones_of(results), *([REWARD_MODEL] if results else [])]:
             tables = tables_of(results, ranker)
             if tables:
                 found = pooled_contrasts(tables, PRIMARY_METRIC, TRAINED, BASELINES_OF_TRAINED)
-                lines += [f"#### Evaluator: {RANKERS[ranker]}", "", *rows_table(tables)]
-                lines += [*plainly(found), "", *contrasts_table(tables)]
+                lines += [f"#### Evaluation reranker: {RANKERS[ranker]}", "", *variants_table(tables)]
+                lines += [*where_trained_stands(found), "", *contrasts_table(tables)]
                 if ranker != REWARD_MODEL and found:
                     name = f"{study}-{ranker}.svg"
-                    figures[name] = interval_plot(bars_of(found), f"trained less this row, {PRIMARY_METRIC}")
-                    lines += figure(name, f"{about.title}, {RANKERS[ranker]}: trained less each row")
+                    figures[name] = interval_plot(intervals_of(found), f"trained minus this variant, {PRIMARY_METRIC}")
+                    lines += figure(name, f"{about.title}, {RANKERS[ranker]}: trained minus each variant")
     return Part(lines or [NOT_RUN], figures)
 
 
-def plainly(contrasts: Sequence[PooledContrast]) -> list[str]:
-    """Where the trained row stands, in words: above, below, or not told apart."""
-    places: dict[str, list[str]] = {"above": [], "below": [], "not told apart from": []}
+def where_trained_stands(contrasts: Sequence[PooledContrast]) -> list[str]:
+    """A sentence that says which variants the trained one is above, below, or not separated from."""
+    places: dict[str, list[str]] = {"above": [], "below": [], "not separated from": []}
     for contrast in contrasts:
-        place = "not told apart from"
+        place = "not separated from"
         if contrast.p_holm < ALPHA and contrast.difference.same_sign:
-            place = "above" if contrast.difference.by_panel[0] > 0 else "below"
+            place = "above" if contrast.difference.by_fold[0] > 0 else "below"
         places[place].append(f"*{variant_title(contrast.against)}*")
     told = "; ".join(f"{place} {', '.join(titles)}" for place, titles in places.items() if titles)
-    return [f"By {PRIMARY_METRIC} trained is {told} (Holm < {ALPHA}, every panel)."] if told else []
+    return [f"By {PRIMARY_METRIC} trained is {told} (Holm < {ALPHA}, every fold)."] if told else []
 
 
-def sizes(results: Sequence[UnitResult]) -> str:
-    """How much stood behind the numbers, all panels together."""
+def sizes(results: Sequence[RunNumbers]) -> str:
+    """The numbers of users and lists, all folds together."""
     groups = [
         f"{group} {sum(r.groups[group][0] for r in results):,} users with "
         f"{sum(r.groups[group][1] for r in results):,} lists"
         for group in results[0].groups
     ]
-    panels = "1 panel" if len(results) == 1 else f"{len(results)} panels"
-    demonstration = " **Demonstration: one panel, nothing here may be claimed.**" if len(results) == 1 else ""
-    return f"{panels}: {'; '.join(groups)}.{demonstration}"
+    folds = "1 fold" if len(results) == 1 else f"{len(results)} folds"
+    demonstration = " **Demonstration: one fold, so nothing may be claimed from it.**" if len(results) == 1 else ""
+    return f"{folds}: {'; '.join(groups)}.{demonstration}"
 
 
-def rows_table(tables: Sequence[TableNumbers]) -> list[str]:
-    """Means over users, one line per row."""
-    metrics = [metric for metric in SHOWN_METRICS if metric in tables[0].rows[0].values]
-    by_metric = {metric: pooled_rows(tables, metric) for metric in metrics}
+def variants_table(tables: Sequence[TableNumbers]) -> list[str]:
+    """Means over users, one line per variant."""
+    metrics = [metric for metric in SHOWN_METRICS if metric in tables[0].variants[0].values]
+    by_metric = {metric: pooled_variants(tables, metric) for metric in metrics}
     rows = [
         [
             variant_title(name),
@@ -208,19 +208,19 @@ def rows_table(tables: Sequence[TableNumbers]) -> list[str]:
 
 
 def contrasts_table(tables: Sequence[TableNumbers]) -> list[str]:
-    """Trained (and a transferred language model) against every baseline, by both metrics that are tested."""
+    """Trained (and a transferred language model) against every baseline, by both tested metrics."""
     rows: list[list[str]] = []
     for metric in CLAIM_METRICS:
         for name in (TRAINED, TRANSFERRED):
             rows += [
-                [metric, f"{variant_title(name)} less {variant_title(c.against)}", *contrast_cells(c)]
+                [metric, f"{variant_title(name)} minus {variant_title(c.against)}", *contrast_cells(c)]
                 for c in pooled_contrasts(tables, metric, name, (*BASELINES_OF_TRAINED, TRAINED))
             ]
         bound = pooled_contrasts(tables, metric, BEST_OF_N, (UNTUNED,))
         rows += [
             [
                 metric,
-                f"{variant_title(BEST_OF_N)} less {variant_title(UNTUNED)}",
+                f"{variant_title(BEST_OF_N)} minus {variant_title(UNTUNED)}",
                 with_interval(c.difference.values),
                 "",
                 "",
@@ -228,17 +228,17 @@ def contrasts_table(tables: Sequence[TableNumbers]) -> list[str]:
             ]
             for c in bound
         ]
-    return table(("metric", "difference", "mean over users", "p", "Holm", "panels"), rows, left=2) if rows else []
+    return table(("metric", "difference", "mean over users", "p", "Holm", "folds"), rows, left=2) if rows else []
 
 
-def bars_of(contrasts: Sequence[PooledContrast]) -> list[Bar]:
-    """For an interval plot."""
+def intervals_of(contrasts: Sequence[PooledContrast]) -> list[Interval]:
+    """The differences as an interval plot shows them."""
     return [
-        Bar(
+        Interval(
             variant_title(c.against),
             c.difference.values.mean,
             *c.difference.values.interval,
-            c.difference.by_panel,
+            c.difference.by_fold,
         )
         for c in contrasts
     ]

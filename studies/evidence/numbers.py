@@ -1,4 +1,4 @@
-"""What a unit leaves: numbers only. No text, no user, no item, no value of an attribute of a real log."""
+"""The numbers that a study run leaves: no text, no user, no item, no attribute value of a real log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from recloop.errors import DataError
 from recloop.files import atomic_write_text
-from studies.evidence.moments import Moments
+from studies.evidence.statistics import Moments
 
 
 class Record(BaseModel):
@@ -19,17 +19,17 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class RowNumbers(Record):
-    """One row of a table: moments over users, by metric."""
+class VariantNumbers(Record):
+    """One variant of a table: moments over users, by metric."""
 
     name: str
     values: dict[str, Moments]
 
 
 class ContrastNumbers(Record):
-    """`name` minus `against`, user by user.
+    """The difference `name` minus `against`, user by user.
 
-    p, low, high: by metric, of this unit alone: its sign-flip test and its 95% bootstrap interval.
+    p, low, high: by metric, of this run alone: its sign-flip test and its 95% bootstrap interval.
     """
 
     name: str
@@ -41,7 +41,7 @@ class ContrastNumbers(Record):
 
 
 class TableNumbers(Record):
-    """Rows under one kind of evaluator, scored on the lists of one group of users.
+    """Variants under one kind of evaluation reranker, scored on the lists of one group of users.
 
     group: ``test`` or ``valid``.
     """
@@ -50,23 +50,23 @@ class TableNumbers(Record):
     group: str
     num_users: int
     num_lists: int
-    rows: tuple[RowNumbers, ...]
+    variants: tuple[VariantNumbers, ...]
     contrasts: tuple[ContrastNumbers, ...]
 
-    def row(self, name: str) -> RowNumbers | None:
-        """The row of this name."""
-        return next((row for row in self.rows if row.name == name), None)
+    def variant(self, name: str) -> VariantNumbers | None:
+        """The variant of this name."""
+        return next((variant for variant in self.variants if variant.name == name), None)
 
     def contrast(self, name: str, against: str) -> ContrastNumbers | None:
-        """The contrast of these rows."""
+        """The contrast of these two variants."""
         return next((c for c in self.contrasts if (c.name, c.against) == (name, against)), None)
 
 
 class ReliabilityNumbers(Record):
     """Split-half reliability of one kind of reward.
 
-    num_lists: only users with this many lists, and of each the first so many; None: all lists of all users
-        with two or more.
+    num_lists: only users with at least this many lists, and the first so many of each; None: all lists of all
+        users with two or more.
     """
 
     metric: str
@@ -78,12 +78,12 @@ class ReliabilityNumbers(Record):
 
 
 class PredictedNumbers(Record):
-    """How much of one kind of reward other users' completions predicts: the part that a prompt can teach.
+    """How much of one kind of reward other users' completions predict: the part that a prompt can teach.
 
-    explained: share of the variance of completions about their user's mean.
-    gained: what the completion that is predicted to be a user's best earned, over the user's mean.
-    reached: what test users' completions by each row's language model are predicted to earn, over the untuned
-        model's; only of the reward that the run paid.
+    explained: cross-user R² of the within-user reward.
+    gained: reward of the completion that is predicted to be a user's best, minus the user's mean reward.
+    reached: by variant, the reward predicted for test users' completions, minus the same for the untuned model;
+        only for the reward that the run trained on.
     """
 
     metric: str
@@ -93,7 +93,7 @@ class PredictedNumbers(Record):
 
 
 class RewardNumbers(Record):
-    """The feedback of one round. best_less_mean: a user's best completion over the mean of their completions."""
+    """The rewards of one round. best_less_mean: a user's best completion minus the mean of their completions."""
 
     round: int
     metric: str
@@ -104,13 +104,13 @@ class RewardNumbers(Record):
 class WritingNumbers(Record):
     """What one language model writes about test users; shares in [0, 1], None where nothing could be counted.
 
-    skill: the measures of `recloop.evaluation.text_quality`.
-    attribute_of_claims: share of all claims that speak of the attribute.
-    attribute_of_completions: share of completions that claim something of the attribute.
-    surprisal: nats per token of the model's own completions, at temperature 1: its entropy rate.
+    skill: the metrics of `recloop.evaluation.text_quality`.
+    attribute_of_claims: share of all claims that are about the attribute.
+    attribute_of_completions: share of completions with a claim about the attribute.
+    surprisal: nats per token of the model's own completions at temperature 1, which is its entropy rate.
     """
 
-    row: str
+    variant: str
     num_completions: int
     skill: dict[str, float | None]
     attribute_of_claims: dict[str, float]
@@ -119,28 +119,28 @@ class WritingNumbers(Record):
 
 
 class WritingChange(Record):
-    """Trained less untuned, of each user's own share; users without a claim on either side are left out."""
+    """Trained minus untuned, of each user's own share; users without a claim on either side are left out."""
 
-    measure: str
+    metric: str
     change: Moments
 
 
 class CostNumbers(Record):
-    """One kind of stage, all of its stages together; memory is the largest."""
+    """The cost of all steps of one kind; memory is the largest of them."""
 
-    verb: str
-    num_stages: int
+    kind: str
+    num_steps: int
     wall_s: float
     tokens: int | None
     peak_memory_mib: float
 
 
 class LeakNumbers(Record):
-    """What a reward model that was fitted on the very users it rewards would have claimed.
+    """What a study would claim whose reward model was fitted on the very users it rewards.
 
-    best_less_mean: of the reward users' untuned completions, as that reward model sees it.
-    honest_best_less_mean: the same as the run's own reward models see it, earned and not predicted, as there.
-    claimed: trained less untuned of reward users, as that reward model sees it.
+    best_less_mean: of the reward users' untuned completions, by that reward model.
+    honest_best_less_mean: the same by the run's own reward models, without cross-fitting.
+    claimed: trained minus untuned on reward users, by that reward model.
     """
 
     metric: str
@@ -150,77 +150,77 @@ class LeakNumbers(Record):
 
 
 class Example(Record):
-    """Completions of one user of a simulated data, by row."""
+    """The completions about one user of a simulated log, by variant."""
 
     completions: dict[str, str]
 
 
-class UnitResult(Record):
-    """One unit. config: as run, with paths relative to the folder of data sets."""
+class RunNumbers(Record):
+    """All numbers of one study run. config: as run, with paths relative to the folder of data sets."""
 
-    unit: str
+    run: str
     study: str
-    variant: str
-    panel: int
+    setting: str
+    fold: int
     config: dict[str, Any]
     dataset: str
     num_users: int
     num_items: int
-    groups: dict[str, tuple[int, int]] = Field(description="users with lists, and lists, by group")
+    groups: dict[str, tuple[int, int]] = Field(description="by group: users with lists, and lists")
     tables: tuple[TableNumbers, ...]
     reliability: tuple[ReliabilityNumbers, ...]
     predicted: tuple[PredictedNumbers, ...] = ()
     predicted_by_source: dict[str, Moments] = Field(
         default={},
-        description="by row: what completions about test users are predicted to earn by the feedback of the run "
-        "that things were taken from, over that run's untuned model",
+        description="by variant: the reward predicted for test users' completions from the rewards of the source "
+        "run, minus the same for its untuned model",
     )
     rewards: tuple[RewardNumbers, ...]
     writing: tuple[WritingNumbers, ...]
     writing_changes: tuple[WritingChange, ...]
     leakage: LeakNumbers | None
     costs: tuple[CostNumbers, ...]
-    reused_from: str | None = Field(description="unit from whose run things were taken; not in costs")
+    reused_from: str | None = Field(description="the source run, whose reused results are not in costs")
     examples: tuple[Example, ...]
     versions: dict[str, str]
     lm_digest: str = Field(description="SHA-256 of the untuned language model's weights")
 
     @model_validator(mode="after")
-    def _texts_only_of_simulated(self) -> UnitResult:
+    def _texts_only_of_simulated(self) -> RunNumbers:
         if self.examples and self.config["data"]["name"] != "simulated":
             raise DataError(
-                f"texts are kept of simulated data only, got {len(self.examples)} examples of "
-                f"{self.dataset}; leave them out"
+                f"examples may come from simulated data only, got {len(self.examples)} of {self.dataset}; "
+                f"leave them out"
             )
         return self
 
     def table(self, ranker: str, group: str = "test") -> TableNumbers | None:
-        """The table of this kind of evaluator."""
+        """The table of this kind of evaluation reranker."""
         return next((t for t in self.tables if (t.ranker, t.group) == (ranker, group)), None)
 
     @property
     def wall_s(self) -> float:
-        """Of all stages."""
+        """Time of all steps."""
         return sum(cost.wall_s for cost in self.costs)
 
 
-def write_unit(file: Path, result: UnitResult) -> None:
-    """The unit's file, small and the same for the same numbers."""
-    atomic_write_text(file, json.dumps(_rounded(result.model_dump(mode="json")), indent=1) + "\n")
+def write_numbers(file: Path, numbers: RunNumbers) -> None:
+    """Write a run's file; equal numbers give equal bytes."""
+    atomic_write_text(file, json.dumps(_rounded(numbers.model_dump(mode="json")), indent=1) + "\n")
 
 
-def read_unit(file: Path) -> UnitResult:
-    """What `write_unit` wrote.
+def read_numbers(file: Path) -> RunNumbers:
+    """What `write_numbers` wrote.
 
     Raises:
         DataError: the file is something else.
     """
     try:
-        return UnitResult.model_validate_json(file.read_text(encoding="utf-8"))
+        return RunNumbers.model_validate_json(file.read_text(encoding="utf-8"))
     except ValidationError as error:
         raise DataError(
-            f"{file} must hold a unit of the quality bench, got something else "
-            f"({'; '.join(str(error).splitlines()[1:3])}); remove it and do the unit again"
+            f"{file} must hold the numbers of a study run, got something else "
+            f"({'; '.join(str(error).splitlines()[1:3])}); remove it and do the run again"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""``results.md``: the page, put together from its sections; a missing unit leaves a line, never a hole."""
+"""Writes ``results.md`` from its sections; a missing run leaves a line that names it."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from studies.evidence.ablation_sections import ablations, choices, leakage
 from studies.evidence.main_sections import claims, main_tables
 from studies.evidence.pooling import Evidence
 from studies.evidence.sections import FIGURES, Part
-from studies.evidence.side_sections import cost, predicted, reliability, units, written
+from studies.evidence.side_sections import cost, predicted, reliability, study_runs_done, written
 
 PAGE = "results.md"
 HEAD = """\
 # Results
 
-Written by `recloop bench quality` from the files in `results/`, one per unit; do not edit. Every number here
-is in those files or follows from them.
+Written by `python -m studies.evidence` from the files in `results/`, one per study run; do not edit. Every number
+here is in those files or follows from them.
 
-**How to read.** A unit is one whole run of DPO4Rec with its own test users (a *panel*: panels share no test
-user; as in cross-validation, one panel's test users may fit and reward in another), seed, reward model, trained
-language model and evaluators. Differences are taken user by user and added up over the test users of all
-panels: intervals are 95% of the mean over users, p is the sign-flip test (large-sample form), "Holm" is p
-corrected for all differences of one language model (trained, or trained on another log) in its table and metric.
-The test speaks of users, given the trained models; that training itself repeats is what the signs of the
-panels say. Settings were chosen on valid users who report nowhere. A list without a positive is left out, and
-every user weighs the same.
+**How to read.** A study run is one whole run of DPO4Rec with its own test users, seed, reward model, trained language
+model and evaluation rerankers. Its test users are a *fold*: folds share no test user. As in cross-validation, the test
+users of one fold may be train or reward users in another. Differences are taken user by user and pooled over the test
+users of all folds. Intervals are 95% intervals of the mean over users. p is the sign-flip test in its large-sample
+form. "Holm" is p corrected for all differences of one language model (trained here, or on another log) in its table
+and metric. The test generalises over users, given the trained models. Whether training itself repeats is shown by the
+signs of the folds. Settings were chosen on valid users who are test users in no table. A list without a positive is
+left out, and every user has the same weight.
 """
 SECTIONS: tuple[tuple[str, Callable[[Evidence], Part]], ...] = (
     ("What was to be shown", claims),
@@ -39,12 +39,12 @@ SECTIONS: tuple[tuple[str, Callable[[Evidence], Part]], ...] = (
     ("What a leak would have claimed", leakage),
     ("What the trained language model writes differently", written),
     ("Cost", cost),
-    ("Units", units),
+    ("Study runs", study_runs_done),
 )
 
 
 def write_page(out: Path, evidence: Evidence) -> Path:
-    """Write the page and its figures over older ones; figures of sections without numbers are removed."""
+    """The path of the page, written with its figures over older ones; figures that no section has are removed."""
     lines, drawn = [HEAD], dict[str, str]()
     for title, section in SECTIONS:
         part = section(evidence)

@@ -1,4 +1,4 @@
-"""Units put together: panels of one variant become one table over all their test users."""
+"""Pools study runs: the folds of one setting become one table over all their test users."""
 
 from __future__ import annotations
 
@@ -10,73 +10,73 @@ import numpy as np
 from recloop.errors import DataError
 from recloop.evaluation.significance import holm
 from recloop.methods.dpo4rec.evaluate import BEST_OF_N, TRAINED, UNTUNED
-from studies.evidence.moments import Moments, pool, ratio_interval
 from studies.evidence.numbers import (
     PredictedNumbers,
     ReliabilityNumbers,
+    RunNumbers,
     TableNumbers,
-    UnitResult,
     WritingNumbers,
 )
-from studies.evidence.study import Study, Unit
+from studies.evidence.statistics import Moments, pool, ratio_interval
+from studies.evidence.study import Study, StudyRun
 
 
 @dataclass(frozen=True, slots=True)
-class UnitState:
-    """A unit and, if it was done as the study has it now, its numbers.
+class RunState:
+    """A study run and, if it was done with the study's present settings, its numbers.
 
-    why: why there are none; empty when there are.
-    minutes: about, from a done unit of the same variant where there is one.
+    why: why there are no numbers; empty when there are.
+    minutes: estimated, or measured on a done run of the same setting.
     """
 
-    unit: Unit
-    result: UnitResult | None
+    run: StudyRun
+    numbers: RunNumbers | None
     why: str
     minutes: float
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All studies and what there is of them."""
+    """All studies and the state of their runs."""
 
     studies: Mapping[str, Study]
-    states: tuple[UnitState, ...]
+    states: tuple[RunState, ...]
 
-    def of_study(self, study: str, variant: str = "") -> list[UnitResult]:
-        """The done units of one variant, by panel."""
+    def of_study(self, study: str, setting: str = "") -> list[RunNumbers]:
+        """The done runs of one setting, by fold."""
         return [
-            state.result
+            state.numbers
             for state in self.states
-            if (state.unit.study, state.unit.variant) == (study, variant) and state.result is not None
+            if (state.run.study, state.run.setting) == (study, setting) and state.numbers is not None
         ]
 
     def of_place(self, place: str) -> list[str]:
-        """The studies that fill a part of the page: those with most panels first."""
+        """The studies that fill a part of the page, those with most folds first."""
         names = [name for name, study in self.studies.items() if study.place == place]
-        return sorted(names, key=lambda name: -len(self.studies[name].panels))
+        return sorted(names, key=lambda name: -len(self.studies[name].folds))
 
     @property
-    def missing(self) -> list[UnitState]:
-        """The units that are still to be done."""
-        return [state for state in self.states if state.result is None]
+    def missing(self) -> list[RunState]:
+        """The runs that are still to be done."""
+        return [state for state in self.states if state.numbers is None]
 
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """A mean over the test users of all panels, and the mean of each panel."""
+    """The mean over the test users of all folds, and the mean of each fold."""
 
     values: Moments
-    by_panel: tuple[float, ...]
+    by_fold: tuple[float, ...]
 
     @property
     def same_sign(self) -> bool:
-        """True when every panel lies on the same side of 0."""
-        return min(self.by_panel) > 0 or max(self.by_panel) < 0
+        """True when the means of all folds lie on the same side of 0."""
+        return min(self.by_fold) > 0 or max(self.by_fold) < 0
 
 
 @dataclass(frozen=True, slots=True)
 class PooledContrast:
-    """One difference over all panels. p_holm: corrected for the differences it was pooled with."""
+    """One difference over all folds. p_holm: corrected for all differences that were pooled with it."""
 
     name: str
     against: str
@@ -84,25 +84,25 @@ class PooledContrast:
     p_holm: float
 
 
-def tables_of(results: Sequence[UnitResult], ranker: str, group: str = "test") -> list[TableNumbers]:
-    """The table of each unit under one kind of evaluator; units without one are left out."""
+def tables_of(results: Sequence[RunNumbers], ranker: str, group: str = "test") -> list[TableNumbers]:
+    """The table of each run under one kind of evaluation reranker; runs without one are left out."""
     return [table for result in results if (table := result.table(ranker, group)) is not None]
 
 
-def pooled_rows(tables: Sequence[TableNumbers], metric: str) -> dict[str, Pooled]:
-    """Every row that all panels have, in the order of the first."""
+def pooled_variants(tables: Sequence[TableNumbers], metric: str) -> dict[str, Pooled]:
+    """Every variant that all folds have, in the order of the first."""
     found: dict[str, Pooled] = {}
-    for row in tables[0].rows if tables else ():
-        parts = [other.values[metric] for table in tables if (other := table.row(row.name)) is not None]
+    for variant in tables[0].variants if tables else ():
+        parts = [other.values[metric] for table in tables if (other := table.variant(variant.name)) is not None]
         if len(parts) == len(tables):
-            found[row.name] = Pooled(pool(parts), tuple(part.mean for part in parts))
+            found[variant.name] = Pooled(pool(parts), tuple(part.mean for part in parts))
     return found
 
 
 def pooled_contrasts(
     tables: Sequence[TableNumbers], metric: str, name: str, baselines: Sequence[str]
 ) -> list[PooledContrast]:
-    """`name` against every baseline that all panels have; Holm over exactly these."""
+    """`name` against every baseline that all folds have, with Holm over exactly these."""
     found = [(baseline, pooled_contrast(tables, metric, name, baseline)) for baseline in baselines]
     there = [(baseline, difference) for baseline, difference in found if difference is not None]
     adjusted = holm(np.array([difference.values.p for _, difference in there]))
@@ -113,7 +113,7 @@ def pooled_contrasts(
 
 
 def pooled_contrast(tables: Sequence[TableNumbers], metric: str, name: str, against: str) -> Pooled | None:
-    """One difference over all panels; None where a panel lacks it."""
+    """One difference over all folds, or None where a fold lacks it."""
     parts = [found.values[metric] for table in tables if (found := table.contrast(name, against)) is not None]
     if not parts or len(parts) < len(tables):
         return None
@@ -122,7 +122,7 @@ def pooled_contrast(tables: Sequence[TableNumbers], metric: str, name: str, agai
 
 @dataclass(frozen=True, slots=True)
 class GapClosed:
-    """Share of the way from the untuned model to cross-validated best-of-N that training went."""
+    """Share of the gap between the untuned model and cross-validated best-of-N that training closes."""
 
     share: float
     interval: tuple[float, float] | None
@@ -130,7 +130,7 @@ class GapClosed:
 
 
 def gap_closed(tables: Sequence[TableNumbers], metric: str) -> GapClosed | None:
-    """None where a row is missing or best-of-N is not above the untuned model."""
+    """The gap closed, or None where a variant is missing or best-of-N is not above the untuned model."""
     top = pooled_contrast(tables, metric, TRAINED, UNTUNED)
     bottom = pooled_contrast(tables, metric, BEST_OF_N, UNTUNED)
     between = pooled_contrast(tables, metric, TRAINED, BEST_OF_N)
@@ -140,11 +140,11 @@ def gap_closed(tables: Sequence[TableNumbers], metric: str) -> GapClosed | None:
     return GapClosed(top.values.mean / bottom.values.mean, interval, bottom.values.mean)
 
 
-def pooled_reliability(results: Sequence[UnitResult]) -> list[ReliabilityNumbers]:
-    """Reliabilities over panels: the mean weighted by users, its interval from those of the panels.
+def pooled_reliability(results: Sequence[RunNumbers]) -> list[ReliabilityNumbers]:
+    """Reliabilities over folds: the mean weighted by users, and its interval from those of the folds.
 
-    Variances add as if panels were independent, though turns of a log share some reward users; a panel's is
-    that of a normal distribution with its interval.
+    Variances add as if folds were independent, although splits of one log share some reward users. The variance of a
+    fold is that of a normal distribution with the fold's interval.
     """
     by_key: dict[tuple[str, int | None], list[ReliabilityNumbers]] = {}
     for result in results:
@@ -170,8 +170,8 @@ def pooled_reliability(results: Sequence[UnitResult]) -> list[ReliabilityNumbers
     return found
 
 
-def pooled_predicted(results: Sequence[UnitResult]) -> list[PredictedNumbers]:
-    """What is predicted over panels, weighted by users, as if panels shared no reward user."""
+def pooled_predicted(results: Sequence[RunNumbers]) -> list[PredictedNumbers]:
+    """Predicted rewards over folds, weighted by users, as if folds shared no reward user."""
     by_metric: dict[str, list[PredictedNumbers]] = {}
     for result in results:
         for one in result.predicted:
@@ -181,37 +181,37 @@ def pooled_predicted(results: Sequence[UnitResult]) -> list[PredictedNumbers]:
         gained = pool([part.gained for part in parts])
         explained = sum(part.explained * part.gained.num_users for part in parts) / gained.num_users
         reached = {
-            row: pool([part.reached[row] for part in parts])
-            for row in parts[0].reached
-            if all(row in part.reached for part in parts)
+            name: pool([part.reached[name] for part in parts])
+            for name in parts[0].reached
+            if all(name in part.reached for part in parts)
         }
         found.append(PredictedNumbers(metric=metric, explained=explained, gained=gained, reached=reached))
     return found
 
 
-def pooled_writing(results: Sequence[UnitResult]) -> list[WritingNumbers]:
-    """Each language model over all panels: means weighted by completions."""
-    by_row: dict[str, list[WritingNumbers]] = {}
+def pooled_writing(results: Sequence[RunNumbers]) -> list[WritingNumbers]:
+    """Each language model's numbers over all folds: means weighted by completions."""
+    by_name: dict[str, list[WritingNumbers]] = {}
     for result in results:
         for one in result.writing:
-            by_row.setdefault(one.row, []).append(one)
+            by_name.setdefault(one.variant, []).append(one)
     return [
         WritingNumbers(
-            row=row,
+            variant=name,
             num_completions=sum(part.num_completions for part in parts),
-            skill={name: _mean(parts, [part.skill[name] for part in parts]) for name in parts[0].skill},
+            skill={key: _mean(parts, [part.skill[key] for part in parts]) for key in parts[0].skill},
             attribute_of_claims=_means(parts, [part.attribute_of_claims for part in parts]),
             attribute_of_completions=_means(parts, [part.attribute_of_completions for part in parts]),
             surprisal=_mean(parts, [part.surprisal for part in parts]),
         )
-        for row, parts in by_row.items()
+        for name, parts in by_name.items()
         if len(parts) == len(results)
     ]
 
 
-def pooled_change(results: Sequence[UnitResult], measure: str) -> Moments | None:
-    """Trained less untuned in one measure of what is written, over all users; None where nobody measured it."""
-    parts = [one.change for result in results for one in result.writing_changes if one.measure == measure]
+def pooled_change(results: Sequence[RunNumbers], metric: str) -> Moments | None:
+    """Trained minus untuned in one metric of the texts, over all users, or None where no run has it."""
+    parts = [one.change for result in results for one in result.writing_changes if one.metric == metric]
     return pool(parts) if parts else None
 
 
@@ -225,7 +225,7 @@ def _mean(parts: Sequence[WritingNumbers], values: Sequence[float | None]) -> fl
 def _means(parts: Sequence[WritingNumbers], shares: Sequence[Mapping[str, float]]) -> dict[str, float]:
     if any(set(share) != set(shares[0]) for share in shares):
         raise DataError(
-            f"panels of one variant must have the same attributes, got {[sorted(share) for share in shares]}; "
-            f"do the units again"
+            f"folds of one setting must have the same attributes, got {[sorted(share) for share in shares]}; "
+            f"do the runs again"
         )
     return {attribute: _mean(parts, [share[attribute] for share in shares]) or 0.0 for attribute in shares[0]}

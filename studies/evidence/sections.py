@@ -1,13 +1,13 @@
-"""What every section of the results page is made with."""
+"""What all sections of the results page use."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from studies.evidence.numbers import UnitResult
+from studies.evidence.labels import NOT_RUN
+from studies.evidence.numbers import RunNumbers
 from studies.evidence.pooling import Evidence
-from studies.evidence.wording import NOT_RUN
 
 FIGURES = "results"  # folder of the figures, beside the page
 PRIMARY_METRIC = "ndcg@5"
@@ -16,7 +16,7 @@ SHOWN_METRICS = ("ndcg@5", "map@5", "ndcg@10", "loglik")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One section's lines, and the figures they show by file name."""
+    """One section's lines, and the figures in it by file name."""
 
     lines: Sequence[str]
     figures: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -27,30 +27,28 @@ def figure(name: str, title: str) -> list[str]:
     return [f"![{title}]({FIGURES}/{name})", ""]
 
 
-def not_run(evidence: Evidence, study: str, variant: str = "") -> list[str]:
-    """A line for the panels of one variant that are missing; none when all are there."""
-    missing = [
-        state.unit.name for state in evidence.missing if (state.unit.study, state.unit.variant) == (study, variant)
-    ]
+def not_run(evidence: Evidence, study: str, setting: str = "") -> list[str]:
+    """A line that names the missing runs of one setting; no line when all are done."""
+    missing = [state.run.name for state in evidence.missing if (state.run.study, state.run.setting) == (study, setting)]
     return [f"{NOT_RUN}: {', '.join(missing)}", ""] if missing else []
 
 
-def first_variant(evidence: Evidence, study: str) -> str:
-    """The variant a study's tables are of: its only one, or ``base``."""
-    return "base" if evidence.studies[study].variants else ""
+def first_setting(evidence: Evidence, study: str) -> str:
+    """The setting of a study's tables: its only one, or ``base``."""
+    return "base" if evidence.studies[study].settings else ""
 
 
-def main_results(evidence: Evidence, place: str) -> list[tuple[str, str, list[UnitResult]]]:
-    """Study, variant and done units of every study of a part of the page."""
+def main_results(evidence: Evidence, place: str) -> list[tuple[str, str, list[RunNumbers]]]:
+    """Study, setting and done runs of every study of a part of the page."""
     return [
-        (name, variant, evidence.of_study(name, variant))
+        (name, setting, evidence.of_study(name, setting))
         for name in evidence.of_place(place)
-        for variant in [first_variant(evidence, name)]
+        for setting in [first_setting(evidence, name)]
     ]
 
 
-def backbones_of(results: Sequence[UnitResult]) -> list[str]:
-    """The evaluators that all these units have."""
+def backbones_of(results: Sequence[RunNumbers]) -> list[str]:
+    """The evaluation rerankers that all these runs have."""
     if not results:
         return []
     names = [table.ranker for table in results[0].tables if table.group == "test" and table.ranker != "reward_model"]

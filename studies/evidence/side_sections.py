@@ -1,13 +1,13 @@
-"""Reward reliability, what the language models write, cost, and the list of units."""
+"""The sections of reward reliability, of the texts, of cost, and the list of study runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recloop.evaluation.report_sections import Chart, Curve
 from recloop.progress import format_seconds
-from studies.evidence.figures import lines as line_figure
-from studies.evidence.numbers import UnitResult, WritingNumbers
+from studies.evidence.figures import Line, line_plot
+from studies.evidence.labels import NOT_RUN, percent, reliable, table, variant_title, with_interval
+from studies.evidence.numbers import RunNumbers, WritingNumbers
 from studies.evidence.pooling import (
     Evidence,
     pooled_change,
@@ -16,39 +16,39 @@ from studies.evidence.pooling import (
     pooled_writing,
 )
 from studies.evidence.sections import Part, figure, main_results, not_run
-from studies.evidence.wording import NOT_RUN, percent, reliable, variant_title, table, with_interval
 from studies.evidence.writing import COMPARED
 
 PERCENT_SKILLS = ("well_formed", "grounded", "true", "true_likes", "true_dislikes", "coverage")
 ABOUT_RELIABILITY = (
-    "Would other lists of the same users prefer the same completions? Correlation of completion effects between a "
-    "user's odd and even lists, stepped up to all of them (Spearman-Brown); 95% intervals over users. Under "
-    "the frozen reward model, completions of the untuned language model, reward users. An interval that holds 0 is "
-    "noise."
+    "Would other lists of the same users prefer the same completions? The reliability is the correlation of completion "
+    "effects between a user's odd and even lists, stepped up to all lists (Spearman-Brown), with 95% intervals over "
+    "users. It is that of the frozen reward model on the untuned language model's completions about reward users. "
+    "Where the interval contains 0, the reward is noise."
 )
 ABOUT_PREDICTED = (
-    "What is no noise may still be nothing that a prompt shows. Share of what sets a user's completions apart "
-    "that other users' completions predicts, and what the completion that is predicted to be a user's best did earn, "
-    "over the user's mean: about what training can win. RewardModel and completions as above; 95% intervals over users."
+    "A reward that is not noise may still depend on nothing that the prompt shows. The table has the cross-user R² of "
+    "the within-user reward: the share of it that other users' completions predict. The gain is the reward of the "
+    "completion that is predicted to be a user's best, minus the user's mean, which is about what training can gain. "
+    "Reward model and completions are as above; intervals are 95% intervals over users."
 )
 ABOUT_REACHED = (
-    "And how far did each language model go that way? What its completions about test users are predicted to earn, "
-    "from what they say alone, over the untuned model's; no list of a test user is looked at. Intervals are "
-    "over users, given what was predicted. The same feedback made the pairs, so chance in it counts as "
-    "reached too: this is whether a model does what it was told, and the frozen reward model's tables below have "
-    "what test users' own lists say of it."
+    "How far did each language model go in that direction? The table has the reward predicted for its completions "
+    "about test users, minus the same for the untuned model. It is predicted from the texts alone; no list of a test "
+    "user is used. Intervals are over users, given the predictions. The same rewards made the pairs, so chance in them "
+    "counts as reached too: this shows whether a model does what it was trained to do. What test users' own lists say "
+    "of it is in the tables of the frozen reward model below."
 )
 ABOUT_COST = (
-    "Means per unit; memory is the most any stage of any unit held. Units that took over completions of another "
-    "unit are left out."
+    "Means per study run; memory is the most that any step of any run used. Runs that reused results of another run "
+    "are left out."
 )
 SKILL_WORDS = {
     "well_formed": "canonical form and finished",
-    "grounded": "claims about a value the history shows",
-    "true": "claims the history supports",
-    "true_likes": "likes the history supports",
-    "true_dislikes": "dislikes the history supports",
-    "coverage": "of the five strongest likes, named",
+    "grounded": "claims about a value that the history shows",
+    "true": "claims that the history supports",
+    "true_likes": "likes that the history supports",
+    "true_dislikes": "dislikes that the history supports",
+    "coverage": "share of the five strongest likes that are named",
     "claims_per_completion": "claims per completion",
     "distinct_attribute_sets": "different sets of claims among a user's completions",
     "tokens_per_completion": "tokens per completion",
@@ -57,17 +57,14 @@ SKILL_WORDS = {
 
 def reliability(evidence: Evidence) -> Part:
     """Split-half reliability by kind of reward and by lists per user, for every log."""
-    lines = [
-        ABOUT_RELIABILITY,
-        "",
-    ]
+    lines = [ABOUT_RELIABILITY, ""]
     figures: dict[str, str] = {}
-    for study, variant, results in (*main_results(evidence, "main"), *main_results(evidence, "external")):
+    for study, setting, results in (*main_results(evidence, "main"), *main_results(evidence, "external")):
         about = evidence.studies[study]
-        if not about.claims:  # panels of another study once more
+        if not about.claims:  # another study has the same folds
             continue
         found = pooled_reliability(results)
-        lines += [f"### {about.title}", "", *not_run(evidence, study, variant)]
+        lines += [f"### {about.title}", "", *not_run(evidence, study, setting)]
         if not found:
             lines += ["Too few users have two lists with a positive.", ""] if results else []
             continue
@@ -78,24 +75,23 @@ def reliability(evidence: Evidence) -> Part:
         for count in counts:
             cells = [by_key.get((metric, count)) for metric in metrics]
             users = max(one.num_users for one in cells if one is not None)
-            told = "all" if count is None else str(count)
-            rows.append([told, f"{users:,}", *("" if one is None else reliable(one) for one in cells)])
+            label = "all" if count is None else str(count)
+            rows.append([label, f"{users:,}", *("" if one is None else reliable(one) for one in cells)])
         lines += table(("lists per user", "users", *metrics), rows)
         curves = [
-            Curve(metric, tuple(float(c) for c, _ in points), tuple(r for _, r in points))
+            Line(metric, tuple(float(c) for c, _ in points), tuple(r for _, r in points))
             for metric in metrics
             if (points := [(o.num_lists, o.reliability) for o in found if o.metric == metric and o.num_lists])
         ]
         if curves:
             name = f"{study}-reliability.svg"
-            chart = Chart("Reliability of the reward", "lists per user", "split-half reliability", tuple(curves))
-            figures[name] = line_figure(chart)
+            figures[name] = line_plot(curves, "Reliability of the reward", "lists per user", "split-half reliability")
             lines += figure(name, f"{about.title}: reliability by lists per user")
     return Part(lines, figures)
 
 
 def predicted(evidence: Evidence) -> Part:
-    """The part of every kind of reward that other users' completions predicts, for every log."""
+    """How much of every kind of reward other users' completions predict, for every log."""
     by_log = [
         (evidence.studies[study], one)
         for study, _, results in (*main_results(evidence, "main"), *main_results(evidence, "external"))
@@ -107,11 +103,11 @@ def predicted(evidence: Evidence) -> Part:
         [log.title, one.metric, percent(one.explained), with_interval(one.gained)] for log, one in by_log if log.claims
     ]
     reached = [
-        [log.title, one.metric, variant_title(row), with_interval(values)]
+        [log.title, one.metric, variant_title(name), with_interval(values)]
         for log, one in by_log
-        for row, values in one.reached.items()
+        for name, values in one.reached.items()
     ]
-    head = ("log", "reward", "predicted", "gain of the predicted best")
+    head = ("log", "reward", "cross-user R²", "gain of the predicted best")
     return Part(
         [
             ABOUT_PREDICTED,
@@ -119,27 +115,27 @@ def predicted(evidence: Evidence) -> Part:
             *table(head, rows, left=2),
             ABOUT_REACHED,
             "",
-            *table(("log", "reward", "language model", "predicted, less untuned"), reached, left=3),
+            *table(("log", "reward", "language model", "predicted reward minus untuned"), reached, left=3),
         ]
     )
 
 
 def written(evidence: Evidence) -> Part:
-    """Form, truth, attributes and entropy of what each language model writes about test users."""
+    """Form, truth, attributes and entropy of each language model's texts about test users."""
     lines: list[str] = []
-    for study, variant, results in (*main_results(evidence, "main"), *main_results(evidence, "external")):
-        lines += [f"### {evidence.studies[study].title}", "", *not_run(evidence, study, variant)]
+    for study, setting, results in (*main_results(evidence, "main"), *main_results(evidence, "external")):
+        lines += [f"### {evidence.studies[study].title}", "", *not_run(evidence, study, setting)]
         models = pooled_writing(results)
         if not models:
             continue
-        head = ("metrics", *(variant_title(model.row) for model in models), "trained less untuned, by user")
+        head = ("metric", *(variant_title(model.variant) for model in models), "trained minus untuned, by user")
         lines += table(head, [*skill_rows(models, results), *attribute_rows(models)])
         lines += example_lines(results)
     return Part(lines or [NOT_RUN])
 
 
-def skill_rows(models: Sequence[WritingNumbers], results: Sequence[UnitResult]) -> list[list[str]]:
-    """A line per measure, a column per language model."""
+def skill_rows(models: Sequence[WritingNumbers], results: Sequence[RunNumbers]) -> list[list[str]]:
+    """A line per metric and a column per language model."""
     rows = [["completions", *(f"{model.num_completions:,}" for model in models), ""]]
     for name in models[0].skill:
         change = pooled_change(results, name) if name in COMPARED else None
@@ -150,64 +146,61 @@ def skill_rows(models: Sequence[WritingNumbers], results: Sequence[UnitResult]) 
 
 
 def attribute_rows(models: Sequence[WritingNumbers]) -> list[list[str]]:
-    """Of which attributes completions speak."""
+    """The share of completions and of claims about each attribute."""
     attributes = list(models[0].attribute_of_completions)
     rows = [
         [
-            f"completions that claim something of {attribute}",
+            f"completions with a claim about {attribute}",
             *(percent(m.attribute_of_completions[attribute]) for m in models),
             "",
         ]
         for attribute in attributes
     ]
     return rows + [
-        [f"claims that are of {attribute}", *(percent(m.attribute_of_claims[attribute]) for m in models), ""]
+        [f"claims about {attribute}", *(percent(m.attribute_of_claims[attribute]) for m in models), ""]
         for attribute in attributes
     ]
 
 
 def skill_text(name: str, value: float | None) -> str:
-    """A measure in percent or as it is."""
+    """A metric in percent or as a number."""
     if value is None:
         return ""
     return percent(value) if name in PERCENT_SKILLS else f"{value:.2f}"
 
 
-def example_lines(results: Sequence[UnitResult]) -> list[str]:
-    """First completions about the first test users of a simulated data."""
+def example_lines(results: Sequence[RunNumbers]) -> list[str]:
+    """The first completions about the first test users of a simulated log."""
     shown = [example for result in results[:1] for example in result.examples]
     if not shown:
         return []
-    lines = ["First completion about the first test users, as they come:", ""]
+    lines = ["First completion about the first test users, not selected:", ""]
     for number, example in enumerate(shown, start=1):
-        told = [
-            [variant_title(row), f"`{text.replace('|', '/').replace('`', ' ')}`"]
-            for row, text in example.completions.items()
+        texts = [
+            [variant_title(name), f"`{text.replace('|', '/').replace('`', ' ')}`"]
+            for name, text in example.completions.items()
         ]
-        lines += table((f"user {number}", "completion"), told, left=2)
+        lines += table((f"user {number}", "completion"), texts, left=2)
     return lines
 
 
 def cost(evidence: Evidence) -> Part:
-    """What one unit of every main study took, by kind of stage."""
-    lines = [
-        ABOUT_COST,
-        "",
-    ]
-    for study, variant, results in (*main_results(evidence, "main"), *main_results(evidence, "external")):
+    """The cost of one run of every main study, by kind of step."""
+    lines = [ABOUT_COST, ""]
+    for study, setting, results in (*main_results(evidence, "main"), *main_results(evidence, "external")):
         whole = [result for result in results if result.reused_from is None]
-        lines += [f"### {evidence.studies[study].title}", "", *not_run(evidence, study, variant)]
+        lines += [f"### {evidence.studies[study].title}", "", *not_run(evidence, study, setting)]
         if not whole:
-            lines += ["Every unit took from another what it has in common with it.", ""] if results else []
+            lines += ["Every run reused results of another run.", ""] if results else []
             continue
         rows: list[list[str]] = []
-        for verb in dict.fromkeys(one.verb for result in whole for one in result.costs):
-            own = [one for result in whole for one in result.costs if one.verb == verb]
+        for kind in dict.fromkeys(one.kind for result in whole for one in result.costs):
+            own = [one for result in whole for one in result.costs if one.kind == kind]
             tokens = [one.tokens for one in own if one.tokens is not None]
             rows.append(
                 [
-                    verb,
-                    f"{sum(one.num_stages for one in own) / len(whole):.0f}",
+                    kind,
+                    f"{sum(one.num_steps for one in own) / len(whole):.0f}",
                     format_seconds(sum(one.wall_s for one in own) / len(whole)).strip(),
                     f"{sum(tokens) / len(whole):,.0f}" if tokens else "",
                     f"{max(one.peak_memory_mib for one in own):,.0f}",
@@ -215,19 +208,19 @@ def cost(evidence: Evidence) -> Part:
             )
         total = format_seconds(sum(result.wall_s for result in whole) / len(whole)).strip()
         rows.append(["all", "", total, "", ""])
-        lines += table(("stage", "times", "wall time", "tokens written", "peak memory, MiB"), rows)
+        lines += table(("step", "times", "wall time", "tokens written", "peak memory, MiB"), rows)
     return Part(lines)
 
 
-def units(evidence: Evidence) -> Part:
-    """Every unit: done, or why not and how long it takes."""
+def study_runs_done(evidence: Evidence) -> Part:
+    """Every study run: done, or why not, and its minutes."""
     rows = [
         [
-            f"`{state.unit.name}`",
-            "done" if state.result is not None else f"*{state.why}*",
+            f"`{state.run.name}`",
+            "done" if state.numbers is not None else f"*{state.why}*",
             f"{state.minutes:.0f}",
         ]
         for state in evidence.states
     ]
-    about = "Minutes are for two cores; of a done unit's siblings they are measured, of others estimated."
-    return Part([about, "", *table(("unit", "state", "minutes"), rows, left=2)])
+    about = "Minutes are for two cores: measured where a run of the same setting is done, otherwise estimated."
+    return Part([about, "", *table(("study run", "state", "minutes"), rows, left=2)])

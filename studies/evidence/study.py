@@ -1,9 +1,9 @@
-"""Studies as files: each TOML file names runs of DPO4Rec, cut into units of at most 45 minutes.
+"""Studies as TOML files: each describes runs of DPO4Rec of at most 45 minutes.
 
-A unit is one run: one study, one variant (a change to the study's settings), one panel. A panel is a simulated
-simulated log of its own, or another fold of a log's groups (`SplitConfig.fold`). Panels share no test user, each has
-a seed of its own, and their test users can be added up (`moments`). As in cross-validation, users who report
-in one turn may fit and reward in another.
+A study run has one study, one setting (a change to the study's settings) and one fold. A fold is either a
+simulated log of its own or another split of one log's users (`SplitConfig.fold`). Folds share no test user and
+each has its own seed, so their test users can be pooled (`statistics`). As in cross-validation, the test users of
+one fold may be train or reward users in another.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from recloop.experiment.manifest import differing_keys
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 
 MAX_MINUTES = 45.0
-SET_BY_THE_UNIT = ("seeds", "data_seed", "split.fold")
-PATHS = ("path", "metadata", "item_knowledge", "kar")
+SET_BY_THE_RUN = ("seeds", "data_seed", "split.fold")
+PATHS = ("path", "metadata", "item_knowledge", "kar")  # of DataConfig
 Extra = Literal["transfer", "leakage"]
 Place = Literal["choices", "main", "external", "ablations"]
 
 
-class Variant(BaseModel):
-    """A change to a study's settings."""
+class Setting(BaseModel):
+    """A change to the run's settings of a study."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    title: str = Field(description="as the page calls it")
-    kind: str = Field(default="", description="choices: what is chosen among the variants of one kind")
+    title: str = Field(description="its name on the page")
+    kind: str = Field(default="", description="in a study of choices: what differs, such as reward or beta")
     minutes: float | None = Field(
-        default=None, gt=0, le=MAX_MINUTES, description="of a unit, on two cores; None: as the study says"
+        default=None, gt=0, le=MAX_MINUTES, description="of one run, on two cores; None: those of the study"
     )
-    panels: tuple[int, ...] | None = Field(default=None, description="None: those of the study")
-    extras: tuple[Extra, ...] = Field(default=(), description="measured beside the rows of the table")
+    folds: tuple[int, ...] | None = Field(default=None, description="None: those of the study")
+    extras: tuple[Extra, ...] = Field(default=(), description="measured beside the variants of the table")
     run: dict[str, Any] = Field(default={}, description="settings of the run that differ from the study's")
 
 
@@ -49,61 +49,61 @@ class Study(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    title: str = Field(description="as the page calls it")
+    title: str = Field(description="its name on the page")
     about: str = Field(default="", description="a sentence or two for the page")
-    place: Place = Field(description="which part of the page it fills")
-    panels: tuple[int, ...] = Field(min_length=1, description="each is also a seed")
-    panels_are: Literal["simulated", "turns"] = Field(
+    place: Place = Field(description="the part of the page that it fills")
+    folds: tuple[int, ...] = Field(min_length=1, description="each is also a seed")
+    folds_are: Literal["simulated", "splits"] = Field(
         default="simulated",
-        description="simulated logs: each panel is a simulated data; turns: another fold of the groups of a log",
+        description="simulated: each fold is a simulated log of its own; splits: another split of one log's users",
     )
-    minutes: float = Field(gt=0, le=MAX_MINUTES, description="of a unit, about, on two cores")
+    minutes: float = Field(gt=0, le=MAX_MINUTES, description="of one run, roughly, on two cores")
     reuses_from: str | None = Field(
         default=None,
-        description="study, or study.variant, from whose run of the same panel, if it is there, all is taken "
-        "that would come out the same: completions and vectors, fits, trained language models",
+        description="study, or study.setting: results that its run of the same fold has in common with this one "
+        "are reused where that run folder exists (completions, vectors, fits, trained language models)",
     )
     transfer_from: str | None = Field(
-        default=None, description="study, or study.variant, whose trained language model `transfer` reads"
+        default=None, description="study, or study.setting, whose trained language model `transfer` evaluates"
     )
     claims: bool = Field(
         default=True,
-        description="main: what was to be shown is asked of it; false where it is shown elsewhere",
+        description="main and external: the claims are tested on it; false where another study has the same folds",
     )
-    base: str | None = Field(default=None, description="study whose settings of the run come first")
+    base: str | None = Field(default=None, description="study whose run settings this one starts from")
     run: dict[str, Any] = Field(default={}, description="settings of the run, as for `recloop run dpo4rec`")
-    variants: dict[str, Variant] = Field(default={}, description="none: one variant, the study itself")
+    settings: dict[str, Setting] = Field(default={}, description="none: the study itself is the only setting")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Study:
-        if self.variants and self.place != "ablations" and "base" not in self.variants:
+        if self.settings and self.place != "ablations" and "base" not in self.settings:
             raise SettingError(
-                f"a study with variants needs one called base, got {', '.join(self.variants)}; its tables are of that variant"
+                f"a study with settings needs one called base for its tables, got {', '.join(self.settings)}; add base"
             )
-        for name, variant in self.variants.items():
-            if self.place == "choices" and not variant.kind:
-                raise SettingError(f"an variant of a choice needs a kind, got none for {name}; say what it chooses")
-        needs_transfer = any("transfer" in variant.extras for variant in self.variants.values())
+        for name, setting in self.settings.items():
+            if self.place == "choices" and not setting.kind:
+                raise SettingError(f"a setting of a choice needs a kind, got none for {name}; say what it changes")
+        needs_transfer = any("transfer" in setting.extras for setting in self.settings.values())
         if needs_transfer and self.transfer_from is None:
             raise SettingError(
-                "an variant with the extra transfer needs transfer_from, got none; name the study whose language "
-                "model is taken"
+                "a setting with the extra transfer needs transfer_from, got none; name the study that trains the "
+                "language model"
             )
         return self
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """One run to be done.
+class StudyRun:
+    """One run of DPO4Rec.
 
-    name: ``study.p1`` or ``study.variant.p1``; also its file's and its run folder's name.
-    config: the run's, with paths relative to the folder of data sets.
+    name: ``study.fold1`` or ``study.setting.fold1``; also the name of its file and of its run folder.
+    config: with paths relative to the folder of data sets.
     """
 
     name: str
     study: str
-    variant: str
-    panel: int
+    setting: str
+    fold: int
     minutes: float
     extras: tuple[Extra, ...]
     reuses_from: str | None
@@ -111,16 +111,16 @@ class Unit:
     config: Dpo4RecConfig
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """The run's settings as they are kept in the unit's file."""
+    def config_json(self) -> dict[str, Any]:
+        """The settings as they stand in the run's file."""
         return self.config.model_dump(mode="json")
 
 
 def read_studies(folder: Path) -> dict[str, Study]:
-    """All studies of a folder by file name: a study after its base, else in the order of their names.
+    """All studies of a folder by file name, sorted by name, each after its base.
 
     Raises:
-        SettingError: no study there, or one that does not hold together.
+        SettingError: the folder has no study, or a study is wrong.
     """
     studies: dict[str, Study] = {}
     for file in sorted(folder.glob("*.toml")):
@@ -131,7 +131,7 @@ def read_studies(folder: Path) -> dict[str, Study]:
             raise SettingError(f"{file} is no study: {error}; correct it") from error
     if not studies:
         raise SettingError(
-            f"studies are TOML files, got none in {folder}; run in a checkout of recloop, or set --studies"
+            f"studies are TOML files, got none in {folder}; run this in a checkout of recloop, or set --studies"
         )
     whole = {name: study.model_copy(update={"run": settings_of(studies, name)}) for name, study in studies.items()}
     return dict(sorted(whole.items(), key=lambda item: _num_bases(studies, item[0])))
@@ -143,10 +143,10 @@ def _num_bases(studies: Mapping[str, Study], name: str) -> int:
 
 
 def settings_of(studies: Mapping[str, Study], name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A study's settings on top of those of its base.
+    """A study's run settings on top of those of its base.
 
     Raises:
-        SettingError: a base is no study of the folder, or studies are each other's base.
+        SettingError: a base is not a study of the folder, or studies are each other's base.
     """
     if name not in studies or name in above:
         raise SettingError(
@@ -157,76 +157,81 @@ def settings_of(studies: Mapping[str, Study], name: str, above: tuple[str, ...] 
     return study.run if study.base is None else merged(settings_of(studies, study.base, (*above, name)), study.run)
 
 
-def units_of(studies: Mapping[str, Study]) -> list[Unit]:
-    """Every unit of every study, in the order in which they can be done: what gives comes before what takes.
+def study_runs(studies: Mapping[str, Study]) -> list[StudyRun]:
+    """Every run of every study, in an order in which a run comes after those whose results it reuses.
 
     Raises:
-        SettingError: a study's settings make no run, or it sets what its units set.
+        SettingError: a study's settings are no valid run settings, or it sets what its folds set.
     """
-    units: list[Unit] = []
+    runs: list[StudyRun] = []
     places = get_args(Place)
     for name, study in sorted(studies.items(), key=lambda item: places.index(item[1].place)):
-        for variant_name, variant in (study.variants or {"": Variant(title=study.title)}).items():
-            stem = f"{name}.{variant_name}" if variant_name else name
-            for panel in study.panels if variant.panels is None else variant.panels:
-                own, source = f"{stem}.p{panel}", _unit_name(study.reuses_from, panel)
-                units.append(
-                    Unit(
+        for setting_name, setting in (study.settings or {"": Setting(title=study.title)}).items():
+            stem = f"{name}.{setting_name}" if setting_name else name
+            for fold in study.folds if setting.folds is None else setting.folds:
+                own = f"{stem}.fold{fold}"
+                source, trained = (
+                    f"{other}.fold{fold}" if other else None for other in (study.reuses_from, study.transfer_from)
+                )
+                runs.append(
+                    StudyRun(
                         name=own,
                         study=name,
-                        variant=variant_name,
-                        panel=panel,
-                        minutes=variant.minutes or study.minutes,
-                        extras=variant.extras,
+                        setting=setting_name,
+                        fold=fold,
+                        minutes=setting.minutes or study.minutes,
+                        extras=setting.extras,
                         reuses_from=None if source == own else source,
-                        transfer_from=_unit_name(study.transfer_from, panel),
-                        config=run_config(stem, study, variant, panel),
+                        transfer_from=trained,
+                        config=run_config(stem, study, setting, fold),
                     )
                 )
-    return units
+    return runs
 
 
-def run_config(stem: str, study: Study, variant: Variant, panel: int) -> Dpo4RecConfig:
+def run_config(stem: str, study: Study, setting: Setting, fold: int) -> Dpo4RecConfig:
     """The settings of one run."""
-    settings = merged(study.run, variant.run)
-    for key in SET_BY_THE_UNIT:
+    settings = merged(study.run, setting.run)
+    for key in SET_BY_THE_RUN:
         if _holds(settings, key):
-            raise SettingError(f"{stem} sets {key}, which each unit sets by its panel; leave it out")
-    if study.panels_are == "simulated":
-        settings |= {"data_seed": panel}
+            raise SettingError(f"{stem} sets {key}, which each run sets by its fold; leave it out")
+    if study.folds_are == "simulated":
+        settings |= {"data_seed": fold}
     else:
-        settings["split"] = merged(settings.get("split", {}), {"fold": panel})
+        settings["split"] = merged(settings.get("split", {}), {"fold": fold})
     try:
-        return Dpo4RecConfig.model_validate(settings | {"seeds": [panel]})
+        return Dpo4RecConfig.model_validate(settings | {"seeds": [fold]})
     except ValidationError as error:
-        raise SettingError(f"the settings of {stem} make no run: {error}; correct the study") from error
+        raise SettingError(f"the settings of {stem} are no valid run: {error}; correct the study") from error
 
 
 def with_data_folder(config: Dpo4RecConfig, folder: Path) -> Dpo4RecConfig:
-    """The same with the paths of its data inside `folder`."""
+    """The same settings with the paths of the data inside `folder`."""
     changes = {name: (folder / path).absolute() for name in PATHS if (path := getattr(config.data, name)) is not None}
     return config.model_copy(update={"data": config.data.model_copy(update=changes)})
 
 
-def chosen_units(units: Sequence[Unit], patterns: Sequence[str]) -> list[Unit]:
-    """The units that a pattern (``*`` and ``?``) names, in their order.
+def chosen_runs(runs: Sequence[StudyRun], patterns: Sequence[str]) -> list[StudyRun]:
+    """The runs whose names match a pattern (``*`` and ``?``), in their order.
 
     Raises:
-        SettingError: a pattern names none.
+        SettingError: a pattern matches none.
     """
     for pattern in patterns:
-        if not any(fnmatchcase(unit.name, pattern) for unit in units):
-            raise SettingError(f"no unit is called {pattern}; the units are {', '.join(unit.name for unit in units)}")
-    return [unit for unit in units if any(fnmatchcase(unit.name, pattern) for pattern in patterns)]
+        if not any(fnmatchcase(run.name, pattern) for run in runs):
+            raise SettingError(f"no study run matches {pattern}; the runs are {', '.join(run.name for run in runs)}")
+    return [run for run in runs if any(fnmatchcase(run.name, pattern) for pattern in patterns)]
 
 
-def changed_settings(stored: Mapping[str, Any], unit: Unit) -> list[str]:
-    """Where a unit's file was made with other settings than the study has now.
+def changed_settings(stored: Mapping[str, Any], study_run: StudyRun) -> list[str]:
+    """The settings in which a run's file differs from its study.
 
-    A setting that did not exist then is passed over: it came with a default that is what was done before.
+    A setting that only one side has is passed over: a later one has a default that does what was done before, and
+    one that no longer exists is a constant with the value that it had.
     """
-    now = json.loads(json.dumps(unit.settings))
-    return [line for line in differing_keys(stored, now) if not line.partition(": ")[2].startswith("absent, ")]
+    now = json.loads(json.dumps(study_run.config_json))
+    lines = [(line, line.partition(": ")[2]) for line in differing_keys(stored, now)]
+    return [line for line, values in lines if not values.startswith("absent, ") and not values.endswith(", now absent")]
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,10 +247,6 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
         both = isinstance(old, dict) and isinstance(value, dict)
         result[key] = merged(cast(dict[str, Any], old), cast(dict[str, Any], value)) if both else value
     return result
-
-
-def _unit_name(stem: str | None, panel: int) -> str | None:
-    return None if stem is None else f"{stem}.p{panel}"
 
 
 def _holds(settings: Mapping[str, Any], key: str) -> bool:

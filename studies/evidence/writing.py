@@ -1,4 +1,4 @@
-"""What language models write about the test users of a run, in numbers: form, truth, attributes, entropy."""
+"""Numbers about the texts on test users: form, truth, attributes, entropy."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from recloop.methods.dpo4rec.generate import TEST, read_user_texts
 from recloop.prompts.claims import HistoryItem, PopulationRates, parse_claims
 from recloop.prompts.user_profile import history_items
 from recloop.records import UserCompletions
-from studies.evidence.moments import moments_of
 from studies.evidence.numbers import Example, WritingChange, WritingNumbers
+from studies.evidence.statistics import moments_of
 
 WRITERS = (UNTUNED, MATCHED, RANDOM_LABELS, SFT_BEST_OF_N, TRAINED)
 COMPARED = ("grounded", "true", "coverage", "claims_per_completion", "tokens_per_completion")
-LEFT_OUT = ("num_users", "num_completions", "tokens_per_s")  # of a skill: said elsewhere, or not known here
+LEFT_OUT = ("num_users", "num_completions", "tokens_per_s")  # of a skill: stored elsewhere, or not known here
 NUM_EXAMPLES = 3
 
 
 def writing(
     loop: Loop, task: Task, seed: int
 ) -> tuple[tuple[WritingNumbers, ...], tuple[WritingChange, ...], tuple[Example, ...]]:
-    """Every language model's completions about test users, how training changed them, and, of a simulated log, examples."""
+    """Each language model's texts in numbers, what training changed, and examples if the log is simulated."""
     completions: dict[str, UserCompletions] = {}
-    for row in WRITERS:
-        stage = f"sample.{row}.s{seed}"
+    for name in WRITERS:
+        stage = f"sample.{name}.s{seed}"
         if loop.run.is_done(stage):
-            completions[row] = read_user_texts(loop, row, stage).parts[TEST]
+            completions[name] = read_user_texts(loop, name, stage).parts[TEST]
     attributes = task.dataset.attributes
     shown = shown_items(loop, task, completions[UNTUNED].user_U)
-    numbers = tuple(describe(row, attributes, shown, own, task.population_rates) for row, own in completions.items())
+    numbers = tuple(describe(name, attributes, shown, own, task.population_rates) for name, own in completions.items())
     changes = (
         changes_of(attributes, shown, completions[UNTUNED], completions[TRAINED], task.population_rates)
         if TRAINED in completions
@@ -48,24 +48,24 @@ def writing(
 
 
 def shown_items(loop: Loop, task: Task, users: np.ndarray) -> list[list[HistoryItem]]:
-    """The part of each user's history that the prompt tells: all of it where it counts, else its lines."""
+    """The part of each user's history that the prompt contains: all of it where the template counts, else its lines."""
     lines_of = history_items(task.dataset, loop.config.prompt)
     shown: list[list[HistoryItem]] = []
     for user in users.tolist():
         items = lines_of(*task.lists.histories.of(user))
-        tells_all = loop.config.prompt.template == "counted"
-        shown.append(items if tells_all else items[len(items) - task.prompts[user].num_items_shown :])
+        shows_all = loop.config.prompt.template == "counted"
+        shown.append(items if shows_all else items[len(items) - task.prompts[user].num_items_shown :])
     return shown
 
 
 def describe(
-    row: str,
+    name: str,
     attributes: Sequence[str],
     shown: Sequence[Sequence[HistoryItem]],
     completions: UserCompletions,
     population_rates: PopulationRates | None = None,
 ) -> WritingNumbers:
-    """One language model's completions."""
+    """The numbers of one language model's completions."""
     flat = [completion for completions_N in completions.completions_UN for completion in completions_N]
     of_claims: Counter[str] = Counter()
     of_completions: Counter[str] = Counter()
@@ -74,7 +74,7 @@ def describe(
         of_claims.update(claim.attribute for claim in claims)
         of_completions.update({claim.attribute for claim in claims})
     return WritingNumbers(
-        row=row,
+        variant=name,
         num_completions=len(flat),
         skill=skill_numbers(assess_completions(attributes, shown, completions, population_rates)),
         attribute_of_claims={attribute: of_claims[attribute] / max(of_claims.total(), 1) for attribute in attributes},
@@ -84,7 +84,7 @@ def describe(
 
 
 def skill_numbers(skill: SummarySkill) -> dict[str, float | None]:
-    """The measures without what is said elsewhere; None for what could not be counted."""
+    """The metrics that are not stored elsewhere; None for what could not be counted."""
     return {name: known(value) for name, value in skill.as_dict().items() if name not in LEFT_OUT}
 
 
@@ -95,8 +95,8 @@ def changes_of(
     after: UserCompletions,
     population_rates: PopulationRates | None = None,
 ) -> tuple[WritingChange, ...]:
-    """Trained less untuned, user by user."""
-    by_user: dict[str, list[float]] = {measure: [] for measure in COMPARED}
+    """Trained minus untuned, user by user."""
+    by_user: dict[str, list[float]] = {metric: [] for metric in COMPARED}
     for place, items in enumerate(shown):
         own = [
             assess_completions(
@@ -107,23 +107,23 @@ def changes_of(
             ).as_dict()
             for d in (before, after)
         ]
-        for measure in COMPARED:
-            change = own[1][measure] - own[0][measure]
+        for metric in COMPARED:
+            change = own[1][metric] - own[0][metric]
             if not math.isnan(change):
-                by_user[measure].append(change)
+                by_user[metric].append(change)
     return tuple(
-        WritingChange(measure=measure, change=moments_of(np.array(changes)))
-        for measure, changes in by_user.items()
+        WritingChange(metric=metric, change=moments_of(np.array(changes)))
+        for metric, changes in by_user.items()
         if changes
     )
 
 
 def examples(completions: dict[str, UserCompletions]) -> tuple[Example, ...]:
-    """The first completion of each language model about the first test users, not chosen by what they say."""
-    rows = [row for row in (UNTUNED, RANDOM_LABELS, TRAINED) if row in completions]
+    """The first completion of each language model about the first test users, whatever they say."""
+    names = [name for name in (UNTUNED, RANDOM_LABELS, TRAINED) if name in completions]
     num_users = min(NUM_EXAMPLES, len(completions[UNTUNED].user_U))
     return tuple(
-        Example(completions={row: completions[row].completions_UN[user][0].text for row in rows})
+        Example(completions={name: completions[name].completions_UN[user][0].text for name in names})
         for user in range(num_users)
     )
 
