@@ -149,10 +149,11 @@ class FinishedRun:
     @cached_property
     def _reranker(self) -> FittedReranker:
         from recloop.methods.dpo4rec.names import TRAINED, UNTUNED
+        from recloop.methods.dpo4rec.reward_model import load_reranker
 
         config = self._study.config
         variant = TRAINED if config.rounds else UNTUNED
-        return FittedReranker.load(self.run.folder(f"fit.{variant}.{config.backbones[0]}.s{config.seeds[0]}"))
+        return load_reranker(self._study, f"fit.{variant}.{config.backbones[0]}.s{config.seeds[0]}")
 
     def _prompt(self, history: Sequence[Interaction]) -> Prompt:
         pairs = [(one, float("nan")) if isinstance(one, str) else one for one in history]

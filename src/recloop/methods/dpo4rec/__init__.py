@@ -20,6 +20,8 @@ def _open(config: Dpo4RecConfig, run: RunFolder, progress: Progress, until: str 
 
     own = OwnParts(**objects)
     require_trainable(own, config.rounds)
+    if own.reranker is not None:  # reward model and evaluator are of the one kind that was passed
+        config = config.model_copy(update={"backbones": (own.identities()["reranker"].rpartition(".")[2],)})
     return open_study(config, run, progress, until, own)
 
 

@@ -24,11 +24,11 @@ from recloop.methods.dpo4rec.names import (
     Scored,
     Trained,
 )
+from recloop.methods.dpo4rec.reward_model import load_reranker
 from recloop.methods.study import Study
 from recloop.prompts.claims import PopulationRates, true_claims, write_summary
 from recloop.prompts.user_profile import PromptConfig, history_items, history_line
 from recloop.records import Group, Histories, Log, UserVectors
-from recloop.rerankers.fitted import FittedReranker
 from recloop.rerankers.rating_mean import rating_weighted_means
 
 
@@ -108,4 +108,4 @@ def supported_texts(
 
 def best_valid_ndcg(study: Study, step: str) -> float:
     """The valid score of the epoch an evaluator was kept at."""
-    return max(epoch.valid_ndcg for epoch in FittedReranker.load(study.run.folder(step)).curve)
+    return max(epoch.valid_ndcg for epoch in load_reranker(study, step).curve)

@@ -55,7 +55,8 @@ def evaluate_variant(
         inputs = {"lists": task.digest, "vectors": None if vectors is None else vectors.digest}
         with study.step(FIT_EVALUATOR, name, inputs | reranker_input(study), f"reranker/{name}") as step:
             if not step.is_done:
-                config = study.config.reranker.model_copy(update={"kind": backbone, "use_id_history": uses_id_history})
+                kind = {"kind": backbone} if study.own.reranker is None else {}
+                config = study.config.reranker.model_copy(update={**kind, "use_id_history": uses_id_history})
                 fit_vectors = None if vectors is None else vectors.parts[FIT]
                 evaluator = fit_on(study, task, config, fit_vectors, derived_seed(seed, "evaluator"))
                 evaluator.save(step.folder)

@@ -41,7 +41,7 @@ def fit_on(study: Study, task: Task, config: RerankerConfig, vectors: UserVector
     """A reranker fitted on the train users of a task; valid users end the fit."""
     lists = task.lists
     data = FitData(task.features(), lists.histories, lists.train, lists.valid, vectors)
-    return fit_network(config, data, seed, study.progress)
+    return fit_network(config, data, seed, study.progress, study.own.reranker)
 
 
 def reward_model_key(seed: int, number: int) -> str:
@@ -56,7 +56,12 @@ def reward_model_steps(study: Study, seed: int) -> list[str]:
 
 def load_reward_models(study: Study, reward_model: Sequence[str]) -> list[FittedReranker]:
     """The frozen reward model's fits, from their steps."""
-    return [FittedReranker.load(study.run.folder(step)) for step in reward_model]
+    return [load_reranker(study, step) for step in reward_model]
+
+
+def load_reranker(study: Study, step: str) -> FittedReranker:
+    """The reranker that a done step fitted."""
+    return FittedReranker.load(study.run.folder(step), study.own.reranker)
 
 
 def reward_model_digest(study: Study, reward_model: Sequence[str]) -> str:
