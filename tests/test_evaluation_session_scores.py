@@ -5,7 +5,8 @@ import pytest
 
 from recloop.errors import SettingError
 from recloop.evaluation.score import MetricsConfig
-from recloop.evaluation.session_scores import NOT_RANKED, metric_of_rank, variant_from_ranks
+from recloop.evaluation.session_scores import variant_from_ranks
+from recloop.rerankers.metrics import NOT_RANKED, metric_of_rank
 from recloop.records import Group, Lists
 from recloop.rerankers.metrics import compute_metric
 

@@ -7,41 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from recloop.errors import SettingError
 from recloop.evaluation.score import MetricsConfig, variant_from_lists
-from recloop.rerankers.metrics import MetricName
+from recloop.rerankers.metrics import metric_of_rank
 
 if TYPE_CHECKING:
-    from jaxtyping import Float64, Int64
+    from jaxtyping import Int64
 
     from recloop.evaluation.per_user_scores import VariantScores
-
-NOT_RANKED = 0
-
-
-def metric_of_rank(metric: str, ranks: Int64[np.ndarray, ...]) -> Float64[np.ndarray, ...]:
-    """The metric of lists whose one relevant item stands at these ranks, from 1; 0 for `NOT_RANKED`.
-
-    Raises:
-        SettingError: a metric that is not ndcg@K, hr@K or mrr@K.
-
-    Example:
-        >>> metric_of_rank("mrr@3", np.array([1, 2, 4, 0])).tolist()
-        [1.0, 0.5, 0.0, 0.0]
-    """
-    name = MetricName.parse(metric)
-    assert name.k is not None or name.kind == "loglik"
-    is_hit = (ranks > NOT_RANKED) & (ranks <= (name.k or 0))
-    safe = np.where(is_hit, ranks, 1).astype(np.float64)
-    match name.kind:
-        case "ndcg":
-            return is_hit / np.log2(1 + safe)
-        case "hr":
-            return is_hit.astype(np.float64)
-        case "mrr":
-            return is_hit / safe
-        case _:
-            raise SettingError(f"a session has one answer and is measured by ndcg@K, hr@K or mrr@K, got {metric}")
 
 
 def variant_from_ranks(

@@ -22,6 +22,7 @@ from recloop.evaluation.report_sections import (
     Section,
     StepCost,
 )
+from recloop.evaluation.results import COMPLETIONS, PER_USER
 from recloop.evaluation.significance import Comparison, StatisticsConfig, compare
 from recloop.evaluation.terminal import RESULTS
 from recloop.experiment.reuse import own_steps
@@ -30,7 +31,7 @@ from recloop.files import atomic_write_bytes, atomic_write_json, atomic_write_te
 if TYPE_CHECKING:
     from pathlib import Path
 
-LATEX, PER_USER, COMPLETIONS = "tables.tex", "per_user.parquet", "completions.parquet"
+LATEX = "tables.tex"
 OTHERS_IN_LATEX = 3  # metrics beside the tested one; what fits a page
 COMPLETION_COLUMNS = {
     "user_id": pl.String,
