@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from recloop.config import validate
+from recloop.settings import validate
 from recloop.errors import DataError, SettingError
 from recloop.rewards.curriculum import CurriculumConfig, Epoch, difficulty, plan_epoch
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from recloop.cli import settings_command
+from scripts.settings_command import settings_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:

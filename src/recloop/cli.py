@@ -23,7 +23,6 @@ from recloop import __version__
 from recloop.errors import RecloopError, SettingError
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
 
     from recloop.config import Override
     from recloop.experiment.run_folder import RunFolder
@@ -64,7 +63,6 @@ For example:
 """
 Words = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 Config = Annotated[Path | None, Parameter(help="A TOML file of settings.")]
-Out = Annotated[Path | None, Parameter(name="--out", help="The folder to write into.")]
 Help = Annotated[bool, Parameter(name=["--help", "-h"], help="Show this help.")]
 HelpAll = Annotated[bool, Parameter(help="Show all settings.")]
 
@@ -111,7 +109,7 @@ def guarded(work: Callable[[], int], *, is_alone: bool = False) -> int:
     """The exit code of `work`, with one line in place of the traceback of an expected error.
 
     Args:
-        is_alone: the machine does nothing else, as in a measurement of speed.
+        is_alone: nothing else runs on the machine, as in a measurement of speed.
     """
     # Threads that spin while they wait slow every other process; threads that sleep slow each other.
     if not is_alone:
@@ -150,48 +148,6 @@ def dispatch(words: Sequence[str], program: App = app) -> int:
         raise SettingError(f"{error} -h shows the help") from error
 
 
-def settings_command(
-    prog: str,
-    about: str,
-    load: Callable[[], tuple[type[BaseModel], Callable[..., object]]],
-    out: str | None = None,
-    argv: Sequence[str] | None = None,
-) -> int:
-    """The exit code of a program whose options are settings, ``--config`` and ``--out``.
-
-    Args:
-        prog: how it is called, e.g. ``python -m benchmarks.speed``.
-        about: what it does, for its help.
-        load: -> the class of its settings, and (settings, folder of ``--out``, progress) -> what is printed.
-        out: the folder where ``--out`` is not given; None for a program that writes nothing and is handed none.
-    """
-    usage = f"{prog} [OPTIONS] [--SETTING VALUE ...]"
-    program = new_app(prog, about, usage=usage, version_flags=[], help_flags=[])
-
-    @program.default
-    def command(
-        *words: Words, config: Config = None, out_folder: Out = None, help: Help = False, help_all: HelpAll = False
-    ) -> None:
-        from recloop.config import describe_settings, load_config
-        from recloop.progress import terminal_progress
-
-        model, work = load()
-        if help or help_all:
-            program.help_print([])
-            print(describe_settings(model, prog, every=help_all))
-            return
-        names, overrides = sorted_words(words)
-        if names:
-            raise SettingError(f"{prog} takes settings only, got {' '.join(names)}; write --SETTING VALUE")
-        if out is None and out_folder is not None:
-            raise SettingError(f"{prog} writes no files, got --out {out_folder}; leave it out")
-        folders = [] if out is None else [out_folder or Path(out)]
-        print(work(load_config(model, config, overrides), *folders, terminal_progress()))
-
-    words = sys.argv[1:] if argv is None else argv
-    return guarded(lambda: dispatch(words, program), is_alone=prog.endswith("speed"))
-
-
 def _add_run_command(verb: str, until: str | None, about: str) -> None:
     def command(*words: Words, options: RunOptions = RunOptions()) -> int:
         return run_or_resume(verb, words, options, until)
@@ -211,8 +167,9 @@ for _step, _about in STEPS.items():
 
 def run_or_resume(verb: str, words: Sequence[str], options: RunOptions, until: str | None) -> int:
     """`recloop run` and the step commands: a new run, or an old one up to a step."""
-    from recloop.config import describe_settings, near_matches
+    from recloop.config import describe_settings
     from recloop.methods.registry import METHODS, method_named
+    from recloop.settings import near_matches
 
     names, overrides = sorted_words(words)
     if len(names) > 1:
@@ -287,9 +244,9 @@ def ask(folder: Path, question: str, /, *, user: str | None = None, candidates: 
         user: the user whose history the request comes with (rerec).
         candidates: titles to rank, separated by semicolons (re2llm).
     """
-    from recloop.config import validate
     from recloop.experiment.run_folder import RunFolder
     from recloop.methods.registry import method_named
+    from recloop.settings import validate
 
     options = {"user": user, "candidates": candidates}
     with RunFolder.reopen(folder) as run:
@@ -377,12 +334,12 @@ def _resume(folder: Path, until: str | None, overrides: Sequence[Override] = ())
 
 
 def _execute(run: RunFolder, until: str | None) -> int:
-    from recloop.config import validate
     from recloop.evaluation.terminal import show as show_run
     from recloop.llm.server.usage_text import num_put_aside
     from recloop.methods.method import run_method
     from recloop.methods.registry import method_named
     from recloop.progress import terminal_progress
+    from recloop.settings import validate
 
     method = method_named(run.manifest["method"])
     try:

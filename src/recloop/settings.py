@@ -1,16 +1,134 @@
-"""A configuration from plain values, with one clear error for all that do not fit."""
+"""Settings as users name them: a configuration's values, their old names, and one clear error for what does not fit."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Any, TypeVar
+import re
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from recloop.errors import SettingError
 
 Config = TypeVar("Config", bound=BaseModel)
+FIRST = "shown_first"  # Field(json_schema_extra={"shown_first": True}): in `--help`, not only in `--help-all`
+BOUND_WORDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+MIN_LIKENESS = 0.75  # a guess: two letters swapped in a word of six are still near
+
+# Old names of settings. A name stands for whole parts of a dotted key, wherever they are in it.
+RENAMED = {
+    "headline": "primary_metric",
+    "rows": "variants",
+    "arms": "variants",
+    "world": "simulated",
+    "facets": "attributes",
+    "facet_separator": "attribute_separator",
+    "values_per_facet": "values_per_attribute",
+    "liked_per_facet": "liked_per_attribute",
+    "useful_facets": "useful_attributes",
+    "table.stars": "table.rating",
+    "stars_min": "rating_min",
+    "stars_max": "rating_max",
+    "positive_from_stars": "positive_from_rating",
+    "split.feedback": "split.reward",
+    "split.turn": "split.fold",
+    "tuned_name": "trained_name",
+    "drafts_per_request": "completions_per_request",
+    "drafts.feedback": "completions.reward",
+    "drafts": "completions",
+    "reward.judges": "reward.num_models",
+    "reward.shared": "reward.cross_fit",
+    "batch": "batch_size",
+    "accumulation": "gradient_accumulation_steps",
+    "checkpoint_steps": "save_steps",
+    "dpo.likelihood": "dpo.sft_weight",
+    "grpo.kl": "grpo.beta",
+    "agent": "policy",
+    "rivals": "baselines",
+    "num_rivals": "num_baselines",
+    "measure.metrics": "metrics.names",
+    "measure": "metrics",
+    "take_from": "reuse_from",
+}
+RENAMED_VALUES = {
+    "worlds": "simulated",
+    "embedded": "bundled",
+    "embedded:answers": "bundled:answers",
+    "tuned": "trained",
+    "stars": "rating",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value of a configuration, as a user names it.
+
+    key: dotted, snake case, e.g. ``data.on_bad_rows``.
+    about: what the outermost section that holds it is for; empty outside any section.
+    section: the section it stands in as the configuration has it by default; None where it has none.
+    """
+
+    key: str
+    info: FieldInfo
+    about: str = ""
+    section: BaseModel | None = None
+
+    @property
+    def default(self) -> str:
+        """As a user would type it; ``required`` when there is none."""
+        if self.section is not None:
+            return _show(getattr(self.section, self.key.rsplit(".", 1)[-1]))
+        return "required" if self.info.is_required() else _show(self.info.get_default())
+
+    @property
+    def flag(self) -> str:
+        """As on the command line: ``--data.on-bad-rows``."""
+        return "--" + self.key.replace("_", "-")
+
+    @property
+    def is_shown_first(self) -> bool:
+        """Whether `--help` shows it; `--help-all` shows all settings."""
+        extra = self.info.json_schema_extra
+        return isinstance(extra, dict) and bool(extra.get(FIRST))
+
+    @property
+    def facts(self) -> str:
+        """Type and default, as in ``int|none = none``."""
+        return f"{'|'.join(_type_names(self.info.annotation))} = {self.default}"
+
+    @property
+    def bounds(self) -> str:
+        """As in ``, at least 0, at most 1``; empty where there are none."""
+        limits = (
+            (words, getattr(limit, name, None)) for limit in self.info.metadata for name, words in BOUND_WORDS.items()
+        )
+        return "".join(f", {words} {limit}" for words, limit in limits if limit is not None)
+
+
+def settings_of(
+    model: type[BaseModel], prefix: str = "", about: str = "", section: BaseModel | None = None
+) -> Iterator[Setting]:
+    """All values of a configuration, sections opened, in the order they are declared.
+
+    Args:
+        section: what the whole configuration has here by default, if it has something.
+    """
+    for name, info in model.model_fields.items():
+        sections = [leaf for leaf in leaves(info.annotation) if isinstance(leaf, type) and issubclass(leaf, BaseModel)]
+        default = info.default if section is None else getattr(section, name)
+        if not sections:
+            yield Setting(prefix + name, info, about, section)
+        seen: set[str] = set()
+        for kind in sections:
+            inside = default if isinstance(default, kind) else None
+            for setting in settings_of(kind, f"{prefix}{name}.", about or info.description or name, inside):
+                if setting.key not in seen:
+                    seen.add(setting.key)
+                    yield setting
 
 
 def validate(model: type[Config], tree: Mapping[str, Any]) -> Config:
@@ -18,20 +136,79 @@ def validate(model: type[Config], tree: Mapping[str, Any]) -> Config:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        raise SettingError(_explain(error, list(model.model_fields))) from error
+        lines = [_explain(fault, model) for fault in error.errors(include_url=False)]
+        raise SettingError("the settings do not hold together:\n  " + "\n  ".join(lines)) from error
 
 
-def _explain(error: ValidationError, known: list[str]) -> str:
-    lines: list[str] = []
-    for fault in error.errors(include_url=False):
-        key = ".".join(str(part) for part in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden" and len(fault["loc"]) == 1:
-            near = difflib.get_close_matches(key, known, 1)
-            message = (
-                f"no such setting; did you mean {near[0]}?" if near else f"no such setting; use {', '.join(known)}"
-            )
-        is_about_one_value = fault["type"] != "missing" and not isinstance(fault["input"], dict | BaseModel)
-        got = f", got {fault['input']!r}" if is_about_one_value else ""
-        lines.append(f"{key}: {message}{got}" if key else message)
-    return "the settings do not hold together:\n  " + "\n  ".join(lines)
+def current_name(key: str) -> str:
+    """A dotted key with every old name in it replaced; the key itself where it has none.
+
+    Example:
+        >>> current_name("data.world.useful_facets")
+        'data.simulated.useful_attributes'
+    """
+    for old, new in RENAMED.items():
+        key = re.sub(rf"(?<![^.]){re.escape(old)}(?![^.])", new, key)
+    return key
+
+
+def unknown_setting(key: str, model: type[BaseModel]) -> str:
+    """Why there is no such setting: it has a new name, or another one is near."""
+    known = [setting.key for setting in settings_of(model)]
+    if (new := current_name(key)) != key:
+        return f"an old name; write {new}"
+    return f"no such setting in {model.__name__}{near_matches(key, known)}"
+
+
+def near_matches(word: str, known: Sequence[str]) -> str:
+    """``; did you mean X or Y?`` by the whole name or its last part; nothing when no known name is near."""
+
+    def likeness(name: str) -> float:
+        ends = (word.rsplit(".", 1)[-1], name.rsplit(".", 1)[-1])
+        return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in ((word, name), ends))
+
+    scored = sorted(((likeness(name), name) for name in known), key=lambda pair: -pair[0])
+    near = [name for score, name in scored[:3] if score >= MIN_LIKENESS]
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def leaves(annotation: Any) -> Iterator[Any]:
+    """The members of a union of types, `Annotated` taken off."""
+    if get_origin(annotation) is Annotated:
+        yield from leaves(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, types.UnionType):
+        for part in get_args(annotation):
+            yield from leaves(part)
+    else:
+        yield annotation
+
+
+def _explain(fault: Any, model: type[BaseModel]) -> str:
+    key, value = ".".join(str(part) for part in fault["loc"]), fault["input"]
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: {unknown_setting(key, model)}"
+    if fault["type"] == "model_type":
+        return f"{key} is a section, got the value {value!r}; set one of its fields"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] != "missing" and not isinstance(value, dict | BaseModel):
+        message += f", got {value!r}"
+    if isinstance(value, str) and value in RENAMED_VALUES:
+        message += f", an old name; write {RENAMED_VALUES[value]}"
+    return f"{key}: {message}" if key else message
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(str(part) for part in cast(Sequence[object], value)) or "empty"
+    return "none" if value is None else str(value)
+
+
+def _type_names(annotation: Any) -> Iterator[str]:
+    for leaf in leaves(annotation):
+        if leaf is type(None):
+            yield "none"
+        elif leaf_args := get_args(leaf):
+            yield "|".join(str(a) for a in leaf_args) if str(leaf).startswith("typing.Literal") else "list"
+        else:
+            choices = getattr(leaf, "__members__", None)
+            yield "|".join(str(c.value) for c in choices.values()) if choices else leaf.__name__

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recloop.cli import settings_command
+from scripts.settings_command import settings_command
 
 OUT = "docs"
 
