@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,11 +22,10 @@ from recloop import __version__
 from recloop.errors import RecloopError, SettingError
 
 if TYPE_CHECKING:
-
     from recloop.config import Override
     from recloop.experiment.run_folder import RunFolder
 
-PUT_ASIDE = 3
+UNANSWERED = 3
 STEPS = {
     "prepare": "Read or simulate the data and split it.",
     "embed": "Fit the item embeddings of the reward (rerec).",
@@ -295,11 +293,12 @@ def sorted_words(words: Sequence[str]) -> tuple[list[str], list[Override]]:
 
 def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, until: str | None) -> int:
     from recloop.config import load_config
-    from recloop.experiment.reuse import require_source_run, reuse_from
+    from recloop.experiment.reuse import require_source_run
     from recloop.experiment.run_folder import PASSING, RunFolder
     from recloop.experiment.step import require_command
     from recloop.methods.method import quick_settings
     from recloop.methods.registry import method_named
+    from recloop.methods.run import new_folder, reuse_run
 
     method = method_named(name)
     require_command(name, method.steps(), until)
@@ -312,10 +311,11 @@ def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, u
     if options.dry_run:
         print(method.forecast(config) if method.forecast is not None else f"{name} has no forecast")
         return 0
-    out = options.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    with RunFolder.open(out, config.model_dump(mode="json"), method=name, passing=PASSING) as run:
+    with RunFolder.open(
+        options.out or new_folder(name), config.model_dump(mode="json"), method=name, passing=PASSING
+    ) as run:
         if source is not None:
-            reuse_from(run, source)
+            reuse_run(run, source)
         return _execute(run, until)
 
 
@@ -335,7 +335,7 @@ def _resume(folder: Path, until: str | None, overrides: Sequence[Override] = ())
 
 def _execute(run: RunFolder, until: str | None) -> int:
     from recloop.evaluation.terminal import show as show_run
-    from recloop.llm.server.usage_text import num_put_aside
+    from recloop.llm.server.cost import num_unanswered
     from recloop.methods.method import run_method
     from recloop.methods.registry import method_named
     from recloop.progress import terminal_progress
@@ -348,7 +348,7 @@ def _execute(run: RunFolder, until: str | None) -> int:
         print(f"\nrecloop: interrupted; go on with: recloop resume {run.path}", file=sys.stderr)
         return 130
     print(reached or show_run(run.path))
-    return PUT_ASIDE if num_put_aside(run.manifest["steps"]) else 0
+    return UNANSWERED if num_unanswered(run.manifest["steps"]) else 0
 
 
 if __name__ == "__main__":
