@@ -1,12 +1,12 @@
 """KAR's protocol on MovieLens-1M, first with no language model at all.
 
-The star-weighted mean of item vectors stands in for a user's text. It must help (`STAR_MEAN` above
-`NO_TEXT`, `BOTH` above `ITEM_VECTORS`), and must not once users have exchanged it (`SHUFFLED` no better
-than `NO_TEXT`). With ``--rows texts`` the same for texts: those of the language model, exchanged
-ones, and all that a history supports saying.
+The rating-weighted mean of item vectors replaces a user's text. It must help (`RATING_MEAN` above
+`NO_TEXT`, `BOTH` above `ITEM_VECTORS`), and must not help after users exchanged it (`SHUFFLED` no better than
+`NO_TEXT`). With ``--variants texts`` the same is measured for texts: those of the language model, exchanged ones, and
+all claims that a history supports.
 
-The mean over lists in which a list without a positive counts as 0 moves with the share of such lists, and
-that share moves with the split of users: from .127 to .151 over six splits. Compare rows within a split.
+A list without a positive counts as 0, so means depend on the share of such lists. That share depends on the split of
+users: from .127 to .151 over six splits. So compare variants within a split.
 """
 
 from __future__ import annotations
@@ -49,23 +49,23 @@ if TYPE_CHECKING:
     from recloop.records import CandidateLists, Log, UserVectors
     from recloop.rerankers.features import ItemFeatures
 
-NO_TEXT, ITEM_VECTORS = "no knowledge", "item vectors"
-STAR_MEAN, BOTH, SHUFFLED = "star-weighted mean", "mean and item vectors", "shuffled mean"
+NO_TEXT, ITEM_VECTORS = "no text", "item vectors"
+RATING_MEAN, BOTH, SHUFFLED = "rating-weighted mean", "mean and item vectors", "shuffled mean"
 TEXT, SHUFFLED_TEXT, SUPPORTED = "text", "shuffled text", "all that is supported"
 METRICS = ("ndcg@5", "map@5", "map_kar@5")
 
 
 class ReproductionConfig(BaseModel):
-    """Where MovieLens-1M is, and what is fitted on it."""
+    """Where MovieLens-1M is, and which variants are fitted on it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data_path: Path = Field(description="the ml-1m folder; metadata and item knowledge are found beside it")
     users: int | None = Field(default=None, ge=20, description="keep this many users only; None for all")
     seeds: tuple[int, ...] = Field(
-        default=(0,), min_length=1, description="each a split, lists, weights and shuffle of its own"
+        default=(0,), min_length=1, description="each has its own split, lists, weights and shuffle"
     )
-    rows: Literal["vectors", "texts", "all"] = Field(
+    variants: Literal["vectors", "texts", "all"] = Field(
         default="vectors", description="vectors: no language model; texts: one completion a user, encoded"
     )
     lm: LmConfig = Field(default=LmConfig(), description="writes the texts")
@@ -74,15 +74,15 @@ class ReproductionConfig(BaseModel):
     vector_width: int = Field(default=128, ge=2, description="TF-IDF components of an item")
     reranker: RerankerConfig = Field(
         default=RerankerConfig(kind="prm", max_epochs=5),
-        description="of all rows; use_item_knowledge is set by each",
+        description="of all variants; each sets use_item_knowledge",
     )
 
 
 @dataclass(frozen=True, slots=True)
-class ReproducedRow:
-    """One fit. Means are over test lists, those without a positive counting as 0, as in KAR's code."""
+class ReproducedVariant:
+    """The numbers of one fit. Means are over test lists, where one without a positive counts as 0, as in KAR's code."""
 
-    row: str
+    name: str
     seed: int
     means: dict[str, float]
     empty_share: float
@@ -92,12 +92,12 @@ class ReproducedRow:
 
 
 def run_reproduction(config: ReproductionConfig, out: Path, progress: Progress = SILENT) -> str:
-    """Fit every row under every seed; write ``reproduction.json`` into `out` and return the table.
+    """The table of every variant under every seed; ``reproduction.json`` in `out` has its numbers.
 
     Raises:
         DataError: the folder does not hold MovieLens-1M.
     """
-    rows: list[ReproducedRow] = []
+    fitted: list[ReproducedVariant] = []
     out.mkdir(parents=True, exist_ok=True)
     for seed in config.seeds:
         dataset = read_log(DataConfig(name="ml-1m", path=config.data_path, users=config.users), seed)
@@ -105,30 +105,30 @@ def run_reproduction(config: ReproductionConfig, out: Path, progress: Progress =
         lists = build_lists(dataset, groups, ProtocolConfig(), seed)
         vectors_ID = tfidf_vectors(item_texts(dataset), config.vector_width, seed)
         features = item_features(dataset, vectors_ID)
-        stand_ins: dict[str, UserVectors | None] = {}
-        if config.rows != "texts":
-            stand_ins |= _vectors_of_rows(dataset, lists, vectors_ID, seed)
-        if config.rows != "vectors":
-            stand_ins |= _texts_of_rows(config, dataset, lists, out, seed, progress)
-        for name, vectors in stand_ins.items():
+        inputs: dict[str, UserVectors | None] = {}
+        if config.variants != "texts":
+            inputs |= _vectors_by_variant(dataset, lists, vectors_ID, seed)
+        if config.variants != "vectors":
+            inputs |= _texts_by_variant(config, dataset, lists, out, seed, progress)
+        for name, vectors in inputs.items():
             reranker = config.reranker.model_copy(update={"use_item_knowledge": name in (ITEM_VECTORS, BOTH)})
-            rows.append(_fit_row(name, reranker, features, lists, vectors, seed, progress))
-            progress.say(f"seed {seed}, {name}: ndcg@5 {rows[-1].means['ndcg@5']:.4f}")
-    about = {"config": config.model_dump(mode="json"), "rows": [asdict(row) for row in rows]}
+            fitted.append(_fit_variant(name, reranker, features, lists, vectors, seed, progress))
+            progress.say(f"seed {seed}, {name}: ndcg@5 {fitted[-1].means['ndcg@5']:.4f}")
+    about = {"config": config.model_dump(mode="json"), "variants": [asdict(one) for one in fitted]}
     atomic_write_json(out / "reproduction.json", about)
-    return reproduction_table(rows)
+    return reproduction_table(fitted)
 
 
-def _vectors_of_rows(
+def _vectors_by_variant(
     dataset: Log, lists: CandidateLists, vectors_ID: Float32[np.ndarray, "I D"], seed: int
 ) -> dict[str, UserVectors | None]:
-    """What stands in for the users' texts in each row; means change hands within a group only."""
+    """The vectors that replace the users' texts in each variant; means are exchanged within a group only."""
     means = rating_weighted_means(lists.histories, vectors_ID, np.arange(dataset.num_users))
     shuffled = exchange_texts(means, _users_of_groups(lists), np.random.default_rng(seed))
-    return {NO_TEXT: None, STAR_MEAN: means, SHUFFLED: shuffled, ITEM_VECTORS: None, BOTH: means}
+    return {NO_TEXT: None, RATING_MEAN: means, SHUFFLED: shuffled, ITEM_VECTORS: None, BOTH: means}
 
 
-def _texts_of_rows(
+def _texts_by_variant(
     config: ReproductionConfig,
     dataset: Log,
     lists: CandidateLists,
@@ -136,7 +136,7 @@ def _texts_of_rows(
     seed: int,
     progress: Progress,
 ) -> dict[str, UserVectors]:
-    """One completion of every user, the same exchanged within groups, and what a rule would have written."""
+    """The vectors of one completion per user, of the same exchanged within groups, and of texts written by a rule."""
     users = np.concatenate(_users_of_groups(lists))
     users.sort()
     lm, encoder = lm_from_config(config.lm), encoder_from_config(config.encoder)
@@ -150,9 +150,13 @@ def _texts_of_rows(
     texts = supported_texts(
         dataset, lists.histories, users.tolist(), config.prompt, dataset.attributes, population_rates
     )
-    told = UserCompletions(users, tuple((Completion(u, 0, texts[u], 0, True, float("nan")),) for u in users.tolist()))
+    by_rule = UserCompletions(
+        users, tuple((Completion(u, 0, texts[u], 0, True, float("nan")),) for u in users.tolist())
+    )
     with EncoderCache(out / "vectors.sqlite") as vector_cache:
-        written, supported = (encode_completions(encoder, each, vector_cache, progress) for each in (completions, told))
+        written, supported = (
+            encode_completions(encoder, each, vector_cache, progress) for each in (completions, by_rule)
+        )
     shuffled = exchange_texts(written, _users_of_groups(lists), np.random.default_rng(seed))
     return {TEXT: written, SHUFFLED_TEXT: shuffled, SUPPORTED: supported}
 
@@ -161,7 +165,7 @@ def _users_of_groups(lists: CandidateLists) -> list[np.ndarray]:
     return [np.unique(lists.of(group).user_B) for group in (Group.TRAIN, Group.VALID, Group.TEST)]
 
 
-def _fit_row(
+def _fit_variant(
     name: str,
     config: RerankerConfig,
     features: ItemFeatures,
@@ -169,7 +173,7 @@ def _fit_row(
     vectors: UserVectors | None,
     seed: int,
     progress: Progress,
-) -> ReproducedRow:
+) -> ReproducedVariant:
     start_s = time.perf_counter()
     reranker = fit_network(
         config, FitData(features, lists.histories, lists.train, lists.valid, vectors), seed, progress
@@ -177,8 +181,8 @@ def _fit_row(
     wall_s = time.perf_counter() - start_s
     scores_BL = reranker.score(lists.test, vectors)[:, 0]
     values = {metric: compute_metric(metric, scores_BL, lists.test) for metric in METRICS}
-    return ReproducedRow(
-        row=name,
+    return ReproducedVariant(
+        name=name,
         seed=seed,
         means={metric: list_mean(values_B, "zero") for metric, values_B in values.items()},
         empty_share=float(np.isnan(values[METRICS[0]]).mean()),
@@ -188,21 +192,21 @@ def _fit_row(
     )
 
 
-def reproduction_table(rows: list[ReproducedRow]) -> str:
-    """Means over test lists, one line per row and seed, and the mean over seeds when there are several."""
+def reproduction_table(fitted: list[ReproducedVariant]) -> str:
+    """Means over test lists, a line per variant and seed, and the mean over seeds when there are several."""
     head = "".join(f"{metric:>11}" for metric in METRICS)
     lines = [
         "Means over test lists; lists without a positive count as 0.",
-        f"{'row':<23}{'seed':>5}{head}{'empty':>8}{'epochs':>8}{'lists/s':>9}",
+        f"{'variant':<23}{'seed':>5}{head}{'empty':>8}{'epochs':>8}{'lists/s':>9}",
     ]
-    for name in dict.fromkeys(row.row for row in rows):
-        own = [row for row in rows if row.row == name]
-        for row in own:
-            values = "".join(f"{row.means[metric]:>11.4f}" for metric in METRICS)
+    for name in dict.fromkeys(one.name for one in fitted):
+        own = [one for one in fitted if one.name == name]
+        for one in own:
+            values = "".join(f"{one.means[metric]:>11.4f}" for metric in METRICS)
             lines.append(
-                f"{name:<23}{row.seed:>5}{values}{row.empty_share:>8.3f}{row.epochs:>8}{row.lists_per_s:>9,.0f}"
+                f"{name:<23}{one.seed:>5}{values}{one.empty_share:>8.3f}{one.epochs:>8}{one.lists_per_s:>9,.0f}"
             )
         if len(own) > 1:
-            means = "".join(f"{np.mean([row.means[metric] for row in own]):>11.4f}" for metric in METRICS)
+            means = "".join(f"{np.mean([one.means[metric] for one in own]):>11.4f}" for metric in METRICS)
             lines.append(f"{name:<23}{'mean':>5}{means}")
     return "\n".join(lines)

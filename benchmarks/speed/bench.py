@@ -1,7 +1,7 @@
-"""The parts of the speed bench, one after another; each leaves its own file, and all files make one page.
+"""How fast is each code path against a named alternative? Measures the parts and writes the page of all.
 
-A part can be measured alone, in another minute, and takes its place beside the parts measured before:
-every ratio was taken within one part, and each part says on which machine.
+Each part leaves its own file, and all files make one page. A part can be measured alone and at another time, since
+every ratio is taken within one part and each part names its machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from recloop.errors import SettingError
 from recloop.files import atomic_write_text
 from recloop.progress import SILENT, Progress, format_seconds
 
-# About how long each takes at the full amount on two cores, for the line that says so.
+# Rough time of each part at the full amount on two cores, for the progress line.
 EXPECTED_S: dict[PartName, float] = {
     "metrics": 60,
     "training": 240,
@@ -39,40 +39,40 @@ EXPECTED_S: dict[PartName, float] = {
 
 
 class SpeedConfig(BaseModel):
-    """What is measured, how often and with how much."""
+    """What is measured, how often and with how much work."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    parts: tuple[PartName, ...] = Field(default=ALL_PARTS, min_length=1, description="which paths")
-    repetitions: int = Field(default=3, ge=1, description="of each contestant; the median and the range are reported")
+    parts: tuple[PartName, ...] = Field(default=ALL_PARTS, min_length=1, description="which parts to measure")
+    repetitions: int = Field(default=3, ge=1, description="of each implementation; median and range are reported")
     threads: int | None = Field(
-        default=None, ge=1, description="of the mathematics library, for both contestants; None for all cores"
+        default=None, ge=1, description="of the mathematics library, for both implementations; None for all cores"
     )
     share: float = Field(
-        default=1.0, gt=0, le=1, description="of the amounts of work; less is a trial and marked as one"
+        default=1.0, gt=0, le=1, description="of the full amount of work; below 1 it is marked as a trial"
     )
     data_path: Path | None = Field(
         default=None,
-        description="the ml-1m folder; None simulates a log of about its size where that will do",
+        description="the ml-1m folder; None simulates a log of about its size where that is enough",
     )
     ranx_python: Path | None = Field(
         default=None,
-        description="a Python that has ranx, whose needs may conflict with ours; None leaves it out",
+        description="a Python with ranx, whose dependencies may conflict with ours; None leaves it out",
     )
 
     @model_validator(mode="after")
     def _each_part_once(self) -> SpeedConfig:
         if len(set(self.parts)) < len(self.parts):
-            raise SettingError(f"parts must differ, got {', '.join(self.parts)}; drop the repeated")
+            raise SettingError(f"parts must differ, got {', '.join(self.parts)}; drop the repeated ones")
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What a part is given.
+    """The inputs of a part.
 
     scratch: an empty folder, removed afterwards.
-    threads: resolved.
+    threads: the number in use.
     """
 
     config: SpeedConfig
@@ -81,7 +81,7 @@ class Bench:
     progress: Progress
 
     def amount(self, full: int, least: int) -> int:
-        """The configured share of an amount of work."""
+        """The configured share of a full amount of work."""
         return max(least, round(full * self.config.share))
 
     @property
@@ -90,13 +90,10 @@ class Bench:
 
 
 def bench_speed(config: SpeedConfig, out: Path, progress: Progress = SILENT) -> str:
-    """Measure the parts, write each to ``out/benchmarks/PART.json``, then make ``out/benchmarks.md`` again.
+    """The table of the measured parts, which are written to ``out/benchmarks/PART.json`` and ``out/benchmarks.md``.
 
     Args:
-        out: parts measured earlier are kept and stand on the page too.
-
-    Returns:
-        The table of the parts just measured.
+        out: parts measured earlier stay there and are on the page too.
     """
     import torch
 
@@ -107,7 +104,7 @@ def bench_speed(config: SpeedConfig, out: Path, progress: Progress = SILENT) -> 
     (out / FOLDER).mkdir(parents=True, exist_ok=True)
     left_s = sum(EXPECTED_S[part] for part in config.parts) * config.share
     for part in config.parts:
-        progress.say(f"{part}: {format_seconds(left_s)} left for all parts, by experience on two cores")
+        progress.say(f"{part}: {format_seconds(left_s)} left for all parts, roughly, on two cores")
         left_s -= EXPECTED_S[part] * config.share
         result = measure_part(part, config, threads, progress)
         atomic_write_text(out / FOLDER / f"{part}.json", result.model_dump_json(indent=1) + "\n")
@@ -116,7 +113,7 @@ def bench_speed(config: SpeedConfig, out: Path, progress: Progress = SILENT) -> 
 
 
 def measure_part(part: PartName, config: SpeedConfig, threads: int, progress: Progress) -> PartResult:
-    """One part, in a scratch folder of its own."""
+    """The result of one part, measured in its own scratch folder."""
     from benchmarks.speed.measuring import describe_machine
 
     machine = describe_machine(threads)
@@ -135,7 +132,7 @@ def measure_part(part: PartName, config: SpeedConfig, threads: int, progress: Pr
 
 
 def _measure_of(part: PartName) -> Callable[[Bench], Findings]:
-    """``measure`` of the module named after the part."""
+    """The function ``measure`` of the module named after the part."""
     return import_module(f"benchmarks.speed.{part.replace('-', '_')}_part").measure
 
 

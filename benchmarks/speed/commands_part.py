@@ -1,4 +1,4 @@
-"""How long the command line takes to answer when there is nothing to compute."""
+"""Time of commands that compute nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WANTED_S = 0.3
 
 
 def measure(bench: Bench) -> Findings:
-    """Whole processes, from start to exit, against one that imports torch as it starts."""
+    """Time whole processes, from start to exit, against one that imports torch."""
     folder = bench.scratch / "run"
     with RunFolder.open(folder, {"seed": 0}) as run, run.stage("prepare", {}):
         pass
@@ -46,11 +46,11 @@ def measure(bench: Bench) -> Findings:
             )
     return Findings(
         figures=tuple(figures),
-        bound="The interpreter's own start, and for `show` the modules that read a run; none is heavy.",
+        bound="The start of the interpreter, and for `show` the modules that read a run; none is heavy.",
     )
 
 
 def run_python(arguments: list[str], times: int) -> int:
-    """Start Python so often; how many of them failed."""
+    """Number of failures among so many starts of Python."""
     done = [subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=False) for _ in range(times)]
     return sum(process.returncode != 0 for process in done)

@@ -1,4 +1,4 @@
-"""DPO steps on pairs of the bundled language model, against TRL's trainer as it comes."""
+"""DPO steps on pairs of the bundled language model, against TRL's trainer with its own settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.speed.bench import Bench
 from benchmarks.speed.encoding_part import summaries
-from benchmarks.speed.figures import Check, Figure, Findings, Target
+from benchmarks.speed.figures import Check, Figure, Findings
 from benchmarks.speed.measuring import profile, race
 from benchmarks.speed.sampling_part import simulated_prompts
 from recloop.llm.bundled import bundled_lm_folder
@@ -22,14 +22,14 @@ from recloop.training.dpo import DpoConfig, train_dpo
 
 NUM_PAIRS = 64
 SEED = 0
-# Every step meets the weights it began with: what is compared is a step, not how rounding adds up over many.
+# So small that every step has the first step's weights: steps are compared, not how rounding adds up over many.
 LEARNING_RATE = 1e-9
 ALLOWED = 1e-5
 WANTED_RATIO = 1.5
 
 
 def measure(bench: Bench) -> Findings:
-    """The same pairs in the same order, the same rates and batches; whole calls, loading included in both."""
+    """Time whole calls, loading included, on the same pairs in the same order with the same rates and batches."""
     lm = TransformersLM(bundled_lm_folder(), device="cpu")
     prompts, pairs = make_pairs(lm, bench.amount(NUM_PAIRS, 8))
     config = DpoConfig(lr=LEARNING_RATE)
@@ -41,7 +41,7 @@ def measure(bench: Bench) -> Findings:
     figures: list[Figure] = []
     with bench.progress.stage("dpo", 2 * bench.repetitions, "repetitions") as step:
         for name, checkpointing in (
-            ("TRL's DPOTrainer as it comes", None),
+            ("TRL's DPOTrainer, its defaults", None),
             ("TRL's DPOTrainer, activations kept", False),
         ):
             found = race(
@@ -62,14 +62,13 @@ def measure(bench: Bench) -> Findings:
                 )
             )
     return Findings(
-        figures=tuple(_with_target(figure) for figure in figures),
+        figures=tuple(figure.with_ratio_target(WANTED_RATIO) for figure in figures),
         profiles=(profile("DPO", lambda: our_losses(prompts, pairs, config, folder)),),
         bound=(
-            "A prompt of some 400 tokens and two replies of 40. TRL runs the prompt with each reply, under "
-            "policy and reference, and sends every position through the output layer; ours runs the prompt "
-            "once for both replies and only reply positions meet the output layer. What is left is the "
-            "prompt's forward and backward pass, matrix products of 192 columns that do not fill the "
-            "processor."
+            "A prompt has about 400 tokens and its two replies 40. TRL runs the prompt with each reply, under policy "
+            "and reference, and sends every position through the output layer. Ours runs the prompt once for both "
+            "replies and sends only reply positions through the output layer. The rest is the prompt's forward "
+            "and backward pass, whose matrix products of 192 columns do not fill the processor."
         ),
     )
 
@@ -83,7 +82,7 @@ def make_pairs(lm: TransformersLM, num: int) -> tuple[dict[int, Prompt], tuple[P
 
 
 def count_tokens(prompts: dict[int, Prompt], pairs: tuple[Pair, ...], config: DpoConfig) -> int:
-    """Tokens of all rows as TRL batches them, without padding: twice each prompt, and both replies."""
+    """Tokens of all pairs as TRL batches them, without padding: each prompt twice, and both replies."""
     lm = TransformersLM(bundled_lm_folder(), device="cpu")
     replies = sum(lm.count_tokens(text) for pair in pairs for text in (pair.chosen, pair.rejected))
     asked = sum(lm.count_tokens(lm.render(prompts[pair.user])) for pair in pairs)
@@ -91,7 +90,7 @@ def count_tokens(prompts: dict[int, Prompt], pairs: tuple[Pair, ...], config: Dp
 
 
 def our_losses(prompts: dict[int, Prompt], pairs: tuple[Pair, ...], config: DpoConfig, out: Path) -> list[float]:
-    """`train_dpo` from nothing; the loss of every step. The reference is another model: else all are ln 2."""
+    """The loss of every step of `train_dpo`. The reference is another model, else every loss is ln 2."""
     shutil.rmtree(out, ignore_errors=True)
     lm, reference_lm = bundled_lm_folder(), bundled_lm_folder("answers")
     trained = train_dpo(lm, reference_lm, prompts, pairs, config, out, seed=SEED)
@@ -105,7 +104,7 @@ def trl_losses(
     out: Path,
     checkpointing: bool | None,
 ) -> list[float]:
-    """ALTERNATIVE: TRL with its own defaults but for what decides the result: order, batch, rate, beta.
+    """ALTERNATIVE: TRL with its own defaults, except for what decides the result: order, batch, rate, beta.
 
     Args:
         checkpointing: recompute activations; None for TRL's default.
@@ -165,10 +164,3 @@ def _printer() -> Any:
     from transformers import PrinterCallback
 
     return PrinterCallback
-
-
-def _with_target(figure: Figure) -> Figure:
-    assert figure.ratios is not None
-    value = float(np.median(figure.ratios))
-    target = Target(what="ratio", wanted="at least", limit=WANTED_RATIO, value=value)
-    return figure.model_copy(update={"targets": (target,)})

@@ -1,4 +1,4 @@
-"""Ten thousand completions to vectors, against sentence-transformers as it comes; and the static encoder."""
+"""Ten thousand completions to vectors against sentence-transformers, and the static encoder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.speed.bench import Bench
-from benchmarks.speed.figures import Check, Figure, Findings, Growth, Products, Target
+from benchmarks.speed.figures import Check, Figure, Findings, Growth, Products
 from benchmarks.speed.measuring import Race, growth_line, products_of, profile, race
 from recloop.data.lists import ProtocolConfig, build_lists
 from recloop.data.simulated import SimulatedConfig, simulate_log
@@ -30,7 +30,7 @@ WANTED_RATIO, WANTED_STATIC = 2.0, 100.0
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """NDCG@5 of test lists in a simulated log, by what the reranker reads of true texts."""
+    """NDCG@5 of test lists in a simulated log, by the encoder of the true texts that the reranker reads."""
 
     minilm: float
     static: float
@@ -38,17 +38,17 @@ class Quality:
 
 
 def measure(bench: Bench) -> Findings:
-    """Texts in the form completions have; the repeats among them are as the draws fall, and are stated."""
+    """Time texts in the form of completions; the share of repeated ones is reported."""
     minilm, static = MiniLmEncoder(device="cpu"), StaticEncoder()
     plain = plain_encoder()
     texts = summaries(bench.amount(NUM_TEXTS, 60), seed=0)
     distinct = list(dict.fromkeys(texts))
     minilm.encode(texts[:8])
     with bench.progress.stage("encoding", 3 * bench.repetitions, "repetitions") as step:
-        as_it_comes = ("sentence-transformers encode", len(texts), lambda: plain.encode(texts))
+        theirs = ("sentence-transformers encode", len(texts), lambda: plain.encode(texts))
         mine = race(
             ("encode_texts", len(texts), lambda: encode_texts(minilm, texts)),
-            as_it_comes,
+            theirs,
             bench.repetitions,
             step,
         )
@@ -88,11 +88,11 @@ def measure(bench: Bench) -> Findings:
         growths=(_growth(minilm, static, bench),),
         profiles=(profile("encoding different completions", lambda: encode_texts(minilm, some[:256])),),
         bound=(
-            "MiniLM needs 21 million operations per word piece, all in matrix products: 10.6 million "
-            "weights, each used once. A text that occurs twice is encoded once; texts of one length share "
-            "a batch, which sentence-transformers does too. What is left is the processor's rate of matrix "
-            "products; going below float32 would change the vectors by more than is allowed. The static "
-            "encoder looks vectors up and adds them; its time is the tokenizer's."
+            "MiniLM needs 21 million operations per word piece, all in matrix products: 10.6 million weights, each "
+            "used once. A text that occurs twice is encoded once. Texts of one length share a batch, which "
+            "sentence-transformers does too. The rest is the processor's rate of matrix products; a precision below "
+            "float32 would change the vectors by more than is allowed. The static encoder looks vectors up and adds "
+            "them; its time is the tokenizer's."
         ),
     )
 
@@ -109,7 +109,7 @@ def plain_encoder() -> Any:
 
 
 def summaries(num: int, seed: int) -> list[str]:
-    """Summaries as the bundled language model writes them: one to three attributes, one to four claims each."""
+    """Summaries in the bundled language model's form: one to three attributes, one to three claims each."""
     rng = np.random.default_rng(seed)
     attributes = VOCABULARIES[Domain.MOVIES].attributes
     values = [attribute_values(Domain.MOVIES, f, n, rng) for f, n in enumerate((6, 8, 15))]
@@ -125,7 +125,7 @@ def summaries(num: int, seed: int) -> list[str]:
 
 
 def cosine_correlation(one_BD: np.ndarray, other_BD: np.ndarray) -> float:
-    """How alike two encoders see pairs of texts: Pearson correlation of the cosines of centred vectors."""
+    """Similarity of two encoders: Pearson correlation over pairs of texts of the cosines of centred vectors."""
 
     def cosines(vectors_BD: np.ndarray) -> np.ndarray:
         centred_BD = vectors_BD - vectors_BD.mean(axis=0)
@@ -136,7 +136,7 @@ def cosine_correlation(one_BD: np.ndarray, other_BD: np.ndarray) -> float:
 
 
 def simulated_quality(minilm: TextEncoder, static: TextEncoder, num_users: int) -> Quality:
-    """Fit the same reranker on true texts about the useful attribute, by each encoder, and on none."""
+    """NDCG@5 of the same reranker fitted on true texts about the useful attribute by each encoder, and on none."""
     dataset, truth = simulate_log(SimulatedConfig(num_users=num_users), seed=0)
     groups = split_users(dataset.num_users, SplitConfig(train=0.6, reward=0, valid=0.1, test=0.3), seed=0)
     lists = build_lists(dataset, groups, ProtocolConfig(), seed=0)
@@ -175,10 +175,7 @@ def _equal_vectors(name: str, found: Race, note: str, products: Products) -> Fig
         notes=(note,),
         products=products,
     )
-    assert figure.ratios is not None
-    value = float(np.median(figure.ratios))
-    target = Target(what="ratio", wanted="at least", limit=WANTED_RATIO, value=value)
-    return figure.model_copy(update={"targets": (target,)})
+    return figure.with_ratio_target(WANTED_RATIO)
 
 
 def _static_figure(found: Race, likeness: float, quality: Quality, num: int) -> Figure:
@@ -190,15 +187,12 @@ def _static_figure(found: Race, likeness: float, quality: Quality, num: int) -> 
         notes=(
             f"cosines of centred vectors correlate {likeness:.2f} with MiniLM's, pairs of {num} texts",
             (
-                f"NDCG@5 in a simulated data, one seed: true texts by static {quality.static:.3f}, "
+                f"NDCG@5 in a simulated log, one seed: true texts by static {quality.static:.3f}, "
                 f"by MiniLM {quality.minilm:.3f}, no texts {quality.none:.3f}"
             ),
         ),
     )
-    assert figure.ratios is not None
-    value = float(np.median(figure.ratios))
-    target = Target(what="ratio", wanted="at least", limit=WANTED_STATIC, value=value)
-    return figure.model_copy(update={"targets": (target,)})
+    return figure.with_ratio_target(WANTED_STATIC)
 
 
 def _growth(minilm: TextEncoder, static: TextEncoder, bench: Bench) -> Growth:

@@ -1,4 +1,4 @@
-"""What a speed measurement leaves: figures, growth curves and profiles of a part, as records."""
+"""Records of a speed measurement: the figures, growth curves and profiles of a part."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PartName = Literal[
     "threads",
 ]
 ALL_PARTS: tuple[PartName, ...] = get_args(PartName)
-FOLDER = "benchmarks"  # inside the output folder; the page lies beside it
+FOLDER = "benchmarks"  # inside the output folder, beside the page
 
 
 class _Record(BaseModel):
@@ -29,9 +29,9 @@ class _Record(BaseModel):
 
 
 class Side(_Record):
-    """One contestant's repetitions.
+    """The repetitions of one of the two compared implementations.
 
-    amount: how much work one repetition is, in the figure's unit.
+    amount: work of one repetition, in the figure's unit.
     wall_s: seconds of each repetition.
     """
 
@@ -46,7 +46,7 @@ class Side(_Record):
 
 
 class Check(_Record):
-    """A claim of equality: `value` may be at most `most`."""
+    """A check that both give the same: `value` may be at most `most`."""
 
     what: str
     value: float
@@ -58,7 +58,7 @@ class Check(_Record):
 
 
 class Target(_Record):
-    """What was wanted of a figure, and what was found."""
+    """The limit that a figure should meet, and its value."""
 
     what: str
     wanted: Literal["at least", "at most"]
@@ -72,19 +72,19 @@ class Target(_Record):
 
 
 class Products(_Record):
-    """Floating-point operations of the matrix products in one unit of work, as counted."""
+    """Counted floating-point operations of the matrix products in one unit of work."""
 
     ours: float = Field(gt=0)
     against: float = Field(gt=0)
 
 
 class Figure(_Record):
-    """One line of the table: ours, the alternative, what must be equal, what was wanted.
+    """One line of the table: ours, the alternative, what must be equal, what should be met.
 
     unit: plural noun of the work, e.g. ``lists``.
     against: None where there is nothing to compare with.
-    notes: anything a reader must know before quoting the figure.
-    products: what neither contestant can do without; None where it was not counted.
+    notes: what a reader must know before quoting the figure.
+    products: None where they were not counted.
     """
 
     name: str
@@ -98,8 +98,15 @@ class Figure(_Record):
 
     @property
     def ratios(self) -> np.ndarray | None:
-        """How many times faster ours was, by repetition: each was taken beside its own."""
+        """How many times faster ours was, by repetition; the two take turns."""
         return None if self.against is None else self.ours.rates / self.against.rates
+
+    def with_ratio_target(self, at_least: float) -> Figure:
+        """The same figure with a target for the median ratio."""
+        assert self.ratios is not None
+        value = float(np.median(self.ratios))
+        target = Target(what="ratio", wanted="at least", limit=at_least, value=value)
+        return self.model_copy(update={"targets": (target, *self.targets)})
 
 
 class Line(_Record):
@@ -111,7 +118,7 @@ class Line(_Record):
 
 
 class Growth(_Record):
-    """How a cost grows: lines over shared axes; both axes are logarithms in the plot."""
+    """How a cost grows: lines over shared axes, which the plot shows as logarithms."""
 
     title: str
     x_label: str
@@ -120,9 +127,9 @@ class Growth(_Record):
 
 
 class Profile(_Record):
-    """Where a path's time goes, and how near it is to what the machine can do.
+    """Where the time of a code path goes, and how close it is to the machine's limit.
 
-    rows: what, milliseconds of its own, share of the total; largest first.
+    rows: operation, its own milliseconds, its share of the total; largest first.
     gflops: floating-point operations of all matrix products per second; None where they were not counted.
     """
 
@@ -134,7 +141,7 @@ class Profile(_Record):
 class Machine(_Record):
     """Where a part was measured.
 
-    matmul_gflops, copy_gb_s: the most this machine gave just then, with the threads of the part.
+    matmul_gflops, copy_gb_s: the machine's limits just before the part, with the threads of the part.
     load: mean number of running processes in the minute before.
     """
 
@@ -150,7 +157,7 @@ class Machine(_Record):
 
 
 class Findings(_Record):
-    """What measuring one part found. `bound` says in words what keeps the path from being faster."""
+    """What measuring one part found. `bound` says what keeps the code from being faster."""
 
     figures: tuple[Figure, ...]
     growths: tuple[Growth, ...] = ()
@@ -161,7 +168,7 @@ class Findings(_Record):
 class PartResult(_Record):
     """One part's file.
 
-    share: of the full amounts of work; below 1 it was a trial.
+    share: of the full amount of work; below 1 it was a trial.
     """
 
     part: PartName

@@ -1,4 +1,4 @@
-"""25 million simulated interactions from a Parquet file to candidate lists: seconds, memory, growth."""
+"""Reads 25 million simulated interactions from Parquet into candidate lists: seconds, memory, growth."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCRIPT = (
 
 
 def measure(bench: Bench) -> Findings:
-    """Each size once, in a process of its own, so that its peak memory is known."""
+    """Time each size once, in its own process, so that its peak memory is known."""
     sizes = tuple(bench.amount(size, 2_000 * 4**place) for place, size in enumerate(SIZES))
     walls: list[float] = []
     memories: list[float] = []
@@ -67,15 +67,14 @@ def measure(bench: Bench) -> Findings:
             ),
         ),
         bound=(
-            "Ids are text until they are checked and numbered; the two joins that number them, the search "
-            "for repeated rows and one sort of all interactions take the time, and the text columns the "
-            "memory."
+            "Ids are text until they are checked and numbered. The two joins that number them, the search for "
+            "repeated rows and one sort of all interactions take the time. The text columns take the memory."
         ),
     )
 
 
 def write_log(file: Path, num_rows: int) -> Path:
-    """Users' logs with popular and rare items, no pair twice, as numbers in Parquet."""
+    """A Parquet file of interactions with popular and rare items and no pair twice, ids as numbers."""
     rng = np.random.default_rng(0)
     num_users = max(10, num_rows // PER_USER)
     num_drawn = int(num_rows * 1.1)
@@ -94,7 +93,7 @@ def write_log(file: Path, num_rows: int) -> Path:
 
 
 def prepare(file: Path) -> None:
-    """In a process of its own: read, make the lists of all users, print seconds and peak memory."""
+    """Runs in its own process: reads, makes the lists of all users, prints seconds and peak memory."""
     import time
 
     from recloop.data.lists import ProtocolConfig, build_lists

@@ -1,4 +1,4 @@
-"""Taking times: contestants in turn, a machine's limits, a profile of where the time goes."""
+"""Times of two implementations in turn, a machine's limits, and profiles of where the time goes."""
 
 from __future__ import annotations
 
@@ -31,15 +31,12 @@ PACKAGES = (
 ENVIRONMENT = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_DYNAMIC", "MKL_CBWR", "POLARS_MAX_THREADS")
 MATMUL_SIZE, COPY_BYTES = 1024, 64_000_000
 PROFILE_ROWS = 12
-BUDGET_S = 100.0  # of one race; a repetition that would go beyond is not begun
+BUDGET_S = 100.0  # of one race; a repetition that would exceed it is not started
 
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """Two contestants' times, and what each gave in the last repetition.
-
-    ours, against: as they stand in a figure.
-    """
+    """The times of two implementations, and the result of each in the last repetition."""
 
     ours: Side
     against: Side
@@ -48,7 +45,7 @@ class Race:
 
 
 def timed(work: Callable[[], Result]) -> tuple[float, Result]:
-    """Seconds and result of one call, garbage collected before, not during."""
+    """Seconds and result of one call; garbage is collected before it, not during it."""
     gc.collect()
     gc.disable()
     try:
@@ -65,9 +62,9 @@ def race(
     repetitions: int,
     step: Callable[..., Any],
 ) -> Race:
-    """Ours, theirs, ours, theirs, ...: what else the machine does falls on both.
+    """The times of ours, theirs, ours, theirs, ..., so that the machine's other load affects both.
 
-    A slow machine does fewer repetitions, one at least, and so keeps to `BUDGET_S`.
+    A slow machine does fewer repetitions, but at least one, to stay within `BUDGET_S`.
 
     Args:
         ours, against: name, amount of work, and the work.
@@ -94,7 +91,7 @@ def race(
 
 
 def repeat(name: str, amount: float, work: Callable[[], Any], repetitions: int) -> tuple[Side, Any]:
-    """One contestant alone, and its last result."""
+    """The times of one implementation alone, and its last result."""
     walls: list[float] = []
     result = None
     for _ in range(repetitions):
@@ -104,7 +101,7 @@ def repeat(name: str, amount: float, work: Callable[[], Any], repetitions: int) 
 
 
 def growth_line(name: str, xs: tuple[int, ...], work_of: Callable[[int], Callable[[], Any]]) -> Line:
-    """Seconds of a work by its size; every size is done twice and the quicker counts."""
+    """Seconds by the size of the work; every size is done twice and the faster one counts."""
     walls: list[float] = []
     for x in xs:
         work = work_of(x)
@@ -113,9 +110,9 @@ def growth_line(name: str, xs: tuple[int, ...], work_of: Callable[[int], Callabl
 
 
 def profile(path: str, work: Callable[[], Any]) -> Profile:
-    """The operations of a work by their own time, and its matrix products per second.
+    """The operations by their own time, and the rate of the matrix products.
 
-    Operations are counted in one pass and the time is taken in another, since counting is slow.
+    Operations are counted in one pass and timed in another, since counting is slow.
     """
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as torch_profile
@@ -134,12 +131,12 @@ def profile(path: str, work: Callable[[], Any]) -> Profile:
 
 
 def products_of(ours: Callable[[], Any], against: Callable[[], Any], amount: float) -> Products:
-    """The matrix products of two works of `amount` units each."""
+    """The matrix products per unit of two implementations of the same work."""
     return Products(ours=count_products(ours) / amount, against=count_products(against) / amount)
 
 
 def count_products(work: Callable[[], Any]) -> float:
-    """Floating-point operations of all matrix products of a work; counting slows it down."""
+    """Floating-point operations of all matrix products; counting slows the work down."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
@@ -148,7 +145,7 @@ def count_products(work: Callable[[], Any]) -> float:
 
 
 def python_profile(path: str, work: Callable[[], Any]) -> Profile:
-    """The functions of a work that is no torch by their own time."""
+    """The functions by their own time, for work outside torch."""
     import cProfile
     import pstats
 
@@ -165,7 +162,7 @@ def python_profile(path: str, work: Callable[[], Any]) -> Profile:
 
 
 def describe_machine(threads: int) -> Machine:
-    """This machine as it is now."""
+    """This machine and its present limits."""
     page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
     return Machine(
         processor=processor_name(),
@@ -181,7 +178,7 @@ def describe_machine(threads: int) -> Machine:
 
 
 def processor_name() -> str:
-    """The processor as the system calls it."""
+    """The processor's name."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -191,7 +188,7 @@ def processor_name() -> str:
 
 
 def versions_of(packages: tuple[str, ...]) -> dict[str, str]:
-    """Installed versions; a package that is absent is left out."""
+    """The installed versions; an absent package is left out."""
     found: dict[str, str] = {}
     for package in packages:
         try:
@@ -202,7 +199,7 @@ def versions_of(packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def matmul_gflops() -> float:
-    """Best of ten products of two square float32 matrices, in billions of operations a second."""
+    """Billions of operations per second: the best of ten products of two square float32 matrices."""
     import torch
 
     a, b = torch.randn(2, MATMUL_SIZE, MATMUL_SIZE)
@@ -211,7 +208,7 @@ def matmul_gflops() -> float:
 
 
 def copy_gb_s() -> float:
-    """Best of ten copies of an array larger than the caches: bytes read and written a second."""
+    """Gigabytes read and written per second: the best of ten copies of an array larger than the caches."""
     import torch
 
     source = torch.zeros(COPY_BYTES // 4)

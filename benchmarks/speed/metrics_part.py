@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.speed.bench import Bench
-from benchmarks.speed.figures import Check, Figure, Findings, Growth, Side, Target
+from benchmarks.speed.figures import Check, Figure, Findings, Growth, Side
 from benchmarks.speed.measuring import growth_line, python_profile, race
 from recloop.errors import SettingError
 from recloop.rerankers.metrics import average_precision, ndcg
@@ -49,7 +49,7 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def measure(bench: Bench) -> Findings:
-    """Both from the same arrays to one value per list."""
+    """Time both from the same arrays to one value per list."""
     num_lists = bench.amount(NUM_LISTS, 200)
     arrays = random_lists(num_lists, LIST_LEN, seed=0)
     run, qrels = trec_dicts(arrays)
@@ -58,7 +58,7 @@ def measure(bench: Bench) -> Findings:
         ours = ("recloop.rerankers.metrics", num_lists, lambda: our_values(arrays))
         for name, work in (
             ("pytrec_eval, from arrays", lambda: trec_values(*trec_dicts(arrays))),
-            ("pytrec_eval, its dictionaries already made", lambda: trec_values(run, qrels)),
+            ("pytrec_eval, dictionaries made before", lambda: trec_values(run, qrels)),
         ):
             found = race(ours, (name, num_lists, work), bench.repetitions, step)
             figures.append(_against_trec(found.ours, found.against, found.our_result, found.their_result))
@@ -74,9 +74,9 @@ def measure(bench: Bench) -> Findings:
         ),
         profiles=(python_profile("NDCG and MAP of the lists", lambda: our_values(arrays)),),
         bound=(
-            "One sort per list and metric decides the cost; all lists are sorted in one call of numpy. "
-            "pytrec_eval wants a dictionary entry per item and sorts in C; making the dictionaries is most "
-            "of what it costs to use, and both ways of counting are given."
+            "One sort per list and metric decides the cost; all lists are sorted in one call of numpy. pytrec_eval "
+            "needs a dictionary entry per item and sorts in C. Making the dictionaries is most of its cost, so the "
+            "table has it with and without them."
         ),
     )
 
@@ -91,12 +91,12 @@ def random_lists(num_lists: int, list_len: int, seed: int) -> Arrays:
 
 
 def our_values(arrays: Arrays) -> np.ndarray:
-    """NDCG@5 and MAP@5, two columns."""
+    """NDCG@5 and MAP@5 of every list, as two columns."""
     return np.stack([ndcg(*arrays, K, "linear"), average_precision(*arrays, K, "all")], axis=1)
 
 
 def trec_dicts(arrays: Arrays) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:
-    """Run and judgements as pytrec_eval takes them."""
+    """The run and the qrels as pytrec_eval takes them."""
     scores_BL, labels_BL, _ = arrays
     names = [f"d{place}" for place in range(scores_BL.shape[1])]
     rows = zip(scores_BL.tolist(), labels_BL.astype(int).tolist(), strict=True)
@@ -109,7 +109,7 @@ def trec_dicts(arrays: Arrays) -> tuple[dict[str, dict[str, float]], dict[str, d
 
 
 def trec_values(run: dict[str, dict[str, float]], qrels: dict[str, dict[str, int]]) -> np.ndarray:
-    """The same two columns by pytrec_eval."""
+    """NDCG@5 and MAP@5 of every list by pytrec_eval, as two columns."""
     try:
         import pytrec_eval
     except ImportError as error:
@@ -129,11 +129,11 @@ def _against_trec(ours: Side, theirs: Side, our_values: np.ndarray, their_values
         against=theirs,
         checks=(Check(what="largest difference of a list", value=gap, most=ALLOWED),),
     )
-    return _with_target(figure, 8)
+    return figure.with_ratio_target(8)
 
 
 def _against_ranx(arrays: Arrays, bench: Bench, python: Path) -> list[Figure]:
-    """ranx in a process of its own, warmed up, on the same lists; ours is taken right after."""
+    """Figures against ranx in its own process, compiled before, on the same lists; ours runs right after."""
     from benchmarks.speed.measuring import repeat
 
     file = bench.scratch / "lists.npz"
@@ -144,28 +144,18 @@ def _against_ranx(arrays: Arrays, bench: Bench, python: Path) -> list[Figure]:
     ours, values = repeat("recloop.rerankers.metrics", len(arrays[0]), lambda: our_values(arrays), bench.repetitions)
     gap = float(np.abs(values.mean(axis=0) - found["means"]).max())
     check = Check(what="largest difference of a mean", value=gap, most=ALLOWED)
-    note = f"ranx {found['version']} in its own environment, compiled before the first time".replace("  ", " ")
+    note = f"ranx {found['version']} in its own environment, compiled before the first repetition"
     return [
-        _with_target(
-            Figure(
-                name=f"NDCG@{K} and MAP@{K}",
-                unit="lists",
-                ours=ours,
-                against=Side(name=name, amount=len(arrays[0]), wall_s=tuple(found[key])),
-                checks=(check,),
-                notes=(note,),
-            ),
-            10,
-        )
-        for name, key in (("ranx, from arrays", "walls"), ("ranx, its objects already made", "evaluations"))
+        Figure(
+            name=f"NDCG@{K} and MAP@{K}",
+            unit="lists",
+            ours=ours,
+            against=Side(name=name, amount=len(arrays[0]), wall_s=tuple(found[key])),
+            checks=(check,),
+            notes=(note,),
+        ).with_ratio_target(10)
+        for name, key in (("ranx, from arrays", "walls"), ("ranx, objects made before", "evaluations"))
     ]
-
-
-def _with_target(figure: Figure, limit: float) -> Figure:
-    assert figure.ratios is not None
-    value = float(np.median(figure.ratios))
-    target = Target(what="ratio", wanted="at least", limit=limit, value=value)
-    return figure.model_copy(update={"targets": (target,)})
 
 
 def _growth(x_label: str, xs: tuple[int, ...], make: Any) -> Growth:

@@ -1,4 +1,4 @@
-"""From the parts' files to one page: a table, explanations, profiles, plots."""
+"""Writes one page from the parts' files: a table, explanations, profiles, plots."""
 
 from __future__ import annotations
 
@@ -29,19 +29,18 @@ PAGE = "benchmarks.md"
 HEAD = """\
 # Benchmarks
 
-Written by `python -m benchmarks.speed`; do not edit. Every ratio is ours against a named alternative, both taken
-in turn in one run on one machine; where the two did different amounts of work, their rates are compared.
-Given are the median and, in brackets, the range over the repetitions. The numbers lie as JSON in
-`benchmarks/`, one file per part; `python -m benchmarks.speed --parts metrics,rewards --out docs` measures parts
-again and keeps the others.
+Written by `python -m benchmarks.speed`; do not edit. Every ratio is ours against a named alternative; both take turns
+in one run on one machine. Where they did different amounts of work, their rates are compared. The table has the median
+and, in brackets, the range over the repetitions. The numbers are in `benchmarks/`, one JSON file per part.
+`python -m benchmarks.speed --parts metrics,rewards --out docs` measures two parts again and keeps the others.
 """
 
 
 def read_parts(folder: Path) -> list[PartResult]:
-    """All parts' files, in the order of the bench.
+    """The records of all parts' files, in the order of the benchmark.
 
     Raises:
-        DataError: a file is no part's.
+        DataError: a file is not that of a part.
     """
     found: list[PartResult] = []
     for part in ALL_PARTS:
@@ -52,14 +51,14 @@ def read_parts(folder: Path) -> list[PartResult]:
             found.append(PartResult.model_validate_json(file.read_text(encoding="utf-8")))
         except (ValidationError, json.JSONDecodeError) as error:
             raise DataError(
-                f"{file} must hold a part of the speed bench, got another form "
+                f"{file} must hold a part of the speed benchmark, got another format "
                 f"({str(error).splitlines()[0]}); remove it and measure the part again"
             ) from error
     return found
 
 
 def write_page(out: Path) -> None:
-    """Make ``benchmarks.md`` and the plots from the parts' files in ``out/benchmarks``."""
+    """Write ``benchmarks.md`` and the plots from the parts' files in ``out/benchmarks``."""
     parts = read_parts(out / FOLDER)
     lines = [HEAD, table(parts), "", missing_targets(parts), *machines(parts)]
     for part in parts:
@@ -72,7 +71,7 @@ def write_page(out: Path) -> None:
 
 
 def table(parts: Sequence[PartResult]) -> str:
-    """One row per figure."""
+    """A Markdown table with a line per figure."""
     rows = ["| path | recloop | against | times faster | equal | target |", "|---|---|---|---|---|---|"]
     for part in parts:
         for figure in part.findings.figures:
@@ -111,14 +110,14 @@ def ratio_text(figure: Figure) -> str:
 
 
 def target_text(target: Target) -> str:
-    """What was wanted, found, and whether that is it."""
+    """The limit, the value, and whether the target is met."""
     verdict = "met" if target.is_met else "**missed**"
     unit = f" {target.unit}" if target.unit else ""
     return f"{target.what} {target.wanted} {target.limit:,g}{unit}: {target.value:,.4g}, {verdict}"
 
 
 def missing_targets(parts: Sequence[PartResult]) -> str:
-    """One sentence: how many targets are met, and which parts were not measured."""
+    """A sentence on how many targets are met, and which parts were not measured."""
     targets = [target for part in parts for figure in part.findings.figures for target in figure.targets]
     met = sum(target.is_met for target in targets)
     absent = [name for name in ALL_PARTS if name not in {part.part for part in parts}]
@@ -127,7 +126,7 @@ def missing_targets(parts: Sequence[PartResult]) -> str:
 
 
 def machines(parts: Sequence[PartResult]) -> list[str]:
-    """One paragraph per machine, naming the parts measured there."""
+    """A paragraph per machine with the parts measured there."""
     if not parts:
         return []
     lines = ["## Machines", ""]
@@ -142,14 +141,14 @@ def machines(parts: Sequence[PartResult]) -> list[str]:
     for machine, names in by_machine.items():
         lines += [f"{machine}", "", *(f"- {name}" for name in names), ""]
     lines += [
-        "GFLOP/s is a product of two 1024 x 1024 float32 matrices, GB/s a copy, both just before the part.",
+        "GFLOP/s is that of a product of two 1024 x 1024 float32 matrices, GB/s that of a copy, just before the part.",
         "",
     ]
     return lines
 
 
 def machine_text(machine: Machine) -> str:
-    """Machine, threads and versions in a sentence."""
+    """The machine, its threads and the versions in a sentence."""
     versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
     variables = ", ".join(f"{name}={value}" for name, value in machine.environment.items()) or "none"
     return (
@@ -159,7 +158,7 @@ def machine_text(machine: Machine) -> str:
 
 
 def section(part: PartResult) -> list[str]:
-    """What bounds a part, its notes and its profiles."""
+    """The lines on one part: what bounds it, its notes and its profiles."""
     findings = part.findings
     lines = [f"## {part.part}", ""]
     if findings.bound:
@@ -177,7 +176,7 @@ def section(part: PartResult) -> list[str]:
 
 
 def products_text(products: Products, unit: str, machine: Machine) -> str:
-    """What the products alone allow: the rate if they ran at the machine's limit, the ratio if both did."""
+    """The rate that the matrix products would allow at the machine's limit, and their ratio."""
     return (
         f"matrix products of 1,000 {unit} {products.ours / 1e6:,.3g} GFLOP, alternative "
         f"{products.against / 1e6:,.3g} GFLOP, {products.against / products.ours:.3g} times as many; at the "
@@ -186,24 +185,24 @@ def products_text(products: Products, unit: str, machine: Machine) -> str:
 
 
 def profile_text(profile: Profile, machine: Machine) -> list[str]:
-    """A profile as a small table."""
+    """A profile as a Markdown table."""
     head = f"Where the time goes: {profile.path}"
     if profile.gflops is not None:
         share = profile.gflops / machine.matmul_gflops
-        head += f". Matrix products: {profile.gflops:.1f} GFLOP/s over all its time, {share:.0%} of the limit"
+        head += f". Matrix products: {profile.gflops:.1f} GFLOP/s over its whole time, {share:.0%} of the limit"
     rows = [f"| `{name}` | {own_ms:,.1f} | {share:.0%} |" for name, own_ms, share in profile.rows]
     return [head + ".", "", "| operation | own ms | share |", "|---|---|---|", *rows, ""]
 
 
 def growth_text(growth: Growth) -> str:
-    """The curves as numbers, with the slope of each in logarithms: 1 is linear."""
+    """The curves as numbers, with the slope of each in logarithms; 1 is linear."""
     lines: list[str] = []
     for line in growth.lines:
         points = ", ".join(f"{x:,g}: {y:.3g}" for x, y in zip(line.x, line.y, strict=True))
         slope = ""
         if len(line.x) > 1:
             power = np.polyfit(np.log(line.x), np.log(line.y), 1)[0]
-            slope = f"; grows as its power {power:.2f}"
+            slope = f"; grows with the power {power:.2f}"
         lines.append(f"- {growth.y_label} by {growth.x_label}, {line.name}: {points}{slope}")
     return "\n".join(lines)
 

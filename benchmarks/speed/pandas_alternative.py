@@ -1,7 +1,7 @@
-"""ALTERNATIVE, not recloop's way: MovieLens-1M to candidate lists with pandas, checks included.
+"""ALTERNATIVE that recloop does not use: MovieLens-1M to candidate lists with pandas, checks included.
 
-The ratings are read with pandas' fast parser (the empty columns between the two colons are left out), since
-the usual ``sep="::", engine="python"`` would make the comparison easy. Negatives are drawn list by list.
+The ratings are read with pandas' fast parser, without the empty columns between the two colons, since the usual
+``sep="::", engine="python"`` is slow. Negatives are drawn list by list.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ LIST_LEN, CHUNK, WINDOW_MAX = 10, 4, 30
 
 @dataclass(frozen=True, slots=True)
 class PandasLists:
-    """Windows and lists; the first four columns of a list are real (-1 where a last list has fewer).
+    """History windows and lists; the first four columns of a list are real (-1 where a last list has fewer).
 
-    Users and items are numbered as recloop does: by their ids, those without ratings left out.
+    Users and items are numbered by their ids, those without ratings left out, as recloop does.
     """
 
     window_items: np.ndarray
@@ -32,7 +32,7 @@ class PandasLists:
 
 
 def prepare_with_pandas(folder: Path, seed: int) -> PandasLists:
-    """Read the three files, check them, number, sort, cut windows, make lists."""
+    """The windows and lists of three files, which are checked, numbered and sorted."""
     ratings = _read_checked(folder)
     ratings["user"] = ratings["user_id"].astype("category").cat.codes.astype("int64")
     ratings["item"] = ratings["item_id"].astype("category").cat.codes.astype("int64")

@@ -1,9 +1,9 @@
-"""ALTERNATIVE, not recloop's way: a reranker computed as knowledge-augmented ones are commonly released.
+"""ALTERNATIVE that recloop does not use: a reranker computed as knowledge-augmented ones are commonly released.
 
-One data-set item per list, each carrying its own copy of the user's vector and one vector per candidate;
-every expert of the adaptor a layer of its own; the adaptor run at every list position, on the user's vector
-too, although that is the same at all of them. Weights are those of the network it is given, so that the two
-compute the same scores and learn the same way. Written from that description, not from anyone's code.
+Each list is one item of a data set, with its own copy of the user's vector and one vector per candidate. Every expert
+of the adaptor is a layer of its own. The adaptor runs at every list position, also on the user's vector, which is the
+same at all of them. The weights are those of the given network, so both compute the same scores and learn alike.
+Written from that description, not from anyone's code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class PerListData(Dataset[dict[str, Any]]):
-    """Lists one by one, each complete in itself.
+    """Lists one by one, each with all its inputs.
 
     completion: which completion of each user.
     """
@@ -56,7 +56,7 @@ class PerListData(Dataset[dict[str, Any]]):
 
 
 class PerListNetwork(nn.Module):
-    """The same weights as a `RerankNetwork` without history, every position computed by itself."""
+    """A network with the weights of a `RerankNetwork` without history that computes every position by itself."""
 
     def __init__(self, network: RerankNetwork) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ def _one_by_one(experts: Experts, x_BD: Tensor) -> list[Tensor]:
 def fit_per_list(
     network: RerankNetwork, lists: ListTensors, order: Sequence[np.ndarray], config: RerankerConfig
 ) -> None:
-    """Train the network's own weights, one epoch.
+    """Train the network's own weights for one epoch.
 
     Args:
         order: the lists of each step.
@@ -126,7 +126,7 @@ def fit_per_list(
 
 
 def score_per_list(network: RerankNetwork, lists: ListTensors, batch: int) -> np.ndarray:
-    """Scores ``[B, N, L]``: one pass over the lists per completion, nothing kept from one to the next."""
+    """Scores ``[B, N, L]`` from one pass over the lists per completion, with nothing cached."""
     model = PerListNetwork(network).eval()
     num_completions = 1 if lists.texts_UND is None else lists.texts_UND.shape[1]
     by_completion: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""MovieLens-1M from its files to candidate lists, against pandas doing the same."""
+"""Reads MovieLens-1M from its files into candidate lists, against pandas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WANTED_S = 4.0
 
 
 def measure(bench: Bench) -> Findings:
-    """Reading, checking, numbering, sorting, windows, lists with negatives; the files are cached."""
+    """Time reading, checking, numbering, sorting, windows and lists with negatives; the files are cached."""
     folder = bench.config.data_path
     if folder is None:
         folder = write_stand_in(bench.scratch / "ml-1m", bench.amount(NUM_USERS, 30))
@@ -53,9 +53,8 @@ def measure(bench: Bench) -> Findings:
         ),
         profiles=(python_profile("reading and preparing", lambda: prepare(folder)),),
         bound=(
-            "polars splits and checks the lines; the lists are made for all users at once. The largest "
-            "single costs are the splitting of a million lines of text and the search for items a user has "
-            "met."
+            "polars splits and checks the lines; the lists are made for all users at once. The largest single costs "
+            "are splitting a million lines of text and searching for the items that a user has interacted with."
         ),
     )
 
@@ -67,7 +66,7 @@ def prepare(folder: Path) -> CandidateLists:
 
 
 def differences(ours: CandidateLists, theirs: PandasLists) -> float:
-    """Entries of windows and lists on which the two disagree; negatives are random and must only be new."""
+    """Number of entries of windows and lists that differ; negatives are random and not compared."""
     if ours.train.items_BL.shape != theirs.items_BL.shape:
         return float("inf")
     different = float((ours.histories.items != theirs.window_items).sum())
@@ -81,7 +80,7 @@ def differences(ours: CandidateLists, theirs: PandasLists) -> float:
 
 
 def write_stand_in(folder: Path, num_users: int) -> Path:
-    """Three files in MovieLens' form with invented content."""
+    """A folder with three files in MovieLens' format and invented content."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True)
     movies = [f"{m}::Film Number {m} ({1950 + m % 50})::Drama|War" for m in range(1, NUM_MOVIES + 1)]
@@ -93,7 +92,7 @@ def write_stand_in(folder: Path, num_users: int) -> Path:
         rating = rng.integers(1, 6, count)
         times = 950_000_000 + np.sort(rng.integers(0, 10_000_000, count))
         ratings_lines += [
-            f"{user}::{item}::{star}::{time}" for item, star, time in zip(items, rating, times, strict=True)
+            f"{user}::{item}::{value}::{time}" for item, value, time in zip(items, rating, times, strict=True)
         ]
     for name, lines in (("movies", movies), ("users", users), ("ratings", ratings_lines)):
         (folder / f"{name}.dat").write_text("\n".join(lines) + "\n", encoding="latin-1")

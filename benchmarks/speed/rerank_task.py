@@ -1,4 +1,4 @@
-"""What the parts that time rerankers work on: MovieLens-1M, or a simulated data without it."""
+"""The task of the parts that time rerankers: MovieLens-1M, or a simulated log without it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from recloop.rerankers.rating_mean import rating_weighted_means
 
 if TYPE_CHECKING:
     from benchmarks.speed.bench import SpeedConfig
-    from recloop.records import Log, Histories, Lists
+    from recloop.records import Histories, Lists, Log
     from recloop.rerankers.features import ItemFeatures
 
 WIDTH = 384  # of MiniLM's vectors
 SIMULATED = SimulatedConfig(num_users=2000, num_items=3700, num_interactions=160)
-VALID_SHARE = 20  # every so manieth user is not trained on
+VALID_EVERY = 20  # every 20th user is a valid user
 
 
 @dataclass(frozen=True, slots=True)
 class RerankTask:
     """Everything a fit needs.
 
-    vectors: one completion per user: the star-weighted mean of the vectors of the items seen.
+    vectors: one completion per user, which is the rating-weighted mean of the vectors of the items in the history.
     """
 
     name: str
@@ -63,7 +63,7 @@ def _task(path: Path | None, share: float) -> RerankTask:
 
 def _build(dataset: Log) -> RerankTask:
     users = np.arange(dataset.num_users)
-    groups = {Group.TRAIN: users[users % VALID_SHARE > 0], Group.VALID: users[users % VALID_SHARE == 0]}
+    groups = {Group.TRAIN: users[users % VALID_EVERY > 0], Group.VALID: users[users % VALID_EVERY == 0]}
     lists = build_lists(dataset, groups, ProtocolConfig(), seed=0)
     vectors_ID = tfidf_vectors(item_texts(dataset), WIDTH, seed=0)
     missing = WIDTH - vectors_ID.shape[1]  # a small catalogue has fewer components than MiniLM is wide
@@ -79,7 +79,7 @@ def _build(dataset: Log) -> RerankTask:
 
 
 def with_completions(vectors: UserVectors, num_completions: int, seed: int) -> UserVectors:
-    """As if each user had N completions: the one there is, and N - 1 of random users."""
+    """Vectors of N completions per user: the user's own one, and N - 1 of random users."""
     rng = np.random.default_rng(seed)
     others = rng.integers(len(vectors.user_U), size=(len(vectors.user_U), num_completions - 1))
     first_U1D = vectors.vectors_UND[:, :1]

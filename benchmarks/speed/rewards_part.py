@@ -1,4 +1,4 @@
-"""What all completions of all users earn, against a pass per completion that adapts knowledge at every position."""
+"""Rewards of all completions of all users, against a pass per completion that adapts at every position."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class PerListRewardModel:
 
 
 def measure(bench: Bench) -> Findings:
-    """A part of the lists for the ratio, all lists for the time."""
+    """Time a part of the lists for the ratio, and all lists for the time."""
     task = rerank_task(bench.config)
     reward_model = quick_reward_model(task)
     lists = replace(task.train, group=Group.REWARD)
@@ -60,15 +60,15 @@ def measure(bench: Bench) -> Findings:
             profile("rewards of ten completions", lambda: reward_completions([reward_model], some, vectors, METRIC, 0)),
         ),
         bound=(
-            "Matrix products of the backbone: attention and the scoring network have to see every list "
-            "under every completion. What does not depend on the completion (item side) is computed once per list, "
-            "what does not depend on the place (adapted text) once per completion."
+            "Matrix products of the backbone: attention and the scoring network run for every list with every "
+            "completion. What does not depend on the completion (item side) is computed once per list, and what "
+            "does not depend on the position (adapted text) once per completion."
         ),
     )
 
 
 def quick_reward_model(task: RerankTask) -> FittedReranker:
-    """PRM with texts and item knowledge after a few steps: its scores differ, and that is enough here."""
+    """PRM with texts and item knowledge after a few steps, enough for scores that differ."""
     train = teachable(task.train)
     config = settings("prm", with_items=True)
     return fit_once(task, train.take(np.arange(min(len(train), 2_000))), config, SEED)
@@ -111,11 +111,7 @@ def _ratio(reward_model: FittedReranker, lists: Lists, vectors: UserVectors, ben
             len(few) * NUM_COMPLETIONS,
         ),
     )
-    assert figure.ratios is not None
-    value = float(np.median(figure.ratios))
-    return figure.model_copy(
-        update={"targets": (Target(what="ratio", wanted="at least", limit=WANTED_RATIO, value=value),)}
-    )
+    return figure.with_ratio_target(WANTED_RATIO)
 
 
 def _all_lists(
@@ -128,7 +124,6 @@ def _all_lists(
         lambda: reward_completions([reward_model], lists, vectors, METRIC, 0),
         min(2, bench.repetitions),
     )
-    # The rate carries over to the 2.1 million scorings of all users of MovieLens-1M.
     wall_s = float(np.median(side.wall_s))
     target = Target(what="time", wanted="at most", limit=WANTED_S, value=wall_s, unit="s")
     return Figure(

@@ -1,4 +1,4 @@
-"""Ten completions of one prompt from the bundled language model, against transformers' own `generate`."""
+"""Ten completions per prompt from the bundled language model, against transformers' own `generate`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.speed.bench import Bench
-from benchmarks.speed.figures import Check, Figure, Findings, Growth, Line, Target
+from benchmarks.speed.figures import Check, Figure, Findings, Growth, Line
 from benchmarks.speed.measuring import profile, race, timed
 from recloop.data.lists import ProtocolConfig, build_lists
 from recloop.data.simulated import SimulatedConfig, simulate_log
@@ -32,7 +32,7 @@ WANTED_RATIO = 3.0
 
 
 def measure(bench: Bench) -> Findings:
-    """The same prompts in one batch, the same temperature, the same longest completion."""
+    """Time the same prompts in one batch, with the same temperature and the same longest completion."""
     lm = TransformersLM(bundled_lm_folder(), device="cpu")
     plain = PlainGenerate()
     prompts = simulated_prompts(lm, bench.amount(NUM_PROMPTS, 2))
@@ -46,13 +46,13 @@ def measure(bench: Bench) -> Findings:
     return Findings(
         figures=(figure, hints),
         growths=(growth,),
-        profiles=(profile("ten completions a prompt", lambda: list(lm.generate(prompts, sampling))),),
+        profiles=(profile("ten completions per prompt", lambda: list(lm.generate(prompts, sampling))),),
         bound=(
-            "Each new token of 160 completions is a forward pass whose matrix products are too small to fill "
-            "the processor, a product with the output embedding (8,192 tokens) and a draw from its "
-            "softmax. Sharing one prefix saves reading and holding the prompt ten times; drawing by the "
-            "inverse of the cumulative distribution saves the sort that nucleus sampling usually costs. "
-            "Prompts that begin alike, a session under every hint, share their beginning too."
+            "Each new token of 160 completions costs a forward pass whose matrix products are too small to fill the "
+            "processor, a product with the output embedding (8,192 tokens) and a draw from its softmax. A shared "
+            "prefix saves reading and storing the prompt ten times. Drawing by the inverse of the cumulative "
+            "distribution saves the usual sort of nucleus sampling. Prompts with the same beginning, such as a "
+            "session with every hint, share it too."
         ),
     )
 
@@ -66,12 +66,12 @@ class PlainGenerate:
 
         folder = folder or bundled_lm_folder()
         with reading(folder, "causal LM"):
-            # As recloop loads it; transformers would take the precision the weights are stored in.
+            # As recloop loads it; transformers uses the precision in which the weights are stored.
             self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
 
     def __call__(self, texts: Sequence[str], num_completions: int, max_tokens: int) -> list[int]:
-        """How many tokens each completion has, its end token included."""
+        """The number of tokens of each completion, its end token included."""
         import torch
 
         new_RT = self._new_tokens(
@@ -87,8 +87,8 @@ class PlainGenerate:
         before_R = (is_end_RT.cumsum(dim=1) == 0).sum(dim=1)
         return torch.clamp(before_R + 1, max=new_RT.shape[1]).tolist()
 
-    def likeliest(self, texts: Sequence[str], max_tokens: int) -> list[str]:
-        """The answers at temperature 0."""
+    def greedy(self, texts: Sequence[str], max_tokens: int) -> list[str]:
+        """The greedy answers."""
         new_RT = self._new_tokens(texts, max_tokens, do_sample=False)
         return [text.strip() for text in self.tokenizer.batch_decode(new_RT, skip_special_tokens=True)]
 
@@ -108,7 +108,7 @@ class PlainGenerate:
 
 
 def simulated_prompts(lm: TransformersLM, num: int) -> list[Prompt]:
-    """Prompts about users of a simulated data, in the default form."""
+    """Prompts about users of a simulated log, in the default template."""
     dataset, _ = simulate_log(SimulatedConfig(num_users=max(num, 50)), seed=0)
     histories = build_lists(dataset, {}, ProtocolConfig(), seed=0).histories
     return build_prompts(dataset, histories, np.arange(num), PromptConfig(), lm.count_tokens)
@@ -126,7 +126,7 @@ def _figure(
 
     texts = [lm.render(prompt) for prompt in prompts]
     torch.manual_seed(0)
-    # Completions end where they end: the amounts are only known afterwards.
+    # How long completions are is only known afterwards.
     found = race(
         ("TransformersLM.generate", 1, lambda: dict(lm.generate(prompts, sampling))),
         ("transformers generate", 1, lambda: plain(texts, NUM_COMPLETIONS, MAX_TOKENS)),
@@ -138,7 +138,7 @@ def _figure(
     their_tokens: list[int] = found.their_result
     gap, error = logit_gap(plain, texts, completions), np.std(tokens) / len(tokens) ** 0.5
     figure = Figure(
-        name=f"{NUM_COMPLETIONS} completions of a prompt",
+        name=f"{NUM_COMPLETIONS} completions per prompt",
         unit="tokens",
         ours=found.ours.model_copy(update={"amount": float(sum(tokens))}),
         against=found.against.model_copy(update={"amount": float(sum(their_tokens))}),
@@ -147,19 +147,15 @@ def _figure(
             f"{len(prompts)} prompts of up to {max(map(lm.count_tokens, texts))} tokens",
             (
                 f"completions of {np.mean(tokens):.1f} tokens (standard error {error:.1f}), generate's "
-                f"{np.mean(their_tokens):.1f}; what follows an end does not count"
+                f"{np.mean(their_tokens):.1f}; tokens after the end are not counted"
             ),
         ),
     )
-    assert figure.ratios is not None
-    value = float(np.median(figure.ratios))
-    return figure.model_copy(
-        update={"targets": (Target(what="ratio", wanted="at least", limit=WANTED_RATIO, value=value),)}
-    )
+    return figure.with_ratio_target(WANTED_RATIO)
 
 
 def _hints_figure(bench: Bench, step: Any) -> Figure:
-    """Sessions of twenty candidates, each without a hint and with twenty; the likeliest answers."""
+    """Greedy answers to sessions of twenty candidates, each without a hint and with twenty hints."""
     folder = bundled_lm_folder("answers")
     lm, plain = TransformersLM(folder, device="cpu"), PlainGenerate(folder)
     prompts = session_prompts(bench.amount(NUM_SESSIONS, 1), bench.amount(NUM_HINTS, 2))
@@ -167,7 +163,7 @@ def _hints_figure(bench: Bench, step: Any) -> Figure:
     texts = [lm.render(prompt) for prompt in prompts]
     found = race(
         ("TransformersLM.generate", len(prompts), lambda: dict(lm.generate(prompts, sampling))),
-        ("transformers generate", len(prompts), lambda: plain.likeliest(texts, MAX_TOKENS)),
+        ("transformers generate", len(prompts), lambda: plain.greedy(texts, MAX_TOKENS)),
         bench.repetitions,
         step,
     )
@@ -182,13 +178,13 @@ def _hints_figure(bench: Bench, step: Any) -> Figure:
         checks=(Check(what="share of answers that differ", value=float(np.mean(differ)), most=0.02),),
         notes=(
             f"{len(prompts)} prompts of up to {max(map(lm.count_tokens, texts))} tokens",
-            f"{bench.amount(NUM_SESSIONS, 1)} beginnings are read; the alternative reads one batch of all",
+            f"{bench.amount(NUM_SESSIONS, 1)} shared beginnings are read once; the alternative reads one batch of all",
         ),
     )
 
 
 def session_prompts(num_sessions: int, num_hints: int) -> list[Prompt]:
-    """Simulated sessions, each without a hint and with `num_hints`; users count by the thousand."""
+    """Simulated sessions, each without a hint and with `num_hints`; session s has users 1000 s and up."""
     simulated = SimulatedSessionsConfig(num_train=num_sessions, num_test=1)
     task = simulate_sessions(simulated, seed=0)
     config = Re2llmConfig()
@@ -205,7 +201,7 @@ def session_prompts(num_sessions: int, num_hints: int) -> list[Prompt]:
 def logit_gap(plain: PlainGenerate, texts: Sequence[str], completions: dict[int, tuple[Completion, ...]]) -> float:
     """Largest difference between our logits of the completions' tokens and those of a plain forward pass.
 
-    The completions are fed to the shared prefix again token by token, several prompts and completions at a time.
+    The completions are fed to the shared prefix token by token, several prompts and completions at a time.
     """
     import torch
 
@@ -233,7 +229,7 @@ def logit_gap(plain: PlainGenerate, texts: Sequence[str], completions: dict[int,
 
 
 def _growth(lm: TransformersLM, plain: PlainGenerate, prompts: list[Prompt]) -> Growth:
-    """Seconds by the number of completions, half the prompts."""
+    """Cost of a token by the number of completions, on half the prompts."""
     texts, numbers = [lm.render(prompt) for prompt in prompts], (1, 2, 5, 10, 20)
     ours: list[float] = []
     theirs: list[float] = []
@@ -247,7 +243,7 @@ def _growth(lm: TransformersLM, plain: PlainGenerate, prompts: list[Prompt]) -> 
     xs = tuple(map(float, numbers))
     return Growth(
         title=f"Sampling for {len(prompts)} prompts: cost of a token by completions",
-        x_label="completions of a prompt (N)",
+        x_label="completions per prompt (N)",
         y_label="milliseconds per token",
         lines=(
             Line(name="recloop", x=xs, y=tuple(ours)),

@@ -1,8 +1,7 @@
-"""One request: thirty candidates of one user whose text is encoded already.
+"""One request: thirty candidates of one user whose text is already encoded.
 
-What is timed is `RequestScorer.score`, its checks included: the catalogue and the users' texts are computed
-beforehand. There is no HTTP in it. Both contestants have one thread, as a service gives each of the requests
-it answers at once.
+`RequestScorer.score` is timed with its checks, without HTTP; the catalogue and the users' texts are computed before.
+Both implementations have one thread, as a service has for each of the requests that it answers in parallel.
 """
 
 from __future__ import annotations
@@ -44,10 +43,10 @@ def one_thread() -> Generator[None]:
 
 @one_thread()
 def measure(bench: Bench) -> Findings:
-    """Requests of random users, one after another: all by the one, then all by the other, and again."""
+    """Time requests of random users one after another, all by one implementation and then all by the other."""
     task = rerank_task(bench.config)
     figures: list[Figure] = []
-    reward_model = None
+    first = None
     with bench.progress.stage("serving", 2, "rerankers") as step:
         for kind in ("prm", "dlcm"):
             train = teachable(task.train)
@@ -60,21 +59,21 @@ def measure(bench: Bench) -> Findings:
                 SEED,
             )
             figures.append(_figure(kind.upper(), fitted, task, bench))
-            reward_model = reward_model or fitted
+            first = first or fitted
             step()
-    assert reward_model is not None
-    ready = prepare_requests(reward_model, task.vectors.user_U, task.vectors)
-    lists = request(task, reward_model, CANDIDATES, seed=1)
+    assert first is not None
+    ready = prepare_requests(first, task.vectors.user_U, task.vectors)
+    lists = request(task, first, CANDIDATES, seed=1)
     user, one = int(lists.user_B[0]), lists.items_BL[0]
     return Findings(
         figures=tuple(figures),
-        growths=(_growth(reward_model, task),),
+        growths=(_growth(first, task),),
         profiles=(profile("one request", lambda: [ready.score(user, one) for _ in range(50)]),),
         bound=(
-            "A request is so small that the calls themselves decide: some thirty operations of a few "
-            "microseconds each. The experts' products on the user and thirty films, most of the arithmetic, "
-            "are done once, when the scorer is made. A second thread makes it slower: waking it takes "
-            "longer than what it would take over."
+            "A request is so small that the calls decide its cost: about thirty operations of a few microseconds "
+            "each. The experts' products on the user and thirty films, most of the arithmetic, are computed once, "
+            "when the scorer is made. A second thread makes it slower, since waking it takes longer than its share "
+            "of the work."
         ),
     )
 
@@ -95,7 +94,7 @@ def request(task: RerankTask, fitted: FittedReranker, num: int, seed: int) -> Li
 
 
 def plain_request(fitted: FittedReranker) -> Callable[[Lists, Any], np.ndarray]:
-    """The same scores by a plain eager forward pass that adapts at every position."""
+    """A function that gives the same scores by a plain eager forward pass that adapts at every position."""
     import torch
 
     model = PerListNetwork(fitted.network).eval()

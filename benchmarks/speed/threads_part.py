@@ -1,4 +1,4 @@
-"""How many threads, and how they wait: fitting and sampling alone, and beside a process that wants a core."""
+"""Number of threads and how they wait: fitting and sampling, alone and beside a busy process."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import numpy as np
 from benchmarks.speed.bench import Bench
 from benchmarks.speed.figures import Figure, Findings, Side
 
-DEFAULT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # what `recloop` sets
+DEFAULT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}  # set by `recloop`
 NUM_LISTS, NUM_PROMPTS = 1_024, 4
 WORK = "from benchmarks.speed.threads_part import work; work({lists}, {prompts}, {repetitions})"
 NEIGHBOUR = "import torch; torch.set_num_threads(1); a = torch.randn(512, 512)\nwhile True: a @ a"
 
 
 def measure(bench: Bench) -> Findings:
-    """The command line's settings against each other choice, in fresh processes."""
+    """Time the command line's settings against the other choices, each in a new process."""
     cores = os.cpu_count() or 1
     choices = [
         {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": policy}
@@ -30,31 +30,31 @@ def measure(bench: Bench) -> Findings:
     figures: list[Figure] = []
     with bench.progress.stage("threads", 2 * (len(choices) + 1), "settings") as step:
         for place in ("alone", "beside another job"):
-            taken = [_run(bench, DEFAULT, place)]
+            sides = [_run(bench, DEFAULT, place)]
             step()
             for choice in choices:
-                taken.append(_run(bench, choice, place))
+                sides.append(_run(bench, choice, place))
                 step()
             for name in ("fit", "sample"):
-                ours = taken[0][name]
+                ours = sides[0][name]
                 figures += [
                     Figure(name=f"{name}, {place}", unit="repetitions", ours=ours, against=other[name])
-                    for other in taken[1:]
+                    for other in sides[1:]
                 ]
     return Findings(
         figures=tuple(figures),
         bound=(
-            "With one thread a run gives the same bits whatever else the machine does, which is why the "
-            "command line sets it; `OMP_NUM_THREADS` in the environment overrides it. The ratios say what "
-            "that costs alone and gains beside another job: threads that spin while they wait (ACTIVE) "
-            "take the core the other needs, threads that sleep (PASSIVE) wake too late for small products. "
-            "The other parts of this page have all cores and threads that spin for a while, then sleep."
+            "With one thread a run gives the same bits whatever else the machine does, so the command line sets it; "
+            "`OMP_NUM_THREADS` in the environment overrides it. The ratios show its cost alone and its gain beside "
+            "another job. Threads that spin while they wait (ACTIVE) take the core that the other job needs; threads "
+            "that sleep (PASSIVE) wake too late for small products. The other parts of this page use all cores and "
+            "threads that spin for a while, then sleep."
         ),
     )
 
 
 def work(num_lists: int, num_prompts: int, repetitions: int) -> None:
-    """In a process of its own: fit and sample, print the seconds of each repetition."""
+    """Runs in its own process: fits and samples, prints the seconds of each repetition."""
     from benchmarks.speed.bench import SpeedConfig
     from benchmarks.speed.measuring import timed
     from benchmarks.speed.rerank_task import rerank_task
@@ -99,7 +99,7 @@ def _run(bench: Bench, choice: dict[str, str], place: str) -> dict[str, Side]:
 
 @contextmanager
 def _neighbour(*, wanted: bool) -> Generator[None]:
-    """A process that multiplies matrices without end, on one thread, while the block runs."""
+    """Run the block beside a process that multiplies matrices on one thread."""
     if not wanted:
         yield
         return

@@ -1,4 +1,4 @@
-"""Fitting PRM and DLCM with 384-wide knowledge against the same fit computed position by position."""
+"""Fits PRM and DLCM with vectors of width 384, against the same fit computed position by position."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WANTED_RATIO, WANTED_RATE, WANTED_GAP = 50.0, 10_000.0, 0.002
 
 
 def measure(bench: Bench) -> Findings:
-    """The same weights at the start, the same lists in every step, one epoch."""
+    """Time one epoch with the same first weights and the same lists in every step."""
     task = rerank_task(bench.config)
     train = teachable(task.train).take(np.arange(bench.amount(STEPS * BATCH, 4 * BATCH)))
     fit_once(task, train, settings("prm", with_items=True), SEED)  # loads what is loaded once
@@ -48,12 +48,11 @@ def measure(bench: Bench) -> Findings:
         growths=tuple(_growths(task, part)),
         profiles=(profile("fitting PRM with texts and item knowledge", lambda: fit_once(task, part, config, SEED)),),
         bound=(
-            "Matrix products. A list's knowledge is adapted once per distinct user and item of the step: "
-            "lists of one user come four at a time, and 5,120 positions hold about 2,800 distinct films. "
-            "What remains is the experts on those (0.74 million multiplications each, forwards) and the "
-            "backbone at every position. The alternative runs the experts twice at every position, also as "
-            "matrix products, so it cannot be slower by more than the ratio of the products below, times "
-            "what its Python costs."
+            "Matrix products. Vectors are adapted once per distinct user and item of the step: a user's lists come "
+            "four at a time, and 5,120 positions contain about 2,800 distinct films. The rest is the experts on "
+            "those (0.74 million multiplications each, forwards) and the backbone at every position. The alternative "
+            "runs the experts twice at every position, also as matrix products. So it cannot be slower by more than "
+            "the ratio of the products below, times the cost of its Python."
         ),
     )
 
@@ -64,7 +63,7 @@ def settings(kind: RerankerKind, *, with_items: bool) -> RerankerConfig:
 
 
 def teachable(lists: Lists) -> Lists:
-    """Lists with both labels: those a list loss learns from."""
+    """The lists with both labels, from which a list loss learns."""
     share_B = lists.labels_BL.mean(axis=1)
     return lists.take(np.flatnonzero((share_B > 0) & (share_B < 1)))
 
@@ -76,7 +75,7 @@ def fit_once(task: RerankTask, train: Lists, config: RerankerConfig, seed: int) 
 
 
 def fit_alternative(fitted: FittedReranker, task: RerankTask, train: Lists, seed: int) -> FittedReranker:
-    """The per-list fit from the same start through the same steps as the fit that gave `fitted`."""
+    """The reranker of the per-list fit, from the same start through the same steps as `fitted`."""
     config = fitted.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -133,13 +132,13 @@ def _figure(task: RerankTask, train: Lists, kind: RerankerKind, with_items: bool
 
 
 def mean_ndcg(reranker: FittedReranker, task: RerankTask) -> float:
-    """NDCG@5 over all valid lists that have a positive."""
+    """Mean NDCG@5 of all valid lists that have a positive."""
     scores_BNL = score_tensors(reranker.network, reranker.tensors(task.valid, task.vectors))
     return list_mean(compute_metric("ndcg@5", scores_BNL[:, 0], task.valid), "drop")
 
 
 def _growths(task: RerankTask, train: Lists) -> list[Growth]:
-    """Cost of one epoch by vector width and by the number of items in the catalogue."""
+    """Cost of one epoch by vector width and by the number of items in the lists."""
     config = settings("prm", with_items=True)
 
     def by_width(width: int) -> Any:
