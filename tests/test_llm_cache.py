@@ -122,16 +122,10 @@ def test_an_interrupted_run_resumes_with_the_batches_it_would_have_had(tmp_path,
     with CompletionCache(tmp_path / "cut.sqlite") as cache:
         with pytest.raises(KeyboardInterrupt):
             sample_completions(cut, prompts, SAMPLING, cache)
-        assert cache.totals().num_completions == 24
+        assert cache.num_completions == 24
         cut.fails_at = None
         assert sample_completions(cut, prompts[::-1], SAMPLING, cache).completions_UN == expected.completions_UN
     assert cut.calls == whole.calls
-
-
-def test_totals_count_what_is_held(cache):
-    completions = sample_completions(FakeLM(), make_prompts(range(3)), SAMPLING, cache)
-    num_tokens = sum(d.num_tokens for completions_N in completions.completions_UN for d in completions_N)
-    assert (cache.totals().num_completions, cache.totals().num_tokens) == (12, num_tokens)
 
 
 def test_an_unknown_log_probability_stays_unknown(cache):
@@ -174,7 +168,7 @@ class MiscountingLM(FakeLM):
 def test_a_model_that_leaves_something_out_is_named(cache, lm, message):
     with pytest.raises(ContractError, match=message):
         sample_completions(lm, make_prompts(range(3)), SAMPLING, cache)
-    assert cache.totals().num_completions == 0
+    assert cache.num_completions == 0
 
 
 def test_what_is_no_cache_is_an_error(tmp_path):
@@ -187,27 +181,17 @@ def test_what_is_no_cache_is_an_error(tmp_path):
     other.execute("create table something (x)")
     other.commit()
     other.close()
-    with pytest.raises(RunError, match="must have layout 3, got 0"):
+    with pytest.raises(RunError, match="must have layout 4, got 0"):
         CompletionCache(tmp_path / "other")
 
 
-def test_a_cache_of_the_layout_before_is_read_on(tmp_path):
-    path, prompts = tmp_path / "completions.sqlite", make_prompts(range(3))
-    with CompletionCache(path) as cache:
-        completions = sample_completions(FakeLM(), prompts, SAMPLING, cache)
+def test_a_cache_of_an_older_layout_is_refused(tmp_path):
+    path = tmp_path / "completions.sqlite"
+    CompletionCache(path).close()
     with contextlib.closing(sqlite3.connect(path)) as former:
-        former.execute("alter table requests drop column sentences")
-        former.execute("pragma user_version = 2")
-    with CompletionCache(path) as cache:
-        assert (
-            sample_completions(RecordingLM(fails_at=0), prompts, SAMPLING, cache).completions_UN
-            == completions.completions_UN
-        )
-        sample_completions(FakeLM(), prompts, replace(SAMPLING, sentences=1), cache)
-        assert cache.totals().num_completions == 2 * 3 * SAMPLING.num_completions
-    with contextlib.closing(sqlite3.connect(path)) as later:
-        rooms = later.execute("select sentences, count(*) from requests group by sentences order by sentences")
-        assert rooms.fetchall() == [(None, 3), (1, 3)]
+        former.execute("pragma user_version = 3")
+    with pytest.raises(RunError, match=r"must have layout 4, got 3 in .*use a new file"):
+        CompletionCache(path)
 
 
 def test_two_writers_at_once_agree(tmp_path, monkeypatch):
@@ -231,7 +215,7 @@ WRITER = """
 import sys, time
 from recloop.llm import sampling as cache
 from recloop.testing import FakeLM
-from test_language_cache import SAMPLING, make_prompts
+from test_llm_cache import SAMPLING, make_prompts
 class SlowLM(FakeLM):
     def generate(self, prompts, sampling):
         time.sleep(0.03)
@@ -253,14 +237,14 @@ def test_what_was_committed_survives_sigkill(tmp_path, monkeypatch):
         time.sleep(0.05)
         if path.exists():
             with CompletionCache(path) as cache:
-                held = cache.totals().num_completions
+                held = cache.num_completions
         if held >= 40:
             break
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     lm, prompts = FakeLM(), make_prompts(range(400))
     with CompletionCache(path) as cache:
-        held = cache.totals().num_completions
+        held = cache.num_completions
         resumed = sample_completions(lm, prompts, SAMPLING, cache)
     assert 40 <= held < 1600
     assert held % 8 == 0  # whole chunks only

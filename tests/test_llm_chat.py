@@ -8,7 +8,7 @@ from recloop.errors import GenerationError
 from recloop.llm.chat import CHAT_TOKENS, chat_tokens, load_tokenizer, messages_of, takes_system_role
 from recloop.llm.local import TransformersLM
 from recloop.records import Pair, Prompt
-from recloop.training.dataset import count_prompt_tokens, select_variants
+from recloop.training.dataset import count_prompt_tokens, select_rows
 from recloop.training.dpo import DpoConfig
 from tiny_lm import CHAT_TEMPLATE, build_tiny_lm
 
@@ -65,7 +65,7 @@ def test_sampling_and_tuning_read_the_same_prompt(plain, tmp_path, kind):
     assert "Sum up." in rendered
     assert count_prompt_tokens(lm_folder, [PROMPT]) == [lm.count_tokens(rendered)]
     pair = Pair(0, 3, 0, 1, "likes Drama", "likes War", 1.0, 0.0)
-    rows = select_variants(lm_folder, {3: PROMPT}, [pair], DpoConfig(), 0).rows
+    rows = select_rows(lm_folder, {3: PROMPT}, [pair], DpoConfig(), 0).rows
     assert len(rows) == 1
 
 

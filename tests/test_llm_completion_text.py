@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recloop.llm.completion_text import (
+    MAX_REPLY_CHARS,
     first_sentences,
     is_refusal,
     printable,
@@ -54,8 +55,8 @@ def test_an_answer_is_tidied(raw, text, status):
 
 
 def test_an_endless_answer_is_put_aside():
-    assert tidy("a" * 101, max_chars=100).status is CompletionStatus.TOO_LONG
-    assert tidy("a" * 100, max_chars=100).status is OK
+    assert tidy("a" * (MAX_REPLY_CHARS + 1)).status is CompletionStatus.TOO_LONG
+    assert tidy("a" * MAX_REPLY_CHARS).status is OK
     completion = tidy_completion(Completion(0, 0, "word " * 1_000_000, 9, True, -1.0))
     assert (completion.text, completion.status, len(completion.raw)) == ("", CompletionStatus.TOO_LONG, 2000)
 

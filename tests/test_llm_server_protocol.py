@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from recloop.errors import SettingError
 from recloop.llm.language_model import Sampling
-from recloop.llm.server.config import EndpointConfig, PaceConfig, ServerModel, parse_server_name, read_key
+from recloop.llm.server.config import PaceConfig, ServerAddress, ServerConfig, parse_address, read_key
 from recloop.llm.server.cost import BudgetConfig, PriceConfig, Usage, over_budget
 from recloop.llm.server.protocol import (
     Choice,
@@ -13,7 +13,7 @@ from recloop.llm.server.protocol import (
     Failure,
     completion_seed,
     error_text,
-    reward_model_status,
+    outcome_of_status,
     read_reply,
     request_body,
 )  # fmt: skip
@@ -91,7 +91,7 @@ def test_what_is_no_answer_counts_as_cut_off(body):
     ],
 )
 def test_a_status_says_whether_to_ask_again(status, said, kind):
-    assert reward_model_status(status, said, None).kind is kind
+    assert outcome_of_status(status, said, None).kind is kind
 
 
 @pytest.mark.parametrize(
@@ -116,13 +116,13 @@ def test_seeds_differ_by_completion_and_seed_and_fit_31_bits():
 
 
 def test_settings_of_a_request_reach_its_body():
-    config = EndpointConfig(
+    config = ServerConfig(
         length_field="max_completion_tokens",
         send_seed=False,
         extra_body={"top_k": 4, "chat_template_kwargs": {}},
     )
     sampling, prompt = Sampling(1, 0.5, 0.9, 7, 3), Prompt(1, "", "Hello", 0, 0)
-    body = json.loads(request_body(ServerModel("http://h/v1", "m"), config, prompt, sampling, [2]))
+    body = json.loads(request_body(ServerAddress("http://h/v1", "m"), config, prompt, sampling, [2]))
     assert body == {
         "model": "m", "messages": [{"role": "user", "content": "Hello"}], "temperature": 0.5, "top_p": 0.9,
         "max_completion_tokens": 7, "stream": False, "top_k": 4, "chat_template_kwargs": {},
@@ -131,7 +131,7 @@ def test_settings_of_a_request_reach_its_body():
 
 def test_more_fields_may_not_replace_our_own():
     with pytest.raises(ValidationError, match="may not set n"):
-        EndpointConfig(extra_body={"n": 3})
+        ServerConfig(extra_body={"n": 3})
 
 
 @pytest.mark.parametrize(
@@ -147,13 +147,13 @@ def test_more_fields_may_not_replace_our_own():
 )
 def test_a_name_that_is_none_is_refused(name, message):
     with pytest.raises(SettingError, match=message):
-        parse_server_name(name)
+        parse_address(name)
 
 
 def test_a_name_is_taken_apart():
-    assert parse_server_name("openai:https://h:8/v1/#org/m:8b") == ServerModel("https://h:8/v1", "org/m:8b")
-    assert ServerModel("http://[::1]:8/v1", "m").is_loopback
-    assert not ServerModel("http://127.0.0.1.example.org/v1", "m").is_loopback
+    assert parse_address("openai:https://h:8/v1/#org/m:8b") == ServerAddress("https://h:8/v1", "org/m:8b")
+    assert ServerAddress("http://[::1]:8/v1", "m").is_loopback
+    assert not ServerAddress("http://127.0.0.1.example.org/v1", "m").is_loopback
 
 
 def test_a_key_comes_from_the_environment_only(monkeypatch):

@@ -1,7 +1,9 @@
 from dataclasses import replace
 
 import pytest
+from pydantic import ValidationError
 
+from recloop.llm.server.config import ServerConfig
 from recloop.llm.server.redaction import outgoing, redact
 from recloop.records import Prompt
 
@@ -20,7 +22,9 @@ PERSONAL = [
     ("(212) 555-0100", "[phone]"),
     ("212-555-0100", "[phone]"),
     ("212.555.0100", "[phone]"),
-    ("01632 960 001", "[phone]"),
+    ("020 7946 0958", "[phone]"),
+    ("+49 (0)170 1234567", "[phone]"),
+    ("+442079460958", "[phone]"),
 ]
 HARMLESS = [
     '5 stars | "2001: A Space Odyssey" | era 1960s | genre Sci-Fi',
@@ -30,6 +34,10 @@ HARMLESS = [
     "version 1.2.3, 300.1.1.1, ratio 16:9, at 10:30",
     "10,000 BC; 007; THX 1138; 12 Angry Men; Apollo 13",
     "ann at example, @home, a@b",
+    # Catalogue numbers that look like telephones, and a name that is an IPv6 address by its letters.
+    '5 stars | "Filter 0500-12345" | brand Ace::Fade',
+    "0500-123456, 4011-0500, 90-123-4567, 300-555-1212, 100-200-3000, 2125550100",
+    "ISBN 0-306-40615-2, 978-3-16-148410-0, 0306406152; 1996 03 10 12",
 ]
 
 
@@ -50,8 +58,17 @@ def test_only_the_kinds_asked_for_are_replaced():
     assert redact(text, []) == (text, 0)
 
 
+def test_national_numbers_are_found_where_their_country_is_named():
+    text = "Ring 030 901820."
+    assert redact(text) == (text, 0)
+    assert redact(text, regions=("DE",)) == ("Ring [phone].", 1)
+    assert redact("Ring +49 30 901820.", regions=()) == ("Ring [phone].", 1)
+    with pytest.raises(ValidationError, match="country codes such as US or DE, got UK"):
+        ServerConfig(phone_regions=("UK",))
+
+
 def test_both_parts_of_a_prompt_pass_and_then_the_hook():
     prompt = Prompt(7, "Ask ann@example.org.", "Call 212-555-0100.", 3, 1)
-    sent, num = outgoing(prompt, ["email", "phone"], lambda p: replace(p, text=p.text + " Now."))
+    sent, num = outgoing(prompt, ["email", "phone"], hook=lambda p: replace(p, text=p.text + " Now."))
     assert sent == Prompt(7, "Ask [email].", "Call [phone]. Now.", 3, 1)
     assert num == 2

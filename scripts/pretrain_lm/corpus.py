@@ -18,9 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recloop.llm.bundled_columns import ROLES
+from recloop.llm.bundled import ROLES
 from recloop.prompts.claims import Claim, Evidence, HistoryItem, Polarity, weigh_history, write_summary
-from recloop.prompts.user_profile import SYSTEM, attributed_text, clean_value, count_lines, preference_task
+from recloop.prompts.lines import clean_value
+from recloop.prompts.template import SYSTEM, ProfileFacts, open_template
+from recloop.prompts.user_profile import count_lines, shown_item
 from scripts.pretrain_lm.given_names import GIVEN_NAMES
 from scripts.pretrain_lm.summaries import MAX_COUNTED, Summary, draw_summary
 from scripts.pretrain_lm.tokenizer import CATALOGUE_TEXT
@@ -333,15 +335,18 @@ def invent_lesson(words: Words, difficulty: Difficulty, rng: np.random.Generator
     longest = MAX_LONG if is_long else difficulty.max_items
     attributes, items = invent_history(words, longest, rng, difficulty.max_items if is_long else 2)
     evidence = weigh_history(attributes, items)
-    task = preference_task(attributes)
     noun = NOUNS[rng.integers(len(NOUNS))]
     shown, counts = items, []
     if is_counted:
         num_shown = int(rng.integers(min(len(items), MAX_SHOWN) + 1, size=2).min())
         shown = items[len(items) - num_shown :]
         counts = count_lines(attributes, items, MAX_COUNTED)
-    text = attributed_text(noun, attributes, items, counts, len(shown))
-    trunk = f"<|system|>{SYSTEM}<|end|><|user|>{text[: -len(task) - 1]}"
+    lines = tuple(shown_item(attributes, item) for item in items)
+    rated = [item.rating for item in items if item.rating is not None]
+    mean = sum(rated) / len(rated) if rated else None
+    facts = ProfileFacts(noun, tuple(attributes), lines, lines[len(lines) - len(shown) :], mean, tuple(counts))
+    history, _, task = open_template("counted")(facts).user.rpartition("\n")
+    trunk = f"<|system|>{SYSTEM}<|end|><|user|>{history}"
     summaries = tuple(draw_summary(attributes, evidence, rng) for _ in range(difficulty.num_summaries))
     branches = [Branch(task, tuple(summary.text for summary in summaries), summaries)]
     attribute = attributes[int(rng.integers(len(attributes)))]

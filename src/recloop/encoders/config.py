@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from recloop.errors import SettingError
+
+# The built-in encoders: what a name looks like, and what it stands for.
+ENCODERS = {
+    "minilm": "all-MiniLM-L6-v2",
+    "static": "the mean of MiniLM's token vectors, far faster and coarser",
+    "claims": "the claims of texts in the bundled model's form, exactly, and nothing else",
+    "sentence:NAME_OR_FOLDER": "a sentence-transformers or BERT model",
+}
 
 
 class EncoderConfig(BaseModel):
@@ -10,14 +20,16 @@ class EncoderConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(
-        default="minilm",
-        pattern=r"^(minilm|static|claims|sentence:.+)$",
-        description="minilm; static, MiniLM's token vectors averaged, far faster and coarser; claims, "
-        "what texts in canonical form claim (the bundled model's), exactly and nothing else; or "
-        "sentence:NAME_OR_FOLDER for a sentence-transformers or BERT model",
-    )
+    name: str = Field(default="minilm", description="; ".join(f"{name}: {what}" for name, what in ENCODERS.items()))
     by_polarity: bool = Field(
         default=False,
-        description="likes and dislikes encoded apart, side by side: encoders hardly see which is which",
+        description="likes and dislikes encoded apart, side by side: encoders hardly tell them apart",
     )
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        kind, _, folder = name.partition(":")
+        if name not in ENCODERS and not (kind == "sentence" and folder):
+            raise SettingError(f"an encoder must be {' or '.join(ENCODERS)}")
+        return name

@@ -1,14 +1,20 @@
-"""Text encoders by name."""
+"""Text encoders by name, and completions turned into vectors."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from recloop.encoders.claims import ClaimsEncoder
 from recloop.encoders.config import EncoderConfig
 from recloop.encoders.polarity import SPLIT, PolarityEncoder
-from recloop.encoders.sentence import MiniLmEncoder, SentenceEncoder, TextEncoder
+from recloop.encoders.sentence import EncoderCache, MiniLmEncoder, SentenceEncoder, TextEncoder, encode_completions
 from recloop.encoders.static import StaticEncoder
 from recloop.llm.weights import find_model_folder, weights_hash
+from recloop.progress import SILENT, Progress
+from recloop.records import UserCompletions, UserVectors
 from recloop.settings import validate
+
+BY_NAME = {"minilm": MiniLmEncoder, "static": StaticEncoder, "claims": ClaimsEncoder}
 
 
 def load_encoder(name: str | TextEncoder = "minilm", by_polarity: bool = False) -> TextEncoder:
@@ -22,20 +28,47 @@ def load_encoder(name: str | TextEncoder = "minilm", by_polarity: bool = False) 
     Raises:
         SettingError: an unknown name.
         GenerationError: there is no such model, or it cannot be read.
+
+    Example:
+        >>> load_encoder("claims", by_polarity=True).width
+        512
     """
     if isinstance(name, str):
         return encoder_from_config(validate(EncoderConfig, {"name": name, "by_polarity": by_polarity}))
     return PolarityEncoder(name) if by_polarity else name
 
 
+def encode(
+    encoder: TextEncoder,
+    texts: UserCompletions,
+    *,
+    cache: str | Path | None = None,
+    progress: Progress = SILENT,
+) -> UserVectors:
+    """The vectors of all completions: rows and numbers as they stand in `texts`.
+
+    Args:
+        cache: SQLite file of vectors; what it holds is not encoded again. None keeps nothing.
+
+    Raises:
+        ContractError: users have different numbers of completions, or the encoder breaks its protocol.
+        RunError: the cache is another kind of file.
+    """
+    if cache is None:
+        return encode_completions(encoder, texts, None, progress)
+    with EncoderCache(cache) as opened:
+        return encode_completions(encoder, texts, opened, progress)
+
+
 def encoder_from_config(config: EncoderConfig) -> TextEncoder:
     """The configured text encoder."""
-    encoder = _whole_text_encoder(config.name)
+    kind, _, name = config.name.partition(":")
+    encoder = SentenceEncoder(name) if kind == "sentence" else BY_NAME[kind]()
     return PolarityEncoder(encoder) if config.by_polarity else encoder
 
 
 def encoder_inputs(config: EncoderConfig, own: TextEncoder | None) -> dict[str, str]:
-    """What a stage that encodes depends on beside its settings: weights of others, and rules.
+    """What a step that encodes depends on beside its settings: weights that others made, and rules.
 
     Args:
         own: an encoder passed as an object, in place of the configured one.
@@ -45,16 +78,3 @@ def encoder_inputs(config: EncoderConfig, own: TextEncoder | None) -> dict[str, 
     kind, _, name = config.name.partition(":")
     rules = {"split": SPLIT} if config.by_polarity else {}
     return rules | ({"encoder": weights_hash(find_model_folder(name))} if kind == "sentence" else {})
-
-
-def _whole_text_encoder(configured: str) -> TextEncoder:
-    kind, _, name = configured.partition(":")
-    match kind:
-        case "minilm":
-            return MiniLmEncoder()
-        case "static":
-            return StaticEncoder()
-        case "claims":
-            return ClaimsEncoder()
-        case _:
-            return SentenceEncoder(name)

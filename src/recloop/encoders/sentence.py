@@ -1,18 +1,16 @@
-"""Text encoders: a frozen model that turns each text into one vector, and the cache that remembers them."""
+"""Text encoders, frozen models that turn each text into one vector, and the cache of their vectors."""
 
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from recloop.errors import ContractError, RunError
-from recloop.llm.shared_file import open_shared
+from recloop.errors import ContractError
+from recloop.llm.cache_locks import SharedFile, transaction
 from recloop.llm.weights import find_model_folder, reading, weights_hash
 from recloop.progress import SILENT, Progress
 from recloop.records import UserCompletions, UserVectors
@@ -20,11 +18,11 @@ from recloop.records import UserCompletions, UserVectors
 if TYPE_CHECKING:
     from jaxtyping import Float32
 
-CHUNK_TEXTS = 512  # encoded, then committed, together: what a kill can cost
+CHUNK_TEXTS = 512  # encoded and committed together: a kill costs at most these
 
 
 class TextEncoder(Protocol):
-    """Turns texts into vectors. `recloop.testing.check_encoder` tells whether an object fits."""
+    """Turns texts into vectors. `recloop.testing.check_encoder` says whether an object fits."""
 
     @property
     def name(self) -> str:
@@ -109,7 +107,7 @@ class MiniLmEncoder(SentenceEncoder):
         super().__init__(Path(MODEL_DIR), device=device)
 
 
-class EncoderCache:
+class EncoderCache(SharedFile):
     """Vectors by content: the encoder's name and the text. Several processes may use one file.
 
     Args:
@@ -120,31 +118,15 @@ class EncoderCache:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        try:
-            self._connection = open_shared(self.path)
-            self._connection.execute(
-                "create table if not exists vectors (key blob primary key, vector blob not null) without rowid"
-            )
-        except sqlite3.Error as error:
-            raise RunError(
-                f"an encoder cache must be an SQLite file in an existing folder, got {self.path} ({error}); "
-                f"move the file away or create the folder"
-            ) from error
+        super().__init__(path, "an encoder cache")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._connection.close()
+    def _make_tables(self) -> None:
+        self._connection.execute(
+            "create table if not exists vectors (key blob primary key, vector blob not null) without rowid"
+        )
 
     def read(self, encoder_name: str, texts: Sequence[str]) -> dict[str, Float32[np.ndarray, " D"]]:
-        """The vectors held, by text."""
+        """The vectors that the cache holds, by text."""
         query = "select vector from vectors where key = ?"
         found: dict[str, np.ndarray] = {}
         for text in texts:
@@ -154,18 +136,13 @@ class EncoderCache:
         return found
 
     def write(self, encoder_name: str, texts: Sequence[str], vectors_BD: Float32[np.ndarray, "B D"]) -> None:
-        """Add vectors, all or none; one already there stays as it is."""
+        """Add vectors, all or none; a vector that is there already stays."""
         rows = [
             (_vector_key(encoder_name, text), vector_D.astype("<f4").tobytes())
             for text, vector_D in zip(texts, vectors_BD, strict=True)
         ]
-        self._connection.execute("begin immediate")
-        try:
+        with transaction(self._connection):
             self._connection.executemany("insert or ignore into vectors values (?, ?)", rows)
-        except BaseException:
-            self._connection.execute("rollback")
-            raise
-        self._connection.execute("commit")
 
 
 def _vector_key(encoder_name: str, text: str) -> bytes:

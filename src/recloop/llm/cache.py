@@ -1,28 +1,27 @@
-"""The completion cache: every completion ever paid for, in one SQLite file, found again by what it was drawn from."""
+"""The completion cache: completions in one SQLite file, found again by everything that decides them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Iterable, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recloop.errors import RunError
-from recloop.llm.cache_locks import LEASE_TABLE, Leases
+from recloop.llm.cache_locks import LEASE_TABLE, Leases, SharedFile, transaction
 from recloop.llm.completion_text import printable
 from recloop.llm.language_model import Sampling, prompt_digest
 from recloop.llm.server.cost import Usage
-from recloop.llm.shared_file import open_shared
 from recloop.records import Completion, CompletionStatus, Prompt
 
-LAYOUT = 3
+if TYPE_CHECKING:
+    from recloop.llm.config import LmConfig
+
+LAYOUT = 4
 TABLES = f"""
 create table prompts (
     digest blob primary key, system text not null, text text not null
@@ -44,82 +43,49 @@ create table usage (
 {LEASE_TABLE}"""
 
 
-@dataclass(frozen=True, slots=True)
-class CacheTotals:
-    """How much a cache holds."""
+class CompletionCache(SharedFile):
+    """Completions by content: language model's name, prompt, sampling settings, completion number.
 
-    num_completions: int
-    num_tokens: int
-
-
-class CompletionCache:
-    """Completions by content: the language model's name, the prompt, the sampling settings, the completion's number.
-
-    Whose prompt it was does not enter, so users with the same history share completions. A completion that is no use (a
-    refusal, a prompt the server does not take) has its row too, with the reason, and is not asked for again.
-    Several processes may use one file; `leases` says who is at what, and the first completion written wins. What
-    was committed survives SIGKILL.
+    The user does not enter, so users with the same prompt share completions. An unusable completion (a refusal,
+    a prompt that the server rejects) has a row too, with the reason, and is not asked for again. Several
+    processes may use one file: `leases` says who works on what, and the first completion written stays.
 
     Args:
-        path: the file; made when absent, its folder must exist.
+        path: the file; made when absent, its folder must exist. ``:memory:`` for no file.
 
     Raises:
-        RunError: the file is something else, or from another version.
+        RunError: the file is something else, or of another layout.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        try:
-            self._connection = open_shared(self.path)
-            self._open()
-            self.leases = Leases(self._connection)
-        except sqlite3.Error as error:
-            raise RunError(
-                f"a completion cache must be an SQLite file in an existing folder, got {self.path} ({error}); "
-                f"move the file away or create the folder"
-            ) from error
+        super().__init__(path, "a completion cache")
+        self.leases = Leases(self._connection)
 
-    def _open(self) -> None:
-        self._connection.execute("begin immediate")
-        layout = self._connection.execute("pragma user_version").fetchone()[0]
-        has_tables = self._connection.execute("select count(*) from sqlite_master").fetchone()[0] > 0
-        if layout == 0 and not has_tables:
-            for statement in filter(str.strip, TABLES.split(";")):
-                self._connection.execute(statement)
-            self._connection.execute(f"pragma user_version = {LAYOUT}")
-        elif layout == 2:
-            self._connection.execute("alter table requests add column sentences integer")
-            self._connection.execute(f"pragma user_version = {LAYOUT}")
-            layout = LAYOUT
-        self._connection.execute("commit")
-        if has_tables and layout != LAYOUT:
-            raise RunError(
-                f"a completion cache must have layout {LAYOUT}, got {layout} in {self.path}; "
-                f"use a new file, or the version of recloop that wrote it"
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _make_tables(self) -> None:
+        with transaction(self._connection):
+            layout = self._connection.execute("pragma user_version").fetchone()[0]
+            has_tables = self._connection.execute("select count(*) from sqlite_master").fetchone()[0] > 0
+            if not has_tables and layout == 0:
+                for statement in filter(str.strip, TABLES.split(";")):
+                    self._connection.execute(statement)
+                self._connection.execute(f"pragma user_version = {LAYOUT}")
+            elif layout != LAYOUT:
+                raise RunError(
+                    f"a completion cache must have layout {LAYOUT}, got {layout} in {self.path}; "
+                    f"use a new file, or the version of recloop that wrote this one"
+                )
 
     def close(self) -> None:
         self.leases.release_all()
-        self._connection.close()
+        super().close()
 
-    def key(self, lm_name: str, prompt: Prompt, sampling: Sampling) -> bytes:
-        """See `request_key`."""
-        return request_key(lm_name, prompt, sampling)
-
-    def totals(self) -> CacheTotals:
-        query = "select count(*), coalesce(sum(num_tokens), 0) from completions"
-        return CacheTotals(*self._connection.execute(query).fetchone())
+    @property
+    def num_completions(self) -> int:
+        """How many completions the cache holds."""
+        return self._connection.execute("select count(*) from completions").fetchone()[0]
 
     def read(self, lm_name: str, prompts: Sequence[Prompt], sampling: Sampling) -> list[dict[int, Completion]]:
-        """Per prompt the completions it has among those wanted, by their number."""
+        """Per prompt the wanted completions that the cache holds, by their number."""
         query = (
             "select completion, text, num_tokens, is_finished, logp_sum, status, reason, raw from completions "
             "where request = ? and completion between ? and ?"
@@ -129,35 +95,19 @@ class CompletionCache:
         for prompt in prompts:
             request = request_key(lm_name, prompt, sampling)
             rows = self._connection.execute(query, (request, span.start, span.stop - 1))
-            found.append(
-                {
-                    completion: Completion(
-                        prompt.user,
-                        completion,
-                        text,
-                        num_tokens,
-                        bool(is_finished),
-                        logp if logp is not None else np.nan,
-                        CompletionStatus(status),
-                        reason,
-                        raw,
-                    )
-                    for completion, text, num_tokens, is_finished, logp, status, reason, raw in rows
-                }
-            )
+            found.append({row[0]: _completion_of(prompt.user, *row) for row in rows})
         return found
 
-    def spent(self, purpose: str | None = None) -> Usage:
-        """What model behind a server have cost, in all or for one purpose."""
+    def usage(self, purpose: str | None = None) -> Usage:
+        """What language models behind a server have cost, in all or for one purpose."""
         where = "" if purpose is None else " where purpose = ?"
         rows = self._connection.execute(
-            f"select what, sum(amount) from usage{where} group by what",
-            () if purpose is None else (purpose,),
+            f"select what, sum(amount) from usage{where} group by what", () if purpose is None else (purpose,)
         )
         return Usage(**{what: amount if what.endswith("_s") else int(amount) for what, amount in rows})
 
     def has_usable(self, lm_name: str) -> bool:
-        """Whether this language model has ever given a completion that can be used."""
+        """Whether the cache holds a usable completion of this language model."""
         query = "select 1 from completions join requests using (request) where lm = ? and status = 'ok' limit 1"
         return self._connection.execute(query, (lm_name,)).fetchone() is not None
 
@@ -166,50 +116,55 @@ class CompletionCache:
         lm_name: str,
         sampling: Sampling,
         completions: Iterable[tuple[Prompt, Sequence[Completion]]],
-        spent: Usage | None = None,
+        usage: Usage | None = None,
         purpose: str = "",
     ) -> None:
-        """Add completions and what they cost, all or none; a completion already there stays as it is."""
-        with closing(self._connection.cursor()) as cursor:
-            cursor.execute("begin immediate")
-            try:
-                for prompt, completions_N in completions:
-                    digest = prompt_digest(prompt)
-                    request = request_key(lm_name, prompt, sampling)
-                    settings = (*_settings(sampling), sampling.sentences)
-                    cursor.execute(
-                        "insert or ignore into prompts values (?, ?, ?)", (digest, prompt.system, prompt.text)
-                    )
-                    cursor.execute(
-                        "insert or ignore into requests values (?, ?, ?, ?, ?, ?, ?, ?)",
-                        (request, lm_name, digest, *settings),
-                    )
-                    cursor.executemany(
-                        "insert or ignore into completions values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                        [
-                            (request, d.completion, d.text, d.num_tokens, d.is_finished, d.logp_sum, *kept_of(d))
-                            for d in completions_N
-                        ],
-                    )
-                if spent is not None:
-                    cursor.executemany(
-                        "insert into usage values (?, ?, ?) on conflict (purpose, what) "
-                        "do update set amount = amount + excluded.amount",
-                        [(purpose, what, amount) for what, amount in asdict(spent).items() if amount],
-                    )
-            except BaseException:
-                cursor.execute("rollback")
-                raise
-            cursor.execute("commit")
+        """Add completions and what they cost, all or none; a completion that is there already stays."""
+        execute, executemany = self._connection.execute, self._connection.executemany
+        with transaction(self._connection):
+            for prompt, completions_N in completions:
+                digest, request = prompt_digest(prompt), request_key(lm_name, prompt, sampling)
+                execute("insert or ignore into prompts values (?, ?, ?)", (digest, prompt.system, prompt.text))
+                execute(
+                    "insert or ignore into requests values (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (request, lm_name, digest, *_settings(sampling), sampling.sentences),
+                )
+                executemany(
+                    "insert or ignore into completions values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    [(request, *_row_of(completion)) for completion in completions_N],
+                )
+            if usage is not None:
+                executemany(
+                    "insert into usage values (?, ?, ?) on conflict (purpose, what) "
+                    "do update set amount = amount + excluded.amount",
+                    [(purpose, what, amount) for what, amount in asdict(usage).items() if amount],
+                )
 
 
-def kept_of(completion: Completion) -> tuple[str, str, str]:
-    """What a row says about a completion beside its text; servers quote what no text file or table can hold."""
-    return completion.status.value, printable(completion.reason), printable(completion.raw)
+def _row_of(completion: Completion) -> tuple[Any, ...]:
+    """Reason and raw text may quote a server: made fit for text files and tables."""
+    one = completion
+    quotes = printable(one.reason), printable(one.raw)
+    return one.completion, one.text, one.num_tokens, one.is_finished, one.logp_sum, one.status.value, *quotes
+
+
+def _completion_of(
+    user: int,
+    number: int,
+    text: str,
+    num_tokens: int,
+    is_finished: int,
+    logp_sum: float | None,
+    status: str,
+    reason: str,
+    raw: str,
+) -> Completion:
+    logp = np.nan if logp_sum is None else logp_sum
+    return Completion(user, number, text, num_tokens, bool(is_finished), logp, CompletionStatus(status), reason, raw)
 
 
 def request_key(lm_name: str, prompt: Prompt, sampling: Sampling) -> bytes:
-    """SHA-256 of everything that decides a completion, apart from its number."""
+    """SHA-256 of everything that decides a completion, except its number."""
     room = () if sampling.sentences is None else (sampling.sentences,)
     settings = [lm_name, *_settings(sampling), *room]
     return hashlib.sha256(json.dumps(settings).encode() + prompt_digest(prompt)).digest()
@@ -217,3 +172,11 @@ def request_key(lm_name: str, prompt: Prompt, sampling: Sampling) -> bytes:
 
 def _settings(sampling: Sampling) -> tuple[float, ...]:
     return sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.seed
+
+
+def usage_note(cache_file: Path, purpose: str, config: LmConfig) -> dict[str, Any]:
+    """For a manifest: what a step has cost, killed attempts included; nothing for a model in this process."""
+    if not config.uses_server:
+        return {}
+    with CompletionCache(cache_file) as cache:
+        return {"server": cache.usage(purpose).as_note(config.prices)}

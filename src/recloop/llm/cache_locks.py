@@ -1,4 +1,4 @@
-"""Who is at which request: rows in the cache's file, so that several processes do no work twice."""
+"""SQLite files that several processes use at once, and claims on work, so that none does it twice."""
 
 from __future__ import annotations
 
@@ -7,20 +7,105 @@ import socket
 import sqlite3
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
 
-LEASE_S = 120.0  # unless renewed; what a process on another machine that died can hold up
+from recloop.errors import RunError
+
+BUSY_WAIT_S = 60.0
+RETRY_S = 0.02
+LEASE_S = 120.0  # a process that died on another machine holds its requests up for so long
 RENEW_S = 10.0
 LEASE_TABLE = """
 create table leases (request blob primary key, holder text not null, until_s real not null) without rowid;
 """
 
 
-class Leases:
-    """Claims on requests, each for a while. A claim of a dead process of this machine counts for nothing.
+class SharedFile:
+    """An SQLite file in write-ahead mode; what was committed survives SIGKILL.
 
     Args:
-        connection: in autocommit mode, to a file that has `LEASE_TABLE`.
+        path: made when absent, its folder must exist; ``:memory:`` for no file.
+        kind: what an error calls the file, e.g. ``a completion cache``.
+
+    Raises:
+        RunError: the file is something else.
+    """
+
+    def __init__(self, path: str | Path, kind: str) -> None:
+        self.path = Path(path)
+        try:
+            self._connection = open_shared(self.path)
+            try:
+                self._make_tables()
+            except BaseException:
+                self._connection.close()
+                raise
+        except sqlite3.Error as error:
+            raise RunError(
+                f"{kind} must be an SQLite file in an existing folder, got {self.path} ({error}); "
+                f"move the file away or create the folder"
+            ) from error
+
+    def _make_tables(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def open_shared(path: Path) -> sqlite3.Connection:
+    """A connection in write-ahead mode that commits each statement by itself.
+
+    A statement waits up to a minute for other processes. So does the change of mode here: SQLite itself gives
+    up at once when two processes change the mode of the same new file.
+
+    Raises:
+        sqlite3.Error: the file is something else, or stayed locked.
+    """
+    connection = sqlite3.connect(path, timeout=BUSY_WAIT_S, isolation_level=None)
+    give_up_s = time.monotonic() + BUSY_WAIT_S
+    try:
+        while True:
+            try:
+                connection.execute("pragma journal_mode = wal")
+                break
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_s:
+                    raise
+            time.sleep(RETRY_S)
+        connection.execute("pragma synchronous = normal")  # in WAL mode only a power cut can lose a commit
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Generator[None]:
+    """All statements inside or none, and no other writer meanwhile."""
+    connection.execute("begin immediate")
+    try:
+        yield
+    except BaseException:
+        connection.execute("rollback")
+        raise
+    connection.execute("commit")
+
+
+class Leases:
+    """Claims on requests, each for a while. A claim of a dead process on this machine does not count.
+
+    Args:
+        connection: from `open_shared`, to a file that has `LEASE_TABLE`.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -30,39 +115,27 @@ class Leases:
         self._renewed_s = time.monotonic()
 
     def claim(self, requests: Sequence[bytes]) -> set[bytes]:
-        """Those of `requests` that are now this holder's; the others are somebody else's."""
+        """Those of `requests` that are now this holder's; another holder has the rest."""
         now_s = time.time()
-        connection = self._connection
-        connection.execute("begin immediate")
-        try:
-            self._bury_the_dead()
-            connection.executemany(
+        with transaction(self._connection):
+            self._drop_dead_holders()
+            self._connection.executemany(
                 "insert into leases values (?1, ?2, ?3) on conflict (request) do update "
                 "set holder = ?2, until_s = ?3 where holder = ?2 or until_s < ?4",
                 [(request, self.holder, now_s + LEASE_S, now_s) for request in requests],
             )
-            own = {
-                request
-                for request in requests
-                if connection.execute(
-                    "select 1 from leases where request = ? and holder = ?", (request, self.holder)
-                ).fetchone()
-            }
-        except BaseException:
-            connection.execute("rollback")
-            raise
-        connection.execute("commit")
-        return own
+            query = "select 1 from leases where request = ? and holder = ?"
+            return {r for r in requests if self._connection.execute(query, (r, self.holder)).fetchone()}
 
     def renew(self) -> None:
-        """Keep all that is claimed for another while; does nothing when it was done a moment ago."""
+        """Keep all claims for another while; does nothing within seconds of the last time."""
         if time.monotonic() - self._renewed_s >= RENEW_S:
             self._renewed_s = time.monotonic()
             until_s = time.time() + LEASE_S
             self._connection.execute("update leases set until_s = ? where holder = ?", (until_s, self.holder))
 
     def release(self, requests: Sequence[bytes]) -> None:
-        """Give claims back."""
+        """Give these claims back."""
         self._connection.executemany(
             "delete from leases where request = ? and holder = ?", [(r, self.holder) for r in requests]
         )
@@ -71,7 +144,7 @@ class Leases:
         """Give every claim of this holder back."""
         self._connection.execute("delete from leases where holder = ?", (self.holder,))
 
-    def _bury_the_dead(self) -> None:
+    def _drop_dead_holders(self) -> None:
         holders = [row[0] for row in self._connection.execute("select distinct holder from leases")]
         dead = [(holder,) for holder in holders if self._is_dead(holder)]
         self._connection.executemany("delete from leases where holder = ?", dead)

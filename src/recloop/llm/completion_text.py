@@ -1,7 +1,6 @@
-"""What a model wrote, made fit for use: reasoning, markdown, refusals, empty and endless answers recognised.
+"""The usable text of an answer: without reasoning and markdown; refusals, empty and endless answers recognised.
 
-Pure functions over text. What was taken out is told in a reason, and the answer as it came is kept beside
-the text, so that nothing is lost that was paid for.
+Pure functions over text. A reason says what was taken out, and the raw answer stays beside the text.
 """
 
 from __future__ import annotations
@@ -12,9 +11,10 @@ from dataclasses import dataclass, replace
 
 from recloop.records import Completion, CompletionStatus
 
-MAX_REPLY_CHARS = 20_000  # guess: ten times what the longest knowledge text of KAR holds
-KEPT_OF_TOO_LONG = 2_000
-REFUSAL_CHARS = 400  # a longer text that begins with an excuse has gone on to say something
+MAX_REPLY_CHARS = 20_000  # guess: ten times the longest knowledge text of KAR; a longer answer is endless
+MAX_RAW_CHARS = 2_000  # of a raw text that has no use
+REFUSAL_CHARS = 400  # a longer text that begins with an excuse goes on to say something
+BARRED = frozenset({"Cc", "Cs", "Co", "Cn"})  # Unicode categories: control, surrogate, private use, unassigned
 
 REASONING = "think|thinking|reasoning|thought"
 CLOSED_REASONING = re.compile(rf"<({REASONING})>.*?</\1>", re.DOTALL | re.IGNORECASE)
@@ -25,7 +25,7 @@ FENCE_LINE = re.compile(r"^[ \t]*(```|~~~)[\w+-]*[ \t]*$", re.MULTILINE)
 LINE_MARK = re.compile(r"^[ \t]*(#{1,6}[ \t]+|[*•-][ \t]+|>[ \t]+)", re.MULTILINE)
 EMPHASIS = re.compile(r"(\*\*\*|\*\*|__|`)(?=\S)(.+?)(?<=\S)\1")
 CANNOT = r"(cannot|can't|can not|could not|couldn't|won't|will not|am unable|'m unable|am not able|'m not able)"
-# A sentence goes on after an initial ("J. Smith") and before a small letter ("Steven E. de Souza").
+# A sentence does not end after an initial ("J. Smith") or before a lower-case letter ("Steven E. de Souza").
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+(?=[^\sa-z])")
 REFUSAL = re.compile(
     rf"(i'?m |i am )?(really |very |so )?sorry,? (but )?(,? ?i ?{CANNOT}|that)"
@@ -39,19 +39,15 @@ REFUSAL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Tidied:
-    """An answer as it may be used. text: empty unless the status is ok. reason: what was found or removed."""
+    """The usable part of an answer. text: empty unless the status is ok. reason: what was found or removed."""
 
     text: str
     status: CompletionStatus
     reason: str
 
 
-def tidy(raw: str, *, max_chars: int = MAX_REPLY_CHARS) -> Tidied:
-    """The usable text of an answer, and what it is when there is none.
-
-    Args:
-        raw: as the model wrote it.
-        max_chars: an answer longer than this is endless, not eloquent.
+def tidy(raw: str) -> Tidied:
+    """The usable text of an answer as the model wrote it, or the status that says why there is none.
 
     Example:
         >>> tidy("<think>Two dramas.</think>Likes **drama**.")
@@ -59,8 +55,9 @@ def tidy(raw: str, *, max_chars: int = MAX_REPLY_CHARS) -> Tidied:
         >>> tidy("I'm sorry, but I can't help with that.").status
         <CompletionStatus.REFUSED: 'refused'>
     """
-    if len(raw) > max_chars:
-        return Tidied("", CompletionStatus.TOO_LONG, f"{len(raw):,} characters where {max_chars:,} are allowed")
+    if len(raw) > MAX_REPLY_CHARS:
+        reason = f"{len(raw):,} characters where {MAX_REPLY_CHARS:,} are allowed"
+        return Tidied("", CompletionStatus.TOO_LONG, reason)
     text, removed = printable(raw), []
     if text != raw:
         removed.append("characters that are no text")
@@ -78,36 +75,36 @@ def tidy(raw: str, *, max_chars: int = MAX_REPLY_CHARS) -> Tidied:
     return Tidied(text, CompletionStatus.OK, reason)
 
 
-def tidy_completion(completion: Completion, *, max_chars: int = MAX_REPLY_CHARS) -> Completion:
-    """The completion with its text tidied; the raw text stays beside it where that changed anything."""
+def tidy_completion(completion: Completion) -> Completion:
+    """The completion with its usable text; the raw text stays beside it where the two differ."""
     if completion.status is not CompletionStatus.OK:
         return completion
-    tidied = tidy(completion.text, max_chars=max_chars)
+    tidied = tidy(completion.text)
     if tidied.text == completion.text and tidied.status is CompletionStatus.OK:
         return completion
     raw = completion.raw or completion.text
     if tidied.status is CompletionStatus.TOO_LONG:
-        raw = raw[:KEPT_OF_TOO_LONG]
+        raw = raw[:MAX_RAW_CHARS]
     reason = "; ".join(filter(None, (completion.reason, tidied.reason)))
     return replace(completion, text=tidied.text, status=tidied.status, reason=reason, raw=printable(raw))
 
 
 def shorten_completion(completion: Completion, num_sentences: int) -> Completion:
-    """The completion with its first sentences alone, finished where it went on; the raw text stays beside it.
+    """The completion with only its first sentences, marked finished where it had more; the raw text stays beside it.
 
-    Tokens and log-probability stay those of all that was sampled.
+    Tokens and log-probability stay those of everything that was sampled.
     """
     if completion.status is not CompletionStatus.OK:
         return completion
-    kept = first_sentences(completion.text, num_sentences)
-    if kept == completion.text:
+    text = first_sentences(completion.text, num_sentences)
+    if text == completion.text:
         return completion
     reason = "; ".join(filter(None, (completion.reason, f"cut to {num_sentences} sentences")))
-    return replace(completion, text=kept, is_finished=True, reason=reason, raw=completion.raw or completion.text)
+    return replace(completion, text=text, is_finished=True, reason=reason, raw=completion.raw or completion.text)
 
 
 def first_sentences(text: str, num_sentences: int) -> str:
-    """The text up to the end of its first so many sentences.
+    """The text up to the end of its sentence number `num_sentences`.
 
     Example:
         >>> first_sentences("Likes J. Smith. Dislikes war! Old films.", 2)
@@ -118,20 +115,15 @@ def first_sentences(text: str, num_sentences: int) -> str:
 
 
 def printable(text: str) -> str:
-    """Without control characters, lone surrogates and the mark of undecodable bytes; lines and tabs stay."""
+    """Without control characters, lone surrogates and the mark of undecodable bytes; line breaks and tabs stay."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(c for c in text if c in "\n\t" or (unicodedata.category(c) not in BARRED and c != "\ufffd"))
 
 
-BARRED = frozenset({"Cc", "Cs", "Co", "Cn"})
-
-
 def without_reasoning(text: str) -> str:
-    """The text after and between blocks of reasoning; one that was never closed reaches to the end."""
-    text = CLOSED_REASONING.sub("", text)
-    text = REASONING_END.sub("", text)
-    return OPEN_REASONING.sub("", text)
+    """The text after and between blocks of reasoning; a block that was never closed reaches to the end."""
+    return OPEN_REASONING.sub("", REASONING_END.sub("", CLOSED_REASONING.sub("", text)))
 
 
 def is_refusal(text: str) -> bool:

@@ -1,7 +1,7 @@
-"""Completions of a model behind a server into the cache: each answer is committed as it arrives.
+"""Completions of a language model behind a server, put into the cache: each answer is committed as it arrives.
 
-Several processes may do this on one cache: a prompt is claimed before it is sent, so none is sent twice,
-and who has nothing left to claim waits for the others' answers.
+Several processes may do this with one cache. A prompt is claimed before it is sent, so none is sent twice. A
+process with nothing left to claim waits for the answers of the others.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import closing
 from itertools import chain
 
 from recloop.errors import GenerationError
-from recloop.llm.cache import CompletionCache
+from recloop.llm.cache import CompletionCache, request_key
 from recloop.llm.language_model import Sampling, prompt_digest
 from recloop.llm.server.streaming import NO_USAGE, Ask, Standing, StreamingModel
 from recloop.progress import Step
@@ -20,7 +20,7 @@ from recloop.records import CompletionStatus, Prompt
 
 CLAIMED_TOGETHER = 32
 OTHERS_POLL_S = 0.25
-MANY = 20  # completions of which one at least must be usable
+MANY = 20  # guess: with so many completions and none usable, model or settings are wrong
 
 
 def stream_completions(
@@ -31,14 +31,14 @@ def stream_completions(
     step: Step,
     purpose: str,
 ) -> None:
-    """Have all completions of `prompts` in the cache, asking only for those it lacks.
+    """Put all completions of `prompts` into the cache, asking only for those it lacks.
 
     Args:
-        purpose: what the usage is booked under.
+        purpose: what the usage is recorded under.
 
     Raises:
-        GenerationError: the server is gone or refuses everything, or not one completion is usable.
-        BudgetError: a cap is reached. In either case all that was received is in the cache.
+        GenerationError: the server is gone or refuses everything, or no completion is usable.
+        BudgetError: a cap is reached. In either case everything received is in the cache.
     """
     total = step.done + len(prompts) * sampling.num_completions
     left = list({prompt_digest(prompt): prompt for prompt in prompts}.values())
@@ -47,13 +47,13 @@ def stream_completions(
         left = [p for p, completions in zip(left, held, strict=True) if len(completions) < sampling.num_completions]
         if not left:
             break
-        if not _pass(lm, left, sampling, cache, step, purpose):
+        if not _ask_unclaimed(lm, left, sampling, cache, step, purpose):
             time.sleep(OTHERS_POLL_S)
     step(max(0.0, total - step.done))
     _require_some_use(lm, prompts, sampling, cache)
 
 
-def _pass(
+def _ask_unclaimed(
     lm: StreamingModel,
     prompts: Sequence[Prompt],
     sampling: Sampling,
@@ -61,21 +61,21 @@ def _pass(
     step: Step,
     purpose: str,
 ) -> bool:
-    """Ask for what can be claimed now; whether there was anything."""
-    taken: list[tuple[Prompt, bytes]] = []
+    """Ask for what no other process has claimed; whether there was anything."""
+    asked: list[tuple[Prompt, bytes]] = []
     num_missing: list[int] = []
 
     def claimable() -> Generator[Ask]:
         for start in range(0, len(prompts), CLAIMED_TOGETHER):
-            keys = {cache.key(lm.name, p, sampling): p for p in prompts[start : start + CLAIMED_TOGETHER]}
+            keys = {request_key(lm.name, p, sampling): p for p in prompts[start : start + CLAIMED_TOGETHER]}
             own = cache.leases.claim(list(keys))
             mine = {key: prompt for key, prompt in keys.items() if key in own}
-            # Read after the claim: whoever held it before may have answered in the meantime.
+            # Read after the claim: the process that held it before may have answered in the meantime.
             held = cache.read(lm.name, list(mine.values()), sampling)
             for (key, prompt), completions in zip(mine.items(), held, strict=True):
                 missing = tuple(number for number in sampling.completion_numbers if number not in completions)
                 if missing:
-                    taken.append((prompt, key))
+                    asked.append((prompt, key))
                     num_missing.append(len(missing))
                     yield Ask(prompt, missing)
                 else:
@@ -85,19 +85,19 @@ def _pass(
     first = next(asks, None)
     if first is None:
         return False
-    standing = Standing(cache.spent(), cache.has_usable(lm.name))
+    standing = Standing(cache.usage(), cache.has_usable(lm.name))
     try:
         with closing(lm.answer(chain([first], asks), sampling, standing)) as batches:
             for answers in batches:
-                spent = sum((answer.spent for answer in answers), NO_USAGE)
-                fresh = [(taken[answer.ask][0], answer.completions) for answer in answers if answer.completions]
-                if fresh or spent != NO_USAGE:
-                    cache.write(lm.name, sampling, fresh, spent, purpose)
+                usage = sum((answer.usage for answer in answers), NO_USAGE)
+                fresh = [(asked[answer.ask][0], answer.completions) for answer in answers if answer.completions]
+                if fresh or usage != NO_USAGE:
+                    cache.write(lm.name, sampling, fresh, usage, purpose)
                 step(sum(len(completions) for _, completions in fresh))
                 for answer in answers:
                     if answer.completions:
                         num_missing[answer.ask] -= len(answer.completions)
-                cache.leases.release([taken[a.ask][1] for a in answers if a.completions and not num_missing[a.ask]])
+                cache.leases.release([asked[a.ask][1] for a in answers if a.completions and not num_missing[a.ask]])
                 cache.leases.renew()
     finally:
         cache.leases.release_all()
@@ -107,12 +107,10 @@ def _pass(
 def _require_some_use(
     lm: StreamingModel, prompts: Sequence[Prompt], sampling: Sampling, cache: CompletionCache
 ) -> None:
-    completions = [
-        completion for by_number in cache.read(lm.name, prompts, sampling) for completion in by_number.values()
-    ]
-    if len(completions) >= MANY and not any(completion.status is CompletionStatus.OK for completion in completions):
+    found = [completion for held in cache.read(lm.name, prompts, sampling) for completion in held.values()]
+    if len(found) >= MANY and not any(completion.status is CompletionStatus.OK for completion in found):
         raise GenerationError(
-            f"not one of {len(completions)} completions of {lm.name} is usable (the first is {completions[0].status}: "
-            f"{completions[0].reason}); look at them with: sqlite3 {cache.path} 'select status, reason, raw "
+            f"not one of {len(found)} completions of {lm.name} is usable (the first is {found[0].status}: "
+            f"{found[0].reason}); look at them with: sqlite3 {cache.path} 'select status, reason, raw "
             f"from completions', then change the model or its settings"
         )

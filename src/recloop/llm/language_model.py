@@ -1,4 +1,4 @@
-"""What a language model is to recloop: an object with a name that answers prompts with N completions each."""
+"""The protocol of a language model: an object with a name that answers each prompt with N completions."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Sampling:
 
     num_completions: N, completions per prompt.
     temperature: 0 takes the likeliest token each time, and then N must be 1.
-    top_p: share of the probability mass sampled from, largest tokens first; 1 for all of it.
+    top_p: share of the probability mass sampled from, likeliest tokens first; 1 for all of it.
     max_tokens: longest completion, its end token included.
-    seed: every completion is a function of seed, prompt and completion number, whatever else is in its batch.
-    first_completion: number of the first completion; 4 with ``num_completions=6`` continues where ``num_completions=4`` ended.
-    sentences: no more than so many of a completion are read, so a model need not write on; None for all.
+    seed: a completion depends on seed, prompt and completion number, and on nothing else in its batch.
+    first_completion: number of the first completion. From 4 with N = 6 continues where N = 4 ended.
+    sentences: how many sentences of a completion are read, so a model may stop there; None for all.
     """
 
     num_completions: int
@@ -38,33 +38,22 @@ class Sampling:
     sentences: int | None = None
 
     def __post_init__(self) -> None:
-        checks: tuple[tuple[str, float, bool, str], ...] = (
-            (
-                "num_completions",
-                self.num_completions,
-                self.num_completions >= 1,
-                "at least 1; use 1 for a single completion",
-            ),
-            ("temperature", self.temperature, 0 <= self.temperature <= 100, "from 0 to 100; 1 is population rate"),
-            ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1; use 1 to sample from all"),
-            ("max_tokens", self.max_tokens, self.max_tokens >= 1, "at least 1; 64 is population rate"),
-            ("seed", self.seed, self.seed >= 0, "0 or more; any whole number will do"),
-            (
-                "first_completion",
-                self.first_completion,
-                self.first_completion >= 0,
-                "0 or more; 0 is the first completion",
-            ),
+        checks = (
+            ("num_completions", self.num_completions >= 1, "at least 1"),
+            ("temperature", 0 <= self.temperature <= 100, "from 0 to 100; 1 is the model's own distribution"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1; 1 samples from all tokens"),
+            ("max_tokens", self.max_tokens >= 1, "at least 1, for example 64"),
+            ("seed", self.seed >= 0, "0 or more"),
+            ("first_completion", self.first_completion >= 0, "0 or more"),
+            ("sentences", self.sentences is None or self.sentences >= 1, "at least 1, or None for all"),
         )
-        for name, value, is_right, do in checks:
+        for name, is_right, rule in checks:
             if not is_right:
-                raise SettingError(f"{name} must be {do}; got {value}")
-        if self.sentences is not None and self.sentences < 1:
-            raise SettingError(f"sentences must be at least 1, or None for all; got {self.sentences}")
+                raise SettingError(f"{name} must be {rule}; got {getattr(self, name)}")
         if self.temperature == 0 and self.num_completions > 1:
             raise SettingError(
-                f"at temperature 0 all completions of a prompt are the same, got num_completions={self.num_completions}; "
-                f"use num_completions=1 or a temperature above 0"
+                f"at temperature 0 all completions of a prompt are the same, got "
+                f"num_completions={self.num_completions}; use 1, or a temperature above 0"
             )
 
     @property
@@ -72,12 +61,12 @@ class Sampling:
         return range(self.first_completion, self.first_completion + self.num_completions)
 
     def only(self, completions: range) -> Sampling:
-        """The same, for these consecutive completions."""
+        """The same settings for these consecutive completions."""
         return replace(self, first_completion=completions.start, num_completions=len(completions))
 
 
 class LanguageModel(Protocol):
-    """Anything that answers prompts. `recloop.testing.check_language_model` tells whether an object fits."""
+    """Anything that answers prompts. `recloop.testing.check_language_model` says whether an object fits."""
 
     @property
     def name(self) -> str:
@@ -89,12 +78,12 @@ class LanguageModel(Protocol):
         ...
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens the model reads `text` as, without any chat template around it."""
+        """Number of tokens of `text`, without a chat template around it."""
         ...
 
 
 def prompt_digest(prompt: Prompt) -> bytes:
-    """SHA-256 of what the model is shown; whose prompt it is does not enter."""
+    """SHA-256 of the system message and the text; whose prompt it is does not enter."""
     digest = hashlib.sha256()
     for part in (prompt.system, prompt.text):
         data = part.encode()
@@ -104,23 +93,20 @@ def prompt_digest(prompt: Prompt) -> bytes:
 
 
 def completion_uniforms(digest: bytes, seed: int, completion: int, num: int) -> Float64[np.ndarray, " num"]:
-    """The random numbers of one completion, one per token position, from a counter-based generator.
+    """The random numbers of one completion, uniform on [0, 1), from a counter-based generator.
 
-    They depend on seed, prompt and completion number only, so neither the batch a prompt falls into nor the
-    order of the work can change a completion.
+    They depend on seed, prompt and completion number only. So neither the batch of a prompt nor the order of
+    the work can change a completion.
 
     Args:
         digest: `prompt_digest` of the prompt.
-
-    Returns:
-        Uniform on [0, 1).
     """
     key = hashlib.sha256(digest + seed.to_bytes(16, "big") + completion.to_bytes(8, "big")).digest()[:16]
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big"))).random(num)
 
 
 def chat_messages(prompt: Prompt, *, has_system_role: bool = True) -> list[dict[str, str]]:
-    """The prompt as chat messages; for templates without a system role both parts become one message."""
+    """The prompt as chat messages; one message where the chat template has no system role."""
     if not has_system_role:
         return [{"role": "user", "content": f"{prompt.system}\n\n{prompt.text}".strip()}]
     messages = [{"role": "system", "content": prompt.system}] if prompt.system else []

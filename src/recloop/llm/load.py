@@ -10,22 +10,26 @@ from recloop.llm.bundled import bundled_lm_folder
 from recloop.llm.config import LmConfig
 from recloop.llm.language_model import LanguageModel
 from recloop.llm.local import TransformersLM
-from recloop.llm.server.open import open_server_lm, server_weights
+from recloop.llm.server.client import ServerLM
+from recloop.llm.server.config import WEIGHTS_SCHEME
+from recloop.llm.server.redaction import PromptHook
 from recloop.llm.weights import find_model_folder, weights_hash
 from recloop.settings import validate
 
+UNKNOWN_WEIGHTS = Path("server")  # stands for the folder of weights that only the server has
 SAMPLING_SETTINGS = ("temperature", "top_p", "max_tokens")
 
 
-def load_lm(name: str | LanguageModel = "bundled", **settings: Any) -> LanguageModel:
+def load_lm(name: str | LanguageModel = "bundled", *, hook: PromptHook | None = None, **settings: Any) -> LanguageModel:
     """The language model of this name; an object of your own is returned as it is.
 
     Args:
-        name: ``bundled`` (3.3M parameters) writes preferences, ``bundled:answers`` (3.3M too) ranks and answers
+        name: ``bundled`` (3.3M parameters) writes preferences; ``bundled:answers`` (3.3M) ranks and answers
             requests; ``transformers:NAME_OR_FOLDER`` is a causal LM with a chat template;
             ``openai:BASE_URL#MODEL`` is one behind an OpenAI-compatible server.
-        settings: fields of `recloop.llm.config.LmConfig` that say how it is loaded or asked, e.g. ``device``,
-            ``batch_tokens``, ``load_in_4bit``; ``endpoint``, ``pace``, ``budget`` and ``prices`` for a server.
+        hook: for a server: called with every prompt before it is sent, after redaction; returns the one to send.
+        settings: other fields of `LmConfig`, e.g. ``device``, ``batch_tokens``, ``load_in_4bit``. For a server:
+            ``server``, ``pace``, ``budget`` and ``prices``, each a dictionary.
 
     Raises:
         SettingError: an unknown name or setting, or one that is not read for this kind of model.
@@ -35,24 +39,27 @@ def load_lm(name: str | LanguageModel = "bundled", **settings: Any) -> LanguageM
         >>> load_lm("bundled", device="cpu").name[:10]
         'llama-3.3M'
     """
-    given = [setting for setting in SAMPLING_SETTINGS if setting in settings]
-    if given:
-        raise SettingError(f"{given[0]} says how to sample, got it for load_lm; pass it to recloop.generate")
-    if isinstance(name, str):
-        return lm_from_config(validate(LmConfig, {"name": name, **settings}))
-    if settings:
-        raise SettingError(f"settings are for a named model, got {', '.join(settings)} with an object; leave them out")
-    return name
+    if not isinstance(name, str):
+        if settings or hook is not None:
+            raise SettingError("settings are for a named language model, got some with an object; leave them out")
+        return name
+    for setting in SAMPLING_SETTINGS:
+        if setting in settings:
+            raise SettingError(f"{setting} says how to sample, got it for load_lm; pass it to generate")
+    return lm_from_config(validate(LmConfig, {"name": name, **settings}), hook=hook)
 
 
-def lm_from_config(config: LmConfig, folder: Path | None = None) -> LanguageModel:
-    """The configured language model, or the one that was trained from it.
+def lm_from_config(config: LmConfig, folder: Path | None = None, hook: PromptHook | None = None) -> LanguageModel:
+    """The configured language model, or one that was trained from it.
 
     Args:
-        folder: of the trained one; None or the configured folder for the model before any training.
+        folder: of the trained one; None, or the configured folder, for the model before any training.
+        hook: as for `load_lm`.
     """
     if config.uses_server:
-        return open_server_lm(config, folder)
+        return _server_lm(config, folder, hook)
+    if hook is not None:
+        raise SettingError(f"a hook is called before a prompt is sent, got one for {config.name}, which sends none")
     return open_local(config, folder or lm_folder(config))
 
 
@@ -69,16 +76,23 @@ def lm_folder(config: LmConfig) -> Path:
     Raises:
         GenerationError: there is no such model.
     """
+    if config.uses_server:
+        weights = config.server.weights
+        return find_model_folder(weights.removeprefix(WEIGHTS_SCHEME)) if weights else UNKNOWN_WEIGHTS
     kind, _, name = config.name.partition(":")
-    match kind:
-        case "bundled":
-            return bundled_lm_folder("answers" if name == "answers" else "summaries")
-        case "transformers":
-            return find_model_folder(name)
-        case _:
-            return server_weights(config)
+    return find_model_folder(name) if kind == "transformers" else bundled_lm_folder("answers" if name else "summaries")
 
 
 def lm_digest(config: LmConfig) -> str:
-    """What identifies the configured language model among a stage's inputs."""
-    return open_server_lm(config).name if config.uses_server else weights_hash(lm_folder(config))
+    """What identifies the configured language model among a step's inputs."""
+    return _server_lm(config).name if config.uses_server else weights_hash(lm_folder(config))
+
+
+def _server_lm(config: LmConfig, folder: Path | None = None, hook: PromptHook | None = None) -> ServerLM:
+    base = lm_folder(config)
+    tokenizer = None if base == UNKNOWN_WEIGHTS else str(base)
+    if folder is None or folder == base:
+        known = None if config.server.revision or tokenizer is None else weights_hash(base)[:16]
+        return ServerLM(config, revision=known, tokenizer=tokenizer, hook=hook)
+    name = config.server.trained_name.format(name=folder.name, folder=folder.absolute())
+    return ServerLM(config, trained_name=name, revision=weights_hash(folder)[:16], tokenizer=tokenizer, hook=hook)

@@ -3,23 +3,65 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from recloop.errors import ContractError, GenerationError
-from recloop.llm.cache import CompletionCache
+from recloop.llm.cache import CompletionCache, request_key
 from recloop.llm.completion_text import tidy_completion
-from recloop.llm.concurrent_sampling import stream_completions
+from recloop.llm.concurrent_sampling import OTHERS_POLL_S, stream_completions
 from recloop.llm.language_model import LanguageModel, Sampling, prompt_digest
 from recloop.llm.server.streaming import StreamingModel
 from recloop.llm.shared_prefix import share_heads
 from recloop.progress import SILENT, Progress, Step
-from recloop.records import Completion, Prompt, UserCompletions
+from recloop.records import Completion, CompletionStatus, Prompt, UserCompletions
 
-CHUNK_COMPLETIONS = 1024  # completions committed together: what a kill can cost, some ten seconds of the bundled LM
-OTHERS_POLL_S = 0.25
+CHUNK_COMPLETIONS = 1024  # committed together: a kill costs at most these, some ten seconds of the bundled LM
+
+
+def generate(
+    lm: LanguageModel,
+    prompts: Sequence[Prompt],
+    n: int = 1,
+    *,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    max_tokens: int = 64,
+    seed: int = 0,
+    cache: str | Path | None = None,
+    progress: Progress = SILENT,
+) -> UserCompletions:
+    """The users in ascending order with their prompts and N completions each.
+
+    Args:
+        lm: from `load_lm`, or any object with `name`, `generate` and `count_tokens`.
+        prompts: one per user.
+        n: completions per prompt.
+        temperature: 0 takes the likeliest token each time; 1 is the model's own distribution.
+        top_p: share of the probability mass sampled from.
+        max_tokens: longest completion, its end token included.
+        seed: the same seed, prompt and model give the same completions.
+        cache: SQLite file of completions; what it holds is not generated again. None keeps nothing.
+
+    Raises:
+        SettingError: a setting out of bounds.
+        GenerationError: two prompts of one user, or the language model failed.
+        BudgetError: a language model behind a server has reached a cap.
+        ContractError: the language model does not do what its protocol says.
+
+    Example:
+        >>> from recloop.testing import FakeLM
+        >>> prompt = Prompt(user=7, system="", text='5 stars | "Ox" | genre War', num_items_shown=1, num_items_cut=0)
+        >>> generate(FakeLM(), [prompt], n=2).user_U.tolist()
+        [7]
+    """
+    sampling = Sampling(n, temperature, top_p, max_tokens, seed)
+    with CompletionCache(":memory:" if cache is None else cache) as opened:
+        return sample_completions(lm, prompts, sampling, opened, progress)
 
 
 def sample_completions(
@@ -30,48 +72,44 @@ def sample_completions(
     progress: Progress = SILENT,
     purpose: str = "",
 ) -> UserCompletions:
-    """N completions for every prompt, of which only those missing from the cache are generated.
+    """N completions for every prompt; only those that the cache lacks are generated.
 
     For a model in this process, work is cut into chunks that depend on the prompts alone and are committed
-    whole: a run killed at any point and resumed puts the same prompts into the same batches as one that was
-    not, so even the last bits of a logit are the same. The answers of a model behind a server are committed as they
-    arrive.
+    whole. So a run that was killed and resumed puts the same prompts into the same batches as one that was not,
+    and even the last bits of a logit agree. Answers of a server are committed as they arrive.
 
     A prompt without a usable answer keeps its user: its completions are empty texts whose status says why.
 
     Args:
         prompts: one per user.
-        purpose: what a model behind a server's cost is booked under.
+        purpose: names the work in the cache's record of what a server has cost.
 
     Raises:
-        GenerationError: two prompts of one user, or a model behind a server that is gone or refuses everything.
-        BudgetError: a model behind a server has reached a cap.
+        GenerationError: two prompts of one user, or a server that is gone or refuses everything.
+        BudgetError: a language model behind a server has reached a cap.
         ContractError: the language model leaves prompts or completions out, or mixes them up.
     """
-    users = [prompt.user for prompt in prompts]
-    if len(set(users)) != len(users):
-        again = next(user for user in users if users.count(user) > 1)
-        raise GenerationError(f"each user must have one prompt, got several for user {again}; sample them apart")
+    repeated = [user for user, num in Counter(prompt.user for prompt in prompts).items() if num > 1]
+    if repeated:
+        raise GenerationError(f"each user must have one prompt, got several for user {repeated[0]}; sample them apart")
     in_order = _longest_first(prompts)
-    chunk = max(1, CHUNK_COMPLETIONS // sampling.num_completions)
-    with progress.stage(
-        "sample completions", total=len(prompts) * sampling.num_completions, unit="completions"
-    ) as step:
+    num_wanted = len(prompts) * sampling.num_completions
+    with progress.stage("sample completions", total=num_wanted, unit="completions") as step:
         if isinstance(lm, StreamingModel):
             stream_completions(lm, in_order, sampling, cache, step, purpose)
         else:
+            chunk = max(1, CHUNK_COMPLETIONS // sampling.num_completions)
             chunks = [in_order[start : start + chunk] for start in range(0, len(in_order), chunk)]
             _fill_all(lm, chunks, sampling, cache, step)
-    ordered = sorted(prompts, key=lambda prompt: prompt.user)
-    found = cache.read(lm.name, ordered, sampling)
+    ordered = tuple(sorted(prompts, key=lambda prompt: prompt.user))
     completions_UN = tuple(
-        tuple(completions[number] for number in sampling.completion_numbers) for completions in found
+        tuple(held[number] for number in sampling.completion_numbers) for held in cache.read(lm.name, ordered, sampling)
     )
-    return UserCompletions(np.array(sorted(users), dtype=np.int64), completions_UN)
+    return UserCompletions(np.array([prompt.user for prompt in ordered], dtype=np.int64), completions_UN, ordered)
 
 
 def _longest_first(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """Prompts of like length side by side, and those that begin alike together."""
+    """Prompts of similar length side by side, and those with a common beginning together."""
     texts = [prompt.system + prompt.text for prompt in prompts]
     together = [sorted((-len(texts[n]), prompts[n].user, n) for n in head.members) for head in share_heads(texts, 0)]
     return [prompts[n] for members in sorted(together) for *_, n in members]
@@ -84,14 +122,14 @@ def _fill_all(
     cache: CompletionCache,
     step: Step,
 ) -> None:
-    """Every chunk once, whoever does it: one that another process is at is looked at again later."""
+    """Every chunk once, in whichever process; one that another process works on is looked at again later."""
     left = list(chunks)
     while left:
         later: list[Sequence[Prompt]] = []
         for prompts in left:
             held = cache.read(lm.name, prompts, sampling)
             keys = {
-                cache.key(lm.name, prompt, sampling)
+                request_key(lm.name, prompt, sampling)
                 for prompt, completions in zip(prompts, held, strict=True)
                 if len(completions) < sampling.num_completions
             }
@@ -108,7 +146,7 @@ def _fill_all(
 
 
 def _fill(lm: LanguageModel, prompts: Sequence[Prompt], sampling: Sampling, cache: CompletionCache, step: Step) -> None:
-    """Generate what the cache lacks of these prompts and commit it at once."""
+    """Generate what the cache lacks of these prompts, and commit it at once."""
     missing: dict[range, dict[bytes, Prompt]] = {}
     for prompt, held in zip(prompts, cache.read(lm.name, prompts, sampling), strict=True):
         absent = [number for number in sampling.completion_numbers if number not in held]
@@ -118,18 +156,17 @@ def _fill(lm: LanguageModel, prompts: Sequence[Prompt], sampling: Sampling, cach
     fresh: list[tuple[Prompt, Sequence[Completion]]] = []
     for span, by_digest in missing.items():
         wanted = list(by_digest.values())
-        part = replace(sampling, first_completion=span.start, num_completions=len(span))
-        answered: dict[int, tuple[Completion, ...]] = {}
-        for position, completions_N in _checked(lm, wanted, part):
-            answered[position] = tuple(map(tidy_completion, completions_N))
+        num_answered = 0
+        for position, completions_N in _checked(lm, wanted, sampling.only(span)):
+            fresh.append((wanted[position], tuple(map(tidy_completion, completions_N))))
+            num_answered += 1
             step(len(completions_N))
             cache.leases.renew()
-        if len(answered) != len(wanted):
+        if num_answered != len(wanted):
             raise ContractError(
-                f"{lm.name} must answer every prompt, got {len(answered)} of {len(wanted)}; "
+                f"{lm.name} must answer every prompt, got {num_answered} of {len(wanted)}; "
                 f"run recloop.testing.check_language_model on it"
             )
-        fresh.extend((wanted[position], completions_N) for position, completions_N in answered.items())
     if fresh:
         cache.write(lm.name, sampling, fresh)
     step.skip(len(prompts) * sampling.num_completions - sum(len(completions_N) for _, completions_N in fresh))
@@ -150,3 +187,12 @@ def _checked(
             )
         seen.add(position)
         yield position, completions_N
+
+
+def completions_note(parts: Iterable[UserCompletions]) -> dict[str, Any]:
+    """For a manifest: how many completions have no usable text, by status; nothing if all have one."""
+    statuses = (
+        completion.status for part in parts for completions_N in part.completions_UN for completion in completions_N
+    )
+    counts = Counter(status.value for status in statuses if status is not CompletionStatus.OK)
+    return {"unusable": dict(sorted(counts.items()))} if counts else {}

@@ -1,7 +1,7 @@
-"""A language model behind an OpenAI-compatible endpoint: `vllm serve`, llama.cpp, a hosted one with a key.
+"""A language model behind an OpenAI-compatible server: `vllm serve`, llama.cpp, a hosted one with a key.
 
-The event loop that talks to the server runs in a thread of its own, so that a caller who takes its time over
-an answer, or has an event loop already, does not stop the clock of requests under way.
+The event loop that talks to the server has a thread of its own. So a caller that works on an answer for long,
+or has an event loop already, does not delay open requests.
 """
 
 from __future__ import annotations
@@ -10,20 +10,12 @@ import asyncio
 import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from recloop.errors import GenerationError
+from recloop.llm.config import LmConfig
 from recloop.llm.language_model import Sampling
-from recloop.llm.server.config import (
-    EndpointConfig,
-    PaceConfig,
-    ServerModel,
-    check_host,
-    read_key,
-    server_identity,
-)
-from recloop.llm.server.cost import BudgetConfig, PriceConfig
+from recloop.llm.server.config import ServerAddress, check_host, parse_address, read_key, server_identity
 from recloop.llm.server.rate_limits import BACKOFF_BASE_S
 from recloop.llm.server.redaction import PromptHook, outgoing
 from recloop.llm.server.streaming import NO_USAGE, Answer, Ask, Standing
@@ -31,37 +23,27 @@ from recloop.records import Completion, Prompt
 
 if TYPE_CHECKING:
     from recloop.llm.server.protocol import Wire
-    from recloop.llm.server.scheduler import EndpointQueue, Terms
+    from recloop.llm.server.scheduler import RequestQueue, Terms
 
 TICK_S = 1.0
 BYTES_PER_TOKEN = 3  # guess, on the safe side: English has four, names and other scripts fewer
 ASKS_AHEAD = 2  # times the concurrency: asks held ready
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointTerms:
-    """How a model behind a server is asked, all settings together."""
+class ServerLM:
+    """A language model behind a server. Nothing is sent before the first prompt is.
 
-    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
-    pace: PaceConfig = field(default_factory=PaceConfig)
-    budget: BudgetConfig = field(default_factory=BudgetConfig)
-    prices: PriceConfig = field(default_factory=PriceConfig)
-
-
-class EndpointLM:
-    """A model behind a server. Nothing is sent before the first prompt is.
-
-    With `completions_per_request` of 1 a completion depends on seed, prompt and number as far as the server keeps to
-    the seed; with more the completions of one request share a seed.
+    With `completions_per_request` of 1 a completion depends on seed, prompt and number, as far as the server
+    respects the seed. With more, the completions of one request share a seed.
 
     Args:
-        served: where it is.
-        terms: settings.
+        config: its name says where the server is.
+        trained_name: what the server calls a model trained from the configured one. A server that lists its
+            models must list this one, unless `config.server.trained_name` is a folder: some servers answer
+            with another model where they do not know the name.
         revision: of the weights, for the name; the configured one when None.
-        tokenizer: folder or name of its tokenizer; None to estimate.
-        must_be_listed: a server that lists its models must list this one, before any prompt is sent to it:
-            some servers answer with another model where they do not know the name.
-        hook: called with every prompt before it is sent, after redaction.
+        tokenizer: folder or name of its tokenizer; None to estimate token counts.
+        hook: called with every prompt before it is sent, after redaction. Its qualified name enters the model's.
         retry_base_s: first wait after a failure, doubled after each.
 
     Raises:
@@ -70,31 +52,28 @@ class EndpointLM:
 
     def __init__(
         self,
-        server: ServerModel,
-        terms: EndpointTerms | None = None,
+        config: LmConfig,
         *,
+        trained_name: str | None = None,
         revision: str | None = None,
         tokenizer: str | None = None,
-        must_be_listed: bool = False,
         hook: PromptHook | None = None,
         retry_base_s: float = BACKOFF_BASE_S,
     ) -> None:
-        self._terms = terms or EndpointTerms()
-        check_host(server, self._terms.pace)
-        self._served, self._hook, self._retry_base_s = server, hook, retry_base_s
-        self._must_be_listed = must_be_listed
-        revision = self._terms.endpoint.revision if revision is None else revision
-        self._name = server_identity(server, self._terms.endpoint, revision)
+        base = parse_address(config.name)
+        self._address = base if trained_name is None else ServerAddress(base.base_url, trained_name)
+        check_host(self._address, config.pace)
+        self._config, self._hook, self._retry_base_s = config, hook, retry_base_s
+        self._must_be_listed = trained_name is not None and "{folder}" not in config.server.trained_name
+        revision = config.server.revision if revision is None else revision
+        mark = "" if hook is None else f"+{getattr(hook, '__qualname__', type(hook).__qualname__)}"
+        self._name = server_identity(self._address, config.server, revision) + mark
         self._tokenizer = None if tokenizer is None else _load_tokenizer(tokenizer)
 
     @property
     def name(self) -> str:
         """Address, model, revision, and a hash of the settings that decide its answers."""
         return self._name
-
-    @property
-    def prices(self) -> PriceConfig:
-        return self._terms.prices
 
     def count_tokens(self, text: str) -> int:
         encoded = text.encode("utf-8", "replace")  # an answer may hold half a character
@@ -106,7 +85,7 @@ class EndpointLM:
         """Yield (position in `prompts`, its completions) as prompts are complete.
 
         Raises:
-            GenerationError: the server is gone, takes no request, or has not this model.
+            GenerationError: the server is gone, takes no request, or does not have this model.
             BudgetError: a cap is reached.
         """
         numbers = tuple(sampling.completion_numbers)
@@ -123,65 +102,54 @@ class EndpointLM:
         """See `recloop.llm.server.streaming.StreamingModel`."""
         from recloop.llm.server.scheduler import Terms
 
-        terms = self._terms
-        key = read_key(terms.pace)
-        queue_terms = Terms(
-            server=self._served,
-            endpoint=terms.endpoint,
-            pace=terms.pace,
-            budget=terms.budget,
-            prices=terms.prices,
-            sampling=sampling,
-            standing=standing,
-            count_tokens=self.count_tokens,
-            retry_base_s=self._retry_base_s,
-        )
-        worker = _Worker(queue_terms, key, self._must_be_listed)
+        key = read_key(self._config.pace)
+        terms = Terms(self._address, self._config, sampling, standing, self.count_tokens, self._retry_base_s)
+        worker = _Worker(terms, key, self._must_be_listed)
         try:
             yield from self._exchange(worker, asks)
         finally:
             worker.end()
 
     def _exchange(self, worker: _Worker, asks: Iterator[Ask]) -> Iterator[list[Answer]]:
-        most_open = ASKS_AHEAD * self._terms.pace.max_concurrency
-        left: dict[int, int] = {}
-        num_taken, is_exhausted = 0, False
+        server, most_open = self._config.server, ASKS_AHEAD * self._config.pace.max_concurrency
+        num_missing: dict[int, int] = {}
+        num_asked, is_exhausted = 0, False
         while True:
-            while not is_exhausted and len(left) < most_open:
+            while not is_exhausted and len(num_missing) < most_open:
                 ask = next(asks, None)
                 if ask is None:
                     is_exhausted = True
                     worker.close()
                     break
-                sent, num_redacted = outgoing(ask.prompt, self._terms.endpoint.redact, self._hook)
-                left[num_taken] = len(ask.completions)
-                worker.add(num_taken, sent, ask, num_redacted)
-                num_taken += 1
+                sent, num_redacted = outgoing(ask.prompt, server.redact, server.phone_regions, self._hook)
+                num_missing[num_asked] = len(ask.completions)
+                worker.add(num_asked, sent, ask, num_redacted)
+                num_asked += 1
             answers = worker.next(TICK_S)
             if answers is None:
                 return
             for answer in answers:
                 if answer.completions:
-                    left[answer.ask] -= len(answer.completions)
-                    if not left[answer.ask]:
-                        del left[answer.ask]
+                    num_missing[answer.ask] -= len(answer.completions)
+                    if not num_missing[answer.ask]:
+                        del num_missing[answer.ask]
             yield answers
             worker.saved(sum(1 for answer in answers if answer.completions))
 
 
 class _Worker:
-    """The thread with the event loop. Everything but `next` only passes a message to it."""
+    """The thread with the event loop. All methods but `next` only pass it a message."""
 
     def __init__(self, terms: Terms, key: str | None, must_be_listed: bool) -> None:
-        self._must_be_listed = must_be_listed
+        self._terms, self._key, self._must_be_listed = terms, key, must_be_listed
         self._answers: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._has_ended = False
         self._loop = asyncio.new_event_loop()
-        self._queue: EndpointQueue | None = None
+        self._queue: RequestQueue | None = None
         self._main: asyncio.Task[None] | None = None
         self._started = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(terms, key), name="recloop-endpoint", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="recloop-server", daemon=True)
         self._thread.start()
         self._started.wait()
 
@@ -198,7 +166,7 @@ class _Worker:
         self._tell(self._queue.saved, num_answers)
 
     def next(self, timeout_s: float) -> list[Answer] | None:
-        """All answers that are there, an empty one after `timeout_s`; at the end None or what ended it."""
+        """All answers so far, an empty one after `timeout_s`; at the end None, or the error that ended it."""
         if self._has_ended:
             if self._error is not None:
                 raise self._error
@@ -215,7 +183,7 @@ class _Worker:
         return answers or [Answer(-1, (), NO_USAGE)]
 
     def end(self) -> None:
-        """Cut off what is under way and wait for the thread."""
+        """Cancel open requests and wait for the thread."""
         if self._thread.is_alive():
             self._tell(self._cancel)
         self._thread.join()
@@ -224,16 +192,16 @@ class _Worker:
         try:
             self._loop.call_soon_threadsafe(what, *arguments)  # type: ignore[arg-type]
         except RuntimeError:
-            return  # the loop has ended by itself; `next` says how
+            return  # the loop has ended by itself; `next` raises why
 
     def _cancel(self) -> None:
         if self._main is not None:
             self._main.cancel()
 
-    def _work(self, terms: Terms, key: str | None) -> None:
+    def _work(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._main = self._loop.create_task(self._run(terms, key))
+            self._main = self._loop.create_task(self._run())
             self._loop.run_until_complete(self._main)
         except asyncio.CancelledError:
             pass
@@ -244,40 +212,36 @@ class _Worker:
             self._loop.close()
             self._answers.put(None)
 
-    async def _run(self, terms: Terms, key: str | None) -> None:
+    async def _run(self) -> None:
         from recloop.llm.server.protocol import Wire
-        from recloop.llm.server.scheduler import EndpointQueue
+        from recloop.llm.server.scheduler import RequestQueue
 
-        self._queue = EndpointQueue(terms, self._answers.put)
-        async with Wire(terms.server, terms.pace, key) as wire:
+        terms = self._terms
+        self._queue = RequestQueue(terms, self._answers.put)
+        async with Wire(terms.address, terms.config.pace, self._key) as wire:
             self._started.set()
             if self._must_be_listed:
-                await _check_listed(wire, terms.server)
+                await _check_listed(wire, terms.address)
             await self._queue.run(wire)
 
 
-async def _check_listed(wire: Wire, server: ServerModel) -> None:
-    """A server that does not say which models it has is believed.
+async def _check_listed(wire: Wire, address: ServerAddress) -> None:
+    """A server that does not list its models is believed.
 
     Raises:
         GenerationError: it lists models, and not this one.
     """
     names = await wire.model_names()
-    if names and not any(name.partition(":")[0] == server.model or name == server.model for name in names):
+    if names and not any(address.model in (name, name.partition(":")[0]) for name in names):
         raise GenerationError(
-            f"{server.host} must serve the trained model as {server.model}, got a server that lists "
+            f"{address.host} must serve the trained model as {address.model}, got a server that lists "
             f"{', '.join(names[:5])}{' and more' if len(names) > 5 else ''}; serve it under that name beside "
             f"or in place of the others, then: recloop resume FOLDER"
         )
 
 
 def _load_tokenizer(folder_or_name: str) -> Any:
-    from transformers import AutoTokenizer
+    from recloop.llm.chat import own_tokenizer
+    from recloop.llm.weights import find_model_folder
 
-    from recloop.llm.weights import adapter_config, find_model_folder
-
-    folder = find_model_folder(folder_or_name)
-    adapter = adapter_config(folder)
-    if adapter is not None and not (folder / "tokenizer_config.json").is_file():
-        folder = find_model_folder(adapter["base_model_name_or_path"])
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    return own_tokenizer(find_model_folder(folder_or_name))

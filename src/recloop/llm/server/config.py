@@ -1,7 +1,7 @@
-"""Settings of a language model behind an OpenAI-compatible endpoint, and its name taken apart.
+"""Settings of a language model behind an OpenAI-compatible server, and its address.
 
-What decides an answer is in `EndpointConfig` and enters the model's name; how fast, how patiently and as whom
-the server is asked is in `PaceConfig` and may change while a run is stopped.
+What decides an answer is in `ServerConfig` and enters the model's name. How fast, how patiently and with which
+key the server is asked is in `PaceConfig`, and may change while a run is stopped.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recloop.errors import SettingError
-from recloop.llm.completion_text import MAX_REPLY_CHARS
-from recloop.llm.server.redaction import KINDS, Kind
+from recloop.llm.server.redaction import KINDS, REGIONS, Kind
 
 SCHEME, WEIGHTS_SCHEME = "openai:", "transformers:"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OWN_FIELDS = frozenset({"model", "messages", "n", "seed", "stream", "temperature", "top_p"})
+UNDECIDING = {"revision", "weights", "trained_name"}  # in the name by themselves, or of no effect on an answer
 
 
-class EndpointConfig(BaseModel):
-    """What a model behind a server is sent beside the prompt, and how its answers are taken."""
+class ServerConfig(BaseModel):
+    """What a server is sent beside the prompt, and which weights it has."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     revision: str = Field(
         default="",
         max_length=200,
-        description="which weights are served, in your words: another one means other completions; a provider "
-        "that exchanges a model behind its name does not tell",
+        description="which weights the server has, in your words; another revision means other completions. A "
+        "provider that exchanges the model behind its name does not tell",
     )
     weights: str = Field(
         default="",
-        description="transformers:NAME_OR_FOLDER of the model that is served, to train it and to count its "
+        description="transformers:NAME_OR_FOLDER of the model that the server has, to train it and to count its "
         "tokens; empty: it is only measured (rounds = 0) and tokens are estimated",
     )
     trained_name: str = Field(
@@ -50,7 +50,9 @@ class EndpointConfig(BaseModel):
         le=128,
         description="n of a request, where the server takes more than one; 1 gives each completion its own seed",
     )
-    send_seed: bool = Field(default=True, description="send a seed made from lm's seed and the completion's number")
+    send_seed: bool = Field(
+        default=True, description="send a seed made from seed and completion number"
+    )
     length_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         default="max_tokens", description="what the server calls the longest answer"
     )
@@ -60,23 +62,32 @@ class EndpointConfig(BaseModel):
     redact: tuple[Kind, ...] = Field(
         default=KINDS, description="what is taken out of prompts before they are sent; empty for nothing"
     )
-    max_reply_chars: int = Field(default=MAX_REPLY_CHARS, ge=1, description="a longer answer is put aside as too long")
+    phone_regions: tuple[str, ...] = Field(
+        default=REGIONS,
+        description="countries whose national telephone numbers redact takes out; international ones it always does",
+    )
 
     @model_validator(mode="after")
-    def _check_fields(self) -> EndpointConfig:
+    def _check_fields(self) -> ServerConfig:
         clash = (OWN_FIELDS | {self.length_field}) & set(self.extra_body)
         if clash:
             raise SettingError(f"extra_body may not set {min(clash)}, which recloop sets itself; leave it out")
         kind, colon, name = self.weights.partition(":")
         if self.weights and (kind + colon != WEIGHTS_SCHEME or not name):
             raise SettingError(
-                f"lm.endpoint.weights must be transformers:NAME_OR_FOLDER, got {self.weights}; or leave it empty"
+                f"lm.server.weights must be transformers:NAME_OR_FOLDER, got {self.weights}; or leave it empty"
             )
+        if self.phone_regions != REGIONS:
+            from phonenumbers import SUPPORTED_REGIONS
+
+            for region in self.phone_regions:
+                if region not in SUPPORTED_REGIONS:
+                    raise SettingError(f"lm.server.phone_regions must be country codes such as US or DE, got {region}")
         return self
 
 
 class PaceConfig(BaseModel):
-    """How fast, how patiently and as whom a server is asked; may change while a run is stopped."""
+    """How fast, how patiently and with which key a server is asked; may change while a run is stopped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -92,17 +103,14 @@ class PaceConfig(BaseModel):
     requests_per_min: float | None = Field(default=None, gt=0, description="none: as fast as it answers")
     tokens_per_min: float | None = Field(default=None, gt=0, description="read and written; none: no limit")
     timeout_s: float = Field(default=120.0, gt=0, description="longest wait for one whole answer")
-    max_attempts: int = Field(
-        default=5, ge=1, description="times the server may fail at a prompt, while it answers others"
-    )
     max_outage_s: float = Field(
         default=300.0, gt=0, description="without any answer for so long, the run stops; resume goes on"
     )
 
 
 @dataclass(frozen=True, slots=True)
-class ServerModel:
-    """Where a model behind a server is, and what it is called there."""
+class ServerAddress:
+    """Where a language model is, and what it is called there."""
 
     base_url: str
     model: str
@@ -116,21 +124,21 @@ class ServerModel:
         return self.host in LOOPBACK
 
 
-def parse_server_name(name: str) -> ServerModel:
+def parse_address(name: str) -> ServerAddress:
     """``openai:<base_url>#<model>`` taken apart.
 
     Raises:
         SettingError: it is something else, or carries a password or key.
 
     Example:
-        >>> parse_server_name("openai:http://127.0.0.1:8000/v1#llama")
-        Served(base_url='http://127.0.0.1:8000/v1', model='llama')
+        >>> parse_address("openai:http://127.0.0.1:8000/v1#llama")
+        ServerAddress(base_url='http://127.0.0.1:8000/v1', model='llama')
     """
     base_url, _, model = name.removeprefix(SCHEME).partition("#")
     parts = urlsplit(base_url)
     if not name.startswith(SCHEME) or parts.scheme not in ("http", "https") or not parts.hostname or not model:
         raise SettingError(
-            f"a model behind a server must be openai:<base_url>#<model>, got {name!r}; "
+            f"a language model behind a server must be openai:<base_url>#<model>, got {name!r}; "
             f"write for example openai:http://127.0.0.1:8000/v1#my-model"
         )
     if parts.username or parts.password or parts.query:
@@ -138,19 +146,19 @@ def parse_server_name(name: str) -> ServerModel:
             f"a base URL may not carry a user, password or query, got one for {parts.hostname}; "
             f"put the key into an environment variable and its name into lm.pace.api_key_env"
         )
-    return ServerModel(base_url.rstrip("/"), model)
+    return ServerAddress(base_url.rstrip("/"), model)
 
 
-def check_host(server: ServerModel, pace: PaceConfig) -> None:
-    """SettingError when prompts, or a key, would go where they were not allowed to."""
-    if server.host not in pace.allowed_hosts:
+def check_host(address: ServerAddress, pace: PaceConfig) -> None:
+    """SettingError when prompts or a key would go where they may not."""
+    if address.host not in pace.allowed_hosts:
         raise SettingError(
-            f"prompts may be sent to {', '.join(pace.allowed_hosts) or 'no host'}, got {server.host}; "
+            f"prompts may be sent to {', '.join(pace.allowed_hosts) or 'no host'}, got {address.host}; "
             f"if they may leave this machine for it, add it to lm.pace.allowed_hosts"
         )
-    if pace.api_key_env and server.base_url.startswith("http:") and not server.is_loopback:
+    if pace.api_key_env and address.base_url.startswith("http:") and not address.is_loopback:
         raise SettingError(
-            f"a key may not travel unencrypted, got {server.base_url} with lm.pace.api_key_env; "
+            f"a key may not travel unencrypted, got {address.base_url} with lm.pace.api_key_env; "
             f"use https, or leave the key out"
         )
 
@@ -165,9 +173,9 @@ def read_key(pace: PaceConfig) -> str | None:
     return key
 
 
-def server_identity(server: ServerModel, config: EndpointConfig, revision: str) -> str:
-    """A name for completions: where, which model, and the settings that decide its answers."""
-    deciding = config.model_dump(mode="json", exclude={"revision", "weights", "trained_name", "max_reply_chars"})
+def server_identity(address: ServerAddress, config: ServerConfig, revision: str) -> str:
+    """A language model's name: where it is, which one, and a hash of the settings that decide its answers."""
+    deciding = config.model_dump(mode="json", exclude=UNDECIDING)
     settings = hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:8]
     mark = f"@{revision}" if revision else ""
-    return f"{SCHEME}{server.base_url}#{server.model}{mark}-{settings}"
+    return f"{SCHEME}{address.base_url}#{address.model}{mark}-{settings}"

@@ -1,13 +1,20 @@
-"""What asking a model behind a server costs: requests, tokens, money; what of it was wasted; and the caps on it."""
+"""What a language model behind a server costs: requests, tokens, money, waste; caps on it; and a summary in words.
+
+Nothing slow is imported here, for ``recloop show`` reads it.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.errors import BudgetError
+
+UNANSWERED = ("rejected", "failed")  # `CompletionStatus` of prompts without any answer
 
 
 class PriceConfig(BaseModel):
@@ -24,7 +31,7 @@ class PriceConfig(BaseModel):
 
 
 class BudgetConfig(BaseModel):
-    """Caps over the whole run. One that is reached ends the run; raise it and the run goes on."""
+    """Caps over the whole run. A cap that is reached ends the run; with a higher one the run goes on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -41,12 +48,12 @@ class BudgetConfig(BaseModel):
 class Usage:
     """Counts that add up. Waste is estimated: what was cut off on the way came without a bill.
 
-    requests: sent; retries: of them, not the first for what they asked.
+    requests: sent; retries: how many of them repeated one.
     input_tokens: read, of which cached_tokens from the provider's cache; output_tokens: written.
     wasted_requests: answered only in part, or unreadably; wasted_tokens: read and written for nothing.
     throttled: answers that said "too many".
     redactions: patterns taken out of prompts before they were sent.
-    request_s: seconds requests were open, over all of them.
+    request_s: seconds that requests were open, summed over requests.
     """
 
     requests: int = 0
@@ -68,7 +75,7 @@ class Usage:
         return self.input_tokens + self.output_tokens + self.wasted_tokens
 
     def cost(self, prices: PriceConfig) -> float:
-        """Money; waste at the dearer price, since which side it was on is not known."""
+        """Money; a wasted token costs the higher price, since nobody knows which side it was on."""
         cached = prices.input if prices.cached_input is None else prices.cached_input
         fresh = self.input_tokens - self.cached_tokens
         written = self.output_tokens * prices.output
@@ -76,7 +83,7 @@ class Usage:
         return (fresh * prices.input + self.cached_tokens * cached + written + waste) / 1e6
 
     def as_note(self, prices: PriceConfig) -> dict[str, Any]:
-        """The counts for a manifest, with the money they make."""
+        """The counts for a manifest, with their cost."""
         counts = {name: getattr(self, name) for name in COUNTS}
         counts["request_s"] = round(self.request_s, 3)
         return counts | {"cost": round(self.cost(prices), 6), "currency": prices.currency}
@@ -85,22 +92,48 @@ class Usage:
 COUNTS = tuple(f.name for f in fields(Usage))
 
 
-def over_budget(spent: Usage, budget: BudgetConfig, prices: PriceConfig) -> BudgetError | None:
-    """The error to end with when `spent` is beyond a cap; None while all caps hold.
+def over_budget(usage: Usage, budget: BudgetConfig, prices: PriceConfig) -> BudgetError | None:
+    """The error to end with when `usage` is beyond a cap; None while all caps hold.
 
     Args:
-        spent: so far, plus what the request that is about to be sent may cost at most.
+        usage: so far, plus the most that the next request may add.
     """
     checks = (
-        ("max_requests", spent.requests, budget.max_requests, ""),
-        ("max_tokens", spent.tokens, budget.max_tokens, ""),
-        ("max_cost", spent.cost(prices), budget.max_cost, f" {prices.currency}"),
+        ("max_requests", usage.requests, budget.max_requests, ""),
+        ("max_tokens", usage.tokens, budget.max_tokens, ""),
+        ("max_cost", usage.cost(prices), budget.max_cost, f" {prices.currency}"),
     )
     for name, value, cap, unit in checks:
         if cap is not None and value > cap:
             what = name.removeprefix("max_")
             return BudgetError(
                 f"lm.budget.{name} is {cap:,}{unit}, and the next request could bring {what} to "
-                f"{value:,.6g}{unit}; what was answered is kept: raise the cap and go on with the run"
+                f"{value:,.6g}{unit}; the answers so far are in the cache: raise the cap and resume the run"
             )
     return None
+
+
+def num_unanswered(steps: Mapping[str, Mapping[str, Any]]) -> int:
+    """Completions of a run whose prompts no server answered, by its manifest's steps."""
+    return sum(entry.get("unusable", {}).get(status, 0) for entry in steps.values() for status in UNANSWERED)
+
+
+def describe_server_usage(steps: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Lines for people: the requests and cost of all steps together, and completions without a usable text."""
+    lines: list[str] = []
+    notes = [entry["server"] for entry in steps.values() if "server" in entry]
+    if notes:
+        total = {key: sum(note[key] for note in notes) for key in notes[0] if key != "currency"}
+        lines.append(
+            f"language model behind a server: {total['requests']:,} requests ({total['retries']:,} retries), "
+            f"{total['input_tokens']:,} tokens read ({total['cached_tokens']:,} cached), "
+            f"{total['output_tokens']:,} written, {total['wasted_tokens']:,} wasted, "
+            f"{total['cost']:.2f} {notes[0]['currency']}"
+        )
+    unusable: Counter[str] = Counter()
+    for entry in steps.values():
+        unusable.update(entry.get("unusable", {}))
+    if unusable:
+        counts = ", ".join(f"{num:,} {status}" for status, num in unusable.most_common())
+        lines.append(f"completions without a usable text: {counts}; their users stay, with an empty text")
+    return lines

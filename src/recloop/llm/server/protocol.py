@@ -1,6 +1,6 @@
-"""One request to an OpenAI-compatible endpoint: what is sent, and what its outcome means.
+"""One request to an OpenAI-compatible server: what is sent, and what its outcome means.
 
-A failure never raises here: it is one of a few outcomes, and `recloop.llm.server.scheduler` decides.
+A failure does not raise here: it is one of a few outcomes, and `recloop.llm.server.scheduler` decides.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, cast
 
 from recloop.llm.language_model import Sampling, chat_messages
-from recloop.llm.server.config import EndpointConfig, PaceConfig, ServerModel
+from recloop.llm.server.config import PaceConfig, ServerAddress, ServerConfig
 from recloop.llm.server.rate_limits import retry_after_s
 from recloop.llm.server.redaction import redact
 from recloop.records import Prompt
@@ -36,16 +36,16 @@ class Failure(Enum):
     """Why a request brought no answer."""
 
     UNREACHED = "unreached"  # nothing was sent
-    CUT = "cut"  # sent, and then timed out, reset, or unreadable: may have been paid for
+    CUT = "cut"  # sent, and then timed out, reset, or unreadable: may be billed
     SERVER = "server"  # the server says it failed
     THROTTLED = "throttled"  # too many requests
-    REJECTED = "rejected"  # this request will never be taken
-    FATAL = "fatal"  # no request will be taken: key, model name, address, credit
+    REJECTED = "rejected"  # the server will never answer this request
+    FATAL = "fatal"  # it will answer no request: key, model name, address, credit
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A request without an answer. retry_after_s: as the server asked, if it did."""
+    """A request without an answer. retry_after_s: how long the server asks to wait; None when it does not."""
 
     kind: Failure
     reason: str
@@ -55,7 +55,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One text of an answer. is_finished: False when the token limit cut it."""
+    """One text of an answer. is_finished: False when the token limit cut it. is_refused: a filter, or the model."""
 
     text: str
     is_finished: bool
@@ -64,7 +64,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer. Token counts are None where the server does not tell; note: what was odd about it."""
+    """An answer. Token counts are None where the server does not give them; note: what was odd about it."""
 
     choices: tuple[Choice, ...]
     input_tokens: int | None
@@ -74,17 +74,17 @@ class Reply:
 
 
 def completion_seed(seed: int, completion: int) -> int:
-    """The seed sent for a completion: of 31 bits, since some servers take no more."""
+    """The seed sent for a completion: 31 bits, since some servers take no more."""
     digest = hashlib.sha256(f"{seed} draft {completion}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 
 def request_body(
-    server: ServerModel, config: EndpointConfig, prompt: Prompt, sampling: Sampling, completions: Sequence[int]
+    address: ServerAddress, config: ServerConfig, prompt: Prompt, sampling: Sampling, completions: Sequence[int]
 ) -> bytes:
-    """The JSON of one request: nothing but the prompt and how it is to be answered; not whose it is."""
+    """The JSON of one request: the prompt and the sampling settings, not whose prompt it is."""
     body: dict[str, Any] = {
-        "model": server.model,
+        "model": address.model,
         "messages": chat_messages(prompt),
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -99,26 +99,26 @@ def request_body(
 
 
 class Wire:
-    """An HTTP client for one endpoint. Must be entered inside the event loop that uses it."""
+    """An HTTP client for one server. Enter it inside the event loop that uses it."""
 
-    def __init__(self, server: ServerModel, pace: PaceConfig, key: str | None) -> None:
+    def __init__(self, address: ServerAddress, pace: PaceConfig, key: str | None) -> None:
         import httpx2
 
-        self._url, self._models_url = f"{server.base_url}/chat/completions", f"{server.base_url}/models"
+        self._url, self._models_url = f"{address.base_url}/chat/completions", f"{address.base_url}/models"
         self._timeout_s, self._key = pace.timeout_s, key
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
-        has_tls = server.base_url.startswith("https:")
+        has_tls = address.base_url.startswith("https:")
         verify = httpx2.create_ssl_context() if has_tls else False  # reading certificates takes a while
-        # One client to a connection: a pool of many looks at each of them at every request.
+        # One client per connection: a pool of many looks at each of them at every request.
         self._new_client = lambda: httpx2.AsyncClient(
             headers=headers,
             timeout=httpx2.Timeout(pace.timeout_s, connect=min(pace.timeout_s, 20.0), pool=None),
             limits=httpx2.Limits(max_connections=1, max_keepalive_connections=1),
-            follow_redirects=False,  # a redirect could carry prompts and key to a host nobody allowed
+            follow_redirects=False,  # a redirect could carry prompts and key to a host that nobody allowed
             verify=verify,
-            trust_env=not server.is_loopback,  # what stays on this machine needs no proxy
+            trust_env=not address.is_loopback,  # requests to this machine need no proxy
         )
         self._idle: list[httpx2.AsyncClient] = []
         self._unreached = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol)
@@ -132,10 +132,10 @@ class Wire:
             await client.aclose()
 
     async def ask(self, body: bytes) -> Reply | Failed:
-        """Send one request; whatever happens to it is the outcome, cancellation excepted."""
+        """The outcome of one request; only cancellation raises."""
         client = self._idle.pop() if self._idle else self._new_client()
         try:
-            async with asyncio.timeout(self._timeout_s):  # over all of it: a server may drip for ever
+            async with asyncio.timeout(self._timeout_s):  # for the whole answer: a server may send it byte by byte
                 return await self._ask(client, body)
         except TimeoutError:
             return Failed(Failure.CUT, f"no whole answer within {self._timeout_s:g} s")
@@ -147,7 +147,7 @@ class Wire:
             self._idle.append(client)
 
     async def model_names(self) -> tuple[str, ...]:
-        """What the server calls its models; none where it does not tell."""
+        """What the server calls its models; none where it does not list them."""
         client = self._new_client()
         try:
             async with asyncio.timeout(LISTING_S):
@@ -171,35 +171,29 @@ class Wire:
             if response.status_code == 200:
                 return read_reply(data)
             asked_wait_s = retry_after_s(response.headers.get("retry-after"), datetime.now(UTC))
-            return reward_model_status(response.status_code, self._clean(error_text(data)), asked_wait_s)
+            return outcome_of_status(response.status_code, self._clean(error_text(data)), asked_wait_s)
 
     def _clean(self, text: str) -> str:
-        """Without the key, or anything like one or like a person's details: servers quote what they got."""
+        """Without the key, anything like a key, or personal details: servers quote what they got."""
         if self._key:
             text = text.replace(self._key, "[key]")
         return redact(KEY_LIKE.sub("[key]", text))[0][:REASON_CHARS]
 
 
-def reward_model_status(status: int, said: str, asked_wait_s: float | None) -> Failed:
-    """What an HTTP status other than 200 means for the request and for all others."""
+def outcome_of_status(status: int, said: str, asked_wait_s: float | None) -> Failed:
+    """What an HTTP status other than 200 means for this request and for all others."""
     reason = f"HTTP {status}: {said}"
     match status:
-        case 429 if any(code in said for code in NO_CREDIT):
-            kind = Failure.FATAL
         case 429:
-            kind = Failure.THROTTLED
+            kind = Failure.FATAL if any(code in said for code in NO_CREDIT) else Failure.THROTTLED
+        case 403 if any(code in said for code in FILTERED):
+            kind = Failure.REJECTED
         case 401 | 402 | 403 | 404 | 405 | 407:
             kind = Failure.FATAL
         case 408 | 409 | 425:
             kind = Failure.SERVER
-        case _ if status >= 500:
-            kind = Failure.SERVER
-        case _ if status < 400:
-            kind = Failure.FATAL
         case _:
-            kind = Failure.REJECTED
-    if kind is Failure.FATAL and status == 403 and any(code in said for code in FILTERED):
-        kind = Failure.REJECTED
+            kind = Failure.SERVER if status >= 500 else Failure.FATAL if status < 400 else Failure.REJECTED
     return Failed(kind, reason, asked_wait_s, status)
 
 
@@ -208,73 +202,74 @@ def error_text(data: bytes) -> str:
     text = data[:4000].decode("utf-8", "replace")
     try:
         value = json.loads(text)
-    except ValueError:
-        return " ".join(text.split())
-    if isinstance(value, dict):
-        said = cast(dict[str, Any], value)
-        inner = said.get("error", said)
-        if isinstance(inner, dict):
-            parts = cast(dict[str, Any], inner)
-            told = [parts.get(k) for k in ("message", "detail", "code", "type")]
-            return " ".join(" ".join(str(part) for part in told if part).split()) or text
-        return " ".join(str(inner).split())
-    return " ".join(text.split())
+    except (ValueError, RecursionError):
+        value = None
+    inner = _get(value, "error") or value
+    if isinstance(inner, dict):
+        parts = [_get(inner, key) for key in ("message", "detail", "code", "type")]
+        return " ".join(" ".join(str(part) for part in parts if part).split()) or text
+    return " ".join(str(inner if isinstance(value, dict) else text).split())
 
 
 def read_reply(data: bytes) -> Reply | Failed:
-    """The answer in a body of status 200; a body that is none counts as cut off on the way."""
-    note = ""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        text, note = data.decode("utf-8", "replace"), "bytes that are no UTF-8 were left out"
+    """The answer in a body of status 200; a body that holds none counts as cut off on the way."""
+    text = data.decode("utf-8", "replace")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         return Failed(Failure.CUT, f"the answer is not JSON ({error})"[:REASON_CHARS], None, 200)
-    listed = cast(dict[str, Any], value).get("choices") if isinstance(value, dict) else None
-    texts = cast(list[Any], listed) if isinstance(listed, list) else []
-    choices = [_choice(cast(dict[str, Any], choice)) for choice in texts if isinstance(choice, dict)]
+    choices = tuple(map(_choice, _dicts(_get(value, "choices"))))
     if not choices:
         why = f"the answer has no choices ({error_text(data)})"
         return Failed(Failure.CUT, why[:REASON_CHARS], None, 200)
-    usage = cast(dict[str, Any], value).get("usage")
-    counts = cast(dict[str, Any], usage) if isinstance(usage, dict) else {}
-    details = counts.get("prompt_tokens_details")
-    cached = cast(dict[str, Any], details).get("cached_tokens") if isinstance(details, dict) else None
     return Reply(
-        tuple(choices),
-        _count(counts.get("prompt_tokens")),
-        _count(cached),
-        _count(counts.get("completion_tokens")),
-        note,
+        choices,
+        _count(_get(value, "usage", "prompt_tokens")),
+        _count(_get(value, "usage", "prompt_tokens_details", "cached_tokens")),
+        _count(_get(value, "usage", "completion_tokens")),
+        "" if _is_utf8(data) else "bytes that are no UTF-8 were left out",
     )
 
 
 def read_model_names(data: bytes) -> tuple[str, ...]:
     """The names in a list of models; none where it is no such list."""
     try:
-        value = json.loads(data)
+        names = [_get(model, "id") for model in _dicts(_get(json.loads(data), "data"))]
     except (ValueError, RecursionError):
         return ()
-    listed = cast(dict[str, Any], value).get("data") if isinstance(value, dict) else None
-    models = cast(list[Any], listed) if isinstance(listed, list) else []
-    names = [cast(dict[str, Any], model).get("id") for model in models if isinstance(model, dict)]
     return tuple(name for name in names if isinstance(name, str))
 
 
 def _choice(choice: dict[str, Any]) -> Choice:
-    message = choice.get("message")
-    said = cast(dict[str, Any], message) if isinstance(message, dict) else {}
-    content = said.get("content")
+    content, refusal = _get(choice, "message", "content"), _get(choice, "message", "refusal")
+    ended = choice.get("finish_reason")
     if isinstance(content, list):
-        parts = [cast(dict[str, Any], part) for part in cast(list[Any], content) if isinstance(part, dict)]
-        content = "".join(str(part.get("text") or "") for part in parts)
-    refusal, ended = said.get("refusal"), choice.get("finish_reason")
-    is_refused = bool(refusal) or ended == "content_filter"
+        content = "".join(str(part.get("text") or "") for part in _dicts(content))
     text = content if isinstance(content, str) else ""
+    is_refused = bool(refusal) or ended == "content_filter"
     return Choice(text or (str(refusal) if refusal else ""), ended != "length", is_refused)
+
+
+def _get(value: Any, *keys: str) -> Any:
+    """What lies at these keys, one in the other; None where a value on the way is no JSON object."""
+    for key in keys:
+        value = cast(dict[str, Any], value).get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    """The JSON objects of a list; none where it is no list."""
+    parts = cast(list[Any], value) if isinstance(value, list) else []
+    return [cast(dict[str, Any], part) for part in parts if isinstance(part, dict)]
 
 
 def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,7 +1,7 @@
-"""Open requests of one model behind a server: when each starts, and what becomes of it.
+"""Requests to one language model behind a server: when each starts, and what its outcome leads to.
 
-Runs inside an event loop of its own thread (`recloop.llm.server.client`). Only that thread touches it;
-what it finds out leaves through `emit`.
+Runs inside the event loop of the thread in `recloop.llm.server.client`. Only that thread touches it; answers
+leave through `emit`.
 """
 
 from __future__ import annotations
@@ -12,20 +12,22 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import count, pairwise
 
 from recloop.errors import BudgetError, GenerationError
-from recloop.llm.completion_text import tidy_completion
+from recloop.llm.completion_text import MAX_RAW_CHARS, tidy_completion
+from recloop.llm.config import LmConfig
 from recloop.llm.language_model import Sampling
-from recloop.llm.server.config import EndpointConfig, PaceConfig, ServerModel
-from recloop.llm.server.cost import BudgetConfig, PriceConfig, Usage, over_budget
-from recloop.llm.server.protocol import Failed, Failure, Reply, Wire, request_body
+from recloop.llm.server.config import ServerAddress
+from recloop.llm.server.cost import Usage, over_budget
+from recloop.llm.server.protocol import Choice, Failed, Failure, Reply, Wire, request_body
 from recloop.llm.server.rate_limits import Concurrency, Health, RateLimit, backoff_s
 from recloop.llm.server.streaming import Answer, Standing
 from recloop.records import Completion, CompletionStatus, Prompt
 
-MANY_REJECTED = 20  # of the first prompts: then the request is wrong, not the prompts
-FEW_LEFT = 16  # prompts a server may keep failing at, at the end of the work, and not be called gone
+MAX_ATTEMPTS = 5  # failures at one prompt, while the server answers others, before the prompt is put aside
+MANY_REJECTED = 20  # rejections before any answer: then the request is wrong, not the prompts
+FEW_LEFT = 16  # at the end of the work a server may fail at so many last prompts without counting as gone
 FATAL_GRACE_S = 2.0  # for answers on their way when a key is revoked
 UNSAVED_PER_OPEN = 2  # answers on their way or not yet saved, for each request that may be open
 UNKNOWN = float("nan")
@@ -33,7 +35,11 @@ UNKNOWN = float("nan")
 
 @dataclass(slots=True)
 class Job:
-    """Some completions of one ask, in one request. waiting: completions that wait to see whether one alone is taken."""
+    """Some completions of one ask, in one request.
+
+    waiting: further completions of it, held back until the server has answered a request for one.
+    answered_at_failure: how many requests the server had answered when it last failed at this job.
+    """
 
     ask: int
     prompt: Prompt  # as it may be sent
@@ -42,44 +48,42 @@ class Job:
     waiting: tuple[int, ...] = ()
     num_sent: int = 0
     num_failures: int = 0
-    answered_at_failure: int = -1  # how many the server had answered when it last failed at this
+    answered_at_failure: int = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """All that decides how jobs are done."""
+    """Everything that decides how requests are made."""
 
-    server: ServerModel
-    endpoint: EndpointConfig
-    pace: PaceConfig
-    budget: BudgetConfig
-    prices: PriceConfig
+    address: ServerAddress
+    config: LmConfig
     sampling: Sampling
     standing: Standing
     count_tokens: Callable[[str], int]
     retry_base_s: float
 
 
-class EndpointQueue:
-    """The scheduler. `add` work, `close` when there is no more, and await `run`."""
+class RequestQueue:
+    """The scheduler: `add` work, `close` when there is no more, and await `run`."""
 
     def __init__(self, terms: Terms, emit: Callable[[Answer], None]) -> None:
         self._terms, self._emit = terms, emit
+        pace = self._pace = terms.config.pace
         self._loop = asyncio.get_running_loop()
         now_s = self._loop.time()
-        self._concurrency = Concurrency(terms.pace.max_concurrency)
-        self._health = Health(terms.pace.max_outage_s)
-        self._requests = RateLimit(terms.pace.requests_per_min, now_s)
-        self._tokens = RateLimit(terms.pace.tokens_per_min, now_s)
+        self._concurrency = Concurrency(pace.max_concurrency)
+        self._health = Health(pace.max_outage_s)
+        self._requests = RateLimit(pace.requests_per_min, now_s)
+        self._tokens = RateLimit(pace.tokens_per_min, now_s)
         self._ready: deque[Job] = deque()
         self._later: list[tuple[float, int, Job]] = []
         self._flying: dict[asyncio.Task[None], Usage] = {}  # with what each may still cost
-        self._refused: list[tuple[Job, str]] = []  # until the server has shown that it takes anything at all
-        self._spent = terms.standing.spent
+        self._refused: list[tuple[Job, str]] = []  # until the server has answered any request
+        self._usage = terms.standing.usage
         self._num_answered = 0
-        self._num_unsaved = 0  # answers handed over of which it is not known that they are safe
+        self._num_unsaved = 0  # answers handed over and not yet committed
         self._takes_many: bool | None = None  # n > 1; None until it was tried
-        self._num_later = 0
+        self._ticket = count()  # orders jobs that come back at the same moment
         self._is_closed = False
         self._stop: BaseException | None = None
         self._wake = asyncio.Event()
@@ -88,8 +92,8 @@ class EndpointQueue:
     def add(self, ask: int, prompt: Prompt, user: int, completions: Sequence[int], redactions: int) -> None:
         """Take one ask into the queue."""
         if redactions:
-            self._emit_spent(Usage(redactions=redactions))
-        size = self._terms.endpoint.completions_per_request if self._takes_many is not False else 1
+            self._emit_usage(Usage(redactions=redactions))
+        size = self._terms.config.server.completions_per_request if self._takes_many is not False else 1
         for start in range(0, len(completions), size):
             self._ready.append(Job(ask, prompt, user, tuple(completions[start : start + size])))
         self._wake.set()
@@ -100,18 +104,18 @@ class EndpointQueue:
         self._wake.set()
 
     def saved(self, num_answers: int) -> None:
-        """So many of the answers handed over are safe now: a kill could cost them no more."""
+        """Count so many of the answers handed over as committed."""
         self._num_unsaved -= num_answers
         self._wake.set()
 
     async def run(self, wire: Wire) -> None:
-        """Until all asks are answered; raises what stops it, after the answers on their way have come in."""
+        """Return when all asks are answered; raise what stops it, after the answers on their way have come in."""
         try:
             while self._stop is None:
                 wait_s = self._start_jobs(wire)
                 if self._stop is not None:
                     break
-                if self._is_closed and not self._num_open():
+                if self._is_closed and not (self._ready or self._later or self._flying):
                     self._settle_refused(is_end=True)
                     break
                 self._wake.clear()
@@ -121,23 +125,17 @@ class EndpointQueue:
                 except TimeoutError:
                     continue
             if self._stop is not None:
-                is_budget = isinstance(self._stop, BudgetError)
-                await self._drain(self._terms.pace.timeout_s if is_budget else FATAL_GRACE_S)
+                if self._flying:
+                    is_budget = isinstance(self._stop, BudgetError)
+                    await asyncio.wait(self._flying, timeout=self._pace.timeout_s if is_budget else FATAL_GRACE_S)
                 raise self._stop
         finally:
             for task in self._flying:
                 task.cancel()
             await asyncio.gather(*self._flying, return_exceptions=True)
 
-    def _num_open(self) -> int:
-        return len(self._ready) + len(self._later) + len(self._flying)
-
-    async def _drain(self, grace_s: float) -> None:
-        if self._flying:
-            await asyncio.wait(self._flying, timeout=grace_s)
-
     def _start_jobs(self, wire: Wire) -> float | None:
-        """Start what may start now; seconds until something else may, None when only an event can tell."""
+        """Start what may start now; seconds until more may start, None when that depends on an event."""
         while self._stop is None:
             now_s = self._loop.time()
             while self._later and self._later[0][0] <= now_s:
@@ -177,17 +175,17 @@ class EndpointQueue:
         task.add_done_callback(self._landed)
 
     def _may_cost(self, job: Job) -> Usage:
-        count = self._terms.count_tokens
-        read = count(job.prompt.system) + count(job.prompt.text)
+        """The most that a request may use."""
+        read = self._terms.count_tokens(job.prompt.system) + self._terms.count_tokens(job.prompt.text)
         written = self._terms.sampling.max_tokens * len(job.completions)
         return Usage(requests=1, input_tokens=read, output_tokens=written)
 
     def _is_affordable(self, may_cost: Usage) -> bool:
-        """Whether the caps hold even if all open requests cost what they may; sets the stop when never."""
-        budget, prices = self._terms.budget, self._terms.prices
+        """Whether the caps hold even if all open requests cost the most they may; if they never will, stops."""
+        budget, prices = self._terms.config.budget, self._terms.config.prices
         if not budget.has_caps:
             return True
-        reserved = sum(self._flying.values(), self._spent + may_cost)
+        reserved = sum(self._flying.values(), self._usage + may_cost)
         error = over_budget(reserved, budget, prices)
         if error is not None and not self._flying:
             self._stop = error
@@ -196,22 +194,22 @@ class EndpointQueue:
     def _landed(self, task: asyncio.Task[None]) -> None:
         self._flying.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._stop = error  # a defect: it reaches the caller with its traceback
+            self._stop = error  # a defect: the caller gets it with its traceback
         self._wake.set()
 
     async def _do(self, wire: Wire, job: Job, may_cost: Usage) -> None:
         terms, start_s = self._terms, self._loop.time()
-        body = request_body(terms.server, terms.endpoint, job.prompt, terms.sampling, job.completions)
+        body = request_body(terms.address, terms.config.server, job.prompt, terms.sampling, job.completions)
         outcome = await wire.ask(body)
         now_s = self._loop.time()
-        spent = Usage(requests=1, retries=int(job.num_sent > 0), request_s=now_s - start_s)
+        usage = Usage(requests=1, retries=int(job.num_sent > 0), request_s=now_s - start_s)
         job.num_sent += 1
         if isinstance(outcome, Reply):
-            self._take(job, outcome, spent, may_cost)
+            self._take(job, outcome, usage, may_cost)
         else:
-            self._fail(job, outcome, spent, may_cost, now_s)
+            self._fail(job, outcome, usage, may_cost, now_s)
 
-    def _take(self, job: Job, reply: Reply, spent: Usage, may_cost: Usage) -> None:
+    def _take(self, job: Job, reply: Reply, usage: Usage, may_cost: Usage) -> None:
         terms, num_wanted = self._terms, len(job.completions)
         self._health.succeeded()
         self._concurrency.succeeded()
@@ -219,7 +217,7 @@ class EndpointQueue:
         taken = reply.choices[:num_wanted]
         if num_wanted > 1 and self._takes_many is None:
             self._takes_many = len(taken) > 1
-        if job.waiting:  # one alone was taken where several were not
+        if job.waiting:  # a request for one is answered where a request for several was not
             self._takes_many = False
         guesses = [terms.count_tokens(choice.text) for choice in reply.choices]
         written = sum(guesses) if reply.output_tokens is None else reply.output_tokens
@@ -232,10 +230,10 @@ class EndpointQueue:
         )
         self._tokens.take(used.tokens - may_cost.tokens, self._loop.time())
         completions = tuple(
-            self._completion(job.user, number, choice.text, num, choice.is_finished, choice.is_refused, reply.note)
+            self._completion(job.user, number, choice, num, reply.note)
             for number, choice, num in zip(job.completions, taken, tokens, strict=False)
         )
-        self._emit_spent(spent + used, job.ask, completions)
+        self._emit_usage(usage + used, job.ask, completions)
         missing = job.completions[len(taken) :] + job.waiting
         if missing:
             size = 1 if self._takes_many is False else len(missing)
@@ -243,24 +241,23 @@ class EndpointQueue:
             self._ready.extendleft(replace(job, completions=part, waiting=(), num_sent=0) for part in parts)
         self._settle_refused(is_end=False)
 
-    def _completion(
-        self, user: int, number: int, text: str, num: int, is_finished: bool, is_refused: bool, note: str
-    ) -> Completion:
+    def _completion(self, user: int, number: int, choice: Choice, num: int, note: str) -> Completion:
         most = self._terms.sampling.max_tokens
-        num_tokens = min(num, most) if is_finished else most
-        if is_refused:
+        num_tokens = min(num, most) if choice.is_finished else most
+        if choice.is_refused:
             status, why = CompletionStatus.REFUSED, note or "the server's filter or the model declined"
-            return Completion(user, number, "", num_tokens, True, UNKNOWN, status, why, text[:2000])
-        completion = Completion(user, number, text, num_tokens, is_finished, UNKNOWN, reason=note)
-        return tidy_completion(completion, max_chars=self._terms.endpoint.max_reply_chars)
+            return Completion(user, number, "", num_tokens, True, UNKNOWN, status, why, choice.text[:MAX_RAW_CHARS])
+        return tidy_completion(
+            Completion(user, number, choice.text, num_tokens, choice.is_finished, UNKNOWN, reason=note)
+        )
 
-    def _fail(self, job: Job, failed: Failed, spent: Usage, may_cost: Usage, now_s: float) -> None:
+    def _fail(self, job: Job, failed: Failed, usage: Usage, may_cost: Usage, now_s: float) -> None:
         if failed.kind is Failure.CUT:
-            spent += Usage(wasted_requests=1, wasted_tokens=may_cost.input_tokens)
+            usage += Usage(wasted_requests=1, wasted_tokens=may_cost.input_tokens)
         elif failed.kind is Failure.THROTTLED:
-            spent += Usage(throttled=1)
+            usage += Usage(throttled=1)
         self._tokens.take(-may_cost.tokens, now_s)
-        self._emit_spent(spent)
+        self._emit_usage(usage)
         match failed.kind:
             case Failure.FATAL:
                 self._stop = self._fatal(failed)
@@ -270,19 +267,19 @@ class EndpointQueue:
                 self._retry(job, failed, now_s)
 
     def _fatal(self, failed: Failed) -> GenerationError:
-        server, pace = self._terms.server, self._terms.pace
+        address, pace = self._terms.address, self._pace
         match failed.status:
             case 401 | 403 | 407:
                 do = f"check the key in {pace.api_key_env}" if pace.api_key_env else "set lm.pace.api_key_env"
             case 404:
-                do = f"check the model name {server.model!r} and that the base URL ends as the server wants it"
+                do = f"check the model name {address.model!r} and that the base URL ends as the server wants it"
             case 402 | 429:
                 do = "check the account's credit"
             case _:
-                do = f"check the base URL {server.base_url}"
+                do = f"check the base URL {address.base_url}"
         return GenerationError(
-            f"{server.host} takes no request ({failed.reason}); {do}; what was answered is kept, "
-            f"go on with the run after that"
+            f"{address.host} takes no request ({failed.reason}); {do}, then go on with the run: the answers "
+            f"so far are in the cache"
         )
 
     def _reject(self, job: Job, failed: Failed) -> None:
@@ -294,7 +291,7 @@ class EndpointQueue:
         self._settle_refused(is_end=False)
 
     def _settle_refused(self, *, is_end: bool) -> None:
-        """Put refused prompts aside, once it is known that it is them and not the request as such."""
+        """Put refused prompts aside, once the server has answered others: the request as such is right then."""
         if not self._refused:
             return
         if self._num_answered or self._terms.standing.has_answered:
@@ -303,8 +300,8 @@ class EndpointQueue:
             self._refused.clear()
         elif is_end or len(self._refused) >= MANY_REJECTED:
             self._stop = GenerationError(
-                f"{self._terms.server.host} refuses every prompt, {len(self._refused)} so far "
-                f"({self._refused[0][1]}); check model name, lm.endpoint and lm.max_tokens"
+                f"{self._terms.address.host} refuses every prompt, {len(self._refused)} so far "
+                f"({self._refused[0][1]}); check model name, lm.server and lm.max_tokens"
             )
             if is_end:
                 raise self._stop
@@ -314,49 +311,45 @@ class EndpointQueue:
             Completion(job.user, number, "", 0, True, UNKNOWN, status, reason)
             for number in (*job.completions, *job.waiting)
         )
-        self._emit_spent(Usage(), job.ask, completions)
+        self._emit_usage(Usage(), job.ask, completions)
 
     def _retry(self, job: Job, failed: Failed, now_s: float) -> None:
         self._health.failed(now_s)
         if failed.kind is not Failure.UNREACHED:
             self._concurrency.congested(now_s)
-        asked_s = failed.retry_after_s
-        if asked_s is not None and asked_s > self._terms.pace.max_outage_s:
-            self._stop = self._gone(failed, f"asks to come back in {asked_s:,.0f} s")
-            return
-        if failed.kind is Failure.THROTTLED:
-            if asked_s is None:
-                self._health.back_off(now_s, self._rng, self._terms.retry_base_s)
-            else:
-                self._health.pause(asked_s, now_s)
-        else:
-            if asked_s is not None:
-                self._health.pause(asked_s, now_s)
+        asked_s, is_throttled = failed.retry_after_s, failed.kind is Failure.THROTTLED
+        if asked_s is not None:
+            if asked_s > self._pace.max_outage_s:
+                self._stop = self._gone(failed, f"asks to come back in {asked_s:,.0f} s")
+                return
+            self._health.pause(asked_s, now_s)
+        elif is_throttled:
+            self._health.back_off(now_s, self._rng, self._terms.retry_base_s)
+        if not is_throttled:
             self._count_failure(job, failed)
-            if job.num_failures >= self._terms.pace.max_attempts:
+            if job.num_failures >= MAX_ATTEMPTS:
                 self._put_aside(job, CompletionStatus.FAILED, failed.reason)
                 return
         if self._health.is_troubled:  # all wait together, and then one tries
             self._health.back_off(now_s, self._rng, self._terms.retry_base_s)
         wait_s = backoff_s(max(1, job.num_failures), self._rng, base_s=self._terms.retry_base_s)
-        self._num_later += 1
-        heapq.heappush(self._later, (now_s + wait_s, self._num_later, job))
+        heapq.heappush(self._later, (now_s + wait_s, next(self._ticket), job))
         if self._health.is_gone(now_s):
             self._give_up(failed)
 
     def _count_failure(self, job: Job, failed: Failed) -> None:
-        """A failure is the prompt's own if the server answered others since the last one; else an outage."""
+        """A failure is due to the prompt if the server answered others since the last one; else it is an outage."""
         if failed.kind is not Failure.UNREACHED and self._num_answered > job.answered_at_failure:
             job.num_failures += 1
             job.answered_at_failure = self._num_answered
 
     def _give_up(self, failed: Failed) -> None:
-        """The outage is over-long: the server is gone, or else it fails at the last few prompts alone."""
+        """After too long an outage: the server is gone, or it fails only at the last few prompts."""
         left = [*self._ready, *(job for *_, job in self._later)]
         has_answered = self._num_answered > 0 or self._terms.standing.has_answered
         is_prompts = has_answered and failed.kind is not Failure.UNREACHED and self._is_closed
         if not is_prompts or len(left) > FEW_LEFT or any(job.num_sent == 0 for job in left):
-            self._stop = self._gone(failed, f"has not answered for {self._terms.pace.max_outage_s:g} s")
+            self._stop = self._gone(failed, f"has not answered for {self._pace.max_outage_s:g} s")
             return
         self._ready.clear()
         self._later.clear()
@@ -365,18 +358,18 @@ class EndpointQueue:
 
     def _gone(self, failed: Failed, what: str) -> GenerationError:
         return GenerationError(
-            f"{self._terms.server.host} {what} (last: {failed.reason}); what was answered is kept: "
-            f"see to the server and go on with the run"
+            f"{self._terms.address.host} {what} (last: {failed.reason}); the answers so far are in the cache: "
+            f"repair the server and go on with the run"
         )
 
-    def _emit_spent(self, spent: Usage, ask: int = -1, completions: tuple[Completion, ...] = ()) -> None:
-        self._spent += spent
+    def _emit_usage(self, usage: Usage, ask: int = -1, completions: tuple[Completion, ...] = ()) -> None:
+        self._usage += usage
         self._num_unsaved += bool(completions)
-        self._emit(Answer(ask, completions, spent))
+        self._emit(Answer(ask, completions, usage))
 
 
 def share_out(total: int, guesses: Sequence[int]) -> list[int]:
-    """`total` tokens over texts in the proportion of guesses; whole numbers that add up.
+    """Whole numbers of tokens, one per guess, in proportion to the guesses and with this total.
 
     Example:
         >>> share_out(10, [1, 1, 2])

@@ -1,4 +1,4 @@
-"""What the cache and a model behind a server agree on: asks go in one by one, answers come back as they arrive."""
+"""How the cache and a language model behind a server work together: prompts go in one by one, answers come back."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Some completions of one ask, perhaps not yet all; none when only something was spent or time has passed.
+    """Some completions of one ask, perhaps not all of them yet; none when there is only usage, or no news.
 
     ask: position among the asks, in the order they were taken; -1 without completions.
-    spent: since the last answer.
+    usage: since the last answer.
     """
 
     ask: int
     completions: tuple[Completion, ...]
-    spent: Usage
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is known of a model from before.
+    """What is known of a model from earlier work.
 
-    spent: by the whole run so far; budgets count from here.
+    usage: of the whole run so far; budgets count from here.
     has_answered: whether it has ever given a usable completion. A server that refuses everything is set up
-        wrongly; one that has answered may be believed when it refuses a prompt.
+        wrongly; one that has answered before refuses single prompts.
     """
 
-    spent: Usage = NO_USAGE
+    usage: Usage = NO_USAGE
     has_answered: bool = False
 
 
@@ -57,8 +57,8 @@ class StreamingModel(Protocol):
     def answer(self, asks: Iterator[Ask], sampling: Sampling, standing: Standing) -> Generator[list[Answer]]:
         """Answer every ask; `asks` is read, in the caller's thread, whenever there is room for more.
 
-        Yields what has come since the last time: something at least every second, if only to say that
-        nothing came. Asking for the next means that the last is safe: what is sent meanwhile is bounded by
-        what may be lost in a kill. An error is raised after all that was received has been handed over.
+        Yields what has come since the last time, and something at least every second. Taking the next list
+        means that the last one is safe: this bounds what a kill can lose. An error is raised after everything
+        received has been yielded.
         """
         ...

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from endpoint_server import EndpointServer
+from fake_server import FakeServer
 from recloop.llm.cache import CompletionCache
 from recloop.llm.language_model import Sampling
+from recloop.llm.load import load_lm
 from recloop.llm.sampling import sample_completions
-from recloop.llm.server.client import EndpointLM, EndpointTerms
-from recloop.llm.server.config import EndpointConfig, PaceConfig, ServerModel
 from recloop.records import Prompt
 
 SAMPLING = Sampling(num_completions=4, temperature=1.0, top_p=1.0, max_tokens=32, seed=5)
@@ -24,17 +23,18 @@ NUM_KILLS = {"short": 4, "full": 20}[os.environ.get("RECLOOP_SOAK", "short")]
 NUM_PROMPTS = 375 * NUM_KILLS  # there must be something left to kill
 VICTIM = """
 import sys
-from test_soak_endpoint import sample
+from test_soak_server import sample
 sample(sys.argv[1], int(sys.argv[2]))
 """
 
 
 def sample(path: str, port: int):
     prompts = [Prompt(user, "You summarise.", f"History {user}.", 1, 0) for user in range(NUM_PROMPTS)]
-    terms = EndpointTerms(
-        endpoint=EndpointConfig(completions_per_request=1), pace=PaceConfig(max_concurrency=16, timeout_s=10)
+    lm = load_lm(
+        f"openai:http://127.0.0.1:{port}/v1#m",
+        server={"completions_per_request": 1},
+        pace={"max_concurrency": 16, "timeout_s": 10},
     )
-    lm = EndpointLM(ServerModel(f"http://127.0.0.1:{port}/v1", "m"), terms)
     with CompletionCache(path) as cache:
         return sample_completions(lm, prompts, SAMPLING, cache)
 
@@ -56,7 +56,7 @@ def test_killed_at_random_moments_the_cache_ends_as_if_nothing_had_happened(tmp_
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     rng = random.Random(20)
     num_met, num_kept = 0, 0
-    with EndpointServer(delay_s=0.002) as server:
+    with FakeServer(delay_s=0.002) as server:
         for _ in range(NUM_KILLS):
             victim = subprocess.Popen([sys.executable, "-c", VICTIM, str(cut), str(server.port)], env=environment)
             seen = len(server.seen)
@@ -67,12 +67,12 @@ def test_killed_at_random_moments_the_cache_ends_as_if_nothing_had_happened(tmp_
             victim.send_signal(signal.SIGKILL)
             victim.wait()
             with CompletionCache(cut) as cache:
-                held = cache.totals().num_completions
+                held = cache.num_completions
             assert held >= num_kept  # nothing that was committed is lost
             num_kept = held
         resumed = sample(str(cut), server.port)
         num_delivered = sum(server.delivered().values())
-    with EndpointServer() as server:
+    with FakeServer() as server:
         expected = sample(str(whole), server.port)
     assert num_met > NUM_KILLS / 2, "the kills came too late; raise NUM_PROMPTS"
     assert resumed.completions_UN == expected.completions_UN

@@ -1,4 +1,4 @@
-"""A run whose language model is behind an endpoint: a fake one, and `transformers serve`."""
+"""Runs whose language model is behind a server: a fake one, `transformers serve`, llama.cpp."""
 
 import json
 import os
@@ -18,18 +18,19 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from endpoint_server import EndpointServer
+from fake_server import FakeServer
 from recloop.cli import main
+from recloop.encoders.load import BY_NAME
 from recloop.errors import BudgetError, GenerationError, SettingError
 from recloop.experiment.run_folder import RunFolder
 from recloop.llm.bundled import bundled_lm_folder
 from recloop.llm.cache import CompletionCache
 from recloop.llm.language_model import Sampling
-from recloop.llm.server.open import open_server_lm
-from recloop.llm.server.usage_text import describe_server_usage, num_put_aside
+from recloop.llm.load import lm_from_config
+from recloop.llm.server.cost import describe_server_usage, num_unanswered
+from recloop.methods.dpo4rec import recipe as dpo4rec
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.cost_estimate import forecast
-from recloop.methods.dpo4rec import recipe as dpo4rec
 from recloop.records import Prompt
 from recloop.testing import FakeEncoder
 
@@ -43,13 +44,13 @@ SIMULATED = {
 }
 
 
-def config_for(server: EndpointServer, **lm: object) -> Dpo4RecConfig:
-    name = f"openai:{server.base_url}#m"
+def config_for(at: FakeServer, **lm: object) -> Dpo4RecConfig:
+    name = f"openai:{at.base_url}#m"
     return Dpo4RecConfig.model_validate(SIMULATED | {"lm": {"name": name, "max_tokens": 32} | lm})
 
 
 def do(config: Dpo4RecConfig, path: Path, until: str | None = None) -> str:
-    from recloop.cli import PASSING
+    from recloop.experiment.run_folder import PASSING
 
     with RunFolder.open(path, config.model_dump(mode="json"), passing=PASSING) as folder:
         return dpo4rec.run(config, folder, until=until, encoder=FakeEncoder())
@@ -61,7 +62,7 @@ def manifest_of(path: Path) -> dict:
 
 @pytest.mark.slow
 def test_a_run_pays_once_and_says_what_it_paid(tmp_path: Path) -> None:
-    with EndpointServer() as server:
+    with FakeServer() as server:
         config = config_for(server, prices={"input": 10, "cached_input": 10, "output": 100, "currency": "EUR"})
         said = do(config, tmp_path / "run")
         num_asked = len(server.seen)
@@ -79,7 +80,7 @@ def test_a_run_pays_once_and_says_what_it_paid(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_less_room_for_a_completion_is_not_paid_for_again(tmp_path: Path) -> None:
-    with EndpointServer() as server:
+    with FakeServer() as server:
         config = config_for(server)
         do(config, tmp_path / "whole", until="sample")
         num_asked = len(server.seen)
@@ -94,14 +95,14 @@ def test_less_room_for_a_completion_is_not_paid_for_again(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_cap_stops_a_run_and_a_higher_one_lets_it_go_on(tmp_path: Path, monkeypatch, capsys) -> None:
     path = tmp_path / "run"
-    with EndpointServer() as server:
+    with FakeServer() as server:
         with pytest.raises(BudgetError, match="max_requests is 10"):
             do(config_for(server, budget={"max_requests": 10}), path, until="sample")
         assert len(server.seen) == 10
         with CompletionCache(path / "completions.sqlite") as cache:
-            assert cache.spent().requests == 10
+            assert cache.usage().requests == 10
         assert main(["resume", str(path), "--rounds", "1"]) == 2
-        monkeypatch.setattr("recloop.encoders.load.MiniLmEncoder", FakeEncoder)
+        monkeypatch.setitem(BY_NAME, "minilm", FakeEncoder)
         assert main(["resume", str(path), "--lm.budget.max-requests", "1000"]) == 0
         stage = manifest_of(path)["stages"]["sample.untuned.s0"]
         assert stage["server"]["requests"] == len(server.seen)
@@ -118,16 +119,16 @@ def test_a_user_without_an_answer_stays_with_an_empty_text_and_is_counted(tmp_pa
             poisoned.append(seen.prompt)
         return "400" if seen.prompt in poisoned else ""
 
-    with EndpointServer(fault) as server:
+    with FakeServer(fault) as server:
         path, config = tmp_path / "run", config_for(server)
-        monkeypatch.setattr("recloop.encoders.load.MiniLmEncoder", FakeEncoder)
+        monkeypatch.setitem(BY_NAME, "minilm", FakeEncoder)
         with RunFolder.open(path, config.model_dump(mode="json")) as folder:
             dpo4rec.run(config, folder)
         assert main(["resume", str(path)]) == 3
     stages = manifest_of(path)["stages"]
     tables = [pl.read_parquet(f) for f in (path / "stages" / "sample.untuned.s0").glob("*.parquet")]
     rejected = pl.concat(tables).filter(pl.col("status") == "rejected")
-    assert rejected.height == num_put_aside(stages) >= 2
+    assert rejected.height == num_unanswered(stages) >= 2
     assert set(rejected["text"]) == {""}
     assert rejected["user"].n_unique() == 2
     assert f"{rejected.height} rejected; their users stay" in "\n".join(describe_server_usage(stages))
@@ -138,7 +139,7 @@ def test_what_a_served_run_cannot_do_is_said_at_once(tmp_path: Path) -> None:
         ({"name": "openai:http://x"}, 0, "must be openai:<base_url>#<model>, got 'openai:http://x'"),
         ({"name": "openai:http://x#m"}, 1, "trained from its weights, got none and rounds=1"),
         (
-            {"name": "openai:http://x#m", "endpoint": {"weights": "m"}},
+            {"name": "openai:http://x#m", "server": {"weights": "m"}},
             1,
             "transformers:NAME_OR_FOLDER, got m",
         ),
@@ -166,9 +167,9 @@ def test_a_server_without_the_tuned_model_is_not_asked_for_its_completions(
     """Some answer with the model they have, whatever the name: its completions would pass for the trained one's."""
     trained = tmp_path / "trained"
     shutil.copytree(bundled_lm_folder(), trained)
-    with EndpointServer(models=listed) as server:
-        endpoint = {"weights": f"transformers:{bundled_lm_folder()}", "trained_name": trained_name}
-        lm = open_server_lm(config_for(server, endpoint=endpoint).lm, trained)
+    with FakeServer(models=listed) as server:
+        settings = {"weights": f"transformers:{bundled_lm_folder()}", "trained_name": trained_name}
+        lm = lm_from_config(config_for(server, server=settings).lm, trained)
         completions = lm.generate([Prompt(0, "", "who?", 0, 0)], Sampling(1, 1.0, 1.0, 8, 0))
         if is_believed:
             assert len(list(completions)) == len(server.seen) == 1
@@ -264,8 +265,8 @@ def test_the_whole_loop_runs_against_a_real_server(transformers_serve: str, tmp_
     }
     # Whatever the temperature, this server is greedy unless the model or these settings say otherwise.
     more = {"generation_config": json.dumps({"do_sample": True})}
-    endpoint = {"weights": f"transformers:{folder}", "trained_name": "{folder}", "extra_body": more}
-    lm = {"max_tokens": 64, "name": f"openai:{transformers_serve}#{folder}", "endpoint": endpoint}
+    settings = {"weights": f"transformers:{folder}", "trained_name": "{folder}", "extra_body": more}
+    lm = {"max_tokens": 64, "name": f"openai:{transformers_serve}#{folder}", "server": settings}
     server = Dpo4RecConfig.model_validate(common | {"lm": lm | {"pace": {"max_concurrency": 2}}})
     local = Dpo4RecConfig.model_validate(common | {"lm": {"max_tokens": 64, "name": f"transformers:{folder}"}})
     do(server, tmp_path / "server")
@@ -277,7 +278,7 @@ def test_the_whole_loop_runs_against_a_real_server(transformers_serve: str, tmp_
     for run in ("server", "local"):
         files = sorted((tmp_path / run / "stages").glob("sample.*/*.parquet"))
         shapes.append({f"{file.parent.name}/{file.name}": pl.read_parquet(file).height for file in files})
-        assert num_put_aside(manifest_of(tmp_path / run)["stages"]) == 0
+        assert num_unanswered(manifest_of(tmp_path / run)["stages"]) == 0
     assert len(shapes[0]) >= 7  # untuned, trained and random labels; feedback, fit and test users
     assert shapes[0] == shapes[1]
     stages = manifest_of(tmp_path / "server")["stages"]
@@ -304,11 +305,11 @@ def test_the_whole_loop_runs_through_llama_cpp(tmp_path: Path) -> None:
     """
     common = SIMULATED | {"rounds": 1, "rows": "core", "dpo": {"max_pairs": 8}}
     held, port = {"base": bundled_lm_folder()}, free_port()
-    endpoint = {"weights": f"transformers:{held['base']}", "completions_per_request": 1}
+    settings = {"weights": f"transformers:{held['base']}", "completions_per_request": 1}
     names = {"server": f"openai:http://127.0.0.1:{port}/v1#base", "local": f"transformers:{held['base']}"}
     configs = {
         run: Dpo4RecConfig.model_validate(
-            common | {"lm": {"name": name, "max_tokens": 64} | ({"endpoint": endpoint} if run == "server" else {})}
+            common | {"lm": {"name": name, "max_tokens": 64} | ({"server": settings} if run == "server" else {})}
         )
         for run, name in names.items()
     }

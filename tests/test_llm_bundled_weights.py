@@ -13,8 +13,9 @@ from recloop.llm.bundled import bundled_lm_folder
 from recloop.llm.language_model import Sampling
 from recloop.llm.local import TransformersLM
 from recloop.prompts.claims import parse_claims
-from recloop.prompts.user_profile import PromptConfig, build_prompts, history_items
-from recloop.records import Log, Domain, Histories, UserCompletions
+from recloop.prompts.lines import history_items
+from recloop.prompts.user_profile import PromptConfig, profile_writer
+from recloop.records import Domain, Histories, Log, UserCompletions
 from scripts.evaluate_lm.tasks import evaluate_next_item, evaluate_requests
 
 pytestmark = pytest.mark.slow
@@ -82,7 +83,7 @@ def test_it_tells_the_truth_about_histories_of_its_own_choosing(lm):
     for seed in range(12):
         dataset, histories = history_of([f"Story {i} of {seed}" for i in range(18)], seed)
         rows.append(completions_for(lm, dataset, histories).completions_UN[0])
-        shown.append(history_items(dataset, PromptConfig())(*histories.of(0)))
+        shown.append(history_items(dataset)(*histories.of(0)))
     skill = assess_completions(("genre", "director"), shown, UserCompletions(np.arange(12), tuple(rows)))
     assert skill.well_formed >= 0.7
     assert skill.grounded >= 0.8

@@ -1,4 +1,4 @@
-"""A model behind a server against a server that fails in every way: nothing lost, nothing asked for twice."""
+"""A language model behind a server that fails in every way: nothing is lost, nothing is asked for twice."""
 
 import json
 import logging
@@ -8,14 +8,15 @@ from dataclasses import replace
 
 import pytest
 
-from endpoint_server import EndpointServer, Seen, text_for
+from fake_server import FakeServer, Seen, text_for
 from recloop.errors import BudgetError, GenerationError, SettingError
 from recloop.llm.bundled import bundled_lm_folder
 from recloop.llm.cache import CompletionCache
+from recloop.llm.config import LmConfig
 from recloop.llm.language_model import Sampling
 from recloop.llm.sampling import sample_completions
-from recloop.llm.server.client import EndpointLM, EndpointTerms
-from recloop.llm.server.config import EndpointConfig, PaceConfig, ServerModel
+from recloop.llm.server.client import ServerLM
+from recloop.llm.server.config import PaceConfig, ServerConfig
 from recloop.llm.server.cost import BudgetConfig, PriceConfig
 from recloop.llm.server.protocol import completion_seed
 from recloop.llm.server.streaming import Ask, Standing
@@ -33,12 +34,11 @@ def prompts_for(num, first=0):
     return [Prompt(user, "You summarise.", f"History number {user}.", 1, 0) for user in range(first, num)]
 
 
-def open_lm(server, **changes):
-    """A model at the server; `changes` are terms by section, or arguments of EndpointLM."""
-    sections = {"endpoint", "pace", "budget", "prices"}
-    terms = {"pace": FAST} | {name: value for name, value in changes.items() if name in sections}
-    rest = {name: value for name, value in changes.items() if name not in sections}
-    return EndpointLM(ServerModel(server.base_url, "m"), EndpointTerms(**terms), retry_base_s=0.02, **rest)
+def open_lm(at, **changes):
+    """A model at the server; `changes` are sections of its settings, or arguments of ServerLM."""
+    sections = {name: changes.pop(name) for name in ("server", "pace", "budget", "prices") if name in changes}
+    config = LmConfig(**{"name": f"openai:{at.base_url}#m", "pace": FAST} | sections)
+    return ServerLM(config, retry_base_s=0.02, **changes)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def sometimes(fault, every=3):
 
 def test_a_request_says_what_is_wanted_and_not_whose_it_is(cache):
     sampling = replace(SAMPLING, temperature=0.7, top_p=0.9)
-    with EndpointServer() as server:
+    with FakeServer() as server:
         completions = sample_completions(open_lm(server), prompts_for(1234, 1233), sampling, cache)
     (seen,) = server.seen
     assert seen.body == {
@@ -102,20 +102,20 @@ def test_a_request_says_what_is_wanted_and_not_whose_it_is(cache):
 
 
 def test_with_one_completion_a_request_the_contract_of_language_models_holds():
-    with EndpointServer() as server:
-        check_language_model(open_lm(server, endpoint=EndpointConfig(completions_per_request=1)))
+    with FakeServer() as server:
+        check_language_model(open_lm(server, server=ServerConfig(completions_per_request=1)))
     assert all("n" not in seen.body for seen in server.seen)
 
 
 @pytest.mark.parametrize("takes_n", [True, False, None], ids=["n", "n ignored", "n refused"])
 def test_a_server_without_n_is_asked_for_each_completion(cache, takes_n):
     prompts = prompts_for(20)
-    with EndpointServer(takes_n=takes_n) as server:
+    with FakeServer(takes_n=takes_n) as server:
         completions = sample_completions(open_lm(server), prompts, SAMPLING, cache)
     require_each_completion_once(server, prompts, completions)
     num_honest = sum(1 for seen in server.seen if seen.delivered)
     assert num_honest == (20 if takes_n else 80)
-    spent = cache.spent()
+    spent = cache.usage()
     assert (spent.requests, spent.wasted_requests) == (len(server.seen), 0)
 
 
@@ -128,7 +128,7 @@ PASSING_FAULTS = (
 @pytest.mark.parametrize("fault", PASSING_FAULTS)
 def test_a_fault_that_passes_loses_nothing_and_repeats_nothing(cache, fault):
     prompts = prompts_for(30)
-    with EndpointServer(sometimes(fault)) as server:
+    with FakeServer(sometimes(fault)) as server:
         completions = sample_completions(open_lm(server), prompts, SAMPLING, cache, purpose="sample")
         num_asked = len(server.seen)
         again = sample_completions(open_lm(server), prompts, SAMPLING, cache)
@@ -136,7 +136,7 @@ def test_a_fault_that_passes_loses_nothing_and_repeats_nothing(cache, fault):
     assert again.completions_UN == completions.completions_UN
     require_each_completion_once(server, prompts, completions)
     assert all(d.status is CompletionStatus.OK for completions_N in completions.completions_UN for d in completions_N)
-    spent, num_faults = cache.spent("sample"), sum(1 for seen in server.seen if seen.fault)
+    spent, num_faults = cache.usage("sample"), sum(1 for seen in server.seen if seen.fault)
     assert num_faults >= 10
     assert spent.requests == num_asked
     assert spent.retries == (0 if fault in ("one", "fewer", "more") else num_faults)
@@ -149,33 +149,33 @@ def test_a_fault_that_passes_loses_nothing_and_repeats_nothing(cache, fault):
 @pytest.mark.parametrize("fault", ["hang", "drip"])
 def test_an_answer_that_does_not_come_is_asked_for_again(cache, fault):
     prompts, pace = prompts_for(6), FAST.model_copy(update={"timeout_s": 0.5})
-    with EndpointServer(sometimes(fault)) as server:
+    with FakeServer(sometimes(fault)) as server:
         completions = sample_completions(open_lm(server, pace=pace), prompts, SAMPLING, cache)
     require_each_completion_once(server, prompts, completions)
-    assert cache.spent().wasted_requests == 2
+    assert cache.usage().wasted_requests == 2
 
 
 def test_a_server_that_starts_late_is_waited_for(cache):
     prompts = prompts_for(10)
-    with EndpointServer() as gone:
+    with FakeServer() as gone:
         port = gone.port
-    server = EndpointServer(port=port)
+    server = FakeServer(port=port)
     lm = open_lm(gone)
     threading.Timer(0.5, server.__enter__).start()
     completions = sample_completions(lm, prompts, SAMPLING, cache)
     server.__exit__()
     require_each_completion_once(server, prompts, completions)
-    spent = cache.spent()
+    spent = cache.usage()
     assert spent.requests > len(server.seen) == 10
     assert spent.wasted_requests == 0
 
 
 def test_a_server_that_is_gone_ends_the_work_and_keeps_what_came(cache):
     prompts, pace = prompts_for(40), FAST.model_copy(update={"max_outage_s": 0.4})
-    with EndpointServer(lambda seen: "503" if seen.number >= 15 else "") as server:
+    with FakeServer(lambda seen: "503" if seen.number >= 15 else "") as server:
         with pytest.raises(GenerationError, match=r"has not answered for 0.4 s .last: HTTP 503.*go on"):
             sample_completions(open_lm(server, pace=pace), prompts, SAMPLING, cache)
-        assert cache.totals().num_completions == 60
+        assert cache.num_completions == 60
         server.fault = lambda seen: ""
         completions = sample_completions(open_lm(server, pace=pace), prompts, SAMPLING, cache)
     require_each_completion_once(server, prompts, completions)
@@ -183,7 +183,7 @@ def test_a_server_that_is_gone_ends_the_work_and_keeps_what_came(cache):
 
 def test_a_wait_longer_than_an_outage_ends_the_work(cache):
     with (
-        EndpointServer(lambda seen: "429-3600") as server,
+        FakeServer(lambda seen: "429-3600") as server,
         pytest.raises(GenerationError, match="asks to come back in 3,600 s"),
     ):
         sample_completions(open_lm(server), prompts_for(5), SAMPLING, cache)
@@ -205,12 +205,12 @@ def test_what_no_request_will_get_past_ends_the_work_at_once(cache, monkeypatch,
     monkeypatch.setenv("RECLOOP_TEST_KEY", KEY)
     pace = FAST.model_copy(update={"api_key_env": "RECLOOP_TEST_KEY"})
     prompts = prompts_for(200)
-    with EndpointServer(lambda seen: fault if seen.number >= 50 else "") as server:
+    with FakeServer(lambda seen: fault if seen.number >= 50 else "") as server:
         start_s = time.monotonic()
         with pytest.raises(GenerationError, match=message):
             sample_completions(open_lm(server, pace=pace), prompts, SAMPLING, cache)
         assert time.monotonic() - start_s < 10
-        assert cache.totals().num_completions == 200  # of the fifty answered
+        assert cache.num_completions == 200  # of the fifty answered
         num_asked = len(server.seen)
         assert num_asked < 200
         server.fault = lambda seen: ""
@@ -223,7 +223,7 @@ def test_a_key_is_in_no_log_and_no_message(cache, monkeypatch, caplog, tmp_path)
     monkeypatch.setenv("RECLOOP_TEST_KEY", KEY)
     pace = FAST.model_copy(update={"api_key_env": "RECLOOP_TEST_KEY"})
     caplog.set_level(logging.DEBUG)
-    with EndpointServer(lambda seen: "401" if seen.number > 2 else "") as server:
+    with FakeServer(lambda seen: "401" if seen.number > 2 else "") as server:
         lm = open_lm(server, pace=pace)
         with pytest.raises(GenerationError) as caught:
             sample_completions(lm, prompts_for(9), SAMPLING, cache)
@@ -235,7 +235,7 @@ def test_a_key_is_in_no_log_and_no_message(cache, monkeypatch, caplog, tmp_path)
 def test_a_prompt_the_server_refuses_is_put_aside_and_the_others_go_on(cache):
     prompts = prompts_for(30)
     poisoned = {outgoing_of(prompts[3]): "400", outgoing_of(prompts[0]): "400"}
-    with EndpointServer(lambda seen: poisoned.get(seen.prompt, "")) as server:
+    with FakeServer(lambda seen: poisoned.get(seen.prompt, "")) as server:
         completions = sample_completions(open_lm(server), prompts, SAMPLING, cache)
         num_asked = len(server.seen)
         sample_completions(open_lm(server), prompts, SAMPLING, cache)
@@ -254,7 +254,7 @@ def test_half_a_character_costs_no_answer(cache, fault, tokenizer):
     """A lone surrogate, which JSON can say and UTF-8 cannot: as text, beside a refusal, in an error."""
     prompts = prompts_for(12)
     bad = outgoing_of(prompts[3])
-    with EndpointServer(lambda seen: fault if seen.prompt == bad else "") as server:
+    with FakeServer(lambda seen: fault if seen.prompt == bad else "") as server:
         completions = sample_completions(open_lm(server, tokenizer=tokenizer), prompts, SAMPLING, cache)
         num_asked = len(server.seen)
         sample_completions(open_lm(server, tokenizer=tokenizer), prompts, SAMPLING, cache)
@@ -276,12 +276,12 @@ def test_half_a_character_costs_no_answer(cache, fault, tokenizer):
     )
 
 
-def test_a_prompt_the_server_always_fails_at_is_put_aside(cache):
+def test_a_prompt_the_server_always_fails_at_is_put_aside(cache, monkeypatch):
     prompts = prompts_for(40)
     bad = outgoing_of(prompts[7])
-    pace = FAST.model_copy(update={"max_attempts": 3})
-    with EndpointServer(lambda seen: "500" if seen.prompt == bad else "", delay_s=0.05) as server:
-        completions = sample_completions(open_lm(server, pace=pace), prompts, SAMPLING, cache)
+    monkeypatch.setattr("recloop.llm.server.scheduler.MAX_ATTEMPTS", 3)
+    with FakeServer(lambda seen: "500" if seen.prompt == bad else "", delay_s=0.05) as server:
+        completions = sample_completions(open_lm(server), prompts, SAMPLING, cache)
     assert [d.status for d in completions.completions_UN[7]] == [CompletionStatus.FAILED] * 4
     assert (
         sum(d.status is CompletionStatus.OK for completions_N in completions.completions_UN for d in completions_N)
@@ -293,7 +293,7 @@ def test_the_last_prompt_a_server_hangs_at_is_put_aside(cache):
     prompts = prompts_for(10)
     bad = outgoing_of(prompts[9])
     pace = FAST.model_copy(update={"timeout_s": 0.2, "max_outage_s": 1.0})
-    with EndpointServer(lambda seen: "hang" if seen.prompt == bad else "") as server:
+    with FakeServer(lambda seen: "hang" if seen.prompt == bad else "") as server:
         completions = sample_completions(open_lm(server, pace=pace), prompts, SAMPLING, cache)
     assert [d.status for d in completions.completions_UN[9]] == [CompletionStatus.FAILED] * 4
     assert "no whole answer within 0.2 s" in completions.completions_UN[9][0].reason
@@ -301,11 +301,11 @@ def test_the_last_prompt_a_server_hangs_at_is_put_aside(cache):
 
 def test_a_server_that_refuses_everything_is_set_up_wrongly(cache):
     with (
-        EndpointServer(lambda seen: "400") as server,
+        FakeServer(lambda seen: "400") as server,
         pytest.raises(GenerationError, match=r"refuses every prompt.*this prompt cannot be processed"),
     ):
         sample_completions(open_lm(server), prompts_for(300), SAMPLING, cache)
-    assert cache.totals().num_completions == 0
+    assert cache.num_completions == 0
     assert len(server.seen) < 100
 
 
@@ -321,7 +321,7 @@ def test_a_server_that_refuses_everything_is_set_up_wrongly(cache):
 )
 def test_an_odd_answer_is_recorded_and_not_asked_for_again(cache, fault, status, reason):
     prompts = prompts_for(9)
-    with EndpointServer(sometimes(fault)) as server:
+    with FakeServer(sometimes(fault)) as server:
         completions = sample_completions(open_lm(server), prompts, SAMPLING, cache)
     require_each_completion_once(server, prompts, completions)
     assert len(server.seen) == 9
@@ -341,7 +341,7 @@ def test_an_odd_answer_is_recorded_and_not_asked_for_again(cache, fault, status,
 
 
 def test_a_cut_answer_says_that_it_is_not_finished(cache):
-    with EndpointServer(lambda seen: "length") as server:
+    with FakeServer(lambda seen: "length") as server:
         completions = sample_completions(open_lm(server), prompts_for(1), SAMPLING, cache)
     assert all(
         not completion.is_finished and completion.num_tokens == 32 for completion in completions.completions_UN[0]
@@ -350,14 +350,14 @@ def test_a_cut_answer_says_that_it_is_not_finished(cache):
 
 def test_tokens_read_cached_and_written_are_booked_by_purpose(cache):
     prices = PriceConfig(input=10.0, cached_input=1.0, output=100.0)
-    with EndpointServer() as server:
+    with FakeServer() as server:
         lm = open_lm(server, prices=prices)
         sample_completions(lm, prompts_for(10), SAMPLING, cache, purpose="a")
         sample_completions(lm, prompts_for(15), SAMPLING, cache, purpose="b")
-    one, other = cache.spent("a"), cache.spent("b")
+    one, other = cache.usage("a"), cache.usage("b")
     assert (one.requests, one.input_tokens, one.cached_tokens, one.output_tokens) == (10, 1000, 400, 400)
     assert (other.requests, other.input_tokens) == (5, 500)
-    assert cache.spent() == one + other
+    assert cache.usage() == one + other
     # 600 fresh x 10 + 400 cached x 1 + 400 written x 100, per million
     assert one.cost(prices) == pytest.approx((6000 + 400 + 40_000) / 1e6)
 
@@ -372,30 +372,30 @@ def test_tokens_read_cached_and_written_are_booked_by_purpose(cache):
 )
 def test_a_cap_stops_cleanly_and_the_work_goes_on_when_it_is_raised(cache, budget, message):
     prompts, prices = prompts_for(40), PriceConfig(input=10.0, output=100.0, currency="EUR")
-    with EndpointServer(delay_s=0.01) as server:
+    with FakeServer(delay_s=0.01) as server:
         with pytest.raises(BudgetError, match=message):
             sample_completions(open_lm(server, budget=budget, prices=prices), prompts, SAMPLING, cache)
-        spent = cache.spent()
+        spent = cache.usage()
         assert 6 <= len(server.seen) <= 12
         assert spent.requests == len(server.seen)
         assert spent.tokens <= 12 * 140
         assert spent.cost(prices) <= 0.06
-        assert cache.totals().num_completions == 4 * len(server.seen)
+        assert cache.num_completions == 4 * len(server.seen)
         completions = sample_completions(open_lm(server, prices=prices), prompts, SAMPLING, cache)
     require_each_completion_once(server, prompts, completions)
 
 
 def test_concurrency_is_bounded_and_grows(cache):
     pace = FAST.model_copy(update={"max_concurrency": 12})
-    with EndpointServer(delay_s=0.02) as server:
+    with FakeServer(delay_s=0.02) as server:
         sample_completions(open_lm(server, pace=pace), prompts_for(100), SAMPLING, cache)
     assert 9 <= server.most_open <= 12
 
 
 def test_no_more_is_sent_than_may_be_lost_while_answers_wait_to_be_saved():
-    with EndpointServer() as server:
+    with FakeServer() as server:
         pace = FAST.model_copy(update={"max_concurrency": 4})
-        lm = open_lm(server, pace=pace, endpoint=EndpointConfig(completions_per_request=1))
+        lm = open_lm(server, pace=pace, server=ServerConfig(completions_per_request=1))
         asks = (Ask(prompt, (0, 1, 2, 3)) for prompt in prompts_for(100))
         num_answers = 0
         for answers in lm.answer(asks, SAMPLING, Standing()):
@@ -408,7 +408,7 @@ def test_no_more_is_sent_than_may_be_lost_while_answers_wait_to_be_saved():
 
 def test_a_rate_limit_is_kept(cache):
     pace = FAST.model_copy(update={"requests_per_min": 1200.0})  # 20 a second, the first 20 at once
-    with EndpointServer() as server:
+    with FakeServer() as server:
         start_s = time.monotonic()
         sample_completions(open_lm(server, pace=pace), prompts_for(40), SAMPLING, cache)
     assert time.monotonic() - start_s >= 0.9
@@ -422,15 +422,15 @@ def test_patterns_are_taken_out_of_what_is_sent_and_a_hook_sees_the_rest(cache):
         hooked.append(sent.text)
         return replace(sent, text=sent.text.upper())
 
-    with EndpointServer() as server:
+    with FakeServer() as server:
         sample_completions(open_lm(server, hook=hook), [prompt], SAMPLING, cache)
     assert hooked == ["Write to [email] or [phone]."]
     assert server.seen[0].prompt == "You summarise.\nWRITE TO [EMAIL] OR [PHONE]."
-    assert cache.spent().redactions == 2
+    assert cache.usage().redactions == 2
 
 
 def test_more_completions_ask_for_the_new_ones_only(cache):
-    with EndpointServer() as server:
+    with FakeServer() as server:
         sample_completions(open_lm(server), prompts_for(3), SAMPLING, cache)
         sample_completions(open_lm(server), prompts_for(3), replace(SAMPLING, num_completions=6), cache)
     assert [seen.n for seen in server.seen] == [4, 4, 4, 2, 2, 2]
@@ -444,7 +444,7 @@ def test_two_processes_on_one_cache_share_the_work(tmp_path):
         with CompletionCache(tmp_path / "completions.sqlite") as cache:
             results.append(sample_completions(open_lm(server), prompts, SAMPLING, cache).completions_UN)
 
-    with EndpointServer(delay_s=0.02) as server:
+    with FakeServer(delay_s=0.02) as server:
         threads = [threading.Thread(target=work, args=(server,)) for _ in range(2)]
         for thread in threads:
             thread.start()
@@ -466,36 +466,36 @@ def test_ctrl_c_leaves_at_once_and_keeps_what_came(cache):
 
     from recloop.llm.concurrent_sampling import stream_completions
 
-    with EndpointServer(delay_s=0.01) as server:
+    with FakeServer(delay_s=0.01) as server:
         step = Stopping()
         step.done = 0.0
         with pytest.raises(KeyboardInterrupt):
             stream_completions(open_lm(server), prompts, SAMPLING, cache, step, "")
-        assert cache.totals().num_completions >= 80  # and what came in before the clients had stopped
-        assert not [t for t in threading.enumerate() if t.name == "recloop-endpoint"]
+        assert cache.num_completions >= 80  # and what came in before the clients had stopped
+        assert not [t for t in threading.enumerate() if t.name == "recloop-server"]
 
 
 @pytest.mark.parametrize(
-    ("server", "pace", "message"),
+    ("base_url", "pace", "message"),
     [
-        (ServerModel("https://api.example.org/v1", "m"), PaceConfig(), "got api.example.org.*allowed_hosts"),
+        ("https://api.example.org/v1", PaceConfig(), "got api.example.org.*allowed_hosts"),
         (
-            ServerModel("http://gpu.example.org/v1", "m"),
+            "http://gpu.example.org/v1",
             PaceConfig(allowed_hosts=("gpu.example.org",), api_key_env="K"),
             "may not travel unencrypted",
         ),
     ],
 )
-def test_prompts_and_keys_go_only_where_they_may(server, pace, message):
+def test_prompts_and_keys_go_only_where_they_may(base_url, pace, message):
     with pytest.raises(SettingError, match=message):
-        EndpointLM(server, EndpointTerms(pace=pace))
+        ServerLM(LmConfig(name=f"openai:{base_url}#m", pace=pace))
 
 
 def test_an_absent_key_is_named_before_anything_is_sent(cache, monkeypatch):
     monkeypatch.delenv("RECLOOP_TEST_KEY", raising=False)
     pace = FAST.model_copy(update={"api_key_env": "RECLOOP_TEST_KEY"})
     with (
-        EndpointServer() as server,
+        FakeServer() as server,
         pytest.raises(SettingError, match="RECLOOP_TEST_KEY, got no such environment variable"),
     ):
         sample_completions(open_lm(server, pace=pace), prompts_for(1), SAMPLING, cache)
@@ -503,12 +503,12 @@ def test_an_absent_key_is_named_before_anything_is_sent(cache, monkeypatch):
 
 
 def test_what_decides_an_answer_is_in_the_name_and_what_does_not_is_not():
-    def name(**changes):
-        return EndpointLM(ServerModel("http://127.0.0.1:1/v1", "m"), EndpointTerms(**changes)).name
+    def name(hook=None, **changes):
+        return ServerLM(LmConfig(name="openai:http://127.0.0.1:1/v1#m", **changes), hook=hook).name
 
     assert name() == name(pace=PaceConfig(timeout_s=3), budget=BudgetConfig(max_requests=1))
     others = [
-        name(endpoint=EndpointConfig(**one))
+        name(server=ServerConfig(**one))
         for one in (
             {"revision": "a"},
             {"extra_body": {"top_k": 4}},
@@ -517,5 +517,5 @@ def test_what_decides_an_answer_is_in_the_name_and_what_does_not_is_not():
             {"send_seed": False},
         )
     ]
-    assert len({name(), *others}) == 6
+    assert len({name(), name(hook=outgoing_of), *others}) == 7
     assert json.dumps(name())

@@ -13,14 +13,21 @@ from recloop.data.simulated import SimulatedConfig, simulate_log
 from recloop.data.simulated_sessions import SimulatedSessionsConfig, simulate_sessions
 from recloop.evaluation.text_quality import evaluate_summaries
 from recloop.experiment.run_folder import RunFolder
-from recloop.llm.bundled import bundled_lm_folder
-from recloop.llm.bundled_columns import STAND_INS, reads_few_names, taught_names
+from recloop.llm.bundled import (
+    STAND_INS,
+    bundled_lm_folder,
+    columns_fact,
+    columns_note,
+    in_shown_names,
+    reads_few_names,
+    taught_names,
+    with_readable_columns,
+)
 from recloop.llm.language_model import Sampling
 from recloop.llm.local import TransformersLM
-from recloop.llm.shown_columns import columns_fact, columns_note, in_shown_names, with_readable_columns
+from recloop.methods.re2llm import data as sessions_study
 from recloop.methods.re2llm.config import Re2llmConfig
 from recloop.methods.re2llm.hint_base import read_hint_base
-from recloop.methods.re2llm import data as sessions_study
 from recloop.methods.re2llm.recipe import run
 from recloop.progress import SILENT, Progress
 from recloop.prompts.user_profile import PromptConfig

@@ -1,6 +1,6 @@
 """An OpenAI-compatible server on loopback that answers at once, counts everything, and fails on request.
 
-Also a program: ``python endpoint_server.py PORT`` serves until its standard input closes, without faults.
+Also a program: ``python fake_server.py PORT`` serves until its standard input closes, without faults.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def text_for(prompt: str, seed: int | None, index: int) -> str:
     return f"By genre: likes {WORDS[digest[0] % 10]}, {WORDS[digest[1] % 10]}; {digest.hex()[:12]}."
 
 
-class EndpointServer:
+class FakeServer:
     """Serves ``/v1/chat/completions`` from a thread of its own.
 
     Args:
@@ -232,7 +232,7 @@ class EndpointServer:
 
 
 if __name__ == "__main__":
-    with EndpointServer(port=int(sys.argv[1])) as running:
+    with FakeServer(port=int(sys.argv[1])) as running:
         print(running.port, flush=True)
         sys.stdin.read()
         asked = len(running.seen)

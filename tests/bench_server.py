@@ -1,6 +1,6 @@
-"""Completions a second journalled from an endpoint that answers at once: client and server, two processes.
+"""Completions per second from a server that answers at once into the cache: client and server, two processes.
 
-    OMP_NUM_THREADS=1 .venv/bin/python tests/bench_endpoint.py [PROMPTS] [COMPLETIONS]
+    OMP_NUM_THREADS=1 .venv/bin/python tests/bench_server.py [PROMPTS] [COMPLETIONS]
 
 Wanted: at least 800 completions/s on two cores, client and server together, with the client below 500 MB.
 """
@@ -17,9 +17,8 @@ from pathlib import Path
 
 from recloop.llm.cache import CompletionCache
 from recloop.llm.language_model import Sampling
+from recloop.llm.load import load_lm
 from recloop.llm.sampling import sample_completions
-from recloop.llm.server.client import EndpointLM, EndpointTerms
-from recloop.llm.server.config import PaceConfig, ServerModel
 from recloop.records import Prompt
 
 HISTORY = '4 stars | "The Glass Harbour" | era 1990s | genre Drama, War | director Ann Vale\n' * 20
@@ -32,19 +31,17 @@ def main() -> None:
         for user in range(num_prompts)
     ]
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("endpoint_server.py")), "0"],
+        [sys.executable, str(Path(__file__).with_name("fake_server.py")), "0"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
     port = int(process.stdout.readline())
-    lm = EndpointLM(
-        ServerModel(f"http://127.0.0.1:{port}/v1", "instant"), EndpointTerms(pace=PaceConfig(max_concurrency=64))
-    )
+    lm = load_lm(f"openai:http://127.0.0.1:{port}/v1#instant", pace={"max_concurrency": 64})
     with tempfile.TemporaryDirectory() as folder, CompletionCache(Path(folder) / "completions.sqlite") as cache:
         start_s, start_cpu_s = time.monotonic(), time.process_time()
         sample_completions(lm, prompts, Sampling(num_completions, 1.0, 1.0, 64, 0), cache)
         wall_s, cpu_s = time.monotonic() - start_s, time.process_time() - start_cpu_s
-        held = cache.totals().num_completions
+        held = cache.num_completions
     server, _ = process.communicate("")
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
