@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from made_up_report import CONTRASTS, LEVELS, METRICS, made_up_table
-from recloop.errors import DataError, RunError, SettingError
+from recloop.errors import DataError, MissingPackageError, RunError, SettingError
 from recloop.evaluation.per_user_scores import VariantScores
 from recloop.evaluation.results import Results
 from recloop.evaluation.significance import StatisticsConfig
@@ -121,7 +121,7 @@ def test_intervals_are_plotted_or_matplotlib_is_asked_for(folder, monkeypatch):
     assert [len(axes.get_yticks()) for axes in panels] == [len(LEVELS), 2]
     assert [axes.get_title() for axes in panels] == ["PRM, one new evaluator per variant", "Requests"]
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(SettingError, match="pip install matplotlib"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'recloop\[plot\]'"):
         results.plot()
 
 

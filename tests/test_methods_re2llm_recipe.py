@@ -15,17 +15,21 @@ import numpy as np
 import polars as pl
 import pytest
 
-from endpoint_server import EndpointServer
+from fake_server import FakeServer
 from recloop.errors import DataError, RunError, SettingError
+from recloop.evaluation.results import Results
+from recloop.evaluation.terminal import show
 from recloop.experiment.run_folder import RunFolder
 from recloop.llm.language_model import Sampling
+from recloop.methods.method import run_method
+from recloop.methods.re2llm import METHOD
 from recloop.methods.re2llm.config import Re2llmConfig
 from recloop.methods.re2llm.cost_estimate import count_calls, forecast
 from recloop.methods.re2llm.hint_base import HintBase, read_hint_base
 from recloop.methods.re2llm.predict import recommend
-from recloop.methods.re2llm.recipe import run
 from recloop.methods.re2llm.reflection import HINTS
 from recloop.methods.re2llm.repeats import score_on_halves
+from recloop.progress import SILENT
 from recloop.records import Prompt
 from recloop.testing import FakeEncoder, FakeHintFollower
 
@@ -33,7 +37,6 @@ SMALL: dict[str, Any] = {
     "data": {"simulated": {"num_train": 120, "num_test": 150, "num_items": 240}},
     "policy": {"steps": 1536, "lr": 1e-3},
     "explore": {"max_mistakes": 48},
-    "baselines": {"steps": 500},
     "sasrec": {"epochs": 2},
     "statistics": {"num_flips": 5000, "num_resamples": 200},
 }
@@ -49,8 +52,9 @@ def config_of(settings: dict[str, Any], **changes: Any) -> Re2llmConfig:
 
 
 def do(config: Re2llmConfig, path: Path, lm: FakeHintFollower | None = None, until: str | None = None) -> str:
+    objects = {"lm": lm or FakeHintFollower(), "encoder": FakeEncoder()}
     with RunFolder.open(path, config.model_dump(mode="json"), method="re2llm") as folder:
-        return run(config, folder, until=until, lm=lm or FakeHintFollower(), encoder=FakeEncoder())
+        return run_method(METHOD, config, folder, SILENT, until, **objects) or show(path)
 
 
 def results_of(path: Path) -> dict[str, Any]:
@@ -77,8 +81,8 @@ def done_in(path: Path, signal: float, seeds: list[int]) -> Done:
     pairs = {(c["name"], c["against"]): c for c in main["contrasts"]}
     return Done(
         path,
-        {row["name"]: row["estimate"]["value"] for row in main["rows"]},
-        {row["name"]: row["estimate"]["by_seed"] for row in main["rows"]},
+        {row["name"]: row["estimate"]["value"] for row in main["variants"]},
+        {row["name"]: row["estimate"]["by_seed"] for row in main["variants"]},
         {pair: c["p_holm"] for pair, c in pairs.items()},
         {pair: c["verdict"] for pair, c in pairs.items()},
         lm.num_asked,
@@ -162,17 +166,17 @@ def test_a_run_answers_for_a_session_of_titles(with_signal: Done) -> None:
         right = 0
         for session in task.test[:20]:
             told, offered = ("; ".join(titles[i] for i in of) for of in (session.items, session.candidates))
-            lines = recommend(config, folder, told, offered, lm=FakeHintFollower(), encoder=FakeEncoder()).splitlines()
+            lines = recommend(folder, config, told, offered, lm=FakeHintFollower(), encoder=FakeEncoder()).splitlines()
             right += lines[1] == f"1. {titles[session.answer]}"
             assert f"Go by {session.attribute}" in lines[0] or lines[1] != f"1. {titles[session.answer]}"
         assert right >= 16  # four in five, as the policy's own share
-        likely = recommend(config, folder, titles[0], lm=FakeHintFollower(), encoder=FakeEncoder()).splitlines()
+        likely = recommend(folder, config, titles[0], lm=FakeHintFollower(), encoder=FakeEncoder()).splitlines()
         assert len(likely) == 11
         assert titles[0] not in {line.partition(". ")[2] for line in likely}
         with pytest.raises(DataError, match="is unknown among 240 titles"):
-            recommend(config, folder, "No Such Film", lm=FakeHintFollower(), encoder=FakeEncoder())
+            recommend(folder, config, "No Such Film", lm=FakeHintFollower(), encoder=FakeEncoder())
         with pytest.raises(SettingError, match="parted by semicolons"):
-            recommend(config, folder, " ; ", lm=FakeHintFollower(), encoder=FakeEncoder())
+            recommend(folder, config, " ; ", lm=FakeHintFollower(), encoder=FakeEncoder())
 
 
 @pytest.mark.slow
@@ -243,7 +247,7 @@ def test_each_filter_matters_where_the_base_is_small(tmp_path: Path) -> None:
     for name, changes in variants.items():
         explore = SMALL["explore"] | {"max_hints": 6} | changes
         do(config_of(SMALL, seeds=[0, 1], explore=explore), tmp_path / name, Wordy())
-        rows = {row["name"]: row["estimate"]["value"] for row in results_of(tmp_path / name)["rows"]}
+        rows = {row["name"]: row["estimate"]["value"] for row in results_of(tmp_path / name)["variants"]}
         earned[name] = rows["ppo"] - rows["no_hint"]
     assert earned["no effectiveness"] < 0.9 * earned["both"]
     assert earned["no redundancy"] < 0.9 * earned["both"]
@@ -292,7 +296,7 @@ def test_an_absent_file_of_hints_is_said_before_anything_is_done(tmp_path: Path)
     config = config_of(TINY, explore={"file": str(tmp_path / "hints.json")})
     with pytest.raises(DataError, match=r"hints\.json must be a JSON file of hints, got .* check the path"):
         do(config, tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["stages"] == {}
+    assert json.loads((tmp_path / "run" / "manifest.json").read_text())["steps"] == {}
 
 
 @pytest.mark.slow
@@ -337,8 +341,8 @@ def test_stopped_anywhere_and_resumed_a_run_ends_the_same(tmp_path: Path) -> Non
     do(config, stopped)
     assert results_of(stopped) == results_of(tmp_path / "whole")
     assert without_times(stopped) == without_times(tmp_path / "whole")
-    for name in ("sample/answers.parquet", "evaluate/rows.parquet"):
-        one, other = (pl.read_parquet(tmp_path / folder / "stages" / name) for folder in ("stopped", "whole"))
+    for name in ("sample/answers.parquet", "evaluate/variant_scores.parquet"):
+        one, other = (pl.read_parquet(tmp_path / folder / "steps" / name) for folder in ("stopped", "whole"))
         assert one.equals(other)
 
 
@@ -353,19 +357,19 @@ def test_a_language_model_that_leaves_no_hint_ends_in_a_table_without_gain(tmp_p
             return "" if text.splitlines()[-1].startswith("Write at most") else super()._answer(text)
 
     do(config_of(TINY), tmp_path / "run", Mute())
-    rows = {row["name"]: row["estimate"]["value"] for row in results_of(tmp_path / "run")["rows"]}
+    rows = {row["name"]: row["estimate"]["value"] for row in results_of(tmp_path / "run")["variants"]}
     assert rows["ppo"] == rows["no_hint"] == rows["best_hint"]
 
 
 def test_through_an_endpoint_the_table_is_the_same_and_every_call_is_counted_there(tmp_path: Path) -> None:
     do(config_of(TINY), tmp_path / "local")
     follower = FakeHintFollower()
-    with EndpointServer(write=lambda prompt, seed, place: follower._answer(prompt)) as server:
+    with FakeServer(write=lambda prompt, seed, place: follower._answer(prompt)) as server:
         config = config_of(TINY, lm={"name": f"openai:{server.base_url}#follower"})
         for _ in range(2):  # the second time from the cache
             with RunFolder.open(tmp_path / "server", config.model_dump(mode="json"), method="re2llm") as folder:
-                run(config, folder, encoder=FakeEncoder())
-    by_server, local = (results_of(tmp_path / name)["rows"] for name in ("server", "local"))
+                run_method(METHOD, config, folder, SILENT, encoder=FakeEncoder())
+    by_server, local = (results_of(tmp_path / name)["variants"] for name in ("server", "local"))
     assert by_server == local
     texts = [seen.prompt for seen in server.seen]
     assert len(texts) == len(set(texts))
@@ -396,16 +400,23 @@ def test_repeated_answers_tell_what_the_best_hint_is_worth(tmp_path: Path) -> No
     assert rows["no_hint"]["gain"] == 0
     assert rows["known_hint"]["value"] <= rows["oracle_on_halves"]["value"] <= rows["hindsight"]["value"]
     assert "What the best hint is worth" in (tmp_path / "run" / "report.html").read_text()
+    results = Results(tmp_path / "run")
+    written = results.completions()
+    assert set(written["variant"]) == {"no_hint", "hint"}
+    assert written.filter(pl.col("variant") == "no_hint")["reward"].to_list() == [0.0] * 36
+    per_user = results.per_user().group_by("variant").agg(pl.col("value").dot("num_lists") / pl.col("num_lists").sum())
+    values = dict(results.table().select("variant", "value").iter_rows())
+    assert dict(per_user.iter_rows()) == pytest.approx(values)
     asked = lm.num_asked
     do(config, tmp_path / "run", lm)
     assert lm.num_asked == asked
 
 
-def test_an_agent_that_was_not_learnt_cannot_be_asked(tmp_path: Path) -> None:
+def test_a_policy_that_was_not_learnt_cannot_be_asked(tmp_path: Path) -> None:
     config = config_of(TINY)
     do(config, tmp_path / "run", until="prepare")
     with RunFolder.reopen(tmp_path / "run") as folder, pytest.raises(RunError, match="has no policy yet"):
-        recommend(config, folder, "A; B", lm=FakeHintFollower(), encoder=FakeEncoder())
+        recommend(folder, config, "A; B", lm=FakeHintFollower(), encoder=FakeEncoder())
 
 
 def test_the_forecast_counts_before_anything_is_asked() -> None:
@@ -490,13 +501,13 @@ def test_the_fake_keeps_the_promises_of_a_language_model_and_follows_a_hint() ->
 SCRIPT = """
 import sys, json
 from pathlib import Path
-from recloop.methods.re2llm.recipe import run
 from recloop.methods.re2llm.config import Re2llmConfig
 from recloop.experiment.run_folder import RunFolder
+from recloop.progress import SILENT
 from recloop.testing import FakeEncoder, FakeHintFollower
 config = Re2llmConfig.model_validate(json.loads(sys.argv[1]))
 with RunFolder.open(Path(sys.argv[2]), config.model_dump(mode="json"), method="re2llm") as folder:
-    run(config, folder, lm=FakeHintFollower(), encoder=FakeEncoder())
+    run_method(METHOD, config, folder, SILENT, lm=FakeHintFollower(), encoder=FakeEncoder())
 """
 
 
@@ -506,9 +517,9 @@ def test_killed_with_sigkill_in_its_stages_a_run_ends_as_if_nothing_had_happened
     whole, victim = tmp_path / "whole", tmp_path / "victim"
     subprocess.run([sys.executable, "-c", SCRIPT, settings, str(whole)], check=True, timeout=900)
     num_kills = 0
-    for stage in ("explore", "sample", "train.s0", "report"):
+    for step in ("explore", "sample", "train.s0", "report"):
         process = subprocess.Popen([sys.executable, "-c", SCRIPT, settings, str(victim)])
-        part = victim / "stages" / f".{stage}.part"
+        part = victim / "steps" / f".{step}.part"
         while process.poll() is None and not part.exists():
             time.sleep(0.002)
         if process.poll() is None:
@@ -518,5 +529,5 @@ def test_killed_with_sigkill_in_its_stages_a_run_ends_as_if_nothing_had_happened
     assert num_kills >= 3
     assert results_of(victim) == results_of(whole)
     assert without_times(victim) == without_times(whole)
-    policies = [(f / "stages" / "train.s0" / "policy.safetensors").read_bytes() for f in (victim, whole)]
+    policies = [(f / "steps" / "train.s0" / "policy.safetensors").read_bytes() for f in (victim, whole)]
     assert policies[0] == policies[1]

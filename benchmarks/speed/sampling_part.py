@@ -22,7 +22,7 @@ from recloop.methods.re2llm.config import Re2llmConfig
 from recloop.methods.re2llm.data import clean_items, session_texts
 from recloop.prompts.next_item import SYSTEM, next_item_text
 from recloop.prompts.reflection import write_hint
-from recloop.prompts.user_profile import PromptConfig, build_prompts
+from recloop.prompts.user_profile import PromptConfig, profile_writer
 from recloop.records import Completion, Prompt
 
 NUM_PROMPTS, NUM_COMPLETIONS, MAX_TOKENS = 16, 10, 64
@@ -111,7 +111,8 @@ def simulated_prompts(lm: TransformersLM, num: int) -> list[Prompt]:
     """Prompts about users of a simulated log, in the default template."""
     dataset, _ = simulate_log(SimulatedConfig(num_users=max(num, 50)), seed=0)
     histories = build_lists(dataset, {}, ProtocolConfig(), seed=0).histories
-    return build_prompts(dataset, histories, np.arange(num), PromptConfig(), lm.count_tokens)
+    write = profile_writer(dataset, PromptConfig(), lm)
+    return [write(user, *histories.of(user)) for user in range(num)]
 
 
 def _figure(
@@ -188,7 +189,7 @@ def session_prompts(num_sessions: int, num_hints: int) -> list[Prompt]:
     simulated = SimulatedSessionsConfig(num_train=num_sessions, num_test=1)
     task = simulate_sessions(simulated, seed=0)
     config = Re2llmConfig()
-    shown = session_texts(task, clean_items(task, config))[:num_sessions]
+    shown = session_texts(task, clean_items(task))[:num_sessions]
     attributes = [attribute for attribute in task.attributes for _ in range(num_hints)][:num_hints]
     hints = ["", *(f"{write_hint(attribute)} Rule {n}." for n, attribute in enumerate(attributes))]
     return [

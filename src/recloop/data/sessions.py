@@ -1,8 +1,8 @@
-"""Sessions: short runs of items, the item that came next, and the candidates it stands among.
+"""Sessions: short runs of items, the item that came next, and the candidates with it.
 
-A session is cut out of a log by day, by a pause, or is a whole user. Each item counts once in a session, at
+A session is what a user met in one day or up to a pause, or everything. Each item counts once in a session, at
 its first place, so that the answer is never among the items shown. Candidates are drawn per session from
-its own random numbers: other sessions, or more of them, change nothing.
+its own random numbers, so that other sessions change nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DAY_S = 86_400
 
 
 class SessionConfig(BaseModel):
-    """How sessions are cut, which are kept, and what the answer stands among."""
+    """How sessions are cut, which are kept, and which candidates they get."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,7 +31,7 @@ class SessionConfig(BaseModel):
         default="day", description="How a log is cut: by day (UTC), after a pause, or all of a user in one."
     )
     gap_minutes: int = Field(default=60, ge=1, description="The pause that ends a session, for cut=gap.")
-    min_items: int = Field(default=3, ge=1, description="Fewest items shown; the answer comes on top.")
+    min_items: int = Field(default=3, ge=1, description="Fewest items shown; the answer is one more.")
     max_items: int = Field(default=20, ge=1, description="Most items shown: the latest.")
     num_candidates: int = Field(default=50, ge=2, description="Candidates, the answer among them.")
     num_train: int = Field(default=500, ge=1, description="Training sessions: few, as in the paper.")
@@ -40,7 +40,7 @@ class SessionConfig(BaseModel):
         default="time", description="Test sessions are the latest, or drawn from all."
     )
     test_share: float = Field(
-        default=0.3, gt=0, lt=1, description="Share of all sessions that test sessions are drawn from."
+        default=0.3, gt=0, lt=1, description="Share of all sessions that the test sessions are drawn from."
     )
 
 
@@ -51,7 +51,7 @@ class Session:
     user, time: whose it is, and when it ended (seconds or a running number).
     items: shown, oldest first, each once. answer: what came next.
     candidates: in the order they are shown, each once, the answer among them.
-    attribute: in a simulated data, the attribute that decides the answer; otherwise empty.
+    attribute: in simulated sessions, the attribute that decides the answer; otherwise empty.
     """
 
     user: int
@@ -81,11 +81,12 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class SessionTask:
-    """Sessions with the catalogue they are about.
+    """Sessions and their catalogue.
 
     items: ``item`` (0..I-1), ``item_id``, ``title``, then a ``List[String]`` column per name in `attributes`.
     hints: that came with the data; empty otherwise.
-    notes: what was left out or repaired on the way, counted.
+    notes: counts of what was left out or repaired.
+    user_ids: as in the source, by user; empty where it has none.
     """
 
     name: str
@@ -96,11 +97,17 @@ class SessionTask:
     test: tuple[Session, ...]
     hints: tuple[str, ...] = ()
     notes: tuple[tuple[str, int], ...] = ()
+    user_ids: tuple[str, ...] = ()
 
     @property
     def sessions(self) -> tuple[Session, ...]:
-        """Train, then test: the order of every row of numbers about sessions."""
+        """Train, then test: the order of all arrays about sessions."""
         return self.train + self.test
+
+    @property
+    def id_of_user(self) -> Sequence[str]:
+        """The user ids, by user; the user's number where the source has none."""
+        return self.user_ids or [str(user) for user in range(1 + max(session.user for session in self.sessions))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +119,7 @@ class CutSession:
     items: tuple[int, ...]
 
 
-def cut_sessions(dataset: Log, config: SessionConfig) -> list[CutSession]:
+def cut_sessions(log: Log, config: SessionConfig) -> list[CutSession]:
     """All sessions of a log that are long enough, by the time they ended.
 
     An item met again within a session counts at its first place only. Of a long session the answer is the
@@ -127,7 +134,7 @@ def cut_sessions(dataset: Log, config: SessionConfig) -> list[CutSession]:
         case "user":
             starts = new_user
     table = (
-        dataset.interactions.with_columns(session=starts.fill_null(value=True).cum_sum())
+        log.interactions.with_columns(session=starts.fill_null(value=True).cum_sum())
         .group_by("session", maintain_order=True)
         .agg(pl.col("user").first(), pl.col("time").max(), pl.col("item").unique(maintain_order=True))
         .filter(pl.col("item").list.len() > config.min_items)
@@ -159,16 +166,13 @@ def draw_candidates(
     return tuple(rng.permutation(np.append(drawn, answer)).tolist())
 
 
-def sessions_of_log(dataset: Log, config: SessionConfig, seed: int) -> SessionTask:
-    """Few-shot sessions of a log: cut, split, drawn, with candidates.
-
-    Args:
-        seed: of the draw and of the candidates.
+def sessions_of_log(log: Log, config: SessionConfig, seed: int) -> SessionTask:
+    """Few-shot sessions of a log, split and with candidates; `seed` is of the draw and of the candidates.
 
     Raises:
         SettingError: the log has fewer sessions than wanted, or fewer items than candidates.
     """
-    cut = cut_sessions(dataset, config)
+    cut = cut_sessions(log, config)
     order = np.random.default_rng([seed, 0])
     places = np.arange(len(cut)) if config.split == "time" else order.permutation(len(cut))
     num_late = round(config.test_share * len(cut))
@@ -177,8 +181,8 @@ def sessions_of_log(dataset: Log, config: SessionConfig, seed: int) -> SessionTa
     for part, pool in pools.items():
         if len(pool) < wanted[part]:
             raise SettingError(
-                f"{dataset.name} must have {wanted[part]} sessions for {part}, got {len(pool)} of more than "
-                f"{config.min_items} items; lower num_{part} or min_items, or cut otherwise"
+                f"{log.name} must have {wanted[part]} sessions for {part}, got {len(pool)} of more than "
+                f"{config.min_items} items; lower num_{part} or min_items, or change cut"
             )
     chosen = {p: np.sort(order.choice(pool, wanted[p], replace=False)).tolist() for p, pool in pools.items()}
 
@@ -186,17 +190,18 @@ def sessions_of_log(dataset: Log, config: SessionConfig, seed: int) -> SessionTa
         one = cut[number]
         *shown, answer = one.items
         rng = np.random.default_rng([seed, 1, number])
-        candidates = draw_candidates(shown, answer, dataset.num_items, config.num_candidates, rng)
+        candidates = draw_candidates(shown, answer, log.num_items, config.num_candidates, rng)
         return Session(one.user, one.time, tuple(shown), answer, candidates)
 
     return SessionTask(
-        dataset.name,
-        dataset.domain,
-        dataset.items.select("item", "item_id", "title", *dataset.attributes),
-        dataset.attributes,
+        log.name,
+        log.domain,
+        log.items.select("item", "item_id", "title", *log.attributes),
+        log.attributes,
         tuple(map(complete, chosen["train"])),
         tuple(map(complete, chosen["test"])),
         notes=(("sessions in the log", len(cut)),),
+        user_ids=tuple(log.users["user_id"].to_list()),
     )
 
 

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recloop.errors import RunError, SettingError
+from recloop.errors import RunError, SettingError, needs_extra
 from recloop.evaluation.labels import REWARD_MODEL_PREFIX
 from recloop.evaluation.terminal import REPORT, RESULTS, show
 from recloop.experiment.manifest import read_manifest
@@ -141,12 +141,11 @@ class Results:
         """The intervals of every variant, one panel per table.
 
         Raises:
-            SettingError: no table has the metric, or matplotlib is not installed.
+            SettingError: no table has the metric.
+            MissingPackageError: matplotlib is not installed.
         """
-        try:
+        with needs_extra("plot"):
             from matplotlib.figure import Figure
-        except ModuleNotFoundError as error:
-            raise SettingError("a plot needs matplotlib, got none; install it with: pip install matplotlib") from error
         shown = self.table(metric)
         parts = shown.partition_by("table", maintain_order=True)
         heights = [len(part) for part in parts]

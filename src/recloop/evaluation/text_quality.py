@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from recloop.errors import DataError
-from recloop.llm.chat import chat_tokens
 from recloop.llm.language_model import LanguageModel, Sampling
 from recloop.progress import SILENT, Progress
 from recloop.prompts.claims import (
@@ -24,7 +23,8 @@ from recloop.prompts.claims import (
     parse_claims,
     true_claims,
 )
-from recloop.prompts.user_profile import PromptConfig, build_prompts, history_items
+from recloop.prompts.lines import history_items
+from recloop.prompts.user_profile import PromptConfig, profile_writer
 from recloop.records import Histories, Log, Prompt, UserCompletions
 
 NUM_STRONGEST = 5
@@ -68,8 +68,9 @@ def evaluate_summaries(
         sampling: the number of completions is also the one that diversity is counted over.
         population rate: what histories are held against, in prompts and in judging.
     """
-    prompts = build_prompts(dataset, histories, users, config, lm.count_tokens, population_rates, chat_tokens(lm))
-    lines_of = history_items(dataset, config)
+    write = profile_writer(dataset, config, lm, population_rates)
+    prompts = [write(user, *histories.of(user)) for user in users.tolist()]
+    lines_of = history_items(dataset)
     shown = []
     for prompt in prompts:
         items = lines_of(*histories.of(prompt.user))

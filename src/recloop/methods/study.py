@@ -109,6 +109,14 @@ def open_study(
     return Study(run, progress, until, config, first, open_lm, open_encoder, inputs, own)
 
 
+def own_parts(method: str, objects: Mapping[str, Any], *allowed: str) -> OwnParts:
+    """The objects that were passed to a run; SettingError for one that its method does not take."""
+    for name in objects:
+        if name not in allowed:
+            raise SettingError(f"{method} takes {' and '.join(allowed)} as objects, got {name}; name it by a setting")
+    return OwnParts(**objects)
+
+
 def require_trainable(own: OwnParts, rounds: int) -> None:
     """SettingError where a language model that was passed as an object would have to be trained."""
     if own.lm is not None and rounds:

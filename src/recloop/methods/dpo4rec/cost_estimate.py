@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from recloop.data.lists import build_lists
 from recloop.data.load import read_log
 from recloop.data.splits import split_users
-from recloop.llm.server.cost import Usage
+from recloop.methods.cost_estimate import PlannedStep, plan_lines, server_caps, server_cost, times_note
 from recloop.methods.dpo4rec.ablations import COMPLETIONS_PER_SLOT
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.generate import FIT, GROUPS, REWARD, TEST, num_completions
-from recloop.progress import format_seconds
 from recloop.records import CandidateLists
 
 # Guesses from runs of the bundled LM and MiniLM on two cores; other models take their own time.
@@ -30,15 +28,6 @@ HISTORY_TEXTS, TEMPLATES_BESIDE_ATTRIBUTES = 1, 1  # the history itself; the tem
 VARIANTS_WITHOUT_TEXT = 3  # no text, ID history, rating mean
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedStep:
-    """One line of the plan. amount: in words. wall_s: about, on two CPU cores."""
-
-    verb: str
-    amount: str
-    wall_s: float
-
-
 def forecast(config: Dpo4RecConfig) -> str:
     """The plan of a run, from its data and settings; reads the data, writes nothing, loads no model."""
     dataset = read_log(config.data, config.data_seed)
@@ -49,14 +38,10 @@ def forecast(config: Dpo4RecConfig) -> str:
         f"{dataset.name}: {dataset.num_users:,} users, {dataset.num_items:,} items; lists: "
         + ", ".join(f"{len(lists.of(g)):,} {g}" for parts in GROUPS.values() for g in parts),
         f"seeds {config.seeds}, rounds of training {config.rounds}, evaluators {', '.join(config.backbones)}",
-        *(f"  {step.verb:<9} {step.amount:<64} {format_seconds(step.wall_s):>14}" for step in steps),
-        f"  {'in all':<74} {format_seconds(sum(step.wall_s for step in steps)):>14}",
+        *plan_lines(steps),
     ]
-    if config.lm.uses_server:
-        lines += server_plan(config, lists)
-    if not config.lm.name.startswith("bundled"):
-        lines.append(f"  times of sample and train are those of the bundled model, not of {config.lm.name}")
-    return "\n".join(lines)
+    server = server_plan(config, lists) if config.lm.uses_server else []
+    return "\n".join([*lines, *server, *times_note(config.lm, "sample and train")])
 
 
 def plan(config: Dpo4RecConfig, lists: CandidateLists, num_attributes: int) -> list[PlannedStep]:
@@ -119,16 +104,12 @@ def server_plan(config: Dpo4RecConfig, lists: CandidateLists) -> list[str]:
         requests += num_models * sum(parts[part] * -(-num // size) for part, num in wanted.items())
         completions += num_models * completions_of(parts, config, with_rewards=for_reward)
     read = requests * config.prompt.max_prompt_tokens
-    prices, budget = config.lm.prices, config.lm.budget
-    about = Usage(input_tokens=read, output_tokens=completions * min(COMPLETION_TOKENS, config.lm.max_tokens))
-    most = Usage(input_tokens=read, output_tokens=completions * config.lm.max_tokens)
-    caps = [f"{name} {cap:,}" for name, cap in budget.model_dump().items() if cap is not None]
     asked = (
         f"  server: {requests:,} requests where the server takes n, {completions:,} where it does not; at most "
-        f"{read:,} tokens read and {most.output_tokens:,} written; about {about.cost(prices):,.2f}, "
-        f"at most {most.cost(prices):,.2f} {prices.currency}"
+        f"{read:,} tokens read and {completions * config.lm.max_tokens:,} written; "
+        f"{server_cost(config.lm, completions, read, COMPLETION_TOKENS)}"
     )
-    return [asked, f"  caps: {', '.join(caps) or 'none (lm.budget)'}"]
+    return [asked, server_caps(config.lm)]
 
 
 def models_sampled(config: Dpo4RecConfig) -> list[tuple[bool, int]]:
@@ -143,7 +124,7 @@ def models_sampled(config: Dpo4RecConfig) -> list[tuple[bool, int]]:
 
 
 def controls_of(config: Dpo4RecConfig) -> int:
-    """Number of language models trained as controls: on random labels and, with all variants, on the best completions."""
+    """Number of language models trained as controls: on random labels and, with all variants, by SFT."""
     return {"all": 2, "core": 1, "trained": 0}[config.variants] if config.rounds else 0
 
 

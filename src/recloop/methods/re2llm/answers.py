@@ -7,62 +7,69 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 from safetensors.numpy import load_file, save_file
 
 from recloop.encoders.sentence import EncoderCache, encode_texts
-from recloop.evaluation.session_scores import NOT_RANKED, metric_of_rank
+from recloop.experiment.step import StepKind
 from recloop.llm.cache import usage_note
-from recloop.methods.re2llm.data import VECTORS_FILE, COMPLETIONS_FILE, Questions, Study, ask
+from recloop.methods.re2llm.data import Questions, ask
 from recloop.methods.re2llm.hint_base import HintBase
 from recloop.methods.re2llm.reflection import read_ranking
+from recloop.methods.study import COMPLETIONS_FILE, VECTORS_FILE, Study
+from recloop.prompts.lines import history_line
 from recloop.prompts.next_item import next_item_text
-from recloop.prompts.user_profile import history_line
 from recloop.records import CompletionStatus
+from recloop.rerankers.metrics import NOT_RANKED
+from recloop.rewards.hint_reward import hint_gains
 
 RANKS, ANSWERS, STATES = "ranks.safetensors", "answers.parquet", "states.safetensors"
+SAMPLE = StepKind("sample", reads=("question", "lm", "data_seed"))
+ENCODE = StepKind("encode", reads=("encoder",))
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Where each session's answer stood under each hint, from 1; `NOT_RANKED` where it was not named."""
+    """The rank of each session's answer under each hint, from 1; `NOT_RANKED` where it was not named."""
 
     ranks_SH: np.ndarray
     digest: str
 
     def rewards(self, metric: str) -> np.ndarray:
-        """What each hint earns in each session over no hint, ``[S, H]``."""
-        values_SH = metric_of_rank(metric, self.ranks_SH)
-        return values_SH - values_SH[:, :1]
+        """The gain of each hint in each session over no hint, ``[S, H]``."""
+        return hint_gains(metric, self.ranks_SH)
 
 
 def answer_all(study: Study, questions: Questions, base: HintBase) -> Answers:
-    """Ask for every session with every hint; with the prompts of exploration, each at most once ever."""
-    inputs = {"sessions": questions.digest, "hints": study.run.digest("explore"), "lm": study.lm_digest}
-    with study.stage("sample", "", inputs) as stage:
-        if not stage.is_done:
+    """Ask every session with every hint; with the prompts of exploration, each at most once."""
+    inputs = {"sessions": questions.digest, "hints": study.run.digest("explore"), "lm": study.first_lm.digest}
+    with study.step(SAMPLE, "", inputs) as step:
+        if not step.is_done:
             num_hints, num_ranked = len(base.texts), study.config.question.num_ranked
             pairs = [(s, h) for s in range(len(questions.texts)) for h in range(num_hints)]
             texts = {n: next_item_text(questions.texts[s], base.texts[h], num_ranked) for n, (s, h) in enumerate(pairs)}
-            completions = ask(study, texts, stage.name)
+            completions = ask(study, texts, step.name)
             ranks_SH = np.full((len(questions.texts), num_hints), NOT_RANKED, dtype=np.int64)
-            rows: list[dict[str, int]] = []
+            rows: list[dict[str, Any]] = []
             for n, (s, h) in enumerate(pairs):
-                ranking = read_ranking(questions, s, completions[n].text, num_ranked)
+                answer = completions[n]
+                ranking = read_ranking(questions, s, answer.text, num_ranked)
                 ranks_SH[s, h] = ranking.rank_of(questions.task.sessions[s].answer_place) or NOT_RANKED
-                rows.append({"session": s, "hint": h, "rank": int(ranks_SH[s, h]), **ranking.defects})
-            save_file({"ranks_SH": ranks_SH}, stage.folder / RANKS)
+                told = {"text": answer.text, "status": answer.status.value}
+                rows.append({"session": s, "hint": h, "rank": int(ranks_SH[s, h]), **told, **ranking.defects})
+            save_file({"ranks_SH": ranks_SH}, step.folder / RANKS)
             table = pl.DataFrame(rows)
-            table.write_parquet(stage.folder / ANSWERS)
+            table.write_parquet(step.folder / ANSWERS)
             unusable = Counter(d.status.value for d in completions.values() if d.status is not CompletionStatus.OK)
-            stage.note(
+            step.note(
                 tokens=sum(completion.num_tokens for completion in completions.values()),
                 num_prompts=len(set(texts.values())),
                 defects={name: int(table[name].sum()) for name in table.columns if name.startswith("num_")},
                 **({"unusable": dict(sorted(unusable.items()))} if unusable else {}),
-                **usage_note(study.run.path / COMPLETIONS_FILE, stage.name, study.config.lm),
+                **usage_note(study.run.path / COMPLETIONS_FILE, step.name, study.config.lm),
             )
     ranks_SH = load_file(study.run.folder("sample") / RANKS)["ranks_SH"]
     return Answers(ranks_SH, study.run.digest("sample"))
@@ -78,18 +85,18 @@ class States:
 
 def encode_sessions(study: Study, questions: Questions) -> States:
     """The state of every session."""
-    with study.stage("encode", "", {"sessions": questions.digest, **study.encoder()}) as stage:
-        if not stage.is_done:
+    with study.step(ENCODE, "", {"sessions": questions.digest, **study.encoder()}) as step:
+        if not step.is_done:
             encoder = study.open_encoder()
             sessions = questions.task.sessions
             used = sorted({item for session in sessions for item in session.items})
             lines = [item_text(questions, item) for item in used]
             with EncoderCache(study.run.path / VECTORS_FILE) as cache:
                 vectors_ID = encode_texts(encoder, lines, cache, study.progress)
-            variant_of = {item: row for row, item in enumerate(used)}
-            states_SD = np.stack([vectors_ID[[variant_of[i] for i in s.items]].mean(axis=0) for s in sessions])
-            save_file({"vectors_SD": states_SD.astype(np.float32)}, stage.folder / STATES)
-            stage.note(encoder=encoder.name, distinct_texts=len(lines), texts_cut=encoder.count_cut(lines))
+            place_of = {item: place for place, item in enumerate(used)}
+            states_SD = np.stack([vectors_ID[[place_of[i] for i in s.items]].mean(axis=0) for s in sessions])
+            save_file({"vectors_SD": states_SD.astype(np.float32)}, step.folder / STATES)
+            step.note(encoder=encoder.name, distinct_texts=len(lines), texts_cut=encoder.count_cut(lines))
     vectors_SD = load_file(study.run.folder("encode") / STATES)["vectors_SD"].astype(np.float64)
     return States(vectors_SD, study.run.digest("encode"))
 

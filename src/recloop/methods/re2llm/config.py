@@ -82,8 +82,6 @@ class QuestionConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_ranked: int = Field(default=10, ge=1, description="titles asked for")
-    max_title_words: int = Field(default=8, ge=1, description="longer titles are cut to this many words")
-    max_values: int = Field(default=3, ge=1, description="values of one attribute shown per item")
     max_prompt_tokens: int = Field(
         default=1400,
         ge=64,
@@ -101,18 +99,13 @@ class ExploreConfig(BaseModel):
     )
     file: Path | None = Field(default=None, description="a file of hints to use instead, e.g. one edited by hand")
     max_hints: int = Field(default=20, ge=1, le=MAX_HINTS, description="size of the hint base")
-    per_mistake: int = Field(default=2, ge=1, description="hints asked for per mistake")
     max_mistakes: int = Field(default=200, ge=1, description="mistakes looked at, at most")
-    batch_size: int = Field(default=16, ge=1, description="mistakes looked at together")
     max_prompt_tokens: int = Field(
         default=1800,
         ge=64,
         description="token budget of each of the three turns; what does not fit is cut as in questions",
     )
-    wrong_beyond: int = Field(default=10, ge=1, description="a mistake is an answer not among the first this many")
-    effective: bool = Field(
-        default=True, description="keep a hint only if with it the answer is among the first wrong_beyond"
-    )
+    effective: bool = Field(default=True, description="keep a hint only if with it the answer is among the first ten")
     redundant: Literal["embedding", "lm", "off"] = Field(
         default="embedding", description="who says that a hint repeats another; off keeps all that differ"
     )
@@ -120,7 +113,7 @@ class ExploreConfig(BaseModel):
 
 
 class RepeatConfig(BaseModel):
-    """Repeated answers, which tell what the best hint of each session is worth without flattery."""
+    """Repeated answers, by which the best hint of each session is chosen and scored on different answers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -130,18 +123,7 @@ class RepeatConfig(BaseModel):
         multiple_of=2,
         description="answers to each test session with each hint, half to choose by, half to score; 0: none",
     )
-    temperature: float = Field(default=0.7, gt=0, le=10, description="of these answers")
     max_sessions: int = Field(default=100, ge=1, description="test sessions asked so, the first ones")
-
-
-class BaselineConfig(BaseModel):
-    """The simple ways to choose a hint."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    neighbours: int = Field(default=20, ge=1, description="training sessions a nearest-neighbour choice reads")
-    alpha: float = Field(default=1.0, ge=0, description="LinUCB's width of the bound")
-    steps: int = Field(default=3_000, ge=1, description="sessions LinUCB learns from")
 
 
 class Re2llmConfig(BaseModel):
@@ -161,7 +143,6 @@ class Re2llmConfig(BaseModel):
     encoder: EncoderConfig = Field(default=EncoderConfig(), description="the encoder of items and hints")
     explore: ExploreConfig = Field(default=ExploreConfig(), description="reflective exploration")
     policy: PolicyConfig = Field(default=PolicyConfig(), description="the policy that chooses hints")
-    baselines: BaselineConfig = Field(default=BaselineConfig(), description="the simple ways beside it")
     repeats: RepeatConfig = Field(default=RepeatConfig(), description="the best hint by repeated answers")
     sasrec: SasrecConfig = Field(default=SasrecConfig(), description="the self-attentive baseline")
     metrics: MetricsConfig = Field(

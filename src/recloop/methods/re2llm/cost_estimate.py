@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recloop.llm.server.cost import Usage
+from recloop.methods.cost_estimate import server_caps, server_cost
 from recloop.methods.re2llm.config import Re2llmConfig
 from recloop.methods.re2llm.data import load_sessions
+from recloop.methods.re2llm.hint_base import read_hint_base
+from recloop.methods.re2llm.reflection import HINTS_PER_MISTAKE
 from recloop.progress import SILENT
 
-TURNS = 3
-ANSWER_TOKENS = 80  # guess: ten titles
+TURNS = 3  # of reflection
+ANSWER_TOKENS = 80  # a guess: ten titles
 
 
 @dataclass(frozen=True, slots=True)
 class Calls:
     """Distinct prompts of a run, at most.
 
-    answers: sessions by hints, the empty one too. exploration: turns, tries and comparisons of hints.
+    answers: sessions times hints, the empty one included. exploration: turns, tries and comparisons of hints.
     repeats: prompts that are answered several times. num_repeats: how often.
-    uncached: what a loop asks that asks for every episode again, with the hint and without, on all seeds.
+    uncached: prompts of a loop without a cache: every episode with the hint and without, on all seeds.
     """
 
     answers: int
@@ -44,7 +46,7 @@ def count_calls(config: Re2llmConfig, num_train: int, num_test: int, num_hints: 
     num_kept = explored.max_hints if num_hints is None else num_hints
     exploration = 0
     if num_hints is None:
-        per_mistake = TURNS + explored.per_mistake * (2 if explored.redundant == "lm" else 1)
+        per_mistake = TURNS + HINTS_PER_MISTAKE * (2 if explored.redundant == "lm" else 1)
         exploration = min(explored.max_mistakes, num_train) * per_mistake
     episodes = len(config.seeds) * config.policy.steps
     often = config.repeats
@@ -54,8 +56,6 @@ def count_calls(config: Re2llmConfig, num_train: int, num_test: int, num_hints: 
 
 def forecast(config: Re2llmConfig) -> str:
     """The plan of a run, from its data and settings; reads the data, writes nothing, loads no model."""
-    from recloop.methods.re2llm.hint_base import read_hint_base
-
     task = load_sessions(config.data, config.data_seed, SILENT)
     num_hints: int | None = None
     if config.explore.file is not None:
@@ -71,22 +71,13 @@ def forecast(config: Re2llmConfig) -> str:
         f"  hints        {hints}, and the empty one",
         f"  answers      at most {calls.answers:>9,} prompts: sessions x (hints + 1)",
         f"  exploration  at most {calls.exploration:>9,} prompts",
-        *(
-            [f"  repeats      at most {calls.repeats:>9,} prompts, {calls.num_repeats} answers each"]
-            if calls.repeats
-            else []
-        ),
+    ]
+    if calls.repeats:
+        lines.append(f"  repeats      at most {calls.repeats:>9,} prompts, {calls.num_repeats} answers each")
+    lines += [
         f"  in all       at most {calls.total:>9,} prompts, each asked once; at most {read:,} tokens",
-        f"  a loop that asks in every episode again would send {calls.uncached:,}",
+        f"  without a cache, a loop would send {calls.uncached:,}",
     ]
     if config.lm.uses_server:
-        prices, budget = config.lm.prices, config.lm.budget
-        written = calls.total * min(ANSWER_TOKENS, config.lm.max_tokens)
-        most = Usage(input_tokens=read, output_tokens=calls.total * config.lm.max_tokens)
-        about = Usage(input_tokens=read, output_tokens=written)
-        caps = [f"{name} {cap:,}" for name, cap in budget.model_dump().items() if cap is not None]
-        lines += [
-            f"  about {about.cost(prices):,.2f}, at most {most.cost(prices):,.2f} {prices.currency}",
-            f"  caps: {', '.join(caps) or 'none (lm.budget)'}",
-        ]
+        lines += [f"  {server_cost(config.lm, calls.total, read, ANSWER_TOKENS)}", server_caps(config.lm)]
     return "\n".join(lines)

@@ -1,56 +1,34 @@
-"""What every stage of Re2LLM is handed, and its first: the sessions and how they are put into words."""
+"""The first step of Re2LLM: the sessions and how they are put into words; and how a question is asked."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from pathlib import Path
 
 from recloop.data.load import read_log
 from recloop.data.released_sessions import read_released
 from recloop.data.sessions import SessionTask, sessions_of_log, task_digest
 from recloop.data.simulated_sessions import simulate_sessions
-from recloop.encoders.load import encoder_from_config, encoder_inputs
-from recloop.encoders.sentence import TextEncoder
 from recloop.errors import SettingError
-from recloop.experiment.run_folder import RunFolder
-from recloop.experiment.stages import Staged
-from recloop.experiment.verbs import require_verb
+from recloop.experiment.step import StepKind
+from recloop.llm.bundled import columns_note, with_readable_columns
 from recloop.llm.cache import CompletionCache
 from recloop.llm.chat import chat_tokens
-from recloop.llm.language_model import LanguageModel, Sampling
-from recloop.llm.load import lm_digest, lm_folder, lm_from_config
+from recloop.llm.language_model import Sampling
 from recloop.llm.sampling import sample_completions
-from recloop.llm.bundled import columns_note, with_readable_columns
-from recloop.methods.re2llm.config import Re2llmConfig, SessionDataConfig
+from recloop.methods.re2llm.config import SessionDataConfig
+from recloop.methods.study import COMPLETIONS_FILE, Study
 from recloop.progress import Progress
 from recloop.prompts.claims import HistoryItem
-from recloop.prompts.next_item import SYSTEM, SessionText, clean_item, next_item_text, with_distinct_titles
-from recloop.prompts.user_profile import NOUNS
-from recloop.records import Completion, Prompt
+from recloop.prompts.lines import NOUNS, clean_item
+from recloop.prompts.next_item import SYSTEM, SessionText, next_item_text, with_distinct_titles
+from recloop.records import Completion, Log, Prompt
 
-COMPLETIONS_FILE, VECTORS_FILE, CUTS = "completions.sqlite", "vectors.sqlite", "prompts.json"
+CUTS = "prompts.json"
+PREPARE = StepKind("prepare", reads=("data", "data_seed", "question", "lm"))
 
 PromptOf = Callable[[SessionText], str]
-
-
-@dataclass(frozen=True, slots=True)
-class Study(Staged):
-    """One run: what was asked for, and the models it opens on demand.
-
-    lm_folder: where the language model's weights lie; None for one passed as an object.
-    lm_digest: of the language model; an input of every stage that asks it.
-    encoder: what `encoder_inputs` says of the encoder, asked when something is to be encoded.
-    """
-
-    config: Re2llmConfig
-    lm_folder: Path | None
-    lm_digest: str
-    open_lm: Callable[[], LanguageModel]
-    open_encoder: Callable[[], TextEncoder]
-    encoder: Callable[[], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +36,7 @@ class Questions:
     """The sessions of a run in words.
 
     texts: what prompts show, train sessions first. items: cleaned, by number.
-    digest: of the stage that made them; an input of every stage that reads them.
+    digest: of the step that made them; an input of every step that reads them.
     columns: new names of the log's columns that the language model is shown under another name.
     """
 
@@ -79,42 +57,10 @@ class Questions:
         return range(len(self.task.train), len(self.texts))
 
 
-def open_study(
-    config: Re2llmConfig,
-    run: RunFolder,
-    progress: Progress,
-    until: str | None,
-    lm: LanguageModel | None,
-    encoder: TextEncoder | None,
-) -> Study:
-    """The study of a run; no model is loaded yet.
-
-    Args:
-        lm, encoder: objects to use in place of the configured ones.
-
-    Raises:
-        SettingError: an unknown stage.
-    """
-    require_verb("re2llm", until)
-    if lm is not None:
-        folder, digest = None, lm.name
-    else:
-        folder, digest = lm_folder(config.lm), lm_digest(config.lm)
-
-    @lru_cache(maxsize=1)
-    def open_lm() -> LanguageModel:
-        return lm or lm_from_config(config.lm)
-
-    @lru_cache(maxsize=1)
-    def open_encoder() -> TextEncoder:
-        return encoder or encoder_from_config(config.encoder)
-
-    inputs = lru_cache(maxsize=1)(partial(encoder_inputs, config.encoder, encoder))
-    return Study(run, progress, until, config, folder, digest, open_lm, open_encoder, inputs)
-
-
-def load_sessions(config: SessionDataConfig, seed: int, progress: Progress) -> SessionTask:
-    """The sessions that the configuration names."""
+def load_sessions(config: SessionDataConfig, seed: int, progress: Progress, log: Log | None = None) -> SessionTask:
+    """The sessions that the configuration names, or those of a log that was passed as an object."""
+    if log is not None:
+        return sessions_of_log(log, config.sessions, seed)
     match config.name:
         case "simulated":
             return simulate_sessions(config.simulated, seed)
@@ -127,20 +73,19 @@ def load_sessions(config: SessionDataConfig, seed: int, progress: Progress) -> S
 
 def readable_sessions(study: Study) -> tuple[SessionTask, dict[str, str]]:
     """`load_sessions`, with columns under names that the language model can read, and those that are new."""
-    task = load_sessions(study.config.data, study.config.data_seed, study.progress)
-    return with_readable_columns(task, study.lm_folder, study.progress)
+    task = load_sessions(study.config.data, study.config.data_seed, study.progress, study.own.log)
+    return with_readable_columns(task, study.first_lm.folder, study.progress)
 
 
 def prepare(study: Study) -> Questions:
-    """Read, cut or simulate the sessions, and cut them until every prompt fits; or find that done."""
-    config = study.config
+    """Read, cut or simulate the sessions, and shorten them until every prompt fits; or find that done."""
     task, columns = readable_sessions(study)
-    with study.stage("prepare", "", {"sessions": task_digest(task), "lm": study.lm_digest}) as stage:
-        if not stage.is_done:
-            items = clean_items(task, config)
+    items = clean_items(task)
+    with study.step(PREPARE, "", {"sessions": task_digest(task), "lm": study.first_lm.digest}) as step:
+        if not step.is_done:
             cuts = [_fit(study, text) for text in session_texts(task, items)]
-            (stage.folder / CUTS).write_text(json.dumps(cuts) + "\n", encoding="utf-8")
-            stage.note(
+            (step.folder / CUTS).write_text(json.dumps(cuts) + "\n", encoding="utf-8")
+            step.note(
                 num_train=len(task.train),
                 num_test=len(task.test),
                 num_items=task.items.height,
@@ -149,7 +94,6 @@ def prepare(study: Study) -> Questions:
                 data_notes=dict(task.notes),
                 **columns_note(columns),
             )
-    items = clean_items(task, config)
     cuts = json.loads((study.run.folder("prepare") / CUTS).read_text(encoding="utf-8"))
     texts = tuple(
         cut_text(text, cut, has_attributes=has_attributes)
@@ -158,26 +102,23 @@ def prepare(study: Study) -> Questions:
     return Questions(task, items, texts, study.run.digest("prepare"), columns)
 
 
-def clean_items(task: SessionTask, config: Re2llmConfig) -> tuple[HistoryItem, ...]:
+def clean_items(task: SessionTask) -> tuple[HistoryItem, ...]:
     """Every item of the catalogue, fit for a line."""
-    asked = config.question
-    return tuple(
-        clean_item(title, values, max_title_words=asked.max_title_words, max_values=asked.max_values)
-        for title, *values in task.items.select("title", *task.attributes).iter_rows()
-    )
+    rows = task.items.select("title", *task.attributes).iter_rows()
+    return tuple(clean_item(title, values) for title, *values in rows)
 
 
 def session_texts(task: SessionTask, items: Sequence[HistoryItem]) -> list[SessionText]:
     """What the prompts of all sessions show, nothing cut yet."""
-    return [
-        SessionText(
-            NOUNS[task.domain],
-            task.attributes,
-            tuple(items[i] for i in session.items),
-            with_distinct_titles([items[i] for i in session.candidates]),
-        )
-        for session in task.sessions
-    ]
+    return [session_text(task, items, session.items, session.candidates) for session in task.sessions]
+
+
+def session_text(
+    task: SessionTask, items: Sequence[HistoryItem], shown: Sequence[int], candidates: Sequence[int]
+) -> SessionText:
+    """What the prompt about one session shows."""
+    offered = with_distinct_titles([items[i] for i in candidates])
+    return SessionText(NOUNS[task.domain], task.attributes, tuple(items[i] for i in shown), offered)
 
 
 def cut_text(text: SessionText, num_cut: int, *, has_attributes: bool) -> SessionText:
@@ -208,7 +149,7 @@ def fitting_prompt(study: Study, text: SessionText, budget: int, build: PromptOf
 
 def _cut_to_fit(study: Study, text: SessionText, budget: int, build: PromptOf) -> tuple[tuple[int, bool] | None, int]:
     """The least cut with which the prompt fits, None if none does; and the tokens of the last one tried."""
-    lm = study.open_lm()
+    lm = study.open_lm(study.first_lm.folder)
     around = chat_tokens(lm) + lm.count_tokens(SYSTEM)
     num_tokens = 0
     for has_attributes in (True, False):
@@ -224,7 +165,7 @@ def ask(study: Study, texts: Mapping[int, str], purpose: str) -> dict[int, Compl
 
     Args:
         texts: user turns by any number.
-        purpose: the stage a model behind a server's cost is booked under.
+        purpose: the step a server's cost is booked under.
     """
     found = ask_often(study, texts, purpose, 1, study.config.lm.temperature)
     return {number: completions_N[0] for number, completions_N in found.items()}
@@ -240,5 +181,6 @@ def ask_often(
     if not prompts:
         return {}
     with CompletionCache(study.run.path / COMPLETIONS_FILE) as cache:
-        completions = sample_completions(study.open_lm(), prompts, sampling, cache, study.progress, purpose)
-    return dict(zip(completions.user_U.tolist(), completions.completions_UN, strict=True))
+        lm_here = study.open_lm(study.first_lm.folder)
+        found = sample_completions(lm_here, prompts, sampling, cache, study.progress, purpose)
+    return dict(zip(found.user_U.tolist(), found.completions_UN, strict=True))

@@ -1,12 +1,12 @@
 """Reflective exploration: the language model studies its mistakes and leaves hints; two filters keep the few.
 
 For every training session whose answer was not among the first: what went wrong, then the answer and an
-analysis, then hints; a hint that names a title is dropped; one with which the answer is still not among the
-first is dropped (effectiveness); one that says what a kept hint says is dropped (redundancy).
+analysis, then hints. A hint that names a title is dropped. So is one with which the answer is still not among
+the first (effectiveness), and one that repeats a kept hint (redundancy).
 
 Source: Re2LLM (arXiv 2403.16427), section on reflective exploration. Deviations: titles in hints are looked
-for; redundancy may be assessed by an encoder; mistakes are looked at in batches, of which the filters see one
-hint after the other.
+for; redundancy may be assessed by an encoder; mistakes are taken in batches, and the filters see one hint
+after the other.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from functools import partial
 import numpy as np
 
 from recloop.encoders.sentence import EncoderCache, encode_texts
-from recloop.evaluation.session_scores import NOT_RANKED, metric_of_rank
+from recloop.experiment.step import StepKind
 from recloop.files import atomic_write_text, sha256_of_file
-from recloop.llm.cache import usage_note
 from recloop.llm.bundled import in_shown_names
-from recloop.methods.context import derived_seed
-from recloop.methods.re2llm.data import VECTORS_FILE, COMPLETIONS_FILE, Questions, Study, ask, fitting_prompt
+from recloop.llm.cache import usage_note
+from recloop.methods.re2llm.data import Questions, ask, fitting_prompt
 from recloop.methods.re2llm.hint_base import (
     NO_HINT,
     Hint,
@@ -35,6 +34,7 @@ from recloop.methods.re2llm.hint_base import (
     require_distinct,
     write_hint_base,
 )
+from recloop.methods.study import COMPLETIONS_FILE, VECTORS_FILE, Study, derived_seed
 from recloop.prompts.next_item import Ranking, SessionText, next_item_text, parse_ranking
 from recloop.prompts.reflection import (
     analysis_text,
@@ -44,8 +44,13 @@ from recloop.prompts.reflection import (
     says_yes,
     wrong_text,
 )
+from recloop.rerankers.metrics import NOT_RANKED, metric_of_rank
 
 HINTS = "hints.json"
+HINTS_PER_MISTAKE = 2  # asked for
+BATCH_SIZE = 16  # mistakes taken together, so that their prompts are asked together
+WRONG_BEYOND = 10  # a mistake is an answer that is not among the first this many
+EXPLORE = StepKind("explore", reads=("explore", "question", "lm", "encoder", "reward", "data_seed"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,32 +65,32 @@ class Proposal:
 def explore(study: Study, questions: Questions) -> HintBase:
     """Find hints, or read those that were given; ``hints.json`` at the top of the run is for people.
 
-    The run itself reads the stage's own copy: to use an edited file, begin another run with `explore.file`.
+    The run itself reads the step's own copy: to use an edited file, begin another run with `explore.file`.
     """
     config = study.config.explore
     source = "" if config.file is None else sha256_of_file(config.file)
-    inputs = {"sessions": questions.digest, "lm": study.lm_digest, "file": source}
-    with study.stage("explore", "", inputs) as stage:
-        if not stage.is_done:
+    inputs = {"sessions": questions.digest, "lm": study.first_lm.digest, "file": source}
+    with study.step(EXPLORE, "", inputs) as step:
+        if not step.is_done:
             if config.file is not None:
                 base = _in_shown_names(read_hint_base(config.file), questions.columns)
             elif config.hints == "released":
                 base = HintBase(tuple(map(Hint, dict.fromkeys(questions.task.hints))))
             else:
-                base = reflect(study, questions, stage.name)
+                base = reflect(study, questions, step.name)
             require_distinct([hint.text for hint in base.hints], "the run")
-            write_hint_base(stage.folder / HINTS, base)
-            atomic_write_text(study.run.path / HINTS, (stage.folder / HINTS).read_text(encoding="utf-8"))
-            stage.note(
+            write_hint_base(step.folder / HINTS, base)
+            atomic_write_text(study.run.path / HINTS, (step.folder / HINTS).read_text(encoding="utf-8"))
+            step.note(
                 num_hints=len(base.hints),
                 hint_counts=base.counts,
-                **usage_note(study.run.path / COMPLETIONS_FILE, stage.name, study.config.lm),
+                **usage_note(study.run.path / COMPLETIONS_FILE, step.name, study.config.lm),
             )
     return read_hint_base(study.run.folder("explore") / HINTS)
 
 
 def _in_shown_names(base: HintBase, columns: Mapping[str, str]) -> HintBase:
-    """Hints that somebody wrote, with the names of columns that the language model is shown."""
+    """Given hints, with the column names that the language model is shown."""
     hints = tuple(replace(hint, text=in_shown_names(hint.text, columns)) for hint in base.hints)
     return replace(base, hints=hints)
 
@@ -99,17 +104,17 @@ def reflect(study: Study, questions: Questions, purpose: str) -> HintBase:
     counts["mistakes"] = len(mistakes)
     order = np.random.default_rng(derived_seed(study.config.data_seed, "explore")).permutation(len(mistakes))
     chosen = [mistakes[n] for n in order[: config.max_mistakes].tolist()]
-    for start in range(0, len(chosen), config.batch_size):
+    for start in range(0, len(chosen), BATCH_SIZE):
         if len(kept) >= config.max_hints:
             break
-        batch = chosen[start : start + config.batch_size]
+        batch = chosen[start : start + BATCH_SIZE]
         counts["mistakes looked at"] += len(batch)
         proposals = propose(study, questions, batch, counts, purpose)
         ranks = ranks_with(study, questions, proposals, purpose)
         for proposal, rank in zip(proposals, ranks, strict=True):
             if len(kept) >= config.max_hints:
                 counts["after the base was full"] += 1
-            elif config.effective and not NOT_RANKED < rank <= config.wrong_beyond:
+            elif config.effective and not NOT_RANKED < rank <= WRONG_BEYOND:
                 counts["not effective"] += 1
             elif is_redundant(study, proposal.text, [hint.text for hint in kept], purpose):
                 counts["redundant"] += 1
@@ -120,13 +125,13 @@ def reflect(study: Study, questions: Questions, purpose: str) -> HintBase:
 
 def find_mistakes(study: Study, questions: Questions, purpose: str) -> list[tuple[int, Ranking]]:
     """Training sessions whose answer is not among the first, with what was ranked instead."""
-    num, first = study.config.question.num_ranked, study.config.explore.wrong_beyond
+    num = study.config.question.num_ranked
     answers = ask(study, {s: next_item_text(questions.texts[s], NO_HINT, num) for s in questions.train}, purpose)
     found: list[tuple[int, Ranking]] = []
     for number in questions.train:
         ranking = read_ranking(questions, number, answers[number].text, num)
         rank = ranking.rank_of(questions.task.sessions[number].answer_place)
-        if rank is None or rank > first:
+        if rank is None or rank > WRONG_BEYOND:
             found.append((number, ranking))
     return found
 
@@ -145,7 +150,7 @@ def propose(
     purpose: str,
 ) -> list[Proposal]:
     """The three turns for a batch of mistakes, and the hints that name no title."""
-    num, per_mistake = study.config.question.num_ranked, study.config.explore.per_mistake
+    num = study.config.question.num_ranked
     texts = {number: questions.texts[number] for number, _ in batch}
     ranked = {number: [texts[number].candidates[p].title for p in ranking.places] for number, ranking in batch}
     answer = {n: texts[n].candidates[questions.task.sessions[n].answer_place] for n in texts}
@@ -162,14 +167,14 @@ def propose(
     analyses = turn(wrong, lambda n, text: analysis_text(text, ranked[n], num, wrong[n], answer[n]))
     replies = turn(
         analyses,
-        lambda n, text: hints_text(text, ranked[n], num, wrong[n], answer[n], analyses[n], per_mistake),
+        lambda n, text: hints_text(text, ranked[n], num, wrong[n], answer[n], analyses[n], HINTS_PER_MISTAKE),
     )
     proposals: list[Proposal] = []
     for number, ranking in batch:
         if number not in replies:
             continue
         titles = [item.title for item in texts[number].candidates]
-        parsed = parse_hints(replies[number], titles, per_mistake)
+        parsed = parse_hints(replies[number], titles, HINTS_PER_MISTAKE)
         counts["proposed"] += len(parsed.hints)
         counts["naming a title"] += parsed.num_leaking
         counts["too short or long"] += parsed.num_unfit
@@ -193,7 +198,7 @@ def ranks_with(study: Study, questions: Questions, proposals: Sequence[Proposal]
 
 
 def is_redundant(study: Study, text: str, known: Sequence[str], purpose: str) -> bool:
-    """Whether a hint says what a kept one says; the same words always do."""
+    """Whether a hint repeats a kept one; the same words always do."""
     if not known or text in known:
         return text in known
     match study.config.explore.redundant:

@@ -1,8 +1,8 @@
-"""What each session's best hint is worth where nobody knows it: chosen and scored by different answers.
+"""What each session's best hint is worth, with choice and score by different answers.
 
-The best hint in hindsight is chosen by the very answer it is scored with, so chance alone makes it look good.
-Here the language model answers each test session several times with every hint; a hint is chosen by one half
-of the answers and scored by the other, both ways round. The other rows are scored by the same answers.
+The best hint in hindsight is chosen by the answer it is scored with, so chance alone makes it look good. Here the
+language model answers each test session several times with every hint. A hint is chosen by one half of the answers
+and scored by the other, both ways round. The other variants are scored by the same answers.
 
 Axis letters: ``S`` sessions, ``H`` hints, ``R`` repeats, ``N`` answers to one prompt.
 """
@@ -14,25 +14,28 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from recloop.evaluation.session_scores import NOT_RANKED, metric_of_rank
+from recloop.experiment.step import StepKind
 from recloop.files import atomic_write_json
 from recloop.llm.cache import usage_note
-from recloop.methods.context import derived_seed
 from recloop.methods.re2llm.answers import RANKS
-from recloop.methods.re2llm.data import COMPLETIONS_FILE, Questions, Study, ask_often
+from recloop.methods.re2llm.data import Questions, ask_often
 from recloop.methods.re2llm.hint_base import HintBase
 from recloop.methods.re2llm.policies import KNOWN, NO_HINT, PPO, SINGLE, Chosen
 from recloop.methods.re2llm.reflection import read_ranking
+from recloop.methods.study import COMPLETIONS_FILE, Study, derived_seed
 from recloop.prompts.next_item import next_item_text
+from recloop.rerankers.metrics import NOT_RANKED, metric_of_rank
 
 REPEATS = "repeats.json"
+TEMPERATURE = 0.7  # of repeated answers: at 0 all would be the same
 ORACLE, HINDSIGHT = "oracle_on_halves", "hindsight"
-ROWS = (NO_HINT, SINGLE, PPO, KNOWN, ORACLE, HINDSIGHT)
+REPEATED = (NO_HINT, SINGLE, PPO, KNOWN, ORACLE, HINDSIGHT)
+SAMPLE_REPEATS = StepKind("sample", reads=("repeats", "question", "lm", "data_seed"), part="repeats")
 
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """A row scored by repeated answers.
+    """A variant scored by repeated answers.
 
     value: mean of the primary metric over sessions.
     gain, low, high: over no hint, with its 95% interval over sessions.
@@ -66,36 +69,34 @@ def score_on_halves(values_SHR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def repeat_answers(study: Study, questions: Questions, base: HintBase, chosen: Chosen) -> tuple[Repeated, ...]:
-    """Ask test sessions several times with every hint and score who chooses; nothing where that is off."""
+    """Every way to choose a hint, scored by repeated answers to test sessions; nothing where that is off."""
     config = study.config.repeats
     if not config.answers:
         return ()
     asked = list(questions.test)[: config.max_sessions]
     num_ranked, num_hints = study.config.question.num_ranked, len(base.texts)
-    inputs = {"sessions": questions.digest, "hints": study.run.digest("explore"), "lm": study.lm_digest}
-    with study.stage("sample", "repeats", inputs) as stage:
-        if not stage.is_done:
+    inputs = {"sessions": questions.digest, "hints": study.run.digest("explore"), "lm": study.first_lm.digest}
+    with study.step(SAMPLE_REPEATS, "repeats", inputs) as step:
+        if not step.is_done:
             pairs = [(s, h) for s in asked for h in range(num_hints)]
             texts = {n: next_item_text(questions.texts[s], base.texts[h], num_ranked) for n, (s, h) in enumerate(pairs)}
-            completions = ask_often(study, texts, stage.name, config.answers, config.temperature)
+            completions = ask_often(study, texts, step.name, config.answers, TEMPERATURE)
             ranks = np.full((len(pairs), config.answers), NOT_RANKED, dtype=np.int64)
             for n, (s, _) in enumerate(pairs):
                 for repeat, completion in enumerate(completions[n]):
                     ranking = read_ranking(questions, s, completion.text, num_ranked)
                     place = questions.task.sessions[s].answer_place
                     ranks[n, repeat] = ranking.rank_of(place) or NOT_RANKED
-            save_file({"ranks_SHR": ranks.reshape(len(asked), num_hints, -1)}, stage.folder / RANKS)
-            stage.note(
-                tokens=sum(
-                    completion.num_tokens for completions_N in completions.values() for completion in completions_N
-                ),
+            save_file({"ranks_SHR": ranks.reshape(len(asked), num_hints, -1)}, step.folder / RANKS)
+            step.note(
+                tokens=sum(one.num_tokens for completions_N in completions.values() for one in completions_N),
                 num_prompts=len(texts),
-                **usage_note(study.run.path / COMPLETIONS_FILE, stage.name, study.config.lm),
+                **usage_note(study.run.path / COMPLETIONS_FILE, step.name, study.config.lm),
             )
-    ranks_SHR = load_file(study.run.folder(stage.name) / RANKS)["ranks_SHR"]
-    rows = _score(study, metric_of_rank(study.config.primary_metric, ranks_SHR), chosen)
-    atomic_write_json(study.run.path / REPEATS, [asdict(row) for row in rows])
-    return rows
+    ranks_SHR = load_file(study.run.folder(step.name) / RANKS)["ranks_SHR"]
+    repeated = _score(study, metric_of_rank(study.config.primary_metric, ranks_SHR), chosen)
+    atomic_write_json(study.run.path / REPEATS, [asdict(one) for one in repeated])
+    return repeated
 
 
 def _score(study: Study, values_SHR: np.ndarray, chosen: Chosen) -> tuple[Repeated, ...]:
@@ -106,12 +107,12 @@ def _score(study: Study, values_SHR: np.ndarray, chosen: Chosen) -> tuple[Repeat
     scores = {ORACLE: halves_S, HINDSIGHT: hindsight_S} | {
         name: np.mean([means_SH[rows_S, hints[:num_sessions]] for hints in by_seed.values()], axis=0)
         for name, by_seed in chosen.hints.items()
-        if name in ROWS
+        if name in REPEATED
     }
     rng = np.random.default_rng(derived_seed(study.config.data_seed, "repeats"))
     drawn_BS = rng.integers(num_sessions, size=(study.config.statistics.num_resamples, num_sessions))
     found: list[Repeated] = []
-    for name in ROWS:
+    for name in REPEATED:
         if name in scores:
             gain_S = scores[name] - scores[NO_HINT]
             low, high = np.quantile(gain_S[drawn_BS].mean(axis=1), [0.025, 0.975])

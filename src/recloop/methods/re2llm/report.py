@@ -1,4 +1,4 @@
-"""The tables and the report of a Re2LLM run: rows and tests, hints, and which sessions they help."""
+"""The tables and the report of a Re2LLM run: variants and tests, hints, and which sessions they help."""
 
 from __future__ import annotations
 
@@ -6,76 +6,75 @@ import json
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import polars as pl
 
 from recloop.data.sessions import Session
-from recloop.evaluation.labels import metric_title, number, signed
-from recloop.evaluation.latex import latex_table
-from recloop.evaluation.per_user_scores import write_variant_scores
+from recloop.evaluation.labels import metric_title, number, signed, variant_label
+from recloop.evaluation.per_user_scores import SCORES_FILE, write_variant_scores
 from recloop.evaluation.report import write_report
-from recloop.evaluation.report_sections import (
-    Chart,
-    Curve,
-    ExtraSection,
-    PlainTable,
-    ReportData,
-    TableSection,
+from recloop.evaluation.report_sections import Chart, Charts, Curve, Note, PlainTable, Report, Section
+from recloop.evaluation.significance import Verdict
+from recloop.evaluation.tables import (
+    COMPLETION_COLUMNS,
+    TableSettings,
+    VariantTable,
+    closing_sections,
+    make_table,
+    metric_lines,
+    opening_sections,
+    write_completions,
+    write_tables,
 )
-from recloop.evaluation.session_scores import metric_of_rank
-from recloop.evaluation.significance import Verdict, compare
+from recloop.experiment.reuse import reused_in_words
 from recloop.experiment.run_folder import METRICS
-from recloop.files import atomic_write_json, atomic_write_text
-from recloop.llm.server.cost import describe_server_usage
+from recloop.experiment.step import StepKind
 from recloop.llm.bundled import columns_fact
-from recloop.methods.context import derived_seed
-from recloop.methods.dpo4rec.compare import (
-    LATEX,
-    OTHERS_IN_LATEX,
-    RESULTS,
-    Results,
-    metric_rows,
-    results_json,
-)
-from recloop.methods.dpo4rec.report import REPORT, stage_costs
-from recloop.methods.re2llm.answers import Answers
-from recloop.methods.re2llm.data import Questions, Study
+from recloop.llm.server.cost import describe_server_usage
+from recloop.methods.re2llm.answers import ANSWERS, Answers
+from recloop.methods.re2llm.data import Questions
 from recloop.methods.re2llm.hint_base import HintBase
-from recloop.methods.re2llm.policies import (
-    CONTRASTS,
-    KNOWN,
-    NO_HINT,
-    PPO,
-    ROWS,
-    SINGLE,
-    WORDS,
-    Chosen,
-    score_rows,
-)
-from recloop.methods.re2llm.repeats import HINDSIGHT, ORACLE, Repeated
+from recloop.methods.re2llm.policies import CONTRASTS, KNOWN, NO_HINT, PPO, SINGLE, Chosen, score_choices
+from recloop.methods.re2llm.repeats import HINDSIGHT, ORACLE, TEMPERATURE, Repeated
+from recloop.methods.study import Study, derived_seed
+from recloop.rerankers.metrics import metric_of_rank
 
 NUM_BANDS = 3
+WAYS = (NO_HINT, SINGLE, PPO)  # compared where sessions are looked at in groups
+EVALUATE, REPORT_STEP = StepKind("evaluate"), StepKind("report")
 
 
-def compare_choices(study: Study, questions: Questions, answers: Answers, chosen: Chosen) -> Results:
-    """Test every contrast; write rows, results.json and the LaTeX table."""
+def compare_choices(study: Study, questions: Questions, answers: Answers, chosen: Chosen) -> tuple[VariantTable, ...]:
+    """The table, every contrast tested; writes its files."""
     config = study.config
-    rows = score_rows(study, questions, answers, chosen)
-    names = {row.name for row in rows}
-    contrasts = [pair for pair in CONTRASTS if set(pair) <= names]
-    seed = derived_seed(config.data_seed, "statistics")
-    main = compare(rows, contrasts, config.primary_metric, config.statistics, seed)
-    others = [metric for metric in config.metrics.names if metric != config.primary_metric]
-    rest = tuple(compare(rows, (), metric, config.statistics, seed) for metric in others)
-    title = "Test sessions"
-    results = Results((TableSection(title, main, rest, NO_HINT),), {row.name: WORDS[row.name] for row in rows})
+    scores = score_choices(study, questions, answers, chosen)
+    others = (metric for metric in config.metrics.names if metric != config.primary_metric)
+    settings = TableSettings(
+        (config.primary_metric, *others), config.statistics, derived_seed(config.data_seed, "statistics")
+    )
+    tables = (make_table("Test sessions", scores, CONTRASTS, settings, NO_HINT),)
     inputs = {name: study.run.digest(name) for name in chosen.policies.values()}
-    with study.stage("evaluate", "", {"answers": answers.digest, **inputs}) as stage:
-        if not stage.is_done:
-            write_variant_scores(stage.folder / ROWS, rows)
-            atomic_write_json(study.run.path / RESULTS, results_json(results))
-            table = latex_table(main, results.words, rest[:OTHERS_IN_LATEX])
-            atomic_write_text(study.run.path / LATEX, table)
-            stage.log(*metric_rows(results))
-    return results
+    with study.step(EVALUATE, "", {"answers": answers.digest, **inputs}) as step:
+        if not step.is_done:
+            write_variant_scores(step.folder / SCORES_FILE, tables[0].scores)
+            write_tables(study.run.path, tables, {"user": questions.task.id_of_user})
+            write_completions(study.run.path, [completions_of(study, questions, answers)])
+            step.log(*metric_lines(tables))
+    return tables
+
+
+def completions_of(study: Study, questions: Questions, answers: Answers) -> pl.DataFrame:
+    """Every answer with its hint's number; the reward is the gain of the hint in that session."""
+    task, gains_SH = questions.task, answers.rewards(study.config.reward)
+    table = pl.read_parquet(study.run.folder("sample") / ANSWERS)
+    user_S = [task.id_of_user[session.user] for session in task.sessions]
+    told = table.with_columns(
+        user_id=pl.Series([user_S[s] for s in table["session"]]),
+        variant=pl.when(pl.col("hint") == 0).then(pl.lit(NO_HINT)).otherwise(pl.lit("hint")),
+        seed=pl.lit(study.config.data_seed),
+        number=pl.lit(0),
+        reward=pl.Series(gains_SH[table["session"].to_numpy(), table["hint"].to_numpy()]),
+    )
+    return told.select(*COMPLETION_COLUMNS, "session", "hint")
 
 
 def report_choices(
@@ -84,115 +83,107 @@ def report_choices(
     base: HintBase,
     answers: Answers,
     chosen: Chosen,
-    results: Results,
+    tables: Sequence[VariantTable],
     repeated: Sequence[Repeated],
 ) -> None:
     """Write ``report.html`` into the run folder."""
-    with study.stage("report", "", {"evaluate": study.run.digest("evaluate")}) as stage:
-        if not stage.is_done:
-            stages = study.run.manifest["stages"]
-            data = ReportData(
+    with study.step(REPORT_STEP, "", {"evaluate": study.run.digest(EVALUATE.verb)}) as step:
+        if not step.is_done:
+            report = Report(
                 title=f"Re2LLM on {questions.task.name}",
                 summary=(
-                    "A frozen language model ranks what comes next in a session. It studied its own mistakes "
-                    "and left hints; an policy learnt which hint to give to which session. In tables a list "
-                    "is a session, and a user is whoever the session belongs to."
+                    "A frozen language model ranks what comes next in a session. It reflected on its mistakes and "
+                    "left hints; a policy learnt which hint to give to which session. In tables a list is a "
+                    "session, and a user is whoever the session belongs to."
                 ),
                 facts=facts(study, questions, base),
-                words=results.words,
-                tables=results.tables,
-                fits=(),
-                rewards=(),
-                training=(),
-                users=(),
-                lists=(),
-                costs=stage_costs(stages),
-                versions=tuple(study.run.manifest["versions"].items()),
-                extras=(
-                    verdict_section(study, results),
-                    *([repeats_section(study, repeated)] if repeated else []),
+                sections=(
+                    *opening_sections(tables),
+                    gain_section(study, tables[0]),
+                    repeats_section(study, repeated),
                     hint_section(study, questions, base, answers, chosen),
                     where_section(study, questions, base, answers, chosen),
                     learning_section(study),
+                    *closing_sections(tables, study.run.manifest["steps"]),
                 ),
+                is_demonstration=tables[0].main.is_demonstration,
+                versions=study.run.manifest["versions"],
             )
-            write_report(study.run.path / REPORT, data)
+            write_report(study.run.path, report)
 
 
 def facts(study: Study, questions: Questions, base: HintBase) -> tuple[tuple[str, str], ...]:
     """What was run, in a few lines."""
-    config, task = study.config, questions.task
-    stages = study.run.manifest["stages"]
+    config, task, steps = study.config, questions.task, study.run.manifest["steps"]
     notes = "; ".join(f"{what}: {count:,}" for what, count in task.notes)
-    defects = ", ".join(f"{n[4:]} {c:,}" for n, c in stages["sample"]["defects"].items() if c) or "none"
+    defects = ", ".join(f"{n[4:]} {c:,}" for n, c in steps["sample"]["defects"].items() if c) or "none"
     return (
         ("Data", f"{task.name}: {task.items.height:,} items" + (f" ({notes})" if notes else "")),
-        *columns_fact(stages["prepare"]),
+        *columns_fact(steps["prepare"]),
         ("Sessions", f"{len(task.train):,} for training, {len(task.test):,} for the test"),
         ("Candidates", f"{len(task.test[0].candidates)} a session, the answer among them"),
         ("Language model", f"{config.lm.name}, frozen, temperature {config.lm.temperature:g}"),
         ("Hints", f"{len(base.hints)} ({'; '.join(f'{k} {v}' for k, v in base.counts.items()) or 'given'})"),
-        ("Distinct prompts", f"{stages['sample']['num_prompts']:,} beside those of exploration"),
+        ("Distinct prompts", f"{steps['sample']['num_prompts']:,} beside those of exploration"),
         ("Defects of the answers", defects),
         ("Text encoder", config.encoder.name),
         ("Seeds", ", ".join(map(str, config.seeds))),
-        *(("Sampling", line) for line in describe_server_usage(stages)),
+        *(("Reused", line) for line in reused_in_words(steps)),
+        *(("Sampling", line) for line in describe_server_usage(steps)),
     )
 
 
-def verdict_section(study: Study, results: Results) -> ExtraSection:
+def gain_section(study: Study, table: VariantTable) -> Section:
     """Whether choosing per session beat one hint for all, and how much of the bound was reached."""
-    table = results.tables[0].main
-    base = table.row(NO_HINT).estimate.value
-    gains = {row.name: row.estimate.value - base for row in table.rows}
-    bound = KNOWN if KNOWN in gains else None
+    metric = metric_title(study.config.primary_metric)
+    base = table.main.variant(NO_HINT).estimate.value
+    gains = {one.name: one.estimate.value - base for one in table.main.variants}
+    bound = gains.get(KNOWN, 0.0)
     rows = tuple(
-        (
-            results.words[name].title,
-            signed(gain),
-            f"{gain / gains[bound]:.0%}" if bound and gains[bound] > 0 else "not known",
-        )
+        (table.labels[name].label, signed(gain), f"{gain / bound:.0%}" if bound > 0 else "not known")
         for name, gain in gains.items()
     )
-    contrast = next(c for c in table.contrasts if (c.name, c.against) == (PPO, SINGLE))
-    metric = metric_title(study.config.primary_metric)
+    contrast = next(c for c in table.main.contrasts if (c.name, c.against) == (PPO, SINGLE))
+    difference = f"{signed(contrast.difference.value)} {metric}"
     if contrast.verdict is Verdict.BETTER:
-        says = f"Choosing per session beats the best single hint ({signed(contrast.difference.value)} {metric})."
+        says = f"Choosing per session beats the best single hint ({difference})."
     else:
         says = (
-            f"Choosing per session is not shown to beat the best single hint "
-            f"({signed(contrast.difference.value)} {metric}, p {contrast.p_holm:.3f}): what there is "
-            f"to win, the supervised row and the bounds tell."
+            f"Choosing per session is not shown to beat the best single hint ({difference}, p {contrast.p_holm:.3f}). "
+            f"The ridge regression and the bounds say how much there is to gain."
         )
-    columns = ("Row", f"Gain in {metric} over no hint", "Share of the known hint's gain")
-    return ExtraSection("gain", "What choosing is worth", says, (PlainTable("Gains", columns, rows),))
+    columns = ("Variant", f"Gain in {metric} over no hint", "Share of the known hint's gain")
+    return Section("gain", "What choosing is worth", (Note(says), PlainTable("Gains", columns, rows)))
 
 
-def repeats_section(study: Study, repeated: Sequence[Repeated]) -> ExtraSection:
+def repeats_section(study: Study, repeated: Sequence[Repeated]) -> Section:
     """What the best hint of each session is worth, by repeated answers."""
     config, metric = study.config.repeats, metric_title(study.config.primary_metric)
-    titles = {name: words.title for name, words in WORDS.items()} | {
+    labels = {
         ORACLE: "Best hint by the other half of the answers",
         HINDSIGHT: "Best hint by the same answers",
     }
     rows = tuple(
-        (titles[row.name], number(row.value), signed(row.gain), f"{signed(row.low)} to {signed(row.high)}")
-        for row in repeated
+        (
+            labels.get(one.name) or variant_label(one.name).label,
+            number(one.value),
+            signed(one.gain),
+            f"{signed(one.low)} to {signed(one.high)}",
+        )
+        for one in repeated
     )
-    note = (
-        f"The first {config.max_sessions:,} test sessions, {config.answers} answers to each with every hint "
-        f"at temperature {config.temperature:g}. A hint chosen by one half of the answers and scored by the "
-        f"other is what a policy could reach that knew each session; chosen by the same answers, chance "
-        f"flatters it."
+    note = Note(
+        f"The first {config.max_sessions:,} test sessions, {config.answers} answers to each with every hint at "
+        f"temperature {TEMPERATURE:g}. A hint chosen by one half of the answers and scored by the other is what a "
+        f"policy could reach that knew each session. Chosen by the same answers, chance raises its score."
     )
-    columns = ("Row", metric, "Gain over no hint", "95% interval")
-    return ExtraSection(
-        "repeats", "What the best hint is worth", note, (PlainTable("Repeated answers", columns, rows),)
-    )
+    columns = ("Variant", metric, "Gain over no hint", "95% interval")
+    parts = (note, PlainTable("Repeated answers", columns, rows)) if repeated else ()
+    return Section("repeats", "What the best hint is worth", parts)
 
 
-def hint_section(study: Study, questions: Questions, base: HintBase, answers: Answers, chosen: Chosen) -> ExtraSection:
-    """Every hint: where it came from, what it earns for all sessions, how often each way chooses it."""
+def hint_section(study: Study, questions: Questions, base: HintBase, answers: Answers, chosen: Chosen) -> Section:
+    """Every hint: where it came from, its mean gain over all sessions, how often the policy chooses it."""
     metric, tested = study.config.reward, slice(questions.test.start, questions.test.stop)
     rewards_SH = answers.rewards(metric)
     train_H, test_H = rewards_SH[: len(questions.train)].mean(axis=0), rewards_SH[tested].mean(axis=0)
@@ -204,14 +195,14 @@ def hint_section(study: Study, questions: Questions, base: HintBase, answers: An
         share = f"{(used == h).mean():.0%}"
         rows.append((text or "(no hint)", came, signed(train_H[h]), signed(test_H[h]), share))
     columns = ("Hint", "From the mistake in", "Gain, train", "Gain, test", "Chosen by the policy")
-    note = (
-        f"Gains are means over all sessions of {metric_title(metric)} with the hint minus without, had all "
-        f"sessions been given it. The hints are in hints.json; edit them and run again with explore.file."
+    note = Note(
+        f"Gains are means over all sessions of {metric_title(metric)} with the hint minus without. The hints are in "
+        f"hints.json; edit them and begin another run with explore.file."
     )
-    return ExtraSection("hints", "Hints", note, (PlainTable("The hint base", columns, tuple(rows)),))
+    return Section("hints", "Hints", (note, PlainTable("The hint base", columns, tuple(rows))))
 
 
-def where_section(study: Study, questions: Questions, base: HintBase, answers: Answers, chosen: Chosen) -> ExtraSection:
+def where_section(study: Study, questions: Questions, base: HintBase, answers: Answers, chosen: Chosen) -> Section:
     """The policy's gain by length of the session, by how often its answer was met, and by its attribute."""
     task, metric = questions.task, study.config.primary_metric
     ranks_SH = answers.ranks_SH[questions.test.start : questions.test.stop]
@@ -220,7 +211,7 @@ def where_section(study: Study, questions: Questions, base: HintBase, answers: A
             [metric_of_rank(metric, ranks_SH[np.arange(len(ranks_SH)), h]) for h in chosen.hints[name].values()],
             axis=0,
         )
-        for name in (NO_HINT, SINGLE, PPO)
+        for name in WAYS
     }
     met = np.bincount(
         [item for session in task.train for item in (*session.items, session.answer)],
@@ -239,8 +230,8 @@ def where_section(study: Study, questions: Questions, base: HintBase, answers: A
             rows.append((attribute, *_cells(is_in_S, values), base.texts[hint] or "(no hint)"))
         columns = ("Attribute that decides", "Sessions", "No hint", "Best single", "Re2LLM", "Hint chosen most")
         tables.append(PlainTable("By what decides the session", columns, tuple(rows)))
-    note = f"Means of {metric_title(metric)} over test sessions and seeds."
-    return ExtraSection("where", "Which sessions gain", note, tuple(tables))
+    note = Note(f"Means of {metric_title(metric)} over test sessions and seeds.")
+    return Section("where", "Which sessions gain", (note, *tables))
 
 
 def _by_band(
@@ -266,14 +257,14 @@ def _by_band(
 def _cells(is_in_S: np.ndarray, values: dict[str, np.ndarray]) -> tuple[str, ...]:
     return (
         f"{is_in_S.sum():,}",
-        *(number(float(values[name][is_in_S].mean())) for name in (NO_HINT, SINGLE, PPO)),
+        *(number(float(values[name][is_in_S].mean())) for name in WAYS),
     )
 
 
-def learning_section(study: Study) -> ExtraSection:
+def learning_section(study: Study) -> Section:
     """How the policies learnt."""
     text = (study.run.path / METRICS).read_text(encoding="utf-8")
-    logged = [row for row in map(json.loads, text.splitlines()) if row["stage"].startswith("train.")]
+    logged = [row for row in map(json.loads, text.splitlines()) if row["run_step"].startswith("train.")]
     seeds = sorted({row["seed"] for row in logged})
 
     def curves(what: str) -> tuple[Curve, ...]:
@@ -286,13 +277,15 @@ def learning_section(study: Study) -> ExtraSection:
             for seed in seeds
         )
 
+    note = Note("The policy meets each training session many times. All rewards are known before: it asks no model.")
     charts = (
-        (
-            Chart("Gain of the likeliest hints, training sessions", "episode", "gain", curves("reward")),
-            Chart("Entropy of the policy", "episode", "nats", curves("entropy")),
+        Charts(
+            (
+                Chart("Gain of the likeliest hints, training sessions", "episode", "gain", curves("reward")),
+                Chart("Entropy of the policy", "episode", "nats", curves("entropy")),
+            )
         )
         if seeds  # none where exploration left no hint
-        else ()
+        else None
     )
-    note = "The policy meets each training session many times; all rewards were known before: no model is asked."
-    return ExtraSection("learning", "How the policy learnt", note, (), charts)
+    return Section("learning", "How the policy learnt", (note, charts) if charts else ())
