@@ -26,15 +26,13 @@ def simulated(with_profiles=True):
 
 
 def make(dataset, groups, seed=0, **settings):
-    return make_requests(
-        dataset, groups, RequestConfig(**settings), seed, noun="films", max_values=3, can_tell=are_tellable
-    )
+    return make_requests(dataset, groups, RequestConfig(**settings), seed, noun="films", can_tell=are_tellable)
 
 
 @pytest.fixture(scope="module")
 def made():
     dataset, groups = simulated()
-    return dataset, build_item_graph(dataset, 3), groups, make(dataset, groups)
+    return dataset, build_item_graph(dataset), groups, make(dataset, groups)
 
 
 def everything(made):

@@ -155,11 +155,10 @@ def test_the_seed_decides_the_world():
             "useful_attributes must be different ones of era, genre, director, got plot",
         ),
         ({"domain": "generic"}, "a simulated log is of movies, books, products, got generic"),
-        ({"liked_per_attribute": (4, 2, 3)}, "1 to 3 of the 6 values of era"),
         ({"num_items": 60}, "needs three items per interaction"),
         ({"signal": 1.5}, "less than or equal to 1"),
     ],
 )
-def test_an_impossible_world_is_refused(changes, complaint):
+def test_an_impossible_simulation_is_refused(changes, complaint):
     with pytest.raises(ValidationError, match=complaint):
         SimulatedConfig(**changes)

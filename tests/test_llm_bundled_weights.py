@@ -53,7 +53,7 @@ def history_of(titles: list[str], seed: int = 0) -> tuple[Log, Histories]:
 
 
 def completions_for(lm: TransformersLM, dataset: Log, histories: Histories) -> UserCompletions:
-    prompts = build_prompts(dataset, histories, np.array([0]), PromptConfig(), lm.count_tokens)
+    prompts = [profile_writer(dataset, PromptConfig(), lm)(0, *histories.of(0))]
     [(_, completions)] = lm.generate(prompts, SAMPLING)
     return UserCompletions(np.array([0]), (tuple(completions),))
 

@@ -12,18 +12,18 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
+from method_cases import do_method
 from recloop.data.load import read_log
 from recloop.errors import DataError, SettingError
 from recloop.evaluation.trec import recompute
-from recloop.experiment.run_folder import RunFolder
 from recloop.files import sha256_of_folder
-from recloop.methods.context import derived_seed
+from recloop.methods.dpo4rec import data as task
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.evaluate import ROWS
-from recloop.methods.dpo4rec import data as task
-from recloop.methods.dpo4rec import recipe as dpo4rec
+from recloop.methods.study import derived_seed
 from recloop.prompts.claims import population_rates
-from recloop.prompts.user_profile import count_lines, history_items
+from recloop.prompts.lines import history_items
+from recloop.prompts.user_profile import MAX_COUNTED, count_lines
 from recloop.records import CandidateLists, Group, UserVectors
 from recloop.rerankers.fitted import FittedReranker
 from recloop.rewards.cross_fit import cross_fit_rewards
@@ -41,13 +41,13 @@ SIMULATED = {
     "reranker": {"max_epochs": 2, "min_epoch_steps": 4},
     "statistics": {"num_flips": 200, "num_resamples": 100},
 }
-TUNED_WORLD = SIMULATED | {
+TRAINED_CASE = SIMULATED | {
     "prompt": {"max_prompt_tokens": 300},
     "lm": {"max_tokens": 24},
     "dpo": {"max_pairs": 8},
 }
-ALL_ROWS = {
-    "no_text", "id_history", "star_mean", "history_text", "best_template", "shuffled", "untuned",
+ALL_VARIANTS = {
+    "no_text", "id_history", "rating_mean", "history_text", "best_template", "shuffled", "untuned",
     "untuned_matched", "sft_best_of_n", "random_label_dpo", "trained", "best_of_n",
     "reward_model_untuned", "reward_model_untuned_matched", "reward_model_sft_best_of_n", "reward_model_random_label_dpo", "reward_model_trained",
 }  # fmt: skip
@@ -68,14 +68,13 @@ def write_lm(folder: Path) -> Path:
     return folder
 
 
-def tuned_config(lm: Path, **changes: Any) -> Dpo4RecConfig:
-    settings = TUNED_WORLD | {"lm": TUNED_WORLD["lm"] | {"name": f"transformers:{lm}"}} | changes
+def training_config(lm: Path, **changes: Any) -> Dpo4RecConfig:
+    settings = TRAINED_CASE | {"lm": TRAINED_CASE["lm"] | {"name": f"transformers:{lm}"}} | changes
     return Dpo4RecConfig.model_validate(settings)
 
 
 def do(config: Dpo4RecConfig, path: Path, until: str | None = None, lm: FakeLM | None = None) -> str:
-    with RunFolder.open(path, config.model_dump(mode="json")) as folder:
-        return dpo4rec.run(config, folder, until=until, lm=lm, encoder=FakeEncoder())
+    return do_method("dpo4rec", config, path, until, lm=lm, encoder=FakeEncoder())
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class Done:
         return json.loads((self.path / "results.json").read_text())["tables"]
 
     def lists(self) -> CandidateLists:
-        return task.read_lists(self.path / "stages" / "prepare" / task.LISTS)
+        return task.read_lists(self.path / "steps" / "prepare" / task.LISTS)
 
     def user_ids(self) -> list[str]:
         return read_log(self.config.data, self.config.data_seed).users["user_id"].to_list()
@@ -102,7 +101,7 @@ def lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(lm: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
     """A run with training and every row, done in one go."""
-    path, config = tmp_path_factory.mktemp("whole") / "run", tuned_config(lm)
+    path, config = tmp_path_factory.mktemp("whole") / "run", training_config(lm)
     return Done(path, config, do(config, path))
 
 
@@ -122,7 +121,7 @@ def test_completions_with_little_room_are_their_first_sentences(tmp_path: Path) 
         settings = SIMULATED | {"rounds": 0, "completions": SIMULATED["completions"] | {"sentences": room}}
         path = tmp_path / f"room-{room}"
         do(Dpo4RecConfig.model_validate(settings), path, until="sample", lm=fake)
-        texts[room] = pl.read_parquet(path / "stages" / "sample.untuned.s0" / "test.parquet")
+        texts[room] = pl.read_parquet(path / "steps" / "sample.untuned.s0" / "test.parquet")
     whole, short = texts[None]["text"].to_list(), texts[1]["text"].to_list()
     assert any(text.count("By ") > 1 for text in whole)
     assert short == [re.split(r"(?<=\.) (?=By )", text)[0] for text in whole]
@@ -131,7 +130,7 @@ def test_completions_with_little_room_are_their_first_sentences(tmp_path: Path) 
 
 def test_every_row_and_file_is_there(whole: Done) -> None:
     table = whole.results()[0]
-    assert {row["name"] for row in table["metrics"][0]["rows"]} == ALL_ROWS
+    assert {row["name"] for row in table["metrics"][0]["variants"]} == ALL_VARIANTS
     assert "DEMONSTRATION" in whole.said
     assert str(whole.path / "report.html") in whole.said
     files = (
@@ -145,26 +144,26 @@ def test_every_row_and_file_is_there(whole: Done) -> None:
 
 @pytest.mark.parametrize("cross_fit", [False, True])
 def test_reward_models_pay_together(lm: Path, tmp_path: Path, cross_fit: bool) -> None:
-    config = tuned_config(lm, reward={"num_models": 2, "cross_fit": cross_fit})
+    config = training_config(lm, reward={"num_models": 2, "cross_fit": cross_fit})
     do(config, tmp_path / "run", until="reward")
     folders = [tmp_path / "run" / "reranker" / name for name in ("reward_model.s0", "reward_model.s0.1")]
     one, other = (FittedReranker.load(folder).network.state_dict()["item_ids.weight"] for folder in folders)
     assert not one.equal(other)
-    stages = tmp_path / "run" / "stages"
-    vectors = load_file(stages / "encode.untuned.s0" / "vectors.safetensors")
-    reward = UserVectors(vectors["feedback.user_U"], vectors["feedback.vectors_UND"])
-    lists = task.read_lists(stages / "prepare" / task.LISTS).reward
+    steps = tmp_path / "run" / "steps"
+    vectors = load_file(steps / "encode.untuned.s0" / "vectors.safetensors")
+    reward = UserVectors(vectors["reward.user_U"], vectors["reward.vectors_UND"])
+    lists = task.read_lists(steps / "prepare" / task.LISTS).reward
     reward_models = [FittedReranker.load(folder) for folder in folders]
     expected = reward_completions(reward_models, lists, reward, config.reward.metric, round=0)
     logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     explained = [row["explained"] for row in logged if "explained" in row]
     if cross_fit:
-        found = cross_fit_rewards(expected, reward, derived_seed(0, "cross_fit"))
+        found = cross_fit_rewards(expected, reward, derived_seed(0, "shared"))
         expected = found.rewards
         assert explained == [pytest.approx(found.explained)]
     else:
         assert not explained
-    paid = pl.read_parquet(stages / "reward.r0.s0" / "rewards.parquet")["reward"]
+    paid = pl.read_parquet(steps / "reward.r0.s0" / "rewards.parquet")["reward"]
     np.testing.assert_allclose(np.sort(paid), np.sort(expected.rewards_UN.ravel()), rtol=1e-6)
 
 
@@ -200,7 +199,7 @@ def test_the_table_can_be_recomputed_from_the_trec_files(whole: Done, name: str)
     files = sorted((whole.path / "runs").glob(f"{ranker}.{name.removeprefix('reward_model_')}.seed0.completion*.trec"))
     numbers = recompute(files, whole.path / "qrels.trec", whole.config.metrics)
     for metric in whole.results()[0]["metrics"]:
-        row = next(row for row in metric["rows"] if row["name"] == name)
+        row = next(row for row in metric["variants"] if row["name"] == name)
         assert numbers[metric["metric"]] == pytest.approx(row["estimate"]["value"], abs=1e-6)
 
 
@@ -245,26 +244,26 @@ def test_labels_of_test_users_reach_no_pair_and_no_weight(
     assert weights_of(tmp_path / "run" / "lm" / "trained.s0") == weights_of(whole.path / "lm" / "trained.s0")
 
 
-def test_the_matched_row_is_as_long_and_as_surprising_as_the_tuned_one(whole: Done) -> None:
-    stages = whole.path / "stages"
-    trained = pl.read_parquet(stages / "sample.trained.s0" / "test.parquet")
-    matched = pl.read_parquet(stages / "sample.untuned_matched.s0" / "test.parquet")
+def test_the_matched_row_is_as_long_and_as_surprising_as_the_trained_one(whole: Done) -> None:
+    steps = whole.path / "steps"
+    trained = pl.read_parquet(steps / "sample.trained.s0" / "test.parquet")
+    matched = pl.read_parquet(steps / "sample.untuned_matched.s0" / "test.parquet")
     assert matched.select("user", "completion").equals(trained.select("user", "completion"))
     wanted, got = (completions["num_tokens"].to_numpy().astype(float) for completions in (trained, matched))
     other_pairings = [np.abs(np.roll(got, shift) - wanted).mean() for shift in range(1, len(got))]
     assert np.abs(got - wanted).mean() < 0.8 * np.mean(other_pairings)
-    note = json.loads((whole.path / "manifest.json").read_text())["stages"]["sample.untuned_matched.s0"]
+    note = json.loads((whole.path / "manifest.json").read_text())["steps"]["sample.untuned_matched.s0"]
     assert note["surprisal_got"] == pytest.approx(note["surprisal_wanted"], rel=0.1)
 
 
-def test_a_run_without_tuning_has_a_table_per_backbone_and_both_seeds(measured: Done) -> None:
+def test_a_run_without_training_has_a_table_per_backbone_and_both_seeds(measured: Done) -> None:
     tables = measured.results()
     assert [table["title"] for table in tables] == ["Evaluators: DLCM", "Evaluators: PRM"]
-    names = [{row["name"] for row in table["metrics"][0]["rows"]} for table in tables]
-    untuned = ALL_ROWS - {"trained", "untuned_matched", "sft_best_of_n", "random_label_dpo"}
+    names = [{row["name"] for row in table["metrics"][0]["variants"]} for table in tables]
+    untuned = ALL_VARIANTS - {"trained", "untuned_matched", "sft_best_of_n", "random_label_dpo"}
     untuned = {name for name in untuned if not name.startswith("reward_model_")}
     assert names == [untuned, untuned | {"reward_model_untuned"}]
-    assert all(len(row["estimate"]["by_seed"]) == 2 for row in tables[0]["metrics"][0]["rows"])
+    assert all(len(row["estimate"]["by_seed"]) == 2 for row in tables[0]["metrics"][0]["variants"])
     assert "DEMONSTRATION" not in measured.said
     assert not (measured.path / "lm").exists()
 
@@ -278,7 +277,7 @@ def test_the_best_template_is_the_one_best_on_valid_users(measured: Done) -> Non
     scores = {name: valid_ndcg(f"template_{name}.prm.s3") for name in templates}
     best = max(templates, key=scores.__getitem__)
     table = measured.results()[1]["metrics"][0]
-    row = next(row for row in table["rows"] if row["name"] == "best_template")
+    row = next(row for row in table["variants"] if row["name"] == "best_template")
     stored = pl.read_parquet(measured.path / "reranker" / f"template_{best}.prm.s3" / ROWS)
     assert row["estimate"]["by_seed"][0] == pytest.approx(stored[table["metric"]].mean())
 
@@ -297,7 +296,7 @@ def test_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
     assert said == f"prepare is done; go on with: recloop resume {tmp_path / 'run'}"
 
 
-def test_a_language_model_passed_as_an_object_cannot_be_tuned(tmp_path: Path) -> None:
+def test_a_language_model_passed_as_an_object_cannot_be_trained(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="rounds=0"):
         do(Dpo4RecConfig.model_validate(SIMULATED), tmp_path / "run", lm=FakeLM())
 
@@ -306,7 +305,7 @@ def test_groups_are_disjoint_and_every_list_user_has_a_prompt(measured: Done) ->
     lists = measured.lists()
     users = [set(lists.of(group).user_B.tolist()) for group in Group]
     assert sum(map(len, users)) == len(set.union(*users))
-    prompts = task.read_prompts(measured.path / "stages" / "prepare" / task.PROMPTS)
+    prompts = task.read_prompts(measured.path / "steps" / "prepare" / task.PROMPTS)
     assert {prompt.user for prompt in prompts} == set.union(*users)
     assert np.all(np.diff([prompt.user for prompt in prompts]) > 0)
 
@@ -314,18 +313,18 @@ def test_groups_are_disjoint_and_every_list_user_has_a_prompt(measured: Done) ->
 def test_likes_by_share_are_held_against_train_users_alone(tmp_path: Path) -> None:
     config = Dpo4RecConfig.model_validate(SIMULATED | {"rounds": 0, "prompt": {"likes_by": "share"}})
     do(config, tmp_path / "run", until="prepare", lm=FakeLM())
-    folder = tmp_path / "run" / "stages" / "prepare"
+    folder = tmp_path / "run" / "steps" / "prepare"
     dataset, lists = read_log(config.data, config.data_seed), task.read_lists(folder / task.LISTS)
-    lines_of = history_items(dataset, config.prompt)
+    lines_of = history_items(dataset)
     train = np.unique(lists.train.user_B).tolist()
     rates = population_rates(dataset.attributes, [lines_of(*lists.histories.of(user)) for user in train])
     prompts = task.read_prompts(folder / task.PROMPTS)
     by_rating = 0
     for prompt in prompts:
         items = lines_of(*lists.histories.of(prompt.user))
-        lines = count_lines(dataset.attributes, items, config.prompt.max_counted, rates)
+        lines = count_lines(dataset.attributes, items, MAX_COUNTED, rates)
         assert "\n".join(lines) in prompt.text
-        by_rating += lines == count_lines(dataset.attributes, items, config.prompt.max_counted)
+        by_rating += lines == count_lines(dataset.attributes, items, MAX_COUNTED)
     assert len(train) < len(prompts)
     assert by_rating < len(prompts) / 2
 
@@ -342,8 +341,5 @@ class BlindEncoder(FakeEncoder):
 def test_an_encoder_that_reads_nothing_in_the_completions_is_refused(tmp_path: Path) -> None:
     """The claims of texts in canonical form, of a model that writes prose: every user would look alike."""
     config = Dpo4RecConfig.model_validate(SIMULATED | {"rounds": 0})
-    with (
-        RunFolder.open(tmp_path / "run", config.model_dump(mode="json")) as folder,
-        pytest.raises(DataError, match=r"encoder blind must read something .* use encoder.name=minilm"),
-    ):
-        dpo4rec.run(config, folder, lm=FakeLM(), encoder=BlindEncoder())
+    with pytest.raises(DataError, match=r"encoder blind must read something .* use encoder.name=minilm"):
+        do_method("dpo4rec", config, tmp_path / "run", lm=FakeLM(), encoder=BlindEncoder())

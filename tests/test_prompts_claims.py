@@ -12,8 +12,8 @@ from recloop.prompts.claims import (
     HistoryItem,
     Polarity,
     parse_claims,
-    true_claims,
     population_rates,
+    true_claims,
     weigh_history,
     write_summary,
 )

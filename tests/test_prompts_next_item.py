@@ -4,11 +4,11 @@ import pytest
 
 from recloop.errors import SettingError
 from recloop.prompts.claims import HistoryItem
+from recloop.prompts.lines import clean_item
 from recloop.prompts.next_item import (
     MAX_HINT_CHARS,
     SessionText,
     clean_hint,
-    clean_item,
     next_item_text,
     parse_ranking,
     with_distinct_titles,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from recloop.prompts.next_item import SessionText, clean_item, next_item_text
+from recloop.prompts.lines import clean_item
+from recloop.prompts.next_item import SessionText, next_item_text
 from recloop.prompts.reflection import (
     ASK_ANALYSIS,
     ASK_WRONG,

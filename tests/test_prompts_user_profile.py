@@ -1,27 +1,29 @@
 """Prompts: every line is data, the budget holds, and the answer's room is never touched."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
 
 from recloop.errors import SettingError
+from recloop.llm.chat import CHAT_TOKENS
 from recloop.prompts.claims import HistoryItem
-from recloop.prompts.user_profile import (
-    CHAT_TOKENS,
-    SYSTEM,
-    PromptConfig,
-    build_prompts,
-    clean_title,
-    clean_value,
-    count_lines,
-)
-from recloop.records import Log, Domain, Histories
+from recloop.prompts.lines import clean_title, clean_value
+from recloop.prompts.template import SYSTEM
+from recloop.prompts.user_profile import PromptConfig, count_lines, profile_writer
+from recloop.records import Domain, Histories, Log
 
 
 def words(text: str) -> int:
     return len(text.split())
+
+
+def build_prompts(log, histories, users, config, count_tokens):
+    """One prompt per user, tokens counted by a function."""
+    write = profile_writer(log, config, SimpleNamespace(count_tokens=count_tokens))
+    return [write(user, *histories.of(user)) for user in users.tolist()]
 
 
 def dataset(titles: list[str], genres: list[list[str]]) -> Log:
@@ -181,5 +183,5 @@ def test_plain_template_has_titles_and_rating_only():
 
 def test_cleaning():
     assert clean_value("Sealed Unit Parts Co., Inc.") == "Sealed Unit Parts Co. Inc."
-    assert clean_title("a " * 30, 8) == " ".join("a" * 8)
-    assert len(clean_title("x" * 500, 8)) <= 80
+    assert clean_title("a " * 30) == " ".join("a" * 8)
+    assert len(clean_title("x" * 500)) <= 80

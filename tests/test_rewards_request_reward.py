@@ -22,7 +22,7 @@ from recloop.rewards.request_reward import (
 )
 from simulated_by_hand import dataset_of
 
-GRAPH = build_item_graph(dataset_of([[(0, 4.0)]], num_items=6), max_values=3)  # genres g0 g1 g2 g0 g1 g2
+GRAPH = build_item_graph(dataset_of([[(0, 4.0)]], num_items=6))  # genres g0 g1 g2 g0 g1 g2
 VECTORS = np.array([[1, 0], [1, 1], [0, 0], [0, 2], [-1, 0], [3, 4]], np.float32)
 REQUEST = Request(0, RequestKind.EXPLICIT_1, 0, "genre g1", (Condition("genre", "g1"),), (3, 1, 0), 1)
 WEIGHTS = AnswerRewardConfig()
@@ -60,7 +60,7 @@ def test_a_ranked_list_earns_by_the_place_of_the_right_item():
 def test_alignment_of_items_without_attributes_or_vectors_is_0():
     dataset = dataset_of([[(0, 4.0)]], num_items=2)
     items = dataset.items.with_columns(pl.Series("genre", [["g"], []], dtype=pl.List(pl.String)))
-    bare = build_item_graph(replace(dataset, items=items), 3)
+    bare = build_item_graph(replace(dataset, items=items))
     assert query_alignment(bare, 0, 1) == 0.0
     assert preference_alignment(VECTORS, 2, 5) == 0.0
     with pytest.raises(DataError, match="every item needs an embedding"):

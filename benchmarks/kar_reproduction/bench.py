@@ -27,14 +27,13 @@ from recloop.encoders.load import encoder_from_config
 from recloop.encoders.sentence import EncoderCache, encode_completions
 from recloop.files import atomic_write_json
 from recloop.llm.cache import CompletionCache
-from recloop.llm.chat import chat_tokens
 from recloop.llm.config import LmConfig
 from recloop.llm.language_model import Sampling
 from recloop.llm.load import lm_from_config
 from recloop.llm.sampling import sample_completions
 from recloop.methods.dpo4rec.baselines import exchange_texts, supported_texts
 from recloop.progress import SILENT, Progress
-from recloop.prompts.user_profile import PromptConfig, build_prompts, population_rates_of
+from recloop.prompts.user_profile import PromptConfig, population_rates_of, profile_writer
 from recloop.records import Completion, Group, UserCompletions
 from recloop.rerankers.config import RerankerConfig
 from recloop.rerankers.features import item_features
@@ -141,9 +140,8 @@ def _texts_by_variant(
     users.sort()
     lm, encoder = lm_from_config(config.lm), encoder_from_config(config.encoder)
     population_rates = population_rates_of(dataset, lists.histories, np.unique(lists.train.user_B), config.prompt)
-    prompts = build_prompts(
-        dataset, lists.histories, users, config.prompt, lm.count_tokens, population_rates, chat_tokens(lm)
-    )
+    write = profile_writer(dataset, config.prompt, lm, population_rates)
+    prompts = [write(user, *lists.histories.of(user)) for user in users.tolist()]
     sampling = Sampling(1, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, seed)
     with CompletionCache(out / "completions.sqlite") as cache:
         completions = sample_completions(lm, prompts, sampling, cache, progress)

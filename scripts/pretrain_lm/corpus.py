@@ -1,14 +1,12 @@
-"""The bundled LM's training corpus: invented catalogues, simulated histories, and what is true of them.
+"""The bundled LM's training corpus: invented catalogues, simulated histories, and true statements about them.
 
-Every history comes from a catalogue of its own, with fresh titles, names and values, so that nothing can
-be learnt by heart: the model must read the prompt. One training sequence is one history (the *trunk*)
-followed by several independent questions and answers (*branches*) that all read the same trunk and none
-of each other, which makes supervised tokens cheap.
+Every history comes from its own catalogue with new titles, names and values, so the model cannot memorise and must
+read the prompt. One training sequence is one history (the *trunk*) followed by several independent questions and
+answers (*branches*). All branches read the same trunk and none reads another, which makes supervised tokens cheap.
 
-Kinds of branch: preference summaries as in `recloop.prompts.claims` (the skill itself), the values of a
-attribute line by line, a complete account of one attribute, the stars of one value, the verdict on one value.
-Beside them stand sequences of random tokens that repeat, which teach a small model to copy before it is
-asked to read.
+Kinds of branch: preference summaries as in `recloop.prompts.claims` (the skill itself), the values of an attribute
+line by line, all claims about one attribute, the ratings of one value, the verdict on one value. Sequences of
+repeated random tokens are mixed in, which teach a small model to copy before it has to read.
 """
 
 from __future__ import annotations
@@ -27,12 +25,12 @@ from scripts.pretrain_lm.given_names import GIVEN_NAMES
 from scripts.pretrain_lm.summaries import MAX_COUNTED, Summary, draw_summary
 from scripts.pretrain_lm.tokenizer import CATALOGUE_TEXT
 
-LONG_SHARE = 0.06  # of counted histories: far more items than lines are shown
+LONG_SHARE = 0.06  # of counted histories, with far more items than lines
 MAX_LONG = 200
-MAX_SHOWN = 16  # lines beside count lines; the smaller, the cheaper
+MAX_SHOWN = 16  # lines beside count lines; fewer are cheaper
 
 RATED_SHARE = 0.5  # of histories
-SHORT_SHARE = 0.5  # of histories without stars, most of which are short in real logs
+SHORT_SHARE = 0.5  # of histories without ratings, most of which are short in real logs
 SHORT_ITEMS = 6
 
 ACCENTED_SHARE = 0.12  # of names
@@ -41,13 +39,13 @@ ACCENTS = {
     "u": "úùûü", "y": "ý", "z": "žż", "A": "ÁÅÄ", "E": "É", "O": "ÓÖØ",
 }  # fmt: skip
 COMMON_VALUES = tuple(CATALOGUE_TEXT.split())
-RARE_SHARE = 0.5  # of words: any of the vocabulary, mostly several tokens long, as people's names are
-GIVEN_SHARE = 0.65  # of names that begin with a common given name; without it these tokens are all but unseen
-SHARED_NAMES = 0.8  # at most this share of names have a word in common with another of their catalogue
-BRAND_SHARE = 0.4  # of catalogues, whose makers are mostly brands
+RARE_SHARE = 0.5  # of words drawn from the whole vocabulary, mostly several tokens long, like people's names
+GIVEN_SHARE = 0.65  # of names that begin with a common given name, whose tokens would be rare without it
+SHARED_NAMES = 0.8  # at most this share of names share a word with another name of their catalogue
+BRAND_SHARE = 0.4  # of catalogues with mostly brands as makers
 KIN_SHARE = 0.35  # of columns of kinds, whose values share words
 SUFFIXES = ("Co", "Inc", "Ltd", "Industries", "Tools", "Mfg", "Labs", "Products", "& Sons", "Press", "USA")
-COMMON_SHARE = 0.6  # of kinds; real catalogues share many of theirs, and a model may well know them
+COMMON_SHARE = 0.6  # of kinds, which real catalogues share, so that a model may know them
 
 NOUNS = ("films", "books", "games", "albums", "songs", "groceries", "tools", "products", "items", "shows")
 
@@ -56,7 +54,7 @@ NOUNS = ("films", "books", "games", "albums", "songs", "groceries", "tools", "pr
 class Branch:
     """One question under a trunk and its answers; only answers are trained on.
 
-    summaries: the answers once more, with all that would be true at each place; none for other questions.
+    summaries: the answers as choices, with all true options at each place; none for other questions.
     """
 
     question: str
@@ -66,7 +64,7 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One training sequence in words."""
+    """One training sequence as text."""
 
     trunk: str
     branches: tuple[Branch, ...]
@@ -74,14 +72,14 @@ class Lesson:
 
 @dataclass(frozen=True, slots=True)
 class Difficulty:
-    """What lessons look like at one moment of the curriculum."""
+    """The size and mix of lessons at one point of the curriculum."""
 
     max_items: int
     repeat_share: float  # share of sequences that are repeated random tokens
     num_summaries: int
     num_verdicts: int
-    num_columns: int  # questions that list the values of an attribute, line by line
-    counted_share: float = 0.0  # share of histories whose prompt carries count lines
+    num_columns: int  # questions for the values of an attribute, line by line
+    counted_share: float = 0.0  # share of histories whose prompt has count lines
     skill_share: float = 0.0  # share of lessons about next items, reflection and requests
     max_candidates: int = 20  # in those
     lookup_share: float = 0.0  # share of those that only look up lines of a list
@@ -105,7 +103,7 @@ class Words:
         return text.capitalize() if self._rng.random() < 0.95 else text
 
     def invented(self) -> str:
-        """A word that is in no vocabulary, from syllables."""
+        """A word made of syllables that is in no vocabulary."""
         onset, vowel, coda = (
             "b c d f g h j k l m n p r s t v w z br ch cl dr gr kr sh st th tr",
             "aeiou",
@@ -127,13 +125,13 @@ class Words:
         return self.accented(whole) if self._rng.random() < ACCENTED_SHARE else whole
 
     def word_or_given(self, share: float) -> str:
-        """A common given name so often, else any word."""
+        """A common given name with probability `share`, else any word."""
         if self._rng.random() < share:
             return GIVEN_NAMES[self._rng.integers(len(GIVEN_NAMES))]
         return self.word()
 
     def accented(self, text: str) -> str:
-        """The text with an accent on some of its letters, in many a name the only bytes beyond ASCII."""
+        """The text with an accent on some of its letters, often the only bytes beyond ASCII in a name."""
         rate = self._rng.uniform(0.1, 0.5)
         return "".join(
             ACCENTS[c][self._rng.integers(len(ACCENTS[c]))] if c in ACCENTS and self._rng.random() < rate else c
@@ -141,7 +139,7 @@ class Words:
         )
 
     def names(self, count: int) -> list[str]:
-        """So many names, many of which share a first or a last word, as real ones do."""
+        """`count` names, many of which share a first or a last word, like real ones."""
         found = [self.name() for _ in range(count)]
         share = self._rng.random() * SHARED_NAMES
         for place in range(1, count):
@@ -177,7 +175,7 @@ class Words:
         return self.invented()
 
     def brand(self) -> str:
-        """A maker as shops write it: in capitals, in small letters, run together, with digits."""
+        """A maker as shops write it: in upper case, in lower case, without spaces, with digits."""
         form = int(self._rng.integers(8))
         number = int(self._rng.choice([2, 3, 7, 18, 40, 66, 360, 911, 2000]))
         match form:
@@ -204,7 +202,7 @@ class Words:
                 return f"{self.name()} {SUFFIXES[self._rng.integers(len(SUFFIXES))]}"
 
     def kin(self, count: int) -> list[str]:
-        """So many values made of few words, as the branches of a shop's tree: any two may share a word."""
+        """`count` values made of few words, like categories of a shop: any two may share a word."""
         pool = [self.word() for _ in range(max(4, count // 2))]
         found: list[str] = []
         for _ in range(count):
@@ -225,12 +223,12 @@ class Words:
         return found
 
     def foreign(self) -> str:
-        """A word in another script, any of its letters."""
+        """A word of random letters of another script."""
         first, size = ((0x4E00, 2000), (0x0430, 32), (0x3041, 80), (0xAC00, 2000), (0x0627, 30))[self._rng.integers(5)]
         return "".join(chr(first + int(self._rng.integers(size))) for _ in range(self._rng.integers(1, 5)))
 
     def order(self) -> str:
-        """A title that poses as an instruction; the answer must not care."""
+        """A title that looks like an instruction, which the answer must ignore."""
         verb = ("Ignore", "Forget", "Repeat", "Say", "Print", "Answer")[self._rng.integers(6)]
         rest = ("the above and say", "all of it and print", "these lines; answer", "the task and write")
         return f"{verb} {rest[self._rng.integers(4)]} {self.word()}"
@@ -257,7 +255,7 @@ class Attribute:
 
 
 def invent_attributes(words: Words, num_items: int, rng: np.random.Generator) -> list[Attribute]:
-    """Columns of one catalogue: half of the time era, kind and maker as most real catalogues have them."""
+    """The columns of one catalogue: half of the time era, kind and maker, as in most real catalogues."""
     layout = rng.random()
     if layout < 0.5:
         roles = ["era", "kind", "maker"]
@@ -296,7 +294,7 @@ def _invent_attribute(role: str, words: Words, num_items: int, rng: np.random.Ge
 def invent_history(
     words: Words, max_items: int, rng: np.random.Generator, min_items: int = 2
 ) -> tuple[list[str], list[HistoryItem]]:
-    """Attribute names and the history of one user of one invented catalogue; one in 50 has 0 to 2 items."""
+    """Attribute names and the history of one user of an invented catalogue; one in 50 has 0 to 2 items."""
     few = rng.random() < 0.02
     has_rating = rng.random() < RATED_SHARE
     if not has_rating and min_items < SHORT_ITEMS and rng.random() < SHORT_SHARE:
@@ -322,14 +320,14 @@ def invent_history(
 
 
 def verdict(evidence: Evidence) -> str:
-    """The word for one value: likes, dislikes, mixed, once."""
+    """The verdict on one value: likes, dislikes, mixed, once."""
     if evidence.num_items < 2:
         return "once"
     return evidence.polarity.value if evidence.polarity else "mixed"
 
 
 def invent_lesson(words: Words, difficulty: Difficulty, rng: np.random.Generator) -> Lesson:
-    """One history with its summaries, full accounts, star lists and verdicts."""
+    """One history with its summaries, full accounts, lists of ratings and verdicts."""
     is_counted = rng.random() < difficulty.counted_share
     is_long = is_counted and rng.random() < LONG_SHARE
     longest = MAX_LONG if is_long else difficulty.max_items
@@ -351,8 +349,8 @@ def invent_lesson(words: Words, difficulty: Difficulty, rng: np.random.Generator
     branches = [Branch(task, tuple(summary.text for summary in summaries), summaries)]
     attribute = attributes[int(rng.integers(len(attributes)))]
     whole = [e for e in evidence if e.attribute == attribute and e.polarity in (Polarity.LIKES, Polarity.DISLIKES)][:8]
-    told = write_summary([Claim(attribute, e.polarity, e.value) for e in whole if e.polarity], [attribute])
-    branches.append(Branch(f"Every like and dislike by {attribute}?", (told,)))
+    account = write_summary([Claim(attribute, e.polarity, e.value) for e in whole if e.polarity], [attribute])
+    branches.append(Branch(f"Every like and dislike by {attribute}?", (account,)))
     branches += [_list_values(attributes, shown, rng) for _ in range(difficulty.num_columns)]
     if evidence:
         repeated = [e for e in evidence if e.num_items >= 2]
@@ -363,16 +361,16 @@ def invent_lesson(words: Words, difficulty: Difficulty, rng: np.random.Generator
             rating = [f"{i.rating:g}" for i in items if asked.value in i.values[column] and i.rating is not None]
             if number % 3 == 0 and 0 < len(rating) <= 12 and not is_counted:
                 answer = f"{', '.join(rating)}: {verdict(asked)}."
-                branches.append(Branch(f"Ratings of {asked.attribute} {asked.value}?", (answer,)))
+                branches.append(Branch(f"Stars of {asked.attribute} {asked.value}?", (answer,)))
             else:
                 branches.append(Branch(f"What about {asked.attribute} {asked.value}?", (f"{verdict(asked)}.",)))
     return Lesson(trunk, tuple(branches))
 
 
 def _list_values(attributes: Sequence[str], items: Sequence[HistoryItem], rng: np.random.Generator) -> Branch:
-    """The values of one attribute, line by line: of all items, or of those with so many stars."""
+    """A branch with the values of one attribute, line by line, of all items or of those with one rating."""
     column = int(rng.integers(len(attributes)))
     rating = items[int(rng.integers(len(items)))].rating if items and rng.random() < 0.6 else None
-    told = [", ".join(i.values[column]) or "none" for i in items if rating is None or i.rating == rating][:8]
+    values = [", ".join(i.values[column]) or "none" for i in items if rating is None or i.rating == rating][:8]
     of = "" if rating is None else f" of {rating:g} stars"
-    return Branch(f"List {attributes[column]}{of}?", (f"{'; '.join(told) or 'none'}.",))
+    return Branch(f"List {attributes[column]}{of}?", (f"{'; '.join(values) or 'none'}.",))

@@ -1,7 +1,7 @@
 """Lessons beyond summaries: next item with and without a hint, reflection on a wrong list, requests.
 
-As in `corpus`, every lesson is about a catalogue of its own. Many questions share one trunk: the same session
-and candidates under several hints, the same candidates under several requests.
+As in `corpus`, every lesson has its own catalogue. Many questions share one trunk: the same session and candidates with
+several hints, or the same candidates with several requests.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from recloop.data.request_words import ask_by_item, ask_explicitly, ask_misinfor
 from recloop.prompts import next_item
 from recloop.prompts import request as requests
 from recloop.prompts.claims import HistoryItem
+from recloop.prompts.lines import candidate_line, clean_item, line_from
 from recloop.prompts.reflection import (
     ASK_ANALYSIS,
     ASK_HINTS,
@@ -24,27 +25,26 @@ from recloop.prompts.reflection import (
     write_hint,
     write_wrong,
 )
-from recloop.prompts.user_profile import candidate_line, line_from
 from recloop.records import Condition
-from scripts.pretrain_lm.corpus import NOUNS, Branch, Attribute, Lesson, Words, invent_attributes
+from scripts.pretrain_lm.corpus import NOUNS, Attribute, Branch, Lesson, Words, invent_attributes
 from scripts.pretrain_lm.summaries import END, Choice, Summary
 
 MIN_SESSION, MAX_SESSION = 3, 8
 UNKNOWN = "unknown"  # in place of a value that an item lacks
 NOBODY = "\nnone"  # in place of candidates that have a value
-KEPT_VALUE = 0.8  # chance that an item of a session carries the value the session is about
+KEPT_VALUE = 0.8  # probability that an item of a session has the session's value
 NUM_REQUESTS = 5  # about the same candidates
 CONDITION_SHARES = (0.5, 0.3, 0.2)  # of requests with one, two and three conditions
-EXPLICIT_SHARE = 0.7  # of requests that name all they want; the others go by way of an item
+EXPLICIT_SHARE = 0.7  # of requests that name all conditions; the others refer to an item
 ATTEMPTS = 30
-NUM_LOOKUPS = 6  # short questions under a list of candidates, beside the skill's own
-NUM_ALONE = 24  # in a lesson that has no others
-MAX_HOLDERS = 3  # of a value that is looked up
+NUM_LOOKUPS = 6  # short questions under a list of candidates, beside those of the skill
+NUM_ALONE = 24  # in a lesson with nothing else
+MAX_HOLDERS = 3  # most candidates with a value that is looked up
 
 
 @dataclass(frozen=True, slots=True)
 class SessionTask:
-    """A session about one value of one attribute, and candidates of which one goes on with it.
+    """A session about one value of one attribute, and candidates of which one continues it.
 
     hidden: the attribute. answer: the only candidate with the session's value of it.
     """
@@ -56,9 +56,9 @@ class SessionTask:
 
 @dataclass(frozen=True, slots=True)
 class RequestTask:
-    """Candidates, conditions in words, and the only candidate that meets them all.
+    """Candidates, conditions in words, and the only candidate that meets all of them.
 
-    mentioned: the item by way of which the first condition is said.
+    mentioned: the item by which the first condition is expressed.
     """
 
     noun: str
@@ -73,8 +73,7 @@ class RequestTask:
 def invent_session(words: Words, num_candidates: int, rng: np.random.Generator) -> SessionTask:
     """A session whose items share a value of one attribute and are random in the others.
 
-    Wrong candidates carry values of other attributes that the session has, so that going by the wrong attribute
-    leads to them.
+    Wrong candidates have the session's values of other attributes, so the wrong attribute leads to them.
     """
     length = int(rng.integers(MIN_SESSION, MAX_SESSION + 1))
     attributes = _attributes_for(words, num_candidates, rng)
@@ -105,8 +104,8 @@ def invent_session(words: Words, num_candidates: int, rng: np.random.Generator) 
     return SessionTask(session, attributes[hidden].name, answer)
 
 
-def telling_attributes(session: next_item.SessionText) -> list[str]:
-    """The attributes by which a session may be gone on with: most of its items share the latest one's value."""
+def session_attributes(session: next_item.SessionText) -> list[str]:
+    """The attributes that may continue a session: most of its items share the latest item's value."""
     counts = [
         max((sum(value in item.values[column] for item in session.shown) for value in last), default=0)
         for column, last in enumerate(session.shown[-1].values)
@@ -119,8 +118,8 @@ def draw_ranking(
 ) -> Summary:
     """A canonical list as the choices that make it.
 
-    It goes by one of `attributes` and a value that the latest item has of it, and names the candidates with that
-    value in any order, at most `num_ranked`. A value that no candidate has is taken only where all are such.
+    It chooses one of `attributes` and the latest item's value of it, and names at most `num_ranked` candidates with
+    that value, in any order. A value that no candidate has is chosen only where there is no other.
     """
     held: dict[tuple[str, str], list[HistoryItem]] = {}
     for attribute in attributes:
@@ -146,7 +145,7 @@ def draw_ranking(
 def lookups(
     attributes: Sequence[str], items: Sequence[HistoryItem], rng: np.random.Generator, count: int = NUM_LOOKUPS
 ) -> list[Branch]:
-    """Short questions that teach to find lines by a value and to read on to their titles."""
+    """Short questions that teach to find lines by a value and to read their titles."""
     holders: dict[tuple[str, str], list[HistoryItem]] = {}
     for item in items:
         for attribute, values in zip(attributes, item.values, strict=True):
@@ -156,19 +155,19 @@ def lookups(
     branches: list[Branch] = []
     for place in rng.permutation(len(rare))[:count].tolist():
         attribute, value = rare[place]
-        told = "\n".join(f"With {line_from(attributes, item, attribute, value)}" for item in holders[attribute, value])
-        branches.append(Branch(f"Which have {attribute} {value}?", (told,)))
+        lines = "\n".join(f"With {line_from(attributes, item, attribute, value)}" for item in holders[attribute, value])
+        branches.append(Branch(f"Which have {attribute} {value}?", (lines,)))
     return branches
 
 
 def invent_next_item_lesson(words: Words, num_candidates: int, rng: np.random.Generator) -> Lesson:
-    """One session, ranked without a hint and by the hint of every attribute, and lookups in its candidates."""
+    """A lesson on one session: rankings without a hint and by every attribute's hint, and lookups."""
     task = invent_session(words, num_candidates, rng)
     session = task.session
     num_ranked = int(rng.integers(1, min(next_item.NUM_RANKED, num_candidates) + 1))
     text = next_item.next_item_text(session, "", num_ranked)
     trunk, _, ask = text.rpartition("\n")
-    branches = [_ranking_branch(ask, session, telling_attributes(session), num_ranked, rng)]
+    branches = [_ranking_branch(ask, session, session_attributes(session), num_ranked, rng)]
     for attribute in session.attributes:
         question = f"{next_item.HINT}{next_item.clean_hint(write_hint(attribute))}\n{ask}"
         branches.append(_ranking_branch(question, session, (attribute,), num_ranked, rng))
@@ -188,7 +187,7 @@ def _ranking_branch(
 
 
 def invent_reflection_lesson(words: Words, num_candidates: int, rng: np.random.Generator) -> Lesson:
-    """A list that went by the wrong attribute, and the three turns after it."""
+    """A lesson on a list by the wrong attribute, with the three turns of reflection after it."""
     task = invent_session(words, num_candidates, rng)
     session = task.session
     others = [attribute for attribute in session.attributes if attribute != task.hidden]
@@ -204,16 +203,16 @@ def invent_reflection_lesson(words: Words, num_candidates: int, rng: np.random.G
     trunk = "\n".join([next_item.next_item_text(session, "", num_ranked), f"The list was: {listed}."])
     shared = shared_attributes(session.attributes, session.shown[-1], right)
     line = f"The right one was: {candidate_line(session.attributes, right)}"
-    said, found, hint = write_wrong(wrong), write_analysis(shared), write_hint(task.hidden)
+    wrong_text, analysis, hint = write_wrong(wrong), write_analysis(shared), write_hint(task.hidden)
     first = ASK_WRONG
-    second = "\n".join([first, f"Reply: {said}", line, ASK_ANALYSIS])
-    third = "\n".join([second, f"Reply: {found}", ASK_HINTS.format(num=int(rng.integers(1, 4)))])
-    branches = (Branch(first, (said,)), Branch(second, (found,)), Branch(third, (hint,)))
+    second = "\n".join([first, f"Reply: {wrong_text}", line, ASK_ANALYSIS])
+    third = "\n".join([second, f"Reply: {analysis}", ASK_HINTS.format(num=int(rng.integers(1, 4)))])
+    branches = (Branch(first, (wrong_text,)), Branch(second, (analysis,)), Branch(third, (hint,)))
     return Lesson(f"<|system|>{next_item.SYSTEM}<|end|><|user|>{trunk}", branches)
 
 
 def invent_request(words: Words, num_candidates: int, num_conditions: int, rng: np.random.Generator) -> RequestTask:
-    """Candidates that meet all conditions but one, candidates that meet none, and one that meets all."""
+    """A request with one candidate that meets all conditions, some that meet all but one, and some that meet none."""
     attributes = _attributes_for(words, num_candidates, rng)
     noun, names = NOUNS[rng.integers(len(NOUNS))], tuple(attribute.name for attribute in attributes)
     columns = rng.permutation(len(attributes))[: min(num_conditions, len(attributes))].tolist()
@@ -238,19 +237,18 @@ def invent_request(words: Words, num_candidates: int, num_conditions: int, rng: 
 
 
 def another_request(task: RequestTask, words: Words, rng: np.random.Generator) -> RequestTask | None:
-    """Another request about the same candidates: named, by way of an item, or after a false claim about it.
+    """Another request about the same candidates, or None where no conditions leave one candidate.
 
-    Returns:
-        The request, or None when no conditions that single out one candidate were found.
+    It names its conditions, refers to an item, or makes a false claim about that item.
     """
     for _ in range(ATTEMPTS):
         answer = int(rng.integers(len(task.candidates)))
         right = task.candidates[answer]
-        told = [column for column, values in enumerate(right.values) if values]
-        if not told:
+        known = [column for column, values in enumerate(right.values) if values]
+        if not known:
             continue
-        size = min(int(rng.choice([1, 2, 3], p=CONDITION_SHARES)), len(told))
-        columns = rng.permutation(told)[:size].tolist()
+        size = min(int(rng.choice([1, 2, 3], p=CONDITION_SHARES)), len(known))
+        columns = rng.permutation(known)[:size].tolist()
         wanted = [(column, right.values[column][int(rng.integers(len(right.values[column])))]) for column in columns]
         meeting = [c for c in task.candidates if all(value in c.values[column] for column, value in wanted)]
         if len(meeting) == 1:
@@ -266,12 +264,12 @@ def another_request(task: RequestTask, words: Words, rng: np.random.Generator) -
     found = [[value for c in task.candidates for value in c.values[n]] for n in range(len(task.attributes))]
     values = [(column[int(rng.integers(len(column)))],) if column else () for column in found]
     values[columns[0]] = (main.value,)
-    item = next_item.clean_item(words.title(), values)
-    baselines = sorted({*found[columns[0]]} - {main.value})
-    if form < EXPLICIT_SHARE + (1 - EXPLICIT_SHARE) / 2 or not baselines:
+    item = clean_item(words.title(), values)
+    others = sorted({*found[columns[0]]} - {main.value})
+    if form < EXPLICIT_SHARE + (1 - EXPLICIT_SHARE) / 2 or not others:
         text = ask_by_item(task.noun, item.title, main.attribute, more, rng)
     else:
-        false = Condition(main.attribute, baselines[int(rng.integers(len(baselines)))])
+        false = Condition(main.attribute, others[int(rng.integers(len(others)))])
         text = ask_misinformed(task.noun, item.title, false, more, rng)
     return replace(task, text=text, wanted=conditions, answer=answer, mentioned=item)
 
@@ -283,7 +281,7 @@ def request_prompt(task: RequestTask) -> str:
 
 
 def invent_request_lesson(words: Words, num_candidates: int, rng: np.random.Generator) -> Lesson:
-    """Several requests about the same candidates and their canonical answers, and lookups in them."""
+    """A lesson of several requests about the same candidates, their canonical answers, and lookups."""
     first = invent_request(words, num_candidates, int(rng.choice([1, 2, 3], p=CONDITION_SHARES)), rng)
     others = [another_request(first, words, rng) for _ in range(NUM_REQUESTS - 1)]
     branches: list[Branch] = []
@@ -301,7 +299,7 @@ def invent_request_lesson(words: Words, num_candidates: int, rng: np.random.Gene
 
 
 def invent_lookup_lesson(words: Words, num_candidates: int, rng: np.random.Generator) -> Lesson:
-    """Candidates and many short questions about them."""
+    """A lesson of many short questions about candidates."""
     task = invent_request(words, num_candidates, 1, rng)
     trunk = "\n".join(request_prompt(task).split("\n")[: 1 + num_candidates])
     branches = lookups(task.attributes, task.candidates, rng, NUM_ALONE)
@@ -309,7 +307,7 @@ def invent_lookup_lesson(words: Words, num_candidates: int, rng: np.random.Gener
 
 
 def invent_skill_lesson(words: Words, max_candidates: int, lookup_share: float, rng: np.random.Generator) -> Lesson:
-    """A lesson of lookups alone or of one of the three skills; reflection, short and easy, least often."""
+    """A lesson of lookups alone or of one of the three skills; reflection, which is easy, least often."""
     num_candidates = int(rng.integers(3, max_candidates + 1))
     if rng.random() < lookup_share:
         return invent_lookup_lesson(words, num_candidates, rng)
@@ -322,7 +320,7 @@ def invent_skill_lesson(words: Words, max_candidates: int, lookup_share: float, 
 
 
 def _attributes_for(words: Words, num_items: int, rng: np.random.Generator) -> list[Attribute]:
-    """Two attributes or more, each with values enough to tell candidates apart."""
+    """Two or more attributes, each with enough values to distinguish candidates."""
     while True:
         attributes = invent_attributes(words, num_items, rng)
         if len(attributes) > 1 and all(len(attribute.values) >= 3 for attribute in attributes):
@@ -335,7 +333,7 @@ def _item(words: Words, attributes: Sequence[Attribute], rng: np.random.Generato
         count = min(int(rng.integers(1, attribute.max_per_item + 1)), len(attribute.values), 3)
         drawn = rng.choice(len(attribute.values), size=count, replace=False, p=attribute.popularity)
         values.append(tuple(attribute.values[v] for v in drawn))
-    return next_item.clean_item(words.title(), values)
+    return clean_item(words.title(), values)
 
 
 def _draw(attribute: Attribute, rng: np.random.Generator) -> str:

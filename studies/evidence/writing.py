@@ -12,10 +12,10 @@ from recloop.evaluation.text_quality import SummarySkill, assess_completions
 from recloop.methods.context import Loop
 from recloop.methods.dpo4rec.ablations import surprisal_per_token
 from recloop.methods.dpo4rec.data import Task
-from recloop.methods.dpo4rec.evaluate import MATCHED, RANDOM_LABELS, SFT_BEST_OF_N, TRAINED, UNTUNED
 from recloop.methods.dpo4rec.generate import TEST, read_user_texts
+from recloop.methods.dpo4rec.names import MATCHED, RANDOM_LABELS, SFT_BEST_OF_N, TRAINED, UNTUNED
 from recloop.prompts.claims import HistoryItem, PopulationRates, parse_claims
-from recloop.prompts.user_profile import history_items
+from recloop.prompts.lines import history_items
 from recloop.records import UserCompletions
 from studies.evidence.numbers import Example, WritingChange, WritingNumbers
 from studies.evidence.statistics import moments_of
@@ -49,7 +49,7 @@ def writing(
 
 def shown_items(loop: Loop, task: Task, users: np.ndarray) -> list[list[HistoryItem]]:
     """The part of each user's history that the prompt contains: all of it where the template counts, else its lines."""
-    lines_of = history_items(task.dataset, loop.config.prompt)
+    lines_of = history_items(task.dataset)
     shown: list[list[HistoryItem]] = []
     for user in users.tolist():
         items = lines_of(*task.lists.histories.of(user))

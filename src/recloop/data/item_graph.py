@@ -1,4 +1,4 @@
-"""The item-attribute graph: which item has which value of which attribute, both ways round."""
+"""The item-attribute graph: the attribute values of every item, and the items of every value."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from types import MappingProxyType
 from recloop.errors import DataError
 from recloop.records import Condition, Log
 
+MAX_VALUES = 3  # of one attribute that prompts show and requests ask for: nothing is asked for that cannot be seen
+
 
 @dataclass(frozen=True, slots=True)
 class ItemGraph:
-    """Items and attributes, joined where an item has the attribute.
+    """Items and conditions, a condition being one value of one attribute.
 
-    of_item: attributes of every item, by item number, in the order of the dataset.
-    items_with: items of every attribute that any item has.
+    of_item: conditions that every item meets, by item number, in the order of the log.
+    items_with: items that meet each condition; conditions that no item meets are absent.
     """
 
     of_item: tuple[tuple[Condition, ...], ...]
@@ -26,7 +28,7 @@ class ItemGraph:
         return len(self.of_item)
 
     def attributes(self, item: int) -> frozenset[Condition]:
-        """R of an item: all its attributes."""
+        """All conditions that an item meets: R in the ReRec paper."""
         return frozenset(self.of_item[item])
 
     def values(self, item: int, attribute: str) -> tuple[str, ...]:
@@ -41,27 +43,19 @@ class ItemGraph:
         return found
 
 
-def build_item_graph(dataset: Log, max_values: int) -> ItemGraph:
-    """The graph of a catalogue.
-
-    Args:
-        max_values: values of one attribute that count, the first ones: as many as a prompt shows, so that nothing
-            is asked for that cannot be seen.
-
-    Raises:
-        DataError: no item has any attribute.
-    """
-    columns = [(attribute, dataset.items[attribute].to_list()) for attribute in dataset.attributes]
+def build_item_graph(log: Log) -> ItemGraph:
+    """The graph of a log's catalogue; DataError when no item has any attribute."""
+    columns = [(attribute, log.items[attribute].to_list()) for attribute in log.attributes]
     of_item = tuple(
         tuple(
             dict.fromkeys(
                 Condition(attribute, value)
                 for attribute, values in columns
-                for value in values[item][:max_values]
+                for value in values[item][:MAX_VALUES]
                 if value.strip()
             )
         )
-        for item in range(dataset.num_items)
+        for item in range(log.num_items)
     )
     items_with: dict[Condition, set[int]] = {}
     for item, attributes in enumerate(of_item):
@@ -69,7 +63,7 @@ def build_item_graph(dataset: Log, max_values: int) -> ItemGraph:
             items_with.setdefault(condition, set()).add(item)
     if not items_with:
         raise DataError(
-            f"requests need items with attributes, got none in {dataset.name}; give a catalogue with "
+            f"requests need items with attributes, got none in {log.name}; give a catalogue with "
             f"columns such as genre (ml-1m: --data.metadata; table: data.table)"
         )
     frozen = {condition: frozenset(items) for condition, items in items_with.items()}

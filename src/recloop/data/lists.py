@@ -1,23 +1,26 @@
-"""Candidate lists: what follows a user's knowledge window, mixed with items the user never met.
+"""Candidate lists: the interactions after a user's knowledge window, mixed with items the user never met.
 
-Three protocols. `kar`: chunks of real interactions and uniform negatives. `retrieved`: the same chunks,
-negatives from a first stage. `catalogue`: the first stage's best items of the whole catalogue, one list a
-user.
+There are three protocols. `kar`: chunks of real interactions and uniform negatives. `retrieved`: the same
+chunks, with negatives from a first stage. `catalogue`: the first stage's best items of the whole catalogue, one
+list a user.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from recloop.data.first_stage import FirstStageConfig, propose_items
+from recloop.data.first_stage import FirstStage, propose_items
+from recloop.data.splits import SplitConfig, split_users
 from recloop.errors import DataError, LeakageError, SettingError
 from recloop.records import CandidateLists, Group, Histories, Lists, Log
 
 DRAWS_BEFORE_SEARCH = 64
+ProtocolName = Literal["kar", "retrieved", "catalogue"]
 
 
 class ProtocolConfig(BaseModel):
@@ -25,7 +28,7 @@ class ProtocolConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["kar", "retrieved", "catalogue"] = Field(
+    kind: ProtocolName = Field(
         default="kar",
         description="Negatives uniform (kar) or from the first stage, or the first stage's top items.",
     )
@@ -35,8 +38,8 @@ class ProtocolConfig(BaseModel):
     catalogue_top: int = Field(
         default=100, ge=2, description="Items the first stage proposes: catalogue's list, retrieved's pool."
     )
-    first_stage: FirstStageConfig = Field(
-        default=FirstStageConfig(), description="Who proposes items in retrieved and catalogue."
+    first_stage: FirstStage = Field(
+        default="item_knn", description="Who proposes items in retrieved and catalogue: neighbours, or factors by ALS."
     )
 
     @model_validator(mode="after")
@@ -57,19 +60,49 @@ def window_lens(num_interactions_U: np.ndarray, window_max: int) -> np.ndarray:
     return np.minimum((num_interactions_U + 1) // 2, window_max)
 
 
-def build_lists(
-    dataset: Log,
-    groups: dict[Group, np.ndarray],
-    protocol: ProtocolConfig,
-    seed: int,
+def candidate_lists(
+    log: Log,
+    protocol: str = "kar",
+    *,
+    split: SplitConfig | Mapping[str, Any] | None = None,
+    seed: int = 0,
+    **settings: Any,
 ) -> CandidateLists:
-    """Histories of all users and the candidate lists of every group.
-
-    A user's window is what the text in `dataset.user_knowledge` has seen; without one it is the older half,
-    at most ``protocol.window_max``. A user with nothing after the window has a history and no list.
+    """The candidate lists of four disjoint groups of users, and the histories they follow.
 
     Args:
-        dataset: the log.
+        log: the log.
+        protocol: ``kar`` (the next items and uniform negatives), ``retrieved`` (negatives from a first stage) or
+            ``catalogue`` (the first stage's best items).
+        split: shares of the users per group, e.g. ``{"train": 0.6, "reward": 0.2, "valid": 0, "test": 0.2}``;
+            None for the default of `SplitConfig`.
+        seed: of the groups, the negatives and the order inside a list.
+        settings: further fields of `ProtocolConfig`, e.g. ``list_len``, ``window_max``.
+
+    Raises:
+        SettingError: an unknown protocol or setting, or values that do not fit the log.
+
+    Example:
+        >>> from recloop.data.load import load_log
+        >>> len(candidate_lists(load_log(users=40)).test) > 0
+        True
+    """
+    if protocol not in get_args(ProtocolName):
+        names = ", ".join(get_args(ProtocolName))
+        raise SettingError(f"a protocol must be one of {names}, got {protocol!r}; choose one of them")
+    config = validate(ProtocolConfig, {"kind": protocol, **settings})
+    shares = split if isinstance(split, SplitConfig) else validate(SplitConfig, split or {})
+    return build_lists(log, split_users(log.num_users, shares, seed), config, seed)
+
+
+def build_lists(log: Log, groups: dict[Group, np.ndarray], protocol: ProtocolConfig, seed: int) -> CandidateLists:
+    """Histories of all users and the candidate lists of every group.
+
+    A user's window is what the text in `log.user_knowledge` has seen; without one it is the older half, at
+    most ``protocol.window_max``. A user with nothing after the window has a history and no list.
+
+    Args:
+        log: the log.
         groups: disjoint users of each group; a group left out has no lists.
         protocol: how lists are made.
         seed: of the negatives and of the order inside a list.
@@ -83,24 +116,24 @@ def build_lists(
         SettingError: the catalogue is too small to fill a list with items the user never met.
     """
     _require_disjoint(groups)
-    log = _split_log(dataset, protocol)
+    later = _split_log(log, protocol)
     rng = np.random.default_rng([seed, 0x11575])
     recall = None
     if protocol.kind == "kar":
-        made = _chunk_lists(log, protocol, None, rng)
+        made = _chunk_lists(later, protocol, None, rng)
     else:
         train = groups.get(Group.TRAIN, np.empty(0, np.int64))
-        proposed = propose_items(dataset, log.histories, train, protocol.first_stage, protocol.catalogue_top)
-        is_proposed = _is_proposed(proposed, log.user_n, log.item_n)
-        is_positive = (log.label_n > 0) & np.isin(log.user_n, groups.get(Group.TEST, []))
+        proposed = propose_items(log, later.histories, train, protocol.first_stage, protocol.catalogue_top)
+        is_proposed = _is_proposed(proposed, later.user_n, later.item_n)
+        is_positive = (later.label_n > 0) & np.isin(later.user_n, groups.get(Group.TEST, []))
         recall = float(is_proposed[is_positive].mean()) if is_positive.any() else float("nan")
         if protocol.kind == "retrieved":
-            made = _chunk_lists(log, protocol, proposed, rng)
+            made = _chunk_lists(later, protocol, proposed, rng)
         else:
-            made = _catalogue_lists(log, proposed, rng)
+            made = _catalogue_lists(later, proposed, rng)
     by_group = {group: _lists_of(group, made, groups.get(group)) for group in Group}
     return CandidateLists(
-        log.histories,
+        later.histories,
         by_group[Group.TRAIN],
         by_group[Group.REWARD],
         by_group[Group.VALID],
@@ -110,7 +143,7 @@ def build_lists(
 
 
 @dataclass(frozen=True, slots=True)
-class _Log:
+class _SplitLog:
     """Histories, and the interactions after the windows in the order of users and time."""
 
     histories: Histories
@@ -122,14 +155,14 @@ class _Log:
     own_keys: np.ndarray  # user * num_items + item of every interaction, ascending
 
 
-def _split_log(dataset: Log, protocol: ProtocolConfig) -> _Log:
-    user_n = dataset.interactions["user"].to_numpy()
-    item_n = dataset.interactions["item"].to_numpy()
-    rating_n = dataset.interactions["rating"].fill_null(float("nan")).to_numpy()
-    count_U = np.bincount(user_n, minlength=dataset.num_users)
+def _split_log(log: Log, protocol: ProtocolConfig) -> _SplitLog:
+    user_n = log.interactions["user"].to_numpy()
+    item_n = log.interactions["item"].to_numpy()
+    rating_n = log.interactions["rating"].fill_null(float("nan")).to_numpy()
+    count_U = np.bincount(user_n, minlength=log.num_users)
     window_U = window_lens(count_U, protocol.window_max)
-    if dataset.user_knowledge is not None:
-        window_U[dataset.user_knowledge["user"].to_numpy()] = dataset.user_knowledge["num_shown"].to_numpy()
+    if log.user_knowledge is not None:
+        window_U[log.user_knowledge["user"].to_numpy()] = log.user_knowledge["num_shown"].to_numpy()
     if (window_U > count_U).any():
         user = int(np.argmax(window_U > count_U))
         raise DataError(
@@ -140,18 +173,18 @@ def _split_log(dataset: Log, protocol: ProtocolConfig) -> _Log:
     position_n = np.arange(len(user_n)) - offsets_U1[user_n] - window_U[user_n]
     is_window = position_n < 0
     label_n = np.ones(len(user_n), np.float32)
-    if dataset.positive_from_rating is not None:
-        label_n = (rating_n >= dataset.positive_from_rating).astype(np.float32)
+    if log.positive_from_rating is not None:
+        label_n = (rating_n >= log.positive_from_rating).astype(np.float32)
     histories = Histories(
         np.concatenate([[0], np.cumsum(window_U)]).astype(np.int64),
         item_n[is_window].astype(np.int64),
         rating_n[is_window].astype(np.float32),
     )
     after = ~is_window
-    own_keys = np.sort(user_n * dataset.num_items + item_n)
-    return _Log(
+    own_keys = np.sort(user_n * log.num_items + item_n)
+    return _SplitLog(
         histories,
-        dataset.num_items,
+        log.num_items,
         user_n[after],
         item_n[after],
         label_n[after],
@@ -170,7 +203,9 @@ class _Made:
     is_item_BL: np.ndarray
 
 
-def _chunk_lists(log: _Log, protocol: ProtocolConfig, proposed: np.ndarray | None, rng: np.random.Generator) -> _Made:
+def _chunk_lists(
+    log: _SplitLog, protocol: ProtocolConfig, proposed: np.ndarray | None, rng: np.random.Generator
+) -> _Made:
     """Up to ``chunk`` real interactions a list, the rest negatives; shuffled."""
     slot_n = log.position_n % protocol.chunk
     row_n = np.cumsum(slot_n == 0) - 1
@@ -186,7 +221,7 @@ def _chunk_lists(log: _Log, protocol: ProtocolConfig, proposed: np.ndarray | Non
     return _shuffle(_Made(user_B, items_BL, labels_BL, np.ones(items_BL.shape, dtype=bool)), rng)
 
 
-def _fill_uniform(items_BL: np.ndarray, user_B: np.ndarray, log: _Log, rng: np.random.Generator) -> None:
+def _fill_uniform(items_BL: np.ndarray, user_B: np.ndarray, log: _SplitLog, rng: np.random.Generator) -> None:
     """Replace every -1 by an item that is not the user's own and not yet in the list, uniformly.
 
     Column by column: draw for all rows, draw again where the item is taken. Rows still open after many
@@ -218,7 +253,7 @@ def _fill_uniform(items_BL: np.ndarray, user_B: np.ndarray, log: _Log, rng: np.r
 
 
 def _fill_from_pool(
-    items_BL: np.ndarray, user_B: np.ndarray, log: _Log, proposed: np.ndarray, rng: np.random.Generator
+    items_BL: np.ndarray, user_B: np.ndarray, log: _SplitLog, proposed: np.ndarray, rng: np.random.Generator
 ) -> None:
     """Replace every -1 by an item the first stage proposed to the user and the user never met.
 
@@ -238,7 +273,7 @@ def _fill_from_pool(
     _fill_uniform(items_BL, user_B, log, rng)
 
 
-def _catalogue_lists(log: _Log, proposed: np.ndarray, rng: np.random.Generator) -> _Made:
+def _catalogue_lists(log: _SplitLog, proposed: np.ndarray, rng: np.random.Generator) -> _Made:
     """The proposed items of every user who has interactions after the window; shuffled."""
     user_B = np.unique(log.user_n)
     items_BL = proposed[user_B]
@@ -266,7 +301,7 @@ def _lists_of(group: Group, made: _Made, users: np.ndarray | None) -> Lists:
     return everything.take(rows)
 
 
-def _is_own(log: _Log, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+def _is_own(log: _SplitLog, users: np.ndarray, items: np.ndarray) -> np.ndarray:
     return _contains(log.own_keys, users * log.num_items + items)
 
 

@@ -1,7 +1,7 @@
-"""Requests in natural words: many ways to say the same condition.
+"""Requests in natural words: many ways to say the same conditions.
 
-Every function draws one wording; which conditions it says is the caller's. Attributes are named as the dataset
-names them, so that a model can be held to the words of the prompt.
+Every function draws one wording of the conditions it is given. Attributes have the names of the log, so that a
+model can be held to the words of the prompt.
 """
 
 from __future__ import annotations
@@ -12,20 +12,9 @@ import numpy as np
 
 from recloop.records import Condition
 
-MAKERS = frozenset(
-    [
-        "director",
-        "author",
-        "artist",
-        "studio",
-        "brand",
-        "developer",
-        "publisher",
-        "designer",
-        "maker",
-        "writer",
-    ]
-)
+MAKERS = frozenset((
+    "director", "author", "artist", "studio", "brand", "developer", "publisher", "designer", "maker", "writer",
+))  # fmt: skip
 KINDS = frozenset(["genre", "category", "style", "type", "theme", "subject", "mood"])
 ERAS = frozenset(("era", "decade", "period"))
 
@@ -122,20 +111,20 @@ def ask_by_item(noun: str, title: str, attribute: str, more: Sequence[Condition]
 def ask_misinformed(
     noun: str, title: str, false: Condition, more: Sequence[Condition], rng: np.random.Generator
 ) -> str:
-    """As `ask_by_item`, after a claim about that item which is not so."""
+    """As `ask_by_item`, after a false claim about that item."""
     asking = ask_by_item(noun, title, false.attribute, more, rng)
     claim = _draw(CLAIMING, rng)
     return claim.format(title=title, attribute=false.attribute, value=false.value, asking=asking)
 
 
 def ask_by_taste(noun: str, attribute: str, more: Sequence[Condition], rng: np.random.Generator) -> str:
-    """A request for what the history likes most in one attribute, and further conditions that are named."""
+    """A request for the value of one attribute that the history likes most, and further conditions that are named."""
     wish = _draw(BY_TASTE, rng).format(attribute=attribute)
     return ask(noun, [wish, *(wish_of(one, rng) for one in more)], rng)
 
 
 def ask_as_group(noun: str, attribute: str, group: Mapping[str, str], rng: np.random.Generator) -> str:
-    """A request for what people like the user like more than others do, in one attribute."""
+    """A request for the value of one attribute that people like the user like more than others do."""
     told = ", ".join(f"{name} {value}" for name, value in group.items())
     asking = _draw(AS_GROUP, rng).format(noun=one_of(noun), attribute=attribute, group=told)
     return _with_article(asking, noun)

@@ -1,10 +1,10 @@
-"""Requests made from a log: a wish in words, twenty candidates, and the one that satisfies it by the graph.
+"""Requests made from a log: a wish in words, candidates, and the one candidate that satisfies it by the graph.
 
-Exactly one candidate meets every condition; among the others are *near misses*, which meet all conditions but
+Exactly one candidate meets every condition. Among the others are *near misses*, which meet all conditions but
 one, and for a false premise *traps*, which meet the claim. Groups of users share no request.
 
-Source: the kinds of RecBench+ (arXiv 2503.09382), after which ReRec (arXiv 2604.07851) trains. Ours: ground
-truth by the graph alone, near misses, and what a history or a group likes is counted, not assessed.
+Source: the kinds of RecBench+ (arXiv 2503.09382), which ReRec (arXiv 2604.07851) trains on. Deviations: the graph
+alone is the ground truth, there are near misses, and what a history or a group likes is counted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from recloop.records import Condition, Group, Log, Request, RequestKind
 
 ATTEMPTS = 60  # draws for one request before its kind is given up for the user
 MIN_LIKED = 2  # items of a history that show a taste
-TRAPS = 2
+TRAPS = 2  # items that meet a false claim
+MIN_CARRIERS = 2  # items that must meet a condition: with one, the condition would name the item
+MIN_GROUP_LIKES = 20  # guess: fewer likes of a group say nothing about its taste
 
 
 class RequestConfig(BaseModel):
@@ -34,22 +36,19 @@ class RequestConfig(BaseModel):
     kinds: tuple[RequestKind, ...] = Field(
         default=tuple(RequestKind),
         min_length=1,
-        description="kinds asked in turn; demographic needs profiles",
+        description="Kinds, made in turn; demographic needs profiles.",
     )
-    per_user: int = Field(default=7, ge=1, description="requests of every user, one kind after another")
-    num_candidates: int = Field(default=20, ge=2, description="C: one right, the others wrong")
-    near_misses: int = Field(default=6, ge=0, description="wrong candidates that meet all conditions but one")
-    history_items: int = Field(default=8, ge=1, description="latest items of the user that a request shows")
-    min_carriers: int = Field(
-        default=2, ge=2, description="a condition's value must belong to at least this many items"
-    )
+    per_user: int = Field(default=7, ge=1, description="Requests of every user, one kind after another.")
+    num_candidates: int = Field(default=20, ge=2, description="Candidates: one right, the others wrong.")
+    near_misses: int = Field(default=6, ge=0, description="Wrong candidates that meet all conditions but one.")
+    history_items: int = Field(default=8, ge=1, description="Latest items of the user that a request shows.")
 
 
 @dataclass(frozen=True, slots=True)
 class RequestSet:
     """Requests by group of users.
 
-    num_given_up: by kind, users for whom no such request was found.
+    num_given_up: by kind, how often no such request was found for a user.
     """
 
     by_group: Mapping[Group, tuple[Request, ...]]
@@ -60,8 +59,8 @@ class RequestSet:
 
 
 @dataclass(slots=True)
-class _Completion:
-    """What a kind has decided about a request: text comes after the answer."""
+class _Wish:
+    """What a request of some kind asks for; its words are drawn after the answer."""
 
     conditions: tuple[Condition, ...]
     say: Callable[[], str]
@@ -75,7 +74,7 @@ class _Completion:
 class _Maker:
     """Everything a request is drawn from."""
 
-    dataset: Log
+    log: Log
     graph: ItemGraph
     config: RequestConfig
     noun: str
@@ -89,22 +88,20 @@ class _Maker:
 
 
 def make_requests(
-    dataset: Log,
+    log: Log,
     groups: Mapping[Group, np.ndarray],
     config: RequestConfig,
     seed: int,
     *,
     noun: str,
-    max_values: int,
     can_tell: Callable[[Sequence[str]], bool],
 ) -> RequestSet:
-    """Make requests for every user.
+    """The requests of every user, by group.
 
     Args:
         groups: disjoint users of each group.
         seed: of everything drawn.
         noun: what the items are, plural.
-        max_values: of `build_item_graph`.
         can_tell: whether titles can be told apart when each is written alone.
 
     Raises:
@@ -112,17 +109,9 @@ def make_requests(
     """
     rng = np.random.default_rng([seed, 0x4E0])
     maker = _Maker(
-        dataset,
-        build_item_graph(dataset, max_values),
-        config,
-        noun,
-        dataset.items["title"].to_list(),
-        can_tell,
-        rng,
-        _histories(dataset, config.history_items),
-        {},
-        _profiles(dataset),
-    )
+        log, build_item_graph(log), config, noun, log.items["title"].to_list(), can_tell, rng,
+        _histories(log, config.history_items), {}, _profiles(log),
+    )  # fmt: skip
     maker.group_tastes = _tastes_of_groups(maker, groups[Group.TRAIN])
     given_up: Counter[str] = Counter()
     made: dict[Group, list[Request]] = {group: [] for group in Group}
@@ -140,14 +129,14 @@ def make_requests(
         if len(groups[group]) and not made[group]:
             raise DataError(
                 f"every group needs a request, got none for the {len(groups[group])} {group} users; the "
-                f"catalogue has {dataset.num_items} items: use more items, fewer requests.num_candidates "
+                f"catalogue has {log.num_items} items: use more items, fewer requests.num_candidates "
                 f"or fewer requests.near_misses"
             )
     return RequestSet({group: tuple(rows) for group, rows in made.items()}, dict(given_up))
 
 
 def check_request(graph: ItemGraph, request: Request) -> None:
-    """Whether exactly one candidate, the answer, meets every condition; DataError when not."""
+    """DataError unless exactly one candidate, the answer, meets every condition."""
     meeting = [item for item in request.candidates if item in graph.meeting(request.conditions)]
     if meeting != [request.answer] or len(set(request.candidates)) < len(request.candidates):
         raise DataError(
@@ -159,29 +148,29 @@ def check_request(graph: ItemGraph, request: Request) -> None:
 def _make(maker: _Maker, kind: RequestKind, user: int, number: int) -> Request | None:
     """One request of this kind; None when none is found in `ATTEMPTS` draws."""
     for _ in range(ATTEMPTS):
-        completion = _completion(maker, kind, user)
-        if completion is None:
+        wish = _wish(maker, kind, user)
+        if wish is None:
             continue
-        outside = {*completion.mentioned, *completion.history}
-        pool = sorted(maker.graph.meeting(completion.conditions) - outside)
+        outside = {*wish.mentioned, *wish.history}
+        pool = sorted(maker.graph.meeting(wish.conditions) - outside)
         if not pool:
             continue
         answer = pool[int(maker.rng.integers(len(pool)))]
-        key = (frozenset(completion.conditions), answer)
-        candidates = None if key in maker.seen else _candidates(maker, completion, answer, outside)
+        key = (frozenset(wish.conditions), answer)
+        candidates = None if key in maker.seen else _candidates(maker, wish, answer, outside)
         if candidates is None:
             continue
         maker.seen.add(key)
         request = Request(
-            number, kind, user, completion.say(), completion.conditions, candidates, answer,
-            completion.mentioned, completion.history, completion.rating,
+            number, kind, user, wish.say(), wish.conditions, candidates, answer,
+            wish.mentioned, wish.history, wish.rating,
         )  # fmt: skip
         check_request(maker.graph, request)
         return request
     return None
 
 
-def _completion(maker: _Maker, kind: RequestKind, user: int) -> _Completion | None:
+def _wish(maker: _Maker, kind: RequestKind, user: int) -> _Wish | None:
     match kind:
         case RequestKind.EXPLICIT_1:
             return _explicit(maker, 1)
@@ -199,15 +188,15 @@ def _completion(maker: _Maker, kind: RequestKind, user: int) -> _Completion | No
             return _as_group(maker, user)
 
 
-def _explicit(maker: _Maker, num: int) -> _Completion | None:
+def _explicit(maker: _Maker, num: int) -> _Wish | None:
     item = int(maker.rng.integers(maker.graph.num_items))
     conditions = _some(maker, maker.graph.of_item[item], num)
     if len(conditions) < num:
         return None
-    return _Completion(conditions, lambda: words.ask_explicitly(maker.noun, conditions, maker.rng))
+    return _Wish(conditions, lambda: words.ask_explicitly(maker.noun, conditions, maker.rng))
 
 
-def _by_item(maker: _Maker, user: int, *, is_false: bool) -> _Completion | None:
+def _by_item(maker: _Maker, user: int, *, is_false: bool) -> _Wish | None:
     """The value that a known item has in one attribute, and in half of the cases another condition."""
     known = maker.histories[user][0]
     item = known[int(maker.rng.integers(len(known)))] if known else 0
@@ -222,16 +211,16 @@ def _by_item(maker: _Maker, user: int, *, is_false: bool) -> _Completion | None:
     more = _another(maker, main)
     title = _quotable(maker.titles[item])
     if not is_false:
-        return _Completion(
+        return _Wish(
             (main, *more),
             lambda: words.ask_by_item(maker.noun, title, main.attribute, more, maker.rng),
             (item,),
         )
-    baselines = [one for one in maker.graph.items_with if one.attribute == main.attribute and one != main]
-    if not baselines:
+    others = [one for one in maker.graph.items_with if one.attribute == main.attribute and one != main]
+    if not others:
         return None
-    false = baselines[int(maker.rng.integers(len(baselines)))]
-    return _Completion(
+    false = others[int(maker.rng.integers(len(others)))]
+    return _Wish(
         (main, *more),
         lambda: words.ask_misinformed(maker.noun, title, false, more, maker.rng),
         (item,),
@@ -239,12 +228,12 @@ def _by_item(maker: _Maker, user: int, *, is_false: bool) -> _Completion | None:
     )
 
 
-def _by_taste(maker: _Maker, user: int) -> _Completion | None:
+def _by_taste(maker: _Maker, user: int) -> _Wish | None:
     """The value that most liked items of the history carry, if there is one such value."""
     items, rating = maker.histories[user]
-    least = maker.dataset.positive_from_rating
-    liked = [item for item, star in zip(items, rating, strict=True) if least is None or star >= least]
-    attributes = maker.dataset.attributes
+    least = maker.log.positive_from_rating
+    liked = [item for item, given in zip(items, rating, strict=True) if least is None or given >= least]
+    attributes = maker.log.attributes
     attribute = attributes[int(maker.rng.integers(len(attributes)))]
     counts = Counter(one for item in liked for one in maker.graph.of_item[item] if one.attribute == attribute)
     best = counts.most_common(2)
@@ -252,7 +241,7 @@ def _by_taste(maker: _Maker, user: int) -> _Completion | None:
         return None
     main = best[0][0]
     more = _another(maker, main)
-    return _Completion(
+    return _Wish(
         (main, *more),
         lambda: words.ask_by_taste(maker.noun, attribute, more, maker.rng),
         history=items,
@@ -260,8 +249,8 @@ def _by_taste(maker: _Maker, user: int) -> _Completion | None:
     )
 
 
-def _as_group(maker: _Maker, user: int) -> _Completion | None:
-    """The value of an attribute that the user's group likes more than all users do."""
+def _as_group(maker: _Maker, user: int) -> _Wish | None:
+    """A condition that the user's group likes more than all users do."""
     profile = maker.profiles[user] if maker.profiles else {}
     if not profile:
         return None
@@ -271,12 +260,12 @@ def _as_group(maker: _Maker, user: int) -> _Completion | None:
         return None
     main = tastes[int(maker.rng.integers(len(tastes)))]
     told = {name: profile[name]}
-    return _Completion((main,), lambda: words.ask_as_group(maker.noun, main.attribute, told, maker.rng))
+    return _Wish((main,), lambda: words.ask_as_group(maker.noun, main.attribute, told, maker.rng))
 
 
-def _some(maker: _Maker, attributes: Sequence[Condition], num: int) -> tuple[Condition, ...]:
-    """Up to `num` attributes in random order, of different attributes first."""
-    carried = [one for one in attributes if _is_carried(maker, one)]
+def _some(maker: _Maker, conditions: Sequence[Condition], num: int) -> tuple[Condition, ...]:
+    """Up to `num` of these conditions in random order, of different attributes first."""
+    carried = [one for one in conditions if _is_carried(maker, one)]
     drawn = [carried[place] for place in maker.rng.permutation(len(carried)).tolist()]
     first_of_attribute = {one.attribute: one for one in reversed(drawn)}
     spread = [one for one in drawn if first_of_attribute[one.attribute] == one]
@@ -293,19 +282,19 @@ def _another(maker: _Maker, main: Condition) -> tuple[Condition, ...]:
 
 
 def _is_carried(maker: _Maker, condition: Condition) -> bool:
-    return len(maker.graph.items_with[condition]) >= maker.config.min_carriers
+    return len(maker.graph.items_with[condition]) >= MIN_CARRIERS
 
 
-def _candidates(maker: _Maker, completion: _Completion, answer: int, outside: set[int]) -> tuple[int, ...] | None:
-    """The answer among wrong ones, in random order; None when the catalogue has too few."""
+def _candidates(maker: _Maker, wish: _Wish, answer: int, outside: set[int]) -> tuple[int, ...] | None:
+    """The answer and wrong items in random order; None when the catalogue has too few."""
     graph, config, rng = maker.graph, maker.config, maker.rng
-    right = graph.meeting(completion.conditions) | outside
+    right = graph.meeting(wish.conditions) | outside
     near: list[list[int]] = []
-    if len(completion.conditions) > 1:
-        for left_out in completion.conditions:
-            others = [one for one in completion.conditions if one != left_out]
+    if len(wish.conditions) > 1:
+        for left_out in wish.conditions:
+            others = [one for one in wish.conditions if one != left_out]
             near.append(_shuffled(graph.meeting(others) - right, rng))
-    traps = [item for trap in completion.traps for item in _shuffled(graph.items_with[trap] - right, rng)[:TRAPS]]
+    traps = [item for trap in wish.traps for item in _shuffled(graph.items_with[trap] - right, rng)[:TRAPS]]
     rest = _shuffled(frozenset(range(graph.num_items)) - right, rng)
     in_turn = [row[place] for place in range(config.near_misses) for row in near if place < len(row)]
     wrong = dict.fromkeys([*in_turn[: config.near_misses], *traps, *rest])
@@ -331,32 +320,29 @@ def _quotable(title: str) -> str:
     return title.replace('"', "'")
 
 
-def _histories(dataset: Log, num: int) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
-    """Each user's latest items and stars (NaN where unknown), oldest first."""
-    log = dataset.interactions
-    users, items = log["user"].to_numpy(), log["item"].to_numpy()
-    rating = log["rating"].fill_null(float("nan")).to_numpy()
-    bounds = np.searchsorted(users, np.arange(dataset.num_users + 1))
-    rows = (slice(max(bounds[u], bounds[u + 1] - num), bounds[u + 1]) for u in range(dataset.num_users))
+def _histories(log: Log, num: int) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:
+    """Each user's latest items and ratings (NaN where unknown), oldest first."""
+    met = log.interactions
+    users, items = met["user"].to_numpy(), met["item"].to_numpy()
+    rating = met["rating"].fill_null(float("nan")).to_numpy()
+    bounds = np.searchsorted(users, np.arange(log.num_users + 1))
+    rows = (slice(max(bounds[u], bounds[u + 1] - num), bounds[u + 1]) for u in range(log.num_users))
     return [(tuple(items[row].tolist()), tuple(rating[row].tolist())) for row in rows]
 
 
-def _profiles(dataset: Log) -> list[dict[str, str]]:
-    names = [name for name in dataset.users.columns if name not in ("user", "user_id")]
-    rows = dataset.users.sort("user").iter_rows(named=True)
+def _profiles(log: Log) -> list[dict[str, str]]:
+    names = [name for name in log.users.columns if name not in ("user", "user_id")]
+    rows = log.users.sort("user").iter_rows(named=True)
     return [{name: str(row[name]) for name in names if row[name]} for row in rows] if names else []
 
 
 def _tastes_of_groups(maker: _Maker, train_users: np.ndarray) -> dict[tuple[str, str], tuple[Condition, ...]]:
-    """By profile value and attribute, the attribute whose share among train users' likes is highest against all.
-
-    Attributes that a group likes in fewer than 20 cases say nothing of it.
-    """
+    """By (profile column, value), per attribute the condition that train users of the group like most against all."""
     if not maker.profiles:
         return {}
-    log = maker.dataset.interactions.filter(maker.dataset.interactions["user"].is_in(train_users.tolist()))
-    if maker.dataset.positive_from_rating is not None:
-        log = log.filter(log["rating"] >= maker.dataset.positive_from_rating)
+    log = maker.log.interactions.filter(maker.log.interactions["user"].is_in(train_users.tolist()))
+    if maker.log.positive_from_rating is not None:
+        log = log.filter(log["rating"] >= maker.log.positive_from_rating)
     overall: Counter[Condition] = Counter()
     by_group: dict[tuple[str, str], Counter[Condition]] = {}
     for user, item in zip(log["user"].to_list(), log["item"].to_list(), strict=True):
@@ -369,7 +355,7 @@ def _tastes_of_groups(maker: _Maker, train_users: np.ndarray) -> dict[tuple[str,
         best: dict[str, tuple[float, Condition]] = {}
         for one, num in counts.items():
             lift = num / overall[one]
-            if num >= 20 and (one.attribute not in best or lift > best[one.attribute][0]):
+            if num >= MIN_GROUP_LIKES and (one.attribute not in best or lift > best[one.attribute][0]):
                 best[one.attribute] = (lift, one)
         tastes[pair] = tuple(condition for _, condition in best.values())
     return tastes

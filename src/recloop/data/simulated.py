@@ -1,18 +1,18 @@
-"""Simulated simulated logs: invented items, users with known tastes, and a dial from no signal to full signal.
+"""Simulated logs: invented items, users with known tastes, and a dial from no signal to full signal.
 
 Every item has one value in each of three attributes. Every user likes some values of each attribute, dislikes as
-many, and is neutral to the rest. The history up to the knowledge window shows *all* these tastes: its stars
-rise and fall with the tastes in the three attributes together, and it is arranged so that every liked and every
-disliked value was met at least twice, with a mean rating on the right side of the user's mean wherever
-possible. So a true text about any attribute can be written.
+many, and is neutral to the rest. The history up to the knowledge window shows *all* these tastes. Its ratings
+rise and fall with the tastes in the three attributes together. Every liked and every disliked value is there at
+least twice, with a mean rating on the right side of the user's mean wherever possible. So a true text about any
+attribute can be written.
 
 What happens after the window is decided by the *useful* attributes alone, to the degree `signal`: each later
 interaction is, with probability `signal`, driven by taste and otherwise by chance.
 
-- By taste: with probability `positive_share` an item the user likes in the useful attributes, 4 or 5 stars;
-  otherwise one the user does not like there, 1 to 3 stars.
-- By chance: an item the user has not met, whatever its values; 4 or 5 stars with probability
-  `positive_share`, 1 to 3 otherwise.
+- By taste: with probability `POSITIVE_SHARE` an item the user likes in the useful attributes, rated 4 or 5;
+  otherwise one the user does not like there, rated 1 to 3.
+- By chance: an item the user has not met, whatever its values; rated 4 or 5 with probability
+  `POSITIVE_SHARE`, 1 to 3 otherwise.
 
 So at 0 the labels are independent of every taste, at 1 they follow from the useful tastes, and in between
 the share of positives stays the same. The other attributes never tell anything about labels. Every value
@@ -31,18 +31,22 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recloop.data.assemble import RawLog, number_log
 from recloop.data.lists import window_lens
-from recloop.data.vocabulary import VOCABULARIES, attribute_values, item_titles
+from recloop.data.vocabulary import VOCABULARIES, attribute_values, deal_values, item_titles
 from recloop.errors import SettingError
 from recloop.records import Domain, Log
 
 POSITIVE_FROM_RATING = 4.0
+# By attribute, in the order of the prompt: how many values it has, and how many of them a user likes; as many are
+# disliked. A catalogue of hundreds of items then has enough items of each value, and a history can show each taste.
+VALUES, LIKED = (6, 8, 15), (2, 2, 3)
+POSITIVE_SHARE = 0.6  # of the later interactions; about that of MovieLens-1M
 WINDOWS_TRIED = 8
 USERS_AT_ONCE = 256
 START_TIME_S = 1_000_000_000
 
 
 class SimulatedConfig(BaseModel):
-    """A simulated data."""
+    """What is simulated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,12 +54,6 @@ class SimulatedConfig(BaseModel):
     num_users: int = Field(default=400, ge=1, description="Users.")
     num_items: int = Field(default=300, ge=1, description="Items.")
     num_interactions: int = Field(default=40, ge=4, description="Mean interactions per user; each has within a tenth.")
-    values_per_attribute: tuple[int, int, int] = Field(
-        default=(6, 8, 15), description="How many values each attribute has, in the order of the prompt."
-    )
-    liked_per_attribute: tuple[int, int, int] = Field(
-        default=(2, 2, 3), description="How many values of each attribute a user likes; as many are disliked."
-    )
     useful_attributes: tuple[str, ...] = Field(
         default=("genre",),
         min_length=1,
@@ -66,9 +64,6 @@ class SimulatedConfig(BaseModel):
         ge=0,
         le=1,
         description="Share of the later interactions that taste decides; the rest is chance.",
-    )
-    positive_share: float = Field(
-        default=0.6, gt=0, lt=1, description="Share of the later interactions with 4 or 5 stars."
     )
 
     @model_validator(mode="after")
@@ -84,26 +79,19 @@ class SimulatedConfig(BaseModel):
                 f"useful_attributes must be different ones of {', '.join(attributes)}, got "
                 f"{', '.join(self.useful_attributes)}; choose from these"
             )
-        for attribute, values, liked in zip(
-            attributes, self.values_per_attribute, self.liked_per_attribute, strict=True
-        ):
-            if not 1 <= liked <= values // 2:
-                raise SettingError(
-                    f"a user likes 1 to {values // 2} of the {values} values of {attribute} (and dislikes as "
-                    f"many), got {liked}; change liked_per_attribute or values_per_attribute"
-                )
         most = self.num_interactions + self.num_interactions // 10
-        if self.num_items < 3 * most or self.num_items < 2 * max(self.values_per_attribute):
+        fewest = max(3 * most, 2 * max(VALUES))
+        if self.num_items < fewest:
             raise SettingError(
                 f"a simulated log needs three items per interaction of a user and two per value, got "
-                f"{self.num_items} items; use {max(3 * most, 2 * max(self.values_per_attribute))} or more"
+                f"{self.num_items} items; use {fewest} or more"
             )
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedTruth:
-    """What is so in a simulated data. `F` attributes in the order of `Log.attributes`, `V` values of an attribute.
+    """The truth behind a simulated log. `F` attributes in the order of `Log.attributes`, `V` values of an attribute.
 
     values: names of the values of each attribute.
     value_IF: number of each item's value in each attribute.
@@ -118,31 +106,18 @@ class SimulatedTruth:
     useful_attributes: tuple[str, ...]
 
     def score(self, attribute: str, user_B: np.ndarray, items_BL: np.ndarray) -> np.ndarray:
-        """Each user's true taste in one attribute for the items of a list: what a perfect text would tell."""
+        """Each user's true taste in one attribute for the items of a list: what a perfect text would say."""
         column = self.attributes.index(attribute)
         return self.taste_UV[column][np.asarray(user_B)[:, None], self.value_IF[items_BL, column]].astype(np.float64)
 
 
 def simulate_log(config: SimulatedConfig, seed: int) -> tuple[Log, SimulatedTruth]:
-    """Invent a catalogue, users and their interactions.
-
-    Args:
-        config: the simulated log.
-        seed: of everything.
-
-    Returns:
-        The log as any reader would give it, and the truth behind it.
-    """
+    """A simulated log, as any reader would give it, and the truth behind it; `seed` is of everything drawn."""
     rng = np.random.default_rng([seed, 0x30714D])
     attributes = VOCABULARIES[config.domain].attributes
-    values = tuple(
-        attribute_values(config.domain, column, num, rng) for column, num in enumerate(config.values_per_attribute)
-    )
-    value_IF = np.stack([_deal(num, config.num_items, rng) for num in config.values_per_attribute], axis=1)
-    taste_UV = tuple(
-        _draw_tastes(config.num_users, num, liked, rng)
-        for num, liked in zip(config.values_per_attribute, config.liked_per_attribute, strict=True)
-    )
+    values = tuple(attribute_values(config.domain, column, num, rng) for column, num in enumerate(VALUES))
+    value_IF = np.stack([deal_values(num, config.num_items, rng) for num in VALUES], axis=1)
+    taste_UV = tuple(_draw_tastes(config.num_users, num, liked, rng) for num, liked in zip(VALUES, LIKED, strict=True))
     truth = SimulatedTruth(attributes, values, value_IF, taste_UV, config.useful_attributes)
     log = _simulate_log(truth, config, rng)
     ids = [f"i{item}" for item in range(config.num_items)]
@@ -152,13 +127,13 @@ def simulate_log(config: SimulatedConfig, seed: int) -> tuple[Log, SimulatedTrut
         items = items.with_columns(names)
     users = pl.DataFrame({"user_id": [f"u{user}" for user in range(config.num_users)]})
     raw = RawLog("simulated", config.domain, users, items, attributes, log, POSITIVE_FROM_RATING)
-    dataset = number_log(raw)
-    met_I = dataset.items["item_id"].str.strip_prefix("i").cast(pl.Int64).to_numpy()
-    return dataset, SimulatedTruth(attributes, values, value_IF[met_I], taste_UV, config.useful_attributes)
+    simulated = number_log(raw)
+    met_I = simulated.items["item_id"].str.strip_prefix("i").cast(pl.Int64).to_numpy()
+    return simulated, SimulatedTruth(attributes, values, value_IF[met_I], taste_UV, config.useful_attributes)
 
 
 def _simulate_log(truth: SimulatedTruth, config: SimulatedConfig, rng: np.random.Generator) -> pl.DataFrame:
-    """``user_id, item_id, stars, time`` of all users."""
+    """``user_id, item_id, rating, time`` of all users."""
     spread = config.num_interactions // 10
     count_U = config.num_interactions + rng.integers(-spread, spread + 1, size=config.num_users)
     window_U = window_lens(count_U, window_max=int(count_U.max()))
@@ -187,11 +162,6 @@ def _simulate_log(truth: SimulatedTruth, config: SimulatedConfig, rng: np.random
     ).with_columns(user_id="u" + pl.col("user_id"), item_id="i" + pl.col("item_id"))
 
 
-def _deal(num_values: int, num_items: int, rng: np.random.Generator) -> np.ndarray:
-    """One value per item, all values equally often up to one."""
-    return rng.permutation(np.arange(num_items) % num_values)
-
-
 def _draw_tastes(num_users: int, num_values: int, liked: int, rng: np.random.Generator) -> np.ndarray:
     """Int8 [U, V]: 1 for `liked` values of a user, -1 for as many, every value liked equally often.
 
@@ -211,7 +181,7 @@ def _draw_tastes(num_users: int, num_values: int, liked: int, rng: np.random.Gen
 def _draw_windows(
     window_U: np.ndarray, truth: SimulatedTruth, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Items and stars [U, n] of every user's window, the first ``window_U[u]`` of each row in use.
+    """Items and ratings [U, n] of every user's window, the first ``window_U[u]`` of each row in use.
 
     Several windows are tried for each user and the most truthful is kept. An item is taken for the liked
     and disliked values it carries, most of all for those not yet met twice. Ratings are 3, plus or minus for
@@ -263,7 +233,7 @@ def _pick_items(user_R: np.ndarray, num: int, truth: SimulatedTruth, rng: np.ran
 def _count_faults(
     user_R: np.ndarray, items_RN: np.ndarray, rating_RN: np.ndarray, is_used_RN: np.ndarray, truth: SimulatedTruth
 ) -> np.ndarray:
-    """How far each window is from showing the tastes: values not met twice, stars on the wrong side."""
+    """How far each window is from showing the tastes: values not there twice, ratings on the wrong side."""
     num_rows = len(user_R)
     mean_R = (rating_RN * is_used_RN).sum(axis=1) / is_used_RN.sum(axis=1)
     excess_RN = (rating_RN - mean_R[:, None]) * is_used_RN
@@ -283,8 +253,8 @@ def _count_faults(
 def _draw_later(
     count: int, shown: np.ndarray, useful_I: np.ndarray, config: SimulatedConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What follows the window: items never met before, with stars, in random order."""
-    is_positive = rng.random(count) < config.positive_share
+    """What follows the window: items that are new to the user, with ratings, in random order."""
+    is_positive = rng.random(count) < POSITIVE_SHARE
     by_taste = rng.random(count) < config.signal
     is_new_I = np.ones(len(useful_I), dtype=bool)
     is_new_I[shown] = False

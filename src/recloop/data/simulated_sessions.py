@@ -6,9 +6,9 @@ session share their format, and the format decides by which attribute the sessio
 the next item is drawn from the candidates by chance.
 
 Among the candidates there is, for each of the other attributes, one item that shares its value with the latest
-item and no other value. The rest share none. So without knowing the attribute three candidates are as good as
-each other, with it there is one; the format, which any text encoder sees, tells the attribute; formats, and with
-them the attributes, are met with the given shares, so that one hint for all sessions is worth the largest share.
+item and no other value. The rest share none. So without knowing the attribute, three candidates are equally good;
+with it there is one. The format, which any text encoder sees, tells the attribute. Formats, and with them the
+attributes, occur with the shares `SHARES`, so that one hint for all sessions is worth the largest share.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recloop.data.sessions import Session, SessionTask
-from recloop.data.vocabulary import VOCABULARIES, attribute_values, item_titles
+from recloop.data.vocabulary import VOCABULARIES, attribute_values, deal_values, item_titles
 from recloop.errors import SettingError
 from recloop.records import Domain
 
 FORMATS = ("feature", "series", "short")
 FORMAT = "format"
 ATTRIBUTES = VOCABULARIES[Domain.MOVIES].attributes
+SHARES = (0.6, 0.25, 0.15)  # how often each format, and with it each attribute, is drawn
+NUM_VALUES = 8  # of each attribute: then six items per candidate hold enough that share one value or none
 
 
 class SimulatedSessionsConfig(BaseModel):
-    """A simulated data of sessions."""
+    """What sessions are simulated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,10 +39,6 @@ class SimulatedSessionsConfig(BaseModel):
     num_test: int = Field(default=200, ge=1, description="Test sessions.")
     num_candidates: int = Field(default=20, ge=4, description="Candidates, the answer among them.")
     max_items: int = Field(default=4, ge=1, description="Most items shown; each session has 1 to that many.")
-    values_per_attribute: int = Field(default=8, ge=3, le=10, description="Values of each attribute.")
-    shares: tuple[float, float, float] = Field(
-        default=(0.6, 0.25, 0.15), description="How often each format, and with it each attribute, is met."
-    )
     signal: float = Field(
         default=1.0,
         ge=0,
@@ -50,8 +48,6 @@ class SimulatedSessionsConfig(BaseModel):
 
     @model_validator(mode="after")
     def _is_possible(self) -> SimulatedSessionsConfig:
-        if min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6:
-            raise SettingError(f"shares must be 0 or more and sum to 1, got {self.shares}; mend them")
         if self.num_items < 6 * self.num_candidates:
             raise SettingError(
                 f"a simulated log of sessions needs six items per candidate, got {self.num_items} for "
@@ -61,11 +57,11 @@ class SimulatedSessionsConfig(BaseModel):
 
 
 def simulate_sessions(config: SimulatedSessionsConfig, seed: int) -> SessionTask:
-    """The simulated log's sessions; each tells the attribute that decides it."""
+    """Simulated sessions; each says which attribute decides it."""
     rng = np.random.default_rng(seed)
-    names = [attribute_values(Domain.MOVIES, f, config.values_per_attribute, rng) for f in range(len(ATTRIBUTES))]
-    value_IF = np.stack([_deal(config.values_per_attribute, config.num_items, rng) for _ in ATTRIBUTES], axis=1)
-    format_I = _deal(len(FORMATS), config.num_items, rng)
+    names = [attribute_values(Domain.MOVIES, f, NUM_VALUES, rng) for f in range(len(ATTRIBUTES))]
+    value_IF = np.stack([deal_values(NUM_VALUES, config.num_items, rng) for _ in ATTRIBUTES], axis=1)
+    format_I = deal_values(len(FORMATS), config.num_items, rng)
     items = pl.DataFrame(
         {
             "item": range(config.num_items),
@@ -76,7 +72,7 @@ def simulate_sessions(config: SimulatedSessionsConfig, seed: int) -> SessionTask
         }
     )
     num = config.num_train + config.num_test
-    format_S = rng.choice(len(FORMATS), num, p=config.shares)
+    format_S = rng.choice(len(FORMATS), num, p=SHARES)
     sessions = [_simulate_session(s, int(format_S[s]), format_I, value_IF, config, rng) for s in range(num)]
     return SessionTask(
         f"sessions (signal {config.signal:g})",
@@ -108,7 +104,7 @@ def _simulate_session(
         if len(pool) < count:
             raise SettingError(
                 f"the catalogue must hold {count} items sharing {sum(pattern)} values with a given one, got "
-                f"{len(pool)}; use more items or fewer values"
+                f"{len(pool)}; use more items"
             )
         drawn = rng.choice(pool, count, replace=False)
         is_free_I[drawn] = False
@@ -121,8 +117,3 @@ def _simulate_session(
     is_driven = rng.random() < config.signal
     answer = alike[kind] if is_driven else int(rng.choice(candidates))
     return Session(number, number, tuple(shown.tolist()), answer, tuple(candidates), ATTRIBUTES[kind])
-
-
-def _deal(num_values: int, num_items: int, rng: np.random.Generator) -> np.ndarray:
-    """One value per item, all values equally often up to one."""
-    return rng.permutation(np.arange(num_items) % num_values)

@@ -1,4 +1,4 @@
-"""Who fits, who earns rewards, who chooses and who reports: four disjoint user groups."""
+"""Four disjoint groups of users: who fits rerankers, gives rewards, makes choices and is reported."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class SplitConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     train: float = Field(default=0.5, gt=0, le=1, description="Share of users that fit rerankers.")
-    reward: float = Field(default=0.25, ge=0, le=1, description="Share of users that earn rewards.")
-    valid: float = Field(default=0.05, ge=0, le=1, description="Share of users that choose everything.")
-    test: float = Field(default=0.2, gt=0, le=1, description="Share of users that report.")
+    reward: float = Field(default=0.25, ge=0, le=1, description="Share of users that rewards are computed for.")
+    valid: float = Field(default=0.05, ge=0, le=1, description="Share of users that every choice is made on.")
+    test: float = Field(default=0.2, gt=0, le=1, description="Share of users that results are reported for.")
     fold: int = Field(
         default=0,
         ge=0,
@@ -30,7 +30,7 @@ class SplitConfig(BaseModel):
         total = self.train + self.reward + self.valid + self.test
         if abs(total - 1) > 1e-9:
             raise SettingError(
-                f"train, feedback, valid and test shares must add up to 1, got {total:g}; adjust one of them"
+                f"train, reward, valid and test shares must add up to 1, got {total:g}; adjust one of them"
             )
         if (self.fold + 1) * self.test > 1 + 1e-9:
             raise SettingError(
@@ -43,12 +43,12 @@ class SplitConfig(BaseModel):
 REPRODUCTION = SplitConfig(train=0.85, reward=0.0, valid=0.05, test=0.10)
 """KAR's 90/10 by user, with a twentieth of all users taken out of its 90 to stop training early.
 
-KAR stops on its test users; that is not repeated here.
+KAR stops on its test users; recloop does not.
 """
 
 
 def split_users(num_users: int, config: SplitConfig, seed: int) -> dict[Group, np.ndarray]:
-    """Draw the four groups.
+    """The users of the four groups.
 
     Args:
         num_users: users are 0..num_users-1.
@@ -59,7 +59,7 @@ def split_users(num_users: int, config: SplitConfig, seed: int) -> dict[Group, n
         Ascending users of every group; a group with share 0 is empty.
 
     Raises:
-        SettingError: a group with a share would be empty, or the test group shared with fold 0.
+        SettingError: a group with a share would be empty, or the test group would overlap that of fold 0.
     """
     share_G = np.array([getattr(config, group.value) for group in Group])
     exact_G = share_G * num_users

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recloop.errors import SettingError
 from recloop.records import Domain
 
 
@@ -45,55 +44,20 @@ _PRODUCT_NOUNS = _words(
     "Glove Grinder Heater Holder Kettle Lamp Level Mat Meter Mixer Mug Opener Pan Pump Rack Saw Scale "
     "Shelf Speaker Spray Stand Stool Tape Timer Tray"
 )
-_GENRES = (
-    "Drama",
-    "Comedy",
-    "Western",
-    "Horror",
-    "Romance",
-    "War",
-    "Fantasy",
-    "Mystery",
-    "Musical",
-    "Crime",
-    "Animation",
-    "Documentary",
-)
+_GENRES = _words("Drama Comedy Western Horror Romance War Fantasy Mystery Musical Crime Animation Documentary")
 _BOOK_GENRES = (
-    "Poetry",
-    "Thriller",
-    "Romance",
-    "History",
-    "Fantasy",
-    "Mystery",
-    "Biography",
-    "Horror",
-    "Travel",
-    "Satire",
+    *_words("Poetry Thriller Romance History Fantasy Mystery Biography Horror Travel Satire"),
     "Science Fiction",
     "Philosophy",
 )
-_CATEGORIES = (
-    "Kitchen",
-    "Garden",
-    "Office",
-    "Camping",
-    "Bathroom",
-    "Workshop",
-    "Fitness",
-    "Pets",
-    "Music",
-    "Cycling",
-    "Painting",
-    "Travel",
-)
-_MATERIALS = ("steel", "wood", "glass", "cotton", "rubber", "ceramic", "leather", "bamboo")
+_CATEGORIES = _words("Kitchen Garden Office Camping Bathroom Workshop Fitness Pets Music Cycling Painting Travel")
+_MATERIALS = _words("steel wood glass cotton rubber ceramic leather bamboo")
 _ERAS = tuple(f"{year}s" for year in range(2010, 1920, -10))
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What the items of a domain can be said to be. `words[f]` are the values of attribute f, None: made up."""
+    """The attributes of a domain's items. `words[f]` are the values of attribute f, None: invented names."""
 
     attributes: tuple[str, str, str]
     words: tuple[tuple[str, ...] | None, ...]
@@ -108,26 +72,21 @@ VOCABULARIES: dict[Domain, Vocabulary] = {
 
 
 def attribute_values(domain: Domain, attribute: int, num_values: int, rng: np.random.Generator) -> tuple[str, ...]:
-    """Distinct values for one attribute: the first of its words, or made-up names.
-
-    Raises:
-        SettingError: the attribute has fewer words.
-    """
-    vocabulary = VOCABULARIES[domain]
-    words = vocabulary.words[attribute]
+    """Distinct values for one attribute: the first of its words, or invented names; fewer when there are fewer."""
+    words = VOCABULARIES[domain].words[attribute]
     if words is None:
         heads, tails, joint = (_BRAND_HEADS, _BRAND_TAILS, "") if domain is Domain.PRODUCTS else (_GIVEN, _FAMILY, " ")
         words = tuple(_combine(heads, tails, joint, num_values, rng))
-    if num_values > len(words):
-        raise SettingError(
-            f"{vocabulary.attributes[attribute]} has at most {len(words)} values in a simulated log of {domain}, got "
-            f"{num_values}; lower values_per_attribute"
-        )
     return words[:num_values]
 
 
+def deal_values(num_values: int, num_items: int, rng: np.random.Generator) -> np.ndarray:
+    """One value per item, all values equally often up to one."""
+    return rng.permutation(np.arange(num_items) % num_values)
+
+
 def item_titles(domain: Domain, num_items: int, rng: np.random.Generator) -> list[str]:
-    """Distinct invented titles, numbered sequels where the words run out."""
+    """Distinct invented titles; numbered sequels where there are more items than pairs of words."""
     nouns = VOCABULARIES[domain].nouns
     num_plain = len(_ADJECTIVES) * len(nouns)
     titles = _combine(_ADJECTIVES, nouns, " ", min(num_items, num_plain), rng)

@@ -16,12 +16,11 @@ from recloop.encoders.load import encode
 from recloop.errors import DataError, RunError, SettingError
 from recloop.evaluation.results import Results
 from recloop.experiment.run_folder import RunFolder
-from recloop.llm.chat import chat_tokens
 from recloop.llm.completion_text import shorten_completion
 from recloop.llm.sampling import generate
 from recloop.methods.registry import method_named
 from recloop.progress import SILENT
-from recloop.prompts.user_profile import build_prompts
+from recloop.prompts.user_profile import profile_writer
 from recloop.records import Completion, Group, Histories, Lists, Log, UserCompletions
 from recloop.rerankers.fitted import FittedReranker
 from recloop.settings import validate
@@ -159,13 +158,9 @@ class FinishedRun:
         pairs = [(one, float("nan")) if isinstance(one, str) else one for one in history]
         items = self._numbers([item for item, _ in pairs], "history")
         ratings = np.array([rating for _, rating in pairs], dtype=np.float32)
-        histories = Histories(np.array([0, len(items)]), np.array(items, dtype=np.int64), ratings)
         task, config, lm = self._task, self._study.config.prompt, self._lm
         alone = config.model_copy(update={"include_profile": False})  # nothing is known of a new user
-        (prompt,) = build_prompts(
-            task.log, histories, np.array([0]), alone, lm.count_tokens, task.population_rates, chat_tokens(lm)
-        )
-        return prompt
+        return profile_writer(task.log, alone, lm, task.population_rates)(0, np.array(items, dtype=np.int64), ratings)
 
     def _numbers(self, item_ids: Sequence[str], what: str) -> list[int]:
         known = self._number_of

@@ -26,8 +26,8 @@ from dataclasses import dataclass, fields
 
 from recloop.errors import SettingError
 from recloop.prompts.claims import HistoryItem
+from recloop.prompts.lines import candidate_line, clean_line
 from recloop.prompts.title_match import Found, NoTitle, TitleIndex, distinct_titles, normalised
-from recloop.prompts.user_profile import candidate_line, clean_line, clean_title, clean_value
 
 SYSTEM = "You recommend the next item."
 HINT = "Hint: "
@@ -43,7 +43,7 @@ SEPARATOR = re.compile(r"[,;>|\n]|\s(?:and|then)\s|\s[-–—]\s")
 BETWEEN = re.compile(r"[\s,;>|\"“”«»\[\](){}.*_\-–—:]*")
 JOINING = re.compile(r"(?:and|then)\s+[\s\"“”«\[(*_]*")
 LINE_OF_ITEM = re.compile(r"^(\s*(?:\d{1,3}[.)]\s*)?)[^\n]*\|\s*[\"“]([^\"”\n]+)[\"”]\s*$", re.MULTILINE)
-MAX_TITLE_WORDS = 12  # guess: an unknown entry longer than this is prose, not a title
+MAX_ENTRY_WORDS = 12  # guess: an unknown entry longer than this is prose, not a title
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +84,6 @@ class Ranking:
     def rank_of(self, candidate: int) -> int | None:
         """The place of a candidate, from 1; None where it is not ranked."""
         return self.places.index(candidate) + 1 if candidate in self.places else None
-
-
-def clean_item(
-    title: str, values: Sequence[Sequence[str]], *, max_title_words: int = 8, max_values: int = 3
-) -> HistoryItem:
-    """An item fit for a line: its title and the values of every attribute, cleaned and cut."""
-    kept = tuple(tuple(filter(None, map(clean_value, told[:max_values]))) for told in values)
-    return HistoryItem(clean_title(title, max_title_words), kept, None)
 
 
 def clean_hint(text: str) -> str:
@@ -197,7 +189,7 @@ def _is_heading(line: str) -> bool:
 def _may_be_title(entry: str) -> bool:
     """Whether an unmarked line between entries stands for a title: short, and no sentence."""
     has_words = re.search(r"\w", entry) is not None
-    is_short = len(entry.split()) <= MAX_TITLE_WORDS
+    is_short = len(entry.split()) <= MAX_ENTRY_WORDS
     return has_words and is_short and not entry.rstrip().endswith((":", ".", "!", "?"))
 
 

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recloop.prompts.claims import HistoryItem
+from recloop.prompts.lines import candidate_line, clean_line
 from recloop.prompts.next_item import (
-    HINT,
     LIST_MARK,
     MAX_HINT_CHARS,
     SessionText,
@@ -25,7 +25,6 @@ from recloop.prompts.next_item import (
     next_item_text,
 )
 from recloop.prompts.title_match import normalised, ways_to_write, words_of
-from recloop.prompts.user_profile import candidate_line, clean_line
 
 MAX_TURN_CHARS = 600  # guess: of each earlier turn, repeated in the next
 MIN_HINT_WORDS, MAX_HINT_WORDS = 3, 40  # guesses
@@ -178,8 +177,3 @@ def _capitals(text: str) -> set[str]:
     """Words after the first that do not begin with a small letter, as titles are compared; not ``I``."""
     bare = (re.sub(r"^\W+", "", chunk) for chunk in text.split()[1:])
     return {words_of(normalised(word))[0] for word in bare if word and not word[0].islower()} - {"i"}
-
-
-def hint_line(hint: str) -> str:
-    """A hint as prompts show it."""
-    return HINT + clean_hint(hint)

@@ -21,15 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recloop.errors import SettingError
 from recloop.llm.chat import CHAT_TOKENS
 from recloop.prompts.claims import HistoryItem
-from recloop.prompts.user_profile import (
-    NOUNS,
-    PromptConfig,
-    candidate_line,
-    history_items,
-    history_line,
-    line_from,
-    one_line,
-)
+from recloop.prompts.lines import NOUNS, candidate_line, history_items, history_line, line_from, one_line
 from recloop.records import Condition, Log, Prompt, Request
 
 SYSTEM = "You recommend one item for a request, step by step."
@@ -46,8 +38,6 @@ class RequestPromptConfig(BaseModel):
     max_prompt_tokens: int = Field(
         default=768, ge=64, description="token budget of a whole prompt; oldest history lines are cut"
     )
-    max_title_words: int = Field(default=8, ge=1, description="longer titles are cut to this many words")
-    max_values: int = Field(default=3, ge=1, description="values of one attribute shown per item")
     show_attributes: bool = Field(
         default=True, description="attributes beside each title; off for models that know the items"
     )
@@ -145,22 +135,20 @@ def reference_answer(
 
 
 def request_shower(
-    dataset: Log, config: RequestPromptConfig
+    log: Log,
 ) -> Callable[[Sequence[int], Sequence[float] | None], list[HistoryItem]]:
-    """A function from item numbers (and stars) to cleaned lines; the catalogue is cleaned once."""
-    lines_of = history_items(
-        dataset, PromptConfig(max_title_words=config.max_title_words, max_values=config.max_values)
-    )
+    """A function from item numbers and ratings (or None) to cleaned items; the catalogue is cleaned once."""
+    items_of = history_items(log)
 
     def shown(items: Sequence[int], rating: Sequence[float] | None) -> list[HistoryItem]:
         given = np.full(len(items), np.nan) if rating is None else np.asarray(rating, dtype=np.float64)
-        return lines_of(np.asarray(items, dtype=np.int64), given)
+        return items_of(np.asarray(items, dtype=np.int64), given)
 
     return shown
 
 
 def build_request_prompts(
-    dataset: Log,
+    log: Log,
     requests: Sequence[Request],
     config: RequestPromptConfig,
     count_tokens: Callable[[str], int],
@@ -176,8 +164,8 @@ def build_request_prompts(
     Raises:
         SettingError: the budget does not hold a request with its candidates.
     """
-    shown = request_shower(dataset, config)
-    noun, attributes = NOUNS[dataset.domain], dataset.attributes if config.show_attributes else ()
+    shown = request_shower(log)
+    noun, attributes = NOUNS[log.domain], log.attributes if config.show_attributes else ()
     budget = config.max_prompt_tokens - around - count_tokens(SYSTEM)
     prompts: list[Prompt] = []
     for request in requests:
@@ -196,7 +184,7 @@ def build_request_prompts(
                 raise SettingError(
                     f"max_prompt_tokens must hold a request with its candidates, got "
                     f"{config.max_prompt_tokens} and {num_over} tokens too many in request "
-                    f"{request.number}; use {config.max_prompt_tokens + num_over} or fewer max_values"
+                    f"{request.number}; use {config.max_prompt_tokens + num_over}"
                 )
             num_cut += max(1, min(len(kept), num_over // 30))  # a line has thirty tokens at most, about
         prompts.append(Prompt(request.number, SYSTEM, text, len(kept), num_cut))

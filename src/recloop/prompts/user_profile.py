@@ -1,26 +1,25 @@
-"""Prompts: a user's history in words, and what the language model is asked to do with it.
+"""Prompts about users: a history in words, cut to a token budget, and the request to describe the preferences.
 
-Titles and values are data, not instructions: control characters, line breaks, quotes and the characters that
-structure a line are taken out of them, and they are capped in length, so that nothing in a catalogue can end
-a line, open a chat turn or pose as the task.
+What a prompt says is up to its template (`recloop.prompts.template`).
 
 Source: KAR (arXiv 2306.10933), the structure of its user prompt. Deviations: the attributed template puts the
-stars first and the item's named attributes beside its title, the header gives the user's mean rating, and the
+rating first and the item's named attributes beside its title, the header gives the user's mean rating, and the
 task names the attributes, so that small models can read, count and be checked.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable, Sequence
-from typing import Literal
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recloop.errors import SettingError
-from recloop.llm.chat import CHAT_TOKENS
+from recloop.llm.chat import CHAT_TOKENS, chat_tokens
+from recloop.llm.language_model import LanguageModel
 from recloop.prompts.claims import (
     Basis,
     Claim,
@@ -31,11 +30,20 @@ from recloop.prompts.claims import (
     weigh_history,
     write_summary,
 )
-from recloop.records import Log, Domain, Histories, Prompt
+from recloop.prompts.lines import NOUNS, clean_value, history_items, history_line
+from recloop.prompts.template import (
+    ProfileFacts,
+    PromptTemplate,
+    PromptText,
+    ShownItem,
+    open_template,
+    require_template_name,
+)
+from recloop.records import CandidateLists, Domain, Group, Histories, Log, Prompt
+from recloop.settings import validate
 
-SYSTEM = "You summarise a user's preferences, step by step."
-MAX_VALUE_CHARS = 40
-
+MAX_COUNTED = 8  # values that a count line names on each of its sides, strongest first
+CHARS_PER_TOKEN = 2.5  # guess, on the safe side for English titles: where no language model counts tokens
 FACTORS = {
     Domain.MOVIES: "genre, director and actors, time period and country, character, plot and theme, "
     "mood and tone, critical acclaim and awards, production quality, soundtrack",
@@ -44,7 +52,6 @@ FACTORS = {
     Domain.PRODUCTS: "category, brand, purpose, price range, quality, style",
     Domain.GENERIC: "kind, maker, theme, style, quality",
 }
-NOUNS = {Domain.MOVIES: "films", Domain.BOOKS: "books", Domain.PRODUCTS: "products", Domain.GENERIC: "items"}
 
 
 class PromptConfig(BaseModel):
@@ -52,129 +59,158 @@ class PromptConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    template: Literal["counted", "attributed", "plain"] = Field(
+    template: Literal["counted", "attributed", "plain"] | Path = Field(
         default="counted",
         description="attributed: attributes beside each title; counted: the same, and under it which values the "
-        "whole history repeats; plain: KAR's, titles and stars",
+        "whole history repeats; plain: KAR's, titles and ratings; or a .jinja file of your own",
     )
     likes_by: Literal["rating", "share"] = Field(
         default="rating",
-        description="what counted likes are: rated above the user's own mean (without stars: met twice); or "
+        description="what counted likes are: rated above the user's own mean (without ratings: met twice); or "
         "share: met more often than in train users' histories",
     )
     max_prompt_tokens: int = Field(
         default=448, ge=64, description="token budget of a whole prompt; oldest lines are cut"
     )
-    max_title_words: int = Field(default=8, ge=1, description="longer titles are cut to this many words")
-    max_values: int = Field(default=3, ge=1, description="values of one attribute shown per item")
     include_profile: bool = Field(default=False, description="show the user's profile columns (age, gender, ...)")
-    max_counted: int = Field(
-        default=8, ge=1, description="values that a count line names on each of its sides, strongest first"
-    )
+
+    @field_validator("template")
+    @classmethod
+    def _is_a_template(cls, template: str | Path) -> str | Path:
+        require_template_name(template)
+        return template
 
 
-def clean_value(text: str, max_chars: int = MAX_VALUE_CHARS) -> str:
-    """An attribute value fit for a line: one line, no structural characters, at most `max_chars` characters.
-
-    Example:
-        >>> clean_value("Parts Co., Inc.; <b>\\n")
-        'Parts Co. Inc. b'
-    """
-    return one_line(text, r'[|",;:<>\[\]{}]')[:max_chars].strip()
-
-
-def clean_title(text: str, max_words: int) -> str:
-    """A title fit for a line: one line, no quotes, bars or brackets, at most `max_words` words."""
-    return " ".join(one_line(text, r'[|"<>\[\]{}]').split(" ")[:max_words])[:80].strip() or "untitled"
-
-
-def clean_line(text: str, max_chars: int) -> str:
-    """A sentence fit for a line: one line, no quotes, bars or brackets, at most `max_chars` characters."""
-    return one_line(text, r'[|"<>\[\]{}]')[:max_chars].strip()
-
-
-def one_line(text: str, structural: str) -> str:
-    """Any text as one line without control characters and without what `structural`, a pattern, matches."""
-    text = unicodedata.normalize("NFC", text)
-    text = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
-    return re.sub(r"\s+", " ", re.sub(structural, " ", text)).replace(" , ", ", ").strip()
-
-
-def history_line(attributes: Sequence[str], item: HistoryItem) -> str:
-    """One attributed line: ``5 stars | "Title" | genre Drama, War``; what is unknown is left out."""
-    cells = [f"{attribute} {', '.join(values)}" for attribute, values in _known(attributes, item)]
-    rating = [] if item.rating is None else [f"{item.rating:g} stars"]
-    return " | ".join([*rating, f'"{item.title}"', *cells])
-
-
-def candidate_line(attributes: Sequence[str], item: HistoryItem) -> str:
-    """One line with the title last, what is unknown left out: ``genre Drama, War | director Lee | "Title"``.
-
-    Who has found a value in it needs only to read on to come to the title, which a small model can.
-    """
-    cells = [f"{attribute} {', '.join(values)}" for attribute, values in _known(attributes, item)]
-    return " | ".join([*cells, f'"{item.title}"'])
-
-
-def line_from(attributes: Sequence[str], item: HistoryItem, attribute: str, value: str) -> str:
-    """The rest of a `candidate_line` from one of its values on: ``War | director Lee | "Title"``.
-
-    Raises:
-        ValueError: the item does not have the value.
-    """
-    own = item.values[attributes.index(attribute)]
-    rest = [", ".join(own[own.index(value) :])]
-    later = attributes[attributes.index(attribute) + 1 :]
-    rest += [f"{name} {', '.join(values)}" for name, values in _known(attributes, item) if name in later]
-    return " | ".join([*rest, f'"{item.title}"'])
-
-
-def _known(attributes: Sequence[str], item: HistoryItem) -> list[tuple[str, tuple[str, ...]]]:
-    return [(attribute, values) for attribute, values in zip(attributes, item.values, strict=True) if values]
-
-
-def preference_header(noun: str, items: Sequence[HistoryItem], num_shown: int) -> str:
-    """The line above an attributed history: how many items, how rated on average, how many lines follow."""
-    rated = [item.rating for item in items if item.rating is not None]
-    average = f", average {sum(rated) / len(rated):.1f} stars" if rated else ""
-    shown = "" if num_shown == len(items) else f"; the last {num_shown}"
-    return f"{len(items)} {noun}{average}{shown}, oldest first:"
-
-
-def preference_task(attributes: Sequence[str]) -> str:
-    """The request under an attributed history."""
-    return f"Analyse the preferences by {', '.join(attributes)}: likes and dislikes."
-
-
-def attributed_text(
-    noun: str,
-    attributes: Sequence[str],
-    items: Sequence[HistoryItem],
-    extra: Sequence[str] = (),
-    num_shown: int | None = None,
-) -> str:
-    """The user turn of the attributed template.
+def profile_prompts(
+    log: Log,
+    lists: CandidateLists,
+    template: str | Path | PromptTemplate = "counted",
+    *,
+    lm: LanguageModel | None = None,
+    users: Sequence[int] | np.ndarray | None = None,
+    **settings: Any,
+) -> list[Prompt]:
+    """One prompt per user that asks a language model to describe the user's preferences.
 
     Args:
-        noun: what the items are, plural.
-        attributes: their names, in the order of each item's values.
-        items: the history, oldest first; may be empty.
-        extra: whole lines between history and task.
-        num_shown: lines for this many items, the latest; None for all.
+        log: the log.
+        lists: its candidate lists; prompts show the knowledge windows that they follow.
+        template: ``counted``, ``attributed``, ``plain``, a ``.jinja`` file, or an object that writes the prompt
+            (`recloop.prompts.template` names the variables).
+        lm: counts the tokens of the budget; None estimates them from the characters.
+        users: whose prompts; None for everybody who has a list.
+        settings: further fields of `PromptConfig`, e.g. ``max_prompt_tokens``, ``include_profile``.
+
+    Raises:
+        SettingError: an unknown template or setting, a template that fails, or a budget too small for any prompt.
+
+    Example:
+        >>> from recloop.data.lists import candidate_lists
+        >>> from recloop.data.load import load_log
+        >>> log = load_log(users=20)
+        >>> prompts = profile_prompts(log, candidate_lists(log), "attributed", users=[0])
+        >>> prompts[0].text.splitlines()[-1]
+        'Analyse the preferences by era, genre, director: likes and dislikes.'
     """
-    num_shown = len(items) if num_shown is None else num_shown
-    lines = [history_line(attributes, item) for item in items[len(items) - num_shown :]]
-    header = preference_header(noun, items, num_shown)
-    return "\n".join([header, *lines, *extra, preference_task(attributes)])
+    writes = open_template(template)
+    named = {"template": template} if isinstance(template, str | Path) else {}
+    config = validate(PromptConfig, {**named, **settings})
+    if users is None:
+        users = np.unique(np.concatenate([lists.of(group).user_B for group in Group]))
+    rates = population_rates_of(log, lists.histories, np.unique(lists.train.user_B), config)
+    write = profile_writer(log, config, lm, rates, writes)
+    return [write(user, *lists.histories.of(user)) for user in np.asarray(users).tolist()]
 
 
-def plain_text(domain: Domain, items: Sequence[HistoryItem], extra: Sequence[str] = ()) -> str:
-    """The user turn of KAR's template: titles and stars, and the domain's factors."""
-    told = "; ".join(f'"{i.title}"' + ("" if i.rating is None else f", {i.rating:g} stars") for i in items)
-    head = f"Given a user's {NOUNS[domain]} history over time, oldest first: {told or 'nothing yet'}."
-    consider = f"Analyse the user's preferences (consider {FACTORS[domain]})"
-    task = f"{consider}, with clear explanations from the history."
-    return "\n".join([head, *extra, task])
+def profile_writer(
+    log: Log,
+    config: PromptConfig,
+    lm: LanguageModel | None = None,
+    population_rates: PopulationRates | None = None,
+    template: PromptTemplate | None = None,
+) -> Callable[[int, np.ndarray, np.ndarray], Prompt]:
+    """A function from a user, the items and the ratings of a history (oldest first) to the prompt.
+
+    The oldest items are left out until the prompt fits the token budget; the prompt says how many it shows.
+
+    Args:
+        lm: counts tokens, its chat template's included; None estimates them.
+        population_rates: what histories are compared with, from `population_rates_of`.
+        template: an object in place of ``config.template``.
+    """
+    items_of = history_items(log)
+    profiles = _profiles(log) if config.include_profile else {}
+    writes = template or open_template(config.template)
+    count_tokens = lm.count_tokens if lm is not None else lambda text: int(len(text) / CHARS_PER_TOKEN) + 1
+    budget = config.max_prompt_tokens - (CHAT_TOKENS if lm is None else chat_tokens(lm))
+
+    def write(user: int, items: np.ndarray, rating: np.ndarray) -> Prompt:
+        history = items_of(items, rating)
+        shown = tuple(shown_item(log.attributes, item) for item in history)
+        rated = [item.rating for item in history if item.rating is not None]
+
+        @cache
+        def counts_of(max_counted: int) -> tuple[str, ...]:
+            return tuple(count_lines(log.attributes, history, max_counted, population_rates)) if max_counted else ()
+
+        def render(num_shown: int, max_counted: int) -> PromptText:
+            return writes(
+                ProfileFacts(
+                    NOUNS[log.domain],
+                    log.attributes,
+                    shown,
+                    shown[len(shown) - num_shown :],
+                    sum(rated) / len(rated) if rated else None,
+                    counts_of(max_counted),
+                    profiles.get(user, {}),
+                    FACTORS[log.domain],
+                )
+            )
+
+        num_shown, text = _fit(
+            len(history), render, lambda text: count_tokens(text.user) + count_tokens(text.system) - budget, config
+        )
+        return Prompt(user, text.system, text.user, num_shown, len(history) - num_shown)
+
+    return write
+
+
+def _fit(
+    num_items: int,
+    render: Callable[[int, int], PromptText],
+    num_over: Callable[[PromptText], int],
+    config: PromptConfig,
+) -> tuple[int, PromptText]:
+    """The longest suffix of the history whose prompt fits: (items shown, text).
+
+    Counts say more per token than lines do, so they are shortened only where the prompt would not fit with them
+    and without any line.
+    """
+    max_counted = MAX_COUNTED
+    while max_counted and num_over(render(0, max_counted)) > 0:
+        max_counted //= 2
+    text = render(num_items, max_counted)
+    if num_over(text) <= 0:
+        return num_items, text
+    if (excess := num_over(render(0, max_counted))) > 0:
+        raise SettingError(
+            f"max_prompt_tokens must hold a prompt without any history, got {config.max_prompt_tokens}; "
+            f"use at least {config.max_prompt_tokens + excess}"
+        )
+    fits, too_many = 0, num_items  # bisection: `fits` lines fit, `too_many` do not
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if num_over(render(middle, max_counted)) <= 0:
+            fits = middle
+        else:
+            too_many = middle
+    return fits, render(fits, max_counted)
+
+
+def shown_item(attributes: Sequence[str], item: HistoryItem) -> ShownItem:
+    """An item as templates see it."""
+    values = dict(zip(attributes, item.values, strict=True))
+    return ShownItem(item.title, item.rating, values, history_line(attributes, item))
 
 
 def count_lines(
@@ -183,18 +219,18 @@ def count_lines(
     max_counted: int,
     population_rates: PopulationRates | None = None,
 ) -> list[str]:
-    """What a history repeats: under a heading, per attribute a summary of all of it and then the counts.
+    """What a history repeats: a heading, then per attribute a summary of all of it and the counts.
 
-    The counts stand apart from the values, so that what follows a value in a summary is what follows it here:
-    a small model then names the next value, or none when none is left, by copying alone.
+    The counts follow all values, so that what follows a value in a summary also follows it here: a small model then
+    names the next value, or none when none is left, by copying alone.
 
     Args:
         max_counted: values named on each side, strongest first.
-        population rate: what the history is held against, see `recloop.prompts.claims.weigh_history`.
+        population_rates: what the history is compared with, see `recloop.prompts.claims.weigh_history`.
 
     Returns:
-        With stars, or held against what is population rate, under ``Counted, likes above the average:``, lines such as
-        ``By genre: likes Drama, War; dislikes Comedy. (6, 2; 3)``; without stars, under ``Counted:``,
+        With ratings or population rates, under ``Counted, likes above the average:``, lines such as
+        ``By genre: likes Drama, War; dislikes Comedy. (6, 2; 3)``; otherwise, under ``Counted:``,
         ``By genre: likes Drama; also Comedy. (6; 1)``
     """
     evidence = weigh_history(attributes, items, population_rates)
@@ -211,122 +247,20 @@ def count_lines(
     return lines
 
 
-def history_items(dataset: Log, config: PromptConfig) -> Callable[[np.ndarray, np.ndarray], list[HistoryItem]]:
-    """A function from (items, stars) of one history to its cleaned lines; catalogues are cleaned once."""
-    titles = [clean_title(t, config.max_title_words) for t in dataset.items["title"].to_list()]
-    columns = [
-        [tuple(filter(None, map(clean_value, values[: config.max_values]))) for values in dataset.items[f].to_list()]
-        for f in dataset.attributes
-    ]
-
-    def lines_of(items: np.ndarray, rating: np.ndarray) -> list[HistoryItem]:
-        return [
-            HistoryItem(titles[i], tuple(c[i] for c in columns), None if np.isnan(s) else float(s))
-            for i, s in zip(items.tolist(), rating.tolist(), strict=True)
-        ]
-
-    return lines_of
-
-
 def population_rates_of(
-    dataset: Log, histories: Histories, users: np.ndarray, config: PromptConfig
+    log: Log, histories: Histories, users: np.ndarray, config: PromptConfig
 ) -> PopulationRates | None:
-    """What the histories of these users usually hold; None where likes go by stars."""
+    """The share of these users' histories that carries each value; None where likes go by ratings."""
     if config.likes_by == "rating":
         return None
-    lines_of = history_items(dataset, config)
-    return population_rates(dataset.attributes, (lines_of(*histories.of(user)) for user in users.tolist()))
+    items_of = history_items(log)
+    return population_rates(log.attributes, (items_of(*histories.of(user)) for user in users.tolist()))
 
 
-def build_prompts(
-    dataset: Log,
-    histories: Histories,
-    users: np.ndarray,
-    config: PromptConfig,
-    count_tokens: Callable[[str], int],
-    population_rates: PopulationRates | None = None,
-    around: int = CHAT_TOKENS,
-) -> list[Prompt]:
-    """One preference prompt per user; the oldest lines are cut until the prompt fits the token budget.
-
-    Args:
-        users: user indices.
-        count_tokens: tokens of a text under the language model's tokenizer.
-        population rate: what histories are held against, as `population_rates_of` gives it.
-        around: tokens of the chat template, as `chat_tokens` counts them.
-
-    Returns:
-        Prompts in the order of `users`, each telling how many items it shows and how many were cut.
-
-    Raises:
-        SettingError: the budget does not even hold a prompt with an empty history.
-    """
-    lines_of = history_items(dataset, config)
-    profiles = _profiles(dataset) if config.include_profile else {}
-    prompts = []
-    for user in users.tolist():
-        items = lines_of(*histories.of(user))
-        budget = config.max_prompt_tokens - around - count_tokens(SYSTEM)
-        shown, text = _fit(dataset, items, profiles.get(user), config, count_tokens, population_rates, budget)
-        prompts.append(Prompt(user, SYSTEM, text, shown, len(items) - shown))
-    return prompts
-
-
-def _fit(
-    dataset: Log,
-    items: list[HistoryItem],
-    profile: str | None,
-    config: PromptConfig,
-    count_tokens: Callable[[str], int],
-    population_rates: PopulationRates | None,
-    budget: int,
-) -> tuple[int, str]:
-    """The longest suffix of the history whose prompt fits: (items shown, text).
-
-    Counts say more in a token than lines do, so they are shortened only where the prompt would not hold
-    them without any line.
-    """
-
-    def render(num_shown: int) -> str:
-        shown = items[len(items) - num_shown :]
-        extra = [profile] if profile else []
-        noun = NOUNS[dataset.domain]
-        match config.template:
-            case "plain":
-                return plain_text(dataset.domain, shown, extra)
-            case "attributed":
-                return attributed_text(noun, dataset.attributes, shown, extra)
-            case "counted":
-                counts = count_lines(dataset.attributes, items, max_counted, population_rates) if max_counted else []
-                return attributed_text(noun, dataset.attributes, items, [*counts, *extra], num_shown)
-
-    max_counted = config.max_counted if config.template == "counted" else 0
-    while max_counted and count_tokens(render(0)) > budget:
-        max_counted //= 2
-    text = render(len(items))
-    if count_tokens(text) <= budget:
-        return len(items), text
-    fits, too_many = 0, len(items)  # bisection: `fits` lines fit, `too_many` do not
-    if count_tokens(render(0)) > budget:
-        raise SettingError(
-            f"max_prompt_tokens must hold a prompt without any history, got {config.max_prompt_tokens}; "
-            f"use at least {count_tokens(render(0)) + config.max_prompt_tokens - budget}"
-        )
-    while too_many - fits > 1:
-        middle = (fits + too_many) // 2
-        if count_tokens(render(middle)) <= budget:
-            fits = middle
-        else:
-            too_many = middle
-    return fits, render(fits)
-
-
-def _profiles(dataset: Log) -> dict[int, str]:
-    """By user, what the log says of them; an empty cell says nothing."""
-    names = [c for c in dataset.users.columns if c not in ("user", "user_id")]
-    profiles: dict[int, str] = {}
-    for row in dataset.users.iter_rows(named=True):
-        told = [f"{n} {clean_value(str(row[n]))}" for n in names if row[n] is not None and row[n] != ""]
-        if told:
-            profiles[row["user"]] = f"The user: {', '.join(told)}."
-    return profiles
+def _profiles(log: Log) -> dict[int, dict[str, str]]:
+    """By user, the profile columns that say something."""
+    names = [column for column in log.users.columns if column not in ("user", "user_id")]
+    return {
+        row["user"]: {name: clean_value(str(row[name])) for name in names if row[name] not in (None, "")}
+        for row in log.users.iter_rows(named=True)
+    }

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from recloop.data.first_stage import FirstStageConfig, fit_knn
-from recloop.errors import DataError, TrainingError
+from recloop.data.first_stage import fit_knn
+from recloop.errors import DataError, TrainingError, needs_extra
 from recloop.progress import SILENT, Progress
 from recloop.records import Log
 
@@ -75,7 +75,7 @@ def fit_item_embeddings(
         )
     user_vectors, item_vectors = _fit(user_E, item_E, num_users, dataset.num_items, config, seed, progress)
     met_UI = _matrix(user_E, item_E, num_users, dataset.num_items)
-    score_knn = fit_knn(met_UI, FirstStageConfig())
+    score_knn = fit_knn(met_UI)
     tested_U = np.flatnonzero(held_U >= 0)
     k = min(config.recall_k, dataset.num_items)
     hits = knn_hits = 0
@@ -121,7 +121,8 @@ def _fit(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings of users and items after propagation."""
     import torch
-    from torch_geometric.nn.models import LightGCN
+    with needs_extra("rerec"):
+        from torch_geometric.nn.models import LightGCN
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -27,14 +27,14 @@ from recloop.methods.dpo4rec.names import (
 from recloop.methods.dpo4rec.reward_model import load_reranker
 from recloop.methods.study import Study
 from recloop.prompts.claims import PopulationRates, true_claims, write_summary
-from recloop.prompts.user_profile import PromptConfig, history_items, history_line
+from recloop.prompts.lines import history_items, history_line
 from recloop.records import Group, Histories, Log, UserVectors
 from recloop.rerankers.rating_mean import rating_weighted_means
 
 
 def history_texts(study: Study, task: Task, trained: Trained) -> UserTexts:  # noqa: ARG001
     """Every user's history as the prompt shows it, newest first: what an encoder cuts is then the oldest."""
-    lines_of = history_items(task.log, study.config.prompt)
+    lines_of = history_items(task.log)
     histories, attributes = task.lists.histories, task.log.attributes
     texts = {
         user: "\n".join(history_line(attributes, item) for item in reversed(lines_of(*histories.of(user))))
@@ -98,7 +98,7 @@ def supported_texts(
     population_rates: PopulationRates | None = None,
 ) -> dict[int, str]:
     """For each user all claims about these attributes that the history supports, in the canonical form."""
-    lines_of = history_items(log, config)
+    lines_of = history_items(log)
     texts: dict[int, str] = {}
     for user in users:
         claims = [c for c, _ in true_claims(log.attributes, lines_of(*histories.of(user)), population_rates)]

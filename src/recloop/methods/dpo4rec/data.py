@@ -17,10 +17,9 @@ from recloop.data.load import read_log
 from recloop.data.splits import split_users
 from recloop.experiment.step import StepKind
 from recloop.llm.bundled import columns_note, with_readable_columns
-from recloop.llm.chat import chat_tokens
 from recloop.methods.study import Study
 from recloop.prompts.claims import PopulationRates
-from recloop.prompts.user_profile import PromptConfig, build_prompts, population_rates_of
+from recloop.prompts.user_profile import PromptConfig, population_rates_of, profile_writer
 from recloop.records import CandidateLists, Group, Histories, Lists, Log, Prompt
 from recloop.rerankers.features import ItemFeatures, item_features
 from recloop.rerankers.item_vectors import item_texts, tfidf_vectors
@@ -99,7 +98,8 @@ def _prompts(study: Study, log: Log, lists: CandidateLists) -> list[Prompt]:
     users = np.unique(np.concatenate([lists.of(group).user_B for group in Group]))
     config, lm = study.config.prompt, study.open_lm(study.first_lm.folder)
     rates = _population_rates(log, lists, config)
-    return build_prompts(log, lists.histories, users, config, lm.count_tokens, rates, chat_tokens(lm))
+    write = profile_writer(log, config, lm, rates)
+    return [write(user, *lists.histories.of(user)) for user in users.tolist()]
 
 
 def _population_rates(log: Log, lists: CandidateLists, config: PromptConfig) -> PopulationRates | None:

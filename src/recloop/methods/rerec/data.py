@@ -32,7 +32,7 @@ from recloop.methods.rerec.config import ReRecConfig, TransferConfig
 from recloop.progress import Progress
 from recloop.prompts.request import build_request_prompts
 from recloop.prompts.request_answer import are_tellable
-from recloop.prompts.user_profile import NOUNS, clean_title
+from recloop.prompts.lines import NOUNS, clean_title
 from recloop.records import Condition, Group, Log, Prompt, Request, RequestKind
 from recloop.rewards.item_embeddings import fit_item_embeddings
 
@@ -134,7 +134,7 @@ def prepare(study: Study) -> RequestTask:
     requests, prompts = _read_requests(study, stage.name)
     return RequestTask(
         dataset,
-        build_item_graph(dataset, config.prompt.max_values),
+        build_item_graph(dataset),
         requests,
         prompts,
         _titles(study, dataset),
@@ -184,7 +184,6 @@ def _make_requests(study: Study, dataset: Log, groups: Mapping[Group, np.ndarray
         config.requests,
         config.data_seed,
         noun=NOUNS[dataset.domain],
-        max_values=config.prompt.max_values,
         can_tell=_teller(study),
     )
 
@@ -210,14 +209,12 @@ def _requests_elsewhere(study: Study, place: TransferConfig, dataset: Log) -> Re
 
 
 def _titles(study: Study, dataset: Log) -> list[str]:
-    max_words = study.config.prompt.max_title_words
-    return [clean_title(title, max_words) for title in dataset.items["title"].to_list()]
+    return [clean_title(title) for title in dataset.items["title"].to_list()]
 
 
 def _teller(study: Study) -> Callable[[Sequence[str]], bool]:
     """Whether titles can be told apart as they are shown."""
-    max_words = study.config.prompt.max_title_words
-    return lambda shown: are_tellable([clean_title(title, max_words) for title in shown])
+    return lambda shown: are_tellable([clean_title(title) for title in shown])
 
 
 def _write_requests(study: Study, stage: Stage, dataset: Log, made: RequestSet) -> None:

@@ -15,7 +15,8 @@ from recloop.data.splits import split_users
 from recloop.errors import DataError
 from recloop.evaluation.per_user_scores import VariantScores
 from recloop.evaluation.score import MetricsConfig
-from recloop.evaluation.session_scores import NOT_RANKED, variant_from_ranks
+from recloop.evaluation.session_scores import variant_from_ranks
+from recloop.rerankers.metrics import NOT_RANKED
 from recloop.files import atomic_write_json
 from recloop.llm.cache import CompletionCache
 from recloop.llm.chat import chat_tokens
@@ -29,12 +30,11 @@ from recloop.prompts.claims import HistoryItem
 from recloop.prompts.next_item import (
     SYSTEM,
     SessionText,
-    clean_item,
     next_item_text,
     parse_ranking,
     with_distinct_titles,
 )
-from recloop.prompts.user_profile import NOUNS
+from recloop.prompts.lines import NOUNS, clean_item
 from recloop.records import Group, Prompt
 from recloop.rerankers.sasrec import SasrecConfig, sasrec_ranks
 from recloop.rerankers.session_baselines import item_knn_ranks, popularity_ranks
@@ -83,15 +83,11 @@ def cut_histories(study: Study, task: RequestTask) -> SessionTask | None:
 
 def fitting_text(study: Study, task: SessionTask, session: Session) -> SessionText:
     """What a session's prompt shows, without the oldest items that would make it too long."""
-    asked = study.config.prompt
     lm = study.open_lm(study.first_lm.folder)
 
     def lines(items: Sequence[int]) -> list[HistoryItem]:
         rows = task.items[list(items)].select("title", *task.attributes).iter_rows()
-        return [
-            clean_item(t, values, max_title_words=asked.max_title_words, max_values=asked.max_values)
-            for t, *values in rows
-        ]
+        return [clean_item(title, values) for title, *values in rows]
 
     shown = tuple(lines(session.items))
     offered = with_distinct_titles(lines(session.candidates))

@@ -15,15 +15,16 @@ from recloop.methods.context import LmRef, derived_seed
 from recloop.methods.rerec.config import Variant
 from recloop.methods.rerec.data import RequestTask, Study
 from recloop.prompts.request import reference_answer, request_shower
-from recloop.prompts.request_answer import AnswerStatus, read_answer
-from recloop.prompts.user_profile import clean_value
+from recloop.prompts.request_answer import AnswerStatus
+from recloop.prompts.lines import clean_value
 from recloop.records import Condition, Group, Pair, Request
 from recloop.rewards.advantages import wrong_spans
 from recloop.rewards.curriculum import Epoch, difficulty, plan_epoch
-from recloop.rewards.request_reward import reward_answer
-from recloop.training.grpo import train_grpo
-from recloop.training.grpo_config import ANSWERS, MOMENTS, ScoredAnswer, Scorer
-from recloop.training.sft import train_sft
+from recloop.rewards.request_reward import RequestReward
+from recloop.training.grpo import run_grpo
+from recloop.training.grpo_config import ANSWERS, MOMENTS, AnswerReward, EpochShare, ScoredAnswer, Scorer
+from recloop.training.result import TrainingRun
+from recloop.training.sft import run_sft
 
 SUPERVISED = "supervised"
 EPOCH = "epoch.json"
@@ -36,16 +37,14 @@ def supervise(study: Study, task: RequestTask, lm: LmRef, seed: int) -> LmRef:
     with study.stage("train", name, {"lm": lm.digest, "requests": task.digest}, f"lm/{name}") as stage:
         if not stage.is_done:
             stage.scratch.mkdir(parents=True, exist_ok=True)
-            trained = train_sft(
+            run = TrainingRun(
                 lm.folder,
-                task.prompts,
-                canonical_answers(study, task, requests),
-                study.config.sft,
                 stage.scratch / "model",
                 derived_seed(seed, "supervise"),
-                study.progress,
-                stage.scratch / "checkpoints",
+                scratch=stage.scratch / "checkpoints",
+                progress=study.progress,
             )
+            trained = run_sft(run, task.prompts, canonical_answers(study, task, requests), study.config.sft)
             shutil.copytree(trained.folder, stage.folder, dirs_exist_ok=True)
             stage.log(*({"lm": SUPERVISED, "seed": seed, **row} for row in trained.log))
             stage.note(
@@ -58,7 +57,7 @@ def supervise(study: Study, task: RequestTask, lm: LmRef, seed: int) -> LmRef:
 
 def canonical_answers(study: Study, task: RequestTask, requests: Sequence[Request]) -> list[Pair]:
     """The canonical answer to every request, as fine-training takes it."""
-    shown = request_shower(task.dataset, study.config.prompt)
+    shown = request_shower(task.dataset)
     pairs: list[Pair] = []
     for request in requests:
         mentioned = shown(request.mentioned, None)
@@ -143,20 +142,21 @@ def one_epoch(
     with study.stage("train", name, inputs, f"lm/{name}") as stage:
         if not stage.is_done:
             stage.scratch.mkdir(parents=True, exist_ok=True)
-            done = train_grpo(
+            run = TrainingRun(
                 lm.folder,
-                reference_lm.folder,
-                task.prompts_of([requests[number] for number in plan.numbers]),
-                scorer(task, requests, vectors_ID, variant),
-                json.dumps([inputs["requests"], inputs["vectors"], inputs["variant"]]),
-                study.config.grpo,
-                variant.advantage,
                 stage.scratch / "model",
                 derived_seed(seed, f"grpo {epoch}"),
+                reference_lm.folder,
                 stage.scratch / "checkpoints",
                 study.progress,
-                passed,
-                lm.folder / MOMENTS if epoch else None,
+            )
+            digest = json.dumps([inputs["requests"], inputs["vectors"], inputs["variant"]])
+            done = run_grpo(
+                run,
+                task.prompts_of([requests[number] for number in plan.numbers]),
+                AnswerReward(scorer(task, requests, vectors_ID, variant), digest, variant.advantage),
+                study.config.grpo,
+                EpochShare(*passed, lm.folder / MOMENTS if epoch else None),
             )
             shutil.copytree(done.trained.folder, stage.folder, dirs_exist_ok=True)
             if passed[1] < 1:  # another epoch follows
@@ -186,12 +186,12 @@ def mean_terms(answers: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def scorer(task: RequestTask, requests: Mapping[int, Request], vectors_ID: np.ndarray, variant: Variant) -> Scorer:
-    """What an answer to one of these requests earns, and which of its paragraphs are wrong."""
+    """The reward of an answer to one of these requests, and which of its paragraphs are wrong."""
+    read = RequestReward(requests, task.candidate_titles, task.graph, vectors_ID, variant.reward).read
 
     def score(number: int, text: str, is_finished: bool) -> ScoredAnswer:
         request = requests[number]
-        answer = read_answer(text, task.candidate_titles(request), is_finished=is_finished)
-        terms = reward_answer(answer, request, task.graph, vectors_ID, variant.reward)
+        answer, terms = read(number, text, is_finished)
         reward = terms.total(variant.reward)
         return ScoredAnswer(
             reward,

@@ -1,0 +1,171 @@
+"""Prompt templates: the built-in ones, Jinja files and objects of your own.
+
+A template turns what is known about one user (`ProfileFacts`) into the texts of the system and the user turn. A
+``.jinja`` file is rendered in Jinja's sandbox, and a name that it does not know is an error. What it writes is the
+user turn; ``{% set system = "..." %}`` replaces the system turn. The built-in templates are such files:
+``recloop/prompts/templates``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from recloop.errors import ContractError, SettingError
+
+SYSTEM = "You summarise a user's preferences, step by step."
+BUILT_IN = ("counted", "attributed", "plain")
+FOLDER = Path(__file__).parent / "templates"
+MAX_CHARS = 200_000  # far beyond any prompt: a template that writes more has an endless loop
+
+
+@dataclass(frozen=True, slots=True)
+class ShownItem:
+    """One item of a history, cleaned so that it stays within its line.
+
+    rating: None when the log is implicit.
+    attributes: the values of every attribute, an empty tuple where none is known.
+    line: the item as the built-in templates write it, e.g. ``5 stars | "Title" | genre Drama, War``.
+    """
+
+    title: str
+    rating: float | None
+    attributes: Mapping[str, tuple[str, ...]]
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileFacts:
+    """What is known about one user: the variables of a template, by these names.
+
+    noun: what the items are, plural, e.g. ``films``.
+    attributes: names of the items' attributes, in order, e.g. ``("era", "genre", "director")``.
+    history: all items of the knowledge window, oldest first, each with ``title``, ``rating``, ``attributes``
+        (``item.attributes.genre``) and ``line``.
+    shown: the latest of them, as many as fit the token budget; write these, not `history`.
+    mean_rating: over `history`; None when the log is implicit.
+    counts: lines on what the whole history repeats, a heading and one line per attribute, e.g.
+        ``By genre: likes Drama; dislikes Comedy. (6; 3)``; empty where the budget is too small for them.
+    profile: what the log says of the user, e.g. ``{"age": "25-34"}``; empty unless ``include_profile``.
+    factors: what KAR's prompt asks to consider for such items, e.g. ``genre, director and actors, ...``.
+    """
+
+    noun: str
+    attributes: tuple[str, ...]
+    history: tuple[ShownItem, ...]
+    shown: tuple[ShownItem, ...]
+    mean_rating: float | None
+    counts: tuple[str, ...] = ()
+    profile: Mapping[str, str] = field(default_factory=dict[str, str])
+    factors: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptText:
+    """What a template writes."""
+
+    system: str
+    user: str
+
+
+@runtime_checkable
+class PromptTemplate(Protocol):
+    """Writes the prompt about one user. It must write the same for the same facts."""
+
+    def __call__(self, facts: ProfileFacts) -> PromptText: ...
+
+
+def open_template(template: str | Path | PromptTemplate) -> PromptTemplate:
+    """The template of this name, of this ``.jinja`` file, or the object itself.
+
+    Raises:
+        SettingError: no such template or file, or the file is not a Jinja template.
+        ContractError: an object that cannot be called.
+
+    Example:
+        >>> write = open_template("plain")
+        >>> write(ProfileFacts("films", (), (), (), None, factors="genre")).user.splitlines()[0]
+        "Given a user's films history over time, oldest first: nothing yet."
+    """
+    if isinstance(template, str | Path):
+        file = _file_of(template)
+        try:
+            return _read(file, file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingError(f"a prompt template must be a text file, got {file} with: {error}") from error
+    if not isinstance(template, PromptTemplate):
+        raise ContractError(
+            f"a prompt template must be a name, a file or a function of ProfileFacts, got {type(template).__name__}; "
+            f"see recloop.prompts.template"
+        )
+    return template
+
+
+def template_digest(template: str | Path) -> dict[str, str]:
+    """SHA-256 of a template file of the user's, an input of the step that writes prompts; empty for a built-in."""
+    if str(template) in BUILT_IN:
+        return {}
+    return {"template": hashlib.sha256(_file_of(template).read_bytes()).hexdigest()}
+
+
+def require_template_name(template: str | Path) -> None:
+    """SettingError unless it is the name of a built-in template or of a ``.jinja`` file."""
+    if str(template) not in BUILT_IN and Path(template).suffix != ".jinja":
+        raise SettingError(
+            f"a prompt template must be {', '.join(BUILT_IN)} or a .jinja file, got {str(template)!r}; "
+            f"choose one of them"
+        )
+
+
+def _file_of(template: str | Path) -> Path:
+    if str(template) in BUILT_IN:
+        return FOLDER / f"{template}.jinja"
+    require_template_name(template)
+    file = Path(template)
+    if not file.is_file():
+        raise SettingError(f"the prompt template {file} is not there; check the path")
+    return file
+
+
+@lru_cache(maxsize=8)
+def _read(file: Path, text: str) -> PromptTemplate:
+    """A function that renders the text of a template file."""
+    from jinja2 import StrictUndefined, TemplateSyntaxError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    try:
+        code = environment.compile(text, filename=str(file))
+    except TemplateSyntaxError as error:
+        raise SettingError(f"{file}, line {error.lineno}: {error.message}; correct the template") from error
+    template = environment.template_class.from_code(environment, code, environment.make_globals(None))
+
+    def write(facts: ProfileFacts) -> PromptText:
+        context = template.new_context({variable.name: getattr(facts, variable.name) for variable in fields(facts)})
+        parts: list[str] = []
+        num_chars = 0
+        try:
+            for part in template.root_render_func(context):
+                num_chars += len(part)
+                if num_chars > MAX_CHARS:
+                    raise OverflowError(f"it writes more than {MAX_CHARS:,} characters")
+                parts.append(part)
+        except Exception as error:  # whatever a template can raise
+            raise SettingError(f"{_place(file, template, error)}: {error}; correct the template") from error
+        user = "".join(parts).strip()
+        if not user:
+            raise SettingError(f"{file} writes an empty prompt; correct the template")
+        return PromptText(str(context.vars.get("system", SYSTEM)), user)
+
+    return write
+
+
+def _place(file: Path, template: Any, error: Exception) -> str:
+    """The file and line of a template that an error comes from."""
+    frames = [frame for frame in traceback.walk_tb(error.__traceback__) if frame[0].f_code.co_filename == str(file)]
+    return f"{file}, line {template.get_corresponding_lineno(frames[-1][1])}" if frames else str(file)
