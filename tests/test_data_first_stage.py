@@ -12,7 +12,6 @@ from recloop.records import Group
 from simulated_by_hand import random_dataset
 
 TRAIN = np.arange(0, 30)
-KINDS = ["item_knn", "als"]
 
 
 def histories_of(dataset):
@@ -34,7 +33,7 @@ def change_later_rating(dataset, histories, users):
 def test_item_neighbours_equal_plain_cosines():
     dataset = random_dataset(np.random.default_rng(0), num_users=45, num_items=35, most=20)
     histories = histories_of(dataset)
-    proposed = propose_items(dataset, histories, TRAIN, "item_knn", top=35)
+    proposed = propose_items(dataset, histories, TRAIN, top=35)
     positive = dataset.interactions.filter(pl.col("rating") >= 4)
     liked_UI = np.zeros((45, 35))
     liked_UI[positive["user"], positive["item"]] = 1
@@ -55,33 +54,30 @@ def test_item_neighbours_equal_plain_cosines():
         assert np.allclose(score_I[got], score_I[expected], atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_labels_of_other_users_change_nothing(kind):
+def test_labels_of_other_users_change_nothing():
     dataset = random_dataset(np.random.default_rng(1))
     histories = histories_of(dataset)
-    before = propose_items(dataset, histories, TRAIN, kind, 10)
+    before = propose_items(dataset, histories, TRAIN, 10)
     others = np.arange(30, 40)
-    after = propose_items(change_later_rating(dataset, histories, others), histories, TRAIN, kind, 10)
+    after = propose_items(change_later_rating(dataset, histories, others), histories, TRAIN, 10)
     assert (before == after).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_train_users_own_labels_do_not_reach_its_own_proposals(kind):
+def test_a_train_users_own_labels_do_not_reach_its_own_proposals():
     dataset = random_dataset(np.random.default_rng(2))
     histories = histories_of(dataset)
     user = 7
-    before = propose_items(dataset, histories, TRAIN, kind, 10)
-    after = propose_items(change_later_rating(dataset, histories, [user]), histories, TRAIN, kind, 10)
+    before = propose_items(dataset, histories, TRAIN, 10)
+    after = propose_items(change_later_rating(dataset, histories, [user]), histories, TRAIN, 10)
     assert (before[user] == after[user]).all()
     assert (before != after).any()  # but they do teach the model of the others
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_it_finds_more_than_chance_where_there_is_something_to_find(kind):
+def test_it_finds_more_than_chance_where_there_is_something_to_find():
     # Users share tastes in genres, so neighbours in the window predict what is met later.
     dataset, _ = simulate_log(SimulatedConfig(num_users=200), 0)
     groups = {Group.TRAIN: np.arange(150), Group.TEST: np.arange(150, 200)}
-    protocol = ProtocolConfig(kind="catalogue", catalogue_top=60, first_stage=kind)
+    protocol = ProtocolConfig(kind="catalogue", catalogue_top=60)
     recall = build_lists(dataset, groups, protocol, 0).first_stage_recall
     chance = 60 / (300 - 20)
     assert recall > 1.25 * chance
@@ -90,4 +86,4 @@ def test_it_finds_more_than_chance_where_there_is_something_to_find(kind):
 def test_it_needs_train_users():
     dataset = random_dataset(np.random.default_rng(3))
     with pytest.raises(DataError, match="two train users or more, got 1"):
-        propose_items(dataset, histories_of(dataset), np.array([0]), "item_knn", 5)
+        propose_items(dataset, histories_of(dataset), np.array([0]), 5)

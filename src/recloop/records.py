@@ -1,4 +1,4 @@
-"""The nouns of recloop: frozen records, no behaviour beyond looking things up.
+"""The nouns of recloop: frozen records without behaviour beyond look-ups.
 
 Axis letters: ``U`` users, ``B`` lists in a batch, ``N`` completions per prompt, ``L`` items in a list,
 ``I`` items in the catalogue, ``D`` vector width, ``K`` cut-off.
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class Group(StrEnum):
-    """Who a user is in the protocol; the four groups are disjoint."""
+    """What a user is for; the four groups are disjoint."""
 
     TRAIN = "train"  # fits rerankers
-    REWARD = "reward"  # earns rewards, makes pairs
-    VALID = "valid"  # chooses everything
-    TEST = "test"  # reports
+    REWARD = "reward"  # gives rewards and preference pairs
+    VALID = "valid"  # every choice is made on these
+    TEST = "test"  # results are reported for these
 
 
 class Domain(StrEnum):
@@ -39,19 +39,19 @@ class Domain(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """One interaction log with its catalogue, checked and in one form.
+    """One interaction log with its users and items, checked and in one form.
 
     users: columns ``user`` (0..U-1), ``user_id`` (as in the source, text), then profile columns (text).
     items: columns ``item`` (0..I-1), ``item_id`` (text), ``title`` (text), then one ``List[String]``
         column per name in `attributes` (an empty list where unknown).
     attributes: the item columns shown in prompts, in their order, e.g. ``("era", "genre", "director")``.
-    interactions: ``user``, ``item``, ``stars`` (Float32; null throughout when implicit), ``time``
+    interactions: ``user``, ``item``, ``rating`` (Float32; null throughout when implicit), ``time``
         (Int64, seconds or a running number), sorted by user, time, item: the fixed tie-break.
     positive_from_rating: a rating of at least this is a positive label; None when the log is implicit,
         and then every interaction is positive.
-    item_knowledge: ``item``, ``text``: what an LLM wrote about items elsewhere; None when absent.
-    user_knowledge: ``user``, ``text``, ``num_shown``: what an LLM wrote about users elsewhere, and how many
-        of the user's first interactions it had seen, which then are the knowledge window; None when absent.
+    item_knowledge: ``item``, ``text``: texts about items that came with the log; None when absent.
+    user_knowledge: ``user``, ``text``, ``num_shown``: texts about users that came with the log, and how many
+        of the user's first interactions each text saw; these are the knowledge window. None when absent.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Histories:
     """The knowledge window of every user: shown to the LLM and to history encoders, never a label.
 
     offsets_U1: history of user u is the slice ``offsets_U1[u]:offsets_U1[u + 1]``, oldest first.
-    stars: NaN throughout when the log is implicit.
+    rating: NaN throughout when the log is implicit.
     """
 
     offsets_U1: Int64[np.ndarray, " U1"]
@@ -90,7 +90,7 @@ class Histories:
         return len(self.offsets_U1) - 1
 
     def of(self, user: int) -> tuple[np.ndarray, np.ndarray]:
-        """Items and stars of one user, oldest first."""
+        """Items and ratings of one user, oldest first."""
         rows = slice(int(self.offsets_U1[user]), int(self.offsets_U1[user + 1]))
         return self.items[rows], self.rating[rows]
 
@@ -114,7 +114,7 @@ class Lists:
         if len(shapes) != 1 or len(self.user_B) != self.items_BL.shape[0]:
             raise DataError(
                 f"items, labels, mask and users of lists must agree in shape, got {sorted(shapes)} "
-                f"and {len(self.user_B)} users; build lists with recloop.data.build_lists"
+                f"and {len(self.user_B)} users; make lists with recloop.candidate_lists"
             )
 
     def __len__(self) -> int:
@@ -129,7 +129,7 @@ class Lists:
         if self.group not in groups:
             allowed = " or ".join(groups)
             raise LeakageError(
-                f"labels of {allowed} users are wanted here, got lists of {self.group} users; "
+                f"labels here must be those of {allowed} users, got lists of {self.group} users; "
                 f"pass the lists of the right group"
             )
         return self
@@ -144,7 +144,7 @@ class CandidateLists:
     reward: Lists
     valid: Lists
     test: Lists
-    first_stage_recall: float | None = None  # share of positives the first stage proposed; None for `kar`
+    first_stage_recall: float | None = None  # share of positives that the first stage proposed; None for `kar`
 
     def of(self, group: Group) -> Lists:
         return {
@@ -167,14 +167,14 @@ class Prompt:
 
 
 class CompletionStatus(StrEnum):
-    """What became of one completion. All but the first stand for a user with an empty text."""
+    """How one completion ended. All but `OK` mean an empty text."""
 
     OK = "ok"
-    EMPTY = "empty"  # the model wrote nothing, or nothing but its reasoning
+    EMPTY = "empty"  # the model wrote nothing, or only its reasoning
     REFUSED = "refused"  # the model, or the filter in front of it, declined
     TOO_LONG = "too_long"  # far beyond what was asked for
-    REJECTED = "rejected"  # the server does not take this prompt, whatever the completion
-    FAILED = "failed"  # the server failed at this prompt time and again, but not at others
+    REJECTED = "rejected"  # the server refuses this prompt for every completion
+    FAILED = "failed"  # the server failed at this prompt repeatedly, but not at others
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,15 +188,15 @@ class Completion:
     is_finished: bool  # False when the token limit cut it
     logp_sum: float  # natural log-probability at temperature 1, end token included; NaN if unknown
     status: CompletionStatus = CompletionStatus.OK
-    reason: str = ""  # for another status than ok, or what was taken out of the text
-    raw: str = ""  # what the model wrote, where `text` is something else
+    reason: str = ""  # of a status other than ok, or what was removed from the text
+    raw: str = ""  # what the model wrote, if `text` differs
 
 
 @dataclass(frozen=True, slots=True)
 class UserCompletions:
     """The completions of some users, N each. Rows of `completions_UN` follow `user_U` (ascending).
 
-    prompts_U: what was asked about each user; empty where nobody kept it.
+    prompts_U: the prompt about each user; empty where they are not known.
     """
 
     user_U: Int64[np.ndarray, " U"]
@@ -226,7 +226,7 @@ class UserVectors:
 
 @dataclass(frozen=True, slots=True)
 class Rewards:
-    """What each completion of each reward user earned. Rows follow `user_U` (ascending)."""
+    """The reward of each completion of each reward user. Rows follow `user_U` (ascending)."""
 
     round: int
     metric: str  # e.g. "ndcg@5", "loglik"
@@ -236,9 +236,9 @@ class Rewards:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One preference: under the same prompt, `chosen` earned more than `rejected`.
+    """One preference: for the same prompt, `chosen` has a higher reward than `rejected`.
 
-    is_rejected_finished: false when `rejected` was cut by the token limit; `chosen` never was.
+    is_rejected_finished: False when the token limit cut `rejected`; `chosen` is never cut.
     """
 
     round: int
@@ -253,15 +253,15 @@ class Pair:
 
 
 class RequestKind(StrEnum):
-    """How a request says what it wants."""
+    """How a request states its conditions."""
 
     EXPLICIT_1 = "explicit_1"  # one condition, named
     EXPLICIT_2 = "explicit_2"
     EXPLICIT_3 = "explicit_3"  # three or more
-    IMPLICIT = "implicit"  # conditions by way of another item
-    MISINFORMED = "misinformed"  # as implicit, and what it claims of that item is false
-    INTEREST = "interest"  # what the history likes most
-    DEMOGRAPHIC = "demographic"  # what people of a group like more than others do
+    IMPLICIT = "implicit"  # a condition through another item
+    MISINFORMED = "misinformed"  # as implicit, with a false claim about that item
+    INTEREST = "interest"  # the value that the history likes most
+    DEMOGRAPHIC = "demographic"  # a value that a group likes more than others do
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,12 +277,12 @@ class Request:
     """A wish in words, the candidates, and the one candidate that satisfies it.
 
     number: unique over all groups of users.
-    user: whose request it is; the user's group is the request's.
-    conditions: what the item-attribute graph says is wanted, whatever the words say.
+    user: whose request it is; the request belongs to the user's group.
+    conditions: what is wanted, as conditions of the item-attribute graph.
     candidates: item numbers, in the order shown.
     answer: the item among them that meets every condition.
-    mentioned: items that the words name.
-    history, stars: what is shown of the user's log, oldest first; stars NaN where unknown.
+    mentioned: items that the text names.
+    history, rating: what is shown of the user's log, oldest first; ratings NaN where unknown.
     """
 
     number: int

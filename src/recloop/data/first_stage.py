@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -21,14 +21,10 @@ SparseMatrix = Any
 USERS_AT_ONCE = 1_000
 
 
-FirstStage = Literal["item_knn", "als"]
-
-# Guesses: what is usual for logs of thousands of items.
-NEIGHBOURS = 50  # kept per item
-FACTORS, ITERATIONS, REGULARIZATION = 64, 15, 0.05  # of ALS: width, alternations, weight of the squared factors
+NEIGHBOURS = 50  # guess: kept per item
 
 
-def propose_items(log: Log, histories: Histories, train_users: np.ndarray, kind: FirstStage, top: int) -> np.ndarray:
+def propose_items(log: Log, histories: Histories, train_users: np.ndarray, top: int) -> np.ndarray:
     """The best items for every user, none of them from the user's knowledge window.
 
     Only positive interactions count, each with weight 1. The model is fitted on all of the train users' and
@@ -38,7 +34,6 @@ def propose_items(log: Log, histories: Histories, train_users: np.ndarray, kind:
         log: the log.
         histories: the knowledge windows.
         train_users: whose interactions fit the model.
-        kind: item neighbours, or factors by ALS.
         top: how many items a user gets.
 
     Returns:
@@ -57,7 +52,7 @@ def propose_items(log: Log, histories: Histories, train_users: np.ndarray, kind:
     others = np.setdiff1d(np.arange(log.num_users), train_users)
     for fitted_on, scored in ((halves[0], halves[1]), (halves[1], halves[0]), (train_users, others)):
         fit_UI = log_UI[fitted_on]
-        score = fit_knn(fit_UI) if kind == "item_knn" else _fit_als(fit_UI)
+        score = fit_knn(fit_UI)
         popularity_I = np.asarray(fit_UI.sum(axis=0), dtype=np.float64).ravel()
         for first in range(0, len(scored), USERS_AT_ONCE):
             users = scored[first : first + USERS_AT_ONCE]
@@ -79,7 +74,7 @@ def _best(scores_UI: np.ndarray, top: int) -> np.ndarray:
 
 
 def fit_knn(fit_UI: SparseMatrix) -> Callable[[SparseMatrix], np.ndarray]:
-    """Item neighbours by cosine: a function from users' rows to the scores of all items."""
+    """A function from users' rows to the scores of all items, by the cosines of item neighbours."""
     with needs_extra("retrieval"):
         from implicit.nearest_neighbours import CosineRecommender
 
@@ -89,25 +84,6 @@ def fit_knn(fit_UI: SparseMatrix) -> Callable[[SparseMatrix], np.ndarray]:
         model.fit(fit_UI, show_progress=False)
     similarity_II = model.similarity.tocsr()
     return lambda window_UI: np.asarray((window_UI @ similarity_II).todense(), dtype=np.float64)
-
-
-def _fit_als(fit_UI: SparseMatrix) -> Callable[[SparseMatrix], np.ndarray]:
-    with needs_extra("retrieval"):
-        from implicit.cpu.als import AlternatingLeastSquares
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, "blas"):
-        model: Any = AlternatingLeastSquares(
-            factors=FACTORS, iterations=ITERATIONS, regularization=REGULARIZATION, num_threads=1, random_state=0
-        )
-        model.fit(fit_UI, show_progress=False)
-
-    def score(window_UI: SparseMatrix) -> np.ndarray:
-        with threadpool_limits(1, "blas"):
-            users_UF = model.recalculate_user(np.arange(window_UI.shape[0]), window_UI)
-        return np.asarray(users_UF @ model.item_factors.T, dtype=np.float64)
-
-    return score
 
 
 def _log_matrix(log: Log) -> SparseMatrix:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from recloop.data.first_stage import FirstStage, propose_items
+from recloop.data.first_stage import propose_items
 from recloop.data.splits import SplitConfig, split_users
 from recloop.errors import DataError, LeakageError, SettingError
 from recloop.records import CandidateLists, Group, Histories, Lists, Log
@@ -37,9 +37,6 @@ class ProtocolConfig(BaseModel):
     window_max: int = Field(default=30, ge=1, description="Most interactions in the knowledge window.")
     catalogue_top: int = Field(
         default=100, ge=2, description="Items the first stage proposes: catalogue's list, retrieved's pool."
-    )
-    first_stage: FirstStage = Field(
-        default="item_knn", description="Who proposes items in retrieved and catalogue: neighbours, or factors by ALS."
     )
 
     @model_validator(mode="after")
@@ -123,7 +120,7 @@ def build_lists(log: Log, groups: dict[Group, np.ndarray], protocol: ProtocolCon
         made = _chunk_lists(later, protocol, None, rng)
     else:
         train = groups.get(Group.TRAIN, np.empty(0, np.int64))
-        proposed = propose_items(log, later.histories, train, protocol.first_stage, protocol.catalogue_top)
+        proposed = propose_items(log, later.histories, train, protocol.catalogue_top)
         is_proposed = _is_proposed(proposed, later.user_n, later.item_n)
         is_positive = (later.label_n > 0) & np.isin(later.user_n, groups.get(Group.TEST, []))
         recall = float(is_proposed[is_positive].mean()) if is_positive.any() else float("nan")

@@ -1,14 +1,13 @@
-"""What a preference summary claims, what is true of a history, and the text form that joins the two.
+"""Claims about preferences: the canonical text that makes them, and which of them a history supports.
 
-The canonical text is short on purpose: it can be parsed, counted and checked against the history:
+The canonical text is short on purpose, so that it can be parsed, counted and checked against the history:
 
     By genre: likes Drama, Thriller; dislikes Comedy. By director: likes Ann Vale. By era: mixed.
 
-Truth, for a history with stars: a value is *liked* when at least two items carry it and their mean rating
-is above the mean of the history, *disliked* when it is below. Without stars a value is liked when at least
-two items carry it, and ``also`` names values that were met once. Held against what is population rate, with stars or
-without, it is liked when clearly more items carry it than in other users' histories, disliked when clearly
-fewer do.
+In a history with ratings, a value is *liked* when at least two items carry it and their mean rating is above the
+mean of the history, *disliked* when it is below. Without ratings a value is liked when at least two items carry it,
+and ``also`` names values of one item. Compared with population rates, a value is liked when clearly more items
+carry it than in other users' histories, and disliked when clearly fewer do.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from enum import StrEnum
 from recloop.llm.completion_text import SENTENCE_END
 
 NO_PREFERENCE = "No clear preference."
-MORE, LESS = 1.25, 0.75  # guesses: of the usual number of items, from where on it is clearly more, or fewer
-FEWEST = 2.0  # items that carry a value, or that usually would, before anything is said
+MORE, LESS = 1.25, 0.75  # guesses: times the expected number of items, from which on it is clearly more, or fewer
+FEWEST = 2.0  # items that carry a value, or are expected to, before anything is said
 MIN_PROSE_WORDS = 3  # guess: fewer after a full stop are the rest of a name
 
 LINE_END = r"(?<=\.)(?<!\b[A-Z]\.)[ \t]*\n\s*"
@@ -33,20 +32,20 @@ ABBREVIATED = re.compile(
 OPENING = re.compile(r"(?:Overall|However|Generally|In (?:all|summary|short|general|addition)),\s+")
 
 PopulationRates = Mapping[tuple[str, str], float]
-"""(attribute, value) -> the share of a history's items that carry it, the mean over users."""
+"""(attribute, value) -> the mean over users of the share of a history's items that carry it."""
 
 
 class Polarity(StrEnum):
-    """What is said of a value; the word is the one the text uses."""
+    """What a claim says of a value; the words are those of the text."""
 
     LIKES = "likes"
     DISLIKES = "dislikes"
-    ALSO = "also"  # implicit logs only: met once
+    ALSO = "also"  # implicit logs only: one item carries it
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryItem:
-    """One line of a history: `values` holds, attribute by attribute, the item's values; `stars` None if implicit."""
+    """One item of a history: its values, attribute by attribute; `rating` is None when the log is implicit."""
 
     title: str
     values: tuple[tuple[str, ...], ...]
@@ -55,7 +54,7 @@ class HistoryItem:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One statement about a user: this value of this attribute is liked, disliked or was met."""
+    """One statement about a user: this value of this attribute is liked, disliked or occurs."""
 
     attribute: str
     polarity: Polarity
@@ -66,16 +65,16 @@ class Basis(StrEnum):
     """What a claim rests on."""
 
     RATING = "rating"  # rated above or below the user's own mean
-    SHARE = "share"  # met more or less often than by other users
-    COUNT = "count"  # met at all, and how often
+    SHARE = "share"  # in more or fewer items than in other users' histories
+    COUNT = "count"  # in how many items
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What a history says about one value.
 
-    excess: (stars - mean of the history) summed over its items; items above the usual number; 0 for counts.
-    population rate: items that carry it in a usual history of this length; 0 where nothing is held against it.
+    excess: (rating - mean of the history) summed over its items; or items above the expected number; 0 for counts.
+    num_expected: items that carry it in other users' histories of this length; 0 where there is no comparison.
     """
 
     attribute: str
@@ -83,7 +82,7 @@ class Evidence:
     num_items: int
     excess: float
     basis: Basis
-    population_rates: float = 0.0
+    num_expected: float = 0.0
 
     @property
     def polarity(self) -> Polarity | None:
@@ -91,9 +90,9 @@ class Evidence:
         match self.basis:
             case Basis.COUNT:
                 return Polarity.LIKES if self.num_items >= FEWEST else Polarity.ALSO
-            case Basis.SHARE if self.num_items >= max(FEWEST, MORE * self.population_rates):
+            case Basis.SHARE if self.num_items >= max(FEWEST, MORE * self.num_expected):
                 return Polarity.LIKES
-            case Basis.SHARE if self.population_rates >= FEWEST and self.num_items <= LESS * self.population_rates:
+            case Basis.SHARE if self.num_expected >= FEWEST and self.num_items <= LESS * self.num_expected:
                 return Polarity.DISLIKES
             case Basis.RATING if self.num_items >= FEWEST and abs(self.excess) >= 1e-9:
                 return Polarity.LIKES if self.excess > 0 else Polarity.DISLIKES
@@ -102,22 +101,22 @@ class Evidence:
 
     @property
     def strength(self) -> float:
-        """How strongly the history speaks: excess in stars, excess over its noise, or number of items."""
+        """How much the history supports it: excess in ratings, excess over its noise, or number of items."""
         match self.basis:
             case Basis.COUNT:
                 return float(self.num_items)
             case Basis.SHARE:
-                return abs(self.excess) / (self.population_rates + 1) ** 0.5
+                return abs(self.excess) / (self.num_expected + 1) ** 0.5
             case Basis.RATING:
                 return abs(self.excess)
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedCompletion:
-    """The claims of one text, and whether every part of it followed the canonical form."""
+    """The claims of one text, and whether all of it has the canonical form."""
 
     claims: tuple[Claim, ...]
-    attributes: tuple[str, ...]  # attributes the text has a section for, in its order, `mixed` ones included
+    attributes: tuple[str, ...]  # that the text has a section for, in its order, `mixed` ones included
     is_well_formed: bool
 
 
@@ -128,9 +127,9 @@ def weigh_history(
 
     Args:
         attributes: names, in the order of each item's `values`.
-        history: the items shown, stars all given or all None.
-        population rate: what to hold the history against; None to go by its stars, or by counts alone. A value that no
-            item carries has evidence where items usually would.
+        history: the items shown; all have ratings, or none has.
+        population_rates: what to compare the history with; None to go by its ratings, or by counts alone. With
+            rates, a value that no item carries has evidence where items are expected to.
     """
     items = list(history)
     rating = [item.rating for item in items if item.rating is not None]
@@ -165,7 +164,7 @@ def weigh_history(
 
 
 def population_rates(attributes: Sequence[str], histories: Iterable[Sequence[HistoryItem]]) -> PopulationRates:
-    """How large a share of a history carries each value: the mean over these, empty ones left out."""
+    """The share of a history that carries each value: the mean over these histories, empty ones left out."""
     sums: dict[tuple[str, str], float] = defaultdict(float)
     num_histories = 0
     for items in histories:
@@ -194,7 +193,6 @@ def write_summary(claims: Sequence[Claim], attributes: Sequence[str] | None = No
     Inside a section likes come first, then dislikes, then `also`, each in the given order.
 
     Args:
-        claims: what to say.
         attributes: the sections in their order, "mixed" where nothing is claimed; None: as first mentioned.
 
     Example:
@@ -212,14 +210,13 @@ def write_summary(claims: Sequence[Claim], attributes: Sequence[str] | None = No
 
 
 def parse_claims(text: str, attributes: Sequence[str]) -> ParsedCompletion:
-    """Read the claims of a text in canonical form; what does not follow it is skipped and noted.
+    """The claims of a text, and whether it has the canonical form; parts that do not have it are skipped.
 
     Sections may stand on lines of their own. Prose after a section, on a new line or as a sentence, is no
-    part of its values, though names with full stops (``Dr. Seuss``) are. A line that ends in no full stop, or
-    in an initial's, goes on in the next.
+    part of its values, but names with full stops (``Dr. Seuss``) are. A line goes on in the next unless it ends
+    in a full stop that is not an initial's.
 
     Args:
-        text: a completion.
         attributes: the attribute names the prompt asked for.
 
     Example:
@@ -248,12 +245,12 @@ def parse_claims(text: str, attributes: Sequence[str]) -> ParsedCompletion:
 
 
 def section_heads(names: str) -> re.Pattern[str]:
-    """What a section begins with, at the start or after a full stop; `names` matches an attribute's, group 1."""
+    """A pattern for the beginning of a section; `names`, a pattern for attribute names, is its group 1."""
     return re.compile(rf"(?:^|(?<=\. )|{LINE_END})By ({names}): ")
 
 
 def _without_prose(body: str) -> str:
-    """A section's body up to where it goes on in prose, if it does."""
+    """A section's body without the prose after it."""
     body = re.split(LINE_END, body, maxsplit=1)[0]
     for end in SENTENCE_END.finditer(body):
         if not ABBREVIATED.search(body, 0, end.start()) and _is_prose(body[end.end() :]):
@@ -262,7 +259,7 @@ def _without_prose(body: str) -> str:
 
 
 def _is_prose(text: str) -> bool:
-    """Whether a text begins as a sentence does: words, up to a comma, of which most are small."""
+    """Whether a text begins like a sentence: at least three words up to a comma, most of them in lower case."""
     clause = re.split(r"[,;.!?]", OPENING.sub("", text, count=1), maxsplit=1)[0]
     words = [word for word in clause.split() if word[0].isalpha()]
     return len(words) >= MIN_PROSE_WORDS and 2 * sum(word[0].islower() for word in words) > len(words)

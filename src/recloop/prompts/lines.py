@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import isnan
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from recloop.records import Domain, Log
 
 # A history has dozens of lines: longer titles and values would leave room for fewer items.
 MAX_TITLE_WORDS, MAX_TITLE_CHARS, MAX_VALUE_CHARS = 8, 80, 40
+Numbers = Sequence[int] | Sequence[float] | np.ndarray
 NOUNS = {Domain.MOVIES: "films", Domain.BOOKS: "books", Domain.PRODUCTS: "products", Domain.GENERIC: "items"}
 
 
@@ -51,22 +53,26 @@ def one_line(text: str, structural: str) -> str:
     return re.sub(r"\s+", " ", re.sub(structural, " ", text)).replace(" , ", ", ").strip()
 
 
-def clean_item(title: str, values: Sequence[Sequence[str]], rating: float | None = None) -> HistoryItem:
-    """An item fit for a line: its title and the first values of every attribute, cleaned and cut."""
+def clean_item(title: str, values: Sequence[Sequence[str]]) -> HistoryItem:
+    """An item fit for a line: its title and the first values of every attribute, cleaned and cut; no rating."""
     kept = tuple(tuple(filter(None, map(clean_value, told[:MAX_VALUES]))) for told in values)
-    return HistoryItem(clean_title(title), kept, rating)
+    return HistoryItem(clean_title(title), kept, None)
 
 
-def history_items(log: Log) -> Callable[[np.ndarray, np.ndarray], list[HistoryItem]]:
-    """A function from the items and ratings of one history to its cleaned items; the catalogue is cleaned once."""
+def history_items(log: Log) -> Callable[..., list[HistoryItem]]:
+    """A function from item numbers and ratings to cleaned items; the catalogue is cleaned once.
+
+    Ratings are None, or NaN in one place, where they are unknown.
+    """
     rows = log.items.select("title", *log.attributes).iter_rows()
     cleaned = [clean_item(title, values) for title, *values in rows]
 
-    def items_of(items: np.ndarray, rating: np.ndarray) -> list[HistoryItem]:
-        return [
-            HistoryItem(cleaned[item].title, cleaned[item].values, None if np.isnan(given) else float(given))
-            for item, given in zip(items.tolist(), rating.tolist(), strict=True)
-        ]
+    def items_of(items: Numbers, ratings: Numbers | None = None) -> list[HistoryItem]:
+        shown = [cleaned[item] for item in np.asarray(items, dtype=np.int64).tolist()]
+        if ratings is None:
+            return shown
+        pairs = zip(shown, np.asarray(ratings).tolist(), strict=True)
+        return [HistoryItem(one.title, one.values, None if isnan(rating) else rating) for one, rating in pairs]
 
     return items_of
 

@@ -1,21 +1,20 @@
-"""Next item: a session and its candidates in words, and what an answer ranks.
+"""Next-item prompts: a session and its candidates in words, and the ranking that an answer gives.
 
-The prompt, line by line: how many items the session has, the items (oldest first), how many candidates
-there are, the candidates, the latest item once more, a hint where there is one, the task. Items are written
-with the title last, ``genre Drama | director Ann Vale | "Title"``. The canonical answer of a small model says
-by what it goes, then writes the candidates that share it as the rest of their line:
+The lines of a prompt: how many items the session has, the items (oldest first), how many candidates there are,
+the candidates, the latest item once more, a hint if there is one, the task. Items are written with the title last:
+``genre Drama | director Ann Vale | "Title"``. The canonical answer of a small model names the attribute value it
+goes by, then writes the candidates that share it as the rest of their line:
 
     By director Ann Vale:
     1. Ann Vale | "Quiet Bridge"
     2. Ann Vale, Bo Lee | genre Drama | "Glass Harbour"
 
-Any other list of titles is read alike.
+Any other list of titles is read in the same way.
 
-Titles, values and hints are data: they are cleaned as in `recloop.prompts.user_profile`, so that none can end a
-line or pose as the task.
+Titles, values and hints are data and cleaned as in `recloop.prompts.lines`.
 
-Source: Re2LLM (arXiv 2403.16427), its next-item prompt. Deviations: candidates stand on lines of their own
-with their attributes; every candidate's title is unlike the others'; the answer is parsed by a written rule.
+Source: Re2LLM (arXiv 2403.16427), its next-item prompt. Deviations: candidates have lines of their own with
+their attributes; the titles of candidates all differ; the answer is parsed by a written rule.
 """
 
 from __future__ import annotations
@@ -48,10 +47,7 @@ MAX_ENTRY_WORDS = 12  # guess: an unknown entry longer than this is prose, not a
 
 @dataclass(frozen=True, slots=True)
 class SessionText:
-    """What a prompt shows: cleaned items, their attributes, and what they are called.
-
-    noun: plural. shown, candidates: oldest first; as they are to be listed.
-    """
+    """What a prompt shows: cleaned items (oldest first), candidates in their order, and a plural noun for them."""
 
     noun: str
     attributes: tuple[str, ...]
@@ -61,11 +57,11 @@ class SessionText:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The candidates an answer ranks, best first, and what was wrong with it.
+    """The candidates an answer ranks, best first, and its defects.
 
     places: positions among the candidates, each once, at most as many as were asked for.
-    num_invented: entries that name no candidate. num_repeated: that name one again.
-    num_ambiguous: that could be two candidates. num_missing: fewer than asked for.
+    num_invented: entries that name no candidate. num_repeated: entries that name one again.
+    num_ambiguous: entries that could be two candidates. num_missing: how many fewer than asked for.
     num_beyond: candidates named after the last place asked for.
     """
 
@@ -101,7 +97,7 @@ def next_item_text(session: SessionText, hint: str = "", num_ranked: int = NUM_R
     if not session.shown or not titles or distinct_titles(titles) != titles:
         raise SettingError(
             f"a next-item prompt needs an item and candidates of different titles, got "
-            f"{len(session.shown)} items and {len(titles)} candidates; make them with with_distinct_titles"
+            f"{len(session.shown)} items and {len(titles)} candidates; use with_distinct_titles"
         )
     told = [candidate_line(session.attributes, item) for item in session.shown]
     offered = [candidate_line(session.attributes, item) for item in session.candidates]
@@ -133,12 +129,10 @@ def with_distinct_titles(items: Sequence[HistoryItem]) -> tuple[HistoryItem, ...
 def parse_ranking(text: str, titles: Sequence[str], num_ranked: int) -> Ranking:
     """The candidates an answer names, in its order.
 
-    Of a line with bars that ends in a title between quotation marks, that title is the entry.
-
-    An answer with several lines that are marked as a list or begin with a candidate is read line by line, one
-    entry each; a line of it that is no entry (a greeting, an explanation) is passed over. Any other answer is
-    read as one list within a sentence, parted by commas, semicolons, arrows, numbers or ``and``. What an
-    entry names is decided by `recloop.prompts.title_match`.
+    If several lines are marked as a list or begin with a candidate, each line is one entry; lines that are none (a
+    greeting, an explanation) are skipped. Any other answer is read as one list within a sentence, separated by
+    commas, semicolons, arrows, numbers or ``and``. Of a line with bars that ends in a quoted title, that title is
+    the entry. `recloop.prompts.title_match` decides what an entry names.
 
     Args:
         titles: of the candidates, as the prompt shows them.

@@ -1,12 +1,12 @@
-"""Reflection: a model looks at its own wrong answer in three turns and leaves short hints.
+"""Reflection: in three turns, a language model looks at its own wrong answer and writes short hints.
 
-Turn 1 says that nothing of the list was next and asks what went wrong; turn 2 shows the answer and asks what
-the list overlooked; turn 3 asks for hints that would help with other sessions too. Each turn is one prompt
-that holds what was said before, so that any model, and the completion cache, can answer it. A reply to turn 3 is
-parsed to hints: one a line, short, and none that names the answer or another candidate.
+Turn 1 says that nothing in the list was next and asks what went wrong. Turn 2 shows the answer and asks what the
+list overlooked. Turn 3 asks for hints that would help with other sessions too. Each turn is one prompt with all
+that was said before, so that any model, and the completion cache, can answer it. A reply to turn 3 is parsed to
+hints: one a line, short, and none that names the answer or another candidate.
 
-Source: Re2LLM (arXiv 2403.16427), section on reflective exploration. Deviations: the turns are prompts of
-their own; whether a hint leaks a title is checked, not only asked for.
+Source: Re2LLM (arXiv 2403.16427), section on reflective exploration. Deviations: each turn is its own prompt;
+whether a hint leaks a title is checked, not only asked for.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ LEADING_WORD = re.compile(r"^(?:hints?|tips?|advice|rule)\s*\d*\s*[:.)\-]\s*", r
 
 @dataclass(frozen=True, slots=True)
 class ParsedHints:
-    """The hints of a reply, and what was left out.
+    """The hints of a reply, and how many were left out, by reason.
 
-    num_leaking: that name the answer or a candidate. num_unfit: too short or too long for an instruction.
-    num_repeated: said twice. num_beyond: more than were asked for.
+    num_leaking: they name the answer or a candidate. num_unfit: too short or too long for an instruction.
+    num_repeated: said twice. num_beyond: more than asked for.
     """
 
     hints: tuple[str, ...]
@@ -51,7 +51,7 @@ class ParsedHints:
 
 
 def wrong_text(session: SessionText, ranked: Sequence[str], num_ranked: int) -> str:
-    """Turn 1: the prompt that was answered, the titles it ranked, and that all of them were wrong."""
+    """Turn 1: the prompt, the titles that the answer ranked, and that all of them were wrong."""
     given = "; ".join(f'"{title}"' for title in ranked) or "no candidate"
     return "\n".join([next_item_text(session, "", num_ranked), f"The list was: {given}.", ASK_WRONG])
 
@@ -90,7 +90,7 @@ def hints_text(
 
 
 def same_text(hint: str, known: Sequence[str]) -> str:
-    """Whether a hint says nothing new, as a prompt; the reply is read by `says_yes`."""
+    """A prompt that asks whether a hint says nothing new; `says_yes` reads the reply."""
     return "\n".join(["Known hints:", *map(clean_hint, known), f"New hint: {clean_hint(hint)}", ASK_SAME])
 
 
@@ -106,7 +106,7 @@ def shared_attributes(attributes: Sequence[str], last: HistoryItem, answer: Hist
 
 
 def write_wrong(attribute: str = "") -> str:
-    """The canonical reply to turn 1: which attribute the list went by, where it went by one."""
+    """The canonical reply to turn 1: the attribute the list went by, if any."""
     return f"The list went by {attribute}." if attribute else "The list went by nothing."
 
 
@@ -123,11 +123,11 @@ def write_hint(attribute: str) -> str:
 def parse_hints(text: str, titles: Sequence[str], max_hints: int) -> ParsedHints:
     """The hints of a reply to turn 3.
 
-    Every line is one hint, without list marks, quotes and a leading ``Hint:``; a line that ends in a colon is
-    a heading. A hint is an instruction of 3 to 40 words that holds no title.
+    Every line is one hint, without list marks, quotes and a leading ``Hint:``. A line that ends in a colon is a
+    heading. A hint is an instruction of 3 to 40 words without a title.
 
     Args:
-        titles: that no hint may name: the candidates', the answer's among them.
+        titles: of the candidates; no hint may name one.
 
     Example:
         >>> titles = ["Quiet Bridge"]
@@ -156,11 +156,11 @@ def parse_hints(text: str, titles: Sequence[str], max_hints: int) -> ParsedHints
 
 
 def names_title(text: str, titles: Sequence[str]) -> bool:
-    """Whether a text names a title: its words in a row, in capitals where the title is one plain word.
+    """Whether a text names a title: its words in a row, with a capital where the title is one plain word.
 
-    The title's article may be absent or follow. A title of one word (``Drama``, ``Heat``) is often an
-    ordinary word; it counts where the text writes it with a capital and not as its first word, or where it
-    has digits (``8MM``). In a script without capitals every word counts as one with.
+    The title's article may be absent or follow. A title of one word (``Drama``, ``Heat``) is often an ordinary
+    word. It counts where the text writes it with a capital and not as its first word, or where it has digits
+    (``8MM``). In a script without capitals every word counts as written with one.
     """
     words = words_of(normalised(text))
     capitals = _capitals(text)
@@ -174,6 +174,6 @@ def names_title(text: str, titles: Sequence[str]) -> bool:
 
 
 def _capitals(text: str) -> set[str]:
-    """Words after the first that do not begin with a small letter, as titles are compared; not ``I``."""
+    """Words after the first that do not begin with a small letter, normalised; not ``I``."""
     bare = (re.sub(r"^\W+", "", chunk) for chunk in text.split()[1:])
     return {words_of(normalised(word))[0] for word in bare if word and not word[0].islower()} - {"i"}

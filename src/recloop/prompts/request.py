@@ -1,21 +1,19 @@
-"""The prompt of a request: candidates one a line, what the user said, and an answer ended by a box.
+"""Request prompts: candidates one a line, what the user said, and an answer that ends in a box.
 
-The answer is a few short paragraphs, parted by blank lines. `reference_answer` is the form that a small
-language model can be taught: what is wanted, then candidate by candidate what it has of that, then the box.
-Answers in other words are read alike (`recloop.prompts.request_answer`).
+The answer is a few short paragraphs, separated by blank lines. `reference_answer` has the form that a small language
+model can learn: what is wanted, then what candidates have of that, then the box. Answers in other words are read in
+the same way (`recloop.prompts.request_answer`).
 
-Titles, values and requests are data: they are cleaned as in `recloop.prompts.user_profile`, so that none of them
-can end a line, open a chat turn or pose as the task.
+Titles, values and requests are data and cleaned as in `recloop.prompts.lines`.
 
-Source: ReRec (arXiv 2604.07851), the task. Ours: candidates and mentioned items carry their attributes, since
-a small model does not know the items; the canonical reasoning.
+Source: ReRec (arXiv 2604.07851), the task. Deviations: candidates and mentioned items have their attributes, since
+a small model does not know the items; the reference answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.errors import SettingError
@@ -27,11 +25,11 @@ from recloop.records import Condition, Log, Prompt, Request
 SYSTEM = "You recommend one item for a request, step by step."
 TASK = "Say what is wanted, check candidates, one a paragraph, and end with \\boxed{Title}."
 MAX_REQUEST_CHARS = 600
-MAX_CHECKED = 6  # candidates that the canonical reasoning checks, the right one last
+MAX_CHECKED = 6  # candidates that a reference answer checks, the right one last
 
 
 class RequestPromptConfig(BaseModel):
-    """How a request is put before the language model."""
+    """How a request is put into words."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,7 +42,7 @@ class RequestPromptConfig(BaseModel):
 
 
 def clean_request(text: str) -> str:
-    """A request fit for one line: no line breaks, no characters that structure a prompt; quotes stay.
+    """A request fit for one line: no line breaks or characters that structure a prompt; quotes stay.
 
     Example:
         >>> clean_request('A film like "Iron Tide" \\n<|end|> please')
@@ -66,10 +64,10 @@ def request_text(
     Args:
         noun: what the items are, plural.
         attributes: their names, in the order of each item's values.
-        candidates: without stars, in the order shown.
+        candidates: without ratings, in the order shown.
         request: what the user said.
         history: oldest first.
-        mentioned: items the request names, whose attributes are thereby known.
+        mentioned: items that the request names; their attributes are shown.
     """
     lines = [f"{len(candidates)} {noun}:", *(candidate_line(attributes, item) for item in candidates)]
     if history:
@@ -86,17 +84,17 @@ def reference_answer(
     answer: int,
     mentioned: HistoryItem | None = None,
 ) -> str:
-    """The canonical answer to a request.
+    """The answer to a request that a small language model learns.
 
-    First, where the request names an item, what that item has; then what is wanted; then candidates that meet
-    one of the conditions, in the order of the list up to the right one, each as the rest of its line from
-    that value on; then the box. The condition is that of the first column, so that the rest of a line shows
-    whether the others are met, too; where more than `MAX_CHECKED` candidates meet it, the next one.
+    It says what a mentioned item has, what is wanted, which candidates meet one of the conditions, and the box.
+    These candidates are listed up to the right one, each as the rest of its line from that value on. The condition is
+    the one whose attribute comes first, so that the rest of a line shows whether the others are met too. If more than
+    `MAX_CHECKED` candidates meet it, it is the next one.
 
     Args:
-        wanted: the conditions, cleaned as the candidates' values are; in the order they are said.
+        wanted: the conditions in their order, cleaned as the candidates' values are.
         answer: position of the right candidate.
-        mentioned: the item by way of which the first condition is said.
+        mentioned: the item that stands for the first condition.
 
     Example:
         >>> items = [HistoryItem("Iron Tide", (("War",), ("Ann Vale",)), None),
@@ -134,19 +132,6 @@ def reference_answer(
     return "\n\n".join([*paragraphs, f"\\boxed{{{candidates[answer].title}}}"])
 
 
-def request_shower(
-    log: Log,
-) -> Callable[[Sequence[int], Sequence[float] | None], list[HistoryItem]]:
-    """A function from item numbers and ratings (or None) to cleaned items; the catalogue is cleaned once."""
-    items_of = history_items(log)
-
-    def shown(items: Sequence[int], rating: Sequence[float] | None) -> list[HistoryItem]:
-        given = np.full(len(items), np.nan) if rating is None else np.asarray(rating, dtype=np.float64)
-        return items_of(np.asarray(items, dtype=np.int64), given)
-
-    return shown
-
-
 def build_request_prompts(
     log: Log,
     requests: Sequence[Request],
@@ -154,7 +139,7 @@ def build_request_prompts(
     count_tokens: Callable[[str], int],
     around: int = CHAT_TOKENS,
 ) -> list[Prompt]:
-    """One prompt per request, whose number stands in the place of the user.
+    """One prompt per request, with the request's number as its user.
 
     The oldest lines of the history are cut until a prompt fits the budget.
 
@@ -164,12 +149,12 @@ def build_request_prompts(
     Raises:
         SettingError: the budget does not hold a request with its candidates.
     """
-    shown = request_shower(log)
+    shown = history_items(log)
     noun, attributes = NOUNS[log.domain], log.attributes if config.show_attributes else ()
     budget = config.max_prompt_tokens - around - count_tokens(SYSTEM)
     prompts: list[Prompt] = []
     for request in requests:
-        candidates, mentioned = shown(request.candidates, None), shown(request.mentioned, None)
+        candidates, mentioned = shown(request.candidates), shown(request.mentioned)
         history = shown(request.history, request.rating)
         if not config.show_attributes:
             candidates, mentioned, history = (_bare(items) for items in (candidates, mentioned, history))

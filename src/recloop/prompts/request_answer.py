@@ -1,21 +1,21 @@
-"""Reading an answer to a request: its paragraphs, the titles they name, and the item in the box.
+"""Answers to requests: their paragraphs, the titles these name, and the item in the box.
 
-The written rule, by which every answer is read, scored and counted:
+Every answer is read, scored and counted by this rule:
 
 1. An answer that the token limit cut is ``endless`` and answers nothing, box or not.
-2. Boxes with different contents are ``two_boxes`` and answer nothing: hedging is not paid.
-3. No box, or an empty one, is ``no_box`` and answers nothing. In a box a command for letters stands for what
-   its braces hold (``\\text{...}``, ``\\textbf``, ``\\mathrm``, ``\\emph`` and their like); with other braces
-   in it, it is none.
-4. A box holds a title, or a ranked list of them parted by `` ; `` or line ends. The first that names no
-   candidate, or more than one, makes the answer ``no_candidate`` from there on: what stands before it counts.
-5. Otherwise the answer is ``ok``. It is also well formed when exactly one box stands at the very end, after
+2. Boxes with different contents are ``two_boxes`` and answer nothing: hedging is not rewarded.
+3. No box, or an empty one, is ``no_box`` and answers nothing. In a box a command for letters (``\\text{...}``,
+   ``\\textbf``, ``\\mathrm``, ``\\emph`` and similar) stands for what its braces hold. A box with other braces in
+   it is none.
+4. A box holds a title, or a ranked list of titles separated by `` ; `` or line ends. The first that names no
+   candidate, or more than one, makes the answer ``no_candidate``; the titles before it count.
+5. Otherwise the answer is ``ok``. It is also well formed when there is exactly one box, at the very end, after
    a paragraph of reasoning.
 
 Titles match when their words do: accents, casing, punctuation, articles (``Matrix, The``) and a year do not
-matter, unless the year contradicts or two candidates differ by nothing else. Where one title contains another
-the longer one is meant. A title of one word is named in running text only inside quotation marks, or
-capitalised within a sentence: ``It`` is a film and ``it`` is not.
+matter, unless the year contradicts or two candidates differ by nothing else. Where one title contains another,
+the longer one is meant. Running text names a title of one word only inside quotation marks, or capitalised within
+a sentence: ``It`` is a film and ``it`` is not.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ QUOTES = frozenset("\"'“”‘’«»*_{")
 
 
 class AnswerStatus(StrEnum):
-    """What an answer is, by the rule of this module."""
+    """How an answer counts, by the rule of this module."""
 
     OK = "ok"
     NO_CANDIDATE = "no_candidate"
@@ -54,7 +54,7 @@ class AnswerStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """A stretch of an answer, up to where the next begins; blank lines belong to what precedes them.
+    """A paragraph of an answer with the blank lines after it.
 
     start, end: characters of the text; all paragraphs together cover it.
     named: positions of the candidates it names, ascending; a box is part of its paragraph.
@@ -67,7 +67,7 @@ class Paragraph:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer, read.
+    """What an answer says.
 
     ranked: positions of candidates, best first; empty where it answers nothing.
     box: characters of the box that decides; None where none does.
@@ -87,14 +87,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Title:
-    """A title as it is matched. names: as word sequences, the alternative ones too; year: None if unknown."""
+    """A title for matching. names: its words, and those of its other names; year: None if unknown."""
 
     names: tuple[tuple[str, ...], ...]
     year: str | None
 
 
 def read_title(text: str) -> Title:
-    """The words by which a title is known.
+    """The words and the year of a title.
 
     Example:
         >>> read_title("Boat, The (Das Boot) (1981)")
@@ -111,13 +111,13 @@ def read_title(text: str) -> Title:
 
 
 def are_tellable(titles: Sequence[str]) -> bool:
-    """Whether every one of these titles, written as it stands, is matched to itself and to no other."""
+    """Whether each of these titles matches itself and no other."""
     known = [read_title(title) for title in titles]
     return all(_match(title, known) == [place] for place, title in enumerate(known))
 
 
 def read_answer(text: str, titles: Sequence[str], *, is_finished: bool) -> Answer:
-    """Read an answer by the rule of this module.
+    """An answer read by the rule of this module.
 
     Args:
         text: as the model wrote it.
@@ -152,7 +152,7 @@ def read_answer(text: str, titles: Sequence[str], *, is_finished: bool) -> Answe
 
 
 def _content(box: re.Match[str]) -> str:
-    """What a box says, without commands for letters."""
+    """The text in a box, without commands for letters."""
     return STYLED.sub(r"\1", box[1])
 
 
@@ -234,7 +234,7 @@ def _is_set_apart(text: str, word: _Word) -> bool:
 
 
 def _name(text: str) -> tuple[str, ...]:
-    """A title's words, its article taken off at the front or after the last comma."""
+    """A title's words without its article, at the front or after the last comma."""
     head, comma, tail = text.rpartition(",")
     words = _words(head) if comma and tail.strip().casefold() in ARTICLES else _words(text)
     without = words[1:] if words and words[0] in LEADING_ARTICLES else words

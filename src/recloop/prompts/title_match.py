@@ -1,14 +1,14 @@
-"""Which of some known titles a piece of an answer names: a written rule for how titles are written.
+"""Matching of titles: which of some known titles a piece of an answer names.
 
-Compared are words: HTML entities resolved, accents, case, apostrophes and punctuation dropped, ``&`` read as
-``and``. So a title with a comma, in quotes or without its colon is the same title. Then, in this order:
+Words are compared, with HTML entities resolved, without accents, case, apostrophes and punctuation, and with ``&``
+read as ``and``. So a title with a comma, in quotes or without its colon is the same title. Then, in this order:
 
-1. the longest title that stands at the place, as it is written, wins: ``Alien 3`` is not ``Alien``;
+1. the longest title at the place wins: ``Alien 3`` is not ``Alien``;
 2. an article may be absent, or follow (``Matrix, The``), and a year in brackets may be absent;
-3. after the title something must end it (a line's end, a bracket, a bar, a comma, a dash, an explanation
-   after a colon): ``Heat Wave`` does not name ``Heat``;
-4. a year that follows and is not the title's own makes it another title;
-5. three words or more that only one title begins with stand for it, if they are the whole entry;
+3. something must end the title (a line's end, a bracket, a bar, a comma, a dash, an explanation after a
+   colon): ``Heat Wave`` does not name ``Heat``;
+4. if a year follows that is not the title's own, it is another title;
+5. three words or more with which only one title begins stand for it, if they are the whole entry;
 6. what could be two titles is neither.
 """
 
@@ -42,21 +42,21 @@ class NoTitle(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A title found in a text. end: where in the normalised text it and brackets after it end."""
+    """A title in a text. end: where it and brackets after it end in the normalised text."""
 
     title: int
     end: int
 
 
 def normalised(text: str) -> str:
-    """The text as it is compared: no entities, accents, case or apostrophes; punctuation still there."""
+    """The text without entities, accents, case and apostrophes; punctuation stays."""
     text = unicodedata.normalize("NFKD", html.unescape(text))
     text = "".join(c for c in text if not unicodedata.combining(c)).casefold()
     return re.sub(r"['’‘`´]", "", text).replace("&", " and ")
 
 
 def words_of(text: str) -> tuple[str, ...]:
-    """The words of a normalised text; a text without any is one word."""
+    """The words of a normalised text; a text without words is one word."""
     return tuple(WORD.findall(text)) or (text.strip(),)
 
 
@@ -81,12 +81,10 @@ def distinct_titles(titles: Sequence[str]) -> list[str]:
 
 
 class TitleIndex:
-    """Titles by the words they may be written with.
-
-    A class because it is built once for many texts: it holds nothing but what `titles` imply.
+    """Known titles, indexed by the words they may be written with.
 
     Args:
-        titles: no two of the same words (`distinct_titles`).
+        titles: no two with the same words (`distinct_titles`).
     """
 
     def __init__(self, titles: Sequence[str]) -> None:
@@ -102,7 +100,7 @@ class TitleIndex:
         self._longest = max((len(words) for words in (*self._exact, *self._loose)), default=0)
 
     def find(self, text: str, start: int = 0, *, inline: bool = False) -> Found | NoTitle:
-        """The title that a normalised text names from `start` on.
+        """The title that a normalised text names at `start`.
 
         Args:
             inline: ``and`` may follow the title, as in a list within a sentence.
@@ -125,7 +123,7 @@ class TitleIndex:
         return verdict
 
     def find_whole(self, text: str) -> Found | NoTitle:
-        """The title a whole entry names: at its beginning, or as the beginning of a longer title."""
+        """The title that a whole entry names: the entry begins with it, or is the beginning of it."""
         found = self.find(text)
         if isinstance(found, Found):
             return found
@@ -142,7 +140,7 @@ class TitleIndex:
 
 
 def ways_to_write(text: str) -> set[tuple[str, ...]]:
-    """All ways to write a normalised title: its year there or not, its article before, after or nowhere."""
+    """All ways to write a normalised title: with or without its year; its article before, after or absent."""
     year = YEAR_AT_END.search(text)
     name = YEAR_AT_END.sub("", text) if year else text
     behind = ARTICLE_AT_END.search(name)

@@ -106,5 +106,5 @@ def _check_lists(lists: Lists, num_items: int) -> None:
     if is_bad_B.any():
         raise DataError(
             f"a list must hold items first and padding after, got {int(is_bad_B.sum())} lists that do not "
-            f"(first: row {int(is_bad_B.argmax())}); build lists with recloop.data.build_lists"
+            f"(first: row {int(is_bad_B.argmax())}); make lists with recloop.candidate_lists"
         )

@@ -14,9 +14,9 @@ from recloop.files import atomic_write_json
 from recloop.methods.context import LmRef, derived_seed
 from recloop.methods.rerec.config import Variant
 from recloop.methods.rerec.data import RequestTask, Study
-from recloop.prompts.request import reference_answer, request_shower
+from recloop.prompts.request import reference_answer
 from recloop.prompts.request_answer import AnswerStatus
-from recloop.prompts.lines import clean_value
+from recloop.prompts.lines import clean_value, history_items
 from recloop.records import Condition, Group, Pair, Request
 from recloop.rewards.advantages import wrong_spans
 from recloop.rewards.curriculum import Epoch, difficulty, plan_epoch
@@ -57,13 +57,13 @@ def supervise(study: Study, task: RequestTask, lm: LmRef, seed: int) -> LmRef:
 
 def canonical_answers(study: Study, task: RequestTask, requests: Sequence[Request]) -> list[Pair]:
     """The canonical answer to every request, as fine-training takes it."""
-    shown = request_shower(task.dataset)
+    shown = history_items(task.dataset)
     pairs: list[Pair] = []
     for request in requests:
-        mentioned = shown(request.mentioned, None)
+        mentioned = shown(request.mentioned)
         answer = reference_answer(
             task.dataset.attributes,
-            shown(request.candidates, None),
+            shown(request.candidates),
             [Condition(one.attribute, clean_value(one.value)) for one in request.conditions],
             request.candidates.index(request.answer),
             mentioned[0] if mentioned else None,
