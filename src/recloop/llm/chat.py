@@ -1,4 +1,4 @@
-"""How a prompt is put to a model of this process: alike whether it is sampled, trained on or counted."""
+"""Prompts in the chat template of a model in this process: the same for sampling, training and counting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recloop.llm.weights import base_folder_of
 from recloop.records import Prompt
 
 CHAT_TOKENS = 16  # guess: what a chat template adds around the two turns, where it cannot be counted
-# What templates ask for that no prompt says, and what they are told.
+# Variables of chat templates that no prompt sets, and their values.
 SETTLED = {
     "enable_thinking": "{%- set enable_thinking = false -%}",
     "strftime_now": "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}",
@@ -30,10 +30,9 @@ def own_tokenizer(folder: Path) -> Any:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """`own_tokenizer`, to put prompts to a model.
+    """`own_tokenizer`, with a chat template that asks for no reasoning and says the same date every day.
 
-    Its chat template is settled, in memory alone: no reasoning before the answer, and the same date on every
-    day. Otherwise a run that goes on tomorrow would go on with other prompts.
+    Otherwise a run that is resumed tomorrow would have other prompts. The folder's template does not change.
     """
     tokenizer = own_tokenizer(folder)
     template = tokenizer.chat_template
@@ -50,7 +49,7 @@ def messages_of(prompt: Prompt, tokenizer: Any) -> list[dict[str, str]]:
 
 @lru_cache(maxsize=4)
 def takes_system_role(tokenizer: Any) -> bool:
-    """Whether the chat template shows what the system role says; some refuse it, some leave it out.
+    """Whether the chat template shows the system message; some refuse it, some leave it out.
 
     Raises:
         GenerationError: there is no chat template.

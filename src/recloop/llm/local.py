@@ -26,7 +26,7 @@ from recloop.llm.weights import (
 )
 from recloop.records import Completion, Prompt
 
-# Full attention, places from `position_ids`, logits straight from the output embedding.
+# Their attention is full, a token's place comes from `position_ids`, and logits come from the output embedding.
 SHARED_PREFIX_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 
 
@@ -45,13 +45,12 @@ class _Batch:
 class TransformersLM:
     """A causal LM in this process, in float32 on the CPU and in its own precision on an accelerator.
 
-    Each prompt is read once for all its completions. A completion depends on the seed, the prompt and its number; what
-    else is in the batch can move its logits in their last bits only, and a draw turns on that about once in a
-    million tokens.
+    Each prompt is read once for all its completions. A completion depends on seed, prompt and number. The rest
+    of the batch can change only the last bits of its logits, which changes about one token in a million.
 
     Args:
-        folder_or_name: a folder `save_pretrained` wrote (a model, or a peft adapter beside whose config its
-            base can be found), or a Hugging Face name. Only safetensors are read, no code.
+        folder_or_name: a folder that `save_pretrained` wrote (a model, or a peft adapter whose base can be
+            found), or a Hugging Face name. Only safetensors are read, no code.
         device: ``auto`` takes CUDA where there is one; otherwise a torch device.
         batch_tokens: cache slots of one batch, over all its prompts and completions.
         load_in_4bit: keep the linear layers in 4 bits; needs bitsandbytes.
@@ -70,7 +69,7 @@ class TransformersLM:
         load_in_4bit: bool = False,
     ) -> None:
         if batch_tokens < 1:
-            raise SettingError(f"batch_tokens must be at least 1, got {batch_tokens}; 24576 is population rate")
+            raise SettingError(f"batch_tokens must be at least 1, got {batch_tokens}; the default is 24576")
         self.folder = find_model_folder(folder_or_name)
         import torch
         from transformers import DynamicCache
@@ -102,7 +101,7 @@ class TransformersLM:
         return getattr(self._model.config, "max_position_embeddings", None)
 
     def count_tokens(self, text: str) -> int:
-        # Counting is how a text is found too long: that is no reason to warn.
+        # Not verbose: a text that is too long is no reason to warn, since counting is how that is found out.
         return len(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
     def render(self, prompt: Prompt) -> str:
@@ -125,11 +124,7 @@ class TransformersLM:
             yield from zip(batch.positions, completions_BN, strict=True)
 
     def reply_logps(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> Iterator[tuple[float, int]]:
-        """Log-probability of each reply after its prompt, end token included, and how many tokens it has.
-
-        Args:
-            replies: one per prompt.
-        """
+        """Log-probability of each prompt's reply, end token included, and its number of tokens."""
         import torch
 
         texts = [self.render(prompt) for prompt in prompts]
@@ -148,8 +143,7 @@ class TransformersLM:
         talk = [{"role": "user", "content": "t"}, {"role": "assistant", "content": "r"}]
         text = self._tokenizer.apply_chat_template(talk, tokenize=False)
         ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
-        population_rates = self._tokenizer.eos_token_id
-        return next((token for token in reversed(ids) if token in self._end_tokens), population_rates)
+        return next((token for token in reversed(ids) if token in self._end_tokens), self._tokenizer.eos_token_id)
 
     def _plan(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[_Batch]:
         texts = [self.render(prompt) for prompt in prompts]
@@ -175,7 +169,7 @@ class TransformersLM:
     def _check_length(self, prompt: Prompt, num_tokens: int, sampling: Sampling) -> None:
         limit = self.context_tokens
         if num_tokens == 0:
-            raise GenerationError(f"a prompt must have a token at least, got none for user {prompt.user}; write one")
+            raise GenerationError(f"a prompt must not be empty, got an empty one for user {prompt.user}; write one")
         if limit is not None and num_tokens + sampling.max_tokens > limit:
             raise GenerationError(
                 f"prompt and completion must fit into the {limit} tokens of {self.folder}, got {num_tokens} "
@@ -214,22 +208,14 @@ class TransformersLM:
             sampling.top_p,
             self._stop_after(sampling.sentences),
         )
-        texts = self._tokenizer.batch_decode(
-            [list(raw.tokens) for raw_N in raw_BN for raw in raw_N], skip_special_tokens=True
-        )
+        tokens = [list(raw.tokens) for raw_N in raw_BN for raw in raw_N]
+        texts = [text.strip() for text in self._tokenizer.batch_decode(tokens, skip_special_tokens=True)]
         if sampling.sentences is not None:
-            texts = [first_sentences(text.strip(), sampling.sentences) for text in texts]
+            texts = [first_sentences(text, sampling.sentences) for text in texts]
         text = iter(texts)
         return [
             tuple(
-                Completion(
-                    user=prompt.user,
-                    completion=number,
-                    text=next(text).strip(),
-                    num_tokens=raw.num_sampled,
-                    is_finished=raw.is_finished,
-                    logp_sum=raw.logp_sum,
-                )
+                Completion(prompt.user, number, next(text).strip(), raw.num_sampled, raw.is_finished, raw.logp_sum)
                 for number, raw in zip(sampling.completion_numbers, raw_N, strict=True)
             )
             for prompt, raw_N in zip(prompts, raw_BN, strict=True)
@@ -268,14 +254,14 @@ def _load(folder: Path, device: Any, *, load_in_4bit: bool) -> tuple[Any, Any]:
         from peft import PeftModel
 
         with warnings.catch_warnings():
-            # peft reads an attribute that transformers is about to rename.
+            # peft reads an attribute that transformers will rename.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     return (model if load_in_4bit else model.to(device)).eval(), load_tokenizer(folder)
 
 
 def end_tokens_of(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Ids at which a model stops: the tokenizer's, and those of its generation configuration."""
+    """Ids at which a model stops: the tokenizer's and the generation configuration's."""
     listed = model.generation_config.eos_token_id if model.generation_config is not None else None
     ids = {tokenizer.eos_token_id, *(listed if isinstance(listed, list) else [listed])}
     return tuple(sorted(token for token in ids if token is not None))

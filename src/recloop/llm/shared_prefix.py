@@ -1,7 +1,7 @@
-"""Which prompts begin alike, so that what they share is read once.
+"""Prompts with a common beginning, so that it is read once.
 
-Every session is asked with every hint, and the hint stands near the end: all but some forty tokens of those
-prompts are the same.
+Re2LLM asks about every session with every hint, and the hint stands near the end. So all but some forty tokens
+of those prompts are the same.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LEAST_SHARE = 0.5  # guess: of each member's length; sharing less saves little and widens the batch
-MOST_OWN = 4.0  # guess: what the members have of their own, in lengths of the head
+LEAST_SHARE = 0.5  # guess: of each member's length; to share less saves little and widens the batch
+MOST_OWN = 4.0  # guess: the members' own tokens, in lengths of the head
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What some prompts have in common.
+    """A common beginning of prompts.
 
-    length: of the common beginning; of a prompt that stands alone, all of it.
-    members: positions of the prompts, one at least.
+    length: of the beginning; the whole length for a prompt that stands alone.
+    members: positions of the prompts, at least one.
     """
 
     length: int
@@ -31,18 +31,14 @@ def alone(prompts: Sequence[Sequence[object]]) -> list[Head]:
 
 
 def share_heads(prompts: Sequence[str] | Sequence[tuple[int, ...]], growth: int) -> list[Head]:
-    """Put prompts that begin alike together.
+    """Heads in lexicographic order of their prompts; each position is in one.
 
-    A prompt joins its neighbour in lexicographic order where at least `LEAST_SHARE` of both is common, each
-    keeps something of its own, and all that the members have of their own stays below `MOST_OWN` heads:
-    every member's columns are looked at, and masked, for all others.
+    A prompt joins its neighbour in that order where at least `LEAST_SHARE` of both is common, each keeps a token
+    of its own, and the members' own tokens stay below `MOST_OWN` heads, since attention masks them for all others.
 
     Args:
         prompts: token ids, or texts.
         growth: how much each may grow, in the same units.
-
-    Returns:
-        Each position in one head, in lexicographic order.
 
     Example:
         >>> share_heads(["to be or not", "a rose", "to be or so"], 1)
@@ -69,7 +65,7 @@ def share_heads(prompts: Sequence[str] | Sequence[tuple[int, ...]], growth: int)
 
 
 def _num_common(first: Sequence[object], second: Sequence[object]) -> int:
-    """How long the common beginning is, found by halving."""
+    """The length of the common beginning, by bisection."""
     low, high = 0, min(len(first), len(second))
     while low < high:
         middle = (low + high + 1) // 2

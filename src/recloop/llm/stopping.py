@@ -1,4 +1,4 @@
-"""Where a completion with room for a few sentences is over while it is still being written."""
+"""When a completion of which only a few sentences are read may stop."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MARK_BYTES = tuple(f"<0x{ord(mark):02X}>" for mark in MARKS)  # as tokens of a v
 
 
 class SentenceStop:
-    """Tells of half-written completions whether they have gone on beyond their first sentences.
+    """Whether unfinished completions have more than their first sentences.
 
-    Only a completion with a sentence mark in it can have, so only those are turned into text.
+    Only a completion with a sentence mark can have more, so only those are turned into text.
 
     Args:
         tokenizer: of the language model.
-        vocab_size: how many tokens its output has; may exceed the tokenizer's.
-        num_sentences: how many sentences a completion has room for.
+        vocab_size: number of tokens of its output; may exceed the tokenizer's.
+        num_sentences: how many sentences are read.
     """
 
     def __init__(self, tokenizer: Any, vocab_size: int, num_sentences: int) -> None:
@@ -34,10 +34,10 @@ class SentenceStop:
             self._is_mark_V[number] = token in MARK_BYTES or any(mark in token for mark in MARKS)
 
     def is_over(self, tokens_RT: Int64[np.ndarray, "R T"]) -> Bool[np.ndarray, " R"]:
-        """Whether the next sentence has begun, after which nothing that follows is read.
+        """Whether a further sentence has begun.
 
         Args:
-            tokens_RT: what was written of each completion so far, no padding.
+            tokens_RT: each completion so far, without padding.
         """
         is_over_R = np.zeros(len(tokens_RT), dtype=bool)
         rows = np.flatnonzero(self._is_mark_V[tokens_RT].any(axis=1))

@@ -1,4 +1,4 @@
-"""Model folders: where a model's files are, what identifies it, and one error for one that cannot be read."""
+"""Model folders: where they are, what identifies their contents, and one error for those that cannot be read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def find_model_folder(folder_or_name: str | Path) -> Path:
-    """The local folder of a model: itself, or where Hugging Face's cache keeps (or now downloads) a name.
+    """The local folder of a model: itself, or the one in Hugging Face's cache, downloaded when absent.
 
     Raises:
         GenerationError: it is neither.
@@ -56,9 +56,9 @@ def find_model_folder(folder_or_name: str | Path) -> Path:
 
 
 def weights_hash(folder: Path) -> str:
-    """SHA-256 over all that decides a model's answers; for an adapter its base model counts too.
+    """SHA-256 of everything that decides a model's answers; for an adapter also of its base model.
 
-    Where the files lie does not enter: a moved run folder finds its completions again.
+    The path does not enter, so a moved run folder finds its completions again.
     """
     digest = hashlib.sha256()
     files = {path for pattern in IDENTITY_FILES for path in folder.glob(pattern) if path.is_file()}
@@ -92,10 +92,10 @@ def base_folder_of(folder: Path) -> Path:
 
 
 def in_four_bits(device_type: str) -> Any:
-    """How transformers keeps the linear layers of a model in 4 bits (NF4, as in QLoRA, arXiv 2305.14314).
+    """transformers' settings for linear layers in 4 bits (NF4, as in QLoRA, arXiv 2305.14314).
 
     Args:
-        device_type: of the device it will run on; sums are in float32 on the CPU, in bfloat16 elsewhere.
+        device_type: sums are in float32 on the CPU, in bfloat16 elsewhere.
 
     Raises:
         SettingError: bitsandbytes is not installed.
@@ -115,7 +115,7 @@ def in_four_bits(device_type: str) -> Any:
 
 @contextmanager
 def reading(folder: Path, kind: str) -> Generator[None]:
-    """Without transformers' progress bars, and with one error for all that can be wrong with a folder."""
+    """No progress bars of transformers inside, and one error for everything that can be wrong with a folder."""
     from safetensors import SafetensorError
     from transformers.utils import logging
 

@@ -50,9 +50,7 @@ class ServerConfig(BaseModel):
         le=128,
         description="n of a request, where the server takes more than one; 1 gives each completion its own seed",
     )
-    send_seed: bool = Field(
-        default=True, description="send a seed made from seed and completion number"
-    )
+    send_seed: bool = Field(default=True, description="send a seed made from seed and completion number")
     length_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         default="max_tokens", description="what the server calls the longest answer"
     )

@@ -1,6 +1,6 @@
-"""How fast a server may be asked: concurrency that adapts, rate limits, pauses, back-off, outages.
+"""How fast a server may be asked: adaptive concurrency, rate limits, pauses, back-off, outages.
 
-Nothing here waits or reads a clock: every function takes the time, in seconds of any steady clock.
+Nothing here waits or reads a clock: every function takes the time, in seconds of any monotonic clock.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 START_CONCURRENCY = 4
-HALVE_AT_MOST_EVERY_S = 1.0  # one congestion, seen by many requests at once, counts once
-TROUBLED_AFTER = 5  # failures in a row after which one request at a time tries again
+HALVE_AT_MOST_EVERY_S = 1.0  # a congestion that many requests meet at once counts once
+TROUBLED_AFTER = 5  # failures in a row, after which one request at a time tries again
 BACKOFF_BASE_S, BACKOFF_CAP_S = 0.5, 30.0
 
 
 class Concurrency:
-    """How many requests may be open: one more after each success until the first congestion, then slowly.
+    """How many requests may be open: +1 per success until the first congestion, then as TCP does.
 
-    Additive increase, multiplicative decrease, as TCP does: +1 per `limit` successes, half on congestion.
+    That is, +1 per `limit` successes, and half on congestion.
 
     Args:
         most: upper bound.
@@ -45,11 +45,7 @@ class Concurrency:
 
 
 class RateLimit:
-    """At most so many units a minute, spread evenly after a first second's worth.
-
-    Args:
-        per_min: units; None for no limit.
-    """
+    """At most `per_min` units a minute, evenly after the first second's share; None for no limit."""
 
     def __init__(self, per_min: float | None, now_s: float) -> None:
         self._per_s = None if per_min is None else per_min / 60
@@ -57,14 +53,14 @@ class RateLimit:
         self._at_s = now_s
 
     def wait_s(self, amount: float, now_s: float) -> float:
-        """Seconds until `amount` may be taken; more than a second's worth waits for a full second's."""
+        """Seconds until `amount` may be taken; more than a second's share waits for a full second's share."""
         if self._per_s is None:
             return 0.0
         self._refill(now_s)
         return max(0.0, (min(amount, self._burst) - self._room) / self._per_s)
 
     def take(self, amount: float, now_s: float) -> None:
-        """Count `amount` as used; a negative amount gives back what was reserved and not used."""
+        """Count `amount` as used; a negative amount returns what was reserved and not used."""
         if self._per_s is not None:
             self._refill(now_s)
             self._room = min(self._burst, self._room - amount)
@@ -76,10 +72,10 @@ class RateLimit:
 
 
 class Health:
-    """Whether the server answers: a pause it asked for, failures in a row, and how long an outage lasts.
+    """Whether the server answers: requested pauses, failures in a row, and how long an outage lasts.
 
     Args:
-        max_outage_s: without any success for so long, the server counts as gone.
+        max_outage_s: a server without any success for so long counts as gone.
     """
 
     def __init__(self, max_outage_s: float) -> None:
@@ -102,11 +98,11 @@ class Health:
             self._failing_since_s = now_s
 
     def pause(self, seconds: float, now_s: float) -> None:
-        """Nobody may ask for so long."""
+        """Send nothing for so long."""
         self._paused_until_s = max(self._paused_until_s, now_s + seconds)
 
     def back_off(self, now_s: float, rng: random.Random, base_s: float) -> None:
-        """Pause longer than the last time; failures that come in during a pause belong to what began it."""
+        """Pause longer than the last time; failures during a pause belong to the one that began it."""
         if self.wait_s(now_s) <= 0:
             self._num_pauses += 1
             self.pause(min(backoff_s(self._num_pauses, rng, base_s=base_s), self._max_outage_s / 4), now_s)
@@ -120,16 +116,16 @@ class Health:
 
 
 def backoff_s(num_failures: int, rng: random.Random, *, base_s: float = BACKOFF_BASE_S) -> float:
-    """A wait drawn between half and all of base x 2^(failures - 1), never above the cap.
+    """A wait between half and all of base x 2^(failures - 1), never above the cap.
 
-    Drawn, so that requests that failed together do not come back together.
+    It is random, so that requests that failed together do not come back together.
     """
     longest_s = min(BACKOFF_CAP_S, base_s * 2 ** min(num_failures - 1, 30))
     return longest_s * rng.uniform(0.5, 1.0)
 
 
 def retry_after_s(value: str | None, now: datetime) -> float | None:
-    """Seconds a Retry-After header asks to wait: a number, or a date; None when absent or unreadable.
+    """Seconds that a Retry-After header, a number or a date, asks to wait; None when absent or unreadable.
 
     Example:
         >>> retry_after_s("Wed, 21 Oct 2026 07:28:30 GMT", datetime(2026, 10, 21, 7, 28, tzinfo=UTC))
