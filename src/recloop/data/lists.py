@@ -18,6 +18,7 @@ from recloop.data.first_stage import propose_items
 from recloop.data.splits import SplitConfig, split_users
 from recloop.errors import DataError, LeakageError, SettingError
 from recloop.records import CandidateLists, Group, Histories, Lists, Log
+from recloop.settings import validate
 
 DRAWS_BEFORE_SEARCH = 64
 ProtocolName = Literal["kar", "retrieved", "catalogue"]

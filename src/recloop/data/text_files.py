@@ -11,7 +11,7 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
@@ -43,7 +43,7 @@ def require_file(path: Path, what: str) -> Path:
 
 
 @contextmanager
-def open_bytes(path: Path, what: str) -> Iterator[IO[bytes]]:
+def open_bytes(path: Path, what: str) -> Generator[IO[bytes]]:
     """The bytes of a file, unpacked where its name ends in ``.gz``.
 
     Raises:
@@ -54,7 +54,7 @@ def open_bytes(path: Path, what: str) -> Iterator[IO[bytes]]:
         try:
             if file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
                 raise DataError(f"{what} must be UTF-8, got {path} which is marked as UTF-16; save it as UTF-8")
-            yield file
+            yield cast("IO[bytes]", file)
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DataError(
                 f"{what} must be gzip as its name says, got {path} with: {error}; fetch the file again"

@@ -21,7 +21,7 @@ from recloop.llm.sampling import generate
 from recloop.methods.registry import method_named
 from recloop.progress import SILENT
 from recloop.prompts.user_profile import profile_writer
-from recloop.records import Completion, Group, Histories, Lists, Log, UserCompletions
+from recloop.records import Completion, Group, Lists, Log, UserCompletions
 from recloop.rerankers.fitted import FittedReranker
 from recloop.settings import validate
 
@@ -160,7 +160,9 @@ class FinishedRun:
         ratings = np.array([rating for _, rating in pairs], dtype=np.float32)
         task, config, lm = self._task, self._study.config.prompt, self._lm
         alone = config.model_copy(update={"include_profile": False})  # nothing is known of a new user
-        return profile_writer(task.log, alone, lm, task.population_rates)(0, np.array(items, dtype=np.int64), ratings)
+        return profile_writer(task.log, alone, lm, task.population_rates, self._study.own.prompt)(
+            0, np.array(items, dtype=np.int64), ratings
+        )
 
     def _numbers(self, item_ids: Sequence[str], what: str) -> list[int]:
         known = self._number_of

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from recloop.errors import ContractError, SettingError
 
@@ -73,7 +73,6 @@ class PromptText:
     user: str
 
 
-@runtime_checkable
 class PromptTemplate(Protocol):
     """Writes the prompt about one user. It must write the same for the same facts."""
 
@@ -98,7 +97,7 @@ def open_template(template: str | Path | PromptTemplate) -> PromptTemplate:
             return _read(file, file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise SettingError(f"a prompt template must be a text file, got {file} with: {error}") from error
-    if not isinstance(template, PromptTemplate):
+    if not callable(template):
         raise ContractError(
             f"a prompt template must be a name, a file or a function of ProfileFacts, got {type(template).__name__}; "
             f"see recloop.prompts.template"

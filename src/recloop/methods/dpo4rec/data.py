@@ -19,6 +19,7 @@ from recloop.experiment.step import StepKind
 from recloop.llm.bundled import columns_note, with_readable_columns
 from recloop.methods.study import Study
 from recloop.prompts.claims import PopulationRates
+from recloop.prompts.template import template_digest
 from recloop.prompts.user_profile import PromptConfig, population_rates_of, profile_writer
 from recloop.records import CandidateLists, Group, Histories, Lists, Log, Prompt
 from recloop.rerankers.features import ItemFeatures, item_features
@@ -61,6 +62,7 @@ def prepare(study: Study) -> Task:
     log, columns = with_readable_columns(read, lm.folder, study.progress)
     inputs = {"dataset": log_digest(log), "lm": lm.digest}
     inputs |= profiles_digest(log) if config.prompt.include_profile else {}
+    inputs |= template_digest(config.prompt.template)
     inputs |= {name: part for name, part in study.own.identities().items() if name == "prompt"}
     with study.step(PREPARE, "", inputs) as step:
         if not step.is_done:
@@ -98,7 +100,7 @@ def _prompts(study: Study, log: Log, lists: CandidateLists) -> list[Prompt]:
     users = np.unique(np.concatenate([lists.of(group).user_B for group in Group]))
     config, lm = study.config.prompt, study.open_lm(study.first_lm.folder)
     rates = _population_rates(log, lists, config)
-    write = profile_writer(log, config, lm, rates)
+    write = profile_writer(log, config, lm, rates, study.own.prompt)
     return [write(user, *lists.histories.of(user)) for user in users.tolist()]
 
 
