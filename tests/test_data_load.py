@@ -18,7 +18,7 @@ from test_data_movielens import METADATA, RATINGS, write
 SMALL = SimulatedConfig(num_users=40)
 
 
-def test_the_default_is_a_simulated_world_by_the_seed():
+def test_the_default_is_a_simulated_log_by_the_seed():
     config = DataConfig(simulated=SMALL)
     one, same, other = (read_log(config, seed) for seed in (0, 0, 1))
     assert one.domain == Domain.MOVIES
