@@ -25,10 +25,11 @@ from recloop.llm.bundled import (
 )
 from recloop.llm.language_model import Sampling
 from recloop.llm.local import TransformersLM
+from recloop.methods.method import run_method
+from recloop.methods.re2llm import METHOD
 from recloop.methods.re2llm import data as sessions_study
 from recloop.methods.re2llm.config import Re2llmConfig
 from recloop.methods.re2llm.hint_base import read_hint_base
-from recloop.methods.re2llm.recipe import run
 from recloop.progress import SILENT, Progress
 from recloop.prompts.user_profile import PromptConfig
 from recloop.records import Histories
@@ -37,7 +38,7 @@ from scripts.pretrain_lm.corpus import ROLES, Words, invent_attributes
 from scripts.pretrain_lm.tokenizer import english_words
 from tiny_lm import build_tiny_lm
 
-EMBEDDED = bundled_lm_folder()
+BUNDLED = bundled_lm_folder()
 PEOPLE = [f"person {n}" for n in range(60)]
 
 
@@ -83,34 +84,35 @@ def test_stand_ins_were_taught_and_the_corpus_takes_its_names_from_the_roles() -
         assert list(taught_names({name: [] for name in names}).values()) == names
 
 
-def test_models_tuned_from_the_embedded_ones_are_known_by_their_tokenizer(tmp_path: Path) -> None:
-    assert reads_few_names(EMBEDDED)
+def test_models_trained_from_the_bundled_ones_are_known_by_their_tokenizer(tmp_path: Path) -> None:
+    assert reads_few_names(BUNDLED)
     assert reads_few_names(bundled_lm_folder("answers"))
-    (tmp_path / "tokenizer.json").write_bytes((EMBEDDED / "tokenizer.json").read_bytes())
+    (tmp_path / "tokenizer.json").write_bytes((BUNDLED / "tokenizer.json").read_bytes())
     assert reads_few_names(tmp_path)
     assert not reads_few_names(Path("server"))
     assert not reads_few_names(build_tiny_lm(tmp_path / "tiny"))
 
 
-def test_only_the_embedded_models_are_shown_other_names_and_it_is_said(simulated, tmp_path: Path) -> None:
+def test_only_the_bundled_models_are_shown_other_names_and_it_is_said(simulated, tmp_path: Path) -> None:
     log = renamed(simulated, genre="shelf", director="writer")
     out = io.StringIO()
-    shown, names = with_readable_columns(log, EMBEDDED, Progress(out))
+    shown, names = with_readable_columns(log, BUNDLED, Progress(out))
     assert names == {"shelf": "category", "writer": "label"}
     assert shown.attributes == ("era", "category", "label")
     assert shown.items["category"].to_list() == simulated.items["genre"].to_list()
     assert out.getvalue() == (
-        "shelf is shown as category, writer is shown as label: the bundled language model reads few names of columns\n"
+        "shelf is shown as category, writer is shown as label: "
+        "the bundled language model (3.3M parameters) knows few column names\n"
     )
     for folder in (None, build_tiny_lm(tmp_path)):
         assert with_readable_columns(log, folder, SILENT) == (log, {})
-    assert with_readable_columns(simulated, EMBEDDED, SILENT) == (simulated, {})
+    assert with_readable_columns(simulated, BUNDLED, SILENT) == (simulated, {})
 
 
 def test_columns_may_trade_names() -> None:
     dataset, _ = simulate_log(SimulatedConfig(num_users=60, num_items=140), seed=0)
     log = renamed(dataset, era="genre", genre="category")  # the second of a role becomes a label
-    shown, names = with_readable_columns(log, EMBEDDED, SILENT)
+    shown, names = with_readable_columns(log, BUNDLED, SILENT)
     assert names == {"category": "label"}
     assert shown.attributes == ("genre", "label", "director")
 
@@ -118,12 +120,12 @@ def test_columns_may_trade_names() -> None:
 def test_sessions_are_shown_alike() -> None:
     task = simulate_sessions(SimulatedSessionsConfig(num_train=20, num_test=20), 0)
     log = replace(task, items=task.items.rename({"genre": "shelf"}), attributes=("era", "shelf", "director"))
-    shown, names = with_readable_columns(log, EMBEDDED, SILENT)
+    shown, names = with_readable_columns(log, BUNDLED, SILENT)
     assert names == {"shelf": "category"}
     assert shown.items["category"].to_list() == task.items["genre"].to_list()
 
 
-def test_a_stage_notes_new_names_alone_and_the_report_reads_them() -> None:
+def test_a_step_notes_new_names_alone_and_the_report_reads_them() -> None:
     assert columns_fact(columns_note({"year": "era"})) == (("Columns", "year is shown as era"),)
     assert columns_note({}) == {}
     assert columns_fact({}) == ()
@@ -151,7 +153,7 @@ def test_hints_of_ones_own_go_by_the_names_that_are_shown(tmp_path: Path, monkey
         explore={"file": tmp_path / "hints.json"},
     )
     with RunFolder.open(tmp_path / "run", config.model_dump(mode="json"), method="re2llm") as folder:
-        run(config, folder, until="explore", encoder=FakeEncoder())
+        run_method(METHOD, config, folder, SILENT, "explore", encoder=FakeEncoder())
     assert read_hint_base(tmp_path / "run" / "hints.json").texts == ("", "Go by category.")
 
 
@@ -159,7 +161,7 @@ def test_hints_of_ones_own_go_by_the_names_that_are_shown(tmp_path: Path, monkey
 def test_a_log_with_foreign_names_is_written_about_in_form(simulated) -> None:
     log = renamed(simulated, era="year", genre="tags", director="writer")
     sampling = Sampling(num_completions=5, temperature=1.0, top_p=1.0, max_tokens=64, seed=0)
-    lm = TransformersLM(EMBEDDED, device="cpu")
+    lm = TransformersLM(BUNDLED, device="cpu")
     users = np.arange(20)
     rows = log.interactions.filter(pl.col("user") < 20)
     counts = rows.group_by("user").len().sort("user")["len"].to_numpy()
@@ -169,7 +171,7 @@ def test_a_log_with_foreign_names_is_written_about_in_form(simulated) -> None:
         return evaluate_summaries(lm, dataset, histories, users, sampling, PromptConfig())
 
     as_named = skill_of(log)
-    shown = skill_of(with_readable_columns(log, EMBEDDED, SILENT)[0])
+    shown = skill_of(with_readable_columns(log, BUNDLED, SILENT)[0])
     assert as_named.well_formed < 0.7  # the reason for the other names
     assert shown.well_formed > 0.85
     assert shown.grounded > 0.95
@@ -185,10 +187,10 @@ def test_a_table_with_foreign_names_runs_to_its_report(tmp_path: Path, capsys) -
     ).write_csv(tmp_path / "items.csv")
     (tmp_path / "mine.toml").write_text(
         f'[data]\nname = "table"\npath = "{tmp_path}/log.csv"\n[data.table]\nuser = "user_id"\n'
-        f'item = "item_id"\nstars = "stars"\ntime = "time"\nitems = "{tmp_path}/items.csv"\n'
+        f'item = "item_id"\nrating = "rating"\ntime = "time"\nitems = "{tmp_path}/items.csv"\n'
         'attributes = ["tags", "writer"]\n'
     )
-    settings = "--rounds 0 --rows core --reranker.max-epochs 1 --completions.test 1 --encoder.name claims"
+    settings = "--rounds 0 --variants core --reranker.max-epochs 1 --completions.test 1 --encoder.name claims"
     out = tmp_path / "run"
     assert main(
         ["run", "dpo4rec", "--config", f"{tmp_path}/mine.toml", *settings.split(), "--out", str(out)]

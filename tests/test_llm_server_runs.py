@@ -22,15 +22,18 @@ from fake_server import FakeServer
 from recloop.cli import main
 from recloop.encoders.load import BY_NAME
 from recloop.errors import BudgetError, GenerationError, SettingError
-from recloop.experiment.run_folder import RunFolder
+from recloop.evaluation.terminal import show
+from recloop.experiment.run_folder import PASSING, RunFolder
 from recloop.llm.bundled import bundled_lm_folder
 from recloop.llm.cache import CompletionCache
 from recloop.llm.language_model import Sampling
 from recloop.llm.load import lm_from_config
 from recloop.llm.server.cost import describe_server_usage, num_unanswered
-from recloop.methods.dpo4rec import recipe as dpo4rec
+from recloop.methods.dpo4rec import METHOD
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.cost_estimate import forecast
+from recloop.methods.method import run_method
+from recloop.progress import SILENT
 from recloop.records import Prompt
 from recloop.testing import FakeEncoder
 
@@ -50,10 +53,8 @@ def config_for(at: FakeServer, **lm: object) -> Dpo4RecConfig:
 
 
 def do(config: Dpo4RecConfig, path: Path, until: str | None = None) -> str:
-    from recloop.experiment.run_folder import PASSING
-
     with RunFolder.open(path, config.model_dump(mode="json"), passing=PASSING) as folder:
-        return dpo4rec.run(config, folder, until=until, encoder=FakeEncoder())
+        return run_method(METHOD, config, folder, SILENT, until, encoder=FakeEncoder()) or show(path)
 
 
 def manifest_of(path: Path) -> dict:
@@ -61,14 +62,14 @@ def manifest_of(path: Path) -> dict:
 
 
 @pytest.mark.slow
-def test_a_run_pays_once_and_says_what_it_paid(tmp_path: Path) -> None:
+def test_a_run_asks_once_and_says_what_it_cost(tmp_path: Path) -> None:
     with FakeServer() as server:
         config = config_for(server, prices={"input": 10, "cached_input": 10, "output": 100, "currency": "EUR"})
         said = do(config, tmp_path / "run")
         num_asked = len(server.seen)
         assert do(config, tmp_path / "run") == said
     assert len(server.seen) == num_asked
-    entry = manifest_of(tmp_path / "run")["stages"]["sample.untuned.s0"]
+    entry = manifest_of(tmp_path / "run")["steps"]["sample.untuned.s0"]
     assert entry["server"]["requests"] == num_asked
     assert entry["server"]["input_tokens"] == 100 * num_asked
     assert entry["server"]["cost"] == pytest.approx(num_asked * 1000 / 1e6 + entry["server"]["output_tokens"] / 1e4)
@@ -79,7 +80,7 @@ def test_a_run_pays_once_and_says_what_it_paid(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_less_room_for_a_completion_is_not_paid_for_again(tmp_path: Path) -> None:
+def test_fewer_sentences_are_not_asked_for_again(tmp_path: Path) -> None:
     with FakeServer() as server:
         config = config_for(server)
         do(config, tmp_path / "whole", until="sample")
@@ -104,8 +105,8 @@ def test_a_cap_stops_a_run_and_a_higher_one_lets_it_go_on(tmp_path: Path, monkey
         assert main(["resume", str(path), "--rounds", "1"]) == 2
         monkeypatch.setitem(BY_NAME, "minilm", FakeEncoder)
         assert main(["resume", str(path), "--lm.budget.max-requests", "1000"]) == 0
-        stage = manifest_of(path)["stages"]["sample.untuned.s0"]
-        assert stage["server"]["requests"] == len(server.seen)
+        step = manifest_of(path)["steps"]["sample.untuned.s0"]
+        assert step["server"]["requests"] == len(server.seen)
         assert max(server.delivered().values()) <= 2
     assert "model behind a server:" in capsys.readouterr().out
 
@@ -123,18 +124,18 @@ def test_a_user_without_an_answer_stays_with_an_empty_text_and_is_counted(tmp_pa
         path, config = tmp_path / "run", config_for(server)
         monkeypatch.setitem(BY_NAME, "minilm", FakeEncoder)
         with RunFolder.open(path, config.model_dump(mode="json")) as folder:
-            dpo4rec.run(config, folder)
+            run_method(METHOD, config, folder, SILENT)
         assert main(["resume", str(path)]) == 3
-    stages = manifest_of(path)["stages"]
-    tables = [pl.read_parquet(f) for f in (path / "stages" / "sample.untuned.s0").glob("*.parquet")]
+    steps = manifest_of(path)["steps"]
+    tables = [pl.read_parquet(f) for f in (path / "steps" / "sample.untuned.s0").glob("*.parquet")]
     rejected = pl.concat(tables).filter(pl.col("status") == "rejected")
-    assert rejected.height == num_unanswered(stages) >= 2
+    assert rejected.height == num_unanswered(steps) >= 2
     assert set(rejected["text"]) == {""}
     assert rejected["user"].n_unique() == 2
-    assert f"{rejected.height} rejected; their users stay" in "\n".join(describe_server_usage(stages))
+    assert f"{rejected.height} rejected; their users stay" in "\n".join(describe_server_usage(steps))
 
 
-def test_what_a_served_run_cannot_do_is_said_at_once(tmp_path: Path) -> None:
+def test_what_a_run_with_a_server_cannot_do_is_said_at_once(tmp_path: Path) -> None:
     for lm, rounds, said in (
         ({"name": "openai:http://x"}, 0, "must be openai:<base_url>#<model>, got 'openai:http://x'"),
         ({"name": "openai:http://x#m"}, 1, "trained from its weights, got none and rounds=1"),
@@ -161,7 +162,7 @@ def test_what_a_served_run_cannot_do_is_said_at_once(tmp_path: Path) -> None:
         (None, "{name}", True),  # a server that does not tell
     ],
 )
-def test_a_server_without_the_tuned_model_is_not_asked_for_its_completions(
+def test_a_server_without_the_trained_model_is_not_asked_for_its_completions(
     listed: tuple[str, ...] | None, trained_name: str, is_believed: bool, tmp_path: Path
 ) -> None:
     """Some answer with the model they have, whatever the name: its completions would pass for the trained one's."""
@@ -257,7 +258,7 @@ def test_the_whole_loop_runs_against_a_real_server(transformers_serve: str, tmp_
     folder = bundled_lm_folder()
     common = SIMULATED | {
         "rounds": 1,
-        "rows": "core",
+        "variants": "core",
         "data": {"simulated": {"num_users": 60, "num_items": 150, "num_interactions": 24}},
         "split": {"train": 0.4, "reward": 0.3, "valid": 0.1, "test": 0.2},
         "reranker": {"max_epochs": 2, "min_epoch_steps": 4},
@@ -272,17 +273,17 @@ def test_the_whole_loop_runs_against_a_real_server(transformers_serve: str, tmp_
     do(server, tmp_path / "server")
     do(local, tmp_path / "local")
     tables = [json.loads((tmp_path / run / "results.json").read_text())["tables"] for run in ("server", "local")]
-    rows = [[row["name"] for row in table[0]["metrics"][0]["rows"]] for table in tables]
+    rows = [[row["name"] for row in table[0]["metrics"][0]["variants"]] for table in tables]
     assert rows[0] == rows[1]
     shapes = []
     for run in ("server", "local"):
-        files = sorted((tmp_path / run / "stages").glob("sample.*/*.parquet"))
+        files = sorted((tmp_path / run / "steps").glob("sample.*/*.parquet"))
         shapes.append({f"{file.parent.name}/{file.name}": pl.read_parquet(file).height for file in files})
-        assert num_unanswered(manifest_of(tmp_path / run)["stages"]) == 0
+        assert num_unanswered(manifest_of(tmp_path / run)["steps"]) == 0
     assert len(shapes[0]) >= 7  # untuned, trained and random labels; feedback, fit and test users
     assert shapes[0] == shapes[1]
-    stages = manifest_of(tmp_path / "server")["stages"]
-    assert stages["sample.trained.s0"]["server"]["requests"] > 0
+    steps = manifest_of(tmp_path / "server")["steps"]
+    assert steps["sample.trained.s0"]["server"]["requests"] > 0
 
 
 def missing_model(config: Dpo4RecConfig, run: Path) -> str:
@@ -303,7 +304,7 @@ def test_the_whole_loop_runs_through_llama_cpp(tmp_path: Path) -> None:
 
     The rows of a run in this process, and its completions; what the texts say is the model's affair.
     """
-    common = SIMULATED | {"rounds": 1, "rows": "core", "dpo": {"max_pairs": 8}}
+    common = SIMULATED | {"rounds": 1, "variants": "core", "dpo": {"max_pairs": 8}}
     held, port = {"base": bundled_lm_folder()}, free_port()
     settings = {"weights": f"transformers:{held['base']}", "completions_per_request": 1}
     names = {"server": f"openai:http://127.0.0.1:{port}/v1#base", "local": f"transformers:{held['base']}"}
@@ -327,13 +328,13 @@ def test_the_whole_loop_runs_through_llama_cpp(tmp_path: Path) -> None:
     tables, heights = {}, {}
     for run in names:
         table = json.loads((tmp_path / run / "results.json").read_text())["tables"][0]["metrics"][0]
-        tables[run] = [row["name"] for row in table["rows"]]
-        files = sorted((tmp_path / run / "stages").glob("sample.*/*.parquet"))
+        tables[run] = [row["name"] for row in table["variants"]]
+        files = sorted((tmp_path / run / "steps").glob("sample.*/*.parquet"))
         heights[run] = {f"{file.parent.name}/{file.name}": pl.read_parquet(file).height for file in files}
     assert tables["server"] == tables["local"]
     assert heights["server"] == heights["local"] != {}
-    stages = manifest_of(tmp_path / "server")["stages"].values()
-    requests = sum(stage["server"]["requests"] for stage in stages if "server" in stage)
+    steps = manifest_of(tmp_path / "server")["steps"].values()
+    requests = sum(step["server"]["requests"] for step in steps if "server" in step)
     assert requests == sum(heights["server"].values())
 
 
