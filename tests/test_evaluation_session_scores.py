@@ -8,7 +8,7 @@ from recloop.evaluation.score import MetricsConfig
 from recloop.evaluation.session_scores import variant_from_ranks
 from recloop.rerankers.metrics import NOT_RANKED, metric_of_rank
 from recloop.records import Group, Lists
-from recloop.rerankers.metrics import compute_metric
+from recloop.rerankers.metrics import NOT_RANKED, compute_metric, metric_of_rank
 
 
 @pytest.mark.parametrize("metric", ["ndcg@10", "ndcg@5", "hr@1", "hr@5", "mrr@10", "mrr@3"])

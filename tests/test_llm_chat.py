@@ -74,18 +74,18 @@ def test_a_template_with_all_of_it_can_be_tuned_with(plain, tmp_path, monkeypatc
     """No system role, reasoning and a date at once: what TRL renders itself is what was sampled."""
     from transformers import Trainer
 
-    from recloop.progress import SILENT
     from recloop.rewards.advantages import AdvantageConfig
-    from recloop.training.dpo import train_dpo
-    from recloop.training.grpo import train_grpo
-    from recloop.training.grpo_config import GrpoConfig, ScoredAnswer
+    from recloop.training.dpo import run_dpo
+    from recloop.training.grpo import run_grpo
+    from recloop.training.grpo_config import AnswerReward, GrpoConfig, ScoredAnswer
     from recloop.training.grpo_trainer import TokenGrpoTrainer
-    from recloop.training.sft import SftConfig, train_sft
+    from recloop.training.result import TrainingRun
+    from recloop.training.sft import SftConfig, run_sft
 
     lm_folder = with_template(plain, tmp_path / "lm", REFUSAL + DATE + REASONING)
     pairs = [Pair(0, 3, 0, 1, "likes Drama", "likes War", 1.0, 0.0)]
     budget = {"batch_size": 1, "gradient_accumulation_steps": 1, "epochs": 1}
-    prompts, paths, work = {3: PROMPT}, (tmp_path / "out", 0), tmp_path / "work"
+    prompts, run = {3: PROMPT}, TrainingRun(lm_folder, tmp_path / "out", 0, scratch=tmp_path / "work")
     learn, answer, read = Trainer.training_step, TokenGrpoTrainer._generate_single_turn, []
 
     def learning(self, model, inputs, *rest):
@@ -102,19 +102,17 @@ def test_a_template_with_all_of_it_can_be_tuned_with(plain, tmp_path, monkeypatc
     match method:
         case "dpo":
             config = DpoConfig(**budget)
-            found = train_dpo(lm_folder, lm_folder, prompts, pairs, config, *paths, SILENT, work)
+            found = run_dpo(run, prompts, pairs, config)
         case "sft":
             config = SftConfig(**budget)
-            found = train_sft(lm_folder, prompts, pairs, config, *paths, SILENT, work)
+            found = run_sft(run, prompts, pairs, config)
         case _:
             config = GrpoConfig(batch_size=1, gradient_accumulation_steps=1, answers=2, max_reply_tokens=4, max_pairs=1)
 
             def score(number, text, is_finished):
                 return ScoredAnswer(float(len(text)), float(len(text)), (), {})
 
-            found = train_grpo(
-                *(lm_folder, lm_folder, [PROMPT], score, "test", config, AdvantageConfig(), *paths, work)
-            ).trained
+            found = run_grpo(run, [PROMPT], AnswerReward(score, "test", AdvantageConfig()), config).trained
     assert len(found.log) == 1
     rendered = TransformersLM(lm_folder, device="cpu").render(PROMPT)
     texts = load_tokenizer(lm_folder).batch_decode(read)

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from recloop.errors import DataError
-from recloop.records import Log, Domain, Histories
+from recloop.records import Domain, Histories, Log
 from recloop.rerankers.features import item_features
 from recloop.rerankers.history import history_tensors, rating_edges
 from recloop.rerankers.item_vectors import item_texts, tfidf_vectors

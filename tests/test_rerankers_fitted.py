@@ -5,13 +5,13 @@ from functools import cache
 
 import numpy as np
 import pytest
-from test_rerankers_train import KINDS, fit
 
 from ranking_by_hand import random_problem
 from recloop.errors import ContractError, DataError
 from recloop.records import Histories, Lists, UserVectors
 from recloop.rerankers import fitted as fitted_module
 from recloop.rerankers.fitted import FittedReranker
+from test_rerankers_train import KINDS, fit
 
 PROBLEM = random_problem()
 

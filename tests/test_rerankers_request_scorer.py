@@ -4,12 +4,12 @@ from functools import cache
 
 import numpy as np
 import pytest
-from test_rerankers_train import KINDS, fit
 
 from ranking_by_hand import random_problem
 from recloop.errors import ContractError, DataError
 from recloop.records import UserVectors
 from recloop.rerankers.request_scorer import prepare_requests
+from test_rerankers_train import KINDS, fit
 
 PROBLEM = random_problem()
 ONE_TEXT = UserVectors(PROBLEM.vectors.user_U, PROBLEM.vectors.vectors_UND[:, :1])

@@ -42,7 +42,7 @@ def oracle(rewards, wrong, lengths, config):
     if max(flat) == min(flat):
         return [[0.0] * len(row) for row in paid]
     bare = [reward for reward, row in zip(rewards, paid, strict=True) for _ in row]
-    mean = math.fsum(flat if config.baseline == "pay" else bare) / len(flat)
+    mean = math.fsum(flat if config.baseline == "penalised" else bare) / len(flat)
     variance = math.fsum((value - mean) ** 2 for value in flat) / len(flat)
     std = math.sqrt(variance * len(rewards) / (len(rewards) - 1))
     return [[(value - mean) / (std + config.std_floor) for value in row] for row in paid]
@@ -79,7 +79,7 @@ def test_advantages_by_hand():
     rewards_G = np.array([1.0, 0.0])
     is_wrong_GT = np.array([[False, False], [True, False]])
     tokens_GT = np.ones((2, 2), bool)
-    published = AdvantageConfig(baseline=Baseline.PAY)
+    published = AdvantageConfig(baseline=Baseline.PENALISED)
     expected = np.array([[0.5075, 0.5075], [-0.5225, -0.4925]]) / (math.sqrt(0.5153375) + 0.1)
     found = token_advantages(rewards_G, is_wrong_GT, tokens_GT, published)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
@@ -95,7 +95,7 @@ def test_a_penalty_gives_nothing_to_the_rest_of_a_wrong_answer():
     ours = token_advantages(rewards_G, is_wrong_GT, tokens_GT, AdvantageConfig())
     assert ours[0, 1] < 0
     assert np.abs(ours[~is_wrong_GT]).max() < 1e-12
-    published = token_advantages(rewards_G, is_wrong_GT, tokens_GT, AdvantageConfig(baseline=Baseline.PAY))
+    published = token_advantages(rewards_G, is_wrong_GT, tokens_GT, AdvantageConfig(baseline=Baseline.PENALISED))
     assert (published[~is_wrong_GT] > 0.04).all()
 
 

@@ -46,25 +46,23 @@ def test_a_better_completion_is_found_under_what_only_its_user_pays():
     by_hand_U = about_mean(rewards.rewards_UN)[every, found.rewards.rewards_UN.argmax(axis=1)]
     assert found.gained_U == pytest.approx(by_hand_U, abs=1e-5)
     assert found.gained_U.mean() == pytest.approx(by_shared - told_UN.mean(), abs=0.3)  # noise averages out
-    assert f"earned {found.gained_U.mean():+.4f} over their mean" in str(found)
+    assert f"{found.gained_U.mean():+.4f} over its user's mean" in str(found)
 
 
 def test_other_completions_are_foretold_over_the_usual_ones():
     rewards, vectors, told_UN = make(num_users=300, noise=0.5)
     found = cross_fit_rewards(rewards, vectors, seed=0)
-    population_rates = UserVectors(np.arange(2), np.zeros((2, 3, 4), dtype=np.float32))
+    reference = UserVectors(np.arange(2), np.zeros((2, 3, 4), dtype=np.float32))
     one_up = np.zeros((2, 5, 4), dtype=np.float32)
     one_up[1, :, 0] = 1.0
-    assert found.foretell(UserVectors(population_rates.user_U, one_up), population_rates) == pytest.approx(
-        [0, 1], abs=0.1
-    )
+    assert found.predict_gain(UserVectors(reference.user_U, one_up), reference) == pytest.approx([0, 1], abs=0.1)
     own = UserVectors(vectors.user_U[1:-1], vectors.vectors_UND[1:-1])
-    assert found.foretell(own, own) == pytest.approx(np.zeros(300))
+    assert found.predict_gain(own, own) == pytest.approx(np.zeros(300))
     best = UserVectors(own.user_U, np.take_along_axis(own.vectors_UND, told_UN.argmax(1)[:, None, None], axis=1))
     won = told_UN.max(axis=1).mean() - told_UN.mean()
-    assert found.foretell(best, own).mean() == pytest.approx(won, rel=0.1)
+    assert found.predict_gain(best, own).mean() == pytest.approx(won, rel=0.1)
     with pytest.raises(DataError, match="of the same users, got 2 and 300 users"):
-        found.foretell(population_rates, own)
+        found.predict_gain(reference, own)
 
 
 def test_the_square_of_a_component_counts():
@@ -100,7 +98,7 @@ def test_noise_is_called_noise():
     silent = UserVectors(vectors.user_U, np.zeros_like(vectors.vectors_UND))
     nothing = cross_fit_rewards(rewards, silent, seed=0)
     assert nothing.explained == 0
-    assert "0.0% of what sets a user's completions apart" in str(nothing)
+    assert "within-user reward 0.0%;" in str(nothing)
     assert "may be noise" in str(nothing)
     rewards, vectors, _ = make(num_users=200, noise=1.0)
     assert not cross_fit_rewards(rewards, vectors, seed=0).is_noise
@@ -108,7 +106,7 @@ def test_noise_is_called_noise():
 
 def test_too_few_users_and_missing_vectors_are_refused():
     rewards, vectors, _ = make(num_users=FOLDS - 1)
-    with pytest.raises(DataError, match="5 users at least, got 4"):
+    with pytest.raises(DataError, match="at least 5 users, got 4"):
         cross_fit_rewards(rewards, vectors, seed=0)
     rewards, vectors, _ = make()
     with pytest.raises(DataError, match="5 vectors a user, and 0 users without"):

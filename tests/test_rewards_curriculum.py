@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from recloop.settings import validate
 from recloop.errors import DataError, SettingError
 from recloop.rewards.curriculum import CurriculumConfig, Epoch, difficulty, plan_epoch
+from recloop.settings import validate
 
 
 def test_difficulty_is_the_mean_of_what_is_missing():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from recloop.errors import DataError
 from recloop.records import Completion, Pair, Prompt, Rewards, UserCompletions
 from recloop.rewards.files import write_pairs, write_pairs_jsonl, write_rewards
-from recloop.rewards.preference_pairs import PairConfig, best_of_n, preference_pairs, random_label_pairs
+from recloop.rewards.preference_pairs import PairConfig, best_of_n, find_pairs, random_label_pairs
 
 ALL_PAIRS = PairConfig(mode="all_pairs", min_gap=0.0)
 BEST_WORST = PairConfig(mode="best_worst", min_gap=0.0)
@@ -37,7 +37,7 @@ def make_rewards(rewards_of, round=0):
 
 
 def pairs_of(texts_of, rewards_of, config, unfinished=(), same=str.__eq__):
-    return preference_pairs(make_completions(texts_of, unfinished), make_rewards(rewards_of), config, same)
+    return find_pairs(make_completions(texts_of, unfinished), make_rewards(rewards_of), config, same)
 
 
 def test_best_against_worst():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recloop.errors import ContractError, DataError, SettingError, TrainingError
-from recloop.training.dataset import reply_comparer, select_variants, training_order
+from recloop.training.dataset import reply_comparer, select_rows, training_order
 from recloop.training.result import TrainingBudget
 from tiny_lm import build_tiny_lm
 from training_cases import make_pairs, make_prompts
@@ -36,7 +36,7 @@ def test_lengths_count_the_template_and_the_end_token(lm):
     from transformers import AutoTokenizer
 
     prompts, pairs = make_prompts(2), make_pairs(2, "a b", "a b c d e")
-    rows = select_variants(lm, prompts, pairs, TrainingBudget(), seed=0).rows
+    rows = select_rows(lm, prompts, pairs, TrainingBudget(), seed=0).rows
     tokenizer = AutoTokenizer.from_pretrained(lm)
     for row in rows:
         text = f"<|system|>{row.prompt.system}<|user|>{row.prompt.text}<|assistant|>a b c d e<|end|>"
@@ -51,48 +51,48 @@ def test_a_reply_at_the_limit_stays_and_one_above_it_is_dropped_and_counted(lm):
     short, long = (len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
     assert short < long
     pairs = (*make_pairs(1, texts[0], "x"), *make_pairs(1, texts[1], "x"), *make_pairs(1, "x", texts[1]))
-    found = select_variants(lm, make_prompts(1), pairs, TrainingBudget(max_reply_tokens=short), seed=0)
+    found = select_rows(lm, make_prompts(1), pairs, TrainingBudget(max_reply_tokens=short), seed=0)
     assert [row.pair for row in found.rows] == [pairs[0]]
     assert (found.num_too_long, found.num_thinned) == (2, 0)
     with pytest.raises(TrainingError, match=rf"got none \(2 with a reply above {short} tokens\)"):
-        select_variants(lm, make_prompts(1), pairs[1:], TrainingBudget(max_reply_tokens=short), seed=0)
+        select_rows(lm, make_prompts(1), pairs[1:], TrainingBudget(max_reply_tokens=short), seed=0)
 
 
 def test_thinning_is_random_but_the_same_for_swapped_pairs(lm):
     budget = TrainingBudget(max_pairs=5)
-    found = select_variants(lm, make_prompts(30), make_pairs(30), budget, seed=1)
+    found = select_rows(lm, make_prompts(30), make_pairs(30), budget, seed=1)
     users = [row.pair.user for row in found.rows]
     assert (len(users), found.num_thinned) == (5, 25)
     assert users == sorted(users) != list(range(5))
-    swapped = select_variants(lm, make_prompts(30), make_pairs(30, "b", "a"), budget, seed=1)
+    swapped = select_rows(lm, make_prompts(30), make_pairs(30, "b", "a"), budget, seed=1)
     assert [row.pair.user for row in swapped.rows] == users
 
 
 def test_what_does_not_fit_stops_the_run(lm, tmp_path):
     prompts, pairs = make_prompts(1), make_pairs(1)
     with pytest.raises(SettingError, match=r"may have 10 tokens with its chat template, got .* for user 0"):
-        select_variants(lm, prompts, pairs, TrainingBudget(max_prompt_tokens=10), seed=0)
+        select_rows(lm, prompts, pairs, TrainingBudget(max_prompt_tokens=10), seed=0)
     with pytest.raises(DataError, match="got none for user 3"):
-        select_variants(lm, prompts, make_pairs(4)[3:], TrainingBudget(), seed=0)
+        select_rows(lm, prompts, make_pairs(4)[3:], TrainingBudget(), seed=0)
     small = tmp_path / "small"
     shutil.copytree(lm, small)
     config = json.loads((small / "config.json").read_text())
     (small / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 20}))
     with pytest.raises(SettingError, match="context of 20 tokens"):
-        select_variants(small, prompts, pairs, TrainingBudget(), seed=0)
+        select_rows(small, prompts, pairs, TrainingBudget(), seed=0)
 
 
 def test_a_template_that_never_ends_the_reply_is_refused(lm, tmp_path):
     endless = with_template(lm, tmp_path / "endless", lambda text: text.replace("<|end|>", ""))
     with pytest.raises(ContractError, match="must close the reply with an end token"):
-        select_variants(endless, make_prompts(1), make_pairs(1), TrainingBudget(), seed=0)
+        select_rows(endless, make_prompts(1), make_pairs(1), TrainingBudget(), seed=0)
     other = with_template(
         lm,
         tmp_path / "other",
         lambda text: text.replace("-%}<|assistant|>{%- endif", "-%}<|user|><|assistant|>{%- endif"),
     )
     with pytest.raises(ContractError, match="render the prompt alike"):
-        select_variants(other, make_prompts(1), make_pairs(1), TrainingBudget(), seed=0)
+        select_rows(other, make_prompts(1), make_pairs(1), TrainingBudget(), seed=0)
 
 
 def test_replies_are_compared_as_tokens_up_to_the_limit(lm):

@@ -17,10 +17,10 @@ from recloop.errors import RunError, SettingError, TrainingError
 from recloop.llm.chat import own_tokenizer
 from recloop.progress import SILENT, Progress
 from recloop.rewards.preference_pairs import random_label_pairs
-from recloop.training.dpo import DpoConfig, train_dpo
-from recloop.training.result import read_trained
+from recloop.training.dpo import DpoConfig
+from recloop.training.result import TrainingRun, read_trained
 from tiny_lm import build_tiny_lm
-from training_cases import DISLIKED, LIKED, make_pairs, make_prompts
+from training_cases import DISLIKED, LIKED, make_pairs, make_prompts, train_dpo
 
 pytestmark = pytest.mark.slow  # TRL takes ten seconds to import
 
@@ -91,7 +91,8 @@ class StopAt(Progress):
 
 
 def test_the_first_step_has_the_loss_of_the_formula(lm, other_lm, tmp_path):
-    # One pair: loss = -log sigmoid(beta ((logp chosen - reference model chosen) - (logp rejected - reference model rejected))).
+    # One pair: loss = -log sigmoid(beta ((chosen - reference chosen) - (rejected - reference rejected))), of log-
+    # probabilities.
     prompts = make_prompts(1)
     chosen, rejected = mean_logps(lm, prompts.values(), LIKED, DISLIKED)
     anchor_chosen, anchor_rejected = mean_logps(other_lm, prompts.values(), LIKED, DISLIKED)
@@ -205,13 +206,13 @@ def test_trl_reads_the_rows_that_were_checked(lm, tmp_path):
     from transformers import AutoTokenizer
 
     from recloop.training import dpo
-    from recloop.training.dataset import select_variants, training_order
+    from recloop.training.dataset import select_rows, training_order
     from recloop.training.trainer import Job, load_policy, quiet
 
-    row_set = select_variants(lm, make_prompts(7), make_pairs(7), CONFIG, seed=0)
-    job = Job("test", lm, tmp_path / "out", None, {}, CONFIG, 0)
+    row_set = select_rows(lm, make_prompts(7), make_pairs(7), CONFIG, seed=0)
+    job = Job("test", TrainingRun(lm, tmp_path / "out", 0), {}, CONFIG)
     with quiet(0):
-        trainer = dpo._make_trainer(job, load_policy(lm, CONFIG), lm, row_set, CONFIG)
+        trainer = dpo._make_trainer(job, load_policy(lm, CONFIG), row_set, CONFIG)
     end_id = AutoTokenizer.from_pretrained(lm).eos_token_id
     order = training_order([row.num_tokens for row in row_set.rows], CONFIG, 0)
     assert len(trainer.train_dataset) == len(order)
@@ -303,8 +304,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from test_training_dpo import CONFIG, StopAt
-from training_cases import make_pairs, make_prompts
-from recloop.training.dpo import train_dpo
+from training_cases import make_pairs, make_prompts, train_dpo
 
 lm, out, num_rows = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 kill = StopAt(num_rows, lambda: os.kill(os.getpid(), signal.SIGKILL))

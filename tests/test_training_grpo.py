@@ -11,8 +11,9 @@ from recloop.errors import RunError, SettingError
 from recloop.files import sha256_of_file
 from recloop.records import Prompt
 from recloop.rewards.advantages import AdvantageConfig, Penalty
-from recloop.training.grpo import train_grpo
-from recloop.training.grpo_config import GrpoConfig, ScoredAnswer
+from recloop.training.grpo import run_grpo
+from recloop.training.grpo_config import AnswerReward, EpochShare, GrpoConfig, ScoredAnswer
+from recloop.training.result import TrainingRun
 from tiny_lm import build_tiny_lm
 
 pytestmark = pytest.mark.slow
@@ -55,10 +56,8 @@ def train(
     moments=None,
 ):
     folder.mkdir(exist_ok=True)
-    out, scratch = folder / "out", folder / "scratch"
-    return train_grpo(
-        lm, lm, prompts, scorer, "test", config, advantages, out, 7, scratch, passed=passed, moments=moments
-    )
+    run = TrainingRun(lm, folder / "out", 7, scratch=folder / "scratch")
+    return run_grpo(run, prompts, AnswerReward(scorer, "test", advantages), config, EpochShare(*passed, moments))
 
 
 def test_with_constant_advantages_a_step_is_that_of_trl(lm, tmp_path, monkeypatch):
@@ -106,7 +105,7 @@ def test_with_constant_advantages_a_step_is_that_of_trl(lm, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("beta", [0.0, 0.05])
 def test_answers_that_move_nothing_are_not_read_again(lm, tmp_path, monkeypatch, beta):
-    """Requests 5 and 9 earn the same in all answers: left out where there is no divergence."""
+    """Requests 5 and 9 have the same reward in all answers: left out where there is no divergence."""
     from trl.trainer.grpo_trainer import GRPOTrainer
 
     from recloop.training.grpo_trainer import TokenGrpoTrainer
@@ -174,11 +173,11 @@ def test_two_epochs_with_moments_carried_over_are_one(lm, tmp_path, monkeypatch)
     state = generator.get_state()
     carried = half("carried", first.trained.folder, PROMPTS[2:], (0.5, 1.0), first.moments, warmup=2)
     generator.set_state(state)
-    anew = half("again", first.trained.folder, PROMPTS[2:], (0.5, 1.0))
+    warmed_up_again = half("again", first.trained.folder, PROMPTS[2:], (0.5, 1.0))
     assert [row["lr"] for row in carried.trained.log] == [row["lr"] for row in whole.trained.log[2:]]
     assert (*first.answers, *carried.answers) == whole.answers
     assert torch.allclose(weights(carried), weights(whole), atol=1e-6)
-    assert not torch.allclose(weights(anew), weights(whole), atol=1e-4)
+    assert not torch.allclose(weights(warmed_up_again), weights(whole), atol=1e-4)
 
 
 def test_answers_are_those_of_trl_where_chance_has_no_part(lm, tmp_path, monkeypatch):
@@ -248,7 +247,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(lm, tmp_path, updat
         train(lm, tmp_path / "cut", score, settings, PLAIN)
 
 
-def test_what_answers_earn_is_kept_in_the_order_of_the_requests(lm, tmp_path):
+def test_rewards_of_answers_are_kept_in_the_order_of_the_requests(lm, tmp_path):
     run = train(lm, tmp_path)
     assert [row["number"] for row in run.answers] == [n for n in (5, 3, 9, 4) for _ in range(4)]
     assert all(set(row) == {"number", "reward", "finished", "length"} for row in run.answers)
@@ -260,7 +259,7 @@ def test_what_answers_earn_is_kept_in_the_order_of_the_requests(lm, tmp_path):
     assert run.trained.log[0]["reward"] == pytest.approx(np.mean(rewards[:8]), abs=1e-4)
 
 
-def test_tokens_of_wrong_paragraphs_are_paid_less(lm, tmp_path):
+def test_tokens_of_wrong_paragraphs_get_less(lm, tmp_path):
     import torch
     from transformers import AutoTokenizer
 
@@ -276,7 +275,7 @@ def test_tokens_of_wrong_paragraphs_are_paid_less(lm, tmp_path):
     assert any(row["penalised_tokens"] > 0 for row in run.trained.log)
 
 
-def test_what_cannot_be_tuned_is_said_before_anything_is_loaded(lm, tmp_path):
+def test_what_cannot_be_trained_is_said_before_anything_is_loaded(lm, tmp_path):
     with pytest.raises(SettingError, match="an optimiser step takes 2 requests, got 1"):
         train(lm, tmp_path, prompts=PROMPTS[:1])
     with pytest.raises(SettingError, match="may have 4 tokens with its chat template"):

@@ -12,7 +12,7 @@ from recloop.training.result import (
     read_trained,
     training_text,
 )
-from tuning_cases import make_pairs, make_prompts
+from training_cases import make_pairs, make_prompts
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 import pytest
 
 from recloop.records import Pair
-from recloop.training.sft import SftConfig, train_sft
+from recloop.training.result import TrainingRun
+from recloop.training.sft import SftConfig, run_sft
 from tiny_lm import build_tiny_lm
 from training_cases import LIKED, make_prompts
 
@@ -44,7 +45,7 @@ def test_the_tuned_model_says_the_best_completion_and_stops(lm, tmp_path):
             Pair(0, user, 0, 2, LIKED, "x", 0.9, 0.0),
         )
     ]
-    trained = train_sft(lm, prompts, pairs, CONFIG, tmp_path / "out", seed=0)
+    trained = run_sft(TrainingRun(lm, tmp_path / "out", 0), prompts, pairs, CONFIG)
     assert trained.num_rows == 8
     assert trained.log[-1]["loss"] < 0.05 < 1 < trained.log[0]["loss"]
     assert not answer(lm, prompts[0]).endswith("<|end|>")

@@ -1,6 +1,9 @@
 """Prompts and pairs that several training tests share."""
 
+from recloop.progress import SILENT
 from recloop.records import Pair, Prompt
+from recloop.training.dpo import run_dpo
+from recloop.training.result import TrainingRun
 
 LIKED, DISLIKED = "By genre: likes Drama.", "By genre: likes Comedy."
 
@@ -16,3 +19,7 @@ def make_prompts(num_users):
 
 def make_pairs(num_users, chosen=LIKED, rejected=DISLIKED):
     return tuple(Pair(0, user, 0, 1, chosen, rejected, 1.0, 0.0) for user in range(num_users))
+
+
+def train_dpo(lm, reference, prompts, pairs, config, out, seed, progress=SILENT, scratch=None):
+    return run_dpo(TrainingRun(lm, out, seed, reference, scratch, progress), prompts, pairs, config)

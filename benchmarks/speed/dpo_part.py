@@ -17,8 +17,9 @@ from recloop.llm.bundled import bundled_lm_folder
 from recloop.llm.chat import load_tokenizer, messages_of
 from recloop.llm.local import TransformersLM
 from recloop.records import Pair, Prompt
-from recloop.training.dataset import reply_of, select_variants, training_order
-from recloop.training.dpo import DpoConfig, train_dpo
+from recloop.training.dataset import reply_of, select_rows, training_order
+from recloop.training.dpo import DpoConfig, run_dpo
+from recloop.training.result import TrainingRun
 
 NUM_PAIRS = 64
 SEED = 0
@@ -45,7 +46,7 @@ def measure(bench: Bench) -> Findings:
             ("TRL's DPOTrainer, activations kept", False),
         ):
             found = race(
-                ("train_dpo", num_tokens, lambda: our_losses(prompts, pairs, config, folder)),
+                ("run_dpo", num_tokens, lambda: our_losses(prompts, pairs, config, folder)),
                 (name, num_tokens, lambda c=checkpointing: trl_losses(prompts, pairs, config, folder, c)),
                 bench.repetitions,
                 step,
@@ -90,10 +91,10 @@ def count_tokens(prompts: dict[int, Prompt], pairs: tuple[Pair, ...], config: Dp
 
 
 def our_losses(prompts: dict[int, Prompt], pairs: tuple[Pair, ...], config: DpoConfig, out: Path) -> list[float]:
-    """The loss of every step of `train_dpo`. The reference is another model, else every loss is ln 2."""
+    """The loss of every step of `run_dpo`. The reference is another model, else every loss is ln 2."""
     shutil.rmtree(out, ignore_errors=True)
     lm, reference_lm = bundled_lm_folder(), bundled_lm_folder("answers")
-    trained = train_dpo(lm, reference_lm, prompts, pairs, config, out, seed=SEED)
+    trained = run_dpo(TrainingRun(lm, out, SEED, reference_lm), prompts, pairs, config)
     return [row["loss"] for row in trained.log]
 
 
@@ -116,7 +117,7 @@ def trl_losses(
     from recloop.training.trainer import load_model, quiet
 
     lm = bundled_lm_folder()
-    rows = select_variants(lm, prompts, pairs, config, SEED).rows
+    rows = select_rows(lm, prompts, pairs, config, SEED).rows
     order = training_order([row.num_tokens for row in rows], config, SEED)
     tokenizer = load_tokenizer(lm)
     conversations = [

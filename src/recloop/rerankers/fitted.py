@@ -130,7 +130,7 @@ class FittedReranker:
             shape, edges = NetworkShape(**sizes), tuple(about["rating_edges"])
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise DataError(
-                f"{folder} must hold {CONFIG_FILE} and {WEIGHTS_FILE} of this version, got {error!r}; fit the reranker again"
+                f"{folder} must hold {CONFIG_FILE} and {WEIGHTS_FILE} of this version, got {error!r}; fit it again"
             ) from error
         if (name is None) != (own is None):
             raise ContractError(

@@ -26,6 +26,8 @@ MetricKind = Literal["ndcg", "map", "map_min", "map_kar", "mrr", "hr", "loglik"]
 
 _KINDS: dict[str, MetricKind] = {kind: kind for kind in get_args(MetricKind)}
 
+NOT_RANKED = 0  # the rank of an answer that was not named
+
 
 @dataclass(frozen=True, slots=True)
 class MetricName:
@@ -201,6 +203,31 @@ def compute_completion_metrics(
     """One metric of every list under each of N completions: `compute_metric`, N times."""
     values_NB = [compute_metric(name, scores_BNL[:, completion], lists) for completion in range(scores_BNL.shape[1])]
     return np.stack(values_NB, axis=1)
+
+
+def metric_of_rank(metric: str, ranks: Int64[np.ndarray, ...]) -> Float64[np.ndarray, ...]:
+    """The metric of lists whose one relevant item stands at these ranks, from 1; 0 for `NOT_RANKED`.
+
+    Raises:
+        SettingError: a metric that is not ndcg@K, hr@K or mrr@K.
+
+    Example:
+        >>> metric_of_rank("mrr@3", np.array([1, 2, 4, 0])).tolist()
+        [1.0, 0.5, 0.0, 0.0]
+    """
+    name = MetricName.parse(metric)
+    assert name.k is not None or name.kind == "loglik"
+    is_hit = (ranks > NOT_RANKED) & (ranks <= (name.k or 0))
+    safe = np.where(is_hit, ranks, 1).astype(np.float64)
+    match name.kind:
+        case "ndcg":
+            return is_hit / np.log2(1 + safe)
+        case "hr":
+            return is_hit.astype(np.float64)
+        case "mrr":
+            return is_hit / safe
+        case _:
+            raise SettingError(f"a session has one answer and is measured by ndcg@K, hr@K or mrr@K, got {metric}")
 
 
 def user_means(

@@ -1,1 +1,1 @@
-"""What each completion earned, whether that can be trusted, and which completion to prefer."""
+"""The reward of each completion, whether it can be trusted, and which completion to prefer."""

@@ -1,4 +1,4 @@
-"""Reasoning-aware advantages: which tokens of an answer deserve its reward.
+"""Reasoning-aware advantages: the part of an answer's reward that each of its tokens gets.
 
 Axis letters: ``G`` answers of one request, ``T`` tokens, right-padded.
 """
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 class Penalty(StrEnum):
-    """How a paragraph that argues for the wrong item is paid."""
+    """The reward of a paragraph that argues for the wrong item."""
 
-    NONE = "none"  # as the rest of the answer: plain GRPO
-    PUBLISHED = "published"  # (1 - w) r, which pays it more than the rest when r is below 0
-    LOWERED = "lowered"  # r - w max(|r|, floor): always less than the rest
+    NONE = "none"  # r, as in the rest of the answer: plain GRPO
+    PUBLISHED = "published"  # (1 - w) r, which is more than the rest's when r is below 0
+    LOWERED = "lowered"  # r - w max(|r|, floor): always less than the rest's
 
 
 class Baseline(StrEnum):
-    """The group's mean that a token's pay is held against, over all its tokens."""
+    """The mean over a group's tokens that is subtracted from a token's reward."""
 
     REWARDS = "rewards"  # of rewards before penalties: a penalty takes from its tokens and gives to none
-    PAY = "pay"  # of pay after penalties, as published: the rest of a wrong answer gains by its penalty
+    PENALISED = "penalised"  # of rewards after penalties, as published: the rest of a wrong answer gains by its penalty
 
 
 class AdvantageConfig(BaseModel):
@@ -45,15 +45,15 @@ class AdvantageConfig(BaseModel):
         default=0.1,
         gt=0,
         description="lowered: a reward nearer to 0 counts as this much. Times penalty_weight it must stay "
-        "below reward.format_weight, or an answer that never ends is paid more than a wrong one",
+        "below reward.format_weight, or an endless answer is rewarded more than a wrong one",
     )
     undecided: bool = Field(
         default=True,
-        description="an answer that chooses no item is paid less, too, in paragraphs that name wrong ones; "
-        "off, as published: a penalty falls on answers that choose alone, and the others last longer",
+        description="penalise answers that choose no item, too, in paragraphs that name wrong ones; off, as "
+        "published: a penalty falls only on answers that choose, and the others get longer",
     )
     baseline: Baseline = Field(
-        default=Baseline.REWARDS, description="mean over a group's tokens of: rewards; or pay, as published"
+        default=Baseline.REWARDS, description="mean over a group's tokens: of rewards, or penalised ones as published"
     )
     std_floor: float = Field(
         default=0.1,
@@ -66,14 +66,14 @@ class AdvantageConfig(BaseModel):
 def wrong_spans(answer: Answer, right: int, *, undecided: bool = False) -> tuple[tuple[int, int], ...]:
     """Characters of the reasoning that names the chosen item, when that item is wrong; none when it is right.
 
-    Whole paragraphs, up to the box and nothing after it: the answer itself is paid by its reward. Were it
-    paid less than reasoning that never comes to an answer, a model would learn not to answer (docs/log.md,
-    "ReRec's penalty taught the model to go on").
+    Whole paragraphs, up to the box and nothing after it: the answer itself gets its full reward. If it got less
+    than reasoning without an answer, a model would learn not to answer (docs/log.md, "ReRec's penalty taught the
+    model to go on").
 
     Args:
         right: position of the right candidate.
-        undecided: where no item is chosen, take the paragraphs that name others than the right one, boxes
-            among them: a box that does not decide is no answer.
+        undecided: where no item is chosen, the paragraphs that name others than the right one, with their boxes:
+            a box that does not decide is no answer.
     """
     if answer.first is None and undecided:
         return tuple((p.start, p.end) for p in answer.paragraphs if p.named and right not in p.named)
@@ -85,7 +85,7 @@ def wrong_spans(answer: Answer, right: int, *, undecided: bool = False) -> tuple
 
 
 def tokens_in(spans: Sequence[tuple[int, int]], token_starts_T: Int64[np.ndarray, " T"]) -> np.ndarray:
-    """Bool [T]: True for tokens whose first character lies in one of these stretches of the text."""
+    """True for tokens whose first character is in one of these spans of the text, bool ``[T]``."""
     is_in_T = np.zeros(len(token_starts_T), dtype=bool)
     for start, end in spans:
         is_in_T |= (token_starts_T >= start) & (token_starts_T < end)
@@ -93,7 +93,7 @@ def tokens_in(spans: Sequence[tuple[int, int]], token_starts_T: Int64[np.ndarray
 
 
 def penalised(reward: float, config: AdvantageConfig) -> float:
-    """What a token of a wrong paragraph is paid in place of `reward`.
+    """The reward of a token of a wrong paragraph, in place of `reward`.
 
     Source: ReRec, equation of the reasoning-aware advantage, is `Penalty.PUBLISHED`. Ours differs where r is
     0 or below: there the published form does nothing, or rewards the wrong paragraph.
@@ -131,7 +131,7 @@ def token_advantages(
         is_token_GT: True at tokens of the answer, its end token included; False at padding.
 
     Returns:
-        0 at padding, and everywhere when all tokens earn the same.
+        0 at padding, and everywhere when all tokens have the same reward.
 
     Raises:
         DataError: shapes disagree, a reward is not finite, or the group has fewer than two answers.
@@ -146,11 +146,11 @@ def token_advantages(
         raise DataError(f"rewards must be finite, got {rewards_G.tolist()}; look at the reward's terms")
     lowered_G = np.array([penalised(float(reward), config) for reward in rewards_G])
     rewards_GT = np.where(is_wrong_GT, lowered_G[:, None], rewards_G[:, None])
-    paid = rewards_GT[is_token_GT]
-    if len(paid) == 0 or np.ptp(paid) == 0:
+    rewards = rewards_GT[is_token_GT]
+    if len(rewards) == 0 or np.ptp(rewards) == 0:
         return np.zeros(is_token_GT.shape)
     bare_GT = np.broadcast_to(rewards_G[:, None], rewards_GT.shape)
-    held_against_GT = rewards_GT if config.baseline is Baseline.PAY else bare_GT
-    mean = float(held_against_GT[is_token_GT].mean())
-    variance = float(((paid - mean) ** 2).mean()) * num_answers / (num_answers - 1)
+    baseline_GT = rewards_GT if config.baseline is Baseline.PENALISED else bare_GT
+    mean = float(baseline_GT[is_token_GT].mean())
+    variance = float(((rewards - mean) ** 2).mean()) * num_answers / (num_answers - 1)
     return np.where(is_token_GT, (rewards_GT - mean) / (np.sqrt(variance) + config.std_floor), 0.0)

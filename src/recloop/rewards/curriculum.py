@@ -1,9 +1,9 @@
 """Online curriculum: which requests the next epoch trains on, and in which order.
 
 Source: ReRec (arXiv 2604.07851). A request's difficulty is the mean of ``1 - r`` over its answers of the last
-epoch in which it was asked. Easy ones are dropped and the rest goes from easy to hard. Ours: requests that no
-answer met sit out one epoch. They would come last, step after step with nothing but penalties to learn from,
-and a model that had learnt to answer would unlearn it (docs/log.md, "Hopeless requests come last").
+epoch that asked it. Easy ones are dropped and the rest goes from easy to hard. Ours: requests without a good answer
+sit out one epoch. They would come last, with only penalties to learn from for many steps, and a model that had learnt
+to answer would forget it (docs/log.md, "Hopeless requests come last").
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class CurriculumConfig(BaseModel):
         default=1.0,
         gt=0,
         le=1,
-        description="share of the requests that the first epoch asks; later ones ask the others too, as the "
-        "hardest, so that a budget of one pass can be spent where answers differ",
+        description="share of the requests that the first epoch asks; later epochs ask the others too, as the "
+        "hardest, so that a budget of one pass goes where answers differ",
     )
     same_budget: bool = Field(
         default=True,
-        description="further epochs follow until as many requests were asked as without a curriculum; off: "
-        "as many epochs, which ask fewer",
+        description="add epochs until as many requests were asked as without a curriculum; off: the same number "
+        "of epochs, which ask fewer",
     )
 
     @model_validator(mode="after")
@@ -53,7 +53,7 @@ class CurriculumConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one epoch asks.
+    """The requests of one epoch.
 
     numbers: requests in their order, a whole number of batches.
     num_dropped: too easy and not asked.

@@ -1,4 +1,4 @@
-"""Preference pairs: of one user's completions, which earned more under the reward model."""
+"""Preference pairs: of two completions for one user, the one with the higher reward is chosen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.errors import DataError
-from recloop.records import Completion, CompletionStatus, Pair, Rewards, UserCompletions
+from recloop.records import Completion, CompletionStatus, Pair, Prompt, Rewards, UserCompletions
+from recloop.rewards.function import RewardFunction, rewards_of
+from recloop.settings import validate
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -24,8 +26,8 @@ class PairConfig(BaseModel):
 
     mode: Literal["best_worst", "all_pairs"] = Field(
         default="best_worst",
-        description="best_worst: at most one pair a user, highest against lowest reward (DPO4Rec); "
-        "all_pairs: every two completions of a user that differ in reward",
+        description="best_worst: at most one pair a user, highest against lowest reward (DPO4Rec); all_pairs: "
+        "every two completions of a user that differ in reward",
     )
     min_gap: float = Field(
         default=0.0,
@@ -36,16 +38,17 @@ class PairConfig(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class PairSet:
-    """Preference pairs and what became of the candidates that are not among them.
+    """Preference pairs, and how many candidates were dropped for which reason.
 
-    A candidate is a user in ``best_worst`` mode, two completions of a user in ``all_pairs`` mode. Each one is
-    counted once: kept, or dropped for the first reason that applies, in the order below.
+    A candidate is a user in ``best_worst`` mode, two completions of a user in ``all_pairs`` mode. It is counted once:
+    kept, or dropped for the first reason that applies, in the order below.
 
     num_tied: equal rewards.
     num_below_gap: the rewards differ by less than `PairConfig.min_gap`.
-    num_unfinished: the better completion was cut by the token limit; learning it would teach to stop mid-sentence.
+    num_unfinished: the better completion was cut by the token limit; it would teach to stop mid-sentence.
     num_duplicates: the texts are the same to the language model after tokenising and truncating.
     num_unusable: users with fewer than two completions that have a text; other completions without one are left out.
+    prompts_U: of the users, where the completions had them.
     """
 
     pairs: tuple[Pair, ...]
@@ -55,6 +58,7 @@ class PairSet:
     num_unfinished: int
     num_duplicates: int
     num_unusable: int = 0
+    prompts_U: tuple[Prompt, ...] = ()
 
     @property
     def share_kept(self) -> float:
@@ -71,18 +75,41 @@ class PairSet:
 
 
 def preference_pairs(
+    texts: UserCompletions,
+    rewards: Rewards | RewardFunction,
+    *,
+    mode: Literal["best_worst", "all_pairs"] = "best_worst",
+    min_gap: float = 0.0,
+) -> PairSet:
+    """Pairs of completions for the same user, with their prompts, for `train_dpo` and `train_sft`.
+
+    Args:
+        texts: completions as `recloop.generate` gives them, for at least the users with a reward.
+        rewards: one per completion, or a reward function to call.
+        mode: ``best_worst`` makes at most one pair a user; ``all_pairs`` takes every two that differ in reward.
+        min_gap: least difference in reward, in the metric's unit; equal rewards never pair.
+
+    Raises:
+        DataError: see `find_pairs`, `rewards_of`.
+    """
+    config = validate(PairConfig, {"mode": mode, "min_gap": min_gap})
+    known = rewards if isinstance(rewards, Rewards) else rewards_of(rewards, texts)
+    return find_pairs(texts, known, config, str.__eq__)
+
+
+def find_pairs(
     completions: UserCompletions,
     rewards: Rewards,
     config: PairConfig,
     same_after_tokenising: Callable[[str, str], bool],
 ) -> PairSet:
-    """Pairs of completions of the same user, the better one chosen.
+    """Pairs of completions for the same user, the one with the higher reward chosen.
 
     Where several completions share the highest (lowest) reward, the lowest completion number that gives a usable pair
-    is taken. Pairs come sorted by user, then by chosen and rejected completion.
+    is taken. Pairs are sorted by user, then by chosen and rejected completion.
 
     Args:
-        completions: of at least the users who earned a reward.
+        completions: of at least the users with a reward.
         rewards: one per completion.
         config: mode and least gap.
         same_after_tokenising: True when the trained model would see two texts as the same tokens;
@@ -120,14 +147,15 @@ def preference_pairs(
         num_unfinished=counts["unfinished"],
         num_duplicates=counts["duplicates"],
         num_unusable=counts["unusable"],
+        prompts_U=completions.prompts_U,
     )
 
 
 def random_label_pairs(pairs: Sequence[Pair], seed: int) -> tuple[Pair, ...]:
-    """The same pairs with chosen and rejected exchanged by the toss of a coin: the control of the training.
+    """The same pairs with random labels: chosen and rejected are exchanged in about half of them.
 
-    A pair whose rejected completion was cut by the token limit stays as it is. Exchanged, it would teach the
-    control alone to stop mid-sentence, and training would be ahead of it by more than its labels.
+    A pair whose rejected completion was cut by the token limit stays as it is. Exchanged, it would teach only the
+    control to stop mid-sentence, and the comparison would measure more than the labels.
     """
     is_swapped = np.random.default_rng(seed).random(len(pairs)) < 0.5
     return tuple(
@@ -137,7 +165,7 @@ def random_label_pairs(pairs: Sequence[Pair], seed: int) -> tuple[Pair, ...]:
 
 
 def best_of_n(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
-    """One pair per user, the one whose chosen completion earned most: the rows of best-of-N fine-training."""
+    """One pair per user, the one whose chosen completion has the highest reward: the rows of SFT on best-of-N."""
     best: dict[int, Pair] = {}
     for pair in pairs:
         if pair.user not in best or pair.chosen_reward > best[pair.user].chosen_reward:
@@ -145,7 +173,7 @@ def best_of_n(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
     return tuple(best[user] for user in sorted(best))
 
 
-# The pairs (chosen completion, rejected completion) that would serve one candidate equally well, most wanted first.
+# Equally good pairs (chosen completion, rejected completion) for one candidate, in the order of preference.
 _Option = list[tuple[int, int]]
 
 
@@ -170,7 +198,7 @@ def _first_usable(
     config: PairConfig,
     same_after_tokenising: Callable[[str, str], bool],
 ) -> tuple[str, Pair | None]:
-    """What became of one candidate, and its pair if it was kept."""
+    """The outcome for one candidate, and its pair if it was kept."""
     chosen_reward, rejected_reward = (float(rewards_N[completion]) for completion in option[0])
     if chosen_reward == rejected_reward:
         return "tied", None
@@ -200,7 +228,7 @@ def _aligned(
         if len(completions_N) != len(rewards_N):
             raise DataError(
                 f"every reward needs its completion: user {user} has {len(rewards_N)} rewards, got "
-                f"{len(completions_N)} completions; reward the completions that are to be paired"
+                f"{len(completions_N)} completions; pair the completions that were rewarded"
             )
         if not np.isfinite(rewards_N).all():
             raise DataError(

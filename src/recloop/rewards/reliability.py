@@ -1,6 +1,6 @@
-"""Can a reward be trusted: would other lists of the same users prefer the same completions, would another reward model?
+"""Reliability of a reward: do other lists, or another reward model, prefer the same completions of a user?
 
-If they would not, the best and the worst completion of a user are noise and so is every pair made from them.
+If not, a user's best and worst completions are noise, and so is every pair made from them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import numpy as np
 from recloop.errors import DataError
 from recloop.records import Lists, UserVectors
 from recloop.rerankers.metrics import user_means
-from recloop.rewards.reranker_reward import RewardModel, reward_lists
+from recloop.rewards.reranker_reward import reward_lists
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jaxtyping import Float64, Int64
+
+    from recloop.rerankers.protocol import Reranker
 
 NUM_RESAMPLES = 2000
 MIN_USERS = 10  # below it the bootstrap calls noise repeatable more often than one time in twenty
@@ -26,7 +28,7 @@ MIN_USERS = 10  # below it the bootstrap calls noise repeatable more often than 
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How far the rewards of a user's completions repeat themselves on other lists of that user.
+    """How well the rewards of a user's completions repeat on other lists of that user.
 
     metric: whose rewards these are.
     half_correlation: correlation between the completion effects seen in odd and in even lists, in [-1, 1].
@@ -46,12 +48,12 @@ class Reliability:
 
     @property
     def is_noise(self) -> bool:
-        """True when the interval reaches 0 or too few users tell: repair the reward before training with it."""
+        """True when the interval reaches 0 or there are too few users: do not train with such a reward."""
         return self.low <= 0.0 or self.has_too_few_users
 
     @property
     def has_too_few_users(self) -> bool:
-        """True when there are fewer than `MIN_USERS`, whose interval means nothing."""
+        """True when there are fewer than `MIN_USERS`: their interval means nothing."""
         return self.num_users < MIN_USERS
 
     def __str__(self) -> str:
@@ -66,9 +68,9 @@ class Reliability:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How far several reward models agree on which of a user's completions are better.
+    """How well several reward models agree on which of a user's completions are better.
 
-    correlation: of the completion effects under two reward models, the mean over all pairs of reward models, in [-1, 1].
+    correlation: of the completion effects under two reward models, mean over pairs of models, in [-1, 1].
     reliability: of the mean of all reward models against as many others (Spearman-Brown), in [-1, 1].
     """
 
@@ -84,17 +86,17 @@ class Agreement:
 
 
 def reward_model_agreement(
-    reward_models: Sequence[RewardModel], lists: Lists, vectors: UserVectors, metric: str
+    reward_models: Sequence[Reranker], lists: Lists, vectors: UserVectors, metric: str
 ) -> Agreement | None:
-    """How far the reward models agree; None for one reward model.
+    """How well the reward models agree; None for one reward model.
 
     Split-half reliability cannot see this: it asks the same reward models about other lists.
 
     Args:
-        reward models, lists, vectors, metric: as for `reward_completions`.
+        reward_models, lists, vectors, metric: as for `reward_completions`.
 
     Raises:
-        LeakageError: the lists belong to another group than feedback.
+        LeakageError: the lists belong to another group than the reward users.
 
     Source: Spearman (1910), Brown (1910) for the step from one reward model to all.
     """
@@ -114,20 +116,20 @@ def reward_model_agreement(
 
 
 def split_half_reliability(
-    reward_models: Sequence[RewardModel], lists: Lists, vectors: UserVectors, metric: str, seed: int
+    reward_models: Sequence[Reranker], lists: Lists, vectors: UserVectors, metric: str, seed: int
 ) -> Reliability:
     """Reliability of `metric` as a reward: completion effects in odd lists against those in even lists.
 
-    A completion effect is the completion's reward less the mean over that user's completions, so that how easy a user is
-    counts for nothing. Lists without a positive are passed over. Rewards that never differ between completions
+    A completion effect is the completion's reward less the mean over that user's completions, so that it does not
+    matter how easy a user is. Lists without a positive are left out. Rewards that never differ between completions
     have reliability 0.
 
     Args:
-        reward models, lists, vectors, metric: as for `reward_completions`.
+        reward_models, lists, vectors, metric: as for `reward_completions`.
         seed: of the bootstrap.
 
     Raises:
-        LeakageError: the lists belong to another group than feedback.
+        LeakageError: the lists belong to another group than the reward users.
         DataError: no user has two lists with a positive.
 
     Source: Spearman (1910), Brown (1910) for the step from half to whole.
@@ -138,7 +140,7 @@ def split_half_reliability(
     if len(odd_UN) == 0:
         raise DataError(
             "split-half reliability needs users with at least two lists that hold a positive, got none; "
-            "give the feedback group longer logs or shorter chunks"
+            "give the reward users longer logs or shorter chunks"
         )
     products_U3 = _effect_products(odd_UN, even_UN)
     correlation = float(_pooled_correlation(products_U3.sum(axis=0)))

@@ -1,35 +1,36 @@
-"""What an answer to a request earns: rank, item-attribute graph, item embeddings, form; each logged apart.
+"""The reward of an answer to a request: rank, item-attribute graph, item embeddings, form; each logged by itself.
 
-Source: ReRec (arXiv 2604.07851). Deviations: PAS, missing from the released code, is there; an answer that
-names no candidate earns 0 in NDCG, QAS and PAS.
+Source: ReRec (arXiv 2604.07851). Deviations: PAS, missing from the released code, is included; an answer that names
+no candidate gets 0 in NDCG, QAS and PAS.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.data.item_graph import ItemGraph
 from recloop.errors import DataError
-from recloop.prompts.request_answer import Answer
-from recloop.records import Request
+from recloop.prompts.request_answer import Answer, read_answer
+from recloop.records import Prompt, Request
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32
+    from jaxtyping import Float32, Float64
 
 RIGHT_FORM, WRONG_FORM = 0.5, -0.5
 
 
 class AnswerRewardConfig(BaseModel):
-    """What each term of the reward weighs. A weight of 0 takes its term out."""
+    """The weight of each term of the reward. A weight of 0 takes its term out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    k: int = Field(default=1, ge=1, description="cut-off of NDCG; 1 pays the first item alone")
+    k: int = Field(default=1, ge=1, description="cut-off of NDCG; 1 rewards only the first item")
     qas_weight: float = Field(default=0.01, ge=0, description="w1: shared attributes with the right item")
     pas_weight: float = Field(default=0.01, ge=0, description="w2: cosine of item embeddings")
     format_weight: float = Field(default=0.1, ge=0, description="w_f: of the format's +0.5 or -0.5")
@@ -76,6 +77,40 @@ def reward_answer(
         preference_alignment(vectors_ID, chosen, request.answer),
         form,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RequestReward:
+    """ReRec's reward as a reward function: answers to requests in, total rewards out.
+
+    requests: by number, which a prompt carries as its user.
+    titles: of a request's candidates, as its prompt shows them.
+    vectors_ID: item embeddings.
+    """
+
+    requests: Mapping[int, Request]
+    titles: Callable[[Request], Sequence[str]]
+    graph: ItemGraph
+    vectors_ID: Float32[np.ndarray, "I D"]
+    config: AnswerRewardConfig
+
+    def read(self, number: int, text: str, is_finished: bool) -> tuple[Answer, RewardTerms]:
+        """The answer as it was read, and its terms."""
+        request = self.requests[number]
+        answer = read_answer(text, self.titles(request), is_finished=is_finished)
+        return answer, reward_answer(answer, request, self.graph, self.vectors_ID, self.config)
+
+    def __call__(
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]], /, **_: Any
+    ) -> Float64[np.ndarray, "P N"]:
+        """One reward per answer; answers count as finished."""
+        return np.array(
+            [
+                [self.read(prompt.user, text, is_finished=True)[1].total(self.config) for text in texts]
+                for prompt, texts in zip(prompts, completions, strict=True)
+            ],
+            dtype=np.float64,
+        )
 
 
 def ndcg_of(ranked: tuple[int, ...], right: int, k: int) -> float:

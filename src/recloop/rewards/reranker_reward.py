@@ -1,52 +1,49 @@
-"""Rewards: what each completion of a reward user earns when the reward model reranks that user's lists with it.
+"""Rewards of user texts: the metric of a frozen reranker that reranks the user's lists with each text.
 
-Source: DPO4Rec (arXiv 2410.05939), stage 2: the recommender's own per-user metric is the reward. The reward model is
-frozen and was fitted on other users, so a reward never comes from a label the reward model has seen.
+Source: DPO4Rec (arXiv 2410.05939), stage 2: the recommender's own per-user metric is the reward. The reward model was
+fitted on other users, so a reward never comes from a label that the reward model has seen.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recloop.errors import ContractError, DataError, SettingError
-from recloop.records import Group, Lists, Rewards, UserVectors
+from recloop.records import Group, Lists, Prompt, Rewards, UserVectors
 from recloop.rerankers.metrics import compute_completion_metrics, user_means
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from jaxtyping import Float32, Float64
 
-
-class RewardModel(Protocol):
-    """The one method of a fitted reranker that rewards need."""
-
-    def score(self, lists: Lists, vectors: UserVectors | None, /) -> Float32[np.ndarray, "B N L"]: ...
+    from recloop.encoders.sentence import TextEncoder
+    from recloop.rerankers.protocol import Reranker
 
 
 def reward_lists(
-    reward_models: Sequence[RewardModel], lists: Lists, vectors: UserVectors, metric: str
+    reward_models: Sequence[Reranker], lists: Lists, vectors: UserVectors, metric: str
 ) -> Float64[np.ndarray, "B N"]:
     """The metric of every list under every completion of its user; NaN where a list has no positive.
 
-    Of several reward models it is the mean of the metric under each. What one fit of a reranker prefers among a
-    user's completions is mostly its own affair, and mean metrics agree better than mean scores (docs/log.md,
-    "One reward model's rewards are mostly its own").
+    Of several reward models it is the mean of the metric under each. One fit's preferences among a user's
+    completions are mostly its own, and mean metrics agree better than mean scores (docs/log.md, "One reward model's
+    rewards are mostly its own").
 
     Axes: B lists, N completions per user.
 
     Args:
-        reward models: fitted rerankers.
+        reward_models: fitted rerankers.
         lists: lists of reward users.
         vectors: encoded completions of at least the users in `lists`.
         metric: a name that `recloop.rerankers.metrics` knows, e.g. ``ndcg@5`` or ``loglik``.
 
     Raises:
-        LeakageError: the lists belong to another group than feedback.
+        LeakageError: the lists belong to another group than the reward users.
         SettingError: there is no reward model.
-        ContractError: a reward model's scores have the wrong shape or are not finite at a real item.
+        ContractError: a reward model's scores have the wrong shape or are not finite at an item.
     """
     lists.require(Group.REWARD)
     if not reward_models:
@@ -55,10 +52,9 @@ def reward_lists(
     return np.mean(values, axis=0)
 
 
-def _checked_scores(reward_model: RewardModel, lists: Lists, vectors: UserVectors) -> Float32[np.ndarray, "B N L"]:
+def _checked_scores(reward_model: Reranker, lists: Lists, vectors: UserVectors) -> Float32[np.ndarray, "B N L"]:
     scores_BNL = np.asarray(reward_model.score(lists, vectors))
-    num_completions = vectors.vectors_UND.shape[1]
-    expected = (len(lists), num_completions, lists.items_BL.shape[1])
+    expected = (len(lists), vectors.vectors_UND.shape[1], lists.items_BL.shape[1])
     if scores_BNL.shape != expected:
         raise ContractError(
             f"a reward model must score lists, completions and items in shape {expected}, got {scores_BNL.shape}; "
@@ -75,24 +71,22 @@ def _checked_scores(reward_model: RewardModel, lists: Lists, vectors: UserVector
 
 
 def reward_completions(
-    reward_models: Sequence[RewardModel], lists: Lists, vectors: UserVectors, metric: str, round: int
+    reward_models: Sequence[Reranker], lists: Lists, vectors: UserVectors, metric: str, round: int
 ) -> Rewards:
-    """What each completion of each reward user earned: the mean of the metric over that user's lists.
+    """The reward of each completion of each reward user: the mean of the metric over that user's lists.
 
-    Users none of whose lists holds a positive earn nothing and are left out.
+    Users none of whose lists holds a positive are left out.
 
     Args:
-        reward models: fits of the frozen reranker of Algorithm 1; more than one are our addition (`reward_lists`).
+        reward_models: fits of the frozen reranker of Algorithm 1; more than one are our addition (`reward_lists`).
         lists: lists of reward users.
         vectors: encoded completions of at least the users in `lists`, N each.
         metric: e.g. ``ndcg@5``, ``map@5`` or ``loglik`` (log-likelihoods are at most 0).
-        round: 0 for the completions of the untuned language model.
+        round: 0 for the completions of the base model.
 
     Raises:
-        LeakageError: the lists belong to another group than feedback.
-        SettingError: there is no reward model.
-        ContractError: a reward model's scores have the wrong shape or are not finite.
         DataError: no list holds a positive.
+        LeakageError, SettingError, ContractError: see `reward_lists`.
 
     Source: DPO4Rec, section on reward-based feedback; dropping users without positives is our decision.
     """
@@ -101,6 +95,56 @@ def reward_completions(
     if len(users_U) == 0:
         raise DataError(
             f"rewards need lists with a positive item, got none among {len(lists)} lists of reward users; "
-            f"give the feedback group more users or longer logs"
+            f"take more reward users or longer logs"
         )
     return Rewards(round, metric, users_U, rewards_UN.astype(np.float32))
+
+
+def reranker_reward(
+    reward_model: Reranker | Sequence[Reranker], lists: Lists, vectors: UserVectors, *, metric: str
+) -> Rewards:
+    """The reward of each completion of each reward user; `RerankerReward` is the same as a reward function.
+
+    Args:
+        reward_model: a fitted reranker or several.
+        lists: ``lists.reward`` of the candidate lists.
+        vectors: encoded completions of at least these users.
+        metric: e.g. ``ndcg@5``.
+    """
+    models = reward_model if isinstance(reward_model, Sequence) else [reward_model]
+    return reward_completions(models, lists, vectors, metric, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class RerankerReward:
+    """The reranker reward as a reward function: texts in, the reranker's metric on their user's lists out.
+
+    lists: of the users whose number a prompt carries; a user without a positive gets 0.
+    """
+
+    reward_models: Sequence[Reranker]
+    lists: Lists
+    encoder: TextEncoder
+    metric: str
+
+    def __call__(
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]], /, **_: Any
+    ) -> Float64[np.ndarray, "P N"]:
+        """One reward per completion; a prompt's user may come again."""
+        user_P = np.array([prompt.user for prompt in prompts], dtype=np.int64)
+        rewards_PN = np.zeros((len(prompts), len(completions[0]) if completions else 0))
+        if not rewards_PN.size:
+            return rewards_PN
+        flat = self.encoder.encode([text for completions_N in completions for text in completions_N])
+        vectors_PND = flat.reshape(*rewards_PN.shape, -1)
+        turn_P = np.array([int((user_P[:place] == user).sum()) for place, user in enumerate(user_P)])
+        for turn in range(int(turn_P.max()) + 1):  # vectors are by user: those that come again wait for the next turn
+            rows = np.flatnonzero(turn_P == turn)
+            rows = rows[np.argsort(user_P[rows])]
+            vectors = UserVectors(user_P[rows], vectors_PND[rows])
+            lists = self.lists.take(np.isin(self.lists.user_B, user_P[rows]))
+            values_BN = reward_lists(self.reward_models, lists, vectors, self.metric)
+            users_U, means_UN = user_means(values_BN, lists.user_B, empty="drop")
+            is_known = np.isin(user_P[rows], users_U)
+            rewards_PN[rows[is_known]] = means_UN
+        return rewards_PN

@@ -1,4 +1,4 @@
-"""Prompts and replies as the trained model will read them: rendered, tokenised, checked, ordered."""
+"""Prompts and replies as the trained model reads them: rendered, tokenised, checked, ordered."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from recloop.training.result import TrainingBudget
 if TYPE_CHECKING:
     from jaxtyping import Int64
 
+    from recloop.rewards.preference_pairs import PairSet
+
 Message = dict[str, str]
 
-# Batches within which rows are sorted by length: little padding, and still a different mix every epoch.
+# Batches within which rows are sorted by length: little padding, and a different mix every epoch.
 SORTED_BATCHES = 16
 
 
@@ -35,7 +37,7 @@ class Row:
 
 
 def reply_of(text: str) -> list[Message]:
-    """The reply, as the turn that follows."""
+    """A reply as the turn that follows a prompt."""
     return [{"role": "assistant", "content": text}]
 
 
@@ -59,8 +61,8 @@ def reply_comparer(lm_folder: Path, max_reply_tokens: int) -> Callable[[str, str
 
 
 @dataclass(frozen=True, slots=True)
-class VariantSet:
-    """The pairs to train on, and how many were left out and why (see `Trained`)."""
+class RowSet:
+    """The pairs to train on, and how many were left out and why (see `TrainedModel`)."""
 
     rows: tuple[Row, ...]
     num_thinned: int
@@ -82,9 +84,21 @@ def count_prompt_tokens(lm_folder: Path, prompts: Sequence[Prompt]) -> list[int]
     return [len(reader.opening(prompt)) for prompt in prompts]
 
 
-def select_variants(
+def prompts_of(pairs: PairSet) -> dict[int, Prompt]:
+    """The prompts of pairs, by user.
+
+    Raises:
+        DataError: the pairs hold no prompts.
+    """
+    prompts = {prompt.user: prompt for prompt in pairs.prompts_U}
+    if pairs.pairs and not prompts:
+        raise DataError("pairs to train on must hold their prompts, got none; make them from recloop.generate's texts")
+    return prompts
+
+
+def select_rows(
     lm_folder: Path, prompts: Mapping[int, Prompt], pairs: Sequence[Pair], budget: TrainingBudget, seed: int
-) -> VariantSet:
+) -> RowSet:
     """The pairs that fit the model and the budget, in their order.
 
     Args:
@@ -126,11 +140,11 @@ def select_variants(
     kept = np.arange(len(fitting))
     if len(fitting) > budget.max_pairs:
         kept = np.sort(np.random.default_rng(seed).choice(kept, budget.max_pairs, replace=False))
-    return VariantSet(tuple(fitting[index] for index in kept), len(fitting) - len(kept), num_too_long)
+    return RowSet(tuple(fitting[index] for index in kept), len(fitting) - len(kept), num_too_long)
 
 
 def training_order(num_tokens: Sequence[int], budget: TrainingBudget, seed: int) -> Int64[np.ndarray, " E"]:
-    """Row numbers in the order of training, every row once an epoch, rows of like length side by side.
+    """Row numbers in the order of training: every row once an epoch, rows of similar length side by side.
 
     Shuffle; sort by length within groups of `SORTED_BATCHES` batches; shuffle the batches of each group.
     """
@@ -151,7 +165,7 @@ def training_order(num_tokens: Sequence[int], budget: TrainingBudget, seed: int)
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """A model's eyes: tokenizer, tokens at which it stops, longest text in tokens (None: no limit)."""
+    """How a model reads: tokenizer, tokens at which it stops, longest text in tokens (None: no limit)."""
 
     tokenizer: Any
     end_ids: frozenset[int]

@@ -1,14 +1,16 @@
-"""The settings of GRPO, and what the reward of an answer is made of."""
+"""The settings of GRPO, the reward of an answer, and which part of the training an epoch is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from recloop.errors import SettingError
+from recloop.rewards.advantages import AdvantageConfig
 from recloop.training.result import TrainingBudget
 
 ANSWERS, MOMENTS = "answers.json", "adam.moments"
@@ -20,13 +22,13 @@ class GrpoConfig(TrainingBudget):
     lr: float = Field(
         default=2e-4,
         gt=0,
-        description="learning rate of the first step, falling linearly to 0 over all epochs; for the "
+        description="learning rate of the first step, falling linearly to 0 over all epochs; 2e-4 suits the "
         "bundled model, ReRec: 5e-6",
     )
     epochs: int = Field(
-        default=2, ge=1, description="passes over the requests; see curriculum.same_budget where some sit out"
+        default=2, ge=1, description="passes over the requests; see curriculum.same_budget where some are not asked"
     )
-    batch_size: int = Field(default=8, ge=1, description="requests in one forward pass, all their answers with them")
+    batch_size: int = Field(default=8, ge=1, description="requests in one forward pass, with all their answers")
     gradient_accumulation_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default=1, description="forward passes in one optimiser step; auto: about 25 steps of max_pairs"
     )
@@ -37,20 +39,15 @@ class GrpoConfig(TrainingBudget):
     max_reply_tokens: int = Field(default=200, ge=1, description="longest answer, end token included")
     answers: int = Field(default=5, ge=2, description="G, answers to each request")
     temperature: float = Field(
-        default=1.3,
-        gt=0,
-        le=10,
-        description="of sampling; a model that is sure of its answers needs more than 1",
+        default=1.3, gt=0, le=10, description="of sampling; a model that is sure of its answers needs more than 1"
     )
-    beta: float = Field(
-        default=0.03, ge=0, description="coefficient of the divergence from the reference model; ReRec: 0.01"
-    )
+    beta: float = Field(default=0.03, ge=0, description="weight of the KL to the reference model; ReRec: 0.01")
     clip: float = Field(default=0.2, gt=0, lt=1, description="clip range of the probability ratio (PPO's epsilon)")
     warmup: int = Field(
         default=5,
         ge=0,
-        description="first optimiser steps, in which the learning rate rises: Adam's moments are new there, "
-        "and its steps the longest",
+        description="first optimiser steps, in which the learning rate rises: Adam's moments are new there, and its "
+        "steps the longest",
     )
     updates: int = Field(
         default=1, ge=1, description="optimiser steps on the same answers; from 2 on clipping has an effect"
@@ -61,22 +58,23 @@ class GrpoConfig(TrainingBudget):
         if self.max_pairs < self.requests_per_step:
             raise SettingError(
                 f"max_pairs must hold the requests of one optimiser step, got {self.max_pairs} for "
-                f"{self.requests_per_step} (batch times accumulation); lower batch"
+                f"{self.requests_per_step} (batch_size times gradient_accumulation_steps); lower batch_size"
             )
         return self
 
     @property
     def requests_per_step(self) -> int:
+        """Requests of one optimiser step."""
         return self.batch_size * self.passes_per_step(self.max_pairs)
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredAnswer:
-    """What one answer earned.
+    """The reward of one answer.
 
     reward: r.
-    bare_reward: r without its side terms, whose part in the advantage is logged.
-    wrong_spans: characters of the paragraphs that are paid less.
+    bare_reward: r without its side terms, whose share of the advantage is logged.
+    wrong_spans: characters of the paragraphs with a lower reward.
     terms: named, for the log; every answer has the same names.
     """
 
@@ -87,19 +85,45 @@ class ScoredAnswer:
 
 
 Scorer = Callable[[int, str, bool], ScoredAnswer]
-"""(number of the prompt, answer, whether it is finished) -> what it earned."""
+"""(number of the prompt, answer, whether it is finished) -> its reward."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerReward:
+    """How answers are rewarded, and how their tokens share the reward.
+
+    digest: of all that `score` depends on.
+    """
+
+    score: Scorer
+    digest: str
+    advantages: AdvantageConfig
+
+
+@dataclass(frozen=True, slots=True)
+class EpochShare:
+    """Which part of the whole training an epoch is.
+
+    start, end: shares of all epochs' requests before this epoch and after it: how far the learning rate is on its
+        way to 0.
+    moments: of the epoch before, to go on from without a new warmup; None for a new Adam.
+    """
+
+    start: float = 0.0
+    end: float = 1.0
+    moments: Path | None = None
 
 
 def rate_share(step: int, num_steps: int, warmup: int, last: float) -> float:
     """The learning rate of an epoch's optimiser step, as a share of the rate that the epoch begins with.
 
-    It rises in equal parts over `warmup` steps, the first of which moves the model already, then falls
-    linearly and is `last` after the epoch.
+    It rises in equal parts over `warmup` steps, the first of which is above 0, then falls linearly to `last`
+    after the epoch.
 
     Args:
         step: from 0 on.
         num_steps: of the epoch.
-        last: what the next epoch begins with, as a share too.
+        last: the rate with which the next epoch begins, as a share too.
 
     Example:
         >>> [round(rate_share(step, 6, 2, 0.5), 3) for step in range(7)]

@@ -1,7 +1,7 @@
 """TRL's GRPO trainer with an advantage for every token, and answers that survive a kill.
 
-A model of the Llama family that is trained whole reads each prompt once for all its answers, when it samples
-and when it learns; other models do as TRL does.
+A model of the Llama family whose weights are all trained reads each prompt once for all its answers, in sampling and
+in the loss. Other models do as TRL does.
 """
 
 # TRL and transformers are not fully typed.
@@ -31,21 +31,21 @@ from recloop.llm.decoding import SharedPrefix, decode
 from recloop.llm.local import end_tokens_of
 from recloop.records import Prompt
 from recloop.rewards.advantages import AdvantageConfig, token_advantages, tokens_in
-from recloop.training.grpo_config import ANSWERS, MOMENTS, GrpoConfig, ScoredAnswer, Scorer, rate_share
+from recloop.training.grpo_config import ANSWERS, MOMENTS, AnswerReward, GrpoConfig, ScoredAnswer, Scorer, rate_share
 from recloop.training.shared_prompt import SHARING_TYPES, share_prompts
 from recloop.training.trainer import Job, Policy, load_model, trainer_arguments
 
 
 @dataclass(slots=True)
 class Scores:
-    """What the answers of a training run earned. last: of the current batch, in its order."""
+    """The rewards of the answers of a training run. last: of the current batch, in its order."""
 
     rows: list[dict[str, float]]
     last: list[ScoredAnswer]
 
 
 class TokenGrpoTrainer(GRPOTrainer):
-    """GRPO with `token_advantages` in place of one advantage per answer.
+    """TRL's GRPO with `token_advantages` in place of one advantage per answer.
 
     Args:
         scores: filled by the reward function of the same trainer.
@@ -180,17 +180,18 @@ def token_starts(tokenizer: Any, ids_T: torch.Tensor) -> np.ndarray:
 def make_trainer(
     job: Job,
     policy: Policy,
-    reference_folder: Path,
     prompts: Sequence[Prompt],
-    score: Scorer,
+    reward: AnswerReward,
     config: GrpoConfig,
-    advantages: AdvantageConfig,
-    last_lr: float,
-    moments: Path | None,
+    going_on: tuple[float, Path | None],
 ) -> TokenGrpoTrainer:
-    """The trainer of one epoch over `prompts`, in their order; the learning rate falls to `last_lr`."""
-    uses_lora = policy.adapter is not None
-    tokenizer = load_tokenizer(job.lm_folder)
+    """The trainer of one epoch over `prompts`, in their order.
+
+    Args:
+        going_on: the learning rate after the epoch, and the moments of the epoch before.
+    """
+    uses_lora, (last_lr, moments) = policy.adapter is not None, going_on
+    tokenizer = load_tokenizer(job.run.lm_folder)
     tokenizer.padding_side = "left"
     scores = Scores([], [])
     arguments = trainer_arguments(job, config.passes_per_step(config.max_pairs), uses_lora=uses_lora)
@@ -211,7 +212,7 @@ def make_trainer(
     }
     trainer = TokenGrpoTrainer(
         scores=scores,
-        advantages=advantages,
+        advantages=reward.advantages,
         group=config.answers,
         max_tokens=config.max_reply_tokens,
         shares_prompts=not uses_lora and policy.model.config.model_type in SHARING_TYPES,
@@ -219,23 +220,23 @@ def make_trainer(
         last_share=last_lr / config.lr,
         moments=moments,
         model=policy.model,
-        reward_funcs=reward_function(score, scores, tokenizer, end_tokens_of(policy.model, tokenizer)),
+        reward_funcs=reward_function(reward.score, scores, tokenizer, end_tokens_of(policy.model, tokenizer)),
         args=GRPOConfig(**arguments),
         train_dataset=Dataset.from_list(
             [{"prompt": messages_of(prompt, tokenizer), "number": prompt.user} for prompt in prompts]
         ),
         processing_class=tokenizer,
         peft_config=policy.adapter,
-        callbacks=[KeepAnswers(scores, job.work)],
+        callbacks=[KeepAnswers(scores, job.run.work)],
     )
     if trainer.ref_model is not None:
         reference: Any = trainer.accelerator.unwrap_model(trainer.ref_model).float()
-        reference.load_state_dict(load_model(reference_folder, uses_lora=False).state_dict())
+        reference.load_state_dict(load_model(job.run.reference, uses_lora=False).state_dict())
     return trainer
 
 
 def reward_function(score: Scorer, scores: Scores, tokenizer: Any, end_tokens: Sequence[int]) -> Any:
-    """The scorer as TRL calls it; keeps what every answer earned. An answer with an end token is finished."""
+    """The scorer as TRL calls it; keeps every reward. An answer with an end token is finished."""
 
     def reward(*, completion_ids: list[list[int]], number: list[int], log_metric: Any, **_: Any) -> list[float]:
         scores.last = [
@@ -252,7 +253,7 @@ def reward_function(score: Scorer, scores: Scores, tokenizer: Any, end_tokens: S
 
 
 class KeepAnswers(TrainerCallback):
-    """Writes what answers earned beside every checkpoint, to go on from there, and moments at the end."""
+    """Writes the rewards of answers beside every checkpoint, to go on from there, and moments at the end."""
 
     def __init__(self, scores: Scores, work: Path) -> None:
         self._scores, self._work = scores, work

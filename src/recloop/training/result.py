@@ -1,4 +1,4 @@
-"""What a training run may spend, and what it leaves: a model folder that says what it was made from."""
+"""The budget of a training run, where it writes, and what it leaves: a model folder that says what it was made from."""
 
 from __future__ import annotations
 
@@ -7,37 +7,41 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from recloop.errors import RunError
+from recloop.errors import RunError, SettingError
 from recloop.files import sha256_of_folder
+from recloop.progress import SILENT, Progress
 from recloop.records import Pair, Prompt
 
+if TYPE_CHECKING:
+    from recloop.llm.language_model import LanguageModel
+
 TRAINING_FILE = "training.json"
-STEPS_PER_EPOCH = 25
+STEPS_PER_EPOCH = 25  # optimiser steps that gradient_accumulation_steps=auto makes of an epoch
 
 
 class TrainingBudget(BaseModel):
-    """Steps, sizes and what is trained; the same for every way of training, so that rows compare."""
+    """Steps, sizes and what is trained; the same for every way of training, so that variants compare."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     lr: float = Field(
         default=2e-4,
         gt=0,
-        description="learning rate of the first step, falling linearly to 0; right for the bundled model "
+        description="learning rate of the first step, falling linearly to 0; 2e-4 suits the bundled model "
         "(docs/log.md, 2026-11-21), DPO4Rec: 5e-5 (8B)",
     )
-    epochs: int = Field(default=1, ge=1, description="passes over the rows; DPO4Rec uses 3")
-    batch_size: int = Field(default=4, ge=1, description="rows in one forward pass; DPO4Rec uses 2")
+    epochs: int = Field(default=1, ge=1, description="passes over the rows; DPO4Rec: 3")
+    batch_size: int = Field(default=4, ge=1, description="rows in one forward pass of a process; DPO4Rec: 2")
     gradient_accumulation_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto",
-        description="forward passes in one optimiser step; auto: as many as make about 25 steps an epoch, so "
-        "that more pairs mean surer steps and not a longer way; DPO4Rec uses 8",
+        description="forward passes in one optimiser step, of all processes together; auto: about 25 steps an "
+        "epoch, so that more pairs give better gradients, not more steps; DPO4Rec: 8",
     )
-    max_pairs: int = Field(default=1500, ge=1, description="more pairs than this are thinned at random")
+    max_pairs: int = Field(default=1500, ge=1, description="most pairs; more are thinned at random")
     max_prompt_tokens: int = Field(
         default=448, ge=1, description="a longer prompt, chat template included, is an error"
     )
@@ -50,16 +54,54 @@ class TrainingBudget(BaseModel):
         default=16, ge=1, description="rank of the adapter on every linear layer; alpha is twice this"
     )
     load_in_4bit: bool = Field(
-        default=False,
-        description="keep the base of the adapter in 4 bits (QLoRA); needs bitsandbytes",
+        default=False, description="keep the base of the adapter in 4 bits (QLoRA); needs bitsandbytes"
     )
     save_steps: int = Field(default=5, ge=1, description="optimiser steps between two checkpoints")
 
-    def passes_per_step(self, num_rows: int) -> int:
-        """Forward passes in one optimiser step when there are so many rows."""
-        if self.gradient_accumulation_steps != "auto":
-            return self.gradient_accumulation_steps
-        return max(1, round(num_rows / (self.batch_size * STEPS_PER_EPOCH)))
+    def passes_per_step(self, num_rows: int, num_processes: int = 1) -> int:
+        """Forward passes of each process in one optimiser step when there are this many rows.
+
+        Raises:
+            SettingError: the processes cannot share the passes evenly.
+        """
+        asked = self.gradient_accumulation_steps
+        if asked == "auto":
+            return max(1, round(num_rows / (self.batch_size * num_processes * STEPS_PER_EPOCH)))
+        if asked % num_processes:
+            raise SettingError(
+                f"processes must share a step evenly, got gradient_accumulation_steps={asked} and {num_processes} "
+                f"processes; choose a multiple"
+            )
+        return asked // num_processes
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """Where a training run starts and writes, its seed, and who is told how far it is.
+
+    lm_folder: what is trained: a Hugging Face folder with tokenizer and chat template, or a peft adapter's folder.
+    out: of the trained model; absent, or holding this very result.
+    seed: of order, thinning and adapter initialisation.
+    reference_folder: the reference model; None for `lm_folder`.
+    scratch: checkpoints go here and stay; None for a hidden folder beside `out`, removed at the end.
+    """
+
+    lm_folder: Path
+    out: Path
+    seed: int
+    reference_folder: Path | None = None
+    scratch: Path | None = None
+    progress: Progress = SILENT
+
+    @property
+    def work(self) -> Path:
+        """Where checkpoints go."""
+        return self.scratch or self.out.parent / f".{self.out.name}.scratch"
+
+    @property
+    def reference(self) -> Path:
+        """The folder of the reference model."""
+        return self.reference_folder or self.lm_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +113,7 @@ class TrainedModel:
         ``entropy`` (nats per reply token), ``accuracy``; DPO adds ``chosen_logp``, ``rejected_logp`` (summed
         over the reply), ``chosen_margin``, ``rejected_margin`` (beta times the log-ratio to the reference model) and
         ``reward_margin`` (their difference). ``accuracy`` is the share of pairs with a positive margin in
-        DPO, of reply tokens that are likeliest in fine-training.
+        DPO, of reply tokens that are likeliest in SFT.
     num_rows: pairs (or replies) trained on.
     num_thinned: left out because there were more than `TrainingBudget.max_pairs`.
     num_too_long: left out because a reply exceeds `TrainingBudget.max_reply_tokens`.
@@ -84,6 +126,21 @@ class TrainedModel:
     num_too_long: int
 
 
+def folder_of(lm: LanguageModel | TrainedModel | str | Path) -> Path:
+    """The folder on this machine that holds a language model's weights.
+
+    Raises:
+        SettingError: it has none, as a model behind a server.
+    """
+    folder = lm if isinstance(lm, str | Path) else getattr(lm, "folder", None)
+    if folder is None:
+        raise SettingError(
+            f"a language model is trained from its folder on this machine, got {getattr(lm, 'name', lm)} without one; "
+            f"pass load_lm('transformers:FOLDER') or a folder"
+        )
+    return Path(folder)
+
+
 def digest_inputs(
     folders: Mapping[str, Path],
     prompts: Mapping[int, Prompt],
@@ -91,7 +148,7 @@ def digest_inputs(
     config: BaseModel,
     seed: int,
 ) -> dict[str, Any]:
-    """What the result depends on, short enough to compare: content hashes, settings, seed."""
+    """What the result depends on: content hashes, settings, seed."""
     asked = {user: asdict(prompts[user]) for user in sorted({pair.user for pair in pairs} & set(prompts))}
     rows = [list(asked.values()), [asdict(pair) for pair in pairs]]
     return {
@@ -103,7 +160,7 @@ def digest_inputs(
 
 
 def training_text(trained: TrainedModel, inputs: Mapping[str, Any]) -> str:
-    """Content of the file that makes a folder a trained model's."""
+    """Content of `TRAINING_FILE`."""
     facts = {
         "inputs": inputs,
         "num_rows": trained.num_rows,
@@ -131,6 +188,7 @@ def read_trained(folder: Path, inputs: Mapping[str, Any] | None = None) -> Train
     if inputs is not None and facts["inputs"] != inputs:
         changed = ", ".join(sorted(key for key in inputs if facts["inputs"].get(key) != inputs[key]))
         raise RunError(
-            f"{folder} holds a model trained from other inputs (differing: {changed}); remove it or choose another folder"
+            f"{folder} holds a model trained from other inputs (differing: {changed}); remove it or choose another "
+            f"folder"
         )
     return TrainedModel(folder, tuple(facts["log"]), facts["num_rows"], facts["num_thinned"], facts["num_too_long"])

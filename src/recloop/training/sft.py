@@ -1,4 +1,4 @@
-"""Best-of-N supervised fine-training: imitate each user's best completion, on the budget that DPO gets.
+"""SFT on the best of N: imitate each user's best completion, on the budget that DPO gets.
 
 The control that knows which completion was best but not which was worst. Source: ours, through TRL 1.16.0's
 SFTTrainer with the loss on the reply alone.
@@ -14,12 +14,16 @@ from recloop.llm.chat import load_tokenizer, messages_of
 from recloop.progress import SILENT, Progress
 from recloop.records import Pair, Prompt
 from recloop.rewards.preference_pairs import best_of_n
-from recloop.training.dataset import Row, VariantSet, reply_of, select_variants
-from recloop.training.result import TrainedModel, TrainingBudget, digest_inputs, read_trained
+from recloop.settings import validate
+from recloop.training.dataset import Row, RowSet, prompts_of, reply_of, select_rows
+from recloop.training.processes import is_sharded, num_processes
+from recloop.training.result import TrainedModel, TrainingBudget, TrainingRun, digest_inputs, folder_of, read_trained
 
 if TYPE_CHECKING:
     from trl.trainer.sft_trainer import SFTTrainer
 
+    from recloop.llm.language_model import LanguageModel
+    from recloop.rewards.preference_pairs import PairSet
     from recloop.training.trainer import Job, Policy
 
 LOG_NAMES = {
@@ -37,40 +41,43 @@ class SftConfig(TrainingBudget):
 
 
 def train_sft(
-    lm_folder: Path,
-    prompts: Mapping[int, Prompt],
-    pairs: Sequence[Pair],
-    config: SftConfig,
-    out: Path,
-    seed: int,
+    lm: LanguageModel | TrainedModel | str | Path,
+    pairs: PairSet,
+    *,
+    out: str | Path,
+    seed: int = 0,
     progress: Progress = SILENT,
-    scratch: Path | None = None,
+    **settings: Any,
 ) -> TrainedModel:
-    """Fine-train the model in `lm_folder` on the best completion of every user with a pair; write it to `out`.
+    """The language model fine-tuned on the chosen completion of every user with a pair.
 
-    Resumes and returns like `train_dpo`, and takes the same arguments but for the reference model.
-
-    Raises:
-        DataError, SettingError, ContractError, TrainingError: see `select_variants`; a loss not finite.
-        RunError: `out` or `scratch` belongs to another training run.
+    Arguments, resuming and errors are those of `train_dpo`; `settings` are fields of `SftConfig`.
     """
-    lm_folder, out = Path(lm_folder), Path(out)
-    inputs = digest_inputs({"lm": lm_folder}, prompts, pairs, config, seed)
-    if out.exists():
-        return read_trained(out, inputs)
-    row_set = select_variants(lm_folder, prompts, best_of_n(pairs), config, seed)
+    run = TrainingRun(folder_of(lm), Path(out), seed, progress=progress)
+    return run_sft(run, prompts_of(pairs), pairs.pairs, validate(SftConfig, settings))
+
+
+def run_sft(run: TrainingRun, prompts: Mapping[int, Prompt], pairs: Sequence[Pair], config: SftConfig) -> TrainedModel:
+    """The model of `run` fine-tuned on the best completion of every user with a pair.
+
+    Resumes and returns like `run_dpo`, and raises the same errors.
+    """
+    inputs = digest_inputs({"lm": run.lm_folder}, prompts, pairs, config, run.seed)
+    if run.out.exists():
+        return read_trained(run.out, inputs)
+    row_set = select_rows(run.lm_folder, prompts, best_of_n(pairs), config, run.seed)
 
     from recloop.training.trainer import Job, run_job
 
-    job = Job("fine-train on the best completions", lm_folder, out, scratch, inputs, config, seed)
+    job = Job("fine-tune on the best completions", run, inputs, config)
 
     def make_trainer(policy: Policy) -> SFTTrainer:
         return _make_trainer(job, policy, row_set)
 
-    return run_job(job, row_set, make_trainer, LOG_NAMES, progress)
+    return run_job(job, row_set, make_trainer, LOG_NAMES)
 
 
-def _make_trainer(job: Job, policy: Policy, row_set: VariantSet) -> SFTTrainer:
+def _make_trainer(job: Job, policy: Policy, row_set: RowSet) -> SFTTrainer:
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
@@ -78,18 +85,16 @@ def _make_trainer(job: Job, policy: Policy, row_set: VariantSet) -> SFTTrainer:
     from recloop.training.trainer import trainer_arguments, training_data
 
     uses_lora = policy.adapter is not None
-    tokenizer = load_tokenizer(job.lm_folder)
+    tokenizer = load_tokenizer(job.run.lm_folder)
+    passes = job.budget.passes_per_step(len(row_set.rows), num_processes())
     trainer = SFTTrainer(
         model=policy.model,
-        args=SFTConfig(
-            **trainer_arguments(job, job.budget.passes_per_step(len(row_set.rows)), uses_lora=uses_lora),
-            completion_only_loss=True,
-        ),
+        args=SFTConfig(**trainer_arguments(job, passes, uses_lora=uses_lora), completion_only_loss=True),
         train_dataset=training_data(job, row_set, _conversation, tokenizer),
         processing_class=tokenizer,
         peft_config=policy.adapter,
     )
-    if not uses_lora and policy.model.config.model_type in SHARING_TYPES:
+    if not uses_lora and not is_sharded() and policy.model.config.model_type in SHARING_TYPES:
         share_prompts(policy.model)
     return trainer
 

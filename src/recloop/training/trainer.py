@@ -1,4 +1,4 @@
-"""What DPO and fine-training share of TRL: loading, quiet and resumable training, an atomic result."""
+"""What DPO, SFT and GRPO share of TRL: loading, quiet and resumable training, an atomic result."""
 
 # TRL, peft, datasets and transformers are not fully typed.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -41,10 +41,9 @@ from recloop.errors import RunError, SettingError, TrainingError
 from recloop.files import atomic_write_json, atomic_write_text, fsync
 from recloop.llm.chat import own_tokenizer
 from recloop.llm.weights import base_folder_of, in_four_bits
-from recloop.progress import Progress
-from recloop.training.dataset import PromptSet, Row, VariantSet, training_order
-from recloop.training.distributed import is_first
-from recloop.training.result import TRAINING_FILE, TrainedModel, TrainingBudget, training_text
+from recloop.training.dataset import PromptSet, Row, RowSet, training_order
+from recloop.training.processes import is_first, num_processes
+from recloop.training.result import TRAINING_FILE, TrainedModel, TrainingBudget, TrainingRun, training_text
 
 LORA_ABOVE = 500_000_000  # parameters; smaller models are cheaper to train whole
 COMPLETE = "complete"  # marks a checkpoint that was written to its end
@@ -56,23 +55,13 @@ class Job:
     """One training run.
 
     name: what is being done, for the progress line.
-    lm_folder: the model to start from.
-    out: where the trained model goes.
-    scratch: where checkpoints go; None for a hidden folder beside `out`, removed at the end.
     inputs: what the result depends on (`digest_inputs`).
     """
 
     name: str
-    lm_folder: Path
-    out: Path
-    scratch: Path | None
+    run: TrainingRun
     inputs: Mapping[str, Any]
     budget: TrainingBudget
-    seed: int
-
-    @property
-    def work(self) -> Path:
-        return self.scratch or self.out.parent / f".{self.out.name}.scratch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +80,17 @@ class Policy:
 
 def run_job(
     job: Job,
-    row_set: VariantSet | PromptSet,
+    row_set: RowSet | PromptSet,
     make_trainer: Callable[[Policy], Trainer],
     log_names: Mapping[str, str],
-    progress: Progress,
 ) -> TrainedModel:
-    """Load, train from the last whole checkpoint if there is one, save, clean up.
+    """The trained model: loaded, trained on from the last whole checkpoint, saved.
 
     Args:
         job: from where to where.
-        row_set: what `make_trainer` puts before the trainer, for the counts.
+        row_set: what `make_trainer` gives to the trainer, for the counts.
         make_trainer: given the policy.
         log_names: our name of a logged value -> the trainer's.
-        progress: told of every optimiser step.
 
     Raises:
         RunError: the checkpoints were made from other inputs, or an adapter's weights are not those that its
@@ -111,25 +98,30 @@ def run_job(
         TrainingError: the loss is not finite.
         SettingError: see `load_policy`.
     """
+    run = job.run
     if is_first():
-        _claim(job.work, job.inputs)
-    with quiet(job.seed):
-        policy = load_policy(job.lm_folder, job.budget)
+        _claim(run.work, job.inputs)
+    with quiet(run.seed):
+        policy = load_policy(run.lm_folder, job.budget)
         trainer = make_trainer(policy)
         if policy.adapter_from is not None:
             _load_adapter(trainer.model, policy.adapter_from)
-        checkpoint = _last_checkpoint(job.work)
+        checkpoint = _last_checkpoint(run.work)
         trainer.remove_callback(PrinterCallback)
         num_shown = len(row_set.rows) * job.budget.epochs
-        with progress.stage(job.name, total=num_shown, unit="rows") as step:
+        with run.progress.stage(job.name, total=num_shown, unit="rows") as step:
             trainer.add_callback(_Watch(step, num_shown))
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         log = _log_rows(trainer, log_names)
-        trained = TrainedModel(job.out, log, len(row_set.rows), row_set.num_thinned, row_set.num_too_long)
+        trained = TrainedModel(run.out, log, len(row_set.rows), row_set.num_thinned, row_set.num_too_long)
+        # Every process gives its shard of the weights, where they are sharded.
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if num_processes() > 1 else None
         if is_first():
-            _save(trainer, job, trained)
-    if job.scratch is None and is_first():
-        shutil.rmtree(job.work)
+            _save(trainer, job, trained, weights)
+    if run.scratch is None and is_first():
+        shutil.rmtree(run.work)
+    if num_processes() > 1:
+        PartialState().wait_for_everyone()  # until the first has written
     return trained
 
 
@@ -174,10 +166,10 @@ def load_model(folder: Path, *, uses_lora: bool, load_in_4bit: bool = False) -> 
 
 
 def training_data(
-    job: Job, row_set: VariantSet, conversation: Callable[[Row, Any], dict[str, Any]], tokenizer: Any
+    job: Job, row_set: RowSet, conversation: Callable[[Row, Any], dict[str, Any]], tokenizer: Any
 ) -> Dataset:
     """The rows in training order, all epochs as one, in the trainer's own form."""
-    order = training_order([row.num_tokens for row in row_set.rows], job.budget, job.seed)
+    order = training_order([row.num_tokens for row in row_set.rows], job.budget, job.run.seed)
     return Dataset.from_list([conversation(row_set.rows[index], tokenizer) for index in order])
 
 
@@ -186,8 +178,8 @@ def trainer_arguments(job: Job, accumulation: int, *, uses_lora: bool) -> dict[s
     budget = job.budget
     on_gpu = torch.cuda.is_available()
     return {
-        "output_dir": str(job.work),
-        "seed": job.seed,
+        "output_dir": str(job.run.work),
+        "seed": job.run.seed,
         "use_cpu": not on_gpu,
         "bf16": on_gpu and uses_lora,
         "activation_checkpointing": uses_lora,
@@ -272,19 +264,24 @@ def _log_rows(trainer: Trainer, names: Mapping[str, str]) -> tuple[dict[str, flo
     return tuple(rows)
 
 
-def _save(trainer: Trainer, job: Job, trained: TrainedModel) -> None:
-    """Write model, tokenizer and record beside `job.out`, then rename."""
-    part = job.out.parent / f".{job.out.name}.part"
+def _save(trainer: Trainer, job: Job, trained: TrainedModel, weights: Any) -> None:
+    """Write model, tokenizer and record beside the run's `out`, then rename.
+
+    Args:
+        weights: collected from all processes; None for the model's own.
+    """
+    out = job.run.out
+    part = out.parent / f".{out.name}.part"
     if part.exists():
         shutil.rmtree(part)
     model: Any = trainer.model
-    model.save_pretrained(part)
-    own_tokenizer(job.lm_folder).save_pretrained(part)
+    model.save_pretrained(part, **({} if weights is None else {"state_dict": weights}))
+    own_tokenizer(job.run.lm_folder).save_pretrained(part)
     atomic_write_text(part / TRAINING_FILE, training_text(trained, job.inputs))
     for file in part.rglob("*"):
         fsync(file)
-    part.rename(job.out)
-    fsync(job.out.parent)
+    part.rename(out)
+    fsync(out.parent)
 
 
 class _Watch(TrainerCallback):

@@ -20,7 +20,7 @@ from recloop.methods.study import LmRef, Study, derived_seed
 from recloop.records import Log, Pair, Prompt, Rewards
 from recloop.rewards.cross_fit import cross_fit_rewards
 from recloop.rewards.files import write_pairs, write_pairs_jsonl, write_rewards
-from recloop.rewards.preference_pairs import preference_pairs
+from recloop.rewards.preference_pairs import find_pairs
 from recloop.rewards.reliability import Reliability, reward_model_agreement, split_half_reliability
 from recloop.rewards.reranker_reward import reward_completions
 from recloop.training.dataset import reply_comparer
@@ -103,10 +103,10 @@ def pair_completions(
     with study.step(PAIRS_STEP, f"r{round}.s{seed}", inputs) as step:
         if not step.is_done:
             is_same = reply_comparer(lm.folder, study.config.dpo.max_reply_tokens)
-            found = preference_pairs(texts.parts[REWARD], rewards, study.config.pairs, is_same)
+            found = find_pairs(texts.parts[REWARD], rewards, study.config.pairs, is_same)
             study.progress.say(f"seed {seed}, round {round}: {found}")
             write_pairs(step.folder / PAIRS, found.pairs, task.log.users["user_id"].to_list())
-            counts = {name: value for name, value in asdict(found).items() if name != "pairs"}
+            counts = {name: value for name, value in asdict(found).items() if name.startswith("num_")}
             atomic_write_json(step.folder / COUNTS, counts)
             step.log({"round": round, "seed": seed, "num_pairs": len(found.pairs), **counts})
     publish_rewards(study, task.log, task.prompts)

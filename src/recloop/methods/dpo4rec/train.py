@@ -12,12 +12,12 @@ from pathlib import Path
 from recloop.experiment.step import StepKind
 from recloop.methods.study import LmRef, Study, derived_seed
 from recloop.records import Pair, Prompt
-from recloop.training.dpo import train_dpo
-from recloop.training.result import TrainedModel
-from recloop.training.sft import SftConfig, train_sft
+from recloop.training.dpo import run_dpo
+from recloop.training.result import TrainedModel, TrainingRun
+from recloop.training.sft import SftConfig, run_sft
 
 TRAIN = StepKind("train", reads=("dpo", "reference"))
-OF_DPO_ALONE = {"beta", "sft_weight", "processes"}
+OF_DPO_ALONE = {"beta", "sft_weight", "accelerate_config"}
 
 
 def train_dpo_round(
@@ -40,10 +40,8 @@ def train_dpo_round(
     reference = reference_lm if study.config.reference == "first" else lm
 
     def train(out: Path, scratch: Path) -> TrainedModel:
-        config, training_seed = study.config.dpo, derived_seed(seed, "tune")
-        return train_dpo(
-            lm.folder, reference.folder, prompts, pairs, config, out, training_seed, study.progress, scratch
-        )
+        run = TrainingRun(lm.folder, out, derived_seed(seed, "tune"), reference.folder, scratch, study.progress)
+        return run_dpo(run, prompts, pairs, study.config.dpo)
 
     return _train(study, (lm, reference), pairs, seed, label, train)
 
@@ -55,7 +53,8 @@ def train_sft_round(
     config = SftConfig.model_validate(study.config.dpo.model_dump(exclude=OF_DPO_ALONE))
 
     def train(out: Path, scratch: Path) -> TrainedModel:
-        return train_sft(lm.folder, prompts, pairs, config, out, derived_seed(seed, "tune"), study.progress, scratch)
+        run = TrainingRun(lm.folder, out, derived_seed(seed, "tune"), None, scratch, study.progress)
+        return run_sft(run, prompts, pairs, config)
 
     return _train(study, (lm,), pairs, seed, label, train)
 

@@ -192,7 +192,7 @@ def variant_of(config: ReRecConfig, name: VariantName) -> Variant:
         case "no_penalty":
             advantage = unpaid
         case "published_penalty":
-            published = {"penalty": Penalty.PUBLISHED, "baseline": Baseline.PAY, "undecided": False}
+            published = {"penalty": Penalty.PUBLISHED, "baseline": Baseline.PENALISED, "undecided": False}
             advantage = advantage.model_copy(update=published)
         case "no_qas":
             reward = reward.model_copy(update={"qas_weight": 0.0})
