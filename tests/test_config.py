@@ -8,8 +8,10 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from recloop.config import describe_fields, fields_of, load_config, near_matches
+from recloop.config import describe_settings, load_config
 from recloop.errors import SettingError
+from recloop.methods.registry import METHODS, method_named
+from recloop.settings import RENAMED, RENAMED_VALUES, current_name, near_matches, settings_of, validate
 
 
 class BadRows(StrEnum):
@@ -117,10 +119,11 @@ def test_a_models_folder_named_from_here_becomes_absolute(
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("data.on-bad-row", r"no setting --data.on-bad-row in Settings; did you mean --data.on-bad-rows\?"),
-        ("users", r"did you mean --data.users\?"),
+        ("data.on-bad-row", r"--data.on-bad-row: no such setting in Settings; did you mean data.on-bad-rows\?"),
+        ("users", r"did you mean data.users\?"),
         ("train", r"--train is a section.*--train.lr, --train.lora"),
-        ("zzz", r"no setting --zzz in Settings \(--help lists"),
+        ("zzz", r"--zzz: no such setting in Settings \(--help-all lists"),
+        ("quik", r"--quik: no such option; did you mean quick\?"),
     ],
 )
 def test_an_unknown_key_is_refused_with_what_is_near(key: str, message: str) -> None:
@@ -128,16 +131,22 @@ def test_an_unknown_key_is_refused_with_what_is_near(key: str, message: str) -> 
         load_config(Settings, None, [(key, "1")])
 
 
+def test_a_flag_that_stands_alone_is_true_and_only_for_yes_or_no() -> None:
+    assert load_config(Settings, None, [("train.lora", None)]) == Settings(train=TuneSection(lora=True))
+    with pytest.raises(SettingError, match="--data.users needs a value, got none"):
+        load_config(Settings, None, [("data.users", None)])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[dtaa]\nusers = 1\n", r"a.toml: unknown key dtaa"),
-        ("[data]\nuser = 1\n", r"unknown key data.user in Settings; did you mean data.users\?"),
-        ("data = 3\n", r"data is a section, got the value 3; write a table \[data\]"),
-        ("[data\n", "is not TOML"),
+        ("[dtaa]\nusers = 1\n", r"dtaa: no such setting in Settings"),
+        ("[data]\nuser = 1\n", r"data.user: no such setting in Settings; did you mean data.users\?"),
+        ("data = 3\n", r"data is a section, got the value 3; set one of its fields"),
+        ("[data\n", "a.toml is not TOML"),
     ],
 )
-def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+def test_a_wrong_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "a.toml"
     file.write_text(text)
     with pytest.raises(SettingError, match=message):
@@ -161,27 +170,59 @@ def test_a_rule_over_several_values_speaks_for_itself() -> None:
         load_config(Settings, None, [("data.users", "13")])
 
 
-def test_the_help_names_every_field_with_its_default_bounds_and_choices() -> None:
-    text = describe_fields(Settings)
-    assert [field.flag for field in fields_of(Settings)] == [
+def test_the_help_names_every_setting_with_its_default_bounds_and_choices() -> None:
+    text = describe_settings(Settings, "ours", every=True)
+    assert [setting.flag for setting in settings_of(Settings)] == [
         "--seeds", "--data.name", "--data.path", "--data.users", "--data.on-bad-rows",
         "--data.bin", "--train.lr", "--train.lora", "--transfer", "--model",
     ]  # fmt: skip
+    assert text.startswith("All 10 settings of ours")
     assert "--data.users  [int|none = none, at least 1]\n      Only so many users." in text
     assert "--data.on-bad-rows  [error|quarantine = error]" in text
     assert "--train.lr  [float = 0.0001, above 0]" in text
     assert "--seeds  [list = 1]" in text
 
 
+class Marked(BaseModel):
+    seeds: tuple[int, ...] = Field((1,), description="one run each", json_schema_extra={"shown_first": True})
+    rarely: int = Field(1, description="a constant, nearly")
+    lm: Elsewhere = Field(description="another log")
+
+
+def test_the_short_help_has_a_line_for_each_marked_setting_under_its_section() -> None:
+    class Long(BaseModel):
+        lr: float = Field(0.1, description="word " * 60, json_schema_extra={"shown_first": True})
+
+    class Whole(Marked):
+        train: Long = Field(Long(), description="how it is trained")
+
+    assert describe_settings(Whole, "ours", every=False).splitlines() == [
+        "The 2 most used of 8 (--help-all shows all) settings of ours, for the command line or a TOML file:",
+        "",
+        "  --seeds [list = 1]".ljust(44) + "  one run each",
+        "",
+        "train: how it is trained",
+        "  --train.lr [float = 0.1]".ljust(44) + "  " + "word " * 13 + "...",
+    ]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_settings_that_matter_first_are_about_thirty(name: str) -> None:
+    settings = list(settings_of(method_named(name).config))
+    first = [setting for setting in settings if setting.is_shown_first]
+    assert 25 <= len(first) <= 35
+    assert all(setting.info.description for setting in settings)
+    lines = describe_settings(method_named(name).config, name, every=False).splitlines()
+    assert max(map(len, lines)) <= 120
+    assert len(lines) <= len(first) + 2 * 20
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        "recloop.methods.dpo4rec.config.Dpo4RecConfig",
-        "recloop.methods.rerec.config.ReRecConfig",
-        "recloop.methods.re2llm.config.Re2llmConfig",
         "scripts.evaluate_lm.cli.EvaluateLmConfig",
-        "benchmarks.simulated_data.SimulatedBenchConfig",
-        "benchmarks.kar_reproduction.ReproductionConfig",
+        "benchmarks.simulated_data.bench.SimulatedBenchConfig",
+        "benchmarks.kar_reproduction.bench.ReproductionConfig",
         "studies.evidence.bench.QualityConfig",
         "benchmarks.speed.bench.SpeedConfig",
         "scripts.pretrain_lm.pretrain.PretrainConfig",
@@ -189,9 +230,89 @@ def test_the_help_names_every_field_with_its_default_bounds_and_choices() -> Non
 )
 def test_every_setting_has_a_description(name: str) -> None:
     module, _, model = name.rpartition(".")
-    fields = fields_of(getattr(importlib.import_module(module), model))
-    assert [field.flag for field in fields if not field.info.description] == []
+    settings = settings_of(getattr(importlib.import_module(module), model))
+    assert [setting.flag for setting in settings if not setting.info.description] == []
 
 
 def test_near_matches_stay_silent_about_strangers() -> None:
     assert near_matches("qqqq", ["data.users", "train.lr"]) == ""
+
+
+# Where each renamed part stood: (the method whose setting it was, its whole old name, its whole new name).
+FORMER = (
+    ("dpo4rec", "headline", "primary_metric"),
+    ("dpo4rec", "rows", "variants"),
+    ("rerec", "arms", "variants"),
+    ("dpo4rec", "data.world.num_users", "data.simulated.num_users"),
+    ("dpo4rec", "data.facets", "data.attributes"),
+    ("dpo4rec", "data.table.facet_separator", "data.table.attribute_separator"),
+    ("dpo4rec", "data.world.values_per_facet", "data.simulated.values_per_attribute"),
+    ("dpo4rec", "data.world.liked_per_facet", "data.simulated.liked_per_attribute"),
+    ("re2llm", "data.log.world.useful_facets", "data.log.simulated.useful_attributes"),
+    ("dpo4rec", "data.table.stars", "data.table.rating"),
+    ("dpo4rec", "data.table.stars_min", "data.table.rating_min"),
+    ("dpo4rec", "data.table.stars_max", "data.table.rating_max"),
+    ("dpo4rec", "data.table.positive_from_stars", "data.table.positive_from_rating"),
+    ("dpo4rec", "split.feedback", "split.reward"),
+    ("dpo4rec", "split.turn", "split.fold"),
+    ("dpo4rec", "lm.endpoint.tuned_name", "lm.server.trained_name"),
+    ("dpo4rec", "lm.endpoint.drafts_per_request", "lm.server.completions_per_request"),
+    ("dpo4rec", "drafts.feedback", "completions.reward"),
+    ("dpo4rec", "drafts.test", "completions.test"),
+    ("dpo4rec", "reward.judges", "reward.num_models"),
+    ("dpo4rec", "reward.shared", "reward.cross_fit"),
+    ("dpo4rec", "dpo.batch", "dpo.batch_size"),
+    ("rerec", "sft.accumulation", "sft.gradient_accumulation_steps"),
+    ("dpo4rec", "dpo.checkpoint_steps", "dpo.save_steps"),
+    ("dpo4rec", "dpo.likelihood", "dpo.sft_weight"),
+    ("rerec", "grpo.kl", "grpo.beta"),
+    ("re2llm", "agent.steps", "policy.steps"),
+    ("re2llm", "rivals.alpha", "baselines.alpha"),
+    ("re2llm", "measure.metrics", "metrics.names"),
+    ("dpo4rec", "measure.empty", "metrics.empty"),
+)
+
+
+def test_each_row_of_the_table_of_old_names_is_tried() -> None:
+    # One is a flag (test_cli.py), one a setting of scripts.pretrain_lm.
+    tried = {old for old in RENAMED for _, key, _ in FORMER if f".{old}." in f".{key}."}
+    assert set(RENAMED) - tried == {"take_from", "num_rivals"}
+
+
+@pytest.mark.parametrize(("method", "old", "new"), FORMER, ids=lambda value: value)
+def test_an_old_name_is_an_error_that_says_the_new_one(method: str, old: str, new: str, tmp_path: Path) -> None:
+    model = method_named(method).config
+    known = {setting.key for setting in settings_of(model)}
+    assert current_name(old) == new
+    assert new in known
+    assert old not in known
+    flag = old.replace("_", "-")
+    with pytest.raises(SettingError, match=rf"--{flag}: an old name; write {new.replace('_', '-')} \("):
+        load_config(model, None, [(flag, "1")])
+    *sections, name = old.split(".")
+    file = tmp_path / "a.toml"
+    file.write_text(f"{f'[{chr(46).join(sections)}]' if sections else ''}\n{name} = 1\n")
+    with pytest.raises(SettingError, match=rf": an old name; write {new.rsplit('.', 1)[0].split('.')[0]}"):
+        load_config(model, file, [])
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "old"),
+    [
+        ("dpo4rec", "data.name", "worlds"),
+        ("dpo4rec", "lm.name", "embedded"),
+        ("rerec", "lm.name", "embedded:answers"),
+        ("dpo4rec", "variants", "tuned"),
+        ("dpo4rec", "prompt.likes_by", "stars"),
+    ],
+)
+def test_an_old_value_is_an_error_that_says_the_new_one(method: str, setting: str, old: str) -> None:
+    model = method_named(method).config
+    with pytest.raises(SettingError, match=f"got '{old}', an old name; write {RENAMED_VALUES[old]}"):
+        load_config(model, None, [(setting, old)])
+    load_config(model, None, [(setting, RENAMED_VALUES[old])])
+
+
+def test_values_from_python_meet_the_same_errors() -> None:
+    with pytest.raises(SettingError, match=r"data.user: no such setting in Settings; did you mean data.users\?"):
+        validate(Settings, {"data": {"user": 3}})

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,7 @@ from recloop.evaluation.results import Results
 from recloop.evaluation.significance import StatisticsConfig
 from recloop.evaluation.tables import (
     TableSettings,
+    Units,
     closing_sections,
     make_table,
     metric_lines,
@@ -37,13 +39,21 @@ def requests_table():
         for name, values in (("base_model", np.array([0.0, 1.0, 0.0])), ("rerec", np.array([1.0, 1.0, 0.0])))
     ]
     settings = TableSettings(("hr@1",), FEW, 0)
-    return make_table("Requests", scores, [("rerec", "base_model")], settings, "base_model", unit="request")
+    return make_table(
+        "Requests",
+        scores,
+        [("rerec", "base_model")],
+        settings,
+        "base_model",
+        units=Units("request", ["ann", "ann", "bob"]),
+    )
 
 
 @pytest.fixture
 def folder(tmp_path):
     tables = [made_up_table(3, num_users=40), requests_table()]
-    write_tables(tmp_path, tables, {"user": [f"u{n}" for n in range(40)], "request": ["ann", "ann", "bob"]})
+    tables[0] = replace(tables[0], units=Units("user", [f"u{n}" for n in range(40)]))
+    write_tables(tmp_path, tables)
     written = {"user_id": ["ann"], "variant": ["untuned"], "seed": [0], "number": [2], "text": ["By era: <b>."]}
     write_completions(tmp_path, [pl.DataFrame(written | {"status": ["ok"], "reward": [0.5]})])
     (tmp_path / "config.json").write_text("{}")
@@ -97,8 +107,13 @@ def test_contrasts_and_completions(folder):
     assert list(contrasts.select("variant", "against").iter_rows()) == [*CONTRASTS, ("rerec", "base_model")]
     assert contrasts["verdict"][0] == "better"
     assert results.completions().row(0, named=True) == {
-        "user_id": "ann", "variant": "untuned", "seed": 0, "number": 2, "text": "By era: <b>.",
-        "status": "ok", "reward": 0.5,
+        "user_id": "ann",
+        "variant": "untuned",
+        "seed": 0,
+        "number": 2,
+        "text": "By era: <b>.",
+        "status": "ok",
+        "reward": 0.5,
     }
     with pytest.raises(DataError, match="got no variant"):
         write_completions(folder, [pl.DataFrame({"user_id": ["ann"]})])

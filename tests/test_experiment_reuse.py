@@ -1,5 +1,6 @@
-"""What a run takes from another: the stages that would come out the same, and no other."""
+"""What a run takes from another: the steps that would come out the same, and no other."""
 
+import contextlib
 import io
 import json
 import re
@@ -13,24 +14,26 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from test_methods_dpo4rec_recipe import do, tuned_config, write_lm
-from test_methods_rerec_recipe import config_of as rerec_config
-from test_methods_rerec_recipe import do as do_rerec
 
 from recloop.errors import RunError
-from recloop.experiment.reuse import READS, beginning_of, forecast_of_reuse, reuse_from, reuse_stage
+from recloop.experiment.reuse import reuse_from
 from recloop.experiment.run_folder import REUSED, RunFolder
-from recloop.experiment.stages import Staged
+from recloop.experiment.step import StepKind, Steps, forecast_of_reuse
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
+from recloop.methods.registry import method_named
 from recloop.methods.rerec.config import ReRecConfig
+from recloop.methods.run import reuse_run
 from recloop.progress import Progress
+from test_methods_dpo4rec_recipe import do, training_config, write_lm
+from test_methods_rerec_recipe import config_of as rerec_config
+from test_methods_rerec_recipe import do as do_rerec
 
 pytestmark = pytest.mark.slow
 
 DPO = {"max_pairs": 8, "lr": 1e-2}  # enough for texts to change
-# Which stages there are, and how often, and what is among their inputs; a stage's name says what they are.
-CONTROLS = {
-    "dpo4rec": ("rounds", "seeds", "backbones", "rows", "reward.num_models"),
+# Which steps there are, how often, and what is among their inputs; a step's name says what they are.
+OTHERS = {
+    "dpo4rec": ("rounds", "seeds", "backbones", "variants", "reward.num_models"),
     "rerec": (
         "seeds", "variants", "supervised", "reinforced", "transfer", "reward", "advantage", "curriculum",
         "statistics",
@@ -46,8 +49,8 @@ def lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_lm(tmp_path_factory.mktemp("lm"))
 
 
-def reads_of(method: str, model: type[BaseModel], run: Callable[[], Any]) -> dict[str, set[str]]:
-    """Settings that each kind of stage reads in a run; what is read between two stages, the second does."""
+def reads_of(model: type[BaseModel], run: Callable[[], Any]) -> dict[str, set[str]]:
+    """Settings that each kind of stage reads in a run; what is read between two steps, the second does."""
     found: dict[str, set[str]] = defaultdict(set)
     pending: set[str] = set()
     section_of: dict[type[BaseModel], str] = {
@@ -68,19 +71,19 @@ def reads_of(method: str, model: type[BaseModel], run: Callable[[], Any]) -> dic
 
         patch.setattr(watched, "__getattribute__", read, raising=False)
 
-    whole = Staged.stage
+    whole = Steps.step
 
     @contextmanager
-    def stage(
-        self: Staged, verb: str, key: str, inputs: Mapping[str, Any], folder: str | None = None
+    def step(
+        self: Steps, kind: StepKind, key: str, inputs: Mapping[str, Any], folder: str | None = None
     ) -> Generator[Any]:
-        with whole(self, verb, key, inputs, folder) as one:
+        with whole(self, kind, key, inputs, folder) as one:
             yield one
-        found[beginning_of(method, one.name)] |= pending
+        found[kind.label] |= pending
         pending.clear()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Staged, "stage", stage)
+        patch.setattr(Steps, "step", step)
         for watched, prefix in section_of.items():
             watch(watched, prefix, patch)
         pending.clear()
@@ -100,33 +103,41 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reads(lm: Path, watched: Path) -> dict[str, dict[str, set[str]]]:
     """By method: what a run with every row reads, or one with every kind of stage."""
-    ours = tuned_config(lm, rows="all", rounds=1, reward={"num_models": 2, "cross_fit": True})
+    ours = training_config(lm, variants="all", rounds=1, reward={"num_models": 2, "cross_fit": True})
     theirs = rerec_config(variants=["grpo_ndcg", "rerec"], transfer=[ELSEWHERE])
     return {
-        "dpo4rec": reads_of("dpo4rec", Dpo4RecConfig, lambda: do(ours, watched / "dpo4rec")),
-        "rerec": reads_of("rerec", ReRecConfig, lambda: do_rerec(watched / "rerec", theirs)),
+        "dpo4rec": reads_of(Dpo4RecConfig, lambda: do(ours, watched / "dpo4rec")),
+        "rerec": reads_of(ReRecConfig, lambda: do_rerec(watched / "rerec", theirs)),
     }
 
 
-@pytest.mark.parametrize(("method", "stages"), [(method, stages) for method in READS for stages in READS[method]])
-def test_a_stage_reads_no_setting_that_is_not_named(
-    reads: dict[str, dict[str, set[str]]], method: str, stages: str
+def kinds_of(method: str) -> dict[str, StepKind]:
+    return {kind.label: kind for kind in method_named(method).steps() if kind.reads is not None}
+
+
+@pytest.mark.parametrize("method", ["dpo4rec", "rerec"])
+def test_a_step_reads_no_setting_that_its_kind_does_not_name(
+    reads: dict[str, dict[str, set[str]]], method: str
 ) -> None:
-    named = {*READS[method][stages], *READS[method]["prepare"], *CONTROLS[method], *EARLIER.get(stages, ())}
-    unnamed = {
-        path for path in reads[method][stages] if not any(path == one or path.startswith(f"{one}.") for one in named)
-    }
-    assert unnamed == set()
+    kinds = kinds_of(method)
+    unnamed: dict[str, set[str]] = {}
+    for label, kind in kinds.items():
+        named = {*(kind.reads or ()), *(kinds["prepare"].reads or ()), *OTHERS[method], *EARLIER.get(label, ())}
+        assert label in reads[method], "a kind without a step in a whole run"
+        unnamed[label] = {
+            path for path in reads[method][label] if not any(path == one or path.startswith(f"{one}.") for one in named)
+        }
+    assert {label: paths for label, paths in unnamed.items() if paths} == {}
 
 
 def core(lm: Path, **changes: Any) -> Dpo4RecConfig:
-    return tuned_config(lm, **({"rows": "core", "dpo": DPO} | changes))
+    return training_config(lm, **({"variants": "core", "dpo": DPO} | changes))
 
 
-def taken(run: Path) -> dict[str, bool]:
+def reused(run: Path) -> dict[str, bool]:
     """Every stage of a run and whether another run did it."""
-    stages = json.loads((run / "manifest.json").read_text())["stages"]
-    return {name: REUSED in entry for name, entry in stages.items()}
+    steps = json.loads((run / "manifest.json").read_text())["steps"]
+    return {name: REUSED in entry for name, entry in steps.items()}
 
 
 @pytest.fixture(scope="module")
@@ -163,28 +174,28 @@ def test_only_what_a_setting_touches_is_done_again(
     lm: Path, first: Path, tmp_path: Path, changes: dict[str, Any], again: tuple[str, ...] | None
 ) -> None:
     config = core(lm, **changes)
-    do_with(first, config, tmp_path / "taking")
-    stages = taken(tmp_path / "taking")
-    assert {name for name, was_taken in stages.items() if not was_taken} == set(again or stages)
+    do_with(first, config, tmp_path / "reusing")
+    steps = reused(tmp_path / "reusing")
+    assert {name for name, was_reused in steps.items() if not was_reused} == set(again or steps)
 
 
 def test_a_run_with_rounds_takes_the_log_of_one_without_and_draws_what_it_rewards(lm: Path, tmp_path: Path) -> None:
     do(core(lm, rounds=0), tmp_path / "measured")
     do_with(tmp_path / "measured", core(lm), tmp_path / "trained")
-    stages = taken(tmp_path / "trained")
-    assert stages["prepare"]
-    assert not stages["sample.untuned.s0"]
-    assert not stages["evaluate"]
+    steps = reused(tmp_path / "trained")
+    assert steps["prepare"]
+    assert not steps["sample.untuned.s0"]
+    assert not steps["evaluate"]
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({}, "prepare is taken from run"),
-        ({"pace": {"max_concurrency": 3}}, "prepare is taken from run"),
+        ({}, "prepare is reused from run"),
+        ({"pace": {"max_concurrency": 3}}, "prepare is reused from run"),
         (
             {"data_seed": 5},
-            "nothing is taken from run, for log, groups or prompts differ: data_seed: 0, now 5",
+            "nothing is reused from run, for log, groups or prompts differ: data_seed: 0, now 5",
         ),
     ],
 )
@@ -197,56 +208,52 @@ def test_what_is_taken_is_said_and_why_nothing_is(
     settings["lm"]["pace"] |= changes.get("pace", {})
     with RunFolder.open(tmp_path / "run", settings) as run:
         reuse_from(run, first)
-        inputs = json.loads((first / "manifest.json").read_text())["stages"]["prepare"]["inputs"]
-        reuse_stage(run, "prepare", inputs, Progress(out))
+        inputs = json.loads((first / "manifest.json").read_text())["steps"]["prepare"]["inputs"]
+        steps = Steps(run, Progress(out), None)
+        with contextlib.suppress(OSError), steps.step(kinds_of("dpo4rec")["prepare"], "", inputs) as step:
+            if not step.is_done:
+                raise OSError("done again")
     assert out.getvalue().strip() == said
-
-
-def test_another_log_under_the_same_settings_is_named_without_digests(lm: Path, first: Path, tmp_path: Path) -> None:
-    out = io.StringIO()
-    with RunFolder.open(tmp_path / "run", core(lm).model_dump(mode="json")) as run:
-        reuse_from(run, first)
-        reuse_stage(run, "prepare", {"log": "another"}, Progress(out))
-    assert out.getvalue().strip() == (
-        "nothing is taken from run, for log, groups or prompts differ: the log or the language model is "
-        "another one, under the same settings"
-    )
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({}, "prepare, sample, sample.untuned, encode, reward model, reward, pairs, train, fit, score"),
+        (
+            {},
+            "prepare, sample.untuned, sample, sample.untuned_matched, encode, reward_model, reward, pairs, train, "
+            "fit, score",
+        ),
         (
             {"dpo": DPO | {"lr": 3e-2}},
-            "prepare, sample, sample.untuned, encode, reward model, reward, pairs, fit, score",
+            "prepare, sample.untuned, sample, sample.untuned_matched, encode, reward_model, reward, pairs, fit, score",
         ),
-        (
-            {"data_seed": 5},
-            "nothing will be taken from .*, for log, groups or prompts differ: data_seed: 0, now 5",
-        ),
+        ({"data_seed": 5}, "nothing will be reused from .*, since prepare differs: data_seed: 0, now 5"),
     ],
 )
 def test_what_would_be_taken_is_told_beforehand(lm: Path, first: Path, changes: dict[str, Any], said: str) -> None:
-    assert re.search(f"{said}$", forecast_of_reuse(core(lm, **changes).model_dump(mode="json"), first))
+    assert re.search(
+        f"{said}$",
+        forecast_of_reuse(method_named("dpo4rec").steps(), core(lm, **changes).model_dump(mode="json"), first),
+    )
 
 
 def test_more_rows_are_added_to_those_that_are_there(lm: Path, first: Path, tmp_path: Path) -> None:
-    do_with(first, core(lm, rows="all"), tmp_path / "taking")
-    stages, before = taken(tmp_path / "taking"), set(taken(first)) - set(LAST)
-    assert {name for name, was_taken in stages.items() if was_taken} == before
-    do(core(lm, rows="all"), tmp_path / "alone")
-    results = [(tmp_path / name / "results.json").read_bytes() for name in ("taking", "alone")]
+    do_with(first, core(lm, variants="all"), tmp_path / "reusing")
+    steps, before = reused(tmp_path / "reusing"), set(reused(first)) - set(LAST)
+    assert {name for name, was_reused in steps.items() if was_reused} == before
+    do(core(lm, variants="all"), tmp_path / "alone")
+    results = [(tmp_path / name / "results.json").read_bytes() for name in ("reusing", "alone")]
     assert results[0] == results[1]
 
 
-def test_a_run_that_took_goes_on_when_the_giver_is_gone(lm: Path, first: Path, tmp_path: Path) -> None:
+def test_a_run_that_took_goes_on_when_the_source_is_gone(lm: Path, first: Path, tmp_path: Path) -> None:
     source, path, config = tmp_path / "source", tmp_path / "run", core(lm)
     do(config, source, until="encode")
     with RunFolder.open(path, config.model_dump(mode="json")) as run:
         reuse_from(run, source)
     do(config, path, until="encode")
-    assert all(taken(path).values())
+    assert all(reused(path).values())
     source.rename(tmp_path / "moved")
     do(config, path)
     assert (path / "results.json").read_bytes() == (first / "results.json").read_bytes()
@@ -259,29 +266,29 @@ def test_completions_come_along_and_what_they_cost_does_not(lm: Path, first: Pat
         cache.execute("insert into usage values ('sample.untuned.s0', 'requests', 7)")
         cache.commit()
     with RunFolder.open(tmp_path / "run", core(lm).model_dump(mode="json")) as run:
-        reuse_from(run, source)
+        reuse_run(run, source)
     with closing(sqlite3.connect(tmp_path / "run" / "completions.sqlite")) as cache:
         counts = [cache.execute(f"select count(*) from {table}").fetchone()[0] for table in ("completions", "usage")]
     assert counts[0] > 0
     assert counts[1] == 0
 
 
-def test_files_that_the_giver_did_not_write_are_not_taken(lm: Path, first: Path, tmp_path: Path) -> None:
+def test_files_that_the_source_did_not_write_are_not_reused(lm: Path, first: Path, tmp_path: Path) -> None:
     source, path, config = tmp_path / "source", tmp_path / "run", core(lm)
     do(config, source, until="sample")
-    file = source / "stages" / "sample.untuned.s0" / "fit.parquet"
+    file = source / "steps" / "sample.untuned.s0" / "fit.parquet"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(RunError, match=r"sample.untuned.s0 is to be taken .* restore it"):
+    with pytest.raises(RunError, match=r"sample.untuned.s0 is to be reused .* restore it"):
         do_with(source, config, path)
-    assert taken(path) == {"prepare": True}
+    assert reused(path) == {"prepare": True}
 
 
-def test_who_cannot_give_is_named_with_the_reason(lm: Path, first: Path, tmp_path: Path) -> None:
+def test_who_cannot_be_reused_is_named_with_the_reason(lm: Path, first: Path, tmp_path: Path) -> None:
     config = core(lm).model_dump(mode="json")
     with RunFolder.open(tmp_path / "run", config) as run:
-        with pytest.raises(RunError, match=r"run folder is wanted to take from, got .*nowhere"):
+        with pytest.raises(RunError, match=r"run folder is wanted to reuse, got .*nowhere"):
             reuse_from(run, tmp_path / "nowhere")
-        with pytest.raises(RunError, match="cannot take from itself"):
+        with pytest.raises(RunError, match="cannot reuse itself"):
             reuse_from(run, tmp_path / "run")
         manifest = json.loads((first / "manifest.json").read_text())
         for number, (change, said) in enumerate(
@@ -298,13 +305,13 @@ def test_who_cannot_give_is_named_with_the_reason(lm: Path, first: Path, tmp_pat
         reuse_from(other, first)
 
 
-def test_a_run_that_only_chooses_measures_untuned_and_tuned(lm: Path, first: Path, tmp_path: Path) -> None:
-    do_with(first, core(lm, rows="trained"), tmp_path / "run")
-    stages = taken(tmp_path / "run")
-    assert {name for name, was_taken in stages.items() if not was_taken} == set(LAST)
-    assert not any("random" in name or "shuffled" in name for name in stages)
+def test_a_run_that_only_chooses_measures_untuned_and_trained(lm: Path, first: Path, tmp_path: Path) -> None:
+    do_with(first, core(lm, variants="trained"), tmp_path / "run")
+    steps = reused(tmp_path / "run")
+    assert {name for name, was_reused in steps.items() if not was_reused} == set(LAST)
+    assert not any("random" in name or "shuffled" in name for name in steps)
     tables = [json.loads((path / "results.json").read_text())["tables"][0] for path in (tmp_path / "run", first)]
-    rows = [{row["name"]: row["estimate"]["value"] for row in table["metrics"][0]["rows"]} for table in tables]
+    rows = [{row["name"]: row["estimate"]["value"] for row in table["metrics"][0]["variants"]} for table in tables]
     assert set(rows[0]) == {"untuned", "trained", "best_of_n", "reward_model_untuned", "reward_model_trained"}
     assert rows[0] == {name: value for name, value in rows[1].items() if name in rows[0]}
 
@@ -321,20 +328,20 @@ def test_a_run_of_rerec_takes_all_but_an_variant_and_another_log(
     one_variant: Path, watched: Path, tmp_path: Path
 ) -> None:
     config = rerec_config(variants=["grpo_ndcg", "rerec"], transfer=[ELSEWHERE])
-    with RunFolder.open(tmp_path / "taking", config.model_dump(mode="json"), method="rerec") as run:
+    with RunFolder.open(tmp_path / "reusing", config.model_dump(mode="json"), method="rerec") as run:
         reuse_from(run, one_variant)
-    do_rerec(tmp_path / "taking", config)
-    again = {name for name, was_taken in taken(tmp_path / "taking").items() if not was_taken} - {*LAST}
+    do_rerec(tmp_path / "reusing", config)
+    again = {name for name, was_reused in reused(tmp_path / "reusing").items() if not was_reused} - {*LAST}
     plain = [f"sample.{what}grpo_ndcg.s0" for what in ("", "kept.", "next.")]
     trained = [f"train.grpo_ndcg.s0.e{epoch}" for epoch in (0, 1)]
     lms = ("shipped", "supervised", "grpo_ndcg", "rerec")
     assert again == {*plain, *trained, "prepare.elsewhere", *(f"sample.{lm}.s0.elsewhere" for lm in lms)}
-    results = [(path / "results.json").read_bytes() for path in (tmp_path / "taking", watched / "rerec")]
+    results = [(path / "results.json").read_bytes() for path in (tmp_path / "reusing", watched / "rerec")]
     assert results[0] == results[1]
 
 
 @pytest.mark.parametrize(
-    ("changes", "not_taken"),
+    ("changes", "not_reused"),
     [
         ({"sft": {"epochs": 2}}, {"train.supervised"}),
         ({"grpo": {"lr": 1e-3}}, {"train"}),
@@ -344,7 +351,8 @@ def test_a_run_of_rerec_takes_all_but_an_variant_and_another_log(
     ],
 )
 def test_what_a_run_of_rerec_would_take_is_told_beforehand(
-    one_variant: Path, changes: dict[str, Any], not_taken: set[str]
+    one_variant: Path, changes: dict[str, Any], not_reused: set[str]
 ) -> None:
-    told = forecast_of_reuse(rerec_config(variants=["rerec"], **changes).model_dump(mode="json"), one_variant)
-    assert told.split(": ")[-1].split(", ") == [name for name in READS["rerec"] if name not in not_taken]
+    config = rerec_config(variants=["rerec"], **changes).model_dump(mode="json")
+    told = forecast_of_reuse(method_named("rerec").steps(), config, one_variant)
+    assert told.split(": ")[-1].split(", ") == [name for name in kinds_of("rerec") if name not in not_reused]

@@ -10,23 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from benchmarks.simulated_data import WITH_SIGNAL, WITHOUT_SIGNAL, SimulatedBenchConfig, verdict
+from benchmarks.simulated_data.bench import WITH_SIGNAL, WITHOUT_SIGNAL, SimulatedBenchConfig, verdict
+from method_cases import do_method
 from recloop.encoders.config import EncoderConfig
 from recloop.encoders.load import encoder_inputs
 from recloop.encoders.polarity import SPLIT
 from recloop.errors import RunError
+from recloop.evaluation.labels import base_variant
 from recloop.evaluation.terminal import show
 from recloop.experiment.run_folder import RunFolder
-from recloop.methods.context import derived_seed
-from recloop.methods.dpo4rec.ablations import nearest_in_length, surprisal_per_token
-from recloop.methods.dpo4rec.baselines import derangement, exchange_texts
-from recloop.methods.dpo4rec.compare import base_of, contrasts_of, words_of
+from recloop.methods.dpo4rec.ablations import derangement, exchange_texts, nearest_in_length, surprisal_per_token
+from recloop.methods.dpo4rec.compare import contrasts_of
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.cost_estimate import forecast
 from recloop.methods.dpo4rec.data import PROMPTS, read_prompts
-from recloop.methods.dpo4rec.evaluate import variant_after_rounds
-from recloop.methods.dpo4rec import recipe as dpo4rec
+from recloop.methods.dpo4rec.names import variant_after_rounds
 from recloop.methods.dpo4rec.report import at_shares, ranks
+from recloop.methods.study import derived_seed
 from recloop.records import Completion, UserCompletions, UserVectors
 from recloop.testing import FakeEncoder
 
@@ -73,10 +73,8 @@ def test_surprisal_is_per_token_not_per_completion() -> None:
 
 def test_rows_of_rounds_carry_their_number_and_the_last_its_own_name() -> None:
     assert [variant_after_rounds("trained", r, 3) for r in (1, 2, 3)] == ["trained_r1", "trained_r2", "trained"]
-    assert base_of("reward_model_trained_r2") == "trained"
-    assert base_of("best_of_n") == "best_of_n"
-    assert words_of("trained_r2").title == "Trained, round 2"
-    assert words_of("reward_model_untuned").title == "RewardModel: Untuned (KAR)"
+    assert base_variant("reward_model_trained_r2") == "trained"
+    assert base_variant("best_of_n") == "best_of_n"
 
 
 def test_the_headline_contrasts_come_first_and_only_rows_that_exist_are_tested() -> None:
@@ -156,7 +154,7 @@ def test_the_plan_knows_how_long_a_completion_is(changes: dict[str, Any], tokens
 
 def test_the_plan_knows_fast_encoders() -> None:
     def seconds(name: str) -> float:
-        settings = {"data": {"simulated": {"num_users": 40}}, "encoder": {"name": name}, "rows": "trained"}
+        settings = {"data": {"simulated": {"num_users": 40}}, "encoder": {"name": name}, "variants": "trained"}
         text = forecast(Dpo4RecConfig.model_validate(settings))
         told = re.search(r"encode .* ([\d.]+) s$", text, re.MULTILINE)
         assert told is not None
@@ -167,14 +165,14 @@ def test_the_plan_knows_fast_encoders() -> None:
 
 @pytest.mark.parametrize(("rows", "fits", "tunings"), [("core", 5, 2), ("trained", 3, 1)])
 def test_the_plan_counts_what_the_wanted_rows_need(rows: str, fits: int, tunings: int) -> None:
-    text = forecast(Dpo4RecConfig.model_validate({"data": {"simulated": {"num_users": 40}}, "rows": rows}))
+    text = forecast(Dpo4RecConfig.model_validate({"data": {"simulated": {"num_users": 40}}, "variants": variants}))
     # untuned, trained and the reward model; of core rows shuffled and random labels too
     assert f"{fits} rerankers" in text
     assert f"{tunings} times" in text
 
 
 def test_the_plan_counts_every_fit_of_the_reward_model_and_every_pair() -> None:
-    settings = {"data": {"simulated": {"num_users": 40}}, "rows": "trained", "completions": {"reward": 4}}
+    settings = {"data": {"simulated": {"num_users": 40}}, "variants": "trained", "completions": {"reward": 4}}
     more = settings | {"reward": {"num_models": 5}, "pairs": {"mode": "all_pairs"}, "dpo": {"max_pairs": 50}}
     few, many = (forecast(Dpo4RecConfig.model_validate(given)) for given in (settings, more))
     assert "3 rerankers" in few
@@ -215,7 +213,7 @@ def test_a_damaged_manifest_is_not_shown(tmp_path: Path, text: str, got: str) ->
 def test_what_is_known_of_users_is_an_input_where_prompts_show_it(tmp_path: Path) -> None:
     """Otherwise a run would go on with prompts of the users' table as it was."""
     rows = [f"u{user},i{item % 40},{item % 5 + 1},{item}" for user in range(12) for item in range(user, user + 16)]
-    (tmp_path / "log.csv").write_text("\n".join(["user,item,stars,time", *rows]))
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,rating,time", *rows]))
     table = {"rating": "rating", "time": "time", "users": str(tmp_path / "users.csv")}
     settings = {
         "data": {"name": "table", "path": str(tmp_path / "log.csv"), "table": table},
@@ -226,9 +224,9 @@ def test_what_is_known_of_users_is_an_input_where_prompts_show_it(tmp_path: Path
         known = "\n".join(["user,job", *(f"u{user},{job}" for user in range(12))])
         (tmp_path / "users.csv").write_text(known)
         config = Dpo4RecConfig.model_validate(settings)
-        with RunFolder.open(tmp_path / "run", config.model_dump(mode="json")) as run:
-            dpo4rec.run(config, run, until="prepare")
-            return " ".join(prompt.text for prompt in read_prompts(run.folder("prepare") / PROMPTS))
+        do_method("dpo4rec", config, tmp_path / "run", until="prepare")
+        file = RunFolder.look(tmp_path / "run").folder("prepare") / PROMPTS
+        return " ".join(prompt.text for prompt in read_prompts(file))
 
     assert "job smith" in prompts("smith")
     assert "job smith" in prompts("smith")

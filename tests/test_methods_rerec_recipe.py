@@ -8,7 +8,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from recloop.config import validate
+from recloop.settings import validate
 from recloop.data.simulated import SimulatedConfig
 from recloop.data.splits import split_users
 from recloop.errors import RunError, SettingError

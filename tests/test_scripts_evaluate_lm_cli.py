@@ -1,4 +1,4 @@
-"""`python -m scripts.evaluate_lm` from its settings to its lines."""
+"""`python -m scripts.evaluate_lm` from its settings to its output."""
 
 from pathlib import Path
 
@@ -27,18 +27,18 @@ SKILL = SummarySkill(
 )
 
 
-def test_shares_read_as_percent_and_counts_as_counts() -> None:
+def test_shares_are_in_percent_and_counts_are_not() -> None:
     lines = skill_text(SKILL).splitlines()
     assert lines[0] == "3 users, 6 completions"
     assert lines[1] == "    50.0 %  completions in the canonical form and finished"
-    assert "    12.5 %  of a user's five strongest likes, named by a completion" in lines
+    assert "    12.5 %  of a user's five strongest likes are named by a completion" in lines
     assert "     nan %  dislikes that the history supports" in lines
     assert "     2.5    claims per completion" in lines
     assert lines[-1] == "  1234.6    tokens per second"
 
 
 @pytest.mark.slow
-def test_a_model_that_was_taught_nothing_says_nothing_well_formed(tmp_path: Path) -> None:
+def test_an_untrained_model_writes_nothing_well_formed(tmp_path: Path) -> None:
     lm = LmConfig(name=f"transformers:{build_tiny_lm(tmp_path)}", max_tokens=8, device="cpu")
     skill = evaluate_lm(EvaluateLmConfig(users=5, completions=2, lm=lm, prompt={"max_prompt_tokens": 440}))
     assert (skill.num_users, skill.num_completions) == (5, 10)

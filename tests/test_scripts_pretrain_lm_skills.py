@@ -1,4 +1,4 @@
-"""Lessons of next item, reflection and requests: right by construction, and read back as meant."""
+"""Lessons of next item, reflection and requests: right by construction, and parsed as meant."""
 
 from collections.abc import Iterator, Sequence
 
@@ -24,7 +24,7 @@ from scripts.pretrain_lm.skills import (
     invent_session,
     lookups,
     request_prompt,
-    telling_attributes,
+    session_attributes,
 )
 from scripts.pretrain_lm.tokenizer import english_words
 
@@ -36,7 +36,7 @@ def words():
     return Words(english_words(), np.random.default_rng(0))
 
 
-def test_only_the_answer_goes_on_with_what_a_session_is_about(words):
+def test_only_the_answer_continues_a_session(words):
     rng = np.random.default_rng(1)
     for _ in range(50):
         task = invent_session(words, 12, rng)
@@ -75,18 +75,18 @@ def test_requests_about_the_same_candidates_have_one_right_answer_each(words):
     assert 3 <= num_mentioned <= 25
 
 
-def test_lookups_tell_every_holder_of_a_value():
+def test_lookups_name_every_item_with_a_value():
     items = [
         HistoryItem("a", (("War",), ("Vale",)), None),
         HistoryItem("b", (("War", "Noir"), ("Lee",)), None),
         HistoryItem("c", (("Noir",), ()), None),
     ]
-    told = {
+    answers = {
         branch.question: branch.answers[0]
         for seed in range(30)
         for branch in lookups(("genre", "director"), items, np.random.default_rng(seed))
     }
-    assert told == {
+    assert answers == {
         "Which have genre War?": 'With War | director Vale | "a"\nWith War, Noir | director Lee | "b"',
         "Which have genre Noir?": 'With Noir | director Lee | "b"\nWith Noir | "c"',
         "Which have director Vale?": 'With Vale | "a"',
@@ -106,7 +106,7 @@ def test_a_canonical_list_by_hand():
         (item("x", "War", "1990s"), item("y", "War", "1980s")),
         (item("a", "War", "1970s"), item("b", "Noir", "1980s"), item("c", "Noir", "1960s")),
     )
-    assert telling_attributes(session) == ["genre"]
+    assert session_attributes(session) == ["genre"]
     drawn = draw_ranking(session, ["genre"], 3, np.random.default_rng(0))
     assert drawn.text == 'By genre War:\n1. War | era 1970s | "a"'
     both = draw_ranking(session, ["genre", "era"], 1, np.random.default_rng(0))
@@ -115,7 +115,7 @@ def test_a_canonical_list_by_hand():
     assert next_item.parse_ranking(drawn.text, titles, 3).places[0] == 0
 
 
-def test_lessons_are_read_back_as_they_were_meant(words):
+def test_lessons_are_parsed_as_they_were_meant(words):
     rng = np.random.default_rng(2)
     for _ in range(30):
         lesson = invent_next_item_lesson(words, 10, rng)
@@ -127,8 +127,8 @@ def test_lessons_are_read_back_as_they_were_meant(words):
             assert len(ranking.places) == len(named)
             assert ranking.num_invented == ranking.num_repeated == 0
         hint = invent_reflection_lesson(words, 10, rng)
-        told = hint.trunk.split("10 candidates:\n")[1].splitlines()[:10]
-        titles = [line.split('"')[1] for line in told]
+        offered = hint.trunk.split("10 candidates:\n")[1].splitlines()[:10]
+        titles = [line.split('"')[1] for line in offered]
         parsed = parse_hints(hint.branches[2].answers[0], titles, 1)
         assert len(parsed.hints) == 1
         assert not names_title(hint.branches[2].answers[0], titles)
@@ -188,7 +188,7 @@ def go_by_the_hint(text: str) -> str:
     return "1. " + offered[0].split('"')[1]
 
 
-def test_a_model_that_follows_hints_is_told_from_one_that_does_not():
+def test_a_model_that_follows_hints_is_separated_from_one_that_does_not():
     follower = evaluate_next_item(Scripted(go_by_the_hint), 60, 8, SAMPLING)
     assert follower.right["right hint"] == 1.0
     assert follower.right["wrong hint"] < 0.4

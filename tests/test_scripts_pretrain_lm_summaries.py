@@ -66,8 +66,8 @@ def test_summaries_of_one_history_differ():
     assert len({draw_summary(attributes, evidence, rng).text for _ in range(10)}) >= 8
 
 
-def test_without_rating_every_set_of_sides_is_as_likely_and_little_is_left_unsaid():
-    # Two columns, in each a value met twice and three met once: four sides, 15 sets of them.
+def test_without_ratings_every_set_of_sides_is_equally_likely_and_little_is_left_out():
+    # Two columns, each with one value twice and three values once: four sides, 15 sets of them.
     values = [(("a",), ("p",)), (("a",), ("p",)), *(((f"b{n}",), (f"q{n}",)) for n in range(3))]
     items = [HistoryItem(f"title {n}", one, None) for n, one in enumerate(values)]
     attributes, rng = ["kind", "maker"], np.random.default_rng(0)
@@ -82,7 +82,7 @@ def test_without_rating_every_set_of_sides_is_as_likely_and_little_is_left_unsai
         assert min(4, held) <= len(claims) <= 7
 
 
-def test_at_every_place_of_a_summary_any_option_can_go_on_to_a_true_summary():
+def test_at_every_place_of_a_summary_any_option_can_continue_to_a_true_summary():
     """Cut a summary at a place, take another option there, end as soon as possible: still true."""
     rng = np.random.default_rng(5)
     words = Words(english_words(), rng)
@@ -92,15 +92,15 @@ def test_at_every_place_of_a_summary_any_option_can_go_on_to_a_true_summary():
         evidence = weigh_history(attributes, items)
         truths = {claim for claim, _ in true_claims(attributes, items)}
         summary = draw_summary(attributes, evidence, rng)
-        told = ""
+        text_before = ""
         for choice in summary.choices:
             assert choice.taken in choice.options
             assert len(set(choice.options)) == len(choice.options)
             for option in choice.options:
-                text = told + option
+                text = text_before + option
                 if option == "" or option.endswith("."):
                     pass
-                elif option.startswith(" ") and told.endswith((" likes", " dislikes", " also", ",")):
+                elif option.startswith(" ") and text_before.endswith((" likes", " dislikes", " also", ",")):
                     text += "."
                 else:
                     continue  # a section, a side or a comma says nothing yet
@@ -109,7 +109,7 @@ def test_at_every_place_of_a_summary_any_option_can_go_on_to_a_true_summary():
                 assert set(parsed.claims) <= truths, text
                 num_ends += 1
                 num_others += option != choice.taken
-            told += choice.taken
+            text_before += choice.taken
     assert num_ends > 1500
     assert num_others > 1000
 
@@ -129,10 +129,10 @@ def test_allowed_tokens_are_those_of_all_options_that_begin_as_the_taken_one(tok
         )
     )
     allowed = allowed_tokens(summary, encode)
-    told = encode([summary.text + "<|end|>"])[0]
+    written = encode([summary.text + "<|end|>"])[0]
     assert allowed is not None
-    assert [len(tokens) > 0 for tokens in allowed] == [True] * len(told)
-    assert all(token in tokens for token, tokens in zip(told, allowed, strict=True))
+    assert [len(tokens) > 0 for tokens in allowed] == [True] * len(written)
+    assert all(token in tokens for token, tokens in zip(written, allowed, strict=True))
     start = len(encode(["By genre: likes"])[0])
     assert set(allowed[start]) == {encode([value])[0][0] for value in values}
     assert allowed[-1] == encode(["<|end|>"])[0]
@@ -146,7 +146,7 @@ def test_allowed_tokens_are_those_of_all_options_that_begin_as_the_taken_one(tok
     assert allowed_tokens(summary, merge_marks) is not None
 
 
-def test_a_choice_costs_what_all_its_tokens_have_together(tokenizer):
+def test_a_choice_costs_minus_the_log_of_all_its_tokens_together(tokenizer):
     torch.manual_seed(0)
     model = make_model(SMALL, tokenizer).eval()
     pieces = [[7, 8, 9, 10], [11, 12], [20, 21, 22]]
@@ -175,7 +175,7 @@ def test_packed_branches_cost_what_they_cost_alone(tokenizer):
     trunk, q1, a, b, q2, c = pieces
     packed = token_lesson(pieces, [2, 1], supervise_trunk=False)
     with torch.no_grad():
-        together = lesson_loss(model, collate([packed]), baselines=None) * len(packed.target_S)
+        together = lesson_loss(model, collate([packed]), negatives=None) * len(packed.target_S)
         alone = 0.0
         for question, answer in ((q1, a), (q1, b), (q2, c)):
             ids = torch.tensor([trunk + question + answer])
@@ -197,8 +197,8 @@ def test_padding_changes_no_loss(tokenizer):
     assert together.item() == pytest.approx(float(one_by_one), rel=1e-5)
 
 
-def test_rivals_stand_for_the_whole_vocabulary(tokenizer):
-    """Rivals, each weighed by how many tokens it stands for, give the right sum, so the right loss."""
+def test_negatives_represent_the_whole_vocabulary(tokenizer):
+    """Negatives, each weighted by how many tokens it represents, give the right sum, so the right loss."""
     torch.manual_seed(0)
     model = make_model(SMALL, tokenizer)
     with torch.no_grad():
@@ -209,7 +209,7 @@ def test_rivals_stand_for_the_whole_vocabulary(tokenizer):
     )  # fmt: skip
     batch = collate(lessons)
     with torch.no_grad():
-        whole = lesson_loss(model, batch, baselines=None).item()
+        whole = lesson_loss(model, batch, negatives=None).item()
         draws = [lesson_loss(model, batch, torch.randint(len(tokenizer), (300,))).item() for _ in range(20)]
         few = [lesson_loss(model, batch, torch.randint(len(tokenizer), (30,))).item() for _ in range(100)]
     assert np.mean(draws) == pytest.approx(whole, rel=0.01)
@@ -237,7 +237,7 @@ def test_counted_lessons_tell_the_truth_of_all_items_and_show_some():
     assert longest > 100
 
 
-def test_shards_survive_the_disk_and_depend_on_nothing_but_their_seed(tokenizer, tmp_path: Path):
+def test_shards_survive_the_disk_and_depend_only_on_their_seed(tokenizer, tmp_path: Path):
     def make():
         return lessons_of_shard(
             lambda texts: tokenizer(texts, add_special_tokens=False)["input_ids"],
@@ -291,7 +291,7 @@ def test_an_exported_model_may_be_the_mean_of_two(tokenizer, tmp_path: Path):
     for name, mine in model.state_dict().items():
         wanted = 0.75 * mine + 0.25 * start.state_dict()[name]
         torch.testing.assert_close(found[name], wanted, rtol=2e-3, atol=1e-5)
-    with pytest.raises(ValueError, match="no start; give one"):
+    with pytest.raises(ValueError, match="without start; give start"):
         PretrainConfig(start_share=0.5)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recloop.evaluation.per_user_scores import read_variant_scores
-from recloop.methods.dpo4rec.evaluate import TRAINED, UNTUNED
+from recloop.methods.dpo4rec.names import TRAINED, UNTUNED
 from recloop.records import Group, Lists
 from studies.evidence import bench
 from studies.evidence.bench import QualityConfig, bench_quality

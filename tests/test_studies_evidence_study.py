@@ -12,7 +12,7 @@ from recloop.data.splits import split_users
 from recloop.errors import DataError, SettingError
 from recloop.evaluation.significance import holm
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
-from recloop.methods.dpo4rec.evaluate import BEST_OF_N, NO_TEXT, RANDOM_LABELS, SHUFFLED, TRAINED, UNTUNED
+from recloop.methods.dpo4rec.names import BEST_OF_N, NO_TEXT, RANDOM_LABELS, SHUFFLED, TRAINED, UNTUNED
 from recloop.records import Group
 from studies.evidence import bench
 from studies.evidence.__main__ import main

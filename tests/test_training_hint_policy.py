@@ -4,18 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_training_hint_baselines import simulated
 
 from recloop.errors import DataError, TrainingError
 from recloop.training.hint_policy import (
-    PolicyConfig,
     HintPolicy,
+    PolicyConfig,
     learn_policy,
     load_policy,
     save_policy,
     session_environment,
     standardise,
 )
+from test_training_hint_baselines import simulated
 
 QUICK = PolicyConfig(steps=2048, lr=1e-3, width=16)
 

@@ -19,8 +19,10 @@ from recloop.evaluation.significance import holm, sign_flip_p
 from recloop.experiment.run_folder import RunFolder
 from recloop.files import atomic_write_json
 from recloop.methods.dpo4rec.config import CompletionsConfig, Dpo4RecConfig
-from recloop.methods.dpo4rec.evaluate import RANDOM_LABELS, ROWS, SHUFFLED, TRAINED, UNTUNED
-from recloop.methods.dpo4rec.recipe import run
+from recloop.methods.dpo4rec.evaluate import ROWS
+from recloop.methods.dpo4rec.names import RANDOM_LABELS, SHUFFLED, TRAINED, UNTUNED
+from recloop.methods.method import run_method
+from recloop.methods.registry import method_named
 from recloop.methods.shared_config import complete_sections
 from recloop.progress import SILENT, Progress
 
@@ -47,7 +49,7 @@ class SimulatedBenchConfig(BaseModel):
     )
     alpha: float = Field(default=0.01, gt=0, lt=1, description="largest p, after Holm, of a difference")
     run: Dpo4RecConfig = Field(
-        default=Dpo4RecConfig(rows="core", completions=CompletionsConfig(fit=4)),
+        default=Dpo4RecConfig(variants="core", completions=CompletionsConfig(fit=4)),
         description="the run; seeds, data_seed and data.simulated.signal are set for each log",
     )
 
@@ -86,7 +88,7 @@ def do_run(base: Dpo4RecConfig, folder: Path, seed: int, signal: float, progress
         if done["config"] == config.model_dump(mode="json"):
             return done
     with RunFolder.open(folder, config.model_dump(mode="json")) as opened:
-        run(config, opened, progress)
+        run_method(method_named("dpo4rec"), config, opened, progress)
         values: dict[str, list[float]] = {}
         for name in VARIANTS:
             fit = opened.folder(f"fit.{name}.{config.backbones[0]}.s{seed}")

@@ -21,6 +21,7 @@ def growth_svg(growth: Growth) -> str:
     """The plot with its legend; equal numbers give equal bytes."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     with rc_context(STYLE):
         figure = Figure(figsize=(5.6, 3.0), layout="constrained")
@@ -30,6 +31,8 @@ def growth_svg(growth: Growth) -> str:
         axes.set(xscale="log", yscale="log", title=growth.title, xlabel=growth.x_label, ylabel=growth.y_label)
         sizes = sorted({x for line in growth.lines for x in line.x})
         axes.set_xticks(sizes, [f"{x:,g}" for x in sizes])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.grid(color="#e3e3df")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)

@@ -10,10 +10,10 @@ from recloop.data.load import DataConfig, read_log
 from recloop.data.splits import SplitConfig, split_users
 from recloop.errors import SettingError
 from recloop.evaluation.text_quality import SummarySkill, evaluate_summaries
+from recloop.llm.bundled import with_readable_columns
 from recloop.llm.config import LmConfig
 from recloop.llm.language_model import Sampling
 from recloop.llm.load import lm_folder, lm_from_config
-from recloop.llm.bundled import with_readable_columns
 from recloop.progress import SILENT, Progress
 from recloop.prompts.user_profile import PromptConfig, population_rates_of
 from recloop.records import Group
@@ -25,7 +25,7 @@ LABELS = {
     "true": "claims that the history supports",
     "true_likes": "likes that the history supports",
     "true_dislikes": "dislikes that the history supports",
-    "coverage": "of a user's five strongest likes, named by a completion",
+    "coverage": "of a user's five strongest likes are named by a completion",
     "claims_per_completion": "claims per completion",
     "distinct_attribute_sets": "different sets of claims among a user's completions",
     "tokens_per_completion": "tokens per completion",
@@ -39,17 +39,17 @@ class EvaluateLmConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    users: int = Field(default=100, ge=0, description="Users to write about, drawn by the seed; 0 for none.")
-    completions: int = Field(default=4, ge=1, description="Completions per user.")
+    users: int = Field(default=100, ge=0, description="users to write about, drawn by the seed; 0 for none")
+    completions: int = Field(default=4, ge=1, description="completions per user")
     tasks: int = Field(
-        default=0, ge=0, description="Invented tasks for each further skill: next item, requests; 0 for none."
+        default=0, ge=0, description="invented tasks for each further skill (next item, requests); 0 for none"
     )
-    candidates: int = Field(default=20, ge=3, description="In each of those tasks.")
-    seed: int = Field(default=0, ge=0, description="Of the simulated log, the users drawn and the completions.")
-    data: DataConfig = Field(default=DataConfig(), description="The log.")
-    protocol: ProtocolConfig = Field(default=ProtocolConfig(), description="Says which part of a log is history.")
-    prompt: PromptConfig = Field(default=PromptConfig(), description="Histories in words.")
-    lm: LmConfig = Field(default=LmConfig(), description="The language model.")
+    candidates: int = Field(default=20, ge=3, description="candidates in each of those tasks")
+    seed: int = Field(default=0, ge=0, description="of the simulated log, the drawn users and the completions")
+    data: DataConfig = Field(default=DataConfig(), description="the log")
+    protocol: ProtocolConfig = Field(default=ProtocolConfig(), description="which part of a log is history")
+    prompt: PromptConfig = Field(default=PromptConfig(), description="histories in words")
+    lm: LmConfig = Field(default=LmConfig(), description="the language model")
 
     @model_validator(mode="after")
     def _asks_something(self) -> EvaluateLmConfig:
@@ -69,10 +69,10 @@ def evaluation_text(config: EvaluateLmConfig, progress: Progress = SILENT) -> st
 
 
 def evaluate_lm(config: EvaluateLmConfig, progress: Progress = SILENT) -> SummarySkill:
-    """Have the language model write about some users and hold every claim against their histories.
+    """How well the language model describes some users; every claim is checked against their histories.
 
     Raises:
-        SettingError: more users are wanted than the log has.
+        SettingError: the log has fewer users.
     """
     dataset = read_log(config.data, config.seed, progress)
     if config.users > dataset.num_users:
@@ -101,7 +101,7 @@ def evaluate_tasks(config: EvaluateLmConfig, progress: Progress = SILENT) -> dic
 
 
 def tasks_text(skills: dict[str, TaskSkill]) -> str:
-    """A block per skill: shares in percent beside chance."""
+    """The skills as text: shares in percent beside chance."""
     lines: list[str] = []
     for name, skill in skills.items():
         chance = 100 / skill.num_candidates
@@ -114,7 +114,7 @@ def tasks_text(skills: dict[str, TaskSkill]) -> str:
 
 
 def skill_text(skill: SummarySkill) -> str:
-    """A line per measure; shares in percent."""
+    """The metrics as text, a line each; shares in percent."""
     lines = [f"{skill.num_users} users, {skill.num_completions} completions"]
     for name, value in skill.as_dict().items():
         if name in LABELS:

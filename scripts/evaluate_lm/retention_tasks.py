@@ -1,7 +1,7 @@
-"""Draws the tasks by which ReRec sees what a trained model has forgotten: `python -m scripts.evaluate_lm.retention_tasks`.
+"""Draws the tasks by which ReRec measures forgetting: `python -m scripts.evaluate_lm.retention_tasks`.
 
-Invented sessions with the right hint, and canonical lists and reflections in turn. They are drawn under a seed that no
-lesson and no other evaluation has, and written to the data file that the package ships.
+The tasks are invented sessions with the right hint, and canonical lists and reflections in turn. Their seed is used by
+no lesson and no other evaluation. They are written to a data file of the package.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from scripts.pretrain_lm.corpus import Words
 from scripts.pretrain_lm.skills import invent_next_item_lesson, invent_reflection_lesson, invent_session
 from scripts.pretrain_lm.tokenizer import english_words
 
-SEED = 2**30 + 1  # apart from those of lessons and of `scripts.evaluate_lm`
+SEED = 2**30 + 1  # used neither by lessons nor by `scripts.evaluate_lm`
 NUM_TASKS, NUM_FIRST, NUM_CANDIDATES = 200, 50, 20
 
 
 def draw_sessions(num: int, num_candidates: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Sessions asked with the right hint, the titles of their candidates and the place of the right one."""
+    """Sessions with the right hint, the titles of their candidates and the place of the right one."""
     words = Words(english_words(), rng)
     tasks = [invent_session(words, num_candidates, rng) for _ in range(num)]
     return [
@@ -41,7 +41,7 @@ def draw_sessions(num: int, num_candidates: int, rng: np.random.Generator) -> li
 
 
 def draw_replies(num: int, num_candidates: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Questions of the other skills and their canonical replies: lists and reflections in turn."""
+    """Questions of the other skills with their canonical replies, lists and reflections in turn."""
     words = Words(english_words(), rng)
     drawn: list[dict[str, Any]] = []
     for number in range(num):
@@ -54,7 +54,7 @@ def draw_replies(num: int, num_candidates: int, rng: np.random.Generator) -> lis
 
 
 def draw_tasks() -> dict[str, list[dict[str, Any]]]:
-    """All tasks; the first fifty replies are those that a run of fifty tasks was always given."""
+    """All tasks; the first fifty replies are those of a run with fifty tasks."""
     replies: list[dict[str, Any]] = []
     sessions: list[dict[str, Any]] = []
     for num in (NUM_FIRST, NUM_TASKS):

@@ -1,8 +1,7 @@
-"""How well a language model does what the other methods ask of it: next item, reflection, requests.
+"""Accuracy of a language model in the tasks of the other methods: next item and requests.
 
-On invented catalogues, so that nothing can be known by heart: tasks of which the right answer is known and is
-one of the candidates. The same tasks teach the bundled model (`python -m scripts.pretrain_lm --skill-share`), under other
-seeds.
+The catalogues are invented, so nothing can be memorised. The right answer is known and is one of the candidates. The
+same tasks, with other seeds, teach the bundled model (`python -m scripts.pretrain_lm --skill-share`).
 """
 
 from __future__ import annotations
@@ -33,17 +32,16 @@ if TYPE_CHECKING:
 
 HINTS = ("no hint", "right hint", "wrong hint")
 MAX_ANSWER_TOKENS = 200
-SEED = 2**30  # apart from those of lessons
+SEED = 2**30  # not used by lessons
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSkill:
     """Shares of tasks in [0, 1].
 
-    right: the first candidate named is the right one; by form of the task.
+    right: by form of the task, the first named candidate is the right one.
     readable: the answer names a candidate where it should.
-    p_hint: of "the right hint does no better than a wrong one", sign test over tasks, one-sided; NaN where
-        the form has no hints.
+    p_hint: one-sided sign test over tasks of "the right hint is no better than a wrong one"; NaN without hints.
     """
 
     num_tasks: int
@@ -59,7 +57,7 @@ class TaskSkill:
 def evaluate_next_item(
     lm: LanguageModel, num_tasks: int, num_candidates: int, sampling: Sampling, progress: Progress = SILENT
 ) -> TaskSkill:
-    """Sessions about one value of one attribute, asked without a hint, with the right and with a wrong one."""
+    """The skill in sessions about one value of one attribute: without a hint, with the right one, with a wrong one."""
     rng = np.random.default_rng([sampling.seed, SEED])
     words = Words(english_words(), rng)
     tasks = [invent_session(words, num_candidates, rng) for _ in range(num_tasks)]
@@ -81,10 +79,10 @@ def first_places(
     sampling: Sampling,
     progress: Progress = SILENT,
 ) -> Int64[np.ndarray, " N"]:
-    """The candidate that each answer names first, by its place; -1 where it names none.
+    """The place of the candidate that each answer names first; -1 where it names none.
 
     Args:
-        hints: one per session; empty for none.
+        hints: one per session; an empty text for none.
     """
     texts = [next_item.next_item_text(*asked, 1) for asked in zip(sessions, hints, strict=True)]
     firsts: list[int] = []
@@ -98,7 +96,7 @@ def first_places(
 def evaluate_requests(
     lm: LanguageModel, num_tasks: int, num_candidates: int, sampling: Sampling, progress: Progress = SILENT
 ) -> TaskSkill:
-    """Requests of one, two and three named conditions, a third of the tasks each."""
+    """The skill in requests with one, two and three named conditions, each a third of the tasks."""
     rng = np.random.default_rng([sampling.seed, SEED, 1])
     words = Words(english_words(), rng)
     sizes = [1 + number % 3 for number in range(num_tasks)]

@@ -1,4 +1,4 @@
-"""Lessons as padded batches, and the loss of a model on one."""
+"""Padded batches of lessons, and a model's loss on one."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Padded lessons as tensors. Axes: B lessons, T tokens, S supervised pairs of the batch, R those among
-    them with a choice, K their tokens to choose from."""
+    """Padded lessons as tensors.
+
+    Axes: B lessons, T tokens, S supervised pairs of the batch, R those of them with a choice, K allowed tokens.
+    """
 
     ids_BT: torch.Tensor
     position_BT: torch.Tensor
@@ -26,12 +28,12 @@ class Batch:
     source_S: torch.Tensor  # index into the flattened (B T)
     target_S: torch.Tensor
     with_choice_R: torch.Tensor  # index into S
-    allowed_RK: torch.Tensor  # tokens; rows are filled up by repeating their first
-    is_allowed_RK: torch.Tensor  # False where filled up
+    allowed_RK: torch.Tensor  # tokens; rows are padded with their first one
+    is_allowed_RK: torch.Tensor  # False where padded
 
 
 def collate(lessons: list[TokenLesson]) -> Batch:
-    """Pad lessons to a common length and build the mask of what each token may read."""
+    """A batch of lessons padded to a common length, with the mask of what each token may read."""
     import torch
 
     length = -(-max(len(lesson.ids_T) for lesson in lessons) // 32) * 32
@@ -79,18 +81,18 @@ def _choices(allowed_A: np.ndarray, num_allowed_S: np.ndarray) -> tuple[torch.Te
 
 
 def lesson_loss(
-    model: LlamaForCausalLM, batch: Batch, baselines: torch.Tensor | None, drawn_weight: float = 1.0
+    model: LlamaForCausalLM, batch: Batch, negatives: torch.Tensor | None, drawn_weight: float = 1.0
 ) -> torch.Tensor:
-    """Mean loss of the supervised pairs, in nats; the output layer runs on those alone.
+    """Mean loss of the supervised pairs, in nats; the output layer runs only on these.
 
-    Where only the target will do: its cross entropy. Where there is a choice: minus the logarithm of what all
-    allowed tokens have together, and `drawn_weight` times the cross entropy of the one that was drawn.
+    Where only the target is right, the loss is its cross entropy. Where there is a choice, it is minus the logarithm
+    of the probability of all allowed tokens together, plus `drawn_weight` times the cross entropy of the drawn one.
 
     Args:
-        baselines: tokens drawn at random that compete beside those of the batch, which costs a fraction. They
-            stand for all tokens absent from the batch: the logarithm of how many each stands for is added to
-            its logit, so that the sum over the vocabulary is right on average (Jean et al., arXiv
-            1412.2007). None: the whole vocabulary competes.
+        negatives: random tokens beside those of the batch, which cost a fraction of a whole softmax. They represent
+            all tokens absent from the batch. The logarithm of how many each represents is added to its logit, so
+            that the sum over the vocabulary is right on average (Jean et al., arXiv 1412.2007). None: a softmax
+            over the whole vocabulary.
     """
     import torch
 
@@ -102,15 +104,15 @@ def lesson_loss(
     ).last_hidden_state
     hidden_SD = hidden_BTD.flatten(0, 1).index_select(0, batch.source_S)
     target_S, allowed_RK = batch.target_S, batch.allowed_RK
-    if baselines is None:
+    if negatives is None:
         logits_SV = model.lm_head(hidden_SD)
     else:
         present = torch.unique(torch.cat([batch.ids_BT.flatten(), allowed_RK.flatten()]))
-        absent = baselines[~torch.isin(baselines, present)].unique()
+        absent = negatives[~torch.isin(negatives, present)].unique()
         competing = torch.cat([present, absent])
         logits_SV = hidden_SD @ model.lm_head.weight.index_select(0, competing).T
-        each_stands_for = (model.config.vocab_size - len(present)) / max(1, len(absent))
-        logits_SV[:, len(present) :] += math.log(each_stands_for)
+        represented = (model.config.vocab_size - len(present)) / max(1, len(absent))
+        logits_SV[:, len(present) :] += math.log(represented)
         target_S, allowed_RK = (torch.searchsorted(present, tokens) for tokens in (target_S, allowed_RK))
     log_sum_S = logits_SV.logsumexp(1)
     loss_S = log_sum_S - logits_SV.gather(1, target_S[:, None])[:, 0]

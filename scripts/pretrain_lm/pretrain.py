@@ -1,12 +1,11 @@
-"""The recipe that made the bundled LM: corpus, curriculum, training loop, export.
+"""The recipe of the bundled LM: corpus, curriculum, training loop, export.
 
     python -m scripts.pretrain_lm --out work/lm --budget-tokens 20000000
 
-Reading is taught first: repeated sequences, then short histories, then long ones; mixed, never a hard
-switch. The learning rate is constant after a warm-up and falls to zero over the last part of the budget,
-so a run can be continued with a larger budget from any checkpoint taken before the fall. Same seed and
-budget, same weights (on one machine with one thread count); killed at any time, the same command goes on
-from the last checkpoint.
+Reading is taught first, with repeated sequences, then short histories, then long ones, without hard switches. The
+learning rate is constant after a warm-up and falls to zero over the last part of the budget. So a run can continue
+with a larger budget from any checkpoint before the fall. The same seed and budget give the same weights on one machine
+with one number of threads. After a kill, the same command resumes from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -39,86 +38,87 @@ if TYPE_CHECKING:
 
 
 class PretrainConfig(BaseModel):
-    """Everything that decides the bundled LM's weights."""
+    """All settings that determine the bundled LM's weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(default=20, ge=0, description="of corpus, order and initial weights")
-    vocab_size: int = Field(default=8192, ge=512, description="pieces of the tokenizer in all")
+    vocab_size: int = Field(default=8192, ge=512, description="number of tokens of the tokenizer")
     width: int = Field(default=192, ge=16, description="of a token's vector")
     num_layers: int = Field(default=4, ge=1, description="transformer layers")
-    num_heads: int = Field(default=6, ge=1, description="attention heads of a layer; they share its width")
+    num_heads: int = Field(default=6, ge=1, description="attention heads of a layer, which share its width")
     mlp_width: int = Field(default=512, ge=16, description="inner width of a layer's two-layer network")
-    budget_tokens: int = Field(default=20_000_000, ge=1000, description="padded tokens in all")
+    budget_tokens: int = Field(default=20_000_000, ge=1000, description="padded tokens of the whole run")
     fall_share: float = Field(
-        default=0.2, gt=0, le=1, description="last share of the budget over which the rate falls to 0"
+        default=0.2, gt=0, le=1, description="last share of the budget, over which the learning rate falls to 0"
     )
     batch_tokens: int = Field(
-        default=2048, ge=256, description="padded tokens a step; fewer while only repeats are taught"
+        default=2048, ge=256, description="padded tokens per step; fewer while only repeated sequences are taught"
     )
     learning_rate: float = Field(default=2e-3, gt=0, description="between warm-up and fall")
-    num_baselines: int = Field(
+    num_negatives: int = Field(
         default=1024,
         ge=0,
-        description="random tokens that compete beside those of the batch, while not all do",
+        description="random tokens of the sampled softmax, beside those of the batch",
     )
-    full_softmax_from: float = Field(default=0.85, ge=0, le=1, description="share of the budget before all tokens do")
-    warmup_steps: int = Field(default=100, ge=0, description="steps over which the rate rises from 0")
+    full_softmax_from: float = Field(
+        default=0.85, ge=0, le=1, description="share of the budget before the softmax is over all tokens"
+    )
+    warmup_steps: int = Field(default=100, ge=0, description="steps over which the learning rate rises from 0")
     weight_decay: float = Field(default=0.01, ge=0, description="of AdamW")
-    lessons_per_shard: int = Field(default=128, ge=1, description="lessons invented together, and kept as one file")
-    repeat_tokens: int = Field(default=200_000, ge=1, description="tokens of repeated sequences alone, at the start")
-    reading_tokens: int = Field(default=5_000_000, ge=1, description="tokens over which lessons then grow to full size")
-    counted_share: float = Field(
-        default=0.6, ge=0, le=1, description="share of histories whose prompt carries count lines"
+    lessons_per_shard: int = Field(default=128, ge=1, description="lessons invented together and stored as one file")
+    repeat_tokens: int = Field(default=200_000, ge=1, description="tokens at the start with repeated sequences only")
+    reading_tokens: int = Field(
+        default=5_000_000, ge=1, description="tokens over which lessons grow to their full size"
     )
+    counted_share: float = Field(default=0.6, ge=0, le=1, description="share of histories whose prompt has count lines")
     skill_share: float = Field(
         default=0.0,
         ge=0,
         le=1,
         description="share of lessons about next items, reflection and requests; the rest are summaries",
     )
-    max_candidates: int = Field(default=20, ge=3, description="in those lessons")
+    max_candidates: int = Field(default=20, ge=3, description="candidates in those lessons")
     lookup_share: float = Field(
         default=0.2,
         ge=0,
         le=1,
-        description="share of those lessons that only look up lines of a list; begin with most of them, and "
-        "with few candidates",
+        description="share of those lessons that only look up lines of a list; start with many and few candidates",
     )
     drawn_weight: float = Field(
         default=0.3,
         ge=0,
-        description="weight of a drawn summary's own likelihood beside that of all that is as true",
+        description="weight of a drawn summary's likelihood, beside that of all equally true ones",
     )
     start: Path | None = Field(
         default=None,
-        description="exported folder whose weights and tokenizer to go on from, with lessons at full size; "
-        "None starts afresh",
+        description="exported folder with the first weights and the tokenizer; lessons have their full size from "
+        "the start; None: random weights",
     )
     start_share: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="share of the starting weights in the exported ones; the trained ones are the rest",
+        description="share of the first weights in the mean with the trained ones that is exported",
     )
     sharpness: float = Field(
         default=1.0,
         gt=0,
-        description="factor on the exported model's logits; above 1 it samples less of the tail",
+        description="factor on the exported model's logits; above 1 it samples the tail less often",
     )
-    checkpoint_every_s: float = Field(default=300, gt=0, description="between checkpoints: what a kill can cost")
+    checkpoint_every_s: float = Field(default=300, gt=0, description="between checkpoints: the most that a kill loses")
 
     @model_validator(mode="after")
     def _has_what_it_shares(self) -> PretrainConfig:
         if self.start_share and self.start is None:
             raise SettingError(
-                f"start_share is of the weights in --start, got {self.start_share} and no start; give one"
+                f"start_share needs the weights of --start, got {self.start_share} without start; give start"
             )
         return self
 
 
 def difficulty_at(tokens: int, config: PretrainConfig) -> Difficulty:
-    """The curriculum: how hard lessons are after so many tokens."""
+    """The size and mix of lessons after so many tokens."""
     if config.start is not None:
         tokens += config.repeat_tokens + config.reading_tokens
     grown = min(max(0.0, (tokens - config.repeat_tokens) / config.reading_tokens), 1.0)
@@ -136,7 +136,7 @@ def difficulty_at(tokens: int, config: PretrainConfig) -> Difficulty:
 
 
 def make_tokenizer(config: PretrainConfig) -> PreTrainedTokenizerFast:
-    """The tokenizer of this recipe, learnt from words and from lessons that no shard holds."""
+    """The tokenizer of this recipe, learnt from words and from lessons that are in no shard."""
     rng = np.random.default_rng([config.seed, 2**31])
     words = Words(english_words(), rng)
     lessons = [invent_lesson(words, Difficulty(30, 0.0, 8, 8, 2), rng) for _ in range(300)]
@@ -146,7 +146,7 @@ def make_tokenizer(config: PretrainConfig) -> PreTrainedTokenizerFast:
 
 
 def _tokenizer_of(config: PretrainConfig, folder: Path) -> PreTrainedTokenizerFast:
-    """The run's tokenizer, made once: its token ids are what the weights know."""
+    """The run's tokenizer, made once, since the weights depend on its token ids."""
     from transformers import PreTrainedTokenizerFast
 
     if (folder / "tokenizer.json").exists():
@@ -162,7 +162,7 @@ def _tokenizer_of(config: PretrainConfig, folder: Path) -> PreTrainedTokenizerFa
 
 
 def make_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A Llama with fresh weights, drawn from the config's seed, or with those of `config.start`."""
+    """A Llama with weights drawn from the config's seed, or with those of `config.start`."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -190,24 +190,21 @@ def make_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> Ll
 
 
 def learning_rate_at(step: int, tokens: int, config: PretrainConfig) -> float:
-    """Warm-up by steps, then constant, then a linear fall over the budget's last share."""
+    """The learning rate: a warm-up by steps, then constant, then a linear fall over the budget's last share."""
     left = 1 - tokens / config.budget_tokens
     fall = min(1.0, max(0.0, left / config.fall_share))
     return config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps)) * fall
 
 
 def pretrain(config: PretrainConfig, out: Path, progress: Progress = SILENT) -> Path:
-    """Train, or go on training, and export.
+    """The exported Hugging Face folder (float16 weights, tokenizer, chat template) after training or resuming.
 
     Args:
         config: the recipe.
-        out: work folder; holds shards, the checkpoint, `curve.jsonl` and the exported model in `model/`.
-
-    Returns:
-        The exported Hugging Face folder (float16 weights, tokenizer, chat template).
+        out: working folder for shards, the checkpoint, `curve.jsonl` and the exported model in `model/`.
 
     Raises:
-        SettingError: `out` holds a run of another recipe.
+        SettingError: `out` has a run of another recipe.
     """
     import torch
 
@@ -265,7 +262,7 @@ def _train_on_shard(
     rng: np.random.Generator,
     out: Path,
 ) -> dict[str, int]:
-    """Train on every batch of one shard; returns the state after it and appends one line to the curve."""
+    """The state after training on every batch of one shard; one line is added to the curve."""
     import torch
 
     started, losses, tokens, pairs = time.perf_counter(), [], 0, 0
@@ -275,10 +272,10 @@ def _train_on_shard(
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = collate(lessons)
-        baselines = None
+        negatives = None
         if state["tokens"] < config.full_softmax_from * config.budget_tokens:
-            baselines = torch.from_numpy(rng.integers(config.vocab_size, size=config.num_baselines))
-        loss = lesson_loss(model, batch, baselines, config.drawn_weight)
+            negatives = torch.from_numpy(rng.integers(config.vocab_size, size=config.num_negatives))
+        loss = lesson_loss(model, batch, negatives, config.drawn_weight)
         model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -305,7 +302,7 @@ def _train_on_shard(
 def _shard(
     config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, number: int, tokens: int, folder: Path
 ) -> list[TokenLesson]:
-    """The lessons of one shard, from disk where they were built beforehand."""
+    """The lessons of one shard, from disk if they were built before."""
     path = folder / f"{number:06d}.npz"
     if path.exists():
         return load_shard(path)
@@ -318,10 +315,10 @@ def _shard(
 
 
 def build_shards(config: PretrainConfig, out: Path, tokens_per_shard: int, progress: Progress = SILENT) -> None:
-    """Write all shards of the budget beforehand, so that an accelerator never waits for the corpus.
+    """Write all shards of the budget before training, so that an accelerator never waits for the corpus.
 
     Args:
-        tokens_per_shard: expected padded tokens of one shard, which places each shard on the curriculum.
+        tokens_per_shard: expected padded tokens of one shard, which give each shard's place on the curriculum.
     """
     folder = out / "shards"
     folder.mkdir(parents=True, exist_ok=True)
@@ -343,14 +340,14 @@ def export(
     start: LlamaForCausalLM | None = None,
     start_share: float = 0.0,
 ) -> None:
-    """Write a Hugging Face folder with float16 weights; the model in memory is left as it is.
+    """Write a Hugging Face folder with float16 weights; the model in memory does not change.
 
     Args:
-        sharpness: factor on the logits, put into the weight of the last norm, so that any loader applies it.
-            A model trained for long needs none; this small one spreads a tenth of its probability over words
-            that the prompt does not hold.
-        start, start_share: the model it started from, and its share in the mean of both. Lessons of a new
-            kind then cost less of what was known before (Wortsman and others, arXiv 2109.01903).
+        sharpness: factor on the logits, applied to the weight of the last norm, so that any loader has it. A model
+            trained for long needs none; this small one gives a tenth of its probability to words that are not in
+            the prompt.
+        start, start_share: the model with the first weights, and its share in the mean of both. With it, lessons of a
+            new kind make the model forget less (Wortsman et al., arXiv 2109.01903).
     """
     import copy
 
@@ -359,14 +356,14 @@ def export(
         for mine, theirs in zip(exported.parameters(), start.parameters(), strict=True):
             mine.data.lerp_(theirs.data, start_share)
     exported.model.norm.weight.data *= sharpness
-    # A server that goes by this file would else take the likeliest token whatever the temperature.
+    # Without it, a server that reads this file would decode greedily whatever the temperature.
     exported.generation_config.do_sample = True
     exported.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def _check_same_recipe(config: PretrainConfig, path: Path) -> None:
-    """Refuse to continue another recipe; budget and checkpoint interval may differ."""
+    """Raise for a run of another recipe; budget and checkpoint interval may differ."""
     free = {"budget_tokens", "fall_share", "full_softmax_from", "start_share", "sharpness"}
     free.add("checkpoint_every_s")
     mine = {k: v for k, v in config.model_dump(mode="json").items() if k not in free}
@@ -375,7 +372,7 @@ def _check_same_recipe(config: PretrainConfig, path: Path) -> None:
         differing = sorted(k for k in mine if theirs.get(k) != mine[k])
         if differing:
             raise SettingError(
-                f"{path.parent} holds a run of another recipe: {', '.join(differing)} differ; "
+                f"{path.parent} has a run of another recipe: {', '.join(differing)} differ; "
                 f"use another --out or delete that folder"
             )
     path.write_text(json.dumps(mine, indent=2), encoding="utf-8")

@@ -1,17 +1,15 @@
-"""Initial weights that can already copy: an induction circuit built by hand into the first two layers.
+"""Initial weights that can already copy: an induction circuit set by hand in the first two layers.
 
-A small model spends most of a CPU budget on finding one circuit: "what came after the last token like
-this one?" (Olsson et al., arXiv 2209.11895). Here half of the heads of layers 0 and 1 start as that
-circuit, so that training begins with reading and not with luck. Everything else starts as population rate, and
-nothing is frozen.
+A small model spends most of a CPU budget on learning one circuit: "what came after the last token like this one?"
+(Olsson et al., arXiv 2209.11895). Here half of the heads of layers 0 and 1 start as that circuit, so the model can read
+from the first step. All other weights start as usual, and nothing is frozen.
 
-- Every embedding shares a constant first coordinate, which a tied output layer cannot see (it shifts all
-  logits alike) and from which attention can form scores that depend on position alone.
-- Layer 0, previous-token heads: queries and keys read only that constant; the rotary angles of the
-  fastest frequencies peak one token back. They write what they read (projection `P`) into another
-  subspace (`Q`).
-- Layer 1, matching heads: queries read `P` of the present token, keys read `Q`, that is, each token's
-  predecessor; they write the token they find back into the residual stream.
+- Every embedding has the same first coordinate. A tied output layer ignores it, since it shifts all logits equally,
+  and attention can form scores from it that depend on position alone.
+- Layer 0, previous-token heads: queries and keys read only that constant; the rotary angles of the fastest
+  frequencies peak one token back. They write what they read (projection `P`) into another subspace (`Q`).
+- Layer 1, matching heads: queries read `P` of the present token, keys read `Q`, which is each token's predecessor.
+  They write the token they find back into the residual stream.
 """
 
 from __future__ import annotations
@@ -25,16 +23,16 @@ if TYPE_CHECKING:
 
 EMBEDDING_STD = 0.07
 CONSTANT = 0.3  # first coordinate of every embedding
-NUM_FREQUENCIES = 3  # the fastest rotary frequencies; slower ones hardly tell neighbours apart
+NUM_FREQUENCIES = 3  # the fastest rotary frequencies; slower ones hardly separate neighbours
 PREVIOUS_SCORE = 8.0  # attention logit per frequency of "one token back"
-MAX_ANGLE = 0.02  # radians a token; faster rotary pairs are useless for matching over 100 tokens
+MAX_ANGLE = 0.02  # radians per token; faster rotary pairs cannot match over 100 tokens
 MATCH_SCORE = 8.0  # expected attention logit of a match
 WRITE_GAIN = 0.12
 COPY_GAIN = 0.24
 
 
 def start_as_a_reader(model: LlamaForCausalLM) -> None:
-    """Give `model` its initial embedding and the circuit; uses the global torch generator.
+    """Set the initial embedding and the circuit of `model`, drawn from the global torch generator.
 
     Args:
         model: at least two layers, tied embeddings, as many key heads as query heads.
@@ -78,7 +76,7 @@ def _theta(model: LlamaForCausalLM) -> float:
 
 
 def _fast_rows(head_width: int, theta: float) -> torch.Tensor:
-    """True at the rows of a head whose rotary angle turns too fast to compare tokens far apart."""
+    """True at the rows of a head whose rotary angle is too fast to compare distant tokens."""
     import torch
 
     half = head_width // 2
@@ -87,7 +85,7 @@ def _fast_rows(head_width: int, theta: float) -> torch.Tensor:
 
 
 def _look_back(query_HD: torch.Tensor, key_HD: torch.Tensor, constant: float, theta: float) -> None:
-    """Set one head's rows so that its score peaks one token back, whatever the tokens are."""
+    """Set one head's rows so that its score peaks one token back, for any tokens."""
     import torch
 
     head_width = query_HD.shape[0]

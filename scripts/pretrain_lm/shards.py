@@ -1,10 +1,9 @@
-"""Lessons as token arrays, in shards that depend on nothing but the seed, their number and the curriculum.
+"""Lessons as token arrays, in shards that depend only on the seed, their number and the curriculum.
 
-A token belongs to a segment: the trunk (0), a question, or an answer. It may read the trunk, its own
-segment and the question above it, never another branch; `parent` names that question. `source` and
-`target` are the supervised pairs: the hidden state at index `source` must predict token `target`. One
-question's last token may be the source of several answers' first tokens. In a summary each pair also has
-the set of tokens that would be true in the target's place.
+A token belongs to a segment: the trunk (0), a question, or an answer. It may read the trunk, its own segment and the
+question above it, never another branch; `parent` is that question. `source` and `target` are the supervised pairs: the
+hidden state at index `source` must predict token `target`. The last token of a question may be the source of several
+answers' first tokens. In a summary each pair also has the set of tokens that are true in the target's place.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ Encode = Callable[[list[str]], list[list[int]]]
 class TokenLesson:
     """One training sequence. Axes: T tokens, S supervised pairs, A allowed tokens of all pairs in a row.
 
-    num_allowed_S: how many of `allowed_A` belong to each pair; 0 where only the target will do.
+    num_allowed_S: how many of `allowed_A` belong to each pair; 0 where only the target is right.
     """
 
     ids_T: np.ndarray
@@ -52,13 +51,13 @@ def token_lesson(
     supervise_trunk: bool,
     allowed: Mapping[int, Sequence[Sequence[int]]] = MappingProxyType({}),
 ) -> TokenLesson:
-    """Lay out one lesson.
+    """One lesson as arrays.
 
     Args:
         pieces: token ids of the trunk, then for each branch its question and its answers.
         shape: number of answers of each branch.
         supervise_trunk: also predict the trunk's own tokens.
-        allowed: by position among `pieces`, for some answers: the tokens allowed in place of each of theirs.
+        allowed: for some answers, by position in `pieces`: the tokens allowed in place of each of its tokens.
     """
     trunk = list(pieces[0])
     ids, segment, parent, position = trunk[:], [0] * len(trunk), [0] * len(trunk), list(range(len(trunk)))
@@ -94,7 +93,7 @@ def token_lesson(
 
 
 def repeat_lesson(tokens: np.ndarray, rng: np.random.Generator) -> TokenLesson:
-    """Some of these tokens at random, repeated two to three times; every repeat is to be predicted."""
+    """A lesson of random tokens that repeat two to three times; every repeat must be predicted."""
     period = int(rng.integers(6, 33))
     once = rng.choice(tokens, size=period)
     ids = np.resize(once, int(rng.integers(2 * period, 3 * period + 1))).astype(np.int32)
@@ -104,9 +103,9 @@ def repeat_lesson(tokens: np.ndarray, rng: np.random.Generator) -> TokenLesson:
 
 
 def allowed_tokens(summary: Summary, encode: Encode) -> list[list[int]] | None:
-    """For each token of a summary's text and its end, the tokens that would be true in its place.
+    """The tokens that are true in place of each token of a summary's text and of its end.
 
-    None where the text is not cut into tokens as its pieces are, as after a value that ends in a mark.
+    None where the text is not tokenized like its pieces, as after a value that ends in a mark.
     """
     pieces = list(dict.fromkeys(option for choice in summary.choices for option in choice.options))
     ids = dict(zip(pieces, encode([piece or "<|end|>" for piece in pieces]), strict=True))
@@ -120,17 +119,17 @@ def allowed_tokens(summary: Summary, encode: Encode) -> list[list[int]] | None:
             if any(len(tokens) == place for tokens in near):
                 found.update(marks)
             allowed.append(sorted(found))
-    told = [token for choice in summary.choices for token in ids[choice.taken]]
-    return allowed if told == encode([f"{summary.text}<|end|>"])[0] else None
+    written = [token for choice in summary.choices for token in ids[choice.taken]]
+    return allowed if written == encode([f"{summary.text}<|end|>"])[0] else None
 
 
 def lessons_of_shard(
     encode: Encode, vocab_size: int, num_lessons: int, difficulty: Difficulty, seed: tuple[int, int]
 ) -> list[TokenLesson]:
-    """All lessons of one shard.
+    """The lessons of one shard.
 
     Args:
-        encode: texts to token ids, specials recognised, none added.
+        encode: texts to token ids; special tokens are recognised, none is added.
         seed: (run seed, shard number).
     """
     rng = np.random.default_rng(seed)
@@ -164,7 +163,7 @@ def lessons_of_shard(
 
 
 def _allowed_of(lesson: Lesson, encode: Encode) -> dict[int, list[list[int]]]:
-    """By the place of an answer among a lesson's pieces."""
+    """The allowed tokens by an answer's place among the lesson's pieces."""
     found: dict[int, list[list[int]]] = {}
     place = 1
     for branch in lesson.branches:
@@ -176,7 +175,7 @@ def _allowed_of(lesson: Lesson, encode: Encode) -> dict[int, list[list[int]]]:
 
 
 def save_shard(path: Path, lessons: Sequence[TokenLesson]) -> None:
-    """Write lessons as one uncompressed `.npz`, whole or not at all."""
+    """Write lessons as one uncompressed `.npz`, atomically."""
     columns = {name: np.concatenate([getattr(lesson, name) for lesson in lessons]).astype(np.uint16) for name in NAMES}
     sizes = {
         size: np.array([len(getattr(lesson, _first_on(axis))) for lesson in lessons]) for axis, size in AXES.items()
@@ -188,7 +187,7 @@ def save_shard(path: Path, lessons: Sequence[TokenLesson]) -> None:
 
 
 def load_shard(path: Path) -> list[TokenLesson]:
-    """Read what `save_shard` wrote."""
+    """The lessons that `save_shard` wrote."""
     with np.load(path) as file:
         arrays = {name: file[name] for name in file.files}
     ends = {axis: np.cumsum(arrays[size])[:-1] for axis, size in AXES.items()}
@@ -201,7 +200,7 @@ def _first_on(axis: str) -> str:
 
 
 def batches_of(lessons: Sequence[TokenLesson], max_tokens: int, rng: np.random.Generator) -> list[list[TokenLesson]]:
-    """Group lessons of near length so that a padded batch holds at most `max_tokens`, in random order."""
+    """Batches of lessons of similar length with at most `max_tokens` padded tokens, in random order."""
     ordered = sorted(lessons, key=lambda lesson: len(lesson.ids_T))
     batches: list[list[TokenLesson]] = [[]]
     for lesson in ordered:

@@ -1,8 +1,7 @@
-"""One true summary out of the many a history supports, and at each of its words all that would be true.
+"""One true summary of the many that a history supports, and at each of its words all true options.
 
-A drawn summary teaches how summaries vary; what else could stand at each place teaches what is wrong. A model
-taught with the drawn words alone needs many draws to find out that it is not the word that matters but the
-set it came from.
+A drawn summary teaches how summaries vary; the other options at each place teach what is wrong. A model trained on the
+drawn words alone needs many draws to learn that the set of options matters and not the one word.
 """
 
 from __future__ import annotations
@@ -15,21 +14,21 @@ import numpy as np
 from recloop.prompts.claims import NO_PREFERENCE, Basis, Evidence, Polarity
 
 MAX_ANSWER_WORDS = 34  # keeps answers within 64 tokens
-MAX_COUNTED = 8  # values a prompt counts on each side, by default; no others can be copied
+MAX_COUNTED = 8  # values that a prompt counts on each side, by default; no others can be copied
 FIRST_SHARE = 0.7  # of sides that begin with the strongest value
-RATED_SIDES = (  # share of sections that have this side where they can; most values in it
+RATED_SIDES = (  # share of possible sections with this side, and its most values
     (Polarity.LIKES, 1.0, 4),
     (Polarity.DISLIKES, 0.65, 3),
 )
-UNRATED_VALUES = (4, 7)  # least and most values of a summary without stars, where the history has as many
-END = ""  # the option that nothing more is said
+UNRATED_VALUES = (4, 7)  # fewest and most values of a summary without ratings, where the history has as many
+END = ""  # the option to end
 
 Plan = list[tuple[str, list[tuple[Polarity, int]]]]  # sections in their order: attribute, sides with how many values
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One place of a summary: the pieces of text that may stand there, and the one that does."""
+    """One place of a summary: the pieces of text that are possible there, and the chosen one."""
 
     options: tuple[str, ...]
     taken: str
@@ -47,10 +46,10 @@ class Summary:
 
 
 def draw_summary(attributes: Sequence[str], evidence: Sequence[Evidence], rng: np.random.Generator) -> Summary:
-    """One true summary: some attributes in some order, in each a run of claims, stronger ones first.
+    """One true summary: some attributes in some order, each with a run of claims, stronger ones first.
 
-    The values of a side follow one another as they do in the evidence and in the prompt's counts, mostly
-    from the strongest on: what comes after a value can be copied, and no value is named twice.
+    The values of a side have the order of the evidence and of the prompt's counts, mostly from the strongest on. So the
+    value after another can be copied, and no value is named twice.
     """
     pools = {
         attribute: {
@@ -81,7 +80,7 @@ def draw_summary(attributes: Sequence[str], evidence: Sequence[Evidence], rng: n
 
 
 def _plan_rated(pools: Mapping[str, Mapping[Polarity, list[str]]], rng: np.random.Generator) -> Plan:
-    """Most columns more often than few; in each what is liked, mostly what is not, sides of any size."""
+    """Rather many columns than few; in each the likes, mostly the dislikes, and sides of any size."""
     weights = np.arange(1, len(pools) + 1) ** 1.2
     count = int(rng.choice(len(pools), p=weights / weights.sum())) + 1
     attributes = list(pools)
@@ -99,9 +98,9 @@ def _plan_rated(pools: Mapping[str, Mapping[Polarity, list[str]]], rng: np.rando
 
 
 def _plan_unrated(pools: Mapping[str, Mapping[Polarity, list[str]]], rng: np.random.Generator) -> Plan:
-    """Any sides, every set of them as likely, and about as many values whatever the sides.
+    """Any set of sides with equal probability, and about equally many values for each set.
 
-    Without stars most histories are short and support few sides: completions can differ by those they name only.
+    Without ratings most histories are short and support few sides, so completions can differ only by the sides.
     """
     sides = [(attribute, polarity) for attribute in pools for polarity in Polarity if pools[attribute][polarity]]
     chosen: list[tuple[str, Polarity]] = []
@@ -125,7 +124,7 @@ def _draw_section(
     num_words: int,
     rng: np.random.Generator,
 ) -> list[Choice]:
-    """What follows ``By genre:``, in at most about so many words."""
+    """The choices after ``By genre:``, with about `num_words` words at most."""
     sides = [polarity for polarity in Polarity if pool[polarity]]
     if not wanted:
         options = [f" {polarity.value}" for polarity in sides]

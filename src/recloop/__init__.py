@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from recloop.rerankers.train import fit_reranker as fit_reranker
     from recloop.rewards.preference_pairs import preference_pairs as preference_pairs
     from recloop.rewards.reranker_reward import reranker_reward as reranker_reward
-    from recloop.rewards.reward_function import RewardFunction as RewardFunction
+    from recloop.rewards.function import RewardFunction as RewardFunction
     from recloop.training.dpo import train_dpo as train_dpo
     from recloop.training.sft import train_sft as train_sft
 
@@ -95,7 +95,7 @@ _MODULE_OF = {
     "fit_reranker": "rerankers.train",
     "preference_pairs": "rewards.preference_pairs",
     "reranker_reward": "rewards.reranker_reward",
-    "RewardFunction": "rewards.reward_function",
+    "RewardFunction": "rewards.function",
     "train_dpo": "training.dpo",
     "train_sft": "training.sft",
 }

@@ -27,7 +27,7 @@ from recloop.settings import (
 
 Override = tuple[str, str | None]
 """(key, value) as typed, e.g. ``("data.on-bad-rows", "quarantine")``; value None: the flag stood alone."""
-COMMAND_FLAGS = ("config", "out", "reuse-from", "dry-run", "quick", "help-all")  # of `recloop run`: no settings
+COMMAND_FLAGS = ("config", "out", "reuse_from", "dry_run", "quick", "help_all")  # of `recloop run`: no settings
 LOCAL_MODEL = re.compile(r"(?P<kind>transformers|sentence):(?P<folder>\.{1,2}/.*)")  # relative to this folder
 WIDTH, HEAD_WIDTH = 116, 44  # of the lines of `--help`, and of the flags in them
 
@@ -139,10 +139,13 @@ def _resolve(typed: str, model: type[BaseModel], settings: Mapping[str, Setting]
     inside = [setting.flag for setting in settings.values() if setting.key.startswith(f"{key}.")]
     if inside:
         raise SettingError(f"--{typed} is a section, not a value; set one of its fields: {', '.join(inside)}")
-    if current_name(key) == key and (near := near_matches(typed, COMMAND_FLAGS)):
-        raise SettingError(f"--{typed}: no such option{near}")
-    why = unknown_setting(key, model).replace("_", "-")
-    raise SettingError(f"--{typed}: {why} (--help-all lists all settings)")
+    if current_name(key) in COMMAND_FLAGS:
+        why = f"an old name; write {current_name(key)}"
+    elif near := near_matches(key, COMMAND_FLAGS):
+        why = f"no such option{near}"
+    else:
+        why = unknown_setting(key, model)
+    raise SettingError(f"--{typed}: {why.replace('_', '-')} (--help-all lists all settings)")
 
 
 def _copied(tree: Mapping[str, Any]) -> dict[str, Any]:

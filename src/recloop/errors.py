@@ -5,6 +5,7 @@ RecloopError
 ├── SettingError     (ValueError)      a configuration value or combination makes no sense
 ├── LeakageError     (ValueError)      labels of the wrong user group were about to be used
 ├── ContractError    (TypeError)       an object passed in does not do what its protocol says
+├── MissingPackageError (ImportError)  a package that only some runs need is not installed
 ├── GenerationError  (RuntimeError)    a language model or encoder failed or wrote something unusable
 ├── BudgetError      (RuntimeError)    a cap on requests, tokens or money is reached; what was got is kept
 ├── TrainingError    (RuntimeError)    a fit diverged or has nothing to learn from
@@ -12,6 +13,9 @@ RecloopError
 
 A message says what is wrong, what was got, and what to do about it.
 """
+
+from collections.abc import Generator
+from contextlib import contextmanager
 
 
 class RecloopError(Exception):
@@ -34,6 +38,10 @@ class ContractError(RecloopError, TypeError):
     """An object passed in does not do what its protocol says."""
 
 
+class MissingPackageError(RecloopError, ImportError):
+    """A package that only some runs need is not installed."""
+
+
 class GenerationError(RecloopError, RuntimeError):
     """A language model or encoder failed or wrote something unusable."""
 
@@ -48,3 +56,16 @@ class TrainingError(RecloopError, RuntimeError):
 
 class RunError(RecloopError, RuntimeError):
     """A run folder is locked, foreign, damaged or incomplete."""
+
+
+@contextmanager
+def needs_extra(name: str) -> Generator[None]:
+    """An import inside that fails becomes a MissingPackageError, which says how to install the package.
+
+    Args:
+        name: of the extra in pyproject.toml that brings it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"{error.name} is not installed; pip install 'recloop[{name}]'") from error

@@ -36,6 +36,7 @@ RENAMED = {
     "positive_from_stars": "positive_from_rating",
     "split.feedback": "split.reward",
     "split.turn": "split.fold",
+    "endpoint": "server",
     "tuned_name": "trained_name",
     "drafts_per_request": "completions_per_request",
     "drafts.feedback": "completions.reward",
@@ -155,7 +156,8 @@ def current_name(key: str) -> str:
 def unknown_setting(key: str, model: type[BaseModel]) -> str:
     """Why there is no such setting: it has a new name, or another one is near."""
     known = [setting.key for setting in settings_of(model)]
-    if (new := current_name(key)) != key:
+    new = current_name(key)
+    if new != key and any(f"{name}.".startswith(f"{new}.") for name in known):
         return f"an old name; write {new}"
     return f"no such setting in {model.__name__}{near_matches(key, known)}"
 

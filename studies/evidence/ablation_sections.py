@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from recloop.methods.dpo4rec.evaluate import RANDOM_LABELS, SHUFFLED, TRAINED, UNTUNED
+from recloop.methods.dpo4rec.names import RANDOM_LABELS, SHUFFLED, TRAINED, UNTUNED
 from studies.evidence.figures import Interval, interval_plot
 from studies.evidence.labels import (
     NOT_RUN,

@@ -14,13 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.encoders.sentence import TextEncoder
 from recloop.experiment.manifest import MANIFEST
-from recloop.experiment.reuse import reuse_from, source_run_of
 from recloop.experiment.run_folder import REUSED, RunFolder
 from recloop.llm.weights import weights_hash
 from recloop.methods.context import Loop, lm_folder, open_loop
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.data import Task, prepare
-from recloop.methods.dpo4rec.recipe import run
+from recloop.methods.method import run_method
+from recloop.methods.registry import method_named
+from recloop.methods.run import reuse_run, source_run_of
 from recloop.progress import SILENT, Progress, format_seconds
 from studies.evidence.extras import evaluate_transfer, measure_leak_on_purpose
 from studies.evidence.numbers import RunNumbers, read_numbers, write_numbers
@@ -97,9 +98,9 @@ def do_run(
     with RunFolder.open(config.runs / study_run.name, settings.model_dump(mode="json")) as opened:
         source = config.runs / (study_run.reuses_from or "")
         if study_run.reuses_from is not None and (source / MANIFEST).is_file():
-            reuse_from(opened, source)
-        run(settings, opened, progress, encoder=encoder)
-        loop = open_loop(settings, opened, progress, None, None, encoder)
+            reuse_run(opened, source)
+        run_method(method_named("dpo4rec"), settings, opened, progress, encoder=encoder)
+        loop = open_study(settings, opened, progress, None, OwnParts(encoder=encoder))
         return measure_run(study_run, loop, config.runs)
 
 

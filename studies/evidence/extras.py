@@ -15,15 +15,7 @@ from recloop.errors import RunError
 from recloop.files import sha256_of_folder
 from recloop.methods.context import LmRef, Loop
 from recloop.methods.dpo4rec.data import Task
-from recloop.methods.dpo4rec.evaluate import (
-    UNTUNED,
-    evaluate_variant,
-    features_of,
-    load_reward_models,
-    reward_model_key,
-    reward_model_seed,
-    reward_model_stages,
-)
+from recloop.methods.dpo4rec.evaluate import evaluate_variant, features_of, reward_model_seed
 from recloop.methods.dpo4rec.generate import (
     FIT,
     REWARD,
@@ -33,11 +25,13 @@ from recloop.methods.dpo4rec.generate import (
     read_user_texts,
     sample_user_texts,
 )
+from recloop.methods.dpo4rec.names import UNTUNED
+from recloop.methods.dpo4rec.reward_model import load_reward_models, reward_model_key, reward_model_steps
 from recloop.methods.dpo4rec.train import train_dpo_round
 from recloop.records import Group, UserVectors
 from recloop.rerankers.fitted import FittedReranker
 from recloop.rerankers.train import FitData, fit_network
-from recloop.rewards.preference_pairs import preference_pairs
+from recloop.rewards.preference_pairs import find_pairs
 from recloop.rewards.reranker_reward import reward_completions
 from recloop.training.dataset import reply_comparer
 from studies.evidence.numbers import LeakNumbers
@@ -82,14 +76,14 @@ def measure_leak_on_purpose(loop: Loop, task: Task, seed: int) -> LeakNumbers:
     completions = read_user_texts(loop, UNTUNED, f"sample.{UNTUNED}.s{seed}").parts[REWARD]
     reference_lm = loop.first_lm
     is_same = reply_comparer(reference_lm.folder, loop.config.dpo.max_reply_tokens)
-    pairs = preference_pairs(completions, before, loop.config.pairs, is_same).pairs
+    pairs = find_pairs(completions, before, loop.config.pairs, is_same).pairs
     lm = train_dpo_round(loop, task, reference_lm, reference_lm, pairs, seed, LEAKY)
     wanted = completions_wanted(loop.config.completions, for_reward=False) | {REWARD: loop.config.completions.test}
     vectors = encode_user_texts(loop, sample_user_texts(loop, task, lm, wanted, seed), seed)
     evaluate_variant(loop, task, vectors, seed, LEAKY)
     after = reward_completions(reward_models, reward, vectors.parts[REWARD], metric, round=1)
     before_UN, after_UN = (r.rewards_UN.astype(np.float64) for r in (before, after))
-    honest_reward_models = load_reward_models(loop, reward_model_stages(loop, seed))
+    honest_reward_models = load_reward_models(loop, reward_model_steps(loop, seed))
     honest = reward_completions(honest_reward_models, reward, untuned.parts[REWARD], metric, round=0)
     honest_UN = honest.rewards_UN.astype(np.float64)
     return LeakNumbers(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recloop.methods.dpo4rec.compare import BASELINES_OF_TRAINED
-from recloop.methods.dpo4rec.evaluate import BEST_OF_N, RANDOM_LABELS, REWARD_MODEL, SHUFFLED, TRAINED, UNTUNED
+from recloop.methods.dpo4rec.names import BEST_OF_N, RANDOM_LABELS, REWARD_MODEL, SHUFFLED, TRAINED, UNTUNED
 from studies.evidence.figures import Interval, interval_plot
 from studies.evidence.labels import (
     NOT_RUN,

@@ -9,7 +9,7 @@ import numpy as np
 
 from recloop.errors import DataError
 from recloop.evaluation.significance import holm
-from recloop.methods.dpo4rec.evaluate import BEST_OF_N, TRAINED, UNTUNED
+from recloop.methods.dpo4rec.names import BEST_OF_N, TRAINED, UNTUNED
 from studies.evidence.numbers import (
     PredictedNumbers,
     ReliabilityNumbers,

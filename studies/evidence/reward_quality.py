@@ -11,9 +11,11 @@ import numpy as np
 from recloop.encoders.sentence import encode_completions
 from recloop.methods.context import Loop, derived_seed
 from recloop.methods.dpo4rec.data import Task
-from recloop.methods.dpo4rec.evaluate import UNTUNED, Remembered, load_reward_models, reward_model_stages
+from recloop.methods.dpo4rec.evaluate import Remembered
 from recloop.methods.dpo4rec.generate import REWARD, TEST, read_user_texts
+from recloop.methods.dpo4rec.names import UNTUNED
 from recloop.methods.dpo4rec.reward import COUNTS, PAIRS, REWARDS, read_pairs, read_rewards
+from recloop.methods.dpo4rec.reward_model import load_reward_models, reward_model_steps
 from recloop.records import Lists, UserVectors
 from recloop.rewards.cross_fit import CrossFittedRewards, cross_fit_rewards
 from recloop.rewards.reliability import split_half_reliability
@@ -45,7 +47,7 @@ class ScoredCompletions:
 
 def scored_completions(loop: Loop, task: Task, seed: int) -> ScoredCompletions | None:
     """The completions and their scores, or None where the run has no reward model or no round."""
-    stages = reward_model_stages(loop, seed)
+    stages = reward_model_steps(loop, seed)
     if not all(map(loop.run.is_done, stages)) or not loop.config.rounds:
         return None
     vectors, lists = vectors_of(loop, UNTUNED, seed).parts[REWARD], task.lists.reward
@@ -97,7 +99,7 @@ def predicted_rewards(loop: Loop, scored: ScoredCompletions) -> tuple[PredictedN
             continue
         is_trained_on = metric == loop.config.reward.metric
         reached = {
-            name: moments_of(cross_fitted.foretell(vectors, written[UNTUNED]))
+            name: moments_of(cross_fitted.predict_gain(vectors, written[UNTUNED]))
             for name, vectors in written.items()
             if is_trained_on and name != UNTUNED
         }
@@ -142,7 +144,7 @@ def predicted_by(source: Loop, loop: Loop, task: Task, seed: int) -> dict[str, M
         stage = f"sample.{name}.s{seed}"
         if name != UNTUNED and loop.run.is_done(stage):
             vectors = encode_completions(source.open_encoder(), read_user_texts(loop, name, stage).parts[TEST])
-            found[name] = moments_of(cross_fitted.foretell(vectors, untuned))
+            found[name] = moments_of(cross_fitted.predict_gain(vectors, untuned))
     return found
 
 

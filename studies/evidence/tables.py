@@ -12,21 +12,14 @@ from recloop.errors import SettingError
 from recloop.evaluation.per_user_scores import VariantScores, read_variant_scores
 from recloop.evaluation.score import score_variant
 from recloop.evaluation.significance import compare
+from recloop.evaluation.tables import step_costs
 from recloop.methods.context import Loop, derived_seed
 from recloop.methods.dpo4rec.baselines import best_valid_ndcg
 from recloop.methods.dpo4rec.compare import BASELINES_OF_TRAINED, BASELINES_OF_UNTUNED
 from recloop.methods.dpo4rec.data import Task
-from recloop.methods.dpo4rec.evaluate import (
-    BEST_OF_N,
-    BEST_TEMPLATE,
-    RANDOM_LABELS,
-    REWARD_MODEL,
-    ROWS,
-    TRAINED,
-    UNTUNED,
-)
+from recloop.methods.dpo4rec.evaluate import ROWS
 from recloop.methods.dpo4rec.generate import FIT, UserTextVectors, encode_user_texts, read_user_texts
-from recloop.evaluation.tables import step_costs
+from recloop.methods.dpo4rec.names import BEST_OF_N, BEST_TEMPLATE, RANDOM_LABELS, REWARD_MODEL, TRAINED, UNTUNED
 from recloop.records import Group
 from recloop.rerankers.fitted import FittedReranker
 from studies.evidence.numbers import (
@@ -138,8 +131,8 @@ def costs(loop: Loop) -> tuple[CostNumbers, ...]:
     stages = loop.run.manifest["stages"]
     return tuple(
         CostNumbers(
-            kind=cost.stage,
-            num_steps=sum(name.partition(".")[0] == cost.stage for name in stages),
+            kind=cost.verb,
+            num_steps=sum(name.partition(".")[0] == cost.verb for name in stages),
             wall_s=round(cost.wall_s, 1),
             tokens=cost.num_tokens,
             peak_memory_mib=round(cost.peak_memory_mib or 0.0, 1),

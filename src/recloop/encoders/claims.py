@@ -1,4 +1,4 @@
-"""A text encoder for texts in canonical form: it reads their claims exactly, and nothing else."""
+"""A text encoder for texts in canonical form: it reads exactly their claims, and nothing else."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ WEIGHTS = {Polarity.LIKES: 1.0, Polarity.ALSO: 0.5, Polarity.DISLIKES: -1.0}  # 
 class ClaimsEncoder:
     """The sum of the claims' vectors: a fixed random direction per value of an attribute, its sign the polarity.
 
-    Directions of different values are nearly orthogonal, so a linear layer can tell what is liked and what
-    is disliked, which it hardly can from a sentence encoder's vectors. Nothing is fitted.
-    The order of claims is lost. A text that is not in the form of `recloop.prompts.claims` is all zeros.
+    Directions of different values are nearly orthogonal. So a linear layer can tell likes from dislikes, which it
+    hardly can with a sentence encoder's vectors. Nothing is fitted, and the order of claims is lost. A text that
+    is not in the form of `recloop.prompts.claims` has a vector of zeros.
 
     Source: random projections of sparse vectors, Achlioptas 2001.
     """
@@ -44,25 +44,20 @@ class ClaimsEncoder:
                 vector_D += WEIGHTS[claim.polarity] * _direction(claim.attribute, claim.value)
         return vectors_BD
 
-    def count_cut(self, texts: Sequence[str]) -> int:
-        """None: whole texts are read, however long."""
-        del texts
-        return 0
-
 
 def read_claims(text: str) -> tuple[Claim, ...]:
-    """The claims of a text, whatever its attributes are called."""
+    """The claims of a text with any attributes."""
     return read_summary(text).claims
 
 
 def read_summary(text: str) -> ParsedCompletion:
-    """`parse_claims` for a text whose attributes may be called anything."""
+    """`parse_claims` for a text with any attributes."""
     return parse_claims(text, tuple(dict.fromkeys(HEAD.findall(text.strip()))))
 
 
 @lru_cache(maxsize=100_000)
 def _direction(attribute: str, value: str) -> Float32[np.ndarray, " D"]:
-    """Signs of a hash, of length 1."""
+    """A vector of length 1 from the bits of a hash."""
     digest = hashlib.shake_256(f"{attribute}\0{value}".encode()).digest(WIDTH // 8)
     bits = np.unpackbits(np.frombuffer(digest, dtype=np.uint8)).astype(np.float32)
     return (2 * bits - 1) / np.float32(WIDTH**0.5)

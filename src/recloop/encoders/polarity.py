@@ -1,7 +1,7 @@
-"""A text encoder that reads what a text affirms and what it denies apart.
+"""A text encoder that reads likes and dislikes separately.
 
-Sentence encoders hardly see which is which: with all-MiniLM-L6-v2 "likes War; dislikes Drama" lies next to
-"likes Drama; dislikes War". Two vectors side by side keep the two apart.
+Sentence encoders hardly tell them apart: with all-MiniLM-L6-v2 "likes War; dislikes Drama" is close to "likes
+Drama; dislikes War". Here they are two vectors side by side.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recloop.encoders.claims import read_summary
-from recloop.encoders.sentence import TextEncoder
+from recloop.encoders.sentence import TextEncoder, count_cut
 from recloop.llm.completion_text import SENTENCE_END
 from recloop.prompts.claims import Claim, ParsedCompletion, Polarity, write_summary
 
@@ -30,7 +30,7 @@ DENIAL = re.compile(
     r"|(?:^\W*|\b(?!(?-i:[A-Z][a-z]+ [A-Z])))(?:not|never)\b|n['’]t\b",
     re.IGNORECASE,
 )
-SPLIT = "polarity-2"  # the rules by which texts are split; others have another name
+SPLIT = "polarity-2"  # names the rules by which texts are split
 
 
 class PolarityEncoder:
@@ -63,14 +63,14 @@ class PolarityEncoder:
 
     def count_cut(self, texts: Sequence[str]) -> int:
         """How many of these texts have a half that is longer than what the inner encoder reads."""
-        return sum(self._inner.count_cut([half for half in split_polarity(t) if half]) > 0 for t in texts)
+        return sum(count_cut(self._inner, [half for half in split_polarity(t) if half]) > 0 for t in texts)
 
 
 def split_polarity(text: str) -> tuple[str, str]:
     """What a text affirms, and what it denies, each under the head of its sentence.
 
-    A text in the canonical form of `recloop.prompts.claims` is split by its claims. In prose a clause with a
-    word of denial denies as a whole, which is a rule of thumb.
+    A text in the canonical form of `recloop.prompts.claims` is split by its claims. In prose, a clause with a
+    word of denial is denied as a whole, which is a rule of thumb.
 
     Example:
         >>> split_polarity("By genre: likes War; dislikes Drama. By era: likes 1990s.")

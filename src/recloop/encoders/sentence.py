@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -38,9 +38,11 @@ class TextEncoder(Protocol):
         """One vector per text, in the order given; an empty text has one too."""
         ...
 
-    def count_cut(self, texts: Sequence[str]) -> int:
-        """How many of these texts are longer than what the encoder reads."""
-        ...
+
+def count_cut(encoder: TextEncoder, texts: Sequence[str]) -> int:
+    """How many of these texts are longer than the encoder reads; 0 for one that has no `count_cut` of its own."""
+    count: Callable[[Sequence[str]], int] | None = getattr(encoder, "count_cut", None)
+    return 0 if count is None else count(texts)
 
 
 class SentenceEncoder:

@@ -23,22 +23,22 @@ SMOOTHING = 1e-4
 
 
 class StaticEncoder:
-    """The input embeddings of all-MiniLM-L6-v2, averaged so that a frequent word piece counts little.
+    """The input embeddings of all-MiniLM-L6-v2, averaged with small weights for frequent word pieces.
 
-    Orders of magnitude faster than the model it is taken from; it reads whole texts, and it sees no order:
-    "likes War; dislikes Drama" and "likes Drama; dislikes War" have the same vector. Every vector has
-    length 1, but that of a text without word pieces, which is 0.
+    It is far faster than the model itself and reads whole texts. It does not see order: "likes War; dislikes
+    Drama" and "likes Drama; dislikes War" have the same vector. Every vector has length 1; a text without word
+    pieces has zeros.
 
     Args:
-        folder: a BERT model with ``model.safetensors`` and ``tokenizer.json``, its vocabulary in the order of
+        folder: a BERT model with ``model.safetensors`` and ``tokenizer.json``, whose vocabulary is ordered by
             frequency from the word "the" on, as Google's is; None for the MiniLM that comes with recloop.
 
     Raises:
         GenerationError: no such model, or one of another form.
 
-    Source: smooth inverse frequency, Arora et al. 2017: a word of probability p weighs ``a / (a + p)``. Ours
-    takes p from the rank in the vocabulary by Zipf's law, since completions are no corpus to count in, and leaves
-    out the removal of a common direction: rerankers centre vectors on train users.
+    Source: smooth inverse frequency, Arora et al. 2017: a word of probability p weighs ``a / (a + p)``.
+    Deviations: p follows from the rank in the vocabulary by Zipf's law, since there is no corpus to count in. No
+    common direction is removed, since rerankers centre vectors on train users.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -49,7 +49,7 @@ class StaticEncoder:
         with reading(folder, "BERT encoder"):
             vectors_VD, self._tokenizer = _load(folder)
             weight_V = _sif_weights(self._tokenizer, len(vectors_VD))
-        # Only directions count, so what belongs to the weights can go into the vectors once and for all.
+        # Only directions count, so the weights are multiplied into the vectors here.
         self._vectors_VD = vectors_VD * weight_V[:, None]
         self._name = f"static-sif-{SMOOTHING:g}-{weights_hash(folder)[:16]}"
 
@@ -69,11 +69,6 @@ class StaticEncoder:
             vectors_BD[start : start + len(chunk)] = self._sums(self._token_ids(chunk))
         lengths_B1 = np.linalg.norm(vectors_BD, axis=1, keepdims=True)
         return vectors_BD / np.where(lengths_B1 > 0, lengths_B1, 1).astype(np.float32)
-
-    def count_cut(self, texts: Sequence[str]) -> int:
-        """Always 0: a text is read to its end."""
-        del texts
-        return 0
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
         return [row.ids for row in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
@@ -108,7 +103,7 @@ def _load(folder: Path) -> tuple[Float32[np.ndarray, "V D"], Any]:
 
 
 def _sif_weights(tokenizer: Any, num_tokens: int) -> Float32[np.ndarray, " V"]:
-    """``a / (a + p)`` of every token; punctuation and letters, which come before the words, weigh least."""
+    """``a / (a + p)`` of every token; punctuation and single letters, which precede the words, weigh least."""
     first = tokenizer.token_to_id(FIRST_WORD)
     if first is None:
         raise GenerationError(

@@ -58,6 +58,18 @@ class TableSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Units:
+    """What a table averages over and compares one by one; units other than users have one list each.
+
+    name: in the singular, e.g. ``user`` or ``request``.
+    user_ids: of each unit, by its number, as in the source; empty where units have no users.
+    """
+
+    name: str = "user"
+    user_ids: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class VariantTable:
     """One main table.
 
@@ -66,7 +78,6 @@ class VariantTable:
     scores: what the table was made from.
     labels: of every variant, by name.
     reference: the variant at which a faint line of the plot stands.
-    unit: what is averaged and compared one by one; units other than users have one list each.
     reranker: the evaluators' kind; empty where no reranker reads the texts.
     """
 
@@ -76,11 +87,16 @@ class VariantTable:
     scores: tuple[VariantScores, ...]
     labels: Mapping[str, VariantLabel]
     reference: str
-    unit: str = "user"
+    units: Units = Units()
     reranker: str = ""
 
     def __post_init__(self) -> None:
         self.main.variant(self.reference)
+
+    @property
+    def unit(self) -> str:
+        """The name of what is averaged over."""
+        return self.units.name
 
     def reranker_of(self, name: str) -> str:
         """What ranks the lists of a variant."""
@@ -94,7 +110,7 @@ def make_table(
     settings: TableSettings,
     reference: str,
     *,
-    unit: str = "user",
+    units: Units = Units(),
     reranker: str = "",
     own_labels: Iterable[VariantLabel] = (),
 ) -> VariantTable:
@@ -116,20 +132,15 @@ def make_table(
         for metric in settings.metrics
     )
     labels = {name: variant_label(name, own) for name in by_name}
-    return VariantTable(title, main, tuple(others), ordered, labels, reference, unit, reranker)
+    return VariantTable(title, main, tuple(others), ordered, labels, reference, units, reranker)
 
 
-def write_tables(folder: Path, tables: Sequence[VariantTable], ids: Mapping[str, Sequence[str]]) -> None:
-    """``results.json``, ``tables.tex`` and ``per_user.parquet`` of a run.
-
-    Args:
-        folder: the run's.
-        ids: by unit of a table: the user ids, as in the source, of its units' numbers.
-    """
+def write_tables(folder: Path, tables: Sequence[VariantTable]) -> None:
+    """Write ``results.json``, ``tables.tex`` and ``per_user.parquet`` into a run folder."""
     atomic_write_json(folder / RESULTS, results_json(tables))
     latex = (latex_table(table.main, table.labels, table.others[:OTHERS_IN_LATEX]) for table in tables)
     atomic_write_text(folder / LATEX, "\n".join(latex))
-    _write_parquet(folder / PER_USER, [_per_user(table, ids[table.unit]) for table in tables])
+    _write_parquet(folder / PER_USER, [_per_user(table) for table in tables])
 
 
 def write_completions(folder: Path, completions: Sequence[pl.DataFrame]) -> None:
@@ -208,7 +219,8 @@ def step_costs(steps: Mapping[str, Mapping[str, Any]]) -> tuple[StepCost, ...]:
     return tuple(costs.values())
 
 
-def _per_user(table: VariantTable, ids: Sequence[str]) -> pl.DataFrame:
+def _per_user(table: VariantTable) -> pl.DataFrame:
+    ids = table.units.user_ids
     frames = [
         pl.DataFrame(
             {
@@ -216,7 +228,7 @@ def _per_user(table: VariantTable, ids: Sequence[str]) -> pl.DataFrame:
                 "reranker": [table.reranker_of(one.name)] * len(one.user_U),
                 "variant": [one.name] * len(one.user_U),
                 "seed": [seed] * len(one.user_U),
-                "user_id": [ids[unit] for unit in one.user_U.tolist()],
+                "user_id": pl.Series([ids[unit] if ids else None for unit in one.user_U.tolist()], dtype=pl.String),
                 table.unit: one.user_U,
                 "num_lists": one.num_lists_U,
                 **{metric: one.of(metric)[s] for metric in one.metrics},

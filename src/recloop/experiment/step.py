@@ -7,10 +7,11 @@ import json
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from recloop.errors import SettingError
-from recloop.experiment.manifest import versions
+from recloop.experiment.manifest import CONFIG, differing_keys, read_object, versions
 from recloop.experiment.reuse import reuse_step
 from recloop.experiment.run_folder import PASSING, RunFolder, RunStep
 from recloop.progress import Progress
@@ -111,6 +112,21 @@ def require_command(method: str, kinds: Sequence[StepKind], until: str | None) -
     commands = commands_of(kinds)
     if until is not None and until not in commands:
         raise SettingError(f"{method} has no step {until}; use one of its steps, {', '.join(commands)}")
+
+
+def forecast_of_reuse(kinds: Sequence[StepKind], config: Mapping[str, Any], source: Path) -> str:
+    """What a run with this configuration would reuse, as far as settings tell: for ``--dry-run``."""
+    theirs = read_object(source / CONFIG)
+    reads = {kind.label: kind.reads for kind in kinds if kind.reads is not None}
+    changed = {
+        name: differing_keys(settings_read(theirs, paths), settings_read(config, paths))
+        for name, paths in reads.items()
+    }
+    first = kinds[0].label
+    if changed[first]:
+        return f"nothing will be reused from {source}, since {first} differs: {'; '.join(changed[first])}"
+    same = ", ".join(name for name in reads if not changed[name])
+    return f"counted, but reused from {source} where inputs are the same: {same}"
 
 
 def go_through(method: Callable[[], None], run: RunFolder) -> str | None:

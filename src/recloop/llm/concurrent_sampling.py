@@ -14,7 +14,8 @@ from itertools import chain
 from recloop.errors import GenerationError
 from recloop.llm.cache import CompletionCache, request_key
 from recloop.llm.language_model import Sampling, prompt_digest
-from recloop.llm.server.streaming import NO_USAGE, Ask, Standing, StreamingModel
+from recloop.llm.server.client import ServerLM
+from recloop.llm.server.streaming import NO_USAGE, Ask, Standing
 from recloop.progress import Step
 from recloop.records import CompletionStatus, Prompt
 
@@ -24,7 +25,7 @@ MANY = 20  # guess: with so many completions and none usable, model or settings 
 
 
 def stream_completions(
-    lm: StreamingModel,
+    lm: ServerLM,
     prompts: Sequence[Prompt],
     sampling: Sampling,
     cache: CompletionCache,
@@ -54,7 +55,7 @@ def stream_completions(
 
 
 def _ask_unclaimed(
-    lm: StreamingModel,
+    lm: ServerLM,
     prompts: Sequence[Prompt],
     sampling: Sampling,
     cache: CompletionCache,
@@ -104,9 +105,7 @@ def _ask_unclaimed(
     return True
 
 
-def _require_some_use(
-    lm: StreamingModel, prompts: Sequence[Prompt], sampling: Sampling, cache: CompletionCache
-) -> None:
+def _require_some_use(lm: ServerLM, prompts: Sequence[Prompt], sampling: Sampling, cache: CompletionCache) -> None:
     found = [completion for held in cache.read(lm.name, prompts, sampling) for completion in held.values()]
     if len(found) >= MANY and not any(completion.status is CompletionStatus.OK for completion in found):
         raise GenerationError(

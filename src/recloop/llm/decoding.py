@@ -1,13 +1,12 @@
-"""The decode loop: N completions per prompt from one prefill, every random number fixed beforehand.
+"""The decode loop: N completions per prompt from one prefill, with every random number fixed beforehand.
 
-Two ways of holding what was read of a prompt, one interface. `SharedPrefix` keeps its keys and values once:
-the N completions stand side by side as query columns of the prompt's row, and a mask lets each see the prompt and
-its own tokens; prompts that begin alike share a row as well. `ExpandedPrefix` repeats them N times and leaves
-masking to the model: slower, for any architecture that the transformers cache can hold.
+A prompt's keys and values are held in one of two ways. `SharedPrefix` keeps them once: the N completions are
+query columns of the prompt's row, and a mask lets each see the prompt and its own tokens. Prompts with a common
+beginning share a row. `ExpandedPrefix` repeats keys and values N times and leaves masking to the model. It is
+slower, and works with any architecture that the transformers cache can hold.
 
-Axes here, beside those of `recloop.records`: ``R`` completions still growing, over all prompts of the batch;
-``M`` columns, the most completions any one prompt still grows; ``C`` cache slots; ``V`` tokens of the vocabulary;
-``A`` attempts at a draw.
+Axes here, beside those of `recloop.records`: ``R`` unfinished completions of the batch; ``M`` columns, the most
+unfinished completions of one prompt; ``C`` cache slots; ``V`` tokens of the vocabulary; ``A`` attempts at a draw.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ if TYPE_CHECKING:
 
     from recloop.llm.stopping import SentenceStop
 
-ATTEMPTS = 8  # random numbers per token; all but one are only used when a draw falls outside the nucleus
-COMPACT_BELOW = 0.75  # guess: share of prompts still growing below which finished ones leave the cache
+ATTEMPTS = 8  # random numbers per token; all but the first serve draws that fall outside the nucleus
+COMPACT_BELOW = 0.75  # guess: below this share of unfinished prompts, finished ones leave the cache
 
 
 @dataclass(frozen=True, slots=True)
 class RawCompletion:
-    """One completion as token ids, its end token left out but counted in `num_sampled` and `logp_sum`.
+    """One completion as token ids, without its end token, which `num_sampled` and `logp_sum` count.
 
-    is_finished: it came to an end token, or was stopped where what follows is not read.
-    end: the end token it came to; None when it came to none.
+    is_finished: it reached an end token, or was stopped since the rest is not read.
+    end: the end token; None when it reached none.
     """
 
     tokens: tuple[int, ...]
@@ -49,14 +48,14 @@ class RawCompletion:
 
 
 class Prefix(Protocol):
-    """Prompts already read, and the completions growing from them."""
+    """The cached prompts of a batch and their unfinished completions."""
 
     def first_logits(self) -> Float[Tensor, "B V"]:
         """Logits of the first token after each prompt."""
         ...
 
     def next_logits(self, tokens_R: np.ndarray, prompt_R: np.ndarray, completion_R: np.ndarray) -> Float[Tensor, "R V"]:
-        """Append one token to each named completion, sorted by prompt; completions no longer named never return."""
+        """Append one token to each named completion, sorted by prompt; a completion once left out stays out."""
         ...
 
 
@@ -68,16 +67,13 @@ def decode(
     top_p: float,
     stop: SentenceStop | None = None,
 ) -> list[list[RawCompletion]]:
-    """Grow all completions to their end token, to where `stop` ends them, or to T tokens.
+    """The N completions of each prompt, up to their end token, to where `stop` ends them, or to T tokens.
 
     Args:
         uniforms_BNTA: random numbers in [0, 1), `ATTEMPTS` per prompt, completion and position.
         end_tokens: ids that end a completion.
         temperature, top_p: as in `sample_tokens`.
-        stop: None where completions end by themselves alone.
-
-    Returns:
-        Per prompt its N completions.
+        stop: None where only an end token ends a completion.
     """
     num_prompts, num_completions, max_tokens, _ = uniforms_BNTA.shape
     tokens_BNT = np.zeros((num_prompts, num_completions, max_tokens), dtype=np.int64)
@@ -120,15 +116,14 @@ def decode(
 def sample_tokens(
     logits_RV: Float[Tensor, "R V"], uniforms_RA: Float64[np.ndarray, "R A"], temperature: float, top_p: float
 ) -> tuple[Int64[np.ndarray, " R"], Float64[np.ndarray, " R"]]:
-    """Draw one token per row by inverting the cumulative distribution at the row's random number.
+    """One token per row, and its log-probability at temperature 1 over the whole vocabulary.
+
+    The cumulative distribution is inverted at the row's random number.
 
     Args:
         uniforms_RA: random numbers in [0, 1).
         temperature: divides the logits; 0 takes the largest.
         top_p: a token is drawn only if the tokens likelier than it hold less than this mass.
-
-    Returns:
-        Token ids, and their log-probabilities at temperature 1 over the whole vocabulary.
     """
     logits_RV = logits_RV.float()
     if temperature == 0:
@@ -144,10 +139,10 @@ def sample_tokens(
 def _draw_nucleus(
     probs_RV: Float[Tensor, "R V"], uniforms_RA: Float[Tensor, "R A"], top_p: float
 ) -> Int64[Tensor, " R"]:
-    """Draw from everything and draw again where the token lies outside the nucleus.
+    """Draw from the whole vocabulary, and again where the token lies outside the nucleus.
 
-    Sorting the vocabulary, the usual way, takes longer than a small model itself; it is left to the rare rows
-    that were unlucky at every attempt but the last.
+    To sort the vocabulary, the common way, takes longer than a small model itself. Only the rare rows that are
+    outside at every attempt but the last are sorted.
     """
     cdf_RV = probs_RV.cumsum(dim=-1)
     tokens_R = _invert_cdf(cdf_RV, uniforms_RA[:, 0])
@@ -169,7 +164,7 @@ def _draw_nucleus(
 
 
 def _places_within(group_R: np.ndarray) -> np.ndarray:
-    """The place of each entry among those of its group, from 0."""
+    """The rank of each entry within its group, from 0."""
     order_R = np.argsort(group_R, kind="stable")
     _, first, counts = np.unique(group_R[order_R], return_index=True, return_counts=True)
     place_R = np.empty(len(group_R), dtype=np.int64)
@@ -179,13 +174,13 @@ def _places_within(group_R: np.ndarray) -> np.ndarray:
 
 def _invert_cdf(cdf_RV: Float[Tensor, "R V"], uniforms_R: Float[Tensor, " R"]) -> Int64[Tensor, " R"]:
     total_R = cdf_RV[:, -1]
-    # Kept below the total, so that rounding never lands on a token of probability 0.
+    # Below the total, so that rounding never reaches a token of probability 0.
     mass_R = torch.minimum(uniforms_R * total_R, total_R.nextafter(torch.zeros_like(total_R)))
     return torch.searchsorted(cdf_RV, mass_R[:, None], right=True)[:, 0]
 
 
 class _RoomyLayer(DynamicLayer):
-    """A cache layer that reserves its whole length at once instead of copying itself at every token."""
+    """A cache layer that reserves its whole length at once, so that no token copies it."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
@@ -213,20 +208,20 @@ class _RoomyLayer(DynamicLayer):
 
 
 class SharedPrefix:
-    """Prompts of one batch; what several have in common is read and held once.
+    """Prompts of one batch; a common beginning is read and held once.
 
-    A row of the cache is a head: the common beginning, what its prompts have of their own, and their completions'
-    tokens, each seen only by those it belongs to. Right where attention is full and a token's place comes
-    from `position_ids` alone: the Llama family.
+    A row of the cache is a head: the common beginning, the rest of each of its prompts (a tail), and the tokens
+    of their completions. Each tail and completion is seen only by those it belongs to. This is right where
+    attention is full and a token's place comes from `position_ids` alone: the Llama family.
 
-    Axes: ``H`` heads; ``S`` slots, the most completions that grow from one head; ``W`` columns of tails.
+    Axes: ``H`` heads; ``S`` slots, the most completions of one head; ``W`` columns of tails.
 
     Args:
         model: a causal LM with an inner ``model`` and a plain output embedding.
         prompts: token ids, at least one each.
-        num_completions: how many completions grow from each prompt.
-        max_tokens: how many tokens each may get.
-        heads: which prompts begin alike; None where each stands alone.
+        num_completions: of each prompt.
+        max_tokens: of each completion.
+        heads: prompts with a common beginning; None where each stands alone.
     """
 
     def __init__(
@@ -252,7 +247,7 @@ class SharedPrefix:
         self._layers = [_RoomyLayer(capacity) for _ in range(model.config.num_hidden_layers)]
         self._cache = Cache(layers=list(self._layers))
         is_seen_HSC = np.zeros((len(heads), num_slots, capacity), dtype=bool)
-        # Padding stands to the right of a head, where causal attention hides it from every real token.
+        # Padding is to the right of a head, where causal attention hides it from every real token.
         ids_HT = np.zeros((len(heads), width), dtype=np.int64)
         for row, head in enumerate(heads):
             ids_HT[row, : head.length] = prompts[head.members[0]][: head.length]
@@ -293,7 +288,7 @@ class SharedPrefix:
         num_completions: int,
         is_seen_HSC: np.ndarray,
     ) -> None:
-        """Read what each prompt has of its own, side by side in its head's row; its completions see it."""
+        """Read the tails side by side in their head's row; a tail's own completions see it."""
         start = self._layers[0].length
         where: list[tuple[int, int, int, int]] = []  # prompt, row, from column, to column
         for row, head in enumerate(heads):
@@ -343,14 +338,14 @@ class SharedPrefix:
 
 
 class ExpandedPrefix:
-    """Prompts of one batch, read once and then held once per completion. Arguments as for `SharedPrefix`."""
+    """Prompts of one batch, read once and held once per completion. Arguments as for `SharedPrefix`."""
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], num_completions: int) -> None:
         self._model = model
         self._num_completions = num_completions
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         width = max(len(ids) for ids in prompts)
-        # Padding stands to the left, as the cache of any architecture expects it.
+        # Padding is to the left, as the cache of any architecture expects it.
         ids_BT = torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in prompts], device=model.device)
         lengths_B1 = torch.tensor([[len(ids)] for ids in prompts], device=model.device)
         self._is_token_RT = (torch.arange(width, device=model.device) >= width - lengths_B1).long()

@@ -15,7 +15,7 @@ from recloop.llm.cache import CompletionCache, request_key
 from recloop.llm.completion_text import tidy_completion
 from recloop.llm.concurrent_sampling import OTHERS_POLL_S, stream_completions
 from recloop.llm.language_model import LanguageModel, Sampling, prompt_digest
-from recloop.llm.server.streaming import StreamingModel
+from recloop.llm.server.client import ServerLM
 from recloop.llm.shared_prefix import share_heads
 from recloop.progress import SILENT, Progress, Step
 from recloop.records import Completion, CompletionStatus, Prompt, UserCompletions
@@ -95,7 +95,7 @@ def sample_completions(
     in_order = _longest_first(prompts)
     num_wanted = len(prompts) * sampling.num_completions
     with progress.stage("sample completions", total=num_wanted, unit="completions") as step:
-        if isinstance(lm, StreamingModel):
+        if isinstance(lm, ServerLM):
             stream_completions(lm, in_order, sampling, cache, step, purpose)
         else:
             chunk = max(1, CHUNK_COMPLETIONS // sampling.num_completions)

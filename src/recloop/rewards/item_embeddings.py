@@ -121,6 +121,7 @@ def _fit(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings of users and items after propagation."""
     import torch
+
     with needs_extra("rerec"):
         from torch_geometric.nn.models import LightGCN
 

@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import load_file, save_file
 
-from recloop.errors import DataError, TrainingError
+from recloop.errors import DataError, TrainingError, needs_extra
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
@@ -98,7 +98,8 @@ def session_environment(
         rewards_SH: what each hint earns in each session.
         first_seed: of the order of sessions, until a reset is given another.
     """
-    import gymnasium
+    with needs_extra("re2llm"):
+        import gymnasium
 
     class SessionEnv(gymnasium.Env[np.ndarray, np.int64]):
         """One session: look at its state, choose a hint, take the reward."""
@@ -157,9 +158,11 @@ def learn_policy(
     if not (np.isfinite(vectors_SD).all() and np.isfinite(rewards_SH).all()):
         raise TrainingError("vectors and rewards of sessions must be finite, got NaN; check the encoder")
     import torch
-    from stable_baselines3 import PPO
-    from stable_baselines3.common.callbacks import BaseCallback
-    from stable_baselines3.common.logger import Logger
+
+    with needs_extra("re2llm"):
+        from stable_baselines3 import PPO
+        from stable_baselines3.common.callbacks import BaseCallback
+        from stable_baselines3.common.logger import Logger
 
     mean_D, scale_D = standardise(vectors_SD)
     states_SD = ((vectors_SD - mean_D) / scale_D).astype(np.float32)

@@ -10,20 +10,20 @@ import asyncio
 import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from recloop.errors import GenerationError
+from recloop.llm.chat import own_tokenizer
 from recloop.llm.config import LmConfig
 from recloop.llm.language_model import Sampling
 from recloop.llm.server.config import ServerAddress, check_host, parse_address, read_key, server_identity
+from recloop.llm.server.protocol import Wire
 from recloop.llm.server.rate_limits import BACKOFF_BASE_S
 from recloop.llm.server.redaction import PromptHook, outgoing
+from recloop.llm.server.scheduler import RequestQueue, Terms
 from recloop.llm.server.streaming import NO_USAGE, Answer, Ask, Standing
+from recloop.llm.weights import find_model_folder
 from recloop.records import Completion, Prompt
-
-if TYPE_CHECKING:
-    from recloop.llm.server.protocol import Wire
-    from recloop.llm.server.scheduler import RequestQueue, Terms
 
 TICK_S = 1.0
 BYTES_PER_TOKEN = 3  # guess, on the safe side: English has four, names and other scripts fewer
@@ -68,7 +68,7 @@ class ServerLM:
         revision = config.server.revision if revision is None else revision
         mark = "" if hook is None else f"+{getattr(hook, '__qualname__', type(hook).__qualname__)}"
         self._name = server_identity(self._address, config.server, revision) + mark
-        self._tokenizer = None if tokenizer is None else _load_tokenizer(tokenizer)
+        self._tokenizer: Any = None if tokenizer is None else own_tokenizer(find_model_folder(tokenizer))
 
     @property
     def name(self) -> str:
@@ -99,9 +99,12 @@ class ServerLM:
                     yield answer.ask, tuple(sorted(held.pop(answer.ask), key=lambda completion: completion.completion))
 
     def answer(self, asks: Iterator[Ask], sampling: Sampling, standing: Standing) -> Generator[list[Answer]]:
-        """See `recloop.llm.server.streaming.StreamingModel`."""
-        from recloop.llm.server.scheduler import Terms
+        """Answer every ask; `asks` is read, in the caller's thread, whenever there is room for more.
 
+        Yields what has come since the last time, and something at least every second. Taking the next list
+        means that the last one is safe, which bounds what a kill can lose. An error is raised after everything
+        received has been yielded.
+        """
         key = read_key(self._config.pace)
         terms = Terms(self._address, self._config, sampling, standing, self.count_tokens, self._retry_base_s)
         worker = _Worker(terms, key, self._must_be_listed)
@@ -213,9 +216,6 @@ class _Worker:
             self._answers.put(None)
 
     async def _run(self) -> None:
-        from recloop.llm.server.protocol import Wire
-        from recloop.llm.server.scheduler import RequestQueue
-
         terms = self._terms
         self._queue = RequestQueue(terms, self._answers.put)
         async with Wire(terms.address, terms.config.pace, self._key) as wire:
@@ -240,8 +240,3 @@ async def _check_listed(wire: Wire, address: ServerAddress) -> None:
         )
 
 
-def _load_tokenizer(folder_or_name: str) -> Any:
-    from recloop.llm.chat import own_tokenizer
-    from recloop.llm.weights import find_model_folder
-
-    return own_tokenizer(find_model_folder(folder_or_name))

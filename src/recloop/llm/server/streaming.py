@@ -1,12 +1,9 @@
-"""How the cache and a language model behind a server work together: prompts go in one by one, answers come back."""
+"""What the cache and a language model behind a server exchange: asks, answers, and what is known from before."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
-from recloop.llm.language_model import Sampling
 from recloop.llm.server.cost import Usage
 from recloop.records import Completion, Prompt
 
@@ -45,20 +42,3 @@ class Standing:
 
     usage: Usage = NO_USAGE
     has_answered: bool = False
-
-
-@runtime_checkable
-class StreamingModel(Protocol):
-    """A language model whose answers come one by one, cost something and may fail one by one."""
-
-    @property
-    def name(self) -> str: ...
-
-    def answer(self, asks: Iterator[Ask], sampling: Sampling, standing: Standing) -> Generator[list[Answer]]:
-        """Answer every ask; `asks` is read, in the caller's thread, whenever there is room for more.
-
-        Yields what has come since the last time, and something at least every second. Taking the next list
-        means that the last one is safe: this bounds what a kill can lose. An error is raised after everything
-        received has been yielded.
-        """
-        ...

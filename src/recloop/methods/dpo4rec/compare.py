@@ -14,6 +14,7 @@ from recloop.evaluation.per_user_scores import join_by_name, read_variant_scores
 from recloop.evaluation.tables import (
     COMPLETION_COLUMNS,
     TableSettings,
+    Units,
     VariantTable,
     make_table,
     metric_lines,
@@ -68,19 +69,19 @@ def compare_variants(study: Study, task: Task, scored: Sequence[Scored]) -> tupl
     tables: list[VariantTable] = []
     for backbone in backbones:
         rankers = (backbone, REWARD_MODEL) if backbone == home_of_reward_model else (backbone,)
-        tables.append(make_backbone_table(study, backbone, [one for one in scored if one.ranker in rankers]))
+        tables.append(make_backbone_table(study, task, backbone, [one for one in scored if one.ranker in rankers]))
     inputs = {f"{name_of(one)}.{one.ranker}.s{one.seed}": study.run.digest(one.step) for one in scored}
     with study.step(EVALUATE, "", inputs, "runs") as step:
         if not step.is_done:
             write_trec(study, task, scored, step.folder)
             write_qrels(study.run.path / QRELS, task.lists.test)
-            write_tables(study.run.path, tables, {"user": task.log.users["user_id"].to_list()})
+            write_tables(study.run.path, tables)
             write_completions(study.run.path, completions_of(study, task))
             step.log(*metric_lines(tables))
     return tuple(tables)
 
 
-def make_backbone_table(study: Study, backbone: str, scored: Sequence[Scored]) -> VariantTable:
+def make_backbone_table(study: Study, task: Task, backbone: str, scored: Sequence[Scored]) -> VariantTable:
     """The table of one kind of evaluators; the primary metric is tested, the others are shown."""
     config = study.config
     parts = [
@@ -97,7 +98,13 @@ def make_backbone_table(study: Study, backbone: str, scored: Sequence[Scored]) -
     )
     reference = next(name for name in REFERENCES if name in names)
     return make_table(
-        f"Evaluators: {backbone.upper()}", variants, contrasts_of(names), settings, reference, reranker=backbone
+        f"Evaluators: {backbone.upper()}",
+        variants,
+        contrasts_of(names),
+        settings,
+        reference,
+        units=Units("user", task.log.users["user_id"].to_list()),
+        reranker=backbone,
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from recloop.artifacts import arrays_of, read_rows, record_of, write_rows
-from recloop.encoders.sentence import EncoderCache, encode_completions
+from recloop.encoders.sentence import EncoderCache, count_cut, encode_completions
 from recloop.errors import DataError
 from recloop.experiment.step import StepKind
 from recloop.llm.cache import CompletionCache, usage_note
@@ -152,7 +152,7 @@ def encode_user_texts(study: Study, texts: UserTexts, seed: int) -> UserTextVect
             arrays = {n: a for part, vectors in parts.items() for n, a in arrays_of(vectors, part).items()}
             save_file(arrays, step.folder / VECTORS)
             distinct = {one.text for one in written}
-            step.note(encoder=encoder.name, distinct_texts=len(distinct), texts_cut=encoder.count_cut(sorted(distinct)))
+            step.note(encoder=encoder.name, distinct_texts=len(distinct), texts_cut=count_cut(encoder, sorted(distinct)))
     arrays = load_file(study.run.folder(step.name) / VECTORS)
     parts = {part: record_of(arrays, part, UserVectors) for part in GROUPS if f"{part}.user_U" in arrays}
     return UserTextVectors(texts.variant, study.run.digest(step.name), parts)

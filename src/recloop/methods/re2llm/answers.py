@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from safetensors.numpy import load_file, save_file
 
-from recloop.encoders.sentence import EncoderCache, encode_texts
+from recloop.encoders.sentence import EncoderCache, count_cut, encode_texts
 from recloop.experiment.step import StepKind
 from recloop.llm.cache import usage_note
 from recloop.methods.re2llm.data import Questions, ask
@@ -96,7 +96,7 @@ def encode_sessions(study: Study, questions: Questions) -> States:
             place_of = {item: place for place, item in enumerate(used)}
             states_SD = np.stack([vectors_ID[[place_of[i] for i in s.items]].mean(axis=0) for s in sessions])
             save_file({"vectors_SD": states_SD.astype(np.float32)}, step.folder / STATES)
-            step.note(encoder=encoder.name, distinct_texts=len(lines), texts_cut=encoder.count_cut(lines))
+            step.note(encoder=encoder.name, distinct_texts=len(lines), texts_cut=count_cut(encoder, lines))
     vectors_SD = load_file(study.run.folder("encode") / STATES)["vectors_SD"].astype(np.float64)
     return States(vectors_SD, study.run.digest("encode"))
 

@@ -17,6 +17,7 @@ from recloop.evaluation.significance import Verdict
 from recloop.evaluation.tables import (
     COMPLETION_COLUMNS,
     TableSettings,
+    Units,
     VariantTable,
     closing_sections,
     make_table,
@@ -51,12 +52,16 @@ def compare_choices(study: Study, questions: Questions, answers: Answers, chosen
     settings = TableSettings(
         (config.primary_metric, *others), config.statistics, derived_seed(config.data_seed, "statistics")
     )
-    tables = (make_table("Test sessions", scores, CONTRASTS, settings, NO_HINT),)
+    tables = (
+        make_table(
+            "Test sessions", scores, CONTRASTS, settings, NO_HINT, units=Units("user", questions.task.id_of_user)
+        ),
+    )
     inputs = {name: study.run.digest(name) for name in chosen.policies.values()}
     with study.step(EVALUATE, "", {"answers": answers.digest, **inputs}) as step:
         if not step.is_done:
             write_variant_scores(step.folder / SCORES_FILE, tables[0].scores)
-            write_tables(study.run.path, tables, {"user": questions.task.id_of_user})
+            write_tables(study.run.path, tables)
             write_completions(study.run.path, [completions_of(study, questions, answers)])
             step.log(*metric_lines(tables))
     return tables
