@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from recloop.encoders.load import load_encoder
+from recloop.encoders.sentence import count_cut
 from recloop.encoders.static import SMOOTHING, StaticEncoder
 from recloop.errors import GenerationError
 from recloop.testing import check_encoder
@@ -56,7 +57,7 @@ def test_a_text_is_read_whole_and_without_its_order(tmp_path):
     vectors_BD = encoder.encode([long, "drama " + "war " * 999, "war " * 999])
     assert np.abs(vectors_BD[0] - vectors_BD[1]).max() < 1e-6
     assert np.abs(vectors_BD[0] - vectors_BD[2]).max() > 1e-4
-    assert encoder.count_cut([long]) == 0
+    assert count_cut(encoder, [long]) == 0
 
 
 def test_texts_beyond_one_chunk_keep_their_places(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from zlib import crc32
 
 import numpy as np
 
-from recloop.encoders.sentence import TextEncoder
+from recloop.encoders.sentence import TextEncoder, count_cut
 from recloop.errors import ContractError
 from recloop.llm.language_model import LanguageModel, Sampling, completion_uniforms, prompt_digest
 from recloop.prompts.claims import Claim, Polarity, write_summary
@@ -227,8 +227,8 @@ def check_encoder(encoder: TextEncoder) -> None:
     backwards_BD = encoder.encode(texts[::-1])[::-1]
     _require(_gap(backwards_BD, vectors_BD) < FAR_APART, "vectors must come in the order of the texts", None)
     _require(_gap(vectors_BD[:1], vectors_BD[2:3]) > FAR_APART, "different texts must have different vectors", None)
-    cut = encoder.count_cut(["word", "word " * 100_000])
-    _require(cut in (0, 1) and encoder.count_cut([]) == 0, "count_cut must count the texts that are cut", cut)
+    cut = count_cut(encoder, ["word", "word " * 100_000])
+    _require(cut in (0, 1) and count_cut(encoder, []) == 0, "count_cut must count the texts that are cut", cut)
 
 
 def check_reranker(reranker: Reranker, lists: Lists, user_vectors: UserVectors | None) -> None:

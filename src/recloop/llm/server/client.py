@@ -238,5 +238,3 @@ async def _check_listed(wire: Wire, address: ServerAddress) -> None:
             f"{', '.join(names[:5])}{' and more' if len(names) > 5 else ''}; serve it under that name beside "
             f"or in place of the others, then: recloop resume FOLDER"
         )
-
-

@@ -1,0 +1,83 @@
+"""Language models by name, and completions without a cache at hand."""
+
+import numpy as np
+import pytest
+
+from recloop.errors import BudgetError, GenerationError, RunError, SettingError
+from recloop.llm.bundled import bundled_lm_folder
+from recloop.llm.load import load_lm
+from recloop.llm.sampling import generate
+from recloop.records import Prompt
+from recloop.testing import FakeLM
+
+HISTORY = '5 stars | "Glass Harbour" | era 1990s | genre Drama, War\n2 stars | "Ox" | era 1980s | genre Comedy'
+
+
+def prompts_of(users):
+    return [Prompt(user, "You summarise.", f"{HISTORY}\nUser {user}.", 2, 0) for user in users]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("bundeld", {}, r"bundled or bundled:answers or transformers:NAME_OR_FOLDER or openai:BASE_URL#MODEL"),
+        ("transformers:", {}, "must be bundled or"),
+        ("bundled", {"devise": "cpu"}, r"devise: no such setting.*device"),
+        ("bundled", {"temperature": 0.5}, "temperature says how to sample.*pass it to generate"),
+        ("bundled", {"pace": {"timeout_s": 3}}, "lm.pace is not read for a model in this process"),
+        ("bundled", {"hook": lambda prompt: prompt}, "a hook is called before a prompt is sent"),
+        ("openai:http://127.0.0.1:1/v1#m", {"device": "cpu"}, "lm.device is not read for a model behind a server"),
+        ("openai:https://api.example.org/v1#m", {}, "got api.example.org.*allowed_hosts"),
+        (FakeLM(), {"device": "cpu"}, "settings are for a named language model"),
+    ],
+)
+def test_what_names_no_model_or_is_not_read_is_one_clear_error(name, settings, message):
+    with pytest.raises(SettingError, match=message):
+        load_lm(name, **settings)
+
+
+def test_an_object_is_returned_as_it_is():
+    lm = FakeLM()
+    assert load_lm(lm) is lm
+
+
+def test_a_name_stands_for_its_weights():
+    lm = load_lm("bundled", device="cpu")
+    assert lm.name == load_lm(f"transformers:{bundled_lm_folder()}", device="cpu").name
+    assert lm.name.startswith("llama-3.3M-")
+    assert lm.name != load_lm("bundled:answers", device="cpu").name
+
+
+def test_a_server_is_not_asked_before_the_first_prompt():
+    lm = load_lm("openai:http://127.0.0.1:1/v1#m", pace={"max_outage_s": 0.1}, budget={"max_requests": 1})
+    assert lm.name.startswith("openai:http://127.0.0.1:1/v1#m-")
+    with pytest.raises((GenerationError, BudgetError)):
+        generate(lm, prompts_of([1]))
+
+
+def test_users_come_back_in_order_with_their_prompts_and_completions():
+    prompts = prompts_of([9, 3])
+    texts = generate(FakeLM(), prompts, n=3, seed=4)
+    assert texts.user_U.tolist() == [3, 9]
+    assert texts.user_U.dtype == np.int64
+    assert texts.prompts_U == (prompts[1], prompts[0])
+    assert [[d.completion for d in completions_N] for completions_N in texts.completions_UN] == [[0, 1, 2]] * 2
+    assert generate(FakeLM(), prompts, n=3, seed=4).completions_UN == texts.completions_UN
+    assert generate(FakeLM(), prompts, n=3, seed=5).completions_UN != texts.completions_UN
+
+
+def test_a_cache_file_keeps_completions_between_calls(tmp_path):
+    lm = FakeLM()
+    first = generate(lm, prompts_of([1, 2]), n=2, cache=tmp_path / "completions.sqlite")
+    again = generate(lm, prompts_of([1, 2, 3]), n=2, cache=str(tmp_path / "completions.sqlite"))
+    assert lm.num_asked == 6
+    assert again.completions_UN[:2] == first.completions_UN
+    with pytest.raises(RunError, match="existing folder"):
+        generate(lm, prompts_of([1]), cache=tmp_path / "absent" / "completions.sqlite")
+
+
+def test_sampling_settings_are_checked():
+    with pytest.raises(SettingError, match="num_completions must be at least 1; got 0"):
+        generate(FakeLM(), prompts_of([1]), n=0)
+    with pytest.raises(SettingError, match="at temperature 0 all completions of a prompt are the same"):
+        generate(FakeLM(), prompts_of([1]), n=2, temperature=0)
