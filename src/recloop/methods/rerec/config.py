@@ -90,8 +90,8 @@ class ReRecConfig(BaseModel):
     supervised: bool = Field(
         default=True, description="fine-train on canonical answers to train users' requests: a row to compare"
     )
-    reinforced: Literal["shipped", "supervised"] = Field(
-        default="shipped",
+    reinforced: Literal["base_model", "supervised"] = Field(
+        default="base_model",
         description="which model is reinforced: the language model as it comes, or the supervised one, for "
         "a model that does not know the form of an answer",
     )
@@ -150,7 +150,7 @@ class ReRecConfig(BaseModel):
         if self.reinforced == "supervised" and not self.supervised:
             raise SettingError(
                 "there is no supervised model to reinforce, got reinforced=supervised and supervised=false; "
-                "use reinforced=shipped, or supervised=true"
+                "use reinforced=base_model, or supervised=true"
             )
         if not self.split.reward:
             raise SettingError("reinforcement needs reward users, got split.feedback=0; give them a share")
@@ -167,7 +167,7 @@ def _without_simulated(completed: Any, given: Any) -> Any:
             return completed
 
 
-class Variant(BaseModel):
+class RequestVariant(BaseModel):
     """One way of reinforcement: its name and the settings that make it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -178,7 +178,7 @@ class Variant(BaseModel):
     curriculum: CurriculumConfig
 
 
-def variant_of(config: ReRecConfig, name: VariantName) -> Variant:
+def variant_of(config: ReRecConfig, name: VariantName) -> RequestVariant:
     """The settings of an variant."""
     reward, advantage, curriculum = config.reward, config.advantage, config.curriculum
     unpaid = advantage.model_copy(update={"penalty": Penalty.NONE})
@@ -202,7 +202,7 @@ def variant_of(config: ReRecConfig, name: VariantName) -> Variant:
             curriculum = everything
         case "published_curriculum":
             curriculum = curriculum.model_copy(update={"too_hard": None, "same_budget": False})
-    return Variant(name=name, reward=reward, advantage=advantage, curriculum=curriculum)
+    return RequestVariant(name=name, reward=reward, advantage=advantage, curriculum=curriculum)
 
 
 def quick_overrides(config: ReRecConfig) -> list[tuple[str, str]]:

@@ -17,38 +17,42 @@ from recloop.data.load import read_log
 from recloop.data.recbench import FILES, read_recbench
 from recloop.data.requests import RequestSet, make_requests
 from recloop.data.splits import split_users
-from recloop.experiment.run_folder import RunFolder, Stage
-from recloop.experiment.stages import Staged
-from recloop.experiment.verbs import require_verb
+from recloop.experiment.run_folder import RunFolder, RunStep
+from recloop.experiment.step import StepKind, Steps
 from recloop.files import atomic_write_json, digest_of_files, sha256_of_file
+from recloop.llm.bundled import columns_note, with_readable_columns
 from recloop.llm.chat import chat_tokens
 from recloop.llm.load import lm_folder, open_local
 from recloop.llm.local import TransformersLM
-from recloop.llm.bundled import columns_note, with_readable_columns
 from recloop.llm.weights import weights_hash
-from recloop.methods.context import LmRef, derived_seed
-from recloop.methods.dpo4rec.data import dataset_digest, profiles_digest
+from recloop.methods.dpo4rec.data import log_digest, profiles_digest
 from recloop.methods.rerec.config import ReRecConfig, TransferConfig
+from recloop.methods.study import LmRef, derived_seed
 from recloop.progress import Progress
+from recloop.prompts.lines import NOUNS, clean_title
 from recloop.prompts.request import build_request_prompts
 from recloop.prompts.request_answer import are_tellable
-from recloop.prompts.lines import NOUNS, clean_title
 from recloop.records import Condition, Group, Log, Prompt, Request, RequestKind
 from recloop.rewards.item_embeddings import fit_item_embeddings
 
 REQUESTS, PROMPTS, VECTORS = "requests.json", "prompts.json", "vectors.safetensors"
+BASE_MODEL = "base_model"
+PREPARE = StepKind("prepare", reads=("data", "data_seed", "split", "requests", "prompt", "lm"))
+EMBED = StepKind("embed", reads=("embedding",))
 
 
 @dataclass(frozen=True, slots=True)
-class Study(Staged):
+class RequestStudy(Steps):
     """One run: what was asked for, and the models it opens on demand.
 
-    first_lm: the language model as shipped.
+    first_lm: the base model.
+    own_log: a log that was passed as an object; None for the configured one.
     """
 
     config: ReRecConfig
     first_lm: LmRef
     open_lm: Callable[[Path], TransformersLM]
+    own_log: Log | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class TestSet:
     name: of the log elsewhere that they are about; empty for the run's own.
     prompts: by number of request.
     titles: as shown, by item.
-    digest: of the stage that made requests and prompts.
+    digest: of the step that made requests and prompts.
     """
 
     name: str
@@ -74,11 +78,11 @@ class TestSet:
 
 @dataclass(frozen=True, slots=True)
 class RequestTask:
-    """What all stages of a run work on.
+    """What all steps of a run work on.
 
     prompts: of every request, by its number.
     titles: as shown, by item.
-    digest: of the stage that made requests and prompts.
+    digest: of the step that made requests and prompts.
     columns: new names of the log's columns that the language model is shown under another name.
     """
 
@@ -103,35 +107,35 @@ class RequestTask:
         return TestSet("", self.requests[Group.TEST], self.prompts, self.titles, self.digest)
 
 
-def open_study(config: ReRecConfig, run: RunFolder, progress: Progress, until: str | None) -> Study:
+def open_study(
+    config: ReRecConfig, run: RunFolder, progress: Progress, until: str | None, log: Log | None = None
+) -> RequestStudy:
     """The study of a run; no model is loaded yet.
 
-    Raises:
-        SettingError: an unknown stage.
+    Args:
+        log: in place of the configured one.
     """
-    require_verb("rerec", until)
 
     @lru_cache(maxsize=1)
     def open_lm(folder: Path) -> TransformersLM:
         return open_local(config.lm, folder)
 
     folder = lm_folder(config.lm)
-    first = LmRef("shipped", folder, weights_hash(folder))
-    return Study(run, progress, until, config, first, open_lm)
+    return RequestStudy(run, progress, until, config, LmRef(BASE_MODEL, folder, weights_hash(folder)), open_lm, log)
 
 
-def prepare(study: Study) -> RequestTask:
+def prepare(study: RequestStudy) -> RequestTask:
     """Read the log; split its users, make requests and prompts, or find them made."""
     config = study.config
-    log = read_log(config.data, config.data_seed, study.progress)
+    log = study.own_log or read_log(config.data, config.data_seed, study.progress)
     dataset, columns = with_readable_columns(log, study.first_lm.folder, study.progress)
-    inputs = {"dataset": dataset_digest(dataset), "lm": study.first_lm.digest, **profiles_digest(dataset)}
-    with study.stage("prepare", "", inputs) as stage:
-        if not stage.is_done:
+    inputs = {"dataset": log_digest(dataset), "lm": study.first_lm.digest, **profiles_digest(dataset)}
+    with study.step(PREPARE, "", inputs) as step:
+        if not step.is_done:
             groups = split_users(dataset.num_users, config.split, config.data_seed)
-            _write_requests(study, stage, dataset, _make_requests(study, dataset, groups))
-            stage.note(**columns_note(columns))
-    requests, prompts = _read_requests(study, stage.name)
+            _write_requests(study, step, dataset, _make_requests(study, dataset, groups))
+            step.note(**columns_note(columns))
+    requests, prompts = _read_requests(study, step.name)
     return RequestTask(
         dataset,
         build_item_graph(dataset),
@@ -143,7 +147,7 @@ def prepare(study: Study) -> RequestTask:
     )
 
 
-def prepare_elsewhere(study: Study) -> list[TestSet]:
+def prepare_elsewhere(study: RequestStudy) -> list[TestSet]:
     """Requests about other logs, which no model was taught or reinforced on."""
     config = study.config
     found: list[TestSet] = []
@@ -151,7 +155,7 @@ def prepare_elsewhere(study: Study) -> list[TestSet]:
         log = read_log(place.data, config.data_seed, study.progress)
         dataset, columns = with_readable_columns(log, study.first_lm.folder, study.progress)
         inputs = {
-            "dataset": dataset_digest(dataset),
+            "dataset": log_digest(dataset),
             "lm": study.first_lm.digest,
             "place": place.model_dump(mode="json"),
             **profiles_digest(dataset),
@@ -159,24 +163,24 @@ def prepare_elsewhere(study: Study) -> list[TestSet]:
         if place.recbench is not None:
             there = [name for name in FILES if (place.recbench / name).is_file()]
             inputs["recbench"] = digest_of_files({n: sha256_of_file(place.recbench / n) for n in there})
-        with study.stage("prepare", place.name, inputs) as stage:
-            if not stage.is_done:
-                _write_requests(study, stage, dataset, _requests_elsewhere(study, place, dataset))
-                stage.note(**columns_note(columns))
-        requests, prompts = _read_requests(study, stage.name)
+        with study.step(PREPARE, place.name, inputs) as step:
+            if not step.is_done:
+                _write_requests(study, step, dataset, _requests_elsewhere(study, place, dataset))
+                step.note(**columns_note(columns))
+        requests, prompts = _read_requests(study, step.name)
         found.append(
             TestSet(
                 place.name,
                 requests[Group.TEST],
                 prompts,
                 _titles(study, dataset),
-                study.run.digest(stage.name),
+                study.run.digest(step.name),
             )
         )
     return found
 
 
-def _make_requests(study: Study, dataset: Log, groups: Mapping[Group, np.ndarray]) -> RequestSet:
+def _make_requests(study: RequestStudy, dataset: Log, groups: Mapping[Group, np.ndarray]) -> RequestSet:
     config = study.config
     return make_requests(
         dataset,
@@ -188,7 +192,7 @@ def _make_requests(study: Study, dataset: Log, groups: Mapping[Group, np.ndarray
     )
 
 
-def _requests_elsewhere(study: Study, place: TransferConfig, dataset: Log) -> RequestSet:
+def _requests_elsewhere(study: RequestStudy, place: TransferConfig, dataset: Log) -> RequestSet:
     """At most `place.max_requests`, drawn at random: RecBench+'s, or those of some users of the log."""
     config = study.config
     rng = np.random.default_rng([config.data_seed, 0x7A])
@@ -208,51 +212,51 @@ def _requests_elsewhere(study: Study, place: TransferConfig, dataset: Log) -> Re
     return RequestSet({group: made if group is Group.TEST else () for group in Group}, num_given_up)
 
 
-def _titles(study: Study, dataset: Log) -> list[str]:
+def _titles(study: RequestStudy, dataset: Log) -> list[str]:
     return [clean_title(title) for title in dataset.items["title"].to_list()]
 
 
-def _teller(study: Study) -> Callable[[Sequence[str]], bool]:
+def _teller(study: RequestStudy) -> Callable[[Sequence[str]], bool]:
     """Whether titles can be told apart as they are shown."""
     return lambda shown: are_tellable([clean_title(title) for title in shown])
 
 
-def _write_requests(study: Study, stage: Stage, dataset: Log, made: RequestSet) -> None:
+def _write_requests(study: RequestStudy, step: RunStep, dataset: Log, made: RequestSet) -> None:
     """Requests and their prompts, and how many there are."""
     everyone = [request for group in Group for request in made.of(group)]
     lm = study.open_lm(study.first_lm.folder)
     prompts = build_request_prompts(dataset, everyone, study.config.prompt, lm.count_tokens, chat_tokens(lm))
     rows = {group.value: [asdict(request) for request in made.of(group)] for group in Group}
-    atomic_write_json(stage.folder / REQUESTS, _without_nan(rows))
-    atomic_write_json(stage.folder / PROMPTS, [asdict(prompt) for prompt in prompts])
-    stage.note(
+    atomic_write_json(step.folder / REQUESTS, _without_nan(rows))
+    atomic_write_json(step.folder / PROMPTS, [asdict(prompt) for prompt in prompts])
+    step.note(
         num_requests={group.value: len(made.of(group)) for group in Group},
         num_given_up=dict(made.num_given_up),
         num_history_items_cut=sum(prompt.num_items_cut for prompt in prompts),
     )
 
 
-def _read_requests(study: Study, stage: str) -> tuple[dict[Group, tuple[Request, ...]], dict[int, Prompt]]:
+def _read_requests(study: RequestStudy, step: str) -> tuple[dict[Group, tuple[Request, ...]], dict[int, Prompt]]:
     """What `_write_requests` wrote: requests by group, prompts by number."""
-    folder = study.run.folder(stage)
+    folder = study.run.folder(step)
     rows = json.loads((folder / REQUESTS).read_text(encoding="utf-8"))
     prompts = [Prompt(**row) for row in json.loads((folder / PROMPTS).read_text(encoding="utf-8"))]
     requests = {group: tuple(_request(row) for row in rows[group.value]) for group in Group}
     return requests, {prompt.user: prompt for prompt in prompts}
 
 
-def embed_items(study: Study, task: RequestTask) -> np.ndarray:
+def embed_items(study: RequestStudy, task: RequestTask) -> np.ndarray:
     """LightGCN's item embeddings, Float32 [I, D], from train users alone."""
     config = study.config
-    with study.stage("embed", "", {"requests": task.digest}) as stage:
-        if not stage.is_done:
+    with study.step(EMBED, "", {"requests": task.digest}) as step:
+        if not step.is_done:
             users = split_users(task.dataset.num_users, config.split, config.data_seed)[Group.TRAIN]
             seed = derived_seed(config.data_seed, "embed")
             found = fit_item_embeddings(task.dataset, users, config.embedding, seed, study.progress)
-            save_file({"vectors_ID": found.vectors_ID}, stage.folder / VECTORS)
+            save_file({"vectors_ID": found.vectors_ID}, step.folder / VECTORS)
             recall = {"recall": found.recall, "knn_recall": found.knn_recall}
-            stage.log({**recall, "k": found.k, "num_held_out": found.num_held_out})
-            stage.note(**recall, recall_k=found.k, num_held_out=found.num_held_out)
+            step.log({**recall, "k": found.k, "num_held_out": found.num_held_out})
+            step.note(**recall, recall_k=found.k, num_held_out=found.num_held_out)
     return load_file(study.run.folder("embed") / VECTORS)["vectors_ID"]
 
 

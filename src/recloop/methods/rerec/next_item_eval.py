@@ -16,17 +16,17 @@ from recloop.errors import DataError
 from recloop.evaluation.per_user_scores import VariantScores
 from recloop.evaluation.score import MetricsConfig
 from recloop.evaluation.session_scores import variant_from_ranks
-from recloop.rerankers.metrics import NOT_RANKED
+from recloop.experiment.step import StepKind
 from recloop.files import atomic_write_json
 from recloop.llm.cache import CompletionCache
 from recloop.llm.chat import chat_tokens
 from recloop.llm.language_model import Sampling
 from recloop.llm.sampling import sample_completions
-from recloop.methods.context import LmRef, derived_seed
-from recloop.methods.dpo4rec.generate import COMPLETIONS_FILE
 from recloop.methods.re2llm.policies import ITEM_KNN, POPULARITY, SASREC
-from recloop.methods.rerec.data import RequestTask, Study
+from recloop.methods.rerec.data import RequestStudy, RequestTask
+from recloop.methods.study import COMPLETIONS_FILE, LmRef, derived_seed
 from recloop.prompts.claims import HistoryItem
+from recloop.prompts.lines import NOUNS, clean_item
 from recloop.prompts.next_item import (
     SYSTEM,
     SessionText,
@@ -34,8 +34,8 @@ from recloop.prompts.next_item import (
     parse_ranking,
     with_distinct_titles,
 )
-from recloop.prompts.lines import NOUNS, clean_item
 from recloop.records import Group, Prompt
+from recloop.rerankers.metrics import NOT_RANKED
 from recloop.rerankers.sasrec import SasrecConfig, sasrec_ranks
 from recloop.rerankers.session_baselines import item_knn_ranks, popularity_ranks
 
@@ -44,7 +44,11 @@ NEXT_METRICS = MetricsConfig(names=("hr@1", "ndcg@10"), empty="zero", mean="user
 RANKS = "ranks.json"
 
 
-def cut_histories(study: Study, task: RequestTask) -> SessionTask | None:
+SAMPLE_NEXT = StepKind("sample", reads=("next_item", "grpo.max_prompt_tokens"), part="next")
+NEXT_BASELINES = StepKind("sample", reads=("next_item", "seeds"), part="next.baselines")
+
+
+def cut_histories(study: RequestStudy, task: RequestTask) -> SessionTask | None:
     """One session a user, at most as many test users as asked for; None if none is wanted.
 
     Raises:
@@ -81,7 +85,7 @@ def cut_histories(study: Study, task: RequestTask) -> SessionTask | None:
     )
 
 
-def fitting_text(study: Study, task: SessionTask, session: Session) -> SessionText:
+def fitting_text(study: RequestStudy, task: SessionTask, session: Session) -> SessionText:
     """What a session's prompt shows, without the oldest items that would make it too long."""
     lm = study.open_lm(study.first_lm.folder)
 
@@ -98,13 +102,13 @@ def fitting_text(study: Study, task: SessionTask, session: Session) -> SessionTe
     return text
 
 
-def rank_next(study: Study, task: SessionTask | None, lm: LmRef, seed: int) -> str | None:
-    """The model's rank of every test user's last item, at temperature 0; the stage that holds them."""
+def rank_next(study: RequestStudy, task: SessionTask | None, lm: LmRef, seed: int) -> str | None:
+    """The model's rank of every test user's last item, at temperature 0; the step that holds them."""
     if task is None:
         return None
-    stage_inputs = {"lm": lm.digest, "requests": study.run.digest("prepare")}
-    with study.stage("sample", f"next.{lm.label}.s{seed}", stage_inputs) as stage:
-        if not stage.is_done:
+    inputs = {"lm": lm.digest, "requests": study.run.digest("prepare")}
+    with study.step(SAMPLE_NEXT, f"next.{lm.label}.s{seed}", inputs) as step:
+        if not step.is_done:
             texts = [fitting_text(study, task, session) for session in task.test]
             prompts = [
                 Prompt(number, SYSTEM, next_item_text(text, "", NUM_RANKED), len(text.shown), 0)
@@ -118,20 +122,20 @@ def rank_next(study: Study, task: SessionTask | None, lm: LmRef, seed: int) -> s
                 titles = [item.title for item in text.candidates]
                 ranking = parse_ranking(row[0].text, titles, NUM_RANKED)
                 ranks.append(ranking.rank_of(session.answer_place) or NOT_RANKED)
-            atomic_write_json(stage.folder / RANKS, ranks)
-            stage.note(tokens=sum(row[0].num_tokens for row in completions.completions_UN))
-            stage.log({"next": lm.label, "seed": seed, "hr@1": float(np.mean(np.array(ranks) == 1))})
-    return stage.name
+            atomic_write_json(step.folder / RANKS, ranks)
+            step.note(tokens=sum(row[0].num_tokens for row in completions.completions_UN))
+            step.log({"next": lm.label, "seed": seed, "hr@1": float(np.mean(np.array(ranks) == 1))})
+    return step.name
 
 
-def rank_by_baselines(study: Study, task: SessionTask) -> dict[str, dict[int, np.ndarray]]:
+def rank_by_baselines(study: RequestStudy, task: SessionTask) -> dict[str, dict[int, np.ndarray]]:
     """By baseline and seed: the rank of every test user's last item."""
     seeds = study.config.seeds
-    with study.stage("sample", "next.baselines", {"requests": study.run.digest("prepare")}) as stage:
-        if not stage.is_done:
+    with study.step(NEXT_BASELINES, "next.baselines", {"requests": study.run.digest("prepare")}) as step:
+        if not step.is_done:
             sasrec = {seed: sasrec_ranks(task, SasrecConfig(), derived_seed(seed, "sasrec")).tolist() for seed in seeds}
-            atomic_write_json(stage.folder / RANKS, {str(seed): ranks for seed, ranks in sasrec.items()})
-    kept = json.loads((study.run.folder(stage.name) / RANKS).read_text(encoding="utf-8"))
+            atomic_write_json(step.folder / RANKS, {str(seed): ranks for seed, ranks in sasrec.items()})
+    kept = json.loads((study.run.folder(step.name) / RANKS).read_text(encoding="utf-8"))
     return {
         POPULARITY: dict.fromkeys(seeds, popularity_ranks(task)),
         ITEM_KNN: dict.fromkeys(seeds, item_knn_ranks(task)),
@@ -139,15 +143,15 @@ def rank_by_baselines(study: Study, task: SessionTask) -> dict[str, dict[int, np
     }
 
 
-def next_item_rows(study: Study, task: SessionTask, stages: dict[tuple[str, int], str]) -> list[VariantScores]:
+def next_item_rows(study: RequestStudy, task: SessionTask, steps: dict[tuple[str, int], str]) -> list[VariantScores]:
     """The baselines' rows, then one per language model.
 
     Args:
-        stages: as `rank_next` gave them, by row and seed.
+        steps: as `rank_next` gave them, by row and seed.
     """
     ranks = rank_by_baselines(study, task)
-    for (name, seed), stage in stages.items():
-        kept = json.loads((study.run.folder(stage) / RANKS).read_text(encoding="utf-8"))
+    for (name, seed), step in steps.items():
+        kept = json.loads((study.run.folder(step) / RANKS).read_text(encoding="utf-8"))
         ranks.setdefault(name, {})[seed] = np.array(kept, dtype=np.int64)
     user_S = np.array([session.user for session in task.test], dtype=np.int64)
     return [variant_from_ranks(name, by_seed, user_S, NEXT_METRICS) for name, by_seed in ranks.items()]

@@ -10,9 +10,9 @@ import numpy as np
 
 from recloop.errors import RunError, SettingError
 from recloop.experiment.run_folder import RunFolder
+from recloop.llm.bundled import in_shown_names
 from recloop.llm.chat import chat_tokens
 from recloop.llm.language_model import LanguageModel, Sampling
-from recloop.llm.bundled import in_shown_names
 from recloop.methods.rerec.config import ReRecConfig
 from recloop.methods.rerec.data import RequestTask, embed_items, open_study, prepare
 from recloop.methods.rerec.report import FULL
@@ -27,7 +27,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class RequestReply:
     """What is said to a request.
 
     text: the likeliest answer; answer: the same, read; share: of `VOTES` answers, by candidate's position.
@@ -39,7 +39,7 @@ class Reply:
     share: dict[int, float]
 
 
-def ask_run(run: RunFolder, config: ReRecConfig, text: str, user_id: str | None) -> str:
+def ask_run(run: RunFolder, config: ReRecConfig, text: str, user_id: str | None = None) -> str:
     """The reasoning, the pick and the candidates' scores, as text.
 
     Args:
@@ -69,14 +69,14 @@ def ask_run(run: RunFolder, config: ReRecConfig, text: str, user_id: str | None)
 
 
 def last_model(run: RunFolder, config: ReRecConfig) -> str:
-    """The stage of the model to ask: ReRec's last epoch, else another variant's, else the supervised one.
+    """The step of the model to ask: ReRec's last epoch, else another variant's, else the supervised one.
 
     The last is the one that ended the variant's way; how many there are, the curriculum decides on it.
     """
-    seed, stages = config.seeds[0], run.manifest["stages"]
+    seed, steps = config.seeds[0], run.manifest["steps"]
     for variant in sorted(config.variants, key=lambda variant: variant != FULL):
-        for name in stages:
-            if name.startswith(f"train.{variant}.s{seed}.e") and stages[name]["inputs"]["passed"][1] >= 1:
+        for name in steps:
+            if name.startswith(f"train.{variant}.s{seed}.e") and steps[name]["inputs"]["passed"][1] >= 1:
                 return name
     if run.is_done(f"train.{SUPERVISED}.s{seed}"):
         return f"train.{SUPERVISED}.s{seed}"
@@ -126,7 +126,7 @@ def find_candidates(
     return tuple(sorted(chosen))
 
 
-def answer(lm: LanguageModel, prompt: Prompt, titles: list[str], max_tokens: int) -> Reply:
+def answer(lm: LanguageModel, prompt: Prompt, titles: list[str], max_tokens: int) -> RequestReply:
     """The likeliest answer, and how often each candidate is named by others."""
     likeliest = Sampling(1, 0.0, 1.0, max_tokens, 0)
     drawn = Sampling(VOTES, 1.0, 1.0, max_tokens, 0)
@@ -135,10 +135,10 @@ def answer(lm: LanguageModel, prompt: Prompt, titles: list[str], max_tokens: int
     votes = Counter(read_answer(d.text, titles, is_finished=d.is_finished).first for d in completions_N)
     share = {place: num / VOTES for place, num in votes.items() if place is not None}
     read = read_answer(best.text, titles, is_finished=best.is_finished)
-    return Reply(tuple(titles), best.text, read, share)
+    return RequestReply(tuple(titles), best.text, read, share)
 
 
-def describe(reply: Reply, label: str) -> str:
+def describe(reply: RequestReply, label: str) -> str:
     """A reply in lines; where nothing was picked, why."""
     first = reply.answer.first
     pick = f"no pick ({reply.answer.status.value})" if first is None else f"pick: {reply.titles[first]}"

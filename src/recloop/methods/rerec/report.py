@@ -12,92 +12,80 @@ from typing import Any
 import numpy as np
 
 from recloop.data.sessions import SessionTask
-from recloop.evaluation.per_user_scores import VariantScores, join_seeds, read_variant_scores, write_variant_scores
+from recloop.evaluation.labels import variant_label
+from recloop.evaluation.per_user_scores import (
+    VariantScores,
+    join_by_name,
+    join_seeds,
+    read_variant_scores,
+    write_variant_scores,
+)
 from recloop.evaluation.report import write_report
-from recloop.evaluation.report_sections import Chart, Curve, ReportData, VariantKind, VariantLabel, TableSection
-from recloop.evaluation.significance import compare
+from recloop.evaluation.report_sections import Chart, Charts, Curve, Report, Section
+from recloop.evaluation.tables import (
+    TableSettings,
+    Units,
+    VariantTable,
+    closing_sections,
+    make_table,
+    metric_lines,
+    opening_sections,
+    write_completions,
+    write_tables,
+)
 from recloop.experiment.run_folder import METRICS
+from recloop.experiment.step import StepKind
 from recloop.files import atomic_write_json
+from recloop.llm.bundled import columns_fact
 from recloop.llm.cache import CompletionCache
 from recloop.llm.language_model import Sampling
 from recloop.llm.sampling import sample_completions
-from recloop.llm.bundled import columns_fact
-from recloop.methods.context import LmRef, derived_seed
-from recloop.methods.dpo4rec.compare import RESULTS, Results, metric_rows, results_json
-from recloop.methods.dpo4rec.generate import COMPLETIONS_FILE
-from recloop.methods.dpo4rec.report import REPORT, stage_costs
-from recloop.methods.re2llm.policies import ITEM_KNN, POPULARITY, SASREC
-from recloop.methods.re2llm.policies import WORDS as HINT_WORDS
-from recloop.methods.rerec.data import RequestTask, Study, TestSet
+from recloop.methods.rerec.data import BASE_MODEL, RequestStudy, RequestTask, TestSet
 from recloop.methods.rerec.forgetting import evaluate_retention
-from recloop.methods.rerec.next_item_eval import NEXT_METRICS
-from recloop.methods.rerec.next_item_eval import next_item_rows, rank_next
+from recloop.methods.rerec.next_item_eval import NEXT_METRICS, next_item_rows, rank_next
 from recloop.methods.rerec.train import SUPERVISED
+from recloop.methods.study import COMPLETIONS_FILE, LmRef, derived_seed
 from recloop.prompts.request_answer import AnswerStatus, read_answer
 from recloop.records import Completion, Request
 from recloop.rewards.request_reward import ndcg_of
 
-CHANCE, SHIPPED, PLAIN, FULL = "chance", "shipped", "grpo_ndcg", "rerec"
+CHANCE, PLAIN, FULL = "chance", "grpo_ndcg", "rerec"
+ABLATIONS = ("no_penalty", "published_penalty", "no_qas", "no_pas", "no_curriculum", "published_curriculum")
 ROWS, TEXTS = "rows.parquet", "answers.json"
 ACCURACY = "hr@1"
 MEASURED = (ACCURACY, "ndcg@5")
-WORDS = {
-    **{name: HINT_WORDS[name] for name in (POPULARITY, ITEM_KNN, SASREC)},
-    CHANCE: VariantLabel("Chance", "One of the candidates, drawn blindly: its expected value.", VariantKind.WITHOUT_LM),
-    SHIPPED: VariantLabel("As shipped", "The language model as it came.", VariantKind.METHOD),
-    SUPERVISED: VariantLabel(
-        "Supervised", "Fine-tuned on canonical answers to other users' requests.", VariantKind.METHOD
-    ),
-    PLAIN: VariantLabel(
-        "GRPO, NDCG only", "Reinforced by the rank of the right item and the form alone.", VariantKind.CONTROL
-    ),
-    FULL: VariantLabel(
-        "ReRec",
-        "With query and preference alignment, reasoning-aware advantages, curriculum.",
-        VariantKind.METHOD,
-    ),
-    "no_penalty": VariantLabel("ReRec, no penalty", "Every token of an answer is paid alike.", VariantKind.CONTROL),
-    "published_penalty": VariantLabel(
-        "ReRec, published penalty", "Wrong paragraphs are paid (1 - w) r.", VariantKind.CONTROL
-    ),
-    "no_qas": VariantLabel("ReRec, no QAS", "Without alignment on the item-attribute graph.", VariantKind.CONTROL),
-    "no_pas": VariantLabel("ReRec, no PAS", "Without alignment of item embeddings.", VariantKind.CONTROL),
-    "no_curriculum": VariantLabel("ReRec, no curriculum", "Every epoch asks everything.", VariantKind.CONTROL),
-    "published_curriculum": VariantLabel(
-        "ReRec, published curriculum",
-        "Requests that nothing met do not sit out an epoch, and what is saved is not spent.",
-        VariantKind.CONTROL,
-    ),
-}
+ANSWER = StepKind("sample", reads=("answering",))
+RETENTION = StepKind("sample", reads=("retention",), part="retention")
+EVALUATE, REPORT_STEP = StepKind("evaluate"), StepKind("report")
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class AnsweredTests:
     """What one language model of one seed did.
 
-    stages: hold ROWS and TEXTS of the test requests, by name of the test set.
-    kept: holds ROWS of the skills that were not trained; None when they were not looked at.
+    steps: hold ROWS and TEXTS of the test requests, by name of the test set.
+    retention: holds ROWS of the skills that were not trained; None when they were not looked at.
     next: holds the ranks of next items; None when they were not asked for.
     """
 
-    row: str
+    variant: str
     seed: int
-    stages: Mapping[str, str]
-    kept: str | None
+    steps: Mapping[str, str]
+    retention: str | None
     next: str | None
 
 
 def answer_tests(
-    study: Study, tests: Sequence[TestSet], next_items: SessionTask | None, lm: LmRef, seed: int
-) -> Answered:
+    study: RequestStudy, tests: Sequence[TestSet], next_items: SessionTask | None, lm: LmRef, seed: int
+) -> AnsweredTests:
     """Have the model answer every test request, here and elsewhere, and look at what else it can do."""
-    stages = {one.name: _answer(study, one, lm, seed) for one in tests}
-    kept = _look_at_retention(study, lm, seed)
-    return Answered(lm.label, seed, stages, kept, rank_next(study, next_items, lm, seed))
+    steps = {one.name: _answer(study, one, lm, seed) for one in tests}
+    retention = _look_at_retention(study, lm, seed)
+    return AnsweredTests(lm.label, seed, steps, retention, rank_next(study, next_items, lm, seed))
 
 
-def _answer(study: Study, tests: TestSet, lm: LmRef, seed: int) -> str:
-    """Answers scored by the written rule; the stage that holds them."""
+def _answer(study: RequestStudy, tests: TestSet, lm: LmRef, seed: int) -> str:
+    """Answers scored by the written rule; the step that holds them."""
     config, requests = study.config, tests.requests
     sampling = Sampling(
         config.answering.completions,
@@ -107,42 +95,42 @@ def _answer(study: Study, tests: TestSet, lm: LmRef, seed: int) -> str:
         seed if config.answering.temperature else 0,  # the likeliest answer has no seed
     )
     key = ".".join(part for part in (f"{lm.label}.s{seed}", tests.name) if part)
-    with study.stage("sample", key, {"lm": lm.digest, "requests": tests.digest}) as stage:
-        if not stage.is_done:
+    with study.step(ANSWER, key, {"lm": lm.digest, "requests": tests.digest}) as step:
+        if not step.is_done:
             with CompletionCache(study.run.path / COMPLETIONS_FILE) as cache:
                 prompts = [tests.prompts[request.number] for request in requests]
                 lm_here = study.open_lm(lm.folder)
                 completions = sample_completions(lm_here, prompts, sampling, cache, study.progress)
             by_number = dict(zip(completions.user_U.tolist(), completions.completions_UN, strict=True))
             answers_N = [by_number[request.number] for request in requests]
-            statuses = write_answers(stage.folder, tests, answers_N, lm.label, seed)
-            stage.note(
+            statuses = write_answers(step.folder, tests, answers_N, lm.label, seed)
+            step.note(
                 tokens=sum(completion.num_tokens for row in answers_N for completion in row),
                 statuses=dict(statuses),
             )
             counts = {f"num_{name}": n for name, n in statuses.items()}
-            stage.log({"variant": lm.label, "seed": seed, "tests": tests.name, **counts})
-    return stage.name
+            step.log({"variant": lm.label, "seed": seed, "tests": tests.name, **counts})
+    return step.name
 
 
-def _look_at_retention(study: Study, lm: LmRef, seed: int) -> str | None:
-    """The stage that says what the model still can do; None when nobody asked."""
+def _look_at_retention(study: RequestStudy, lm: LmRef, seed: int) -> str | None:
+    """The step that says what the model still can do; None when nobody asked."""
     config = study.config
     if not config.retention.tasks:
         return None
-    with study.stage("sample", f"kept.{lm.label}.s{seed}", {"lm": lm.digest}) as stage:
-        if not stage.is_done:
+    with study.step(RETENTION, f"retention.{lm.label}.s{seed}", {"lm": lm.digest}) as step:
+        if not step.is_done:
             kept = evaluate_retention(study.open_lm(lm.folder), config.retention, study.progress)
             values_SUM = kept.is_right_T.astype(np.float64)[None, :, None]
             tasks_T = np.arange(len(kept.is_right_T))
             row = VariantScores(
                 lm.label, "user", "drop", (ACCURACY,), (seed,), tasks_T, np.ones_like(tasks_T), values_SUM
             )
-            write_variant_scores(stage.folder / ROWS, [row])
+            write_variant_scores(step.folder / ROWS, [row])
             told = {"perplexity": kept.perplexity, "accuracy": float(kept.is_right_T.mean())}
-            stage.note(**told)
-            stage.log({"kept": lm.label, "seed": seed, **told})
-    return stage.name
+            step.note(**told)
+            step.log({"retention": lm.label, "seed": seed, **told})
+    return step.name
 
 
 def write_answers(
@@ -172,7 +160,7 @@ def variant_of(name: str, seed: int, requests: Sequence[Request], values_SUM: np
     return VariantScores(name, "user", "drop", MEASURED, (seed,), numbers, np.ones_like(numbers), values_SUM)
 
 
-def chance_row(study: Study, requests: Sequence[Request]) -> VariantScores:
+def chance_row(study: RequestStudy, requests: Sequence[Request]) -> VariantScores:
     """What a blind draw earns on average: one over the number of candidates, one item named."""
     share = np.array([[1 / len(request.candidates)] * len(MEASURED) for request in requests])
     rows = [variant_of(CHANCE, seed, requests, share[None]) for seed in study.config.seeds]
@@ -180,114 +168,103 @@ def chance_row(study: Study, requests: Sequence[Request]) -> VariantScores:
 
 
 def compare_answers(
-    study: Study, tests: Sequence[TestSet], next_items: SessionTask | None, answered: Sequence[Answered]
-) -> Results:
-    """Tables: all kinds, with tests; each kind; each test set elsewhere; what was kept; next items."""
+    study: RequestStudy, tests: Sequence[TestSet], next_items: SessionTask | None, answered: Sequence[AnsweredTests]
+) -> tuple[VariantTable, ...]:
+    """Tables: all kinds, with tests; each kind; each test set elsewhere; retention; next items. Writes their files."""
     statistics, seed = study.config.statistics, derived_seed(study.config.data_seed, "statistics")
-    tables: list[TableSection] = []
+    settings = TableSettings(MEASURED, statistics, seed)
+    tables: list[VariantTable] = []
     for one in tests:
-        requests = one.requests
-        rows = [chance_row(study, requests), *_read_rows(study, [row.stages[one.name] for row in answered])]
-        kinds = [None] if one.name else [None, *dict.fromkeys(request.kind for request in requests)]
-        for kind in kinds:
-            taken = np.array([kind is None or request.kind is kind for request in requests])
-            part = [take_requests(row, taken) for row in rows]
-            contrasts = contrasts_of([row.name for row in part]) if kind is None else ()
-            here = "All kinds of requests" if kind is None else f"Kind: {kind.value.replace('_', ' ')}"
-            main = compare(part, contrasts, ACCURACY, statistics, seed)
-            others = tuple(compare(part, (), metric, statistics, seed) for metric in MEASURED[1:])
-            title = f"Elsewhere: {one.name}" if one.name else here
-            tables.append(TableSection(title, main, others, CHANCE, unit="request"))
-    if kept := [one.kept for one in answered if one.kept is not None]:
-        title = "Kept: invented sessions, ranked by the right hint"
-        main = compare(_read_rows(study, kept), (), ACCURACY, statistics, seed)
-        tables.append(TableSection(title, main, (), SHIPPED, unit="session"))
-    words = {name: WORDS[name] for name in (CHANCE, *(one.row for one in answered))}
+        tables += _request_tables(study, one, answered, settings)
+    if retention := [one.retention for one in answered if one.retention is not None]:
+        title = "Retention: invented sessions, ranked by the right hint"
+        accuracy = TableSettings((ACCURACY,), statistics, seed)
+        rows = _read_rows(study, retention)
+        tables.append(make_table(title, rows, (), accuracy, BASE_MODEL, units=Units("session")))
     if next_items is not None:
-        ranked = {(one.row, one.seed): one.next for one in answered if one.next is not None}
-        rows = in_order(next_item_rows(study, next_items, ranked))
-        main, *others = (compare(rows, (), metric, statistics, seed) for metric in NEXT_METRICS.names)
+        ranked = {(one.variant, one.seed): one.next for one in answered if one.next is not None}
+        rows = next_item_rows(study, next_items, ranked)
         title = "Next item: the last of each test user's history"
-        tables.append(TableSection(title, main, tuple(others), SHIPPED))
-        words |= {row.name: WORDS[row.name] for row in rows}
-    results = Results(tuple(tables), words)
-    stages = [name for one in answered for name in (*one.stages.values(), one.kept, one.next) if name is not None]
-    inputs = {name: study.run.digest(name) for name in stages}
-    with study.stage("evaluate", "", inputs) as stage:
-        if not stage.is_done:
-            atomic_write_json(study.run.path / RESULTS, results_json(results))
-            stage.log(*metric_rows(results))
-    return results
+        tables.append(make_table(title, rows, (), TableSettings(NEXT_METRICS.names, statistics, seed), BASE_MODEL))
+    steps = [name for one in answered for name in (*one.steps.values(), one.retention, one.next) if name is not None]
+    with study.step(EVALUATE, "", {name: study.run.digest(name) for name in steps}) as step:
+        if not step.is_done:
+            write_tables(study.run.path, tables)
+            write_completions(study.run.path, [])
+            step.log(*metric_lines(tables))
+    return tuple(tables)
 
 
-def _read_rows(study: Study, stages: Sequence[str]) -> list[VariantScores]:
-    """The rows that stages hold, seeds joined, in the order of the table."""
-    by_name: dict[str, list[VariantScores]] = {}
-    for stage in stages:
-        (row,) = read_variant_scores(study.run.folder(stage) / ROWS)
-        by_name.setdefault(row.name, []).append(row)
-    return in_order([join_seeds(seeds) for seeds in by_name.values()])
+def _request_tables(
+    study: RequestStudy, tests: TestSet, answered: Sequence[AnsweredTests], settings: TableSettings
+) -> list[VariantTable]:
+    """All requests of a test set, tested; of the run's own also those of each kind."""
+    requests = tests.requests
+    rows = [chance_row(study, requests), *_read_rows(study, [one.steps[tests.name] for one in answered])]
+    tables: list[VariantTable] = []
+    for kind in [None] if tests.name else [None, *dict.fromkeys(request.kind for request in requests)]:
+        wanted = np.array([kind is None or request.kind is kind for request in requests])
+        part = [take_requests(row, wanted) for row in rows]
+        here = "All kinds of requests" if kind is None else f"Kind: {kind.value.replace('_', ' ')}"
+        title = f"Elsewhere: {tests.name}" if tests.name else here
+        contrasts = contrasts_of([row.name for row in part]) if kind is None else ()
+        tables.append(make_table(title, part, contrasts, settings, CHANCE, units=Units("request")))
+    return tables
 
 
-def in_order(rows: Sequence[VariantScores]) -> list[VariantScores]:
-    """As tables show them: by kind, then as `WORDS` names them."""
-    order = list(WORDS)
-    return sorted(rows, key=lambda row: (list(VariantKind).index(WORDS[row.name].kind), order.index(row.name)))
+def _read_rows(study: RequestStudy, steps: Sequence[str]) -> list[VariantScores]:
+    """The variants that steps hold, seeds joined."""
+    return list(join_by_name([one for step in steps for one in read_variant_scores(study.run.folder(step) / ROWS)]))
 
 
-def take_requests(row: VariantScores, taken_U: np.ndarray) -> VariantScores:
-    """The row over some of its requests."""
+def take_requests(row: VariantScores, wanted_U: np.ndarray) -> VariantScores:
+    """The variant over some of its requests."""
     return replace(
         row,
-        user_U=row.user_U[taken_U],
-        num_lists_U=row.num_lists_U[taken_U],
-        values_SUM=row.values_SUM[:, taken_U],
+        user_U=row.user_U[wanted_U],
+        num_lists_U=row.num_lists_U[wanted_U],
+        values_SUM=row.values_SUM[:, wanted_U],
     )
 
 
 def contrasts_of(names: Sequence[str]) -> list[tuple[str, str]]:
     """What is tested: ReRec against plain GRPO, supervision and its ablations; plain GRPO; supervision."""
-    wanted = [(FULL, PLAIN), (FULL, SUPERVISED), (PLAIN, SUPERVISED), (SUPERVISED, SHIPPED), (FULL, SHIPPED)]
-    wanted += [(FULL, name) for name in WORDS if WORDS[name].title.startswith("ReRec, ")]
+    wanted = [(FULL, PLAIN), (FULL, SUPERVISED), (PLAIN, SUPERVISED), (SUPERVISED, BASE_MODEL), (FULL, BASE_MODEL)]
+    wanted += [(FULL, name) for name in ABLATIONS]
     return [(name, against) for name, against in wanted if name in names and against in names]
 
 
-def report_study(study: Study, task: RequestTask, results: Results) -> None:
+def report_study(study: RequestStudy, task: RequestTask, tables: Sequence[VariantTable]) -> None:
     """Write ``report.html`` into the run folder."""
-    with study.stage("report", "", {"evaluate": study.run.digest("evaluate")}) as stage:
-        if not stage.is_done:
-            write_report(study.run.path / REPORT, report_data(study, task, results))
+    with study.step(REPORT_STEP, "", {"evaluate": study.run.digest(EVALUATE.verb)}) as step:
+        if not step.is_done:
+            text = (study.run.path / METRICS).read_text(encoding="utf-8")
+            charts = reward_charts(study, [json.loads(line) for line in text.splitlines()])
+            training = Section("training", "Training", (Charts(charts),))
+            report = Report(
+                title=f"ReRec on {task.dataset.name}",
+                summary=(
+                    "A user asks in words, and a language model reasons and names one of the candidates. The unit of "
+                    "every table is the request; HR@1 is the accuracy of the first item named. Answers that name no "
+                    "item, several or none of the candidates count as wrong. The last tables show what training did "
+                    "to skills that it was not for."
+                ),
+                facts=facts(study),
+                sections=(
+                    *opening_sections(tables),
+                    *((training,) if charts else ()),
+                    *closing_sections(tables, study.run.manifest["steps"]),
+                ),
+                is_demonstration=tables[0].main.is_demonstration,
+                versions=study.run.manifest["versions"],
+            )
+            write_report(study.run.path, report)
 
 
-def report_data(study: Study, task: RequestTask, results: Results) -> ReportData:
-    """Everything the report shows."""
-    text = (study.run.path / METRICS).read_text(encoding="utf-8")
-    rows = [json.loads(line) for line in text.splitlines()]
-    return ReportData(
-        title=f"ReRec on {task.dataset.name}",
-        summary=(
-            "A user asks in words, and a language model reasons and names one of the candidates. The unit of "
-            "every table is the request; HR@1 is the accuracy of the first item named. Answers that name no "
-            "item, several or none of the candidates count as wrong. The last tables show what training did to "
-            "skills that it was not for."
-        ),
-        facts=facts(study),
-        words=results.words,
-        tables=results.tables,
-        fits=(),
-        rewards=(),
-        training=reward_charts(study, rows),
-        users=(),
-        lists=(),
-        costs=stage_costs(study.run.manifest["stages"]),
-        versions=tuple(study.run.manifest["versions"].items()),
-    )
-
-
-def facts(study: Study) -> tuple[tuple[str, str], ...]:
+def facts(study: RequestStudy) -> tuple[tuple[str, str], ...]:
     """What was run, in a few lines."""
-    stages: Mapping[str, Any] = study.run.manifest["stages"]
-    made, embed = stages["prepare"], stages["embed"]
+    steps: Mapping[str, Any] = study.run.manifest["steps"]
+    made, embed = steps["prepare"], steps["embed"]
     recalls = (
         f"LightGCN {embed['recall']:.3f}, item neighbours {embed['knn_recall']:.3f}, over "
         f"{embed['num_held_out']:,} held-out items of train users"
@@ -299,19 +276,19 @@ def facts(study: Study) -> tuple[tuple[str, str], ...]:
         *columns_fact(made),
         ("Requests not found", given_up),
         (f"Recall@{embed['recall_k']}", recalls),
-        ("Answers", statuses_in_words(stages)),
-        *_perplexities(stages),
+        ("Answers", statuses_in_words(steps)),
+        *_perplexities(steps),
         ("Seeds", ", ".join(map(str, study.config.seeds))),
     )
 
 
-def statuses_in_words(stages: Mapping[str, Any]) -> str:
+def statuses_in_words(steps: Mapping[str, Any]) -> str:
     """How many answers have which status, by model and test set; seeds together."""
     by_model: dict[str, Counter[str]] = {}
-    for name, entry in stages.items():
+    for name, entry in steps.items():
         if "statuses" in entry:
             _, row, _, *place = name.split(".")
-            model = ", ".join([WORDS[row].title, *place])
+            model = ", ".join([variant_label(row).label, *place])
             by_model.setdefault(model, Counter()).update(entry["statuses"])
     shares = {
         model: [f"{name.replace('_', ' ')} {num / counts.total():.1%}" for name, num in counts.items() if num]
@@ -320,19 +297,19 @@ def statuses_in_words(stages: Mapping[str, Any]) -> str:
     return "; ".join(f"{model}: {', '.join(told)}" for model, told in shares.items())
 
 
-def _perplexities(stages: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def _perplexities(steps: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Of canonical lists and reflections, by model; seeds averaged."""
     by_row: dict[str, list[float]] = {}
-    for name, entry in stages.items():
+    for name, entry in steps.items():
         if "perplexity" in entry:
             by_row.setdefault(name.split(".")[2], []).append(entry["perplexity"])
     if not by_row:
         return ()
-    told = ", ".join(f"{WORDS[row].title} {np.mean(found):.3f}" for row, found in by_row.items())
+    told = ", ".join(f"{variant_label(row).label} {np.mean(found):.3f}" for row, found in by_row.items())
     return (("Perplexity of held-out lists and reflections", told),)
 
 
-def reward_charts(study: Study, rows: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
+def reward_charts(study: RequestStudy, rows: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
     """Of the first seed: reward, share of the side terms in the advantage, and answer length by step."""
     own = [row for row in rows if row.get("seed") == study.config.seeds[0] and "side_share" in row]
     charts: list[Chart] = []
@@ -345,7 +322,7 @@ def reward_charts(study: Study, rows: Sequence[Mapping[str, Any]]) -> tuple[Char
         for variant in study.config.variants:
             values = tuple(row[name] for row in own if row["lm"] == variant)
             if values:
-                curves.append(Curve(WORDS[variant].title, tuple(range(1, len(values) + 1)), values))
+                curves.append(Curve(variant_label(variant).label, tuple(range(1, len(values) + 1)), values))
         if curves:
             charts.append(Chart(label.capitalize(), "optimiser step", label, tuple(curves)))
     return tuple(charts)

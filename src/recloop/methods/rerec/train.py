@@ -7,16 +7,18 @@ import json
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from recloop.experiment.step import StepKind
 from recloop.files import atomic_write_json
-from recloop.methods.context import LmRef, derived_seed
-from recloop.methods.rerec.config import Variant
-from recloop.methods.rerec.data import RequestTask, Study
+from recloop.methods.rerec.config import RequestVariant
+from recloop.methods.rerec.data import RequestStudy, RequestTask
+from recloop.methods.study import LmRef, derived_seed
+from recloop.prompts.lines import clean_value, history_items
 from recloop.prompts.request import reference_answer
 from recloop.prompts.request_answer import AnswerStatus
-from recloop.prompts.lines import clean_value, history_items
 from recloop.records import Condition, Group, Pair, Request
 from recloop.rewards.advantages import wrong_spans
 from recloop.rewards.curriculum import Epoch, difficulty, plan_epoch
@@ -30,32 +32,36 @@ SUPERVISED = "supervised"
 EPOCH = "epoch.json"
 
 
-def supervise(study: Study, task: RequestTask, lm: LmRef, seed: int) -> LmRef:
+SUPERVISE = StepKind("train", reads=("sft",), part="supervised")
+REINFORCE = StepKind("train", reads=("grpo",))
+
+
+def supervise(study: RequestStudy, task: RequestTask, lm: LmRef, seed: int) -> LmRef:
     """Fine-train on the canonical answers to the train users' requests."""
     requests = task.requests[Group.TRAIN]
     name = f"{SUPERVISED}.s{seed}"
-    with study.stage("train", name, {"lm": lm.digest, "requests": task.digest}, f"lm/{name}") as stage:
-        if not stage.is_done:
-            stage.scratch.mkdir(parents=True, exist_ok=True)
+    with study.step(SUPERVISE, name, {"lm": lm.digest, "requests": task.digest}, f"lm/{name}") as step:
+        if not step.is_done:
+            step.scratch.mkdir(parents=True, exist_ok=True)
             run = TrainingRun(
                 lm.folder,
-                stage.scratch / "model",
+                step.scratch / "model",
                 derived_seed(seed, "supervise"),
-                scratch=stage.scratch / "checkpoints",
+                scratch=step.scratch / "checkpoints",
                 progress=study.progress,
             )
             trained = run_sft(run, task.prompts, canonical_answers(study, task, requests), study.config.sft)
-            shutil.copytree(trained.folder, stage.folder, dirs_exist_ok=True)
-            stage.log(*({"lm": SUPERVISED, "seed": seed, **row} for row in trained.log))
-            stage.note(
+            shutil.copytree(trained.folder, step.folder, dirs_exist_ok=True)
+            step.log(*({"lm": SUPERVISED, "seed": seed, **row} for row in trained.log))
+            step.note(
                 requests_trained=trained.num_rows,
                 requests_thinned=trained.num_thinned,
                 requests_too_long=trained.num_too_long,
             )
-    return LmRef(SUPERVISED, study.run.folder(stage.name), study.run.digest(stage.name))
+    return LmRef(SUPERVISED, study.run.folder(step.name), study.run.digest(step.name))
 
 
-def canonical_answers(study: Study, task: RequestTask, requests: Sequence[Request]) -> list[Pair]:
+def canonical_answers(study: RequestStudy, task: RequestTask, requests: Sequence[Request]) -> list[Pair]:
     """The canonical answer to every request, as fine-training takes it."""
     shown = history_items(task.dataset)
     pairs: list[Pair] = []
@@ -73,7 +79,12 @@ def canonical_answers(study: Study, task: RequestTask, requests: Sequence[Reques
 
 
 def reinforce(
-    study: Study, task: RequestTask, reference_lm: LmRef, vectors_ID: np.ndarray, variant: Variant, seed: int
+    study: RequestStudy,
+    task: RequestTask,
+    reference_lm: LmRef,
+    vectors_ID: np.ndarray,
+    variant: RequestVariant,
+    seed: int,
 ) -> LmRef:
     """GRPO over the reward users' requests, epoch by epoch, each planned by what the last one earned."""
     requests = {request.number: request for request in thinned(study, task, seed)}
@@ -93,7 +104,7 @@ def reinforce(
     return LmRef(variant.name, lm.folder, lm.digest)
 
 
-def thinned(study: Study, task: RequestTask, seed: int) -> list[Request]:
+def thinned(study: RequestStudy, task: RequestTask, seed: int) -> list[Request]:
     """The reward users' requests, at most `max_pairs` of them."""
     requests, most = task.requests[Group.REWARD], study.config.grpo.max_pairs
     if len(requests) <= most:
@@ -103,7 +114,12 @@ def thinned(study: Study, task: RequestTask, seed: int) -> list[Request]:
 
 
 def plan_requests(
-    study: Study, known: Mapping[int, float], variant: Variant, seed: int, epoch: int, not_asked: Collection[int] = ()
+    study: RequestStudy,
+    known: Mapping[int, float],
+    variant: RequestVariant,
+    seed: int,
+    epoch: int,
+    not_asked: Collection[int] = (),
 ) -> Epoch:
     """What an epoch asks: the curriculum's choice, or everything in random order (always at first)."""
     batch = study.config.grpo.requests_per_step
@@ -116,14 +132,14 @@ def plan_requests(
 
 
 def one_epoch(
-    study: Study,
+    study: RequestStudy,
     task: RequestTask,
     lm: LmRef,
     reference_lm: LmRef,
     requests: Mapping[int, Request],
     vectors_ID: np.ndarray,
     plan: Epoch,
-    variant: Variant,
+    variant: RequestVariant,
     seed: int,
     epoch: int,
     passed: tuple[float, float],
@@ -132,22 +148,22 @@ def one_epoch(
     name = f"{variant.name}.s{seed}.e{epoch}"
     inputs = {
         "lm": lm.digest,
-        "reference model": reference_lm.digest,
+        "reference_lm": reference_lm.digest,
         "requests": task.digest,
         "vectors": study.run.digest("embed"),
         "asked": hashlib.sha256(json.dumps(plan.numbers).encode()).hexdigest(),
         "variant": variant.model_dump(mode="json"),
         "passed": list(passed),
     }
-    with study.stage("train", name, inputs, f"lm/{name}") as stage:
-        if not stage.is_done:
-            stage.scratch.mkdir(parents=True, exist_ok=True)
+    with study.step(REINFORCE, name, inputs, f"lm/{name}") as step:
+        if not step.is_done:
+            step.scratch.mkdir(parents=True, exist_ok=True)
             run = TrainingRun(
                 lm.folder,
-                stage.scratch / "model",
+                step.scratch / "model",
                 derived_seed(seed, f"grpo {epoch}"),
                 reference_lm.folder,
-                stage.scratch / "checkpoints",
+                step.scratch / "checkpoints",
                 study.progress,
             )
             digest = json.dumps([inputs["requests"], inputs["vectors"], inputs["variant"]])
@@ -158,13 +174,13 @@ def one_epoch(
                 study.config.grpo,
                 EpochShare(*passed, lm.folder / MOMENTS if epoch else None),
             )
-            shutil.copytree(done.trained.folder, stage.folder, dirs_exist_ok=True)
+            shutil.copytree(done.trained.folder, step.folder, dirs_exist_ok=True)
             if passed[1] < 1:  # another epoch follows
-                shutil.copy(done.moments, stage.folder / MOMENTS)
-            atomic_write_json(stage.folder / ANSWERS, [dict(row) for row in done.answers])
-            stage.log(*({"lm": variant.name, "seed": seed, "epoch": epoch, **row} for row in done.trained.log))
-            stage.log({"lm": variant.name, "seed": seed, "epoch": epoch, **mean_terms(done.answers)})
-            stage.note(
+                shutil.copy(done.moments, step.folder / MOMENTS)
+            atomic_write_json(step.folder / ANSWERS, [dict(row) for row in done.answers])
+            step.log(*({"lm": variant.name, "seed": seed, "epoch": epoch, **row} for row in done.trained.log))
+            step.log({"lm": variant.name, "seed": seed, "epoch": epoch, **mean_terms(done.answers)})
+            step.note(
                 requests_asked=len(plan.numbers),
                 requests_dropped=plan.num_dropped,
                 requests_returned=plan.num_returned,
@@ -172,11 +188,17 @@ def one_epoch(
                 requests_left_over=plan.num_left_over + done.trained.num_thinned,
                 answers=len(done.answers),
             )
-    folder = study.run.folder(stage.name)
-    earned: dict[int, list[float]] = {}
+    folder = study.run.folder(step.name)
+    trained = replace(lm, label=variant.name, folder=folder, digest=study.run.digest(step.name))
+    return trained, _rewards_by_request(folder)
+
+
+def _rewards_by_request(folder: Path) -> dict[int, list[float]]:
+    """The rewards of a done epoch's answers, by the number of their request."""
+    found: dict[int, list[float]] = {}
     for row in json.loads((folder / ANSWERS).read_text(encoding="utf-8")):
-        earned.setdefault(row["number"], []).append(row["reward"])
-    return replace(lm, label=variant.name, folder=folder, digest=study.run.digest(stage.name)), earned
+        found.setdefault(row["number"], []).append(row["reward"])
+    return found
 
 
 def mean_terms(answers: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -185,7 +207,9 @@ def mean_terms(answers: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {f"mean_{name}": sum(row[name] for row in answers) / len(answers) for name in names}
 
 
-def scorer(task: RequestTask, requests: Mapping[int, Request], vectors_ID: np.ndarray, variant: Variant) -> Scorer:
+def scorer(
+    task: RequestTask, requests: Mapping[int, Request], vectors_ID: np.ndarray, variant: RequestVariant
+) -> Scorer:
     """The reward of an answer to one of these requests, and which of its paragraphs are wrong."""
     read = RequestReward(requests, task.candidate_titles, task.graph, vectors_ID, variant.reward).read
 
