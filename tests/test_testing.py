@@ -7,7 +7,16 @@ from recloop.errors import ContractError
 from recloop.llm.language_model import Sampling
 from recloop.prompts.claims import Polarity, parse_claims
 from recloop.records import Group, Lists, Prompt, UserVectors
-from recloop.testing import FakeEncoder, FakeLM, check_encoder, check_language_model, check_reranker
+from recloop.rerankers.backbones import BACKBONES
+from recloop.testing import (
+    FakeEncoder,
+    FakeLM,
+    check_encoder,
+    check_language_model,
+    check_reranker,
+    check_reward,
+    fake_reward,
+)
 
 ATTRIBUTES = ("era", "genre", "director")
 TEXT = (
@@ -22,6 +31,7 @@ def test_the_fakes_keep_their_contracts():
     check_language_model(FakeLM())
     check_language_model(FakeLM(num_attributes_named=3))
     check_encoder(FakeEncoder())
+    check_reward(fake_reward)
 
 
 def test_fake_completions_are_canonical_and_say_what_stands_in_the_prompt():
@@ -197,3 +207,57 @@ def test_a_reranker_that_keeps_its_word_passes(vectors):
 def test_a_reranker_that_breaks_its_word_is_found_out(fault, message):
     with pytest.raises(ContractError, match=message):
         check_reranker(DotReranker(fault), make_lists(), make_vectors())
+
+
+def pointwise(score):
+    """A backbone that gives each candidate `score` of its features."""
+    from torch import nn
+
+    class Pointwise(nn.Module):
+        def __init__(self, shape, config):
+            super().__init__()
+            self.layer = nn.Linear(shape.width, 1)
+
+        def forward(self, batch):
+            return score(self.layer(batch.features()).squeeze(-1))
+
+    return Pointwise
+
+
+def test_backbones_that_keep_their_word_pass():
+    for backbone in (*BACKBONES.values(), pointwise(lambda scores: scores)):
+        check_reranker(backbone)
+
+
+def test_a_backbone_that_reads_other_lists_is_found_out():
+    with pytest.raises(ContractError, match="other lists"):
+        check_reranker(pointwise(lambda scores: scores - scores.mean(dim=0)))
+    with pytest.raises(ContractError, match="pass two lists or more"):
+        check_reranker(DotReranker())
+
+
+def lengths(completions):
+    return np.array([[float(len(text)) for text in texts] for texts in completions])
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (lambda prompts, texts, **_: lengths(texts)[:, 0], "one finite number per completion"),
+        (lambda prompts, texts, **_: np.log(lengths(texts)), "one finite number per completion"),
+        (lambda prompts, texts, **_: lengths(texts) - lengths(texts).mean(), "other"),
+        (lambda prompts, texts, **_: lengths(texts) / lengths(texts).max(axis=1, keepdims=True), "finite number"),
+        (lambda prompts, texts, **_: lengths(texts) + np.random.rand(), "same texts"),  # noqa: NPY002
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_a_reward_that_breaks_its_word_is_found_out(reward, message):
+    with pytest.raises(ContractError, match=message):
+        check_reward(reward)
+
+
+def test_a_reward_gets_the_context_of_its_prompts():
+    def reward(prompts, completions, /, *, wanted, **_):
+        return np.array([[float(word in text) for text in t] for word, t in zip(wanted, completions, strict=True)])
+
+    check_reward(reward, wanted=["Drama", "War", "Comedy"])

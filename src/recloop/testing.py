@@ -1,7 +1,7 @@
-"""Stand-ins for models, and checks that tell whether a model of your own fits.
+"""Fakes of models, and checks of your own reranker, language model, encoder and reward.
 
 The fakes are deterministic, need no weights and answer at once; recloop's own tests and yours may use them.
-Each check raises `ContractError` with the first thing that is wrong.
+Each check raises `ContractError` with the first promise that is broken.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
 import numpy as np
@@ -26,11 +26,16 @@ from recloop.prompts.reflection import (
     write_hint,
     write_wrong,
 )
-from recloop.records import Completion, Lists, Prompt, UserVectors
-from recloop.rerankers.protocol import Reranker
+from recloop.records import Completion, Group, Histories, Lists, Prompt, UserVectors
+from recloop.rerankers.config import RerankerConfig
+from recloop.rerankers.features import ItemFeatures
+from recloop.rerankers.protocol import Backbone, Reranker
+from recloop.rewards.function import RewardFunction, checked_rewards
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
+
+    from recloop.rerankers.train import FitData
 
 HISTORY_LINE = re.compile(r'^(?:([\d.]+) stars \| )?"[^"]*" \| (.+)$', re.MULTILINE)
 FAR_APART = 1e-4  # float32 sums in another order differ by less
@@ -125,18 +130,27 @@ class FakeEncoder:
         return sum(len(_words(text)) > self._max_words for text in texts)
 
 
+def fake_reward(prompts: Sequence[Prompt], completions: Sequence[Sequence[str]], /, **_: Any) -> np.ndarray:
+    """The share of a text's words that its prompt holds, 0 without words."""
+    rewards = [
+        [np.mean([word in _words(prompt.text) for word in _words(text)] or [0.0]) for text in texts]
+        for prompt, texts in zip(prompts, completions, strict=True)
+    ]
+    return np.array(rewards, dtype=np.float64)
+
+
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
 
 def check_language_model(lm: LanguageModel, prompts: Sequence[Prompt] | None = None) -> None:
-    """Whether an object keeps the promises of `LanguageModel`; draws about thirty short completions.
+    """Raises when a language model breaks a promise of `LanguageModel`; draws about thirty short completions.
 
     Args:
         prompts: what to ask, two prompts or more that differ in length; None for three of recloop's own.
 
     Raises:
-        ContractError: it does not.
+        ContractError: the first promise it breaks.
     """
     prompts = list(prompts or _sample_prompts())
     sampling = Sampling(num_completions=3, temperature=1.0, top_p=1.0, max_tokens=8, seed=11)
@@ -199,10 +213,10 @@ def _sample_prompts() -> list[Prompt]:
 
 
 def check_encoder(encoder: TextEncoder) -> None:
-    """Whether an object keeps the promises of `TextEncoder`.
+    """Raises when an encoder breaks a promise of `TextEncoder`.
 
     Raises:
-        ContractError: it does not.
+        ContractError: the first promise it breaks.
     """
     texts = [
         "By genre: likes Drama.",
@@ -231,16 +245,55 @@ def check_encoder(encoder: TextEncoder) -> None:
     _require(cut in (0, 1) and count_cut(encoder, []) == 0, "count_cut must count the texts that are cut", cut)
 
 
-def check_reranker(reranker: Reranker, lists: Lists, user_vectors: UserVectors | None) -> None:
-    """Whether an object keeps the promises of `Reranker`.
+def check_reward(reward: RewardFunction, prompts: Sequence[Prompt] | None = None, **context: Any) -> None:
+    """Raises when a reward function breaks a promise of `RewardFunction`.
 
     Args:
-        lists: two lists or more that it can score.
+        prompts: two prompts or more; None for three of recloop's own.
+        context: what the function wants beside them, one value per prompt.
+
+    Raises:
+        ContractError: the first promise it breaks.
+    """
+    prompts = list(prompts or _sample_prompts())
+    texts = [["By genre: likes Drama.", "", "By genre: likes War; dislikes Comedy."] for _ in prompts]
+
+    def called(rows: Sequence[int], completions: Sequence[Sequence[str]]) -> np.ndarray:
+        columns = {name: [values[row] for row in rows] for name, values in context.items()}
+        return checked_rewards(reward([prompts[row] for row in rows], completions, **columns), completions)
+
+    rows = range(len(prompts))
+    rewards_PN = called(rows, texts)
+    _require(_gap(called(rows, texts), rewards_PN) == 0, "the same texts must get the same rewards", None)
+    alone_PN = np.concatenate([called([row], texts[row : row + 1]) for row in rows])
+    _require(_gap(alone_PN, rewards_PN) < FAR_APART, "a reward must not depend on the other prompts", alone_PN)
+    by_one = [called(rows, [[completions_N[n]] for completions_N in texts]) for n in range(3)]
+    gap = _gap(np.concatenate(by_one, axis=1), rewards_PN)
+    _require(gap < FAR_APART, "a reward must not depend on the other completions", gap)
+
+
+def check_reranker(
+    reranker: Reranker | Backbone, lists: Lists | None = None, user_vectors: UserVectors | None = None
+) -> None:
+    """Raises when a reranker, or a backbone of your own fitted for one epoch, breaks a promise of `Reranker`.
+
+    Args:
+        reranker: an object with a method ``score``, or a `Backbone`.
+        lists: two lists or more that the object can score; not needed for a backbone.
         user_vectors: with two completions or more of their users; None for a reranker without texts.
 
     Raises:
-        ContractError: it does not.
+        ContractError: the first promise it breaks.
     """
+    if not hasattr(reranker, "score"):
+        from recloop.rerankers.train import fit_network
+
+        data = _small_fit()
+        fitted = fit_network(RerankerConfig(max_epochs=1, min_epoch_steps=1), data, 0, own=cast(Backbone, reranker))
+        reranker, lists, user_vectors = fitted, data.valid, data.user_vectors
+    if lists is None:
+        raise ContractError("a reranker that is fitted already is checked on lists, got none; pass two lists or more")
+    reranker = cast(Reranker, reranker)
     before = lists.items_BL.copy(), lists.labels_BL.copy(), lists.is_item_BL.copy()
     scores_BNL = reranker.score(lists, user_vectors)
     num_completions = 1 if user_vectors is None else user_vectors.vectors_UND.shape[1]
@@ -272,6 +325,29 @@ def check_reranker(reranker: Reranker, lists: Lists, user_vectors: UserVectors |
             for n in range(num_completions)
         ]
         same(np.concatenate(by_completion, axis=1), "a completion's scores must not depend on the other completions")
+
+
+def _small_fit() -> FitData:
+    """A dozen users with random lists of 2 to 5 items and two texts each: for shapes, not for learning."""
+    from recloop.rerankers.train import FitData
+
+    rng = np.random.default_rng(0)
+
+    def lists_of(group: Group, users: np.ndarray) -> Lists:
+        is_item_BL = np.arange(7) < rng.integers(2, 6, len(users))[:, None]
+        items_BL = np.where(is_item_BL, rng.integers(0, 20, is_item_BL.shape), 0)
+        labels_BL = np.where(np.arange(7) < 1, 1.0, 0.0) * is_item_BL
+        return Lists(group, users, items_BL, labels_BL.astype(np.float32), is_item_BL)
+
+    users = np.arange(12)
+    histories = Histories(np.arange(13) * 2, rng.integers(0, 20, 24), rng.integers(1, 6, 24).astype(np.float32))
+    features = ItemFeatures(20, (rng.integers(0, 4, (20, 2)),), (3,), None)
+    vectors = UserVectors(users, rng.normal(size=(12, 2, 4)).astype(np.float32))
+    valid = lists_of(Group.VALID, users[8:])
+    narrow = replace(
+        valid, items_BL=valid.items_BL[:, :5], labels_BL=valid.labels_BL[:, :5], is_item_BL=valid.is_item_BL[:, :5]
+    )
+    return FitData(features, histories, lists_of(Group.TRAIN, users[:8]), narrow, vectors)
 
 
 def _padded(lists: Lists, num_columns: int = 2) -> Lists:

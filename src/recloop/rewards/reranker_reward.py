@@ -143,6 +143,8 @@ class RerankerReward:
             rows = rows[np.argsort(user_P[rows])]
             vectors = UserVectors(user_P[rows], vectors_PND[rows])
             lists = self.lists.take(np.isin(self.lists.user_B, user_P[rows]))
+            if not len(lists):
+                continue
             values_BN = reward_lists(self.reward_models, lists, vectors, self.metric)
             users_U, means_UN = user_means(values_BN, lists.user_B, empty="drop")
             is_known = np.isin(user_P[rows], users_U)
