@@ -5,9 +5,10 @@ from functools import cache
 
 import numpy as np
 import pytest
+from torch import nn
 
-from ranking_by_hand import random_problem
-from recloop.errors import ContractError, DataError
+from ranking_by_hand import random_problem, taste_problem
+from recloop.errors import ContractError, DataError, SettingError
 from recloop.records import Histories, Lists, UserVectors
 from recloop.rerankers import fitted as fitted_module
 from recloop.rerankers.fitted import FittedReranker
@@ -140,3 +141,68 @@ def test_the_centre_and_scale_come_from_train_users_only():
     scaler = reranker_of("prm").scaler
     np.testing.assert_allclose(scaler.centre_D, centre, atol=1e-6)
     assert scaler.scale == pytest.approx(1 / np.sqrt(((train_rows - centre) ** 2).mean()))
+
+
+class Pointwise(nn.Module):
+    """A backbone of a user's own: each candidate by itself, with a loss of its own."""
+
+    def __init__(self, shape, config):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(shape.width, config.mlp[0]), nn.ReLU(), nn.Linear(config.mlp[0], 1))
+
+    def forward(self, batch):
+        return self.layers(batch.features()).squeeze(-1)
+
+    @staticmethod
+    def loss(scores_BL, labels_BL, is_item_BL):
+        loss_BL = nn.functional.binary_cross_entropy_with_logits(scores_BL, labels_BL, reduction="none")
+        return (loss_BL * is_item_BL).sum() / is_item_BL.sum()
+
+
+class ReadsHistory(Pointwise):
+    reads_history = True
+
+    def forward(self, batch):
+        tokens_XHE, is_token_XH = batch.history()
+        return super().forward(batch) + (tokens_XHE.sum(dim=2) * is_token_XH).sum(dim=1, keepdim=True)
+
+
+def test_a_backbone_of_ones_own_is_fitted_saved_and_loaded(tmp_path):
+    reranker = fit(PROBLEM, PROBLEM.vectors, own=Pointwise, max_epochs=2)
+    reranker.save(tmp_path)
+    again = FittedReranker.load(tmp_path, Pointwise)
+    scores = reranker.score(PROBLEM.test, PROBLEM.vectors)
+    np.testing.assert_array_equal(again.score(PROBLEM.test, PROBLEM.vectors), scores)
+    for own, message in (
+        (None, "was fitted with Pointwise, got no class"),
+        (ReadsHistory, "was fitted with Pointwise, got ReadsHistory; pass Pointwise"),
+    ):
+        with pytest.raises((ContractError, DataError), match=message):
+            FittedReranker.load(tmp_path, own)
+    fit(PROBLEM, None, max_epochs=1).save(tmp_path)
+    with pytest.raises(ContractError, match=r"was fitted with prm, got .*Pointwise"):
+        FittedReranker.load(tmp_path, Pointwise)
+
+
+def test_a_backbone_of_ones_own_learns_and_may_read_the_history():
+    problem = taste_problem(num_users=200)
+    learnt = fit(problem, problem.vectors, own=Pointwise, max_epochs=8, min_epoch_steps=40)
+    assert learnt.curve[-1].valid_ndcg > 0.9
+    empty = Histories(np.zeros(61, dtype=np.int64), np.array([], dtype=np.int64), np.array([], dtype=np.float32))
+    reranker = fit(PROBLEM, PROBLEM.vectors, own=ReadsHistory, max_epochs=1)
+    without = replace(reranker, histories=empty).score(PROBLEM.test, PROBLEM.vectors)
+    assert not np.array_equal(without, reranker.score(PROBLEM.test, PROBLEM.vectors))
+
+
+def test_the_public_fit_takes_a_name_or_a_class():
+    import recloop as rl
+
+    log = rl.load_log("simulated", users=60)
+    lists = rl.candidate_lists(log)
+    for kind, settings in (("setrank", {"use_item_knowledge": True}), (Pointwise, {})):
+        reranker = rl.fit_reranker(kind, log, lists, max_epochs=1, **settings)
+        assert reranker.score(lists.test, None).shape == (len(lists.test), 1, 10)
+    with pytest.raises(SettingError, match="did you mean max_epochs"):
+        rl.fit_reranker("prm", log, lists, max_epoch=1)
+    with pytest.raises(SettingError, match=r"kind: .*'dlcm', 'prm', 'setrank' or 'mir'"):
+        rl.fit_reranker("lambdamart", log, lists)

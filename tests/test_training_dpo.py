@@ -17,6 +17,7 @@ from recloop.errors import RunError, SettingError, TrainingError
 from recloop.llm.chat import own_tokenizer
 from recloop.progress import SILENT, Progress
 from recloop.rewards.preference_pairs import random_label_pairs
+from recloop.testing import FakeLM
 from recloop.training.dpo import DpoConfig
 from recloop.training.result import TrainingRun, read_trained
 from tiny_lm import build_tiny_lm
@@ -356,3 +357,26 @@ def test_four_bits_without_an_adapter_are_refused(lm, tmp_path):
     config = CONFIG.model_copy(update={"load_in_4bit": True, "lora": False})
     with pytest.raises(SettingError, match="trains an adapter only, got lora=False"):
         train_dpo(lm, lm, make_prompts(2), make_pairs(2), config, tmp_path / "out", seed=0)
+
+
+def test_the_public_functions_go_from_texts_to_a_trained_model(lm, tmp_path):
+    import recloop as rl
+    from recloop.rewards.function import from_trl
+
+    opened = rl.load_lm(f"transformers:{lm}", device="cpu")
+    prompts = list(make_prompts(6).values())
+    texts = rl.generate(opened, prompts, n=4, max_tokens=12)
+    reward = from_trl(lambda completions, **_: [float("e" in one[0]["content"]) for one in completions])
+    pairs = rl.preference_pairs(texts, reward)
+    assert pairs.pairs
+    settings = {"batch_size": 2, "max_prompt_tokens": 200, "seed": 1}
+    trained = rl.train_dpo(opened, pairs, out=tmp_path / "dpo", beta=0.3, **settings)
+    assert trained.num_rows == len(pairs.pairs)
+    again = rl.train_dpo(trained, pairs, out=tmp_path / "second", reference=opened, **settings)
+    assert again.log[0]["reward_margin"] != 0 == trained.log[0]["reward_margin"]
+    rl.train_sft(str(lm), pairs, out=tmp_path / "sft", **settings)
+    assert rl.load_lm(f"transformers:{again.folder}", device="cpu").name != opened.name
+    with pytest.raises(SettingError, match="did you mean beta"):
+        rl.train_dpo(opened, pairs, out=tmp_path / "third", betta=0.3)
+    with pytest.raises(SettingError, match=r"got fake-lm-.* without one"):
+        rl.train_dpo(FakeLM(), pairs, out=tmp_path / "third")
