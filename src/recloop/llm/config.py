@@ -25,11 +25,24 @@ class LmConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(
-        default="bundled", description="; ".join(f"{name}: {what}" for name, what in LANGUAGE_MODELS.items())
+        json_schema_extra={"shown_first": True},
+        default="bundled",
+        description="; ".join(f"{name}: {what}" for name, what in LANGUAGE_MODELS.items()),
     )
-    temperature: float = Field(default=1.0, gt=0, le=10, description="of sampling; 1 is the model's own distribution")
+    temperature: float = Field(
+        json_schema_extra={"shown_first": True},
+        default=1.0,
+        gt=0,
+        le=10,
+        description="of sampling; 1 is the model's own distribution",
+    )
     top_p: float = Field(default=1.0, gt=0, le=1, description="share of the probability mass sampled from")
-    max_tokens: int = Field(default=64, ge=1, description="longest completion, its end token included")
+    max_tokens: int = Field(
+        json_schema_extra={"shown_first": True},
+        default=64,
+        ge=1,
+        description="longest completion, its end token included",
+    )
     device: str = Field(default="auto", description="auto takes CUDA where there is one; otherwise a torch device")
     batch_tokens: int = Field(
         default=24_576, ge=1, description="cache slots of one batch, all its completions together"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,6 @@ from recloop.records import Completion, Prompt
 
 # Their attention is full, a token's place comes from `position_ids`, and logits come from the output embedding.
 SHARED_PREFIX_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Prompts decoded together.
-
-    positions: in the caller's list. prompts: token ids. heads: which of these begin alike.
-    """
-
-    positions: tuple[int, ...]
-    prompts: tuple[tuple[int, ...], ...]
-    heads: tuple[Head, ...]
 
 
 class TransformersLM:
@@ -118,10 +106,10 @@ class TransformersLM:
         """
         import torch
 
-        for batch in self._plan(prompts, sampling):
+        for positions, ids_BT, heads in self._plan(prompts, sampling):
             with torch.inference_mode():
-                completions_BN = self._decode(batch, [prompts[position] for position in batch.positions], sampling)
-            yield from zip(batch.positions, completions_BN, strict=True)
+                completions_BN = self._decode([prompts[p] for p in positions], ids_BT, heads, sampling)
+            yield from zip(positions, completions_BN, strict=True)
 
     def reply_logps(self, prompts: Sequence[Prompt], replies: Sequence[str]) -> Iterator[tuple[float, int]]:
         """Log-probability of each prompt's reply, end token included, and its number of tokens."""
@@ -145,7 +133,10 @@ class TransformersLM:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
         return next((token for token in reversed(ids) if token in self._end_tokens), self._tokenizer.eos_token_id)
 
-    def _plan(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[_Batch]:
+    def _plan(
+        self, prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[list[int], list[tuple[int, ...]], list[Head]]]:
+        """Batches: positions of their prompts, token ids, and heads by place in the batch."""
         texts = [self.render(prompt) for prompt in prompts]
         if not texts:
             return
@@ -158,7 +149,10 @@ class TransformersLM:
         start = 0
         while start < len(order):
             end = start + max(1, self._batch_tokens // num_slots[order[start]])
-            yield _batch_of([heads[n] for n in order[start:end]], ids)
+            batch, place = [heads[n] for n in order[start:end]], count()
+            positions = [position for head in batch for position in head.members]
+            placed = [Head(head.length, tuple(islice(place, len(head.members)))) for head in batch]
+            yield positions, [ids[position] for position in positions], placed
             start = end
 
     def _slots(self, head: Head, ids: Sequence[tuple[int, ...]], sampling: Sampling) -> int:
@@ -185,14 +179,16 @@ class TransformersLM:
             self._stops[num_sentences] = SentenceStop(self._tokenizer, vocab_size, num_sentences)
         return self._stops[num_sentences]
 
-    def _decode(self, batch: _Batch, prompts: Sequence[Prompt], sampling: Sampling) -> list[tuple[Completion, ...]]:
+    def _decode(
+        self, prompts: Sequence[Prompt], ids_BT: list[tuple[int, ...]], heads: list[Head], sampling: Sampling
+    ) -> list[tuple[Completion, ...]]:
         from recloop.llm.decoding import ATTEMPTS, ExpandedPrefix, SharedPrefix, decode
 
         num_completions, max_tokens = sampling.num_completions, sampling.max_tokens
         if self._shares_prefix:
-            prefix = SharedPrefix(self._model, batch.prompts, num_completions, max_tokens, batch.heads)
+            prefix = SharedPrefix(self._model, ids_BT, num_completions, max_tokens, heads)
         else:
-            prefix = ExpandedPrefix(self._model, batch.prompts, num_completions)
+            prefix = ExpandedPrefix(self._model, ids_BT, num_completions)
         uniforms_BNTA = np.stack(
             [
                 completion_uniforms(prompt_digest(prompt), sampling.seed, completion, max_tokens * ATTEMPTS)
@@ -220,16 +216,6 @@ class TransformersLM:
             )
             for prompt, raw_N in zip(prompts, raw_BN, strict=True)
         ]
-
-
-def _batch_of(heads: Sequence[Head], ids: Sequence[tuple[int, ...]]) -> _Batch:
-    positions = tuple(position for head in heads for position in head.members)
-    place = {position: n for n, position in enumerate(positions)}
-    return _Batch(
-        positions,
-        tuple(ids[position] for position in positions),
-        tuple(Head(head.length, tuple(place[p] for p in head.members)) for head in heads),
-    )
 
 
 def _load(folder: Path, device: Any, *, load_in_4bit: bool) -> tuple[Any, Any]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from recloop.errors import GenerationError
@@ -122,11 +123,11 @@ class ServerLM:
                 ask = next(asks, None)
                 if ask is None:
                     is_exhausted = True
-                    worker.close()
+                    worker.tell(RequestQueue.close)
                     break
                 sent, num_redacted = outgoing(ask.prompt, server.redact, server.phone_regions, self._hook)
                 num_missing[num_asked] = len(ask.completions)
-                worker.add(num_asked, sent, ask, num_redacted)
+                worker.tell(RequestQueue.add, num_asked, sent, ask.prompt.user, ask.completions, num_redacted)
                 num_asked += 1
             answers = worker.next(TICK_S)
             if answers is None:
@@ -137,11 +138,11 @@ class ServerLM:
                     if not num_missing[answer.ask]:
                         del num_missing[answer.ask]
             yield answers
-            worker.saved(sum(1 for answer in answers if answer.completions))
+            worker.tell(RequestQueue.saved, sum(1 for answer in answers if answer.completions))
 
 
 class _Worker:
-    """The thread with the event loop. All methods but `next` only pass it a message."""
+    """The thread with the event loop."""
 
     def __init__(self, terms: Terms, key: str | None, must_be_listed: bool) -> None:
         self._terms, self._key, self._must_be_listed = terms, key, must_be_listed
@@ -156,17 +157,9 @@ class _Worker:
         self._thread.start()
         self._started.wait()
 
-    def add(self, number: int, prompt: Prompt, ask: Ask, num_redacted: int) -> None:
-        assert self._queue is not None
-        self._tell(self._queue.add, number, prompt, ask.prompt.user, ask.completions, num_redacted)
-
-    def close(self) -> None:
-        assert self._queue is not None
-        self._tell(self._queue.close)
-
-    def saved(self, num_answers: int) -> None:
-        assert self._queue is not None
-        self._tell(self._queue.saved, num_answers)
+    def tell(self, method: Callable[..., None], *arguments: object) -> None:
+        """Have the thread call this method of its queue; nothing once the thread has ended, as `next` says."""
+        self._soon(method, self._queue, *arguments)
 
     def next(self, timeout_s: float) -> list[Answer] | None:
         """All answers so far, an empty one after `timeout_s`; at the end None, or the error that ended it."""
@@ -188,14 +181,12 @@ class _Worker:
     def end(self) -> None:
         """Cancel open requests and wait for the thread."""
         if self._thread.is_alive():
-            self._tell(self._cancel)
+            self._soon(self._cancel)
         self._thread.join()
 
-    def _tell(self, what: object, *arguments: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(what, *arguments)  # type: ignore[arg-type]
-        except RuntimeError:
-            return  # the loop has ended by itself; `next` raises why
+    def _soon(self, what: Callable[..., None], *arguments: object) -> None:
+        with suppress(RuntimeError):  # the loop has ended by itself; `next` raises why
+            self._loop.call_soon_threadsafe(what, *arguments)
 
     def _cancel(self) -> None:
         if self._main is not None:

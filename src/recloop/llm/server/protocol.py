@@ -227,7 +227,7 @@ def read_reply(data: bytes) -> Reply | Failed:
         _count(_get(value, "usage", "prompt_tokens")),
         _count(_get(value, "usage", "prompt_tokens_details", "cached_tokens")),
         _count(_get(value, "usage", "completion_tokens")),
-        "" if _is_utf8(data) else "bytes that are no UTF-8 were left out",
+        "bytes that are no UTF-8 were left out" if "\ufffd" in text else "",
     )
 
 
@@ -265,11 +265,3 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
 
 def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
