@@ -6,7 +6,6 @@ import pytest
 from recloop.errors import SettingError
 from recloop.evaluation.score import MetricsConfig
 from recloop.evaluation.session_scores import variant_from_ranks
-from recloop.rerankers.metrics import NOT_RANKED, metric_of_rank
 from recloop.records import Group, Lists
 from recloop.rerankers.metrics import NOT_RANKED, compute_metric, metric_of_rank
 

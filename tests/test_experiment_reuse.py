@@ -221,8 +221,10 @@ def test_what_is_taken_is_said_and_why_nothing_is(
     [
         (
             {},
-            "prepare, sample.untuned, sample, sample.untuned_matched, encode, reward_model, reward, pairs, train, "
-            "fit, score",
+            (
+                "prepare, sample.untuned, sample, sample.untuned_matched, encode, reward_model, reward, pairs, train, "
+                "fit, score"
+            ),
         ),
         (
             {"dpo": DPO | {"lr": 3e-2}},
@@ -332,9 +334,9 @@ def test_a_run_of_rerec_takes_all_but_an_variant_and_another_log(
         reuse_from(run, one_variant)
     do_rerec(tmp_path / "reusing", config)
     again = {name for name, was_reused in reused(tmp_path / "reusing").items() if not was_reused} - {*LAST}
-    plain = [f"sample.{what}grpo_ndcg.s0" for what in ("", "kept.", "next.")]
+    plain = [f"sample.{what}grpo_ndcg.s0" for what in ("", "retention.", "next.")]
     trained = [f"train.grpo_ndcg.s0.e{epoch}" for epoch in (0, 1)]
-    lms = ("shipped", "supervised", "grpo_ndcg", "rerec")
+    lms = ("base_model", "supervised", "grpo_ndcg", "rerec")
     assert again == {*plain, *trained, "prepare.elsewhere", *(f"sample.{lm}.s0.elsewhere" for lm in lms)}
     results = [(path / "results.json").read_bytes() for path in (tmp_path / "reusing", watched / "rerec")]
     assert results[0] == results[1]

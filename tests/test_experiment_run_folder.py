@@ -1,4 +1,4 @@
-"""The run folder: locks, foreign folders, stages that are done once, kills anywhere inside them."""
+"""The run folder: locks, foreign folders, steps that are done once, kills anywhere inside them."""
 
 import json
 import os
@@ -23,13 +23,13 @@ def files_below(folder: Path) -> list[str]:
 
 
 def write_stage(run: RunFolder, name: str, text: str, **inputs: object) -> bool:
-    """Do a stage that leaves one file; whether its body had to write."""
-    with run.stage(name, inputs) as stage:
-        if not stage.is_done:
-            (stage.folder / "out.txt").write_text(text)
-            stage.log({"loss": len(text)})
-            stage.note(tokens=len(text))
-        return not stage.is_done
+    """Do a step that leaves one file; whether its body had to write."""
+    with run.step(name, inputs) as step:
+        if not step.is_done:
+            (step.folder / "out.txt").write_text(text)
+            step.log({"loss": len(text)})
+            step.note(tokens=len(text))
+        return not step.is_done
 
 
 def test_a_new_folder_holds_the_resolved_config_and_a_manifest(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_a_new_folder_holds_the_resolved_config_and_a_manifest(tmp_path: Path) -
         assert json.loads((run.path / "config.json").read_text()) == CONFIG
         manifest = json.loads((run.path / "manifest.json").read_text())
     assert manifest["method"] == "dpo4rec"
-    assert manifest["stages"] == {}
+    assert manifest["steps"] == {}
     assert manifest["versions"]["numpy"][0].isdigit()
 
 
@@ -47,7 +47,7 @@ def test_a_stage_is_done_once_and_its_entry_says_from_what_and_at_what_cost(tmp_
         assert not write_stage(run, "sample.0", "abc", log="h1")
     with RunFolder.reopen(tmp_path) as run:
         assert not write_stage(run, "sample.0", "abc", log="h1")
-        entry = run.manifest["stages"]["sample.0"]
+        entry = run.manifest["steps"]["sample.0"]
         assert (run.folder("sample.0") / "out.txt").read_text() == "abc"
     assert entry["inputs"] == {"log": "h1"}
     assert entry["tokens"] == 3
@@ -75,42 +75,42 @@ def test_a_run_that_goes_on_with_other_versions_says_so_once(tmp_path: Path, mon
 def test_an_exception_leaves_the_run_as_before_the_stage(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, CONFIG) as run:
         before = files_below(tmp_path)
-        with pytest.raises(KeyboardInterrupt), run.stage("fit", {}) as stage:
-            (stage.folder / "half").write_text("x")
+        with pytest.raises(KeyboardInterrupt), run.step("fit", {}) as step:
+            (step.folder / "half").write_text("x")
             raise KeyboardInterrupt
         assert files_below(tmp_path) == before
         assert not run.is_done("fit")
-        with pytest.raises(RunError, match=r"stage fit .* is not done \(done: none\)"):
+        with pytest.raises(RunError, match=r"step fit .* is not done \(done: none\)"):
             run.folder("fit")
 
 
 def test_scratch_survives_an_exception_and_goes_when_the_stage_is_done(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, CONFIG) as run:
-        with pytest.raises(OSError, match="disk"), run.stage("train", {}) as stage:
-            stage.scratch.mkdir(parents=True)
-            (stage.scratch / "checkpoint").write_text("7")
+        with pytest.raises(OSError, match="disk"), run.step("train", {}) as step:
+            step.scratch.mkdir(parents=True)
+            (step.scratch / "checkpoint").write_text("7")
             raise OSError("disk full")
-        with run.stage("train", {}) as stage:
-            assert (stage.scratch / "checkpoint").read_text() == "7"
-            (stage.folder / "model").write_text("m")
-        assert not stage.scratch.exists()
+        with run.step("train", {}) as step:
+            assert (step.scratch / "checkpoint").read_text() == "7"
+            (step.folder / "model").write_text("m")
+        assert not step.scratch.exists()
 
 
 def test_metrics_are_the_rows_of_done_stages_in_order(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, CONFIG) as run:
         write_stage(run, "b", "xx")
-        with pytest.raises(ValueError, match="half"), run.stage("lost", {}) as stage:
-            stage.log({"loss": 99})
+        with pytest.raises(ValueError, match="half"), run.step("lost", {}) as step:
+            step.log({"loss": 99})
             raise ValueError("half way")
         write_stage(run, "a", "y")
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert rows == [{"stage": "b", "loss": 2}, {"stage": "a", "loss": 1}]
+    assert rows == [{"run_step": "b", "loss": 2}, {"run_step": "a", "loss": 1}]
 
 
 def test_a_stage_can_own_a_named_folder(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, CONFIG) as run:
-        with run.stage("train.0", {}, folder="lm/round-1") as stage:
-            (stage.folder / "weights").write_text("w")
+        with run.step("train.0", {}, folder="lm/round-1") as step:
+            (step.folder / "weights").write_text("w")
         assert run.folder("train.0") == tmp_path / "lm/round-1"
         assert files_below(tmp_path / "lm") == ["round-1/weights"]
 
@@ -149,16 +149,16 @@ def test_another_configuration_is_refused_with_the_keys_that_differ(tmp_path: Pa
 def test_a_run_without_a_finished_stage_gives_way_to_another_configuration(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path, CONFIG) as run:
         run.remember(reuses_from="elsewhere")
-        with pytest.raises(OSError, match="disk"), run.stage("prepare", {}) as stage:
-            stage.scratch.mkdir(parents=True)
+        with pytest.raises(OSError, match="disk"), run.step("prepare", {}) as step:
+            step.scratch.mkdir(parents=True)
             raise OSError("disk full")
     with RunFolder.reopen(tmp_path) as run:
         assert run.manifest["reuses_from"] == "elsewhere"
-        assert stage.scratch.is_dir()
+        assert step.scratch.is_dir()
     with RunFolder.open(tmp_path, CONFIG | {"seed": 2}, method="rerec") as run:
         assert run.manifest["method"] == "rerec"
         assert "reuses_from" not in run.manifest
-        assert not stage.scratch.exists()  # what it holds was made with the other configuration
+        assert not step.scratch.exists()  # what it holds was made with the other configuration
     assert json.loads((tmp_path / "config.json").read_text()) == CONFIG | {"seed": 2}
 
 
@@ -192,9 +192,9 @@ def test_a_models_folder_is_no_run_and_stays_as_it_is(tmp_path: Path) -> None:
     ("text", "got"),
     [
         ("[]", r"must hold a JSON object, got \[\]"),
-        ("{}", r"must hold a run's method, versions, resumed_with, stages, .* got \{\}"),
+        ("{}", r"must hold a run's method, versions, resumed_with, steps, .* got \{\}"),
         ('{"name": "' + 80 * "x" + '"}', r"got \{\"name\": \"x+\.\.\.; restore it"),
-        ('{"method": "m", "versions": {}, "resumed_with": [], "stages": {"s": []}}', "of each stage folder"),
+        ('{"method": "m", "versions": {}, "resumed_with": [], "steps": {"s": []}}', "of each step folder"),
         ('{"method"', "is not JSON"),
         ("\x80", "is not JSON"),
     ],
@@ -231,8 +231,8 @@ def test_a_digest_changes_with_a_name_or_a_byte_and_with_nothing_else(tmp_path: 
     digests = []
     for number, (name, text) in enumerate([("a", "1"), ("a", "1"), ("b", "1"), ("a", "2")]):
         with RunFolder.open(tmp_path / str(number), CONFIG) as run:
-            with run.stage("s", {"at": number}) as stage:
-                (stage.folder / name).write_text(text)
+            with run.step("s", {"at": number}) as step:
+                (step.folder / name).write_text(text)
             digests.append(run.digest("s"))
         assert files.sha256_of_folder(run.folder("s")) == digests[-1]
     assert digests[0] == digests[1]
@@ -253,13 +253,13 @@ def test_a_note_may_not_hide_a_fact_of_the_manifest(tmp_path: Path) -> None:
     with (
         RunFolder.open(tmp_path, CONFIG) as run,
         pytest.raises(RunError, match="may not be called outputs"),
-        run.stage("s", {}) as stage,
+        run.step("s", {}) as step,
     ):
-        stage.note(outputs=3)
+        step.note(outputs=3)
 
 
-# A run of three stages that kills itself with SIGKILL at the n-th call of one of the functions that make
-# a stage's end durable: every place where a kill could leave something half done.
+# A run of three steps that kills itself with SIGKILL at the n-th call of one of the functions that make
+# a step's end durable: every place where a kill could leave something half done.
 KILLED_RUN = textwrap.dedent(
     """
     import os, pathlib, signal, sys
@@ -288,10 +288,10 @@ KILLED_RUN = textwrap.dedent(
     with runs.RunFolder.open(path, {"seed": 1}) as run:
         before = "start"
         for name in ("prepare", "fit", "report"):
-            with run.stage(name, {"before": before}) as stage:
-                if not stage.is_done:
-                    (stage.folder / "out.txt").write_text(name)
-                    stage.log({"value": name})
+            with run.step(name, {"before": before}) as step:
+                if not step.is_done:
+                    (step.folder / "out.txt").write_text(name)
+                    step.log({"value": name})
             before = run.digest(name)
     print(calls)
     """
@@ -305,7 +305,7 @@ def facts_of(run: Path) -> dict[str, object]:
         "files": {
             name: (run / name).read_bytes() for name in files_below(run) if name not in (".lock", "manifest.json")
         },
-        "stages": {n: (e["inputs"], e["outputs"]) for n, e in manifest["stages"].items()},
+        "steps": {n: (e["inputs"], e["outputs"]) for n, e in manifest["steps"].items()},
     }
 
 
@@ -337,4 +337,4 @@ def test_a_run_is_looked_at_while_another_goes_on_and_nothing_is_done_in_it(tmp_
         with pytest.raises(RunError, match=r"second of .* is not done, and the run is not open"):
             write_stage(seen, "second", "text")
         write_stage(run, "second", "text")
-    assert (tmp_path / "stages" / "second").is_dir()
+    assert (tmp_path / "steps" / "second").is_dir()

@@ -13,9 +13,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "recloop"
 # A room imports only rooms above it (and itself).
 ROOMS = (
-    "errors", "settings", "records", "progress", "files", "experiment", "data", "rerankers", "llm", "prompts",
-    "encoders",
-    "rewards", "training", "evaluation", "methods", "testing", "config", "cli_words", "cli_tools", "cli",
+    "errors", "settings", "records", "progress", "files", "artifacts", "experiment", "data", "rerankers",
+    "llm", "prompts", "encoders", "rewards", "training", "evaluation", "methods", "testing", "config", "cli",
 )  # fmt: skip
 HEAVY = (
     "torch",

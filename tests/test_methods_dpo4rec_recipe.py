@@ -49,7 +49,8 @@ TRAINED_CASE = SIMULATED | {
 ALL_VARIANTS = {
     "no_text", "id_history", "rating_mean", "history_text", "best_template", "shuffled", "untuned",
     "untuned_matched", "sft_best_of_n", "random_label_dpo", "trained", "best_of_n",
-    "reward_model_untuned", "reward_model_untuned_matched", "reward_model_sft_best_of_n", "reward_model_random_label_dpo", "reward_model_trained",
+    "reward_model_untuned", "reward_model_untuned_matched", "reward_model_sft_best_of_n",
+    "reward_model_random_label_dpo", "reward_model_trained",
 }  # fmt: skip
 
 

@@ -113,7 +113,7 @@ def test_what_a_section_leaves_out_keeps_the_runs_own_default() -> None:
 
 def test_a_bench_keeps_its_own_run_where_a_setting_says_nothing() -> None:
     config = SimulatedBenchConfig.model_validate({"run": {"data": {"simulated": {"num_users": 80}}}})
-    assert (config.run.rows, config.run.completions.fit, config.run.data.simulated.num_users) == ("core", 4, 80)
+    assert (config.run.variants, config.run.completions.fit, config.run.data.simulated.num_users) == ("core", 4, 80)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_bench_keeps_its_own_run_where_a_setting_says_nothing() -> None:
         ({"reranker": {"use_id_history": True}}, "decided by each row"),
         ({"dpo": {"max_prompt_tokens": 100}}, "must hold every prompt"),
         ({"reward": {"metric": "ndcg"}}, "a metric is one of"),
-        ({"lm": {"name": "embeded"}}, "String should match"),
+        ({"lm": {"name": "embeded"}}, "a language model must be"),
     ],
 )
 def test_a_configuration_that_does_not_hold_together_says_why(given_settings: dict[str, object], message: str) -> None:
@@ -163,8 +163,8 @@ def test_the_plan_knows_fast_encoders() -> None:
     assert seconds("claims") < 1 < seconds("minilm")
 
 
-@pytest.mark.parametrize(("rows", "fits", "tunings"), [("core", 5, 2), ("trained", 3, 1)])
-def test_the_plan_counts_what_the_wanted_rows_need(rows: str, fits: int, tunings: int) -> None:
+@pytest.mark.parametrize(("variants", "fits", "tunings"), [("core", 5, 2), ("trained", 3, 1)])
+def test_the_plan_counts_what_the_wanted_variants_need(variants: str, fits: int, tunings: int) -> None:
     text = forecast(Dpo4RecConfig.model_validate({"data": {"simulated": {"num_users": 40}}, "variants": variants}))
     # untuned, trained and the reward model; of core rows shuffled and random labels too
     assert f"{fits} rerankers" in text
@@ -185,7 +185,7 @@ def test_the_plan_counts_every_fit_of_the_reward_model_and_every_pair() -> None:
 def unit(gap: float, seed: int) -> dict[str, object]:
     noise = np.random.default_rng(seed).normal(0, 0.05, size=(4, 60))
     levels = {"shuffled": 0.5, "untuned": 0.5, "random_label_dpo": 0.5, "trained": 0.5 + gap}
-    return {"rows": {name: (level + noise[i]).tolist() for i, (name, level) in enumerate(levels.items())}}
+    return {"variants": {name: (level + noise[i]).tolist() for i, (name, level) in enumerate(levels.items())}}
 
 
 @pytest.mark.parametrize(

@@ -8,27 +8,28 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from recloop.settings import validate
+from method_cases import do_method
 from recloop.data.simulated import SimulatedConfig
 from recloop.data.splits import split_users
 from recloop.errors import RunError, SettingError
 from recloop.evaluation.terminal import describe_table
 from recloop.experiment.run_folder import RunFolder
-from recloop.methods.context import LmRef
-from recloop.methods.rerec.config import VariantName, NextItemConfig, ReRecConfig, variant_of
+from recloop.methods.rerec import recipe as rerec
+from recloop.methods.rerec import train as rerec_training
+from recloop.methods.rerec.config import NextItemConfig, ReRecConfig, VariantName, variant_of
 from recloop.methods.rerec.cost_estimate import forecast
 from recloop.methods.rerec.data import open_study, prepare
 from recloop.methods.rerec.next_item_eval import cut_histories, fitting_text
 from recloop.methods.rerec.predict import ask_run, last_model
-from recloop.methods.rerec import recipe as rerec
-from recloop.methods.rerec.recipe import run as run_rerec
-from recloop.methods.rerec import train as rerec_training
 from recloop.methods.rerec.report import statuses_in_words
 from recloop.methods.rerec.train import canonical_answers, plan_requests, scorer
+from recloop.methods.study import LmRef
 from recloop.progress import SILENT
 from recloop.prompts.request_answer import AnswerStatus, read_answer
 from recloop.records import Group, RequestKind
+from recloop.rewards import request_reward
 from recloop.rewards.advantages import Penalty
+from recloop.settings import validate
 
 SMALL = {
     "data": {"simulated": {"num_users": 24, "num_items": 120, "num_interactions": 16}},
@@ -56,8 +57,7 @@ def config_of(**changes):
 
 
 def do(folder, config, until=None):
-    with RunFolder.open(folder, config.model_dump(mode="json"), method="rerec") as run:
-        return run_rerec(config, run, SILENT, until)
+    return do_method("rerec", config, folder, until)
 
 
 def metrics(folder):
@@ -74,11 +74,11 @@ def prepared(tmp_path_factory):
 
 
 def test_every_canonical_answer_is_right_by_the_written_rule(prepared):
-    study, task = prepared
+    _, task = prepared
     kinds = set()
     for group in Group:
         requests = task.requests[group]
-        for request, pair in zip(requests, canonical_answers(study, task, requests), strict=True):
+        for request, pair in zip(requests, canonical_answers(task, requests), strict=True):
             answer = read_answer(pair.chosen, task.candidate_titles(request), is_finished=True)
             assert answer.status is AnswerStatus.OK, pair.chosen
             assert request.candidates[answer.first] == request.answer
@@ -99,7 +99,7 @@ def test_the_scorer_pays_the_right_and_marks_the_wrong(prepared):
     request = task.requests[Group.REWARD][0]
     vectors_ID = np.ones((task.graph.num_items, 8), dtype=np.float32)
     score = scorer(task, {request.number: request}, vectors_ID, variant_of(study.config, "rerec"))
-    right = canonical_answers(study, task, [request])[0].chosen
+    right = canonical_answers(task, [request])[0].chosen
     paid = score(request.number, right, True)
     assert paid.reward == pytest.approx(1 + 0.01 + 0.01 + 0.05)
     assert paid.bare_reward == pytest.approx(1.05)
@@ -138,7 +138,7 @@ def test_what_the_curriculum_leaves_out_is_asked_of_others(prepared, monkeypatch
     variant = variant.model_copy(
         update={"curriculum": variant.curriculum.model_copy(update={"same_budget": same_budget})}
     )
-    first = LmRef("shipped", study.first_lm.folder, "")
+    first = LmRef("base_model", study.first_lm.folder, "")
     assert rerec_training.reinforce(study, task, first, np.zeros((1, 1)), variant, 0).label == "rerec"
     assert seen == list(zip(sizes, shares, strict=True))
 
@@ -206,7 +206,7 @@ def test_another_log_needs_no_word_about_the_world():
     assert (movies.data.name, movies.data.simulated) == ("ml-1m", SimulatedConfig())
     assert validate(ReRecConfig, movies.model_dump(mode="json")) == movies
     assert validate(ReRecConfig, {"data": {"simulated": {"num_items": 500}}}).data.simulated.num_users == 300
-    with pytest.raises(SettingError, match=r"data\.simulated log is read for simulated logs only"):
+    with pytest.raises(SettingError, match=r"data\.simulated is read for simulated only"):
         validate(ReRecConfig, {"data": {"name": "ml-1m", "path": "x", "simulated": {"num_users": 24}}})
 
 
@@ -226,27 +226,27 @@ def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(
     config = config_of(variants=["rerec"], transfer=[other])
     assert "DEMONSTRATION" in do(whole, config)
     results = json.loads((whole / "results.json").read_text())
-    rows = {row["name"] for row in results["tables"][0]["metrics"][0]["rows"]}
-    assert rows == {"chance", "shipped", "supervised", "rerec"}
+    rows = {row["name"] for row in results["tables"][0]["metrics"][0]["variants"]}
+    assert rows == {"chance", "base_model", "supervised", "rerec"}
     kept, next_item = results["tables"][-2:]
-    assert kept["title"].startswith("Kept:")
+    assert kept["title"].startswith("Retention:")
     assert kept["metrics"][0]["num_users"] == 4
     assert [table["unit"] for table in (results["tables"][0], kept, next_item)] == [
         "request",
         "session",
         "user",
     ]
-    assert "mean over 4 test sessions" in describe_table(kept, results["titles"])
+    assert "mean over 4 test sessions" in describe_table(kept, results["labels"])
     assert next_item["title"].startswith("Next item:")
     assert [metric["metric"] for metric in next_item["metrics"]] == ["hr@1", "ndcg@10"]
     assert next_item["metrics"][0]["num_users"] == 3
-    ranked = {row["name"] for row in next_item["metrics"][0]["rows"]}
-    assert ranked == {"popularity", "item_knn", "sasrec", "shipped", "supervised", "rerec"}
+    ranked = {row["name"] for row in next_item["metrics"][0]["variants"]}
+    assert ranked == {"popularity", "item_knn", "sasrec", "base_model", "supervised", "rerec"}
     elsewhere = next(table for table in results["tables"] if table["title"] == "Elsewhere: other")
     assert elsewhere["metrics"][0]["num_users"] == 5  # requests
-    assert {row["name"] for row in elsewhere["metrics"][0]["rows"]} == rows
+    assert {row["name"] for row in elsewhere["metrics"][0]["variants"]} == rows
     logged = metrics(whole)
-    assert {row["kept"] for row in logged if "perplexity" in row} == {"shipped", "supervised", "rerec"}
+    assert {row["retention"] for row in logged if "perplexity" in row} == {"base_model", "supervised", "rerec"}
     epochs = [row for row in logged if "mean_ndcg" in row]
     assert [row["epoch"] for row in epochs] == [0, 1]
     wanted = {"mean_qas", "mean_pas", "mean_format", "mean_endless", "mean_reward"}
@@ -254,7 +254,7 @@ def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(
     assert any("recall" in row and "knn_recall" in row for row in logged)
     assert "<table" in (whole / "report.html").read_text()
 
-    real, calls = rerec_training.read_answer, 0
+    real, calls = request_reward.read_answer, 0
 
     def stopping(*arguments, **named):
         nonlocal calls
@@ -263,7 +263,7 @@ def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(
             raise KeyboardInterrupt
         return real(*arguments, **named)
 
-    monkeypatch.setattr(rerec_training, "read_answer", stopping)
+    monkeypatch.setattr(request_reward, "read_answer", stopping)
     with pytest.raises(KeyboardInterrupt):
         do(cut, config)
     monkeypatch.undo()
@@ -286,16 +286,16 @@ def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(
 def test_the_model_that_is_asked_ended_its_variants_way():
     """A curriculum that drops requests spends its budget in more epochs than `grpo.epochs`."""
     config = config_of(variants=["grpo_ndcg", "rerec"])
-    stages = {
+    steps = {
         "train.supervised.s0": {"inputs": {}},
         "train.grpo_ndcg.s0.e0": {"inputs": {"passed": [0, 0.5]}},
         "train.grpo_ndcg.s0.e1": {"inputs": {"passed": [0.5, 1.0]}},
     }
-    stages |= {f"train.rerec.s0.e{epoch}": {"inputs": {"passed": [epoch / 4, (epoch + 1) / 4]}} for epoch in range(4)}
+    steps |= {f"train.rerec.s0.e{epoch}": {"inputs": {"passed": [epoch / 4, (epoch + 1) / 4]}} for epoch in range(4)}
 
     def asked(*without):
-        there = {name: entry for name, entry in stages.items() if name not in without}
-        run = SimpleNamespace(manifest={"stages": there}, is_done=there.__contains__, path="run")
+        there = {name: entry for name, entry in steps.items() if name not in without}
+        run = SimpleNamespace(manifest={"steps": there}, is_done=there.__contains__, path="run")
         return last_model(run, config)
 
     assert asked() == "train.rerec.s0.e3"
@@ -328,9 +328,9 @@ def test_next_items_are_the_last_of_test_users_and_baselines_never_saw_them(prep
 @pytest.mark.parametrize(
     ("changes", "start", "answering"),
     [
-        ({}, "shipped", ["shipped", "supervised", "rerec"]),
-        ({"reinforced": "supervised"}, "supervised", ["shipped", "supervised", "rerec"]),
-        ({"supervised": False}, "shipped", ["shipped", "rerec"]),
+        ({}, "base_model", ["base_model", "supervised", "rerec"]),
+        ({"reinforced": "supervised"}, "supervised", ["base_model", "supervised", "rerec"]),
+        ({"supervised": False}, "base_model", ["base_model", "rerec"]),
     ],
 )
 def test_the_model_that_was_named_is_reinforced(prepared, monkeypatch, changes, start, answering):
@@ -375,8 +375,8 @@ def test_nobody_answers_before_a_model_is_tuned(prepared):
 
 def test_statuses_of_all_seeds_stand_together_by_model_and_test_set():
     entry = {"statuses": {"ok": 3, "no_box": 0, "endless": 1}}
-    stages = {"sample.rerec.s0": entry, "sample.rerec.s1": {"statuses": {"ok": 2, "no_box": 2, "endless": 0}}}
-    stages |= {"sample.kept.rerec.s0": {"perplexity": 1.3}, "sample.rerec.s0.books": entry}
-    assert statuses_in_words(stages) == (
+    steps = {"sample.rerec.s0": entry, "sample.rerec.s1": {"statuses": {"ok": 2, "no_box": 2, "endless": 0}}}
+    steps |= {"sample.retention.rerec.s0": {"perplexity": 1.3}, "sample.rerec.s0.books": entry}
+    assert statuses_in_words(steps) == (
         "ReRec: ok 62.5%, no box 25.0%, endless 12.5%; ReRec, books: ok 75.0%, endless 25.0%"
     )

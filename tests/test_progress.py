@@ -40,8 +40,8 @@ def test_what_takes_longer_than_ten_seconds_each_is_told_per_hour(clock: Clock) 
         for _ in range(2):
             clock.now_s += 240
             step()
-    assert lines_of(out)[0] == "simulated logs: 1/2 simulated logs, 15.0 simulated logs/h, 4 min 00 s left"
-    assert lines_of(out)[-1] == "simulated logs: 2 simulated logs in 8 min 00 s (15.0 simulated logs/h)"
+    assert lines_of(out)[0] == "simulated: 1/2 simulated, 15.0 simulated/h, 4 min 00 s left"
+    assert lines_of(out)[-1] == "simulated: 2 simulated in 8 min 00 s (15.0 simulated/h)"
 
 
 def test_a_line_every_ten_seconds_with_rate_and_time_left_then_one_at_the_end(clock: Clock) -> None:

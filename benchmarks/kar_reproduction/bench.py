@@ -31,7 +31,8 @@ from recloop.llm.config import LmConfig
 from recloop.llm.language_model import Sampling
 from recloop.llm.load import lm_from_config
 from recloop.llm.sampling import sample_completions
-from recloop.methods.dpo4rec.baselines import exchange_texts, supported_texts
+from recloop.methods.dpo4rec.ablations import exchange_texts
+from recloop.methods.dpo4rec.baselines import supported_texts
 from recloop.progress import SILENT, Progress
 from recloop.prompts.user_profile import PromptConfig, population_rates_of, profile_writer
 from recloop.records import Completion, Group, UserCompletions
@@ -145,9 +146,7 @@ def _texts_by_variant(
     sampling = Sampling(1, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, seed)
     with CompletionCache(out / "completions.sqlite") as cache:
         completions = sample_completions(lm, prompts, sampling, cache, progress)
-    texts = supported_texts(
-        dataset, lists.histories, users.tolist(), config.prompt, dataset.attributes, population_rates
-    )
+    texts = supported_texts(dataset, lists.histories, users.tolist(), dataset.attributes, population_rates)
     by_rule = UserCompletions(
         users, tuple((Completion(u, 0, texts[u], 0, True, float("nan")),) for u in users.tolist())
     )

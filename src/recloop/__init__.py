@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from recloop.rerankers.metrics import compute_metric as compute_metric
     from recloop.rerankers.protocol import Reranker as Reranker
     from recloop.rerankers.train import fit_reranker as fit_reranker
+    from recloop.rewards.function import RewardFunction as RewardFunction
     from recloop.rewards.preference_pairs import preference_pairs as preference_pairs
     from recloop.rewards.reranker_reward import reranker_reward as reranker_reward
-    from recloop.rewards.function import RewardFunction as RewardFunction
     from recloop.training.dpo import train_dpo as train_dpo
     from recloop.training.sft import train_sft as train_sft
 

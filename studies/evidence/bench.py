@@ -15,13 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from recloop.encoders.sentence import TextEncoder
 from recloop.experiment.manifest import MANIFEST
 from recloop.experiment.run_folder import REUSED, RunFolder
+from recloop.llm.load import lm_folder
 from recloop.llm.weights import weights_hash
-from recloop.methods.context import Loop, lm_folder, open_loop
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.data import Task, prepare
 from recloop.methods.method import run_method
 from recloop.methods.registry import method_named
 from recloop.methods.run import reuse_run, source_run_of
+from recloop.methods.study import Study as Loop
+from recloop.methods.study import open_study
 from recloop.progress import SILENT, Progress, format_seconds
 from studies.evidence.extras import evaluate_transfer, measure_leak_on_purpose
 from studies.evidence.numbers import RunNumbers, read_numbers, write_numbers

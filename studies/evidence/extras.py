@@ -13,7 +13,6 @@ import numpy as np
 
 from recloop.errors import RunError
 from recloop.files import sha256_of_folder
-from recloop.methods.context import LmRef, Loop
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import evaluate_variant, features_of, reward_model_seed
 from recloop.methods.dpo4rec.generate import (
@@ -28,6 +27,8 @@ from recloop.methods.dpo4rec.generate import (
 from recloop.methods.dpo4rec.names import UNTUNED
 from recloop.methods.dpo4rec.reward_model import load_reward_models, reward_model_key, reward_model_steps
 from recloop.methods.dpo4rec.train import train_dpo_round
+from recloop.methods.study import LmRef
+from recloop.methods.study import Study as Loop
 from recloop.records import Group, UserVectors
 from recloop.rerankers.fitted import FittedReranker
 from recloop.rerankers.train import FitData, fit_network

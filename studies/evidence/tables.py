@@ -13,13 +13,14 @@ from recloop.evaluation.per_user_scores import VariantScores, read_variant_score
 from recloop.evaluation.score import score_variant
 from recloop.evaluation.significance import compare
 from recloop.evaluation.tables import step_costs
-from recloop.methods.context import Loop, derived_seed
 from recloop.methods.dpo4rec.baselines import best_valid_ndcg
 from recloop.methods.dpo4rec.compare import BASELINES_OF_TRAINED, BASELINES_OF_UNTUNED
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import ROWS
 from recloop.methods.dpo4rec.generate import FIT, UserTextVectors, encode_user_texts, read_user_texts
 from recloop.methods.dpo4rec.names import BEST_OF_N, BEST_TEMPLATE, RANDOM_LABELS, REWARD_MODEL, TRAINED, UNTUNED
+from recloop.methods.study import Study as Loop
+from recloop.methods.study import derived_seed
 from recloop.records import Group
 from recloop.rerankers.fitted import FittedReranker
 from studies.evidence.numbers import (

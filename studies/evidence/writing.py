@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from recloop.evaluation.text_quality import SummarySkill, assess_completions
-from recloop.methods.context import Loop
 from recloop.methods.dpo4rec.ablations import surprisal_per_token
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.generate import TEST, read_user_texts
 from recloop.methods.dpo4rec.names import MATCHED, RANDOM_LABELS, SFT_BEST_OF_N, TRAINED, UNTUNED
+from recloop.methods.study import Study as Loop
 from recloop.prompts.claims import HistoryItem, PopulationRates, parse_claims
 from recloop.prompts.lines import history_items
 from recloop.records import UserCompletions

@@ -30,6 +30,7 @@ class ProtocolConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: ProtocolName = Field(
+        json_schema_extra={"shown_first": True},
         default="kar",
         description="Negatives uniform (kar) or from the first stage, or the first stage's top items.",
     )

@@ -37,9 +37,10 @@ class DataConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["simulated", "ml-1m", "amazon", "implicit", "table"] = Field(
-        default="simulated", description="Which reader."
+        json_schema_extra={"shown_first": True}, default="simulated", description="Which reader."
     )
     path: Path | None = Field(
+        json_schema_extra={"shown_first": True},
         default=None,
         description="ml-1m, implicit: the folder; amazon: the file of reviews; table: the file of the log.",
     )
@@ -60,10 +61,17 @@ class DataConfig(BaseModel):
         description="ml-1m and amazon: folder of KAR's published user.klg, item.klg and index. Its user "
         "texts make a variant, its index the knowledge windows, its item texts the item knowledge.",
     )
-    users: int | None = Field(default=None, ge=1, description="Read all, then keep this many users, drawn by the seed.")
+    users: int | None = Field(
+        json_schema_extra={"shown_first": True},
+        default=None,
+        ge=1,
+        description="Read all, then keep this many users, drawn by the seed.",
+    )
     min_item_ratings: int = Field(default=0, ge=0, description="Leave items with fewer interactions out.")
     on_bad_rows: Literal["error", "quarantine"] = Field(
-        default="error", description="Stop at bad rows, or set them aside and go on."
+        json_schema_extra={"shown_first": True},
+        default="error",
+        description="Stop at bad rows, or set them aside and go on.",
     )
     quarantine: Path = Field(
         default=Path("quarantine.jsonl"),

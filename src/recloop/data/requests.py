@@ -38,8 +38,18 @@ class RequestConfig(BaseModel):
         min_length=1,
         description="Kinds, made in turn; demographic needs profiles.",
     )
-    per_user: int = Field(default=7, ge=1, description="Requests of every user, one kind after another.")
-    num_candidates: int = Field(default=20, ge=2, description="Candidates: one right, the others wrong.")
+    per_user: int = Field(
+        json_schema_extra={"shown_first": True},
+        default=7,
+        ge=1,
+        description="Requests of every user, one kind after another.",
+    )
+    num_candidates: int = Field(
+        json_schema_extra={"shown_first": True},
+        default=20,
+        ge=2,
+        description="Candidates: one right, the others wrong.",
+    )
     near_misses: int = Field(default=6, ge=0, description="Wrong candidates that meet all conditions but one.")
     history_items: int = Field(default=8, ge=1, description="Latest items of the user that a request shows.")
 

@@ -28,14 +28,23 @@ class SessionConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     cut: Literal["day", "gap", "user"] = Field(
-        default="day", description="How a log is cut: by day (UTC), after a pause, or all of a user in one."
+        json_schema_extra={"shown_first": True},
+        default="day",
+        description="How a log is cut: by day (UTC), after a pause, or all of a user in one.",
     )
     gap_minutes: int = Field(default=60, ge=1, description="The pause that ends a session, for cut=gap.")
     min_items: int = Field(default=3, ge=1, description="Fewest items shown; the answer is one more.")
     max_items: int = Field(default=20, ge=1, description="Most items shown: the latest.")
-    num_candidates: int = Field(default=50, ge=2, description="Candidates, the answer among them.")
-    num_train: int = Field(default=500, ge=1, description="Training sessions: few, as in the paper.")
-    num_test: int = Field(default=500, ge=1, description="Test sessions.")
+    num_candidates: int = Field(
+        json_schema_extra={"shown_first": True}, default=50, ge=2, description="Candidates, the answer among them."
+    )
+    num_train: int = Field(
+        json_schema_extra={"shown_first": True},
+        default=500,
+        ge=1,
+        description="Training sessions: few, as in the paper.",
+    )
+    num_test: int = Field(json_schema_extra={"shown_first": True}, default=500, ge=1, description="Test sessions.")
     split: Literal["time", "session"] = Field(
         default="time", description="Test sessions are the latest, or drawn from all."
     )

@@ -35,8 +35,8 @@ class SimulatedSessionsConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_items: int = Field(default=360, ge=30, description="Items.")
-    num_train: int = Field(default=300, ge=1, description="Training sessions.")
-    num_test: int = Field(default=200, ge=1, description="Test sessions.")
+    num_train: int = Field(json_schema_extra={"shown_first": True}, default=300, ge=1, description="Training sessions.")
+    num_test: int = Field(json_schema_extra={"shown_first": True}, default=200, ge=1, description="Test sessions.")
     num_candidates: int = Field(default=20, ge=4, description="Candidates, the answer among them.")
     max_items: int = Field(default=4, ge=1, description="Most items shown; each session has 1 to that many.")
     signal: float = Field(

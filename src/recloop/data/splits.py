@@ -19,6 +19,7 @@ class SplitConfig(BaseModel):
     valid: float = Field(default=0.05, ge=0, le=1, description="Share of users that every choice is made on.")
     test: float = Field(default=0.2, gt=0, le=1, description="Share of users that results are reported for.")
     fold: int = Field(
+        json_schema_extra={"shown_first": True},
         default=0,
         ge=0,
         description="Groups are cut from one order of the users; each fold moves them on by a test group, so "

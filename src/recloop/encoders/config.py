@@ -20,8 +20,13 @@ class EncoderConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(default="minilm", description="; ".join(f"{name}: {what}" for name, what in ENCODERS.items()))
+    name: str = Field(
+        json_schema_extra={"shown_first": True},
+        default="minilm",
+        description="; ".join(f"{name}: {what}" for name, what in ENCODERS.items()),
+    )
     by_polarity: bool = Field(
+        json_schema_extra={"shown_first": True},
         default=False,
         description="likes and dislikes encoded apart, side by side: encoders hardly tell them apart",
     )

@@ -30,8 +30,8 @@ class Results:
         RunError: the folder is no run. Every method raises it too, until the run has compared its variants.
 
     Example:
-        >>> results = Results("runs/demo")  # doctest: +SKIP
-        >>> results.table().sort("value")  # doctest: +SKIP
+        results = Results("runs/demo")
+        results.table().sort("value")
     """
 
     def __init__(self, folder: str | Path) -> None:

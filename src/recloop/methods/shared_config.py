@@ -37,7 +37,8 @@ def require_primary_metric(primary_metric: str, metrics: MetricsConfig) -> None:
     """SettingError unless the metric that leads the tables is measured."""
     if primary_metric not in metrics.names:
         raise SettingError(
-            f"primary metric must be one of metrics.names ({', '.join(metrics.names)}), got {primary_metric}; add it there"
+            f"primary_metric must be one of metrics.names ({', '.join(metrics.names)}), got {primary_metric}; "
+            f"add it there"
         )
 
 

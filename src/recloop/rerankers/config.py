@@ -22,7 +22,11 @@ class RerankerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: RerankerKind = Field(default="prm", description="backbone; not read where one is passed as an object")
+    kind: RerankerKind = Field(
+        json_schema_extra={"shown_first": True},
+        default="prm",
+        description="backbone; not read where one is passed as an object",
+    )
     adaptor: Literal["hea", "mlp"] = Field(
         default="hea", description="knowledge adaptor: hybrid experts as in KAR, or one plain MLP per tower"
     )
@@ -38,7 +42,11 @@ class RerankerConfig(BaseModel):
     mlp: tuple[int, ...] = Field(default=(200, 80), min_length=1, description="hidden widths of the scoring MLP")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="on candidate inputs and inside the scoring MLP")
     text_dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="on adapted texts: without it a text becomes its train user's name"
+        json_schema_extra={"shown_first": True},
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="on adapted texts: without it a text becomes its train user's name",
     )
     lr: float = Field(default=2e-3, gt=0, description="Adam's step size; it falls linearly to a tenth")
     batch_size: int = Field(default=256, ge=1, description="lists per step; a small log takes fewer")
@@ -50,5 +58,10 @@ class RerankerConfig(BaseModel):
         ge=0,
         description="keep an exponential average of the weights over about this many epochs; 0: the last weights",
     )
-    max_epochs: int = Field(default=10, ge=1, description="most epochs; lr reaches a tenth at the last")
+    max_epochs: int = Field(
+        json_schema_extra={"shown_first": True},
+        default=10,
+        ge=1,
+        description="most epochs; lr reaches a tenth at the last",
+    )
     patience: int = Field(default=3, ge=1, description="epochs without a better valid NDCG@5 before stopping")

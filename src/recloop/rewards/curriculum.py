@@ -22,7 +22,11 @@ class CurriculumConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    is_on: bool = Field(default=True, description="off: every epoch asks every request, in random order")
+    is_on: bool = Field(
+        json_schema_extra={"shown_first": True},
+        default=True,
+        description="off: every epoch asks every request, in random order",
+    )
     threshold: float = Field(default=0.1, description="tau: requests of a smaller difficulty are dropped")
     too_hard: float | None = Field(
         default=0.9,

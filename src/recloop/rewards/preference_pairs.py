@@ -25,6 +25,7 @@ class PairConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Literal["best_worst", "all_pairs"] = Field(
+        json_schema_extra={"shown_first": True},
         default="best_worst",
         description="best_worst: at most one pair a user, highest against lowest reward (DPO4Rec); all_pairs: "
         "every two completions of a user that differ in reward",

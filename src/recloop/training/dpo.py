@@ -51,9 +51,13 @@ class DpoConfig(TrainingBudget):
     """How preference pairs train a language model."""
 
     beta: float = Field(
-        default=0.1, gt=0, description="strength of the pull to the reference model; DPO4Rec: 0.01 for an 8B model"
+        json_schema_extra={"shown_first": True},
+        default=0.1,
+        gt=0,
+        description="strength of the pull to the reference model; DPO4Rec: 0.01 for an 8B model",
     )
     sft_weight: float = Field(
+        json_schema_extra={"shown_first": True},
         default=0.0,
         ge=0,
         description="weight of the chosen completions' mean negative log-likelihood per token beside DPO's loss, "

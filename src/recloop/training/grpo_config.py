@@ -20,15 +20,24 @@ class GrpoConfig(TrainingBudget):
     """How rewards of answers train a language model."""
 
     lr: float = Field(
+        json_schema_extra={"shown_first": True},
         default=2e-4,
         gt=0,
         description="learning rate of the first step, falling linearly to 0 over all epochs; 2e-4 suits the "
         "bundled model, ReRec: 5e-6",
     )
     epochs: int = Field(
-        default=2, ge=1, description="passes over the requests; see curriculum.same_budget where some are not asked"
+        json_schema_extra={"shown_first": True},
+        default=2,
+        ge=1,
+        description="passes over the requests; see curriculum.same_budget where some are not asked",
     )
-    batch_size: int = Field(default=8, ge=1, description="requests in one forward pass, with all their answers")
+    batch_size: int = Field(
+        json_schema_extra={"shown_first": True},
+        default=8,
+        ge=1,
+        description="requests in one forward pass, with all their answers",
+    )
     gradient_accumulation_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default=1, description="forward passes in one optimiser step; auto: about 25 steps of max_pairs"
     )
@@ -37,11 +46,22 @@ class GrpoConfig(TrainingBudget):
         default=784, ge=1, description="a longer prompt, chat template included, is an error"
     )
     max_reply_tokens: int = Field(default=200, ge=1, description="longest answer, end token included")
-    answers: int = Field(default=5, ge=2, description="G, answers to each request")
-    temperature: float = Field(
-        default=1.3, gt=0, le=10, description="of sampling; a model that is sure of its answers needs more than 1"
+    answers: int = Field(
+        json_schema_extra={"shown_first": True}, default=5, ge=2, description="G, answers to each request"
     )
-    beta: float = Field(default=0.03, ge=0, description="weight of the KL to the reference model; ReRec: 0.01")
+    temperature: float = Field(
+        json_schema_extra={"shown_first": True},
+        default=1.3,
+        gt=0,
+        le=10,
+        description="of sampling; a model that is sure of its answers needs more than 1",
+    )
+    beta: float = Field(
+        json_schema_extra={"shown_first": True},
+        default=0.03,
+        ge=0,
+        description="weight of the KL to the reference model; ReRec: 0.01",
+    )
     clip: float = Field(default=0.2, gt=0, lt=1, description="clip range of the probability ratio (PPO's epsilon)")
     warmup: int = Field(
         default=5,

@@ -34,13 +34,20 @@ class PolicyConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: int = Field(default=64, ge=1, description="units of each of the two hidden layers")
-    lr: float = Field(default=3e-4, gt=0, description="learning rate")
+    lr: float = Field(json_schema_extra={"shown_first": True}, default=3e-4, gt=0, description="learning rate")
     clip: float = Field(default=0.05, gt=0, lt=1, description="how far a step may move a probability ratio")
-    epochs: int = Field(default=10, ge=1, description="passes over each batch of episodes")
+    epochs: int = Field(
+        json_schema_extra={"shown_first": True}, default=10, ge=1, description="passes over each batch of episodes"
+    )
     batch_size: int = Field(default=32, ge=2, description="episodes per gradient step")
     entropy: float = Field(default=0.01, ge=0, description="weight of the entropy bonus")
     rollout: int = Field(default=512, ge=32, description="episodes between updates")
-    steps: int = Field(default=10_000, ge=1, description="episodes in all; none asks a language model")
+    steps: int = Field(
+        json_schema_extra={"shown_first": True},
+        default=10_000,
+        ge=1,
+        description="episodes in all; none asks a language model",
+    )
 
 
 @dataclass(frozen=True, slots=True)

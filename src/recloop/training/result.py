@@ -29,12 +29,15 @@ class TrainingBudget(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     lr: float = Field(
+        json_schema_extra={"shown_first": True},
         default=2e-4,
         gt=0,
         description="learning rate of the first step, falling linearly to 0; 2e-4 suits the bundled model "
         "(docs/log.md, 2026-11-21), DPO4Rec: 5e-5 (8B)",
     )
-    epochs: int = Field(default=1, ge=1, description="passes over the rows; DPO4Rec: 3")
+    epochs: int = Field(
+        json_schema_extra={"shown_first": True}, default=1, ge=1, description="passes over the rows; DPO4Rec: 3"
+    )
     batch_size: int = Field(default=4, ge=1, description="rows in one forward pass of a process; DPO4Rec: 2")
     gradient_accumulation_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto",
@@ -47,6 +50,7 @@ class TrainingBudget(BaseModel):
     )
     max_reply_tokens: int = Field(default=64, ge=1, description="rows with a longer reply are dropped and counted")
     lora: bool | Literal["auto"] = Field(
+        json_schema_extra={"shown_first": True},
         default="auto",
         description="train a LoRA adapter instead of all weights; auto: above 500 million parameters",
     )

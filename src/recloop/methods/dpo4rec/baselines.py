@@ -75,9 +75,7 @@ def best_template(study: Study, task: Task, seed: int) -> list[Scored]:
     templates |= {"all": attributes} if len(attributes) > 1 else {}
     scored: list[Scored] = []
     for name, shown in templates.items():
-        said = supported_texts(
-            task.log, task.lists.histories, task.prompts, study.config.prompt, shown, task.population_rates
-        )
+        said = supported_texts(task.log, task.lists.histories, task.prompts, shown, task.population_rates)
         texts = fixed_texts(f"template_{name}", said, task)
         scored += evaluate_variant(study, task, encode_user_texts(study, texts, seed), seed, texts.variant)
     best: dict[str, Scored] = {}
@@ -93,7 +91,6 @@ def supported_texts(
     log: Log,
     histories: Histories,
     users: Iterable[int],
-    config: PromptConfig,
     attributes: Sequence[str],
     population_rates: PopulationRates | None = None,
 ) -> dict[int, str]:

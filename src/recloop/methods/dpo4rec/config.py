@@ -28,10 +28,20 @@ class CompletionsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fit: int = Field(default=1, ge=1, description="per train and valid user; a training step reads one of them")
-    reward: int = Field(default=10, ge=2, description="per reward user: N of the paper")
-    test: int = Field(default=3, ge=1, description="per test user: several, for less noise")
+    fit: int = Field(
+        json_schema_extra={"shown_first": True},
+        default=1,
+        ge=1,
+        description="per train and valid user; a training step reads one of them",
+    )
+    reward: int = Field(
+        json_schema_extra={"shown_first": True}, default=10, ge=2, description="per reward user: N of the paper"
+    )
+    test: int = Field(
+        json_schema_extra={"shown_first": True}, default=3, ge=1, description="per test user: several, for less noise"
+    )
     sentences: int | None = Field(
+        json_schema_extra={"shown_first": True},
         default=None,
         ge=1,
         description="read so many sentences of each completion, its first, and write no more where the model runs "
@@ -49,14 +59,20 @@ class RewardConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    metric: str = Field(default="ndcg@10", description="of the reward model: ndcg@10, map_min@5, loglik, ...")
+    metric: str = Field(
+        json_schema_extra={"shown_first": True},
+        default="ndcg@10",
+        description="of the reward model: ndcg@10, map_min@5, loglik, ...",
+    )
     num_models: int = Field(
+        json_schema_extra={"shown_first": True},
         default=1,
         ge=1,
         description="fits of the reward model, each with a seed of its own; a completion earns the mean of what they "
         "pay, for what one fit prefers among a user's completions is mostly its own affair",
     )
     cross_fit: bool = Field(
+        json_schema_extra={"shown_first": True},
         default=False,
         description="pay what completions like it earn with other users, predicted from its vector: the part "
         "that a language model can learn",
@@ -73,8 +89,14 @@ class Dpo4RecConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rounds: int = Field(default=1, ge=0, description="rounds of reward and DPO; 0 only measures")
+    rounds: int = Field(
+        json_schema_extra={"shown_first": True},
+        default=1,
+        ge=0,
+        description="rounds of reward and DPO; 0 only measures",
+    )
     seeds: tuple[int, ...] = Field(
+        json_schema_extra={"shown_first": True},
         default=(0,),
         min_length=1,
         description="one whole loop each: sampling, fits, training; claims need three",
@@ -83,9 +105,13 @@ class Dpo4RecConfig(BaseModel):
         default=0, ge=0, description="of the simulated log, the users kept, the groups and the lists"
     )
     backbones: tuple[RerankerKind, ...] = Field(
-        default=("prm",), min_length=1, description="evaluators: one table each; the reward model is reranker.kind"
+        json_schema_extra={"shown_first": True},
+        default=("prm",),
+        min_length=1,
+        description="evaluators: one table each; the reward model is reranker.kind",
     )
     variants: Literal["all", "core", "trained"] = Field(
+        json_schema_extra={"shown_first": True},
         default="all",
         description="core: only shuffled, untuned, random-label DPO and trained; trained: only untuned and "
         "trained, to choose settings by valid users",

@@ -104,5 +104,7 @@ def write_scores(
     remembered = {seed: Remembered(scores_BNL)}
     rows = [score_variant(variant, remembered, test, user_vectors, config.metrics)]
     if variant == UNTUNED and user_vectors is not None and len(rankers) == 1:
-        rows.append(cross_validated_best(BEST_OF_N, remembered, test, user_vectors, config.metrics, config.reward.metric))
+        rows.append(
+            cross_validated_best(BEST_OF_N, remembered, test, user_vectors, config.metrics, config.reward.metric)
+        )
     write_variant_scores(folder / ROWS, rows)

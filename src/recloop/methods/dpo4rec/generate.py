@@ -152,7 +152,9 @@ def encode_user_texts(study: Study, texts: UserTexts, seed: int) -> UserTextVect
             arrays = {n: a for part, vectors in parts.items() for n, a in arrays_of(vectors, part).items()}
             save_file(arrays, step.folder / VECTORS)
             distinct = {one.text for one in written}
-            step.note(encoder=encoder.name, distinct_texts=len(distinct), texts_cut=count_cut(encoder, sorted(distinct)))
+            step.note(
+                encoder=encoder.name, distinct_texts=len(distinct), texts_cut=count_cut(encoder, sorted(distinct))
+            )
     arrays = load_file(study.run.folder(step.name) / VECTORS)
     parts = {part: record_of(arrays, part, UserVectors) for part in GROUPS if f"{part}.user_U" in arrays}
     return UserTextVectors(texts.variant, study.run.digest(step.name), parts)

@@ -25,11 +25,23 @@ class AnswerLmConfig(LmConfig):
     """Which language model answers; it stays as it is. At temperature 0 each prompt has one answer."""
 
     name: str = Field(
+        json_schema_extra={"shown_first": True},
         default="bundled:answers",
         description="as for dpo4rec; the default ranks candidates and reflects",
     )
-    temperature: float = Field(default=0.0, ge=0, le=10, description="of sampling; 0 takes the likeliest token")
-    max_tokens: int = Field(default=200, ge=1, description="longest answer: a list of titles, or a reflection")
+    temperature: float = Field(
+        json_schema_extra={"shown_first": True},
+        default=0.0,
+        ge=0,
+        le=10,
+        description="of sampling; 0 takes the likeliest token",
+    )
+    max_tokens: int = Field(
+        json_schema_extra={"shown_first": True},
+        default=200,
+        ge=1,
+        description="longest answer: a list of titles, or a reflection",
+    )
 
 
 class SessionDataConfig(BaseModel):
@@ -38,10 +50,13 @@ class SessionDataConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["simulated", "log", "released"] = Field(
+        json_schema_extra={"shown_first": True},
         default="simulated",
         description="simulated logs: simulated; log: cut out of a log (data.log); released: files as Re2LLM's",
     )
-    path: Path | None = Field(default=None, description="released: the folder of one domain")
+    path: Path | None = Field(
+        json_schema_extra={"shown_first": True}, default=None, description="released: the folder of one domain"
+    )
     simulated: SimulatedSessionsConfig = Field(default=SimulatedSessionsConfig(), description="the simulated sessions")
     log: DataConfig = Field(default=DataConfig(), description="the log")
     sessions: SessionConfig = Field(default=SessionConfig(), description="how a log is cut; how many are kept")
@@ -81,7 +96,7 @@ class QuestionConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    num_ranked: int = Field(default=10, ge=1, description="titles asked for")
+    num_ranked: int = Field(json_schema_extra={"shown_first": True}, default=10, ge=1, description="titles asked for")
     max_prompt_tokens: int = Field(
         default=1400,
         ge=64,
@@ -95,11 +110,21 @@ class ExploreConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     hints: Literal["explore", "released"] = Field(
-        default="explore", description="explore: reflect on mistakes; released: those that came with the data"
+        json_schema_extra={"shown_first": True},
+        default="explore",
+        description="explore: reflect on mistakes; released: those that came with the data",
     )
-    file: Path | None = Field(default=None, description="a file of hints to use instead, e.g. one edited by hand")
-    max_hints: int = Field(default=20, ge=1, le=MAX_HINTS, description="size of the hint base")
-    max_mistakes: int = Field(default=200, ge=1, description="mistakes looked at, at most")
+    file: Path | None = Field(
+        json_schema_extra={"shown_first": True},
+        default=None,
+        description="a file of hints to use instead, e.g. one edited by hand",
+    )
+    max_hints: int = Field(
+        json_schema_extra={"shown_first": True}, default=20, ge=1, le=MAX_HINTS, description="size of the hint base"
+    )
+    max_mistakes: int = Field(
+        json_schema_extra={"shown_first": True}, default=200, ge=1, description="mistakes looked at, at most"
+    )
     max_prompt_tokens: int = Field(
         default=1800,
         ge=64,
@@ -118,6 +143,7 @@ class RepeatConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     answers: int = Field(
+        json_schema_extra={"shown_first": True},
         default=0,
         ge=0,
         multiple_of=2,
@@ -132,11 +158,22 @@ class Re2llmConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seeds: tuple[int, ...] = Field(
-        default=(0, 1, 2), min_length=1, description="of the policy and its baselines; claims need three"
+        json_schema_extra={"shown_first": True},
+        default=(0, 1, 2),
+        min_length=1,
+        description="of the policy and its baselines; claims need three",
     )
     data_seed: int = Field(default=0, ge=0, description="of the simulated log, the sessions kept and the candidates")
-    reward: str = Field(default="ndcg@10", description="what a hint earns is the gain in this metric")
-    primary_metric: str = Field(default="ndcg@10", description="the metric that is tested; one of metrics.names")
+    reward: str = Field(
+        json_schema_extra={"shown_first": True},
+        default="ndcg@10",
+        description="what a hint earns is the gain in this metric",
+    )
+    primary_metric: str = Field(
+        json_schema_extra={"shown_first": True},
+        default="ndcg@10",
+        description="the metric that is tested; one of metrics.names",
+    )
     data: SessionDataConfig = Field(default=SessionDataConfig(), description="the sessions")
     question: QuestionConfig = Field(default=QuestionConfig(), description="sessions in words")
     lm: AnswerLmConfig = Field(default=AnswerLmConfig(), description="the language model")

@@ -41,9 +41,15 @@ class AnsweringConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    completions: int = Field(default=1, ge=1, description="answers to each test request, averaged")
+    completions: int = Field(
+        json_schema_extra={"shown_first": True}, default=1, ge=1, description="answers to each test request, averaged"
+    )
     temperature: float = Field(
-        default=0.0, ge=0, le=10, description="0 for the likeliest answer; above 0 with several completions"
+        json_schema_extra={"shown_first": True},
+        default=0.0,
+        ge=0,
+        le=10,
+        description="0 for the likeliest answer; above 0 with several completions",
     )
 
 
@@ -76,21 +82,26 @@ class ReRecConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seeds: tuple[int, ...] = Field(
+        json_schema_extra={"shown_first": True},
         default=(0,),
         min_length=1,
         description="one supervised model and all its variants each; claims need three",
     )
     data_seed: int = Field(default=0, ge=0, description="of the simulated log, the groups and the requests")
     variants: tuple[VariantName, ...] = Field(
+        json_schema_extra={"shown_first": True},
         default=("grpo_ndcg", "rerec"),
         min_length=1,
         description="ways of reinforcement: grpo_ndcg (NDCG and format alone), rerec (all of it), and rerec "
         "without one part each",
     )
     supervised: bool = Field(
-        default=True, description="fine-train on canonical answers to train users' requests: a row to compare"
+        json_schema_extra={"shown_first": True},
+        default=True,
+        description="fine-train on canonical answers to train users' requests: a row to compare",
     )
     reinforced: Literal["base_model", "supervised"] = Field(
+        json_schema_extra={"shown_first": True},
         default="base_model",
         description="which model is reinforced: the language model as it comes, or the supervised one, for "
         "a model that does not know the form of an answer",
@@ -158,7 +169,7 @@ class ReRecConfig(BaseModel):
 
 
 def _without_simulated(completed: Any, given: Any) -> Any:
-    """Another log than a simulated log is not given the simulated log that a run has by default: nothing would read it."""
+    """The settings without those of simulated data, where the run reads another log: nothing would read them."""
     match given:
         case {"data": {"name": name, **others}} if name != "simulated" and "simulated" not in others:
             data = cast(dict[str, Any], completed["data"])

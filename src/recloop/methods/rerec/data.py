@@ -141,7 +141,7 @@ def prepare(study: RequestStudy) -> RequestTask:
         build_item_graph(dataset),
         requests,
         prompts,
-        _titles(study, dataset),
+        _titles(dataset),
         study.run.digest("prepare"),
         columns,
     )
@@ -173,7 +173,7 @@ def prepare_elsewhere(study: RequestStudy) -> list[TestSet]:
                 place.name,
                 requests[Group.TEST],
                 prompts,
-                _titles(study, dataset),
+                _titles(dataset),
                 study.run.digest(step.name),
             )
         )
@@ -188,7 +188,7 @@ def _make_requests(study: RequestStudy, dataset: Log, groups: Mapping[Group, np.
         config.requests,
         config.data_seed,
         noun=NOUNS[dataset.domain],
-        can_tell=_teller(study),
+        can_tell=_teller(),
     )
 
 
@@ -198,7 +198,7 @@ def _requests_elsewhere(study: RequestStudy, place: TransferConfig, dataset: Log
     rng = np.random.default_rng([config.data_seed, 0x7A])
     if place.recbench is not None:
         num_candidates = config.requests.num_candidates
-        found = read_recbench(place.recbench, dataset, num_candidates, config.data_seed, _teller(study))
+        found = read_recbench(place.recbench, dataset, num_candidates, config.data_seed, _teller())
         made, num_given_up = found.requests, {"unknown": found.num_unknown}
     else:
         num_users = min(dataset.num_users, -(-place.max_requests // config.requests.per_user) * 2)
@@ -212,11 +212,11 @@ def _requests_elsewhere(study: RequestStudy, place: TransferConfig, dataset: Log
     return RequestSet({group: made if group is Group.TEST else () for group in Group}, num_given_up)
 
 
-def _titles(study: RequestStudy, dataset: Log) -> list[str]:
+def _titles(dataset: Log) -> list[str]:
     return [clean_title(title) for title in dataset.items["title"].to_list()]
 
 
-def _teller(study: RequestStudy) -> Callable[[Sequence[str]], bool]:
+def _teller() -> Callable[[Sequence[str]], bool]:
     """Whether titles can be told apart as they are shown."""
     return lambda shown: are_tellable([clean_title(title) for title in shown])
 

@@ -1,7 +1,7 @@
 """What a language model still can do after it was tuned for something else.
 
-On invented sessions that no training saw: whether it goes by a hint, and how well it still predicts the canonical lists and
-reflections, which are held-out text of its other skills. `scripts/evaluate_lm/retention_tasks.py` drew the tasks.
+On invented sessions that no training saw: whether it goes by a hint, and how well it still predicts the canonical lists
+and reflections, which are held-out text of its other skills. `scripts/evaluate_lm/retention_tasks.py` drew the tasks.
 """
 
 from __future__ import annotations

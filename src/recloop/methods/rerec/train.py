@@ -50,7 +50,7 @@ def supervise(study: RequestStudy, task: RequestTask, lm: LmRef, seed: int) -> L
                 scratch=step.scratch / "checkpoints",
                 progress=study.progress,
             )
-            trained = run_sft(run, task.prompts, canonical_answers(study, task, requests), study.config.sft)
+            trained = run_sft(run, task.prompts, canonical_answers(task, requests), study.config.sft)
             shutil.copytree(trained.folder, step.folder, dirs_exist_ok=True)
             step.log(*({"lm": SUPERVISED, "seed": seed, **row} for row in trained.log))
             step.note(
@@ -61,7 +61,7 @@ def supervise(study: RequestStudy, task: RequestTask, lm: LmRef, seed: int) -> L
     return LmRef(SUPERVISED, study.run.folder(step.name), study.run.digest(step.name))
 
 
-def canonical_answers(study: RequestStudy, task: RequestTask, requests: Sequence[Request]) -> list[Pair]:
+def canonical_answers(task: RequestTask, requests: Sequence[Request]) -> list[Pair]:
     """The canonical answer to every request, as fine-training takes it."""
     shown = history_items(task.dataset)
     pairs: list[Pair] = []
