@@ -75,7 +75,7 @@ class Reply:
 
 def completion_seed(seed: int, completion: int) -> int:
     """The seed sent for a completion: 31 bits, since some servers take no more."""
-    digest = hashlib.sha256(f"{seed} draft {completion}".encode()).digest()
+    digest = hashlib.sha256(f"{seed} draft {completion}".encode()).digest()  # another string means other seeds
     return int.from_bytes(digest[:4], "big") >> 1
 
 
