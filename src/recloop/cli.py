@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -152,7 +152,7 @@ def _add_run_command(verb: str, until: str | None, about: str) -> None:
 
     command.__doc__ = about + RUN_HELP
     usage = f"recloop {verb} METHOD{'|FOLDER' if until else ''} [OPTIONS] [--SETTING VALUE ...]"
-    place = {"group": "Steps", "sort_key": list(STEPS).index(until)} if until else {"sort_key": 0}
+    place: dict[str, Any] = {"group": "Steps", "sort_key": list(STEPS).index(until)} if until else {"sort_key": 0}
     app.command(command, name=verb, usage=usage, help_flags=[], **place)
 
 

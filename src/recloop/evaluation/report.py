@@ -53,7 +53,8 @@ def render_report(report: parts.Report) -> str:
     environment.filters.update(
         number=labels.number, signed=labels.signed, p_value=labels.p_value, duration=format_seconds
     )
-    environment.globals.update(ALPHA=ALPHA, LEVEL=LEVEL, MAX_EXACT=MAX_EXACT, MIN_SEEDS=MIN_SEEDS)
+    constants: dict[str, Any] = {"ALPHA": ALPHA, "LEVEL": LEVEL, "MAX_EXACT": MAX_EXACT, "MIN_SEEDS": MIN_SEEDS}
+    environment.globals.update(constants)
     sections = [
         {"anchor": section.anchor, "title": section.title, "parts": [_draw(part, report) for part in section.parts]}
         for section in report.sections

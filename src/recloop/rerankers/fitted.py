@@ -126,7 +126,9 @@ class FittedReranker:
             about: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
             tensors = load_file(folder / WEIGHTS_FILE)
             config, name = RerankerConfig.model_validate(about["config"]), about["own"]
-            sizes = {key: tuple(size) if isinstance(size, list) else size for key, size in about["shape"].items()}
+            sizes: dict[str, Any] = {
+                key: tuple(size) if isinstance(size, list) else size for key, size in about["shape"].items()
+            }
             shape, edges = NetworkShape(**sizes), tuple(about["rating_edges"])
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise DataError(

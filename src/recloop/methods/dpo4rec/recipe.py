@@ -54,5 +54,7 @@ def run_seed(study: Study, task: Task, seed: int) -> list[Scored]:
             lm = train_dpo_round(study, task.prompts, lm, reference_lm, taught[-1], seed, label)
         scored += evaluate_variant(study, task, vectors, seed, texts.variant)  # fresh evaluators, on test users
         scored += score_reward_model(study, task, reward_model, vectors, seed, texts.variant)
-    trained = Trained(seed, reward_model, reference_lm, taught, texts, vectors)
-    return scored + evaluate_variants(study, task, trained)
+        if r == rounds:
+            trained = Trained(seed, reward_model, reference_lm, taught, texts, vectors)
+            scored += evaluate_variants(study, task, trained)
+    return scored

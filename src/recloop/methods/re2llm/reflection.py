@@ -206,7 +206,7 @@ def is_redundant(study: Study, text: str, known: Sequence[str], purpose: str) ->
             return False
         case "lm":
             return says_yes(ask(study, {0: same_text(text, known)}, purpose)[0].text)
-        case "embedding":
+        case _:
             with EncoderCache(study.run.path / VECTORS_FILE) as cache:
                 vectors_HD = encode_texts(study.open_encoder(), [text, *known], cache)
             return most_alike(vectors_HD[0], vectors_HD[1:]) > study.config.explore.max_alike
