@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 
 from fake_server import FakeServer
+from fake_hint_follower import FakeHintFollower
 from recloop.errors import DataError, RunError, SettingError
 from recloop.evaluation.results import Results
 from recloop.evaluation.terminal import show
@@ -31,7 +32,7 @@ from recloop.methods.re2llm.reflection import HINTS
 from recloop.methods.re2llm.repeats import score_on_halves
 from recloop.progress import SILENT
 from recloop.records import Prompt
-from recloop.testing import FakeEncoder, FakeHintFollower
+from recloop.testing import FakeEncoder
 
 SMALL: dict[str, Any] = {
     "data": {"simulated": {"num_train": 120, "num_test": 150, "num_items": 240}},
@@ -504,7 +505,7 @@ from pathlib import Path
 from recloop.methods.re2llm.config import Re2llmConfig
 from recloop.experiment.run_folder import RunFolder
 from recloop.progress import SILENT
-from recloop.testing import FakeEncoder, FakeHintFollower
+from recloop.testing import FakeEncoder
 config = Re2llmConfig.model_validate(json.loads(sys.argv[1]))
 with RunFolder.open(Path(sys.argv[2]), config.model_dump(mode="json"), method="re2llm") as folder:
     run_method(METHOD, config, folder, SILENT, lm=FakeHintFollower(), encoder=FakeEncoder())

@@ -6,10 +6,10 @@ import pytest
 
 from recloop.data.sessions import Session, SessionTask
 from recloop.records import Domain
-from recloop.rerankers.sasrec import SasrecConfig, sasrec_ranks
+from recloop.rerankers import sasrec
+from recloop.rerankers.sasrec import sasrec_ranks
 
 NUM_ITEMS = 20
-QUICK = SasrecConfig(epochs=12, width=16, lr=1e-2)
 
 
 def task(seed: int, *, signal: bool) -> SessionTask:
@@ -28,14 +28,17 @@ def task(seed: int, *, signal: bool) -> SessionTask:
 
 
 @pytest.mark.slow
-def test_it_learns_an_order_and_nothing_from_none() -> None:
+def test_it_learns_an_order_and_nothing_from_none(monkeypatch) -> None:
     import torch
 
+    for name, value in (("EPOCHS", 12), ("WIDTH", 16), ("LR", 1e-2)):
+        monkeypatch.setattr(sasrec, name, value)
+
     before = torch.random.get_rng_state()
-    with_order = sasrec_ranks(task(0, signal=True), QUICK, seed=1)
+    with_order = sasrec_ranks(task(0, signal=True), seed=1)
     assert (torch.random.get_rng_state() == before).all()
     assert (with_order == 1).mean() > 0.9
-    without = sasrec_ranks(task(0, signal=False), QUICK, seed=1)
+    without = sasrec_ranks(task(0, signal=False), seed=1)
     # By chance the mean rank of ten is 5.5, with a standard error of .29 over 100 sessions.
     assert 4.5 < without.mean() < 6.5
-    assert (sasrec_ranks(task(0, signal=True), QUICK, seed=1) == with_order).all()
+    assert (sasrec_ranks(task(0, signal=True), seed=1) == with_order).all()

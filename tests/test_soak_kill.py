@@ -1,7 +1,7 @@
-"""A whole run, killed with SIGKILL inside its stages and resumed, leaves what an uninterrupted one leaves.
+"""A whole run, killed with SIGKILL inside its steps and resumed, leaves what an uninterrupted one leaves.
 
 One victim run is killed once in every stage, resumed each time, and compared at the end: tables as sorted
-rows, weights by hash, metrics by value. `RECLOOP_SOAK=short` kills it in two stages only.
+rows, weights by hash, metrics by value. `RECLOOP_SOAK=short` kills it in two steps only.
 """
 
 import json
@@ -21,13 +21,13 @@ SETTINGS = {
     "data.simulated.num-items": "60",
     "data.simulated.num-interactions": "12",
     "prompt.max-prompt-tokens": "300",
-    "completions.feedback": "4",
+    "completions.reward": "4",
     "completions.test": "1",
     "dpo.max-pairs": "8",
-    "dpo.checkpoint-steps": "1",
+    "dpo.save-steps": "1",
     "reranker.max-epochs": "2",
 }  # as small as a run can be and still have every stage
-SHORT_STAGES = ("sample", "train")  # the two with work inside a stage that a kill may not lose or do twice
+SHORT_STEPS = ("sample", "train")  # the two with work inside a stage that a kill may not lose or do twice
 PASSING = ("wall_s", "peak_memory_bytes")
 DEADLINE_S = 900
 
@@ -82,13 +82,13 @@ def as_text(line: str) -> str:
 
 def result_of(run: Path) -> dict[str, Any]:
     """What a run found out, in a form that does not depend on when it found it."""
-    stages = manifest_of(run)["stages"]
+    steps = manifest_of(run)["steps"]
     return {
-        "stages": sorted(stages),
+        "steps": sorted(steps),
         "tables": {file.name: sorted_rows(file) for file in sorted(run.glob("*.parquet"))},
         "weights": {
             f"{name}/{output}": facts["sha256"]
-            for name, entry in stages.items()
+            for name, entry in steps.items()
             for output, facts in entry["outputs"].items()
             if output.endswith(".safetensors")
         },
@@ -102,19 +102,19 @@ def test_a_run_killed_in_its_stages_ends_as_if_nothing_had_happened(tmp_path: Pa
     words = [word for key, value in SETTINGS.items() for word in (f"--{key}", value)]
     whole, victim = tmp_path / "whole", tmp_path / "victim"
     finish(start("run", "dpo4rec", *words, "--out", str(whole)))
-    stages = manifest_of(whole)["stages"]
+    steps = manifest_of(whole)["steps"]
 
     if os.environ.get("RECLOOP_SOAK", "short") == "full":
-        targets = list(stages)
+        targets = list(steps)
     else:
-        targets = [next(name for name in stages if name.split(".")[0] == verb) for verb in SHORT_STAGES]
+        targets = [next(name for name in steps if name.split(".")[0] == verb) for verb in SHORT_STEPS]
     num_kills = 0
     for number, name in enumerate(targets):
         command = ("resume", str(victim)) if victim.exists() else ("run", "dpo4rec", *words, "--out", str(victim))
-        final = victim / stages[name]["folder"]
+        final = victim / steps[name]["folder"]
         share = (0.5, 0.2, 0.8)[number % 3]  # of the stage's time, so that kills fall early, midway and late
         was_killed = kill_in_stage(
-            start(*command), final.parent / f".{final.name}.part", share * stages[name]["wall_s"]
+            start(*command), final.parent / f".{final.name}.part", share * steps[name]["wall_s"]
         )
         num_kills += was_killed
     finish(start("resume", str(victim)))

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.data.sessions import Session, SessionTask
 
@@ -19,34 +18,26 @@ if TYPE_CHECKING:
     from jaxtyping import Int64
 
 
-class SasrecConfig(BaseModel):
-    """The self-attentive baseline."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    width: int = Field(default=32, ge=4, description="width of the vectors")
-    epochs: int = Field(default=30, ge=1, description="passes over the training sessions")
-    lr: float = Field(default=3e-3, gt=0, description="learning rate")
-    batch_size: int = Field(default=64, ge=1, description="sessions per step")
-    dropout: float = Field(default=0.2, ge=0, lt=1, description="share of values dropped in training")
+# The defaults of a small data set; nobody changed them.
+WIDTH, EPOCHS, LR, BATCH_SIZE, DROPOUT = 32, 30, 3e-3, 64, 0.2
 
 
-def sasrec_ranks(task: SessionTask, config: SasrecConfig, seed: int) -> Int64[np.ndarray, " S"]:
+def sasrec_ranks(task: SessionTask, seed: int) -> Int64[np.ndarray, " S"]:
     """The answer's rank, from 1, in every test session; equal scores keep the order of the candidates.
 
     Args:
-        seed: of the weights, the dropout and the order of sessions; the state of torch's own is left alone.
+        seed: of the weights, the dropout and the order of sessions; the state of torch's own generator is left alone.
     """
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _network(task.items.height, max(len(s.items) for s in task.sessions) + 1, config)
-        _train(network, task.train, config)
+        network = _network(task.items.height, max(len(s.items) for s in task.sessions) + 1)
+        _train(network, task.train)
         return _rank(network, task.test)
 
 
-def _network(num_items: int, num_places: int, config: SasrecConfig) -> Any:
+def _network(num_items: int, num_places: int) -> Any:
     import torch
 
     class Network(torch.nn.Module):
@@ -54,13 +45,13 @@ def _network(num_items: int, num_places: int, config: SasrecConfig) -> Any:
 
         def __init__(self) -> None:
             super().__init__()
-            self.items = torch.nn.Embedding(num_items + 1, config.width, padding_idx=num_items)
-            self.places = torch.nn.Embedding(num_places, config.width)
-            torch.nn.init.normal_(self.items.weight, std=config.width**-0.5)
+            self.items = torch.nn.Embedding(num_items + 1, WIDTH, padding_idx=num_items)
+            self.places = torch.nn.Embedding(num_places, WIDTH)
+            torch.nn.init.normal_(self.items.weight, std=WIDTH**-0.5)
             self.block = torch.nn.TransformerEncoderLayer(
-                config.width, 1, 2 * config.width, config.dropout, batch_first=True, norm_first=True
+                WIDTH, 1, 2 * WIDTH, DROPOUT, batch_first=True, norm_first=True
             )
-            self.norm = torch.nn.LayerNorm(config.width)
+            self.norm = torch.nn.LayerNorm(WIDTH)
             self.padding = num_items
 
         def forward(self, items_BT: torch.Tensor) -> torch.Tensor:
@@ -74,15 +65,15 @@ def _network(num_items: int, num_places: int, config: SasrecConfig) -> Any:
     return Network()
 
 
-def _train(network: Any, sessions: tuple[Session, ...], config: SasrecConfig) -> None:
+def _train(network: Any, sessions: tuple[Session, ...]) -> None:
     import torch
 
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.lr)
+    optimiser = torch.optim.Adam(network.parameters(), lr=LR)
     network.train()
-    for _ in range(config.epochs):
+    for _ in range(EPOCHS):
         order = torch.randperm(len(sessions)).tolist()
-        for start in range(0, len(order), config.batch_size):
-            batch = [sessions[n] for n in order[start : start + config.batch_size]]
+        for start in range(0, len(order), BATCH_SIZE):
+            batch = [sessions[n] for n in order[start : start + BATCH_SIZE]]
             told = _padded([(*s.items, s.answer) for s in batch], network.padding)
             loss = torch.nn.functional.cross_entropy(
                 network(told[:, :-1]).flatten(0, 1), told[:, 1:].flatten(), ignore_index=network.padding

@@ -17,7 +17,6 @@ from recloop.evaluation.significance import StatisticsConfig
 from recloop.llm.config import LmConfig
 from recloop.methods.re2llm.hint_base import MAX_HINTS
 from recloop.methods.shared_config import complete_sections, require_distinct, require_primary_metric
-from recloop.rerankers.sasrec import SasrecConfig
 from recloop.training.hint_policy import PolicyConfig
 
 
@@ -181,7 +180,6 @@ class Re2llmConfig(BaseModel):
     explore: ExploreConfig = Field(default=ExploreConfig(), description="reflective exploration")
     policy: PolicyConfig = Field(default=PolicyConfig(), description="the policy that chooses hints")
     repeats: RepeatConfig = Field(default=RepeatConfig(), description="the best hint by repeated answers")
-    sasrec: SasrecConfig = Field(default=SasrecConfig(), description="the self-attentive baseline")
     metrics: MetricsConfig = Field(
         default=MetricsConfig(
             names=("ndcg@10", "hr@1", "hr@5", "hr@10", "ndcg@5", "mrr@10"), empty="drop", mean="list"

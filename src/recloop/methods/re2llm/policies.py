@@ -71,7 +71,7 @@ def choose_hints(study: Study, questions: Questions, answers: Answers, states: S
                 choices = fit_all(study, questions, answers, states, seed, step)
                 text = json.dumps({name: hints.tolist() for name, hints in choices.items()})
                 (step.folder / CHOICES).write_text(text + "\n", encoding="utf-8")
-                ranks = sasrec_ranks(questions.task, study.config.sasrec, derived_seed(seed, "sasrec"))
+                ranks = sasrec_ranks(questions.task, derived_seed(seed, "sasrec"))
                 (step.folder / RANKED).write_text(json.dumps(ranks.tolist()) + "\n", encoding="utf-8")
         folder = study.run.folder(step.name)
         for name, hints in json.loads((folder / CHOICES).read_text(encoding="utf-8")).items():

@@ -36,7 +36,7 @@ from recloop.prompts.next_item import (
 )
 from recloop.records import Group, Prompt
 from recloop.rerankers.metrics import NOT_RANKED
-from recloop.rerankers.sasrec import SasrecConfig, sasrec_ranks
+from recloop.rerankers.sasrec import sasrec_ranks
 from recloop.rerankers.session_baselines import item_knn_ranks, popularity_ranks
 
 NUM_RANKED = 10
@@ -133,7 +133,7 @@ def rank_by_baselines(study: RequestStudy, task: SessionTask) -> dict[str, dict[
     seeds = study.config.seeds
     with study.step(NEXT_BASELINES, "next.baselines", {"requests": study.run.digest("prepare")}) as step:
         if not step.is_done:
-            sasrec = {seed: sasrec_ranks(task, SasrecConfig(), derived_seed(seed, "sasrec")).tolist() for seed in seeds}
+            sasrec = {seed: sasrec_ranks(task, derived_seed(seed, "sasrec")).tolist() for seed in seeds}
             atomic_write_json(step.folder / RANKS, {str(seed): ranks for seed, ranks in sasrec.items()})
     kept = json.loads((study.run.folder(step.name) / RANKS).read_text(encoding="utf-8"))
     return {
