@@ -33,7 +33,7 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 
 install: $(VENV)/.dev  ## install recloop with its development tools into .venv
 
-run: $(VENV)/.run  ## DPO4Rec on the built-in world: every table row, one seed, a demonstration
+run: $(VENV)/.run  ## DPO4Rec on the built-in simulated data: every variant, one seed, a demonstration
 	$(BIN)/recloop run dpo4rec --out runs/demo
 
 test: $(VENV)/.dev  ## all tests but the long ones (under 10 minutes on 2 cores)
@@ -59,17 +59,17 @@ format: $(VENV)/.dev  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-speed  ## bench-speed, then: does tuning help where it should, and only there (an hour more)
-	$(BIN)/recloop bench worlds
+bench: bench-speed  ## bench-speed, then: does training help where it should, and only there (an hour more)
+	$(BIN)/python -m benchmarks.simulated_data
 
 # RANX: a Python that has ranx, whose needs conflict with ours; without it that alternative is left out.
 ML_1M ?= $(wildcard ../shared/data/ml-1m)
 bench-speed: $(VENV)/.dev  ## every path against a named alternative, into docs/benchmarks.md (half an hour)
-	$(BIN)/recloop bench speed --out docs $(if $(ML_1M),--data-path $(ML_1M)) $(if $(PARTS),--parts $(PARTS)) \
+	$(BIN)/python -m benchmarks.speed --out docs $(if $(ML_1M),--data-path $(ML_1M)) $(if $(PARTS),--parts $(PARTS)) \
 		$(if $(RANX),--ranx-python $(RANX))
 
-bench-quick: $(VENV)/.run  ## the evidence study, small: simulated worlds, every table (under 20 minutes)
-	$(BIN)/recloop bench quality --quick
+bench-quick: $(VENV)/.dev  ## the evidence study, small: simulated data, every table (under 20 minutes)
+	$(BIN)/python -m studies.evidence --quick
 
 clean:  ## remove the environment, caches and build outputs; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .ci/cache src/*.egg-info

@@ -38,7 +38,6 @@ SMALL: dict[str, Any] = {
     "data": {"simulated": {"num_train": 120, "num_test": 150, "num_items": 240}},
     "policy": {"steps": 1536, "lr": 1e-3},
     "explore": {"max_mistakes": 48},
-    "sasrec": {"epochs": 2},
     "statistics": {"num_flips": 5000, "num_resamples": 200},
 }
 TINY = SMALL | {

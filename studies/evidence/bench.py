@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.encoders.sentence import TextEncoder
 from recloop.experiment.manifest import MANIFEST
+from recloop.experiment.reuse import source_run_of
 from recloop.experiment.run_folder import REUSED, RunFolder
 from recloop.llm.load import lm_folder
 from recloop.llm.weights import weights_hash
@@ -21,9 +22,9 @@ from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.data import Task, prepare
 from recloop.methods.method import run_method
 from recloop.methods.registry import method_named
-from recloop.methods.run import reuse_run, source_run_of
+from recloop.methods.run import reuse_run
 from recloop.methods.study import Study as Loop
-from recloop.methods.study import open_study
+from recloop.methods.study import OwnParts, open_study
 from recloop.progress import SILENT, Progress, format_seconds
 from studies.evidence.extras import evaluate_transfer, measure_leak_on_purpose
 from studies.evidence.numbers import RunNumbers, read_numbers, write_numbers
@@ -121,9 +122,9 @@ def measure_run(study_run: StudyRun, loop: Loop, runs: Path) -> RunNumbers:
         setting=study_run.setting,
         fold=study_run.fold,
         config=study_run.config_json,
-        dataset=task.dataset.name,
-        num_users=task.dataset.num_users,
-        num_items=task.dataset.num_items,
+        dataset=task.log.name,
+        num_users=task.log.num_users,
+        num_items=task.log.num_items,
         groups=groups_of(task),
         tables=(*test_tables(loop, seed), *valid_tables(loop, task, seed)),
         reliability=reliabilities(scored) if scored else (),
@@ -144,11 +145,11 @@ def measure_run(study_run: StudyRun, loop: Loop, runs: Path) -> RunNumbers:
 def measure_by_source(study_run: StudyRun, loop: Loop, task: Task, runs: Path) -> dict[str, Moments]:
     """`predicted_by` of the source run whose log this one reuses; empty where there is none any more."""
     folder = runs / (study_run.reuses_from or "")
-    if REUSED not in loop.run.manifest["stages"]["prepare"] or not (folder / MANIFEST).is_file():
+    if REUSED not in loop.run.manifest["steps"]["prepare"] or not (folder / MANIFEST).is_file():
         return {}
     opened = RunFolder.look(folder)
     config = Dpo4RecConfig.model_validate(opened.config)
-    source = open_loop(config, opened, loop.progress, None, None, None)
+    source = open_study(config, opened, loop.progress, None)
     if config.encoder == loop.config.encoder:  # the same one, which may have been passed as an object
         source = replace(source, open_encoder=loop.open_encoder, encoder=loop.encoder)
     return predicted_by(source, loop, task, study_run.fold)

@@ -12,26 +12,32 @@ from pathlib import Path
 import numpy as np
 
 from recloop.errors import RunError
+from recloop.experiment.step import StepKind
 from recloop.files import sha256_of_folder
 from recloop.methods.dpo4rec.data import Task
-from recloop.methods.dpo4rec.evaluate import evaluate_variant, features_of, reward_model_seed
+from recloop.methods.dpo4rec.evaluate import evaluate_variant
 from recloop.methods.dpo4rec.generate import (
     FIT,
     REWARD,
     UserTextVectors,
-    completions_wanted,
     encode_user_texts,
+    num_completions,
     read_user_texts,
     sample_user_texts,
 )
 from recloop.methods.dpo4rec.names import UNTUNED
-from recloop.methods.dpo4rec.reward_model import load_reward_models, reward_model_key, reward_model_steps
+from recloop.methods.dpo4rec.reward_model import (
+    FIT_REWARD_MODEL,
+    fit_on,
+    load_reward_models,
+    reward_model_key,
+    reward_model_steps,
+)
 from recloop.methods.dpo4rec.train import train_dpo_round
-from recloop.methods.study import LmRef
+from recloop.methods.study import LmRef, derived_seed
 from recloop.methods.study import Study as Loop
 from recloop.records import Group, UserVectors
 from recloop.rerankers.fitted import FittedReranker
-from recloop.rerankers.train import FitData, fit_network
 from recloop.rewards.preference_pairs import find_pairs
 from recloop.rewards.reranker_reward import reward_completions
 from recloop.training.dataset import reply_comparer
@@ -56,9 +62,11 @@ def evaluate_transfer(loop: Loop, task: Task, seed: int, source: Path) -> None:
             f"on this machine first and keep its run folder"
         )
     lm = LmRef(TRANSFERRED, folder, sha256_of_folder(folder))
-    wanted = completions_wanted(loop.config.completions, for_reward=False)
-    vectors = encode_user_texts(loop, sample_user_texts(loop, task, lm, wanted, seed), seed)
+    vectors = encode_user_texts(loop, sample_user_texts(loop, task, lm, seed), seed)
     evaluate_variant(loop, task, vectors, seed, TRANSFERRED)
+
+
+LEAKY_FIT = StepKind("reward_model", is_command=False)
 
 
 def measure_leak_on_purpose(loop: Loop, task: Task, seed: int) -> LeakNumbers:
@@ -78,9 +86,10 @@ def measure_leak_on_purpose(loop: Loop, task: Task, seed: int) -> LeakNumbers:
     reference_lm = loop.first_lm
     is_same = reply_comparer(reference_lm.folder, loop.config.dpo.max_reply_tokens)
     pairs = find_pairs(completions, before, loop.config.pairs, is_same).pairs
-    lm = train_dpo_round(loop, task, reference_lm, reference_lm, pairs, seed, LEAKY)
-    wanted = completions_wanted(loop.config.completions, for_reward=False) | {REWARD: loop.config.completions.test}
-    vectors = encode_user_texts(loop, sample_user_texts(loop, task, lm, wanted, seed), seed)
+    lm = train_dpo_round(loop, task.prompts, reference_lm, reference_lm, pairs, seed, LEAKY)
+    drawn = loop.config.completions
+    wanted = num_completions(drawn, with_rewards=False) | {REWARD: drawn.test}
+    vectors = encode_user_texts(loop, sample_user_texts(loop, task, lm, seed, wanted=wanted), seed)
     evaluate_variant(loop, task, vectors, seed, LEAKY)
     after = reward_completions(reward_models, reward, vectors.parts[REWARD], metric, round=1)
     before_UN, after_UN = (r.rewards_UN.astype(np.float64) for r in (before, after))
@@ -102,23 +111,23 @@ def fit_reward_model_on_reward_users(loop: Loop, task: Task, vectors: UserTextVe
     """
     inputs = {"vectors": vectors.digest, "lists": task.digest}
     key = reward_model_key(seed, number)
-    with loop.stage("reward_model", f"leaky.{key}", inputs, f"reranker/leaky_reward_model.{key}") as stage:
-        if not stage.is_done:
+    with loop.step(LEAKY_FIT, f"leaky.{key}", inputs, f"reranker/leaky_reward_model.{key}") as step:
+        if not step.is_done:
             relabelled = replace(task.lists.reward, group=Group.TRAIN)
             reward_model = fit_network(
                 loop.config.reranker,
                 FitData(
-                    features_of(loop, task),
+                    task.features(),
                     task.lists.histories,
                     relabelled,
                     task.lists.valid,
                     side_by_side(vectors.parts[FIT], vectors.parts[REWARD]),
                 ),
-                reward_model_seed(seed, number),
+                derived_seed(seed, f"judge {number}" if number else "judge"),
                 loop.progress,
             )
-            reward_model.save(stage.folder)
-    return stage.name
+            reward_model.save(step.folder)
+    return step.name
 
 
 def side_by_side(one: UserVectors, other: UserVectors) -> UserVectors:

@@ -48,11 +48,11 @@ class ScoredCompletions:
 
 def scored_completions(loop: Loop, task: Task, seed: int) -> ScoredCompletions | None:
     """The completions and their scores, or None where the run has no reward model or no round."""
-    stages = reward_model_steps(loop, seed)
-    if not all(map(loop.run.is_done, stages)) or not loop.config.rounds:
+    steps = reward_model_steps(loop, seed)
+    if not all(map(loop.run.is_done, steps)) or not loop.config.rounds:
         return None
     vectors, lists = vectors_of(loop, UNTUNED, seed).parts[REWARD], task.lists.reward
-    scores_KBNL = tuple(one.score(lists, vectors) for one in load_reward_models(loop, stages))
+    scores_KBNL = tuple(one.score(lists, vectors) for one in load_reward_models(loop, steps))
     return ScoredCompletions(scores_KBNL, lists, vectors, seed)
 
 
@@ -142,9 +142,9 @@ def predicted_by(source: Loop, loop: Loop, task: Task, seed: int) -> dict[str, M
     untuned = vectors_of(source, UNTUNED, seed).parts[TEST]
     found: dict[str, Moments] = {}
     for name in WRITERS:
-        stage = f"sample.{name}.s{seed}"
-        if name != UNTUNED and loop.run.is_done(stage):
-            vectors = encode_completions(source.open_encoder(), read_user_texts(loop, name, stage).parts[TEST])
+        step = f"sample.{name}.s{seed}"
+        if name != UNTUNED and loop.run.is_done(step):
+            vectors = encode_completions(source.open_encoder(), read_user_texts(loop, name, step).parts[TEST])
             found[name] = moments_of(cross_fitted.predict_gain(vectors, untuned))
     return found
 
@@ -166,10 +166,10 @@ def reward_numbers(loop: Loop, task: Task, seed: int) -> tuple[RewardNumbers, ..
     for round in range(loop.config.rounds):
         metric = loop.config.reward.metric
         file = loop.run.folder(f"reward.r{round}.s{seed}") / REWARDS
-        rewards_UN = read_rewards(file, task, metric).rewards_UN.astype(np.float64)
+        rewards_UN = read_rewards(file, task.log, metric).rewards_UN.astype(np.float64)
         folder = loop.run.folder(f"pairs.r{round}.s{seed}")
         counts: dict[str, Any] = json.loads((folder / COUNTS).read_text(encoding="utf-8"))
-        counts["num_pairs"] = len(read_pairs(folder / PAIRS, task))
+        counts["num_pairs"] = len(read_pairs(folder / PAIRS, task.log))
         found.append(
             RewardNumbers(
                 round=round,

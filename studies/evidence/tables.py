@@ -46,15 +46,15 @@ def test_tables(loop: Loop, seed: int) -> tuple[TableNumbers, ...]:
 def variants_under(loop: Loop, ranker: str, seed: int) -> list[VariantScores]:
     """Every variant scored under this kind of evaluation reranker; of the templates only the best on valid users."""
     kind, end = ("score." if ranker == REWARD_MODEL else "fit."), f".{ranker}.s{seed}"
-    stages = [name for name in loop.run.manifest["stages"] if name.startswith(kind) and name.endswith(end)]
-    templates = [name for name in stages if name.startswith(kind + TEMPLATE)]
+    steps = [name for name in loop.run.manifest["steps"] if name.startswith(kind) and name.endswith(end)]
+    templates = [name for name in steps if name.startswith(kind + TEMPLATE)]
     best = max(templates, key=lambda name: best_valid_ndcg(loop, name), default=None)
     variants: list[VariantScores] = []
-    for stage in stages:
-        found = read_variant_scores(loop.run.folder(stage) / ROWS)
-        if stage == best:
+    for step in steps:
+        found = read_variant_scores(loop.run.folder(step) / ROWS)
+        if step == best:
             variants += [replace(variant, name=BEST_TEMPLATE) for variant in found]
-        elif stage not in templates:
+        elif step not in templates:
             variants += found
     return variants
 
@@ -113,9 +113,9 @@ def valid_tables(loop: Loop, task: Task, seed: int) -> tuple[TableNumbers, ...]:
     for backbone in loop.config.backbones:
         variants: list[VariantScores] = []
         for name in (UNTUNED, RANDOM_LABELS, TRAINED):
-            stage = f"fit.{name}.{backbone}.s{seed}"
-            if loop.run.is_done(stage):
-                ranker = FittedReranker.load(loop.run.folder(stage))
+            step = f"fit.{name}.{backbone}.s{seed}"
+            if loop.run.is_done(step):
+                ranker = FittedReranker.load(loop.run.folder(step))
                 vectors = vectors_of(loop, name, seed).parts[FIT]
                 variants.append(score_variant(name, {seed: ranker}, task.lists.valid, vectors, loop.config.metrics))
         tables.append(table_of(loop, backbone, Group.VALID, variants))
@@ -129,7 +129,7 @@ def vectors_of(loop: Loop, name: str, seed: int) -> UserTextVectors:
 
 def costs(loop: Loop) -> tuple[CostNumbers, ...]:
     """Time, tokens and memory by kind of step."""
-    stages = loop.run.manifest["stages"]
+    stages = loop.run.manifest["steps"]
     return tuple(
         CostNumbers(
             kind=cost.verb,

@@ -32,10 +32,10 @@ def writing(
     """Each language model's texts in numbers, what training changed, and examples if the log is simulated."""
     completions: dict[str, UserCompletions] = {}
     for name in WRITERS:
-        stage = f"sample.{name}.s{seed}"
-        if loop.run.is_done(stage):
-            completions[name] = read_user_texts(loop, name, stage).parts[TEST]
-    attributes = task.dataset.attributes
+        step = f"sample.{name}.s{seed}"
+        if loop.run.is_done(step):
+            completions[name] = read_user_texts(loop, name, step).parts[TEST]
+    attributes = task.log.attributes
     shown = shown_items(loop, task, completions[UNTUNED].user_U)
     numbers = tuple(describe(name, attributes, shown, own, task.population_rates) for name, own in completions.items())
     changes = (
@@ -49,7 +49,7 @@ def writing(
 
 def shown_items(loop: Loop, task: Task, users: np.ndarray) -> list[list[HistoryItem]]:
     """The part of each user's history that the prompt contains: all of it where the template counts, else its lines."""
-    lines_of = history_items(task.dataset)
+    lines_of = history_items(task.log)
     shown: list[list[HistoryItem]] = []
     for user in users.tolist():
         items = lines_of(*task.lists.histories.of(user))

@@ -1,7 +1,9 @@
 """Ranking metrics, one value per list, vectorised over lists.
 
-Ties keep the input order (lists are shuffled when they are built, so a constant scorer earns chance).
-A list without a positive label has no value: NaN. What it is worth in a mean is said by `empty`.
+Arguments are alike: `scores_BL`, higher is better and finite at items; `labels_BL`, relevant where positive;
+`is_item_BL`, False at padding; the cut-off `k`, at least 1. Ties keep the input order: lists are shuffled when they
+are built, so a constant scorer gets chance. A list without a positive label has the value NaN; `empty` says how a mean
+treats it.
 """
 
 from __future__ import annotations
@@ -65,17 +67,10 @@ def ndcg(
     k: int,
     gain: Gain,
 ) -> Float64[np.ndarray, " B"]:
-    """Normalised discounted cumulative gain of the first `k`.
+    """Normalised discounted cumulative gain of the first `k`, in [0, 1].
 
     Args:
-        scores_BL: higher is better; finite at items.
-        labels_BL: grades from 0; the two gains agree on labels 0 and 1.
-        is_item_BL: True at items, False at padding.
-        k: cut-off, at least 1.
-        gain: ``linear`` (the grade, as trec_eval) or ``exp2`` (2^grade - 1).
-
-    Returns:
-        In [0, 1]; NaN where a list has no positive label.
+        gain: ``linear`` (the grade, as trec_eval) or ``exp2`` (2^grade - 1); they agree on labels 0 and 1.
     """
     ranked_BL = _ranked_labels(scores_BL, labels_BL, is_item_BL, k)
     ideal_BL = -np.sort(-np.where(is_item_BL, labels_BL, 0.0), axis=1)
@@ -92,18 +87,11 @@ def average_precision(
     k: int,
     norm: Norm,
 ) -> Float64[np.ndarray, " B"]:
-    """Average precision of the first `k`; a label above 0 is relevant.
+    """Average precision of the first `k`, in [0, 1].
 
     Args:
-        scores_BL: higher is better; finite at items.
-        labels_BL: relevant where positive.
-        is_item_BL: True at items, False at padding.
-        k: cut-off, at least 1.
-        norm: what the sum of precisions is divided by: ``all`` relevant items (trec_eval), ``min`` of
-            their number and k, or the ``hits`` found in the first k (KAR's code; 0 when none is found).
-
-    Returns:
-        In [0, 1]; NaN where a list has no positive label.
+        norm: divisor of the sum of precisions: ``all`` relevant items (trec_eval), ``min`` of their number and k, or
+            the ``hits`` in the first k (KAR's code; 0 when there is none).
     """
     hits_BL = (_ranked_labels(scores_BL, labels_BL, is_item_BL, k) > 0).astype(np.float64)
     num_relevant_B = hits_BL.sum(axis=1)
@@ -126,7 +114,7 @@ def reciprocal_rank(
     is_item_BL: Bool[np.ndarray, "B L"],
     k: int,
 ) -> Float64[np.ndarray, " B"]:
-    """One over the rank of the first relevant item, 0 when it comes after `k`; NaN without one."""
+    """One over the rank of the first relevant item, 0 when that is after `k`."""
     hits_BL = _ranked_labels(scores_BL, labels_BL, is_item_BL, k) > 0
     first_B = hits_BL.argmax(axis=1)
     return np.where(hits_BL.any(axis=1), (first_B < k) / (first_B + 1.0), np.nan)
@@ -138,7 +126,7 @@ def hit_rate(
     is_item_BL: Bool[np.ndarray, "B L"],
     k: int,
 ) -> Float64[np.ndarray, " B"]:
-    """1 when a relevant item is among the first `k`, else 0; NaN where a list has none."""
+    """1 when a relevant item is among the first `k`, else 0."""
     hits_BL = _ranked_labels(scores_BL, labels_BL, is_item_BL, k) > 0
     return np.where(hits_BL.any(axis=1), hits_BL[:, :k].any(axis=1).astype(np.float64), np.nan)
 
@@ -150,10 +138,7 @@ def list_log_likelihood(
 ) -> Float64[np.ndarray, " B"]:
     """Mean over relevant items of their log-probability under the softmax of the list's scores.
 
-    Unlike the other metrics it is at most 0, not in [0, 1], and it sees every change of a score.
-
-    Returns:
-        Natural logarithm; NaN where a list has no positive label.
+    Natural logarithm, at most 0. Unlike the other metrics it changes with every score.
     """
     _check(scores_BL, labels_BL, is_item_BL)
     scores_BL = np.where(is_item_BL, scores_BL.astype(np.float64), -np.inf)
@@ -171,11 +156,7 @@ def compute_metric(
 
     Args:
         name: as `MetricName.parse` reads it.
-        scores_BL: higher is better.
         lists: the lists that were scored.
-
-    Returns:
-        NaN where a list has no positive label.
     """
     metric = MetricName.parse(name) if isinstance(name, str) else name
     k = metric.k or lists.items_BL.shape[1]

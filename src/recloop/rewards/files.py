@@ -18,6 +18,17 @@ from recloop.records import Group, Pair, Prompt, Rewards
 if TYPE_CHECKING:
     import polars as pl
 
+PAIR_COLUMNS: dict[str, Any] = {
+    "round": int,
+    "user_id": str,
+    "chosen_completion": int,
+    "rejected_completion": int,
+    "chosen": str,
+    "rejected": str,
+    "chosen_reward": float,
+    "rejected_reward": float,
+    "is_rejected_finished": bool,
+}
 # LLaMA-Factory wants one message where TRL wants a list of messages; both find theirs in every row.
 LLAMA_FACTORY_COLUMNS = {"messages": "prompt", "chosen": "chosen_message", "rejected": "rejected_message"}
 LLAMA_FACTORY_TAGS = {
@@ -50,31 +61,8 @@ def write_pairs(path: Path, pairs: Sequence[Pair], user_ids: Sequence[str]) -> N
     """
     import polars as pl
 
-    table = pl.DataFrame(
-        {
-            "round": [pair.round for pair in pairs],
-            "user_id": [user_ids[pair.user] for pair in pairs],
-            "chosen_completion": [pair.chosen_completion for pair in pairs],
-            "rejected_completion": [pair.rejected_completion for pair in pairs],
-            "chosen": [pair.chosen for pair in pairs],
-            "rejected": [pair.rejected for pair in pairs],
-            "chosen_reward": [pair.chosen_reward for pair in pairs],
-            "rejected_reward": [pair.rejected_reward for pair in pairs],
-            "is_rejected_finished": [pair.is_rejected_finished for pair in pairs],
-        },
-        schema={
-            "round": pl.Int64,
-            "user_id": pl.String,
-            "chosen_completion": pl.Int64,
-            "rejected_completion": pl.Int64,
-            "chosen": pl.String,
-            "rejected": pl.String,
-            "chosen_reward": pl.Float32,
-            "rejected_reward": pl.Float32,
-            "is_rejected_finished": pl.Boolean,
-        },
-    )
-    _write_parquet(path, table)
+    rows = [{"round": pair.round, "user_id": user_ids[pair.user], **asdict(pair)} for pair in pairs]
+    _write_parquet(path, pl.DataFrame(rows, schema=PAIR_COLUMNS))
 
 
 def write_pairs_jsonl(path: Path, pairs: Sequence[Pair], prompts: Mapping[int, Prompt]) -> None:

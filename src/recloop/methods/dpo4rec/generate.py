@@ -61,12 +61,24 @@ def num_completions(config: CompletionsConfig, *, with_rewards: bool) -> dict[st
     return wanted if with_rewards else {part: num for part, num in wanted.items() if part != REWARD}
 
 
-def sample_user_texts(study: Study, task: Task, lm: LmRef, seed: int, *, with_rewards: bool = False) -> UserTexts:
-    """N completions for the users of every part; the run's completion cache has each generated once."""
+def sample_user_texts(
+    study: Study,
+    task: Task,
+    lm: LmRef,
+    seed: int,
+    *,
+    with_rewards: bool = False,
+    wanted: Mapping[str, int] | None = None,
+) -> UserTexts:
+    """N completions for the users of every part; the run's completion cache has each generated once.
+
+    Args:
+        wanted: completions per user by part, in place of the configured ones.
+    """
     kind = SAMPLE_UNTUNED if lm.label == SAMPLE_UNTUNED.part else SAMPLE
     with study.step(kind, f"{lm.label}.s{seed}", {"prompts": task.digest, "lm": lm.digest}) as step:
         if not step.is_done:
-            wanted = num_completions(study.config.completions, with_rewards=with_rewards)
+            wanted = wanted or num_completions(study.config.completions, with_rewards=with_rewards)
             parts = {
                 part: sample_for(study, task, lm, task.users_of(*GROUPS[part]), num, seed, purpose=step.name)
                 for part, num in wanted.items()

@@ -38,7 +38,7 @@ UCB_STEPS, UCB_ALPHA = 3_000, 1.0  # sessions LinUCB learns from; width of its b
 NO_HINT, RANDOM, SINGLE, UCB, NEIGHBOURS, RIDGE, PPO, KNOWN, BEST = (
     "no_hint", "random_hint", "best_single", "lin_ucb", "neighbours", "ridge", "ppo", "known_hint", "best_hint"
 )  # fmt: skip
-TRAIN = StepKind("train", reads=("policy", "sasrec", "reward"))
+TRAIN = StepKind("train", reads=("policy", "reward"))
 CONTRASTS = (
     *((PPO, baseline) for baseline in (NO_HINT, SINGLE, RANDOM, NEIGHBOURS, RIDGE, UCB, SASREC, ITEM_KNN, POPULARITY)),
     (SINGLE, RANDOM),
