@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fake_server import FakeServer
 from fake_hint_follower import FakeHintFollower
+from fake_server import FakeServer
 from recloop.errors import DataError, RunError, SettingError
 from recloop.evaluation.results import Results
 from recloop.evaluation.terminal import show

@@ -130,7 +130,7 @@ def test_settings_change_the_study_and_a_base_gives_it_its_own(tmp_path: Path) -
         (MAIN.replace("= 7", "= 46"), "less than or equal to 45"),
         (MAIN.replace("minutes", 'base = "a"\nminutes'), "base of a must be another study"),
         (MAIN.replace("title", "titel"), "is no study"),
-        (MAIN + '[settings.x]\ntitle = "X"\n', "needs one called base, got x"),
+        (MAIN + '[settings.x]\ntitle = "X"\n', "needs one called base for its tables, got x"),
     ],
 )
 def test_a_study_that_makes_no_sense_is_refused(tmp_path: Path, text: str, message: str) -> None:

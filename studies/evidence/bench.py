@@ -23,8 +23,8 @@ from recloop.methods.dpo4rec.data import Task, prepare
 from recloop.methods.method import run_method
 from recloop.methods.registry import method_named
 from recloop.methods.run import reuse_run
-from recloop.methods.study import Study as Loop
 from recloop.methods.study import OwnParts, open_study
+from recloop.methods.study import Study as Loop
 from recloop.progress import SILENT, Progress, format_seconds
 from studies.evidence.extras import evaluate_transfer, measure_leak_on_purpose
 from studies.evidence.numbers import RunNumbers, read_numbers, write_numbers

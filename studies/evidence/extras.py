@@ -27,7 +27,6 @@ from recloop.methods.dpo4rec.generate import (
 )
 from recloop.methods.dpo4rec.names import UNTUNED
 from recloop.methods.dpo4rec.reward_model import (
-    FIT_REWARD_MODEL,
     fit_on,
     load_reward_models,
     reward_model_key,
@@ -113,19 +112,10 @@ def fit_reward_model_on_reward_users(loop: Loop, task: Task, vectors: UserTextVe
     key = reward_model_key(seed, number)
     with loop.step(LEAKY_FIT, f"leaky.{key}", inputs, f"reranker/leaky_reward_model.{key}") as step:
         if not step.is_done:
-            relabelled = replace(task.lists.reward, group=Group.TRAIN)
-            reward_model = fit_network(
-                loop.config.reranker,
-                FitData(
-                    task.features(),
-                    task.lists.histories,
-                    relabelled,
-                    task.lists.valid,
-                    side_by_side(vectors.parts[FIT], vectors.parts[REWARD]),
-                ),
-                derived_seed(seed, f"judge {number}" if number else "judge"),
-                loop.progress,
-            )
+            lists = replace(task.lists, train=replace(task.lists.reward, group=Group.TRAIN))
+            vectors_of_both = side_by_side(vectors.parts[FIT], vectors.parts[REWARD])
+            fit_seed = derived_seed(seed, f"judge {number}" if number else "judge")  # as for the honest one
+            reward_model = fit_on(loop, replace(task, lists=lists), loop.config.reranker, vectors_of_both, fit_seed)
             reward_model.save(step.folder)
     return step.name
 

@@ -1,34 +1,22 @@
-"""The files of this room: ``rewards.parquet``, ``pairs.parquet`` and ``pairs.jsonl``.
-
-Each is written beside and renamed, so that a reader sees the old file or the whole new one.
-"""
+"""The files of rewards and pairs: ``rewards.parquet``, ``pairs.parquet`` and ``pairs.jsonl``, each written atomically."""
 
 from __future__ import annotations
 
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recloop.errors import DataError
 from recloop.files import atomic_write_bytes, atomic_write_json, atomic_write_text
 from recloop.records import Group, Pair, Prompt, Rewards
+from recloop.rewards.function import messages_of_prompt
 
 if TYPE_CHECKING:
     import polars as pl
 
-PAIR_COLUMNS: dict[str, Any] = {
-    "round": int,
-    "user_id": str,
-    "chosen_completion": int,
-    "rejected_completion": int,
-    "chosen": str,
-    "rejected": str,
-    "chosen_reward": float,
-    "rejected_reward": float,
-    "is_rejected_finished": bool,
-}
 # LLaMA-Factory wants one message where TRL wants a list of messages; both find theirs in every row.
 LLAMA_FACTORY_COLUMNS = {"messages": "prompt", "chosen": "chosen_message", "rejected": "rejected_message"}
 LLAMA_FACTORY_TAGS = {
@@ -61,8 +49,13 @@ def write_pairs(path: Path, pairs: Sequence[Pair], user_ids: Sequence[str]) -> N
     """
     import polars as pl
 
-    rows = [{"round": pair.round, "user_id": user_ids[pair.user], **asdict(pair)} for pair in pairs]
-    _write_parquet(path, pl.DataFrame(rows, schema=PAIR_COLUMNS))
+    schema = {"user": pl.String} | dict.fromkeys(("round", "chosen_completion", "rejected_completion"), pl.Int64)
+    schema |= dict.fromkeys(("chosen", "rejected"), pl.String)
+    schema |= dict.fromkeys(("chosen_reward", "rejected_reward"), pl.Float32)
+    names = [field.name for field in fields(Pair)]
+    rows = [{**asdict(pair), "user": user_ids[pair.user]} for pair in pairs]
+    table = pl.DataFrame(rows, schema={name: schema.get(name, pl.Boolean) for name in names})
+    _write_parquet(path, table.rename({"user": "user_id"}))
 
 
 def write_pairs_jsonl(path: Path, pairs: Sequence[Pair], prompts: Mapping[int, Prompt]) -> None:
@@ -87,10 +80,7 @@ def write_pairs_jsonl(path: Path, pairs: Sequence[Pair], prompts: Mapping[int, P
         chosen = {"role": "assistant", "content": pair.chosen}
         rejected = {"role": "assistant", "content": pair.rejected}
         row = {
-            "prompt": [
-                {"role": "system", "content": prompt.system},
-                {"role": "user", "content": prompt.text},
-            ],
+            "prompt": messages_of_prompt(prompt),
             "chosen": [chosen],
             "rejected": [rejected],
             "chosen_message": chosen,
