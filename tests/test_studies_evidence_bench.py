@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 RUN = """
 [run]
 rounds = 1
-rows = "core"
+variants = "core"
 backbones = ["prm"]
 [run.data.simulated]
 num_users = 60
