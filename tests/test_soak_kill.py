@@ -113,9 +113,7 @@ def test_a_run_killed_in_its_stages_ends_as_if_nothing_had_happened(tmp_path: Pa
         command = ("resume", str(victim)) if victim.exists() else ("run", "dpo4rec", *words, "--out", str(victim))
         final = victim / steps[name]["folder"]
         share = (0.5, 0.2, 0.8)[number % 3]  # of the stage's time, so that kills fall early, midway and late
-        was_killed = kill_in_stage(
-            start(*command), final.parent / f".{final.name}.part", share * steps[name]["wall_s"]
-        )
+        was_killed = kill_in_stage(start(*command), final.parent / f".{final.name}.part", share * steps[name]["wall_s"])
         num_kills += was_killed
     finish(start("resume", str(victim)))
 

@@ -19,7 +19,7 @@ WANTED_S = 0.3
 def measure(bench: Bench) -> Findings:
     """Time whole processes, from start to exit, against one that imports torch."""
     folder = bench.scratch / "run"
-    with RunFolder.open(folder, {"seed": 0}) as run, run.stage("prepare", {}):
+    with RunFolder.open(folder, {"seed": 0}) as run, run.step("prepare", {}):
         pass
     calls = bench.amount(CALLS, 1)
     figures: list[Figure] = []
