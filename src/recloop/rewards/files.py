@@ -1,4 +1,4 @@
-"""The files of rewards and pairs: ``rewards.parquet``, ``pairs.parquet`` and ``pairs.jsonl``, each written atomically."""
+"""The files of rewards and pairs (``rewards.parquet``, ``pairs.parquet``, ``pairs.jsonl``), each written atomically."""
 
 from __future__ import annotations
 
