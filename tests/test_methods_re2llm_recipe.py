@@ -438,7 +438,7 @@ IMPLICIT, TABLE = ({"name": name, "path": "x"} for name in ("implicit", "table")
     ("settings", "match"),
     [
         ({"repeats": {"answers": 3}}, "multiple of 2"),
-        ({"primary_metric": "map@5"}, "primary metric must be one of"),
+        ({"primary_metric": "map@5"}, "primary_metric must be one of"),
         ({"reward": "loglik"}, "one answer"),
         ({"seeds": [1, 1]}, "seeds must differ"),
         ({"explore": {"hints": "released"}}, "come with released data"),
@@ -500,10 +500,14 @@ def test_the_fake_keeps_the_promises_of_a_language_model_and_follows_a_hint() ->
 
 SCRIPT = """
 import sys, json
+sys.path.insert(0, sys.argv[3])
 from pathlib import Path
 from recloop.methods.re2llm.config import Re2llmConfig
 from recloop.experiment.run_folder import RunFolder
 from recloop.progress import SILENT
+from fake_hint_follower import FakeHintFollower
+from recloop.methods.method import run_method
+from recloop.methods.re2llm import METHOD
 from recloop.testing import FakeEncoder
 config = Re2llmConfig.model_validate(json.loads(sys.argv[1]))
 with RunFolder.open(Path(sys.argv[2]), config.model_dump(mode="json"), method="re2llm") as folder:
@@ -513,19 +517,19 @@ with RunFolder.open(Path(sys.argv[2]), config.model_dump(mode="json"), method="r
 
 @pytest.mark.soak
 def test_killed_with_sigkill_in_its_stages_a_run_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    settings = json.dumps(TINY)
+    settings, tests = json.dumps(TINY), str(Path(__file__).parent)
     whole, victim = tmp_path / "whole", tmp_path / "victim"
-    subprocess.run([sys.executable, "-c", SCRIPT, settings, str(whole)], check=True, timeout=900)
+    subprocess.run([sys.executable, "-c", SCRIPT, settings, str(whole), tests], check=True, timeout=900)
     num_kills = 0
     for step in ("explore", "sample", "train.s0", "report"):
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, settings, str(victim)])
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, settings, str(victim), tests])
         part = victim / "steps" / f".{step}.part"
         while process.poll() is None and not part.exists():
             time.sleep(0.002)
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
         num_kills += process.wait() == -signal.SIGKILL
-    subprocess.run([sys.executable, "-c", SCRIPT, settings, str(victim)], check=True, timeout=900)
+    subprocess.run([sys.executable, "-c", SCRIPT, settings, str(victim), tests], check=True, timeout=900)
     assert num_kills >= 3
     assert results_of(victim) == results_of(whole)
     assert without_times(victim) == without_times(whole)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RequestScorer:
-    """A fitted reranker whose items and users are computed beforehand; made by `prepare_requests`.
+    """A fitted reranker with its items and users computed; made by `prepare_requests`.
 
     items_IW, adapted_IA: rows of `RerankNetwork.item_table` for the whole catalogue.
     texts_UA: each user's adapted text; histories: tokens and mask, ``[U, H, E]`` and ``[U, H]``.

@@ -1,4 +1,4 @@
-"""The files of rewards and pairs (``rewards.parquet``, ``pairs.parquet``, ``pairs.jsonl``), each written atomically."""
+"""The files of rewards and pairs, each written atomically: ``rewards.parquet``, ``pairs.parquet``, ``pairs.jsonl``."""
 
 from __future__ import annotations
 

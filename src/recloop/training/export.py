@@ -11,19 +11,16 @@ from recloop.llm.chat import own_tokenizer
 from recloop.llm.weights import adapter_config, find_model_folder, reading
 from recloop.training.result import TRAINING_FILE
 
-OWN_FILES = (TRAINING_FILE, "metrics.jsonl", ".*")  # of no use to who serves the model
+OWN_FILES = (TRAINING_FILE, "metrics.jsonl", ".*")  # of no use in serving
 
 
 def export_model(folder: Path, out: Path, *, merge: bool) -> str:
-    """Copy a model folder to where it will be served from, and say how.
+    """What was written and how to serve it, after copying a model folder to where it is served from.
 
     Args:
         folder: a model or adapter, e.g. ``runs/demo/lm/trained.s0``.
         out: a new or empty folder.
         merge: add an adapter to its base, in the base's precision; no effect on a whole model.
-
-    Returns:
-        What was written, and the commands that serve it.
 
     Raises:
         RunError: `out` holds something.

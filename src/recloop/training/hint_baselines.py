@@ -56,7 +56,7 @@ def lin_ucb(
     """A linear bandit: sessions come one by one in random order, and only the chosen hint's reward is seen.
 
     Args:
-        num_steps: sessions met; as many as the PPO policy meets makes them equals.
+        num_steps: sessions seen; the PPO policy's number makes the comparison fair.
         alpha: width of the confidence bound while learning; choices afterwards are by the mean alone.
 
     Source: LinUCB with disjoint models, Li et al. 2010 (arXiv 1003.0146).

@@ -1,8 +1,8 @@
 """The hint policy: a small policy that reads a session's vector and chooses a hint, learnt by PPO.
 
 An episode is one session: state, one action, its reward, the end; so the discount is 0, nothing is chained.
-Rewards of all hints are known beforehand (every answer was asked for once): learning asks no language model.
-A learnt policy is a few matrices in a safetensors file and is read without any learning library.
+The rewards of all hints are known before, from one answer each: learning asks no language model. A learnt policy is a
+few matrices in a safetensors file and is read without any learning library.
 
 Axis letters: ``S`` sessions, ``H`` hints, ``D`` vector width.
 
@@ -35,7 +35,7 @@ class PolicyConfig(BaseModel):
 
     width: int = Field(default=64, ge=1, description="units of each of the two hidden layers")
     lr: float = Field(json_schema_extra={"shown_first": True}, default=3e-4, gt=0, description="learning rate")
-    clip: float = Field(default=0.05, gt=0, lt=1, description="how far a step may move a probability ratio")
+    clip: float = Field(default=0.05, gt=0, lt=1, description="clip range of the probability ratio (PPO's epsilon)")
     epochs: int = Field(
         json_schema_extra={"shown_first": True}, default=10, ge=1, description="passes over each batch of episodes"
     )
@@ -80,7 +80,7 @@ class LearningPoint:
     """How the policy stood on the training sessions.
 
     step: episodes it had learnt from; 0 for the policy before any.
-    reward: the mean that its likeliest hints earn.
+    reward: mean of its likeliest hints.
     entropy: the mean over sessions, in nats.
     """
 
@@ -98,11 +98,11 @@ def standardise(vectors_SD: Float[np.ndarray, "S D"]) -> tuple[np.ndarray, np.nd
 def session_environment(
     states_SD: Float[np.ndarray, "S D"], rewards_SH: Float[np.ndarray, "S H"], first_seed: int
 ) -> Any:
-    """A gymnasium environment of one step per session; all sessions are met before one comes again.
+    """A gymnasium environment of one step per session; every session comes once before one comes again.
 
     Args:
         states_SD: float32, centred and scaled.
-        rewards_SH: what each hint earns in each session.
+        rewards_SH: of each hint in each session.
         first_seed: of the order of sessions, until a reset is given another.
     """
     with needs_extra("re2llm"):
@@ -144,11 +144,11 @@ def learn_policy(
     seed: int,
     report: Callable[[int], None] = lambda _: None,
 ) -> tuple[HintPolicy, tuple[LearningPoint, ...]]:
-    """Learn by PPO which hint to give to which session.
+    """A policy, learnt by PPO, of which hint to give to which session.
 
     Args:
         vectors_SD: of the training sessions.
-        rewards_SH: what each hint earned over no hint; column 0, the empty hint, is 0.
+        rewards_SH: gain of each hint over no hint; column 0, the empty hint, is 0.
         report: called with the episodes done since its last call.
 
     Returns:

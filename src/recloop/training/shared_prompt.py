@@ -2,7 +2,7 @@
 
 TRL puts ``prompt + chosen`` and ``prompt + rejected`` into one batch as separate rows and, without a GPU,
 sends every prompt position through the output layer. With prompts of 448 tokens and replies of 40 that is
-more than half of the work for nothing. Here the prompt runs once, both replies attend to its keys and values,
+more than half of the work. Here the prompt runs once, both replies attend to its keys and values,
 and only reply positions meet the output layer: the same losses and gradients, to rounding.
 """
 
@@ -60,8 +60,7 @@ def _score_replies(
     """Log-probabilities of the labels, in the layout of TRL: ``[R, T - 1]``, zero where there is no label.
 
     The prompt without its last token is the shared part; that token begins every reply's own part, because it
-    predicts the reply's first token. Replies of like length run together, so that one that never ends does
-    not make all others as long.
+    predicts the reply's first token. Replies of similar length run together, so that one endless reply does not pad all others.
     """
     ids_RT, labels_RT = _without_left_padding(is_token_RT, padded_ids_RT, padded_labels_RT)
     shared_len_R = (labels_RT != -100).int().argmax(dim=1) - 1
