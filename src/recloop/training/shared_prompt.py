@@ -60,7 +60,8 @@ def _score_replies(
     """Log-probabilities of the labels, in the layout of TRL: ``[R, T - 1]``, zero where there is no label.
 
     The prompt without its last token is the shared part; that token begins every reply's own part, because it
-    predicts the reply's first token. Replies of similar length run together, so that one endless reply does not pad all others.
+    predicts the reply's first token. Replies of similar length run together, so that one endless reply does not pad
+    all others.
     """
     ids_RT, labels_RT = _without_left_padding(is_token_RT, padded_ids_RT, padded_labels_RT)
     shared_len_R = (labels_RT != -100).int().argmax(dim=1) - 1
