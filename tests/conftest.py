@@ -14,7 +14,7 @@ os.environ["JAXTYPING_DISABLE"] = "1"
 
 import pytest
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "cross_fit" / "data"
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
