@@ -208,10 +208,10 @@ def test_trl_reads_the_rows_that_were_checked(lm, tmp_path):
 
     from recloop.training import dpo
     from recloop.training.dataset import select_rows, training_order
-    from recloop.training.trainer import Job, load_policy, quiet
+    from recloop.training.trainer import TrainingJob, load_policy, quiet
 
     row_set = select_rows(lm, make_prompts(7), make_pairs(7), CONFIG, seed=0)
-    job = Job("test", TrainingRun(lm, tmp_path / "out", 0), {}, CONFIG)
+    job = TrainingJob("test", TrainingRun(lm, tmp_path / "out", 0), {}, CONFIG)
     with quiet(0):
         trainer = dpo._make_trainer(job, load_policy(lm, CONFIG), row_set, CONFIG)
     end_id = AutoTokenizer.from_pretrained(lm).eos_token_id

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from recloop.llm.language_model import LanguageModel
     from recloop.rewards.preference_pairs import PairSet
-    from recloop.training.trainer import Job, Policy
+    from recloop.training.trainer import TrainingJob, Policy
 
 LOG_NAMES = {
     "step": "step",
@@ -123,9 +123,9 @@ def run_dpo(run: TrainingRun, prompts: Mapping[int, Prompt], pairs: Sequence[Pai
         _launch(run, prompts, pairs, config, config.accelerate_config)
         return read_trained(run.out, inputs)
 
-    from recloop.training.trainer import Job, run_job
+    from recloop.training.trainer import TrainingJob, run_job
 
-    job = Job("train by DPO", run, inputs, config)
+    job = TrainingJob("train by DPO", run, inputs, config)
 
     def make_trainer(policy: Policy) -> DPOTrainer:
         return _make_trainer(job, policy, row_set, config)
@@ -155,7 +155,7 @@ def _launch(
     shutil.rmtree(folder)
 
 
-def _make_trainer(job: Job, policy: Policy, row_set: RowSet, config: DpoConfig) -> DPOTrainer:
+def _make_trainer(job: TrainingJob, policy: Policy, row_set: RowSet, config: DpoConfig) -> DPOTrainer:
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 

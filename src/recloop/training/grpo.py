@@ -119,12 +119,12 @@ def _train(
     _check_lengths(run.lm_folder, prompts, config)
 
     from recloop.training.grpo_trainer import make_trainer
-    from recloop.training.trainer import Job, run_job
+    from recloop.training.trainer import TrainingJob, run_job
 
     first_lr, last_lr = (config.lr * (1 - share) for share in (epoch.start, epoch.end))
     warmup = config.warmup if epoch.moments is None else 0
     one_epoch = config.model_copy(update={"epochs": 1, "lr": first_lr, "warmup": warmup})
-    job = Job("train by GRPO", run, inputs, one_epoch)
+    job = TrainingJob("train by GRPO", run, inputs, one_epoch)
     rows = tuple(prompt for prompt in prompts[:num_asked] for _ in range(config.answers))
 
     def make(policy: Policy) -> TokenGrpoTrainer:

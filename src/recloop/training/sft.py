@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from recloop.llm.language_model import LanguageModel
     from recloop.rewards.preference_pairs import PairSet
-    from recloop.training.trainer import Job, Policy
+    from recloop.training.trainer import TrainingJob, Policy
 
 LOG_NAMES = {
     "step": "step",
@@ -67,9 +67,9 @@ def run_sft(run: TrainingRun, prompts: Mapping[int, Prompt], pairs: Sequence[Pai
         return read_trained(run.out, inputs)
     row_set = select_rows(run.lm_folder, prompts, best_of_n(pairs), config, run.seed)
 
-    from recloop.training.trainer import Job, run_job
+    from recloop.training.trainer import TrainingJob, run_job
 
-    job = Job("fine-tune on the best completions", run, inputs, config)
+    job = TrainingJob("fine-tune on the best completions", run, inputs, config)
 
     def make_trainer(policy: Policy) -> SFTTrainer:
         return _make_trainer(job, policy, row_set)
@@ -77,7 +77,7 @@ def run_sft(run: TrainingRun, prompts: Mapping[int, Prompt], pairs: Sequence[Pai
     return run_job(job, row_set, make_trainer, LOG_NAMES)
 
 
-def _make_trainer(job: Job, policy: Policy, row_set: RowSet) -> SFTTrainer:
+def _make_trainer(job: TrainingJob, policy: Policy, row_set: RowSet) -> SFTTrainer:
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 

@@ -51,7 +51,7 @@ INPUTS = "inputs.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TrainingJob:
     """One training run.
 
     name: what is being done, for the progress line.
@@ -79,7 +79,7 @@ class Policy:
 
 
 def run_job(
-    job: Job,
+    job: TrainingJob,
     row_set: RowSet | PromptSet,
     make_trainer: Callable[[Policy], Trainer],
     log_names: Mapping[str, str],
@@ -166,14 +166,14 @@ def load_model(folder: Path, *, uses_lora: bool, load_in_4bit: bool = False) -> 
 
 
 def training_data(
-    job: Job, row_set: RowSet, conversation: Callable[[Row, Any], dict[str, Any]], tokenizer: Any
+    job: TrainingJob, row_set: RowSet, conversation: Callable[[Row, Any], dict[str, Any]], tokenizer: Any
 ) -> Dataset:
     """The rows in training order, all epochs as one, in the trainer's own form."""
     order = training_order([row.num_tokens for row in row_set.rows], job.budget, job.run.seed)
     return Dataset.from_list([conversation(row_set.rows[index], tokenizer) for index in order])
 
 
-def trainer_arguments(job: Job, accumulation: int, *, uses_lora: bool) -> dict[str, Any]:
+def trainer_arguments(job: TrainingJob, accumulation: int, *, uses_lora: bool) -> dict[str, Any]:
     """Arguments that TRL's configurations share; they go with `training_data`."""
     budget = job.budget
     on_gpu = torch.cuda.is_available()
@@ -264,7 +264,7 @@ def _log_rows(trainer: Trainer, names: Mapping[str, str]) -> tuple[dict[str, flo
     return tuple(rows)
 
 
-def _save(trainer: Trainer, job: Job, trained: TrainedModel, weights: Any) -> None:
+def _save(trainer: Trainer, job: TrainingJob, trained: TrainedModel, weights: Any) -> None:
     """Write model, tokenizer and record beside the run's `out`, then rename.
 
     Args:
