@@ -33,7 +33,7 @@ from recloop.records import Prompt
 from recloop.rewards.advantages import AdvantageConfig, token_advantages, tokens_in
 from recloop.training.grpo_config import ANSWERS, MOMENTS, AnswerReward, GrpoConfig, ScoredAnswer, Scorer, rate_share
 from recloop.training.shared_prompt import SHARING_TYPES, share_prompts
-from recloop.training.trainer import TrainingJob, Policy, load_model, trainer_arguments
+from recloop.training.trainer import Policy, TrainingJob, load_model, trainer_arguments
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from recloop.llm.language_model import LanguageModel
     from recloop.rewards.preference_pairs import PairSet
-    from recloop.training.trainer import TrainingJob, Policy
+    from recloop.training.trainer import Policy, TrainingJob
 
 LOG_NAMES = {
     "step": "step",
