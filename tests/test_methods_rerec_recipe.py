@@ -6,12 +6,14 @@ from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
+import polars as pl
 import pytest
 
 from method_cases import do_method
 from recloop.data.simulated import SimulatedConfig
 from recloop.data.splits import split_users
 from recloop.errors import RunError, SettingError
+from recloop.evaluation.results import Results
 from recloop.evaluation.terminal import describe_table
 from recloop.experiment.run_folder import RunFolder
 from recloop.methods.rerec import recipe as rerec
@@ -253,6 +255,15 @@ def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(
     assert all(wanted <= set(row) for row in epochs)
     assert any("recall" in row and "knn_recall" in row for row in logged)
     assert "<table" in (whole / "report.html").read_text()
+    written = Results(whole).completions()
+    assert set(written["variant"]) == {"base_model", "supervised", "rerec"}
+    assert set(written["tests"]) == {"", "other"}
+    assert set(written.filter(pl.col("tests") == "")["user_id"]) <= {f"u{n}" for n in range(24)}
+    per_user = Results(whole).per_user("hr@1").filter(pl.col("table") == "All kinds of requests")
+    assert per_user["user_id"].null_count() == 0
+    means = dict(per_user.group_by("variant").agg(pl.col("value").mean()).iter_rows())
+    shown = Results(whole).table("hr@1").filter(pl.col("table") == "All kinds of requests")
+    assert means == pytest.approx(dict(shown.select("variant", "value").iter_rows()))
 
     real, calls = request_reward.read_answer, 0
 

@@ -61,12 +61,12 @@ def evaluate_summaries(
     progress: Progress = SILENT,
     population_rates: PopulationRates | None = None,
 ) -> SummarySkill:
-    """Ask for every user's preferences and reward model the completions.
+    """How well a language model answers when it is asked for every user's preferences.
 
     Args:
         users: user indices.
         sampling: the number of completions is also the one that diversity is counted over.
-        population rate: what histories are held against, in prompts and in judging.
+        population_rates: what histories are compared with, in prompts and in the assessment.
     """
     write = profile_writer(dataset, config, lm, population_rates)
     prompts = [write(user, *histories.of(user)) for user in users.tolist()]
@@ -79,7 +79,7 @@ def evaluate_summaries(
     started = time.perf_counter()
     completions_UN = _generate(lm, prompts, sampling, progress)
     wall_s = time.perf_counter() - started
-    return reward_model_summaries(dataset.attributes, shown, completions_UN, wall_s, population_rates)
+    return assess_summaries(dataset.attributes, shown, completions_UN, wall_s, population_rates)
 
 
 def _generate(
@@ -100,34 +100,34 @@ def assess_completions(
     completions: UserCompletions,
     population_rates: PopulationRates | None = None,
 ) -> SummarySkill:
-    """`reward_model_summaries` for completions that were sampled before; speed is not known and reads NaN."""
-    rows = tuple(tuple((d.text, d.is_finished, d.num_tokens) for d in row) for row in completions.completions_UN)
-    return reward_model_summaries(attributes, shown, rows, float("nan"), population_rates)
+    """`assess_summaries` for completions that were sampled before; speed is not known and reads NaN."""
+    told_UN = tuple(tuple((d.text, d.is_finished, d.num_tokens) for d in told) for told in completions.completions_UN)
+    return assess_summaries(attributes, shown, told_UN, float("nan"), population_rates)
 
 
-def reward_model_summaries(
+def assess_summaries(
     attributes: Sequence[str],
     shown: Sequence[Sequence[HistoryItem]],
     completions_UN: Sequence[Sequence[tuple[str, bool, int]]],
     wall_s: float,
     population_rates: PopulationRates | None = None,
 ) -> SummarySkill:
-    """RewardModel completions against the histories their prompts showed.
+    """The quality of completions, assessed against the histories their prompts showed.
 
     Args:
         attributes: names, in the order of each item's values.
         shown: per user, the history lines of the prompt.
         completions_UN: per user and completion: (text, is finished, tokens).
         wall_s: seconds the completions took.
-        population rate: what the prompts held the histories against. What it makes a history say, of values that no
-            item carries too, stands in the prompt and is grounded.
+        population_rates: what the prompts compared the histories with. A claim that follows from it, also about a
+            value that no item carries, stands in the prompt and is grounded.
 
     Raises:
         DataError: there is no completion to assess.
     """
     if not any(completions_UN):
         raise DataError(
-            "judging a language model needs at least one completion, got none; ask for users with a history"
+            "assessing a language model needs at least one completion, got none; ask for users with a history"
         )
     formed, grounded, coverage, sizes, tokens, distinct = [], [], [], [], [], []
     held: dict[Polarity, list[bool]] = {polarity: [] for polarity in Polarity}
@@ -169,7 +169,7 @@ def reward_model_summaries(
 
 
 def _is_true(claim: Claim, truths: set[Claim], present: set[tuple[str, str]]) -> bool:
-    """`also` says no more than that the value was met; the other claims need their evidence."""
+    """`also` says only that the value occurs; the other claims need their evidence."""
     if claim.polarity is Polarity.ALSO:
         return (claim.attribute, claim.value) in present
     return claim in truths

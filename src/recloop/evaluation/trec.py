@@ -1,7 +1,7 @@
 """Run and qrels files as TREC tools read them, and the table's numbers recomputed from them.
 
-One query per list, named ``USER.NUMBER`` (the user's row in the dataset; the list's place among that user's
-lists, from 0); documents are item rows of the dataset. Scores are strictly decreasing even as 32-bit floats,
+One query per list, named ``USER.NUMBER`` (the user's number in the log; the list's place among that user's
+lists, from 0); documents are item numbers of the log. Scores are strictly decreasing even as 32-bit floats,
 because tools break ties each in their own way. Every candidate is in the qrels, also those with label 0, so
 that lists without a positive are not lost (trec_eval leaves them out of its mean unless told otherwise).
 """
@@ -91,11 +91,13 @@ def write_run(path: Path, scores_BL: Float32[np.ndarray, "B L"], lists: Lists, t
     table.write_csv(path, include_header=False, separator=" ")
 
 
-def write_runs(folder: Path, row: str, seed: int, scores_BNL: Float32[np.ndarray, "B N L"], lists: Lists) -> list[Path]:
-    """A run file per completion, ``ROW.seedS.completionN.trec``, as `recompute` wants them for one row of a table."""
+def write_runs(
+    folder: Path, variant: str, seed: int, scores_BNL: Float32[np.ndarray, "B N L"], lists: Lists
+) -> list[Path]:
+    """A run file per completion, ``VARIANT.seedS.completionN.trec``, as `recompute` reads them."""
     paths: list[Path] = []
     for completion in range(scores_BNL.shape[1]):
-        stem = f"{row}.seed{seed}.completion{completion}"
+        stem = f"{variant}.seed{seed}.completion{completion}"
         paths.append(folder / f"{stem}.trec")
         write_run(paths[-1], scores_BNL[:, completion], lists, stem)
     return paths
@@ -128,7 +130,7 @@ def recompute(run_paths: Sequence[Path], qrels_path: Path, metrics: MetricsConfi
     """The table's number of each metric, from files alone.
 
     Args:
-        run_paths: every seed and completion of one row.
+        run_paths: every seed and completion of one variant.
         qrels_path: the labels they share.
         metrics: metrics and conventions of the table.
     """
@@ -136,9 +138,9 @@ def recompute(run_paths: Sequence[Path], qrels_path: Path, metrics: MetricsConfi
     for path in run_paths:
         lists, scores_BL = read_run(path, qrels_path, Group.TEST)
         values_BM = np.stack([compute_metric(metric, scores_BL, lists) for metric in metrics.names], axis=1)
-        row = variant_from_lists(path.stem, {0: values_BM}, lists.user_B, metrics)
+        variant = variant_from_lists(path.stem, {0: values_BM}, lists.user_B, metrics)
         for metric in metrics.names:
-            values[metric].append(row.average(metric))
+            values[metric].append(variant.average(metric))
     return {metric: float(np.mean(numbers)) for metric, numbers in values.items()}
 
 

@@ -98,7 +98,7 @@ class ReRecConfig(BaseModel):
     supervised: bool = Field(
         json_schema_extra={"shown_first": True},
         default=True,
-        description="fine-train on canonical answers to train users' requests: a row to compare",
+        description="fine-train on canonical answers to train users' requests: a variant to compare",
     )
     reinforced: Literal["base_model", "supervised"] = Field(
         json_schema_extra={"shown_first": True},

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from recloop.data.load import read_log
 from recloop.data.splits import split_users
+from recloop.methods.cost_estimate import PlannedStep, plan_lines, times_note
 from recloop.methods.rerec.config import ReRecConfig
-from recloop.progress import format_seconds
 from recloop.records import Group
 
 # Guesses for the bundled LM on two cores; other models take their own time.
@@ -25,22 +25,23 @@ def forecast(config: ReRecConfig) -> str:
     elsewhere = sum(place.max_requests for place in config.transfer)
     answered = (most[Group.TEST] + elsewhere) * config.answering.completions * num_models
     next_items = min(config.next_item.users, len(groups[Group.TEST]))
-    kept = (config.retention.tasks + next_items) * num_models
-    reinforced = asked * config.grpo.answers
+    other_skills = (config.retention.tasks + next_items) * num_models
+    reinforced, num_seeds = asked * config.grpo.answers, len(config.seeds)
     steps = (
-        ("train", f"{taught:,} canonical answers, {reinforced:,} answers reinforced",
-         taught / FINE_TUNED_PER_S + reinforced / REINFORCED_PER_S),
-        ("sample", f"{answered:,} answers to test requests, {kept:,} of other skills, {num_models} models",
-         (answered + kept) / ANSWERS_PER_S),
-    )  # fmt: skip
-    num_seeds = len(config.seeds)
+        PlannedStep(
+            "train",
+            f"{taught:,} canonical answers, {reinforced:,} answers reinforced",
+            num_seeds * (taught / FINE_TUNED_PER_S + reinforced / REINFORCED_PER_S),
+        ),
+        PlannedStep(
+            "sample",
+            f"{answered:,} answers to test requests, {other_skills:,} of other skills, {num_models} models",
+            num_seeds * ((answered + other_skills) / ANSWERS_PER_S),
+        ),
+    )
     counts = ", ".join(f"at most {num:,} {group}" for group, num in most.items())
     lines = [
         f"{dataset.name}: {dataset.num_users:,} users, {dataset.num_items:,} items; requests: {counts}",
         f"seeds {config.seeds}, variants {', '.join(config.variants)}; amounts of one seed, time of all",
-        *(f"  {verb:<9} {amount:<64} {format_seconds(num_seeds * s):>14}" for verb, amount, s in steps),
-        f"  {'in all':<74} {format_seconds(num_seeds * sum(s for _, _, s in steps)):>14}",
     ]
-    if not config.lm.name.startswith("bundled"):
-        lines.append(f"  times are those of the bundled model, not of {config.lm.name}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *plan_lines(steps), *times_note(config.lm, "train and sample")])

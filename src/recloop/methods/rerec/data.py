@@ -63,6 +63,7 @@ class TestSet:
     prompts: by number of request.
     titles: as shown, by item.
     digest: of the step that made requests and prompts.
+    user_ids: as in the source, by user.
     """
 
     name: str
@@ -70,6 +71,11 @@ class TestSet:
     prompts: Mapping[int, Prompt]
     titles: Sequence[str]
     digest: str
+    user_ids: Sequence[str]
+
+    def asker_of(self, request: Request) -> str:
+        """The user id of a request; empty for a request of nobody in the log."""
+        return self.user_ids[request.user] if request.user >= 0 else ""
 
     def candidate_titles(self, request: Request) -> list[str]:
         """As the prompt shows them."""
@@ -104,7 +110,8 @@ class RequestTask:
     @property
     def tests(self) -> TestSet:
         """The test users' requests."""
-        return TestSet("", self.requests[Group.TEST], self.prompts, self.titles, self.digest)
+        user_ids = self.dataset.users["user_id"].to_list()
+        return TestSet("", self.requests[Group.TEST], self.prompts, self.titles, self.digest, user_ids)
 
 
 def open_study(
@@ -175,6 +182,7 @@ def prepare_elsewhere(study: RequestStudy) -> list[TestSet]:
                 prompts,
                 _titles(dataset),
                 study.run.digest(step.name),
+                dataset.users["user_id"].to_list(),
             )
         )
     return found

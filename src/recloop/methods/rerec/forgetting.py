@@ -1,4 +1,4 @@
-"""What a language model still can do after it was tuned for something else.
+"""What a language model can still do after it was trained for something else.
 
 On invented sessions that no training saw: whether it goes by a hint, and how well it still predicts the canonical lists
 and reflections, which are held-out text of its other skills. `scripts/evaluate_lm/retention_tasks.py` drew the tasks.
@@ -70,7 +70,7 @@ def evaluate_retention(lm: TransformersLM, config: RetentionConfig, progress: Pr
 
 
 def read_tasks() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The shipped sessions (system, text, titles, answer) and replies (system, text, reply)."""
+    """The bundled sessions (system, text, titles, answer) and replies (system, text, reply)."""
     held = (files("recloop.methods.rerec") / TASKS_FILE).read_bytes()
     tasks = json.loads(gzip.decompress(held))
     return tasks["sessions"], tasks["replies"]

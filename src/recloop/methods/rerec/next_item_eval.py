@@ -15,14 +15,13 @@ from recloop.data.splits import split_users
 from recloop.errors import DataError
 from recloop.evaluation.per_user_scores import VariantScores
 from recloop.evaluation.score import MetricsConfig
-from recloop.evaluation.session_scores import variant_from_ranks
+from recloop.evaluation.session_scores import baseline_ranks, variant_from_ranks
 from recloop.experiment.step import StepKind
 from recloop.files import atomic_write_json
 from recloop.llm.cache import CompletionCache
 from recloop.llm.chat import chat_tokens
 from recloop.llm.language_model import Sampling
 from recloop.llm.sampling import sample_completions
-from recloop.methods.re2llm.policies import ITEM_KNN, POPULARITY, SASREC
 from recloop.methods.rerec.data import RequestStudy, RequestTask
 from recloop.methods.study import COMPLETIONS_FILE, LmRef, derived_seed
 from recloop.prompts.claims import HistoryItem
@@ -37,7 +36,6 @@ from recloop.prompts.next_item import (
 from recloop.records import Group, Prompt
 from recloop.rerankers.metrics import NOT_RANKED
 from recloop.rerankers.sasrec import sasrec_ranks
-from recloop.rerankers.session_baselines import item_knn_ranks, popularity_ranks
 
 NUM_RANKED = 10
 NEXT_METRICS = MetricsConfig(names=("hr@1", "ndcg@10"), empty="zero", mean="user")
@@ -82,6 +80,7 @@ def cut_histories(study: RequestStudy, task: RequestTask) -> SessionTask | None:
         dataset.attributes,
         tuple(map(session, fitted.tolist())),
         tuple(map(session, tested.tolist())),
+        user_ids=tuple(dataset.users["user_id"].to_list()),
     )
 
 
@@ -135,23 +134,19 @@ def rank_by_baselines(study: RequestStudy, task: SessionTask) -> dict[str, dict[
         if not step.is_done:
             sasrec = {seed: sasrec_ranks(task, derived_seed(seed, "sasrec")).tolist() for seed in seeds}
             atomic_write_json(step.folder / RANKS, {str(seed): ranks for seed, ranks in sasrec.items()})
-    kept = json.loads((study.run.folder(step.name) / RANKS).read_text(encoding="utf-8"))
-    return {
-        POPULARITY: dict.fromkeys(seeds, popularity_ranks(task)),
-        ITEM_KNN: dict.fromkeys(seeds, item_knn_ranks(task)),
-        SASREC: {seed: np.array(kept[str(seed)], dtype=np.int64) for seed in seeds},
-    }
+    sasrec = json.loads((study.run.folder(step.name) / RANKS).read_text(encoding="utf-8"))
+    return baseline_ranks(task, {seed: np.array(sasrec[str(seed)], dtype=np.int64) for seed in seeds})
 
 
-def next_item_rows(study: RequestStudy, task: SessionTask, steps: dict[tuple[str, int], str]) -> list[VariantScores]:
-    """The baselines' rows, then one per language model.
+def next_item_scores(study: RequestStudy, task: SessionTask, steps: dict[tuple[str, int], str]) -> list[VariantScores]:
+    """The scores of the baselines, then of every language model.
 
     Args:
-        steps: as `rank_next` gave them, by row and seed.
+        steps: as `rank_next` gave them, by variant and seed.
     """
     ranks = rank_by_baselines(study, task)
     for (name, seed), step in steps.items():
-        kept = json.loads((study.run.folder(step) / RANKS).read_text(encoding="utf-8"))
-        ranks.setdefault(name, {})[seed] = np.array(kept, dtype=np.int64)
+        stored = json.loads((study.run.folder(step) / RANKS).read_text(encoding="utf-8"))
+        ranks.setdefault(name, {})[seed] = np.array(stored, dtype=np.int64)
     user_S = np.array([session.user for session in task.test], dtype=np.int64)
     return [variant_from_ranks(name, by_seed, user_S, NEXT_METRICS) for name, by_seed in ranks.items()]

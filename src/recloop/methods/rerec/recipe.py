@@ -1,10 +1,10 @@
 """ReRec: requests in words, answered by a language model that is reinforced by how good its pick was.
 
-`rerec` is the paper's algorithm with the measurement around it. The stages it calls live in the modules
-beside this one; each writes into the run folder once and is read back from there ever after.
+`rerec` is the paper's algorithm with the measurement around it. The steps it calls live in the modules
+beside this one. Each writes into the run folder once and is read back from there ever after.
 
 Source: arXiv 2604.07851. Deviations: a penalty that also counts at rewards of 0 and below; disjoint users for
-teaching, reinforcement and report; `docs/sources.md` lists the others.
+supervision, reinforcement and report; `docs/sources.md` lists the others.
 """
 
 from __future__ import annotations

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from recloop.data.sessions import SessionTask
 from recloop.evaluation.labels import variant_label
 from recloop.evaluation.per_user_scores import (
+    SCORES_FILE,
     VariantScores,
     join_by_name,
     join_seeds,
@@ -23,6 +25,7 @@ from recloop.evaluation.per_user_scores import (
 from recloop.evaluation.report import write_report
 from recloop.evaluation.report_sections import Chart, Charts, Curve, Report, Section
 from recloop.evaluation.tables import (
+    COMPLETION_COLUMNS,
     TableSettings,
     Units,
     VariantTable,
@@ -42,7 +45,7 @@ from recloop.llm.language_model import Sampling
 from recloop.llm.sampling import sample_completions
 from recloop.methods.rerec.data import BASE_MODEL, RequestStudy, RequestTask, TestSet
 from recloop.methods.rerec.forgetting import evaluate_retention
-from recloop.methods.rerec.next_item_eval import NEXT_METRICS, next_item_rows, rank_next
+from recloop.methods.rerec.next_item_eval import NEXT_METRICS, next_item_scores, rank_next
 from recloop.methods.rerec.train import SUPERVISED
 from recloop.methods.study import COMPLETIONS_FILE, LmRef, derived_seed
 from recloop.prompts.request_answer import AnswerStatus, read_answer
@@ -51,7 +54,7 @@ from recloop.rewards.request_reward import ndcg_of
 
 CHANCE, PLAIN, FULL = "chance", "grpo_ndcg", "rerec"
 ABLATIONS = ("no_penalty", "published_penalty", "no_qas", "no_pas", "no_curriculum", "published_curriculum")
-ROWS, TEXTS = "rows.parquet", "answers.json"
+TEXTS = "answers.json"
 ACCURACY = "hr@1"
 MEASURED = (ACCURACY, "ndcg@5")
 ANSWER = StepKind("sample", reads=("answering",))
@@ -63,8 +66,8 @@ EVALUATE, REPORT_STEP = StepKind("evaluate"), StepKind("report")
 class AnsweredTests:
     """What one language model of one seed did.
 
-    steps: hold ROWS and TEXTS of the test requests, by name of the test set.
-    retention: holds ROWS of the skills that were not trained; None when they were not looked at.
+    steps: hold SCORES_FILE and TEXTS of the test requests, by name of the test set.
+    retention: holds SCORES_FILE of the skills that were not trained; None when they were not looked at.
     next: holds the ranks of next items; None when they were not asked for.
     """
 
@@ -114,7 +117,7 @@ def _answer(study: RequestStudy, tests: TestSet, lm: LmRef, seed: int) -> str:
 
 
 def _look_at_retention(study: RequestStudy, lm: LmRef, seed: int) -> str | None:
-    """The step that says what the model still can do; None when nobody asked."""
+    """The step that says what the model still can do; None when it was not asked for."""
     config = study.config
     if not config.retention.tasks:
         return None
@@ -126,7 +129,7 @@ def _look_at_retention(study: RequestStudy, lm: LmRef, seed: int) -> str | None:
             row = VariantScores(
                 lm.label, "user", "drop", (ACCURACY,), (seed,), tasks_T, np.ones_like(tasks_T), values_SUM
             )
-            write_variant_scores(step.folder / ROWS, [row])
+            write_variant_scores(step.folder / SCORES_FILE, [row])
             told = {"perplexity": kept.perplexity, "accuracy": float(kept.is_right_T.mean())}
             step.note(**told)
             step.log({"retention": lm.label, "seed": seed, **told})
@@ -136,7 +139,7 @@ def _look_at_retention(study: RequestStudy, lm: LmRef, seed: int) -> str | None:
 def write_answers(
     folder: Path, tests: TestSet, answers_UN: Sequence[Sequence[Completion]], label: str, seed: int
 ) -> Counter[str]:
-    """Scores as a row of the table and answers as texts; how many have which status."""
+    """How many answers have which status; scores and texts are written into the folder."""
     requests = tests.requests
     values = np.zeros((1, len(requests), len(MEASURED)))
     statuses: Counter[str] = Counter({status.value: 0 for status in AnswerStatus})
@@ -148,23 +151,24 @@ def write_answers(
             statuses[answer.status.value] += 1
             gains = (ndcg_of(answer.ranked, right, 1), ndcg_of(answer.ranked, right, 5))
             values[0, place] += np.array(gains) / len(completions_N)
-            texts.append({"number": request.number, "text": completion.text, "status": answer.status.value})
-    write_variant_scores(folder / ROWS, [variant_of(label, seed, requests, values)])
+            told = {"request": request.number, "number": completion.completion}
+            texts.append({**told, "text": completion.text, "status": answer.status.value})
+    write_variant_scores(folder / SCORES_FILE, [request_scores(label, seed, requests, values)])
     atomic_write_json(folder / TEXTS, texts)
     return statuses
 
 
-def variant_of(name: str, seed: int, requests: Sequence[Request], values_SUM: np.ndarray) -> VariantScores:
-    """A row whose unit is the request."""
+def request_scores(name: str, seed: int, requests: Sequence[Request], values_SUM: np.ndarray) -> VariantScores:
+    """The scores of a variant whose unit is the request."""
     numbers = np.array([request.number for request in requests], dtype=np.int64)
     return VariantScores(name, "user", "drop", MEASURED, (seed,), numbers, np.ones_like(numbers), values_SUM)
 
 
-def chance_row(study: RequestStudy, requests: Sequence[Request]) -> VariantScores:
-    """What a blind draw earns on average: one over the number of candidates, one item named."""
+def chance_scores(study: RequestStudy, requests: Sequence[Request]) -> VariantScores:
+    """The expected scores of a random draw: one over the number of candidates, one item named."""
     share = np.array([[1 / len(request.candidates)] * len(MEASURED) for request in requests])
-    rows = [variant_of(CHANCE, seed, requests, share[None]) for seed in study.config.seeds]
-    return join_seeds(rows)
+    parts = [request_scores(CHANCE, seed, requests, share[None]) for seed in study.config.seeds]
+    return join_seeds(parts)
 
 
 def compare_answers(
@@ -179,20 +183,42 @@ def compare_answers(
     if retention := [one.retention for one in answered if one.retention is not None]:
         title = "Retention: invented sessions, ranked by the right hint"
         accuracy = TableSettings((ACCURACY,), statistics, seed)
-        rows = _read_rows(study, retention)
+        rows = _read_scores(study, retention)
         tables.append(make_table(title, rows, (), accuracy, BASE_MODEL, units=Units("session")))
     if next_items is not None:
         ranked = {(one.variant, one.seed): one.next for one in answered if one.next is not None}
-        rows = next_item_rows(study, next_items, ranked)
+        rows = next_item_scores(study, next_items, ranked)
         title = "Next item: the last of each test user's history"
-        tables.append(make_table(title, rows, (), TableSettings(NEXT_METRICS.names, statistics, seed), BASE_MODEL))
+        settings = TableSettings(NEXT_METRICS.names, statistics, seed)
+        tables.append(make_table(title, rows, (), settings, BASE_MODEL, units=Units("user", next_items.id_of_user)))
     steps = [name for one in answered for name in (*one.steps.values(), one.retention, one.next) if name is not None]
     with study.step(EVALUATE, "", {name: study.run.digest(name) for name in steps}) as step:
         if not step.is_done:
             write_tables(study.run.path, tables)
-            write_completions(study.run.path, [])
+            write_completions(study.run.path, completions_of(study, tests, answered))
             step.log(*metric_lines(tables))
     return tuple(tables)
+
+
+def completions_of(
+    study: RequestStudy, tests: Sequence[TestSet], answered: Sequence[AnsweredTests]
+) -> list[pl.DataFrame]:
+    """Every answer to a test request, here and elsewhere; no reward is given for them."""
+    frames: list[pl.DataFrame] = []
+    for tests_of_log in tests:
+        user_of = {request.number: tests_of_log.asker_of(request) for request in tests_of_log.requests}
+        for one in answered:
+            file = study.run.folder(one.steps[tests_of_log.name]) / TEXTS
+            rows = json.loads(file.read_text(encoding="utf-8"))
+            frame = pl.DataFrame(rows).with_columns(
+                user_id=pl.Series([user_of[row["request"]] for row in rows]),
+                variant=pl.lit(one.variant),
+                seed=pl.lit(one.seed),
+                reward=pl.lit(None, pl.Float64),
+                tests=pl.lit(tests_of_log.name),
+            )
+            frames.append(frame.select(*COMPLETION_COLUMNS, "request", "tests"))
+    return frames
 
 
 def _request_tables(
@@ -200,7 +226,9 @@ def _request_tables(
 ) -> list[VariantTable]:
     """All requests of a test set, tested; of the run's own also those of each kind."""
     requests = tests.requests
-    rows = [chance_row(study, requests), *_read_rows(study, [one.steps[tests.name] for one in answered])]
+    rows = [chance_scores(study, requests), *_read_scores(study, [one.steps[tests.name] for one in answered])]
+    numbers = {request.number: tests.asker_of(request) for request in requests}
+    units = Units("request", [numbers.get(number, "") for number in range(1 + max(numbers))])
     tables: list[VariantTable] = []
     for kind in [None] if tests.name else [None, *dict.fromkeys(request.kind for request in requests)]:
         wanted = np.array([kind is None or request.kind is kind for request in requests])
@@ -208,13 +236,15 @@ def _request_tables(
         here = "All kinds of requests" if kind is None else f"Kind: {kind.value.replace('_', ' ')}"
         title = f"Elsewhere: {tests.name}" if tests.name else here
         contrasts = contrasts_of([row.name for row in part]) if kind is None else ()
-        tables.append(make_table(title, part, contrasts, settings, CHANCE, units=Units("request")))
+        tables.append(make_table(title, part, contrasts, settings, CHANCE, units=units))
     return tables
 
 
-def _read_rows(study: RequestStudy, steps: Sequence[str]) -> list[VariantScores]:
+def _read_scores(study: RequestStudy, steps: Sequence[str]) -> list[VariantScores]:
     """The variants that steps hold, seeds joined."""
-    return list(join_by_name([one for step in steps for one in read_variant_scores(study.run.folder(step) / ROWS)]))
+    return list(
+        join_by_name([one for step in steps for one in read_variant_scores(study.run.folder(step) / SCORES_FILE)])
+    )
 
 
 def take_requests(row: VariantScores, wanted_U: np.ndarray) -> VariantScores:
