@@ -120,7 +120,7 @@ def cross_fitted_rewards(scored: ScoredCompletions, metric: str) -> CrossFittedR
     rewards = reward_completions(scored.reward_models, scored.lists, scored.vectors, metric, 0)
     if len(rewards.user_U) < MIN_USERS:
         return None
-    return cross_fit_rewards(rewards, scored.vectors, derived_seed(scored.seed, "cross_fit"))
+    return cross_fit_rewards(rewards, scored.vectors, derived_seed(scored.seed, "shared"))
 
 
 def predicted_by(source: Loop, loop: Loop, task: Task, seed: int) -> dict[str, Moments]:
