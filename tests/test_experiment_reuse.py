@@ -195,7 +195,7 @@ def test_a_run_with_rounds_takes_the_log_of_one_without_and_draws_what_it_reward
         ({"pace": {"max_concurrency": 3}}, "prepare is reused from run"),
         (
             {"data_seed": 5},
-            "nothing is reused from run, for log, groups or prompts differ: data_seed: 0, now 5",
+            "nothing is reused from run, since prepare differs: data_seed: 0, now 5",
         ),
     ],
 )

@@ -119,7 +119,7 @@ def test_a_bench_keeps_its_own_run_where_a_setting_says_nothing() -> None:
 @pytest.mark.parametrize(
     ("given_settings", "message"),
     [
-        ({"primary_metric": "ndcg@4"}, "primary metric must be one of"),
+        ({"primary_metric": "ndcg@4"}, "primary_metric must be one of"),
         ({"seeds": [1, 1]}, "seeds must differ"),
         ({"backbones": ["prm", "prm"]}, "backbones must differ"),
         ({"split": {"train": 0.75, "reward": 0.0}}, "training needs reward users"),

@@ -7,14 +7,14 @@ of what computes it (`recloop.experiment.step`). Nothing is reused unless the fi
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from recloop.errors import RunError
-from recloop.experiment.manifest import MANIFEST, differing_keys, read_manifest, versions
-from recloop.experiment.run_folder import REUSED, RunFolder
+from recloop.experiment.manifest import CONFIG, MANIFEST, differing_keys, read_manifest, read_object, versions
+from recloop.experiment.run_folder import PASSING, REUSED, RunFolder
 from recloop.progress import Progress
 
 SOURCE_RUN = "reuses_from"  # in the manifest: the folder of the other run
@@ -56,8 +56,12 @@ def source_run_of(run: RunFolder) -> str | None:
     return Path(run.manifest[SOURCE_RUN]).name if SOURCE_RUN in run.manifest else None
 
 
-def reuse_step(run: RunFolder, name: str, fingerprint: str, progress: Progress) -> None:
-    """Take one step from the run's source run, where there is one and its step has the same fingerprint."""
+def reuse_step(run: RunFolder, name: str, reads: Sequence[str], fingerprint: str, progress: Progress) -> None:
+    """Take one step from the run's source run, where there is one and its step has the same fingerprint.
+
+    Args:
+        reads: the settings it reads, to say which of them differ.
+    """
     if SOURCE_RUN not in run.manifest or run.is_done(name):
         return
     source = Path(run.manifest[SOURCE_RUN])
@@ -70,7 +74,23 @@ def reuse_step(run: RunFolder, name: str, fingerprint: str, progress: Progress) 
         run.copy_step(name, source, entry)
         progress.say(f"{name} is reused from {source.name}")
     elif name == FIRST:
-        progress.say(f"nothing is reused from {source.name}, for its log, groups, prompts or language model differ")
+        theirs, ours = (settings_read(config, reads) for config in (read_object(source / CONFIG), run.config))
+        why = "; ".join(differing_keys(theirs, ours)) or "its log or its language model is another one"
+        progress.say(f"nothing is reused from {source.name}, since {name} differs: {why}")
+
+
+def settings_read(config: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
+    """A configuration's values under these dotted names; without what decides no result."""
+    found: dict[str, Any] = {}
+    for path in paths:
+        value: Any = config
+        for key in path.split("."):
+            value = value[key]
+        if isinstance(value, dict):
+            parts = cast(dict[str, Any], value)
+            value = {key: part for key, part in parts.items() if f"{path}.{key}" not in PASSING}
+        found[path] = value
+    return found
 
 
 def own_steps(steps: Entries) -> Entries:

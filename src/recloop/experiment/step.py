@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from recloop.errors import SettingError
 from recloop.experiment.manifest import CONFIG, differing_keys, read_object, versions
-from recloop.experiment.reuse import reuse_step
-from recloop.experiment.run_folder import PASSING, RunFolder, RunStep
+from recloop.experiment.reuse import reuse_step, settings_read
+from recloop.experiment.run_folder import RunFolder, RunStep
 from recloop.progress import Progress
 
 
@@ -75,7 +75,7 @@ class Steps:
         fingerprint = ""
         if kind.reads is not None:
             fingerprint = fingerprint_of(settings_read(self.run.config, kind.reads), inputs)
-            reuse_step(self.run, name, fingerprint, self.progress)
+            reuse_step(self.run, name, kind.reads, fingerprint, self.progress)
         with self.run.step(name, inputs, folder, fingerprint) as step:
             yield step
         if kind.verb == self.until:
@@ -86,20 +86,6 @@ def fingerprint_of(settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> st
     """SHA-256 of all that decides a step's result: settings, inputs and the versions of what computes it."""
     parts = [dict(settings), dict(inputs), versions()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def settings_read(config: Mapping[str, Any], paths: Iterable[str]) -> dict[str, Any]:
-    """A configuration's values under these dotted names; without what decides no result."""
-    found: dict[str, Any] = {}
-    for path in paths:
-        value: Any = config
-        for key in path.split("."):
-            value = value[key]
-        if isinstance(value, dict):
-            parts = cast(dict[str, Any], value)
-            value = {key: part for key, part in parts.items() if f"{path}.{key}" not in PASSING}
-        found[path] = value
-    return found
 
 
 def commands_of(kinds: Sequence[StepKind]) -> tuple[str, ...]:
