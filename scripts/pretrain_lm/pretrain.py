@@ -27,8 +27,6 @@ from scripts.pretrain_lm.shards import (
     TokenLesson,
     batches_of,
     lessons_of_shard,
-    load_shard,
-    save_shard,
 )
 from scripts.pretrain_lm.tokenizer import SPECIALS, english_words, train_tokenizer
 
@@ -66,7 +64,7 @@ class PretrainConfig(BaseModel):
     )
     warmup_steps: int = Field(default=100, ge=0, description="steps over which the learning rate rises from 0")
     weight_decay: float = Field(default=0.01, ge=0, description="of AdamW")
-    lessons_per_shard: int = Field(default=128, ge=1, description="lessons invented together and stored as one file")
+    lessons_per_shard: int = Field(default=128, ge=1, description="lessons invented together")
     repeat_tokens: int = Field(default=200_000, ge=1, description="tokens at the start with repeated sequences only")
     reading_tokens: int = Field(
         default=5_000_000, ge=1, description="tokens over which lessons grow to their full size"
@@ -201,7 +199,7 @@ def pretrain(config: PretrainConfig, out: Path, progress: Progress = SILENT) -> 
 
     Args:
         config: the recipe.
-        out: working folder for shards, the checkpoint, `curve.jsonl` and the exported model in `model/`.
+        out: working folder for the checkpoint, `curve.jsonl` and the exported model in `model/`.
 
     Raises:
         SettingError: `out` has a run of another recipe.
@@ -238,7 +236,7 @@ def pretrain(config: PretrainConfig, out: Path, progress: Progress = SILENT) -> 
     with progress.stage("pretrain", total=config.budget_tokens, unit="tokens") as advance:
         advance.skip(state["tokens"])
         while state["tokens"] < config.budget_tokens:
-            lessons = _shard(config, tokenizer, state["shard"], state["tokens"], out / "shards")
+            lessons = _shard(config, tokenizer, state["shard"], state["tokens"])
             rng = np.random.default_rng([config.seed, state["shard"], 1])
             before = state["tokens"]
             reads = before >= config.repeat_tokens or config.start is not None
@@ -299,37 +297,14 @@ def _train_on_shard(
     return after
 
 
-def _shard(
-    config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, number: int, tokens: int, folder: Path
-) -> list[TokenLesson]:
-    """The lessons of one shard, from disk if they were built before."""
-    path = folder / f"{number:06d}.npz"
-    if path.exists():
-        return load_shard(path)
+def _shard(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, number: int, tokens: int) -> list[TokenLesson]:
+    """The lessons of one shard."""
 
     def encode(texts: list[str]) -> list[list[int]]:
         return tokenizer(texts, add_special_tokens=False)["input_ids"]  # pyright: ignore
 
     difficulty = difficulty_at(tokens, config)
     return lessons_of_shard(encode, len(tokenizer), config.lessons_per_shard, difficulty, (config.seed, number))
-
-
-def build_shards(config: PretrainConfig, out: Path, tokens_per_shard: int, progress: Progress = SILENT) -> None:
-    """Write all shards of the budget before training, so that an accelerator never waits for the corpus.
-
-    Args:
-        tokens_per_shard: expected padded tokens of one shard, which give each shard's place on the curriculum.
-    """
-    folder = out / "shards"
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _tokenizer_of(config, out / "tokenizer")
-    count = -(-config.budget_tokens // tokens_per_shard)
-    with progress.stage("build shards", total=count, unit="shards") as advance:
-        for number in range(count):
-            path = folder / f"{number:06d}.npz"
-            if not path.exists():
-                save_shard(path, _shard(config, tokenizer, number, number * tokens_per_shard, folder))
-            advance(1)
 
 
 def export(

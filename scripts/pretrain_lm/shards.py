@@ -9,10 +9,8 @@ answers' first tokens. In a summary each pair also has the set of tokens that ar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
@@ -39,10 +37,6 @@ class TokenLesson:
     target_S: np.ndarray
     allowed_A: np.ndarray
     num_allowed_S: np.ndarray
-
-
-NAMES = tuple(field.name for field in fields(TokenLesson))
-AXES = {"T": "tokens", "S": "pairs", "A": "allowed"}
 
 
 def token_lesson(
@@ -172,31 +166,6 @@ def _allowed_of(lesson: Lesson, encode: Encode) -> dict[int, list[list[int]]]:
                 found[place + 1 + number] = allowed
         place += 1 + len(branch.answers)
     return found
-
-
-def save_shard(path: Path, lessons: Sequence[TokenLesson]) -> None:
-    """Write lessons as one uncompressed `.npz`, atomically."""
-    columns = {name: np.concatenate([getattr(lesson, name) for lesson in lessons]).astype(np.uint16) for name in NAMES}
-    sizes = {
-        size: np.array([len(getattr(lesson, _first_on(axis))) for lesson in lessons]) for axis, size in AXES.items()
-    }
-    arrays: dict[str, Any] = {**sizes, **columns}
-    beside = path.with_suffix(".tmp.npz")
-    np.savez(beside, **arrays)
-    beside.rename(path)
-
-
-def load_shard(path: Path) -> list[TokenLesson]:
-    """The lessons that `save_shard` wrote."""
-    with np.load(path) as file:
-        arrays = {name: file[name] for name in file.files}
-    ends = {axis: np.cumsum(arrays[size])[:-1] for axis, size in AXES.items()}
-    columns = [np.split(arrays[name].astype(np.int32), ends[name[-1]]) for name in NAMES]
-    return [TokenLesson(*row) for row in zip(*columns, strict=True)]
-
-
-def _first_on(axis: str) -> str:
-    return next(name for name in NAMES if name.endswith(f"_{axis}"))
 
 
 def batches_of(lessons: Sequence[TokenLesson], max_tokens: int, rng: np.random.Generator) -> list[list[TokenLesson]]:
