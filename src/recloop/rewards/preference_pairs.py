@@ -61,6 +61,9 @@ class PairSet:
     num_unusable: int = 0
     prompts_U: tuple[Prompt, ...] = ()
 
+    def __len__(self) -> int:
+        return len(self.pairs)
+
     @property
     def share_kept(self) -> float:
         """Share of the candidates that became a pair."""
