@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test fast soak soak-short lint types format bench bench-speed bench-quick clean
+.PHONY: help install run test fast examples soak soak-short lint types format bench bench-speed bench-quick clean
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -41,6 +41,11 @@ test: $(VENV)/.dev  ## all tests but the long ones (under 10 minutes on 2 cores)
 
 fast: $(VENV)/.dev  ## the tests that take no time (under 30 seconds)
 	$(BIN)/python -m pytest -q -m "not soak and not slow"
+
+examples: $(VENV)/.dev  ## every script in examples/, in an empty folder (about 12 minutes)
+	@folder=$$(mktemp -d) && python="$(abspath $(BIN))/python" && cd "$$folder" && for script in $(CURDIR)/examples/*.py; do \
+		echo "$$script"; OMP_NUM_THREADS=1 "$$python" "$$script" 2>"$$folder/log" || { cat "$$folder/log"; exit 1; }; \
+	done
 
 soak: $(VENV)/.dev  ## kills in every stage, faults and other long tests
 	RECLOOP_SOAK=full $(BIN)/python -m pytest -q -m soak

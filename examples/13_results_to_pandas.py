@@ -23,9 +23,9 @@ results = rl.run(
     variants="core",
 )
 print(results.table().to_pandas()[["label", "value", "low", "high"]])
-print(results.contrasts().to_pandas()[["name", "against", "difference", "p_holm"]])
+print(results.contrasts().to_pandas()[["variant", "against", "value", "p_holm"]])
 
 ids = log.users.select("user", "user_id")
 activity = log.interactions.group_by("user").agg(num_items=pl.len()).join(ids, on="user")
 per_user = results.per_user("ndcg@5").join(activity, on="user_id")
-print(per_user.group_by("variant", pl.col("num_items") > activity["num_items"].median()).agg(pl.col("ndcg@5").mean()))
+print(per_user.group_by("variant", pl.col("num_items") > activity["num_items"].median()).agg(pl.col("value").mean()))

@@ -68,7 +68,7 @@ def method(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandIn:
             quick=lambda _: [("seed", "9")],
             ask=stand_in.ask,
         ),
-        "silent": Method("silent", StandInConfig, stand_in.open, stand_in.recipe, lambda: stand_in.KINDS),
+        "silent": Method("silent", StandInConfig, stand_in.recipe, lambda: stand_in.KINDS, stand_in.open),
     }
     for name, record in records.items():
         module = types.ModuleType(f"own_methods_{name}")

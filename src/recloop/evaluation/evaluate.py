@@ -54,13 +54,16 @@ def evaluate(
 def compare_variants(
     variants: Sequence[VariantScores], contrasts: Sequence[tuple[str, str]], metric: str, *, seed: int = 0
 ) -> pl.DataFrame:
-    """Each contrast of two variants, user by user: difference, 95% interval, p, and p corrected by Holm.
+    """Each contrast of two variants, user by user, with its 95% interval, p, and p corrected by Holm.
 
     Args:
         variants: evaluated on the same lists with the same conventions.
         contrasts: pairs of names; each is tested as the first minus the second.
         metric: one of the metrics they were evaluated with.
         seed: of the bootstrap resamples and the random sign flips.
+
+    Returns:
+        Columns ``variant, against, metric, value, low, high, p, p_holm, verdict``, as `Results.contrasts`.
 
     Raises:
         DataError: variants differ in users, lists or conventions.
@@ -72,9 +75,10 @@ def compare_variants(
     return pl.DataFrame(
         [
             {
-                "name": one.name,
+                "variant": one.name,
                 "against": one.against,
-                "difference": one.difference.value,
+                "metric": metric,
+                "value": one.difference.value,
                 "low": one.difference.low,
                 "high": one.difference.high,
                 "p": one.p,

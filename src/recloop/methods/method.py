@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from recloop.progress import Progress
 
 
+def open_steps(config: BaseModel, run: RunFolder, progress: Progress, until: str | None) -> Steps:  # noqa: ARG001
+    """Steps alone, for a method that takes no objects; its settings are ``study.run.config``."""
+    from recloop.experiment.step import Steps
+
+    return Steps(run, progress, until)
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """What `recloop.run` and the command line need to know of a method.
@@ -25,11 +32,11 @@ class Method:
 
     name: as on the command line and in a run's manifest.
     config: the class of its settings.
-    open_study: (config, run, progress, until, **objects) -> what its recipe works on. It derives from `Steps`; the
-        objects are those that a user passes in place of what a name would pick, e.g. ``lm`` or ``reranker``.
-    recipe: the algorithm, step by step.
+    recipe: the algorithm, step by step; it is given what `open_study` gives.
     steps: the kinds of its steps, in their order. From them follow the commands that stop after a step, and what of
         another run can be reused.
+    open_study: (config, run, progress, until, **objects) -> what the recipe works on. It derives from `Steps`; the
+        objects are those that a user passes in place of what a name would pick, e.g. ``lm`` or ``reranker``.
     forecast: config -> the plan that ``--dry-run`` prints; None where there is none.
     quick: config -> what ``--quick`` sets, as typed; None where the defaults are small already.
     ask: (run, config, question, **options) -> an answer by what a finished run left; None where it answers none.
@@ -37,9 +44,9 @@ class Method:
 
     name: str
     config: type[BaseModel]
-    open_study: Callable[..., Steps]
     recipe: Callable[[Any], None]
     steps: Callable[[], Sequence[StepKind]]
+    open_study: Callable[..., Steps] = open_steps
     forecast: Callable[[Any], str] | None = None
     quick: Callable[[Any], list[tuple[str, str]]] | None = None
     ask: Callable[..., str] | None = None

@@ -43,4 +43,4 @@ def _forecast(config: Dpo4RecConfig) -> str:
     return forecast(config)
 
 
-METHOD = Method("dpo4rec", Dpo4RecConfig, _open, _recipe, _steps, _forecast)
+METHOD = Method("dpo4rec", Dpo4RecConfig, _recipe, _steps, _open, _forecast)

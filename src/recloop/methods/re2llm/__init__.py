@@ -48,4 +48,4 @@ def _ask(run: RunFolder, config: Re2llmConfig, question: str, **options: Any) ->
     return recommend(run, config, question, **options)
 
 
-METHOD = Method("re2llm", Re2llmConfig, _open, _recipe, _steps, _forecast, quick_overrides, _ask)
+METHOD = Method("re2llm", Re2llmConfig, _recipe, _steps, _open, _forecast, quick_overrides, _ask)

@@ -46,4 +46,4 @@ def _ask(run: RunFolder, config: ReRecConfig, question: str, **options: Any) -> 
     return ask_run(run, config, question, options.get("user"))
 
 
-METHOD = Method("rerec", ReRecConfig, _open, _recipe, _steps, _forecast, quick_overrides, _ask)
+METHOD = Method("rerec", ReRecConfig, _recipe, _steps, _open, _forecast, quick_overrides, _ask)
