@@ -338,3 +338,58 @@ def test_a_run_is_looked_at_while_another_goes_on_and_nothing_is_done_in_it(tmp_
             write_stage(seen, "second", "text")
         write_stage(run, "second", "text")
     assert (tmp_path / "steps" / "second").is_dir()
+
+
+OUTSIDE = ["../victim", "/tmp/victim", "a/../../victim", "./a", "a//b", "a\\b", "a\nb", ""]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("part", ["folder", "output", "step"])
+def test_a_manifest_that_names_files_outside_its_folder_is_refused_before_anything_is_touched(
+    tmp_path: Path, name: str, part: str
+) -> None:
+    folder, victim = tmp_path / "run", tmp_path / "victim"
+    victim.mkdir()
+    (victim / "kept.txt").write_text("mine")
+    with RunFolder.open(folder, {"seed": 1}) as run, run.step("a", {}) as step:
+        (step.folder / "out.txt").write_text("x")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    entry = manifest["steps"].pop("a")
+    if part == "folder":
+        entry["folder"] = name
+    if part == "output":
+        entry["outputs"] = {name: entry["outputs"]["out.txt"]}
+    manifest["steps"] = {name if part == "step" else "a": entry}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    for attempt in (RunFolder.reopen, RunFolder.look):
+        with pytest.raises(RunError, match="may name files inside its folder only"):
+            attempt(folder)
+    assert set(tmp_path.iterdir()) == {folder, victim}
+    assert (victim / "kept.txt").read_text() == "mine"
+
+
+def test_a_link_in_a_run_folder_or_as_its_lock_is_refused(tmp_path: Path) -> None:
+    folder, victim = tmp_path / "run", tmp_path / "victim.txt"
+    victim.write_text("mine")
+    with RunFolder.open(folder, {"seed": 1}) as run, run.step("a", {}) as step:
+        (step.folder / "out.txt").write_text("x")
+    (folder / "steps" / "a" / "out.txt").unlink()
+    (folder / "steps" / "a" / "out.txt").symlink_to(victim)
+    with pytest.raises(RunError, match="no symbolic links"):
+        RunFolder.look(folder)
+    (folder / "steps" / "a" / "out.txt").unlink()
+    (folder / "steps" / "a" / "out.txt").write_text("x")
+    (folder / ".lock").unlink()
+    (folder / ".lock").symlink_to(victim)
+    with pytest.raises(RunError, match="must be a plain file"):
+        RunFolder.reopen(folder)
+    assert victim.read_text() == "mine"
+
+
+def test_a_run_of_an_earlier_version_is_named_as_such(tmp_path: Path) -> None:
+    RunFolder.open(tmp_path, {"seed": 1}).close()
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["stages"] = manifest.pop("steps")
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunError, match=r"is a run of recloop 0\.1, .* start a new run folder"):
+        RunFolder.reopen(tmp_path)
