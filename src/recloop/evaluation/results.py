@@ -138,7 +138,7 @@ class Results:
         return pl.read_parquet(self._file(COMPLETIONS))
 
     def plot(self, metric: str | None = None) -> Figure:
-        """The intervals of every variant, one panel per table.
+        """The intervals of every variant, one plot per table.
 
         Raises:
             SettingError: no table has the metric.
@@ -150,8 +150,8 @@ class Results:
         parts = shown.partition_by("table", maintain_order=True)
         heights = [len(part) for part in parts]
         figure = Figure(figsize=(7.0, 0.8 * len(parts) + 0.28 * sum(heights)), layout="constrained")
-        panels = figure.subplots(len(parts), squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
-        for axes, part in zip(panels, parts, strict=True):
+        plots = figure.subplots(len(parts), squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
+        for axes, part in zip(plots, parts, strict=True):
             value, low, high = (part[name].to_numpy() for name in ("value", "low", "high"))
             places = range(len(part))
             axes.errorbar(value, places, xerr=[value - low, high - value], fmt="o", capsize=3)

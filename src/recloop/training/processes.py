@@ -83,8 +83,8 @@ def leave_error(folder: Path, error: RecloopError) -> None:
 
 def _where(accelerate_config: str) -> list[str]:
     """Flags of `accelerate launch` that say where the processes run."""
-    shipped = CONFIGS / f"{accelerate_config}.yaml"
-    if not shipped.is_file():
+    own = CONFIGS / f"{accelerate_config}.yaml"
+    if not own.is_file():
         if not Path(accelerate_config).is_file():
             names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
             raise SettingError(f"accelerate_config must be {names} or a YAML file, got {accelerate_config}")
@@ -96,4 +96,4 @@ def _where(accelerate_config: str) -> list[str]:
         raise SettingError(
             f"accelerate_config={accelerate_config} needs two GPUs or more, got {num_gpus}; leave it out"
         )
-    return ["--config_file", str(shipped), "--num_processes", str(num_gpus)]
+    return ["--config_file", str(own), "--num_processes", str(num_gpus)]

@@ -68,14 +68,14 @@ class RewardConfig(BaseModel):
         json_schema_extra={"shown_first": True},
         default=1,
         ge=1,
-        description="fits of the reward model, each with a seed of its own; a completion earns the mean of what they "
-        "pay, for what one fit prefers among a user's completions is mostly its own affair",
+        description="fits of the reward model, each with a seed of its own; a completion's reward is their mean, "
+        "since what one fit prefers among a user's completions is mostly its own",
     )
     cross_fit: bool = Field(
         json_schema_extra={"shown_first": True},
         default=False,
-        description="pay what completions like it earn with other users, predicted from its vector: the part "
-        "that a language model can learn",
+        description="the reward is predicted from what similar completions got with other users (cross-fitted): "
+        "the part that a language model can learn",
     )
 
     @model_validator(mode="after")

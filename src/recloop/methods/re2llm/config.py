@@ -166,7 +166,7 @@ class Re2llmConfig(BaseModel):
     reward: str = Field(
         json_schema_extra={"shown_first": True},
         default="ndcg@10",
-        description="what a hint earns is the gain in this metric",
+        description="the reward of a hint is its gain in this metric",
     )
     primary_metric: str = Field(
         json_schema_extra={"shown_first": True},

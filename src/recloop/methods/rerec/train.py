@@ -86,9 +86,9 @@ def reinforce(
     variant: RequestVariant,
     seed: int,
 ) -> LmRef:
-    """GRPO over the reward users' requests, epoch by epoch, each planned by what the last one earned."""
+    """GRPO over the reward users' requests, epoch by epoch, each planned by the rewards of the last one."""
     requests = {request.number: request for request in thinned(study, task, seed)}
-    known = dict.fromkeys(requests, 1.0)  # nothing was earned yet
+    known = dict.fromkeys(requests, 1.0)  # no rewards yet
     lm, not_asked, epoch, num_asked, passed = reference_lm, set(requests), 0, 0, 0.0
     batch, epochs = study.config.grpo.requests_per_step, study.config.grpo.epochs
     budget = max(1, len(requests) // batch) * batch * epochs
@@ -98,8 +98,8 @@ def reinforce(
         num_asked += len(plan.numbers)
         start, passed = passed, num_asked / budget if variant.curriculum.same_budget else (epoch + 1) / epochs
         way = (start, passed)
-        lm, earned = one_epoch(study, task, lm, reference_lm, requests, vectors_ID, plan, variant, seed, epoch, way)
-        known |= {number: difficulty(rewards) for number, rewards in earned.items()}
+        lm, found = one_epoch(study, task, lm, reference_lm, requests, vectors_ID, plan, variant, seed, epoch, way)
+        known |= {number: difficulty(rewards) for number, rewards in found.items()}
         epoch += 1
     return LmRef(variant.name, lm.folder, lm.digest)
 
