@@ -1,5 +1,0 @@
-"""Being replaced by `recloop.experiment.step`."""
-
-
-def require_verb(method: str, until: str | None) -> None:
-    """Nothing."""
