@@ -22,7 +22,7 @@ from recloop.llm.server.protocol import Wire
 from recloop.llm.server.rate_limits import BACKOFF_BASE_S
 from recloop.llm.server.redaction import PromptHook, outgoing
 from recloop.llm.server.scheduler import RequestQueue, Terms
-from recloop.llm.server.streaming import NO_USAGE, Answer, Ask, Standing
+from recloop.llm.server.streaming import NO_USAGE, Ask, ServerReply, Standing
 from recloop.llm.weights import find_model_folder
 from recloop.records import Completion, Prompt
 
@@ -99,7 +99,7 @@ class ServerLM:
                 if answer.completions and len(completions) == len(numbers):
                     yield answer.ask, tuple(sorted(held.pop(answer.ask), key=lambda completion: completion.completion))
 
-    def answer(self, asks: Iterator[Ask], sampling: Sampling, standing: Standing) -> Generator[list[Answer]]:
+    def answer(self, asks: Iterator[Ask], sampling: Sampling, standing: Standing) -> Generator[list[ServerReply]]:
         """Answer every ask; `asks` is read, in the caller's thread, whenever there is room for more.
 
         Yields what has come since the last time, and something at least every second. Taking the next list
@@ -114,7 +114,7 @@ class ServerLM:
         finally:
             worker.end()
 
-    def _exchange(self, worker: _Worker, asks: Iterator[Ask]) -> Iterator[list[Answer]]:
+    def _exchange(self, worker: _Worker, asks: Iterator[Ask]) -> Iterator[list[ServerReply]]:
         server, most_open = self._config.server, ASKS_AHEAD * self._config.pace.max_concurrency
         num_missing: dict[int, int] = {}
         num_asked, is_exhausted = 0, False
@@ -146,7 +146,7 @@ class _Worker:
 
     def __init__(self, terms: Terms, key: str | None, must_be_listed: bool) -> None:
         self._terms, self._key, self._must_be_listed = terms, key, must_be_listed
-        self._answers: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[ServerReply | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._has_ended = False
         self._loop = asyncio.new_event_loop()
@@ -161,13 +161,13 @@ class _Worker:
         """Have the thread call this method of its queue; nothing once the thread has ended, as `next` says."""
         self._soon(method, self._queue, *arguments)
 
-    def next(self, timeout_s: float) -> list[Answer] | None:
+    def next(self, timeout_s: float) -> list[ServerReply] | None:
         """All answers so far, an empty one after `timeout_s`; at the end None, or the error that ended it."""
         if self._has_ended:
             if self._error is not None:
                 raise self._error
             return None
-        answers: list[Answer] = []
+        answers: list[ServerReply] = []
         try:
             answer = self._answers.get(timeout=timeout_s)
             while answer is not None:
@@ -176,7 +176,7 @@ class _Worker:
             self._has_ended = True
         except queue.Empty:
             pass
-        return answers or [Answer(-1, (), NO_USAGE)]
+        return answers or [ServerReply(-1, (), NO_USAGE)]
 
     def end(self) -> None:
         """Cancel open requests and wait for the thread."""

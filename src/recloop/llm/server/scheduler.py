@@ -22,7 +22,7 @@ from recloop.llm.server.config import ServerAddress
 from recloop.llm.server.cost import Usage, over_budget
 from recloop.llm.server.protocol import Choice, Failed, Failure, Reply, Wire, request_body
 from recloop.llm.server.rate_limits import Concurrency, Health, RateLimit, backoff_s
-from recloop.llm.server.streaming import Answer, Standing
+from recloop.llm.server.streaming import ServerReply, Standing
 from recloop.records import Completion, CompletionStatus, Prompt
 
 MAX_ATTEMPTS = 5  # failures at one prompt, while the server answers others, before the prompt is put aside
@@ -66,7 +66,7 @@ class Terms:
 class RequestQueue:
     """The scheduler: `add` work, `close` when there is no more, and await `run`."""
 
-    def __init__(self, terms: Terms, emit: Callable[[Answer], None]) -> None:
+    def __init__(self, terms: Terms, emit: Callable[[ServerReply], None]) -> None:
         self._terms, self._emit = terms, emit
         pace = self._pace = terms.config.pace
         self._loop = asyncio.get_running_loop()
@@ -365,7 +365,7 @@ class RequestQueue:
     def _emit_usage(self, usage: Usage, ask: int = -1, completions: tuple[Completion, ...] = ()) -> None:
         self._usage += usage
         self._num_unsaved += bool(completions)
-        self._emit(Answer(ask, completions, usage))
+        self._emit(ServerReply(ask, completions, usage))
 
 
 def share_out(total: int, guesses: Sequence[int]) -> list[int]:

@@ -19,7 +19,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ServerReply:
     """Some completions of one ask, perhaps not all of them yet; none when there is only usage, or no news.
 
     ask: position among the asks, in the order they were taken; -1 without completions.
