@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from recloop.errors import SettingError
 
 Config = TypeVar("Config", bound=BaseModel)
-FIRST = "shown_first"  # Field(json_schema_extra={"shown_first": True}): in `--help`, not only in `--help-all`
+FIRST = "shown_first"
 BOUND_WORDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 MIN_LIKENESS = 0.75  # a guess: two letters swapped in a word of six are still near
 
@@ -58,6 +58,11 @@ RENAMED_VALUES = {
     "tuned": "trained",
     "stars": "rating",
 }
+
+
+def shown_first(default: Any, description: str, **limits: Any) -> Any:
+    """A pydantic field that `--help` shows, and not `--help-all` alone."""
+    return Field(default, description=description, json_schema_extra={FIRST: True}, **limits)
 
 
 @dataclass(frozen=True, slots=True)
