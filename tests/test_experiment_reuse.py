@@ -30,7 +30,7 @@ from test_methods_rerec_recipe import do as do_rerec
 
 pytestmark = pytest.mark.slow
 
-DPO = {"max_pairs": 8, "lr": 1e-2}  # enough for texts to change
+DPO = {"max_pairs": 8, "learning_rate": 1e-2}  # enough for texts to change
 # Which steps there are, how often, and what is among their inputs; a step's name says what they are.
 OTHERS = {
     "dpo4rec": ("rounds", "seeds", "backbones", "variants", "reward.num_models"),
@@ -112,7 +112,7 @@ def reads(lm: Path, watched: Path) -> dict[str, dict[str, set[str]]]:
 
 
 def kinds_of(method: str) -> dict[str, StepKind]:
-    return {kind.label: kind for kind in method_named(method).steps() if kind.reads is not None}
+    return {kind.label: kind for kind in method_named(method).steps if kind.reads is not None}
 
 
 @pytest.mark.parametrize("method", ["dpo4rec", "rerec"])
@@ -166,7 +166,7 @@ LAST = ("evaluate", "report")
     ("changes", "again"),
     [
         pytest.param({}, LAST, id="none"),
-        pytest.param({"dpo": DPO | {"lr": 3e-2}}, (*TRAINED, *RANDOM, *LAST), id="lr"),
+        pytest.param({"dpo": DPO | {"learning_rate": 3e-2}}, (*TRAINED, *RANDOM, *LAST), id="lr"),
         pytest.param({"split": {"train": 0.4, "reward": 0.2, "valid": 0.1, "test": 0.3}}, None, id="split"),
     ],
 )
@@ -227,7 +227,7 @@ def test_what_is_taken_is_said_and_why_nothing_is(
             ),
         ),
         (
-            {"dpo": DPO | {"lr": 3e-2}},
+            {"dpo": DPO | {"learning_rate": 3e-2}},
             "prepare, sample.untuned, sample, sample.untuned_matched, encode, reward_model, reward, pairs, fit, score",
         ),
         ({"data_seed": 5}, "nothing will be reused from .*, since prepare differs: data_seed: 0, now 5"),
@@ -236,7 +236,7 @@ def test_what_is_taken_is_said_and_why_nothing_is(
 def test_what_would_be_taken_is_told_beforehand(lm: Path, first: Path, changes: dict[str, Any], said: str) -> None:
     assert re.search(
         f"{said}$",
-        forecast_of_reuse(method_named("dpo4rec").steps(), core(lm, **changes).model_dump(mode="json"), first),
+        forecast_of_reuse(method_named("dpo4rec").steps, core(lm, **changes).model_dump(mode="json"), first),
     )
 
 
@@ -346,7 +346,7 @@ def test_a_run_of_rerec_takes_all_but_an_variant_and_another_log(
     ("changes", "not_reused"),
     [
         ({"sft": {"epochs": 2}}, {"train.supervised"}),
-        ({"grpo": {"lr": 1e-3}}, {"train"}),
+        ({"grpo": {"learning_rate": 1e-3}}, {"train"}),
         ({"seeds": [0, 1]}, {"sample.next.baselines"}),
         ({"reward": {"qas_weight": 0.5}}, set[str]()),  # among the inputs of an variant
         ({"embedding": {"epochs": 4}}, {"embed"}),
@@ -356,5 +356,5 @@ def test_what_a_run_of_rerec_would_take_is_told_beforehand(
     one_variant: Path, changes: dict[str, Any], not_reused: set[str]
 ) -> None:
     config = rerec_config(variants=["rerec"], **changes).model_dump(mode="json")
-    told = forecast_of_reuse(method_named("rerec").steps(), config, one_variant)
+    told = forecast_of_reuse(method_named("rerec").steps, config, one_variant)
     assert told.split(": ")[-1].split(", ") == [name for name in kinds_of("rerec") if name not in not_reused]

@@ -107,7 +107,7 @@ def test_a_template_with_all_of_it_can_be_tuned_with(plain, tmp_path, monkeypatc
             config = SftConfig(**budget)
             found = run_sft(run, prompts, pairs, config)
         case _:
-            config = GrpoConfig(batch_size=1, gradient_accumulation_steps=1, answers=2, max_reply_tokens=4, max_pairs=1)
+            config = GrpoConfig(batch_size=1, gradient_accumulation_steps=1, num_generations=2, max_reply_tokens=4, max_pairs=1)
 
             def score(number, text, is_finished):
                 return ScoredAnswer(float(len(text)), float(len(text)), (), {})

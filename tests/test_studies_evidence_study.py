@@ -45,7 +45,7 @@ from studies.evidence.study import (
 )
 
 ROOT = Path(__file__).resolve().parents[1]
-MAIN = 'title = "Main"\nplace = "main"\nfolds = [1, 2]\nminutes = 7\n[run.dpo]\nlr = 1e-3\nbeta = 0.5\n'
+MAIN = 'title = "Main"\nplace = "main"\nfolds = [1, 2]\nminutes = 7\n[run.dpo]\nlearning_rate = 1e-3\nbeta = 0.5\n'
 
 
 def write_studies(folder: Path, **texts: str) -> Path:
@@ -110,12 +110,12 @@ def test_settings_change_the_study_and_a_base_gives_it_its_own(tmp_path: Path) -
     child = (
         'title = "C"\nplace = "ablations"\nfolds = [1]\nminutes = 3\nbase = "a"\nreuses_from = "a"\n'
         "[run.dpo]\nepochs = 2\n"
-        '[settings.x]\ntitle = "X"\nminutes = 5\nrun.dpo.lr = 1e-4\n'
+        '[settings.x]\ntitle = "X"\nminutes = 5\nrun.dpo.learning_rate = 1e-4\n'
     )
     runs = study_runs(read_studies(write_studies(tmp_path / "s", a=MAIN, c=child)))
     changed = runs[-1]
     assert (changed.name, changed.minutes, changed.reuses_from) == ("c.x.fold1", 5, "a.fold1")
-    assert (changed.config.dpo.lr, changed.config.dpo.beta, changed.config.dpo.epochs) == (1e-4, 0.5, 2)
+    assert (changed.config.dpo.learning_rate, changed.config.dpo.beta, changed.config.dpo.epochs) == (1e-4, 0.5, 2)
     assert [run.name for run in chosen_runs(runs, ("a.*", "*x*"))] == ["a.fold1", "a.fold2", "c.x.fold1"]
     with pytest.raises(SettingError, match=r"no study run matches a\.fold9; the runs are a\.fold1"):
         chosen_runs(runs, ("a.fold9",))
@@ -126,7 +126,7 @@ def test_settings_change_the_study_and_a_base_gives_it_its_own(tmp_path: Path) -
     [
         (MAIN.replace("[run.dpo]", "[run]\nseeds = [4]\n[run.dpo]"), "sets seeds, which each run sets"),
         (MAIN.replace("[run.dpo]", "[run.split]\nfold = 3\n[run.dpo]"), r"sets split\.fold"),
-        (MAIN.replace("lr", "lrr"), "are no valid run.*lrr"),
+        (MAIN.replace("learning_rate", "lr"), "are no valid run.*an old name; write dpo.learning_rate"),
         (MAIN.replace("= 7", "= 46"), "less than or equal to 45"),
         (MAIN.replace("minutes", 'base = "a"\nminutes'), "base of a must be another study"),
         (MAIN.replace("title", "titel"), "is no study"),
@@ -148,8 +148,8 @@ def test_a_changed_setting_makes_a_run_missing_and_a_new_or_removed_one_does_not
     assert changed_settings(stored, run) == []
     stored["dpo"]["removed"] = 1
     assert changed_settings(stored, run) == []
-    stored["dpo"]["lr"] = 5e-4
-    assert changed_settings(stored, run) == ["dpo.lr: 0.0005, now 0.001"]
+    stored["dpo"]["learning_rate"] = 5e-4
+    assert changed_settings(stored, run) == ["dpo.learning_rate: 0.0005, now 0.001"]
 
 
 def test_a_page_of_nothing_says_so_everywhere(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from training_cases import DISLIKED, LIKED, make_pairs, make_prompts, train_dpo
 
 pytestmark = pytest.mark.slow  # TRL takes ten seconds to import
 
-CONFIG = DpoConfig(lr=2e-3, batch_size=2, gradient_accumulation_steps=2, save_steps=2, beta=0.3)
+CONFIG = DpoConfig(learning_rate=2e-3, batch_size=2, gradient_accumulation_steps=2, save_steps=2, beta=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_the_first_step_has_the_loss_of_the_formula(lm, other_lm, tmp_path):
     assert row["rejected_logp"] == pytest.approx(rejected, rel=1e-4)
     assert row["reward_margin"] == pytest.approx(margin, abs=1e-4)
     assert row["chosen_margin"] == pytest.approx(CONFIG.beta * (chosen - anchor_chosen), abs=1e-4)
-    assert (row["step"], row["lr"]) == (1, CONFIG.lr)
+    assert (row["step"], row["lr"]) == (1, CONFIG.learning_rate)
 
 
 def test_the_likelihood_of_what_was_chosen_stands_beside_the_loss(lm, other_lm, tmp_path):
@@ -198,7 +198,7 @@ def test_it_is_quiet_and_leaves_the_random_state_alone(lm, tmp_path, capfd):
 
 
 def test_a_diverging_loss_stops_the_run(lm, tmp_path):
-    config = CONFIG.model_copy(update={"lr": 1e30})
+    config = CONFIG.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(TrainingError, match="the loss must stay finite, got nan"):
         train_dpo(lm, lm, make_prompts(12), make_pairs(12), config, tmp_path / "out", 0)
 
@@ -260,7 +260,7 @@ def foreign(lm, tmp_path_factory):
 
 def test_an_adapter_made_elsewhere_is_trained_on_as_it_is(lm, foreign, tmp_path):
     # Steps of next to nothing: the trained adapter computes what the first one does.
-    config = CONFIG.model_copy(update={"lora": True, "lora_rank": 4, "lr": 1e-12})
+    config = CONFIG.model_copy(update={"lora": True, "lora_rank": 4, "learning_rate": 1e-12})
     prompts = make_prompts(4)
     trained = train_dpo(foreign, lm, prompts, make_pairs(4), config, tmp_path / "out", 0)
     before, after = (json.loads((f / "adapter_config.json").read_text()) for f in (foreign, trained.folder))
@@ -333,7 +333,7 @@ def test_over_a_base_in_four_bits_an_adapter_learns_what_is_preferred(tmp_path):
 
     lm = build_tiny_lm(tmp_path / "lm", width=64)  # 4 bits come in blocks of 64 weights
     prompts, pairs = make_prompts(24), make_pairs(24)
-    config = CONFIG.model_copy(update={"load_in_4bit": True, "lr": 1e-2})
+    config = CONFIG.model_copy(update={"load_in_4bit": True, "learning_rate": 1e-2})
     trained = train_dpo(lm, lm, prompts, pairs, config, tmp_path / "trained", seed=0)
     assert trained.log[-1]["reward_margin"] > trained.log[0]["reward_margin"] + 0.5
     asked = [prompts[user] for user in (0, 7, 23)]
@@ -347,7 +347,7 @@ def test_over_a_base_in_four_bits_an_adapter_learns_what_is_preferred(tmp_path):
 
     for in_4bit in (True, False):
         assert liking(trained.folder, in_4bit) > liking(lm, in_4bit) + 3.0
-    again = config.model_copy(update={"lr": 1e-3})
+    again = config.model_copy(update={"learning_rate": 1e-3})
     assert (
         train_dpo(trained.folder, lm, prompts, pairs, again, tmp_path / "second", seed=0).log[0]["reward_margin"] > 0.5
     )

@@ -19,15 +19,15 @@ from tiny_lm import build_tiny_lm
 pytestmark = pytest.mark.slow
 
 CONFIG = GrpoConfig(
-    lr=1e-2,
+    learning_rate=1e-2,
     batch_size=1,
     gradient_accumulation_steps=2,
-    answers=4,
+    num_generations=4,
     max_reply_tokens=8,
     max_pairs=8,
     save_steps=1,
     beta=0.05,
-    warmup=0,
+    warmup_steps=0,
 )
 PROMPTS = [Prompt(number, "Answer.", f"Say something about {number}.", 0, 0) for number in (5, 3, 9, 4)]
 PLAIN = AdvantageConfig(penalty=Penalty.NONE, std_floor=1e-4)  # TRL's own GRPO
@@ -132,7 +132,7 @@ def test_answers_that_move_nothing_are_not_read_again(lm, tmp_path, monkeypatch,
 
 def test_the_learning_rate_falls_to_0_over_all_epochs(lm, tmp_path):
     """Two steps an epoch: a quarter of the way each."""
-    config = CONFIG.model_copy(update={"epochs": 2, "lr": 0.4})
+    config = CONFIG.model_copy(update={"epochs": 2, "learning_rate": 0.4})
     rates = [
         row["lr"]
         for epoch, passed in enumerate(((0.0, 0.5), (0.5, 1.0)))
@@ -142,7 +142,7 @@ def test_the_learning_rate_falls_to_0_over_all_epochs(lm, tmp_path):
 
 
 def test_the_learning_rate_rises_at_the_beginning_of_an_epoch(lm, tmp_path):
-    config = CONFIG.model_copy(update={"lr": 0.4, "warmup": 1})
+    config = CONFIG.model_copy(update={"learning_rate": 0.4, "warmup_steps": 1})
     rates = [row["lr"] for row in train(lm, tmp_path, config=config, passed=(0.5, 0.75)).trained.log]
     assert rates == pytest.approx([0.1, 0.2])  # half of 0.4 once risen, and half of that on the way
 
@@ -158,7 +158,7 @@ def test_two_epochs_with_moments_carried_over_are_one(lm, tmp_path, monkeypatch)
         return torch.randint(1000, size, generator=generator).to(dtype) / 1000
 
     def half(name, of, asked, passed, moments=None, warmup=0):
-        changed = config.model_copy(update={"warmup": warmup})
+        changed = config.model_copy(update={"warmup_steps": warmup})
         return train(of, tmp_path / name, config=changed, prompts=asked, passed=passed, moments=moments)
 
     def weights(run):
@@ -221,7 +221,7 @@ def test_an_answer_is_finished_by_any_of_the_models_end_tokens(lm, tmp_path, mon
 def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(lm, tmp_path, updates):
     """With two updates on the same answers a checkpoint after step 3 would be between them."""
     config = AdvantageConfig()
-    twice = CONFIG.model_copy(update={"updates": 2, "gradient_accumulation_steps": 1, "save_steps": 3})
+    twice = CONFIG.model_copy(update={"num_iterations": 2, "gradient_accumulation_steps": 1, "save_steps": 3})
     settings = CONFIG if updates == 1 else twice
     whole = train(lm, tmp_path / "whole", score, settings, config)
     calls = 0

@@ -16,7 +16,7 @@ from recloop.training.result import TrainingBudget
 from tiny_lm import build_tiny_lm
 from training_cases import make_pairs, make_prompts, train_dpo
 
-CONFIG = DpoConfig(lr=2e-3, batch_size=2, gradient_accumulation_steps=2, save_steps=2, beta=0.3)
+CONFIG = DpoConfig(learning_rate=2e-3, batch_size=2, gradient_accumulation_steps=2, save_steps=2, beta=0.3)
 # Without a GPU torchrun's processes talk by gloo. MULTI_CPU would want MPI.
 ON_CPU = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_GPU", "mixed_precision": "no"}
 
@@ -66,8 +66,8 @@ def test_two_processes_take_the_steps_of_one(lm, reference_lm, two, tmp_path, lo
 
 @pytest.mark.slow
 def test_an_error_in_a_process_is_the_error_of_the_call(lm, two, tmp_path):
-    wild = two.model_copy(update={"lr": 1e30, "save_steps": 1})
-    with pytest.raises(TrainingError, match=r"the loss must stay finite.*lower lr"):
+    wild = two.model_copy(update={"learning_rate": 1e30, "save_steps": 1})
+    with pytest.raises(TrainingError, match=r"the loss must stay finite.*lower learning_rate"):
         train_dpo(lm, lm, make_prompts(24), make_pairs(24), wild, tmp_path / "out", 0)
     assert not (tmp_path / "out").exists()
 

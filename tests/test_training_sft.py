@@ -10,7 +10,7 @@ from training_cases import LIKED, make_prompts
 
 pytestmark = pytest.mark.slow  # TRL takes ten seconds to import
 
-CONFIG = SftConfig(lr=1e-2, batch_size=4, gradient_accumulation_steps=1, epochs=20)
+CONFIG = SftConfig(learning_rate=1e-2, batch_size=4, gradient_accumulation_steps=1, epochs=20)
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def measure(bench: Bench) -> Findings:
     """Time whole calls, loading included, on the same pairs in the same order with the same rates and batches."""
     lm = TransformersLM(bundled_lm_folder(), device="cpu")
     prompts, pairs = make_pairs(lm, bench.amount(NUM_PAIRS, 8))
-    config = DpoConfig(lr=LEARNING_RATE)
+    config = DpoConfig(learning_rate=LEARNING_RATE)
     num_tokens = count_tokens(prompts, pairs, config)
     folder = bench.scratch / "trained"
     some = pairs[:2]
@@ -143,7 +143,7 @@ def trl_losses(
                 train_sampling_strategy="sequential",
                 per_device_train_batch_size=config.batch_size,
                 gradient_accumulation_steps=config.passes_per_step(len(conversations)),
-                learning_rate=config.lr,
+                learning_rate=config.learning_rate,
                 lr_scheduler_type="linear",
                 beta=config.beta,
                 logging_steps=1,

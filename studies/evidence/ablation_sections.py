@@ -114,8 +114,8 @@ def leaves(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
     """The dotted names of all values.
 
     Example:
-        >>> leaves({"dpo": {"lr": 1, "beta": 2}, "rounds": 3})
-        ['dpo.lr', 'dpo.beta', 'rounds']
+        >>> leaves({"dpo": {"learning_rate": 1, "beta": 2}, "rounds": 3})
+        ['dpo.learning_rate', 'dpo.beta', 'rounds']
     """
     found: list[str] = []
     for key, value in settings.items():

@@ -238,8 +238,8 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     """`base` with `changes` on top, table by table.
 
     Example:
-        >>> merged({"dpo": {"lr": 1, "beta": 2}}, {"dpo": {"lr": 3}})
-        {'dpo': {'lr': 3, 'beta': 2}}
+        >>> merged({"dpo": {"learning_rate": 1, "beta": 2}}, {"dpo": {"learning_rate": 3}})
+        {'dpo': {'learning_rate': 3, 'beta': 2}}
     """
     result = dict(base)
     for key, value in changes.items():

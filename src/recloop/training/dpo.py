@@ -91,7 +91,7 @@ def train_dpo(
         out: folder of the trained model; absent, or holding this very result.
         reference: the reference model; `lm` by default.
         seed: of order, thinning and adapter initialisation.
-        settings: fields of `DpoConfig`, e.g. ``beta=0.1, lr=5e-5``.
+        settings: fields of `DpoConfig`, e.g. ``beta=0.1, learning_rate=5e-5``.
 
     Raises:
         SettingError: an unknown setting, or a language model without a folder.

@@ -121,11 +121,11 @@ def _train(
     from recloop.training.grpo_trainer import make_trainer
     from recloop.training.trainer import TrainingJob, run_job
 
-    first_lr, last_lr = (config.lr * (1 - share) for share in (epoch.start, epoch.end))
-    warmup = config.warmup if epoch.moments is None else 0
-    one_epoch = config.model_copy(update={"epochs": 1, "lr": first_lr, "warmup": warmup})
+    first_lr, last_lr = (config.learning_rate * (1 - share) for share in (epoch.start, epoch.end))
+    warmup = config.warmup_steps if epoch.moments is None else 0
+    one_epoch = config.model_copy(update={"epochs": 1, "learning_rate": first_lr, "warmup_steps": warmup})
     job = TrainingJob("train by GRPO", run, inputs, one_epoch)
-    rows = tuple(prompt for prompt in prompts[:num_asked] for _ in range(config.answers))
+    rows = tuple(prompt for prompt in prompts[:num_asked] for _ in range(config.num_generations))
 
     def make(policy: Policy) -> TokenGrpoTrainer:
         return make_trainer(job, policy, prompts[:num_asked], reward, one_epoch, (last_lr, epoch.moments))

@@ -19,7 +19,7 @@ ANSWERS, MOMENTS = "answers.json", "adam.moments"
 class GrpoConfig(TrainingBudget):
     """How rewards of answers train a language model."""
 
-    lr: float = Field(
+    learning_rate: float = Field(
         json_schema_extra={"shown_first": True},
         default=2e-4,
         gt=0,
@@ -46,8 +46,8 @@ class GrpoConfig(TrainingBudget):
         default=784, ge=1, description="a longer prompt, chat template included, is an error"
     )
     max_reply_tokens: int = Field(default=200, ge=1, description="longest answer, end token included")
-    answers: int = Field(
-        json_schema_extra={"shown_first": True}, default=5, ge=2, description="G, answers to each request"
+    num_generations: int = Field(
+        json_schema_extra={"shown_first": True}, default=5, ge=2, description="answers to each request (G)"
     )
     temperature: float = Field(
         json_schema_extra={"shown_first": True},
@@ -62,14 +62,14 @@ class GrpoConfig(TrainingBudget):
         ge=0,
         description="weight of the KL to the reference model; ReRec: 0.01",
     )
-    clip: float = Field(default=0.2, gt=0, lt=1, description="clip range of the probability ratio (PPO's epsilon)")
-    warmup: int = Field(
+    epsilon: float = Field(default=0.2, gt=0, lt=1, description="clip range of the probability ratio (PPO's epsilon)")
+    warmup_steps: int = Field(
         default=5,
         ge=0,
         description="first optimiser steps, in which the learning rate rises: Adam's moments are new there, and its "
         "steps the longest",
     )
-    updates: int = Field(
+    num_iterations: int = Field(
         default=1, ge=1, description="optimiser steps on the same answers; from 2 on clipping has an effect"
     )
 

@@ -197,27 +197,27 @@ def make_trainer(
     arguments = trainer_arguments(job, config.passes_per_step(config.max_pairs), uses_lora=uses_lora)
     del arguments["max_length"]  # of no meaning here
     arguments |= {
-        "per_device_train_batch_size": config.batch_size * config.answers,
+        "per_device_train_batch_size": config.batch_size * config.num_generations,
         "shuffle_dataset": False,
-        "num_generations": config.answers,
-        "num_iterations": config.updates,
+        "num_generations": config.num_generations,
+        "num_iterations": config.num_iterations,
         # TRL keeps no answers in a checkpoint: each is written where the next step samples new ones.
-        "save_steps": math.ceil(config.save_steps / config.updates) * config.updates,
+        "save_steps": math.ceil(config.save_steps / config.num_iterations) * config.num_iterations,
         "max_completion_length": config.max_reply_tokens,
         "temperature": config.temperature,
         "beta": config.beta,
-        "epsilon": config.clip,
+        "epsilon": config.epsilon,
         "loss_type": "dapo",  # the mean over all tokens of a step, as ReRec
         "scale_rewards": "group",
     }
     trainer = TokenGrpoTrainer(
         scores=scores,
         advantages=reward.advantages,
-        group=config.answers,
+        group=config.num_generations,
         max_tokens=config.max_reply_tokens,
         shares_prompts=not uses_lora and policy.model.config.model_type in SHARING_TYPES,
-        warmup=config.warmup,
-        last_share=last_lr / config.lr,
+        warmup=config.warmup_steps,
+        last_share=last_lr / config.learning_rate,
         moments=moments,
         model=policy.model,
         reward_funcs=reward_function(reward.score, scores, tokenizer, end_tokens_of(policy.model, tokenizer)),

@@ -28,7 +28,7 @@ class TrainingBudget(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    lr: float = Field(
+    learning_rate: float = Field(
         json_schema_extra={"shown_first": True},
         default=2e-4,
         gt=0,

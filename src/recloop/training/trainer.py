@@ -188,7 +188,7 @@ def trainer_arguments(job: TrainingJob, accumulation: int, *, uses_lora: bool) -
         "train_sampling_strategy": "sequential",
         "per_device_train_batch_size": budget.batch_size,
         "gradient_accumulation_steps": accumulation,
-        "learning_rate": budget.lr,
+        "learning_rate": budget.learning_rate,
         "lr_scheduler_type": "linear",
         "save_strategy": "steps",
         "save_steps": budget.save_steps,
@@ -300,7 +300,7 @@ class _Watch(TrainerCallback):
         loss = found["logs"].get("loss", 0.0)
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss must stay finite, got {loss} at step {state.global_step}; lower lr or raise beta"
+                f"the loss must stay finite, got {loss} at step {state.global_step}; lower learning_rate or raise beta"
             )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:

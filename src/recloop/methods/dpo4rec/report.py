@@ -133,7 +133,7 @@ def facts(study: Study, task: Task) -> tuple[tuple[str, str], ...]:
         ("Text encoder", config.encoder.name),
         ("Rerankers", f"reward model {config.reranker.kind}{fits}, evaluators {', '.join(config.backbones)}"),
         ("Completions per user", f"{config.completions.reward} for rewards, {config.completions.test} for test{room}"),
-        ("DPO", f"beta {dpo.beta:g}, learning rate {dpo.lr:g}, epochs {dpo.epochs}{beside}"),
+        ("DPO", f"beta {dpo.beta:g}, learning rate {dpo.learning_rate:g}, epochs {dpo.epochs}{beside}"),
         ("DPO's reference model", f"the model before {'round 1' if config.reference == 'first' else 'each round'}"),
         ("Seeds", ", ".join(map(str, config.seeds))),
         *(("Reused", line) for line in reused_in_words(steps)),

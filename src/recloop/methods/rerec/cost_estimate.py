@@ -26,7 +26,7 @@ def forecast(config: ReRecConfig) -> str:
     answered = (most[Group.TEST] + elsewhere) * config.answering.completions * num_models
     next_items = min(config.next_item.users, len(groups[Group.TEST]))
     other_skills = (config.retention.tasks + next_items) * num_models
-    reinforced, num_seeds = asked * config.grpo.answers, len(config.seeds)
+    reinforced, num_seeds = asked * config.grpo.num_generations, len(config.seeds)
     steps = (
         PlannedStep(
             "train",
