@@ -35,7 +35,7 @@ def recipe(study):
         print(f"{kind}: {(study.run.folder(step.name) / 'ndcg.json').read_text()[:6]} (was done: {step.is_done})")
 
 
-mine = rl.Method("mine", Settings, recipe, steps=lambda: (MEASURE,))
+mine = rl.Method("mine", Settings, recipe, steps=(MEASURE,))
 folder = mkdtemp(prefix="recloop-")
 for _ in range(2):
     rl.run(mine, out=folder, users=160)

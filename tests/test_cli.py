@@ -33,7 +33,7 @@ class StandInConfig(BaseModel):
 class StandIn:
     """A method that notes how it was called and does what it is told."""
 
-    KINDS = (StepKind("prepare"), StepKind("sample"), StepKind("reward"))
+    KINDS = (StepKind("prepare", reads=("seed",)), StepKind("sample"), StepKind("reward"))
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, str | None]] = []
@@ -63,12 +63,12 @@ def method(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandIn:
             config=StandInConfig,
             open_study=stand_in.open,
             recipe=stand_in.recipe,
-            steps=lambda: stand_in.KINDS,
+            steps=stand_in.KINDS,
             forecast=lambda config: f"plan of seed {config.seed}",
             quick=lambda _: [("seed", "9")],
             ask=stand_in.ask,
         ),
-        "silent": Method("silent", StandInConfig, stand_in.recipe, lambda: stand_in.KINDS, stand_in.open),
+        "silent": Method("silent", StandInConfig, stand_in.recipe, stand_in.KINDS, stand_in.open),
     }
     for name, record in records.items():
         module = types.ModuleType(f"own_methods_{name}")
@@ -165,6 +165,18 @@ def test_a_run_remembers_which_run_it_reuses(method: StandIn, tmp_path: Path) ->
     assert cli.main(["run", "own", "--seed", "2", "--reuse-from", "first", "--out", "second"]) == 0
     manifest = json.loads((tmp_path / "second" / "manifest.json").read_text())
     assert manifest["reuses_from"] == str((tmp_path / "first").resolve())
+
+
+@pytest.mark.parametrize(
+    ("seed", "said"),
+    [("0", "reused from first where inputs are the same: prepare"), ("2", "since prepare differs: seed: 0, now 2")],
+)
+def test_a_plan_says_what_would_be_reused(
+    method: StandIn, capsys: pytest.CaptureFixture[str], seed: str, said: str
+) -> None:
+    assert cli.main(["run", "own", "--seed", "0", "--out", "first"]) == 0
+    assert cli.main(["run", "own", "--seed", seed, "--reuse-from", "first", "--dry-run"]) == 0
+    assert said in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

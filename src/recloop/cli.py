@@ -295,13 +295,13 @@ def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, u
     from recloop.config import load_config
     from recloop.experiment.reuse import require_source_run
     from recloop.experiment.run_folder import PASSING, RunFolder
-    from recloop.experiment.step import require_command
+    from recloop.experiment.step import forecast_of_reuse, require_command
     from recloop.methods.method import quick_settings
     from recloop.methods.registry import method_named
     from recloop.methods.run import new_folder, reuse_run
 
     method = method_named(name)
-    require_command(name, method.steps(), until)
+    require_command(name, method.steps, until)
     config = load_config(method.config, options.config, overrides)
     if options.quick:
         config = load_config(method.config, options.config, [*quick_settings(method, config), *overrides])
@@ -310,6 +310,8 @@ def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, u
         require_source_run(source, name)
     if options.dry_run:
         print(method.forecast(config) if method.forecast is not None else f"{name} has no forecast")
+        if source is not None:
+            print(forecast_of_reuse(method.steps, config.model_dump(mode="json"), source))
         return 0
     with RunFolder.open(
         options.out or new_folder(name), config.model_dump(mode="json"), method=name, passing=PASSING

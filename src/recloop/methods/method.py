@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pydantic import BaseModel
 
 from recloop.errors import SettingError
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-    from recloop.experiment.run_folder import RunFolder
-    from recloop.experiment.step import StepKind, Steps
-    from recloop.progress import Progress
+from recloop.experiment.run_folder import RunFolder
+from recloop.experiment.step import StepKind, Steps, go_through, require_command
+from recloop.progress import Progress
 
 
 def open_steps(config: BaseModel, run: RunFolder, progress: Progress, until: str | None) -> Steps:  # noqa: ARG001
     """Steps alone, for a method that takes no objects; its settings are ``study.run.config``."""
-    from recloop.experiment.step import Steps
-
     return Steps(run, progress, until)
 
 
@@ -45,7 +41,7 @@ class Method:
     name: str
     config: type[BaseModel]
     recipe: Callable[[Any], None]
-    steps: Callable[[], Sequence[StepKind]]
+    steps: Sequence[StepKind]
     open_study: Callable[..., Steps] = open_steps
     forecast: Callable[[Any], str] | None = None
     quick: Callable[[Any], list[tuple[str, str]]] | None = None
@@ -66,9 +62,7 @@ def run_method(
     Raises:
         SettingError: the method has no such step.
     """
-    from recloop.experiment.step import go_through, require_command
-
-    require_command(method.name, method.steps(), until)
+    require_command(method.name, method.steps, until)
     study = method.open_study(config, run, progress, until, **objects)
     return go_through(lambda: method.recipe(study), run)
 

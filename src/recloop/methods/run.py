@@ -85,11 +85,11 @@ def require_objects(run: RunFolder, objects: Mapping[str, Any]) -> None:
     """Note which parts of a run are objects; RunError where it goes on with others than it began with."""
     given = sorted(objects)
     if run.manifest.get("steps") and run.manifest.get(OBJECTS, []) != given:
-        was = ", ".join(run.manifest.get(OBJECTS, [])) or "none"
-        raise RunError(
-            f"{run.path} was begun with these objects: {was}; got {', '.join(given) or 'none'}; go on with "
-            f"recloop.run(..., out={str(run.path)!r}) and the same objects"
+        was, got = (
+            ", ".join("data" if name == "log" else name for name in names) or "none"
+            for names in (run.manifest.get(OBJECTS, []), given)
         )
+        raise RunError(f"{run.path} was begun with these objects: {was}; got {got}; pass the same, by these names")
     if run.manifest.get(OBJECTS, []) != given:
         run.remember(**{OBJECTS: given})
 

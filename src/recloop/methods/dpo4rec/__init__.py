@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from recloop.experiment.run_folder import RunFolder
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
+from recloop.methods.dpo4rec.cost_estimate import forecast
+from recloop.methods.dpo4rec.recipe import dpo4rec
+from recloop.methods.dpo4rec.steps import STEPS
 from recloop.methods.method import Method
-
-if TYPE_CHECKING:
-    from recloop.experiment.run_folder import RunFolder
-    from recloop.experiment.step import StepKind
-    from recloop.methods.study import Study
-    from recloop.progress import Progress
+from recloop.methods.study import OwnParts, Study, open_study, require_trainable
+from recloop.progress import Progress
 
 
 def _open(config: Dpo4RecConfig, run: RunFolder, progress: Progress, until: str | None, **objects: Any) -> Study:
-    from recloop.methods.study import OwnParts, open_study, require_trainable
-
     own = OwnParts(**objects)
     require_trainable(own, config.rounds)
     if own.reranker is not None:  # reward model and evaluator are of the one kind that was passed
@@ -25,22 +22,4 @@ def _open(config: Dpo4RecConfig, run: RunFolder, progress: Progress, until: str 
     return open_study(config, run, progress, until, own)
 
 
-def _recipe(study: Study) -> None:
-    from recloop.methods.dpo4rec.recipe import dpo4rec
-
-    dpo4rec(study)
-
-
-def _steps() -> Sequence[StepKind]:
-    from recloop.methods.dpo4rec.steps import STEPS
-
-    return STEPS
-
-
-def _forecast(config: Dpo4RecConfig) -> str:
-    from recloop.methods.dpo4rec.cost_estimate import forecast
-
-    return forecast(config)
-
-
-METHOD = Method("dpo4rec", Dpo4RecConfig, _recipe, _steps, _open, _forecast)
+METHOD = Method("dpo4rec", Dpo4RecConfig, dpo4rec, STEPS, _open, forecast)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from recloop.data.lists import ProtocolConfig
 from recloop.data.load import DataConfig
 from recloop.data.splits import SplitConfig
-from recloop.encoders.config import EncoderConfig
+from recloop.encoders.load import EncoderConfig
 from recloop.errors import SettingError
 from recloop.evaluation.score import MetricsConfig
 from recloop.evaluation.significance import StatisticsConfig

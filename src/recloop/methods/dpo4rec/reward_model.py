@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from recloop.experiment.step import StepKind
 from recloop.methods.dpo4rec.data import Task
@@ -11,8 +12,9 @@ from recloop.methods.dpo4rec.generate import FIT, UserTextVectors
 from recloop.methods.study import Study, derived_seed
 from recloop.records import UserVectors
 from recloop.rerankers.config import RerankerConfig
-from recloop.rerankers.fitted import FittedReranker
-from recloop.rerankers.train import FitData, fit_network
+
+if TYPE_CHECKING:
+    from recloop.rerankers.fitted import FittedReranker
 
 FIT_REWARD_MODEL = StepKind("reward_model", reads=("reranker", "item_vector_width"), is_command=False)
 
@@ -39,6 +41,8 @@ def fit_reward_model(study: Study, task: Task, vectors: UserTextVectors, seed: i
 
 def fit_on(study: Study, task: Task, config: RerankerConfig, vectors: UserVectors | None, seed: int) -> FittedReranker:
     """A reranker fitted on the train users of a task; valid users end the fit."""
+    from recloop.rerankers.train import FitData, fit_network
+
     lists = task.lists
     data = FitData(task.features(), lists.histories, lists.train, lists.valid, vectors)
     return fit_network(config, data, seed, study.progress, study.own.reranker)
@@ -61,6 +65,8 @@ def load_reward_models(study: Study, reward_model: Sequence[str]) -> list[Fitted
 
 def load_reranker(study: Study, step: str) -> FittedReranker:
     """The reranker that a done step fitted."""
+    from recloop.rerankers.fitted import FittedReranker
+
     return FittedReranker.load(study.run.folder(step), study.own.reranker)
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from recloop.data.load import DataConfig
 from recloop.data.sessions import SessionConfig
 from recloop.data.simulated_sessions import SimulatedSessionsConfig
-from recloop.encoders.config import EncoderConfig
+from recloop.encoders.load import EncoderConfig
 from recloop.errors import SettingError
 from recloop.evaluation.score import MetricsConfig
 from recloop.evaluation.significance import StatisticsConfig

@@ -17,7 +17,7 @@ from recloop.llm.config import LmConfig
 from recloop.methods.rerec.forgetting import RetentionConfig
 from recloop.methods.shared_config import complete_sections, require_distinct
 from recloop.prompts.request import RequestPromptConfig
-from recloop.rewards.advantages import AdvantageConfig, Baseline, Penalty
+from recloop.rewards.advantages import AdvantageConfig, Penalty
 from recloop.rewards.curriculum import CurriculumConfig
 from recloop.rewards.item_embeddings import EmbeddingConfig
 from recloop.rewards.request_reward import AnswerRewardConfig
@@ -203,8 +203,7 @@ def variant_of(config: ReRecConfig, name: VariantName) -> RequestVariant:
         case "no_penalty":
             advantage = unpaid
         case "published_penalty":
-            published = {"penalty": Penalty.PUBLISHED, "baseline": Baseline.PENALISED, "undecided": False}
-            advantage = advantage.model_copy(update=published)
+            advantage = advantage.model_copy(update={"penalty": Penalty.PUBLISHED})
         case "no_qas":
             reward = reward.model_copy(update={"qas_weight": 0.0})
         case "no_pas":
