@@ -11,7 +11,7 @@ from benchmarks.kar_reproduction.bench import (
     reproduction_table,
     run_reproduction,
 )
-from recloop.encoders.config import EncoderConfig
+from recloop.encoders.load import EncoderConfig
 from recloop.rerankers.config import RerankerConfig
 
 

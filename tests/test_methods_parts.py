@@ -12,9 +12,8 @@ from pydantic import ValidationError
 
 from benchmarks.simulated_data.bench import WITH_SIGNAL, WITHOUT_SIGNAL, SimulatedBenchConfig, verdict
 from method_cases import do_method
-from recloop.encoders.config import EncoderConfig
-from recloop.encoders.load import encoder_inputs
-from recloop.encoders.polarity import SPLIT
+from recloop.encoders.claims import SPLIT
+from recloop.encoders.load import EncoderConfig, encoder_inputs
 from recloop.errors import RunError
 from recloop.evaluation.labels import base_variant
 from recloop.evaluation.terminal import show

@@ -22,8 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recloop.data.lists import ProtocolConfig, build_lists
 from recloop.data.load import DataConfig, read_log
 from recloop.data.splits import REPRODUCTION, split_users
-from recloop.encoders.config import EncoderConfig
-from recloop.encoders.load import encoder_from_config
+from recloop.encoders.load import EncoderConfig, encoder_from_config
 from recloop.encoders.sentence import EncoderCache, encode_completions
 from recloop.files import atomic_write_json
 from recloop.llm.cache import CompletionCache

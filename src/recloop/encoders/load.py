@@ -4,17 +4,42 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from recloop.encoders.claims import ClaimsEncoder
-from recloop.encoders.config import EncoderConfig
-from recloop.encoders.polarity import SPLIT, PolarityEncoder
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from recloop.encoders.claims import SPLIT, ClaimsEncoder, PolarityEncoder
 from recloop.encoders.sentence import EncoderCache, MiniLmEncoder, SentenceEncoder, TextEncoder, encode_completions
 from recloop.encoders.static import StaticEncoder
+from recloop.errors import SettingError
 from recloop.llm.weights import find_model_folder, weights_hash
 from recloop.progress import SILENT, Progress
 from recloop.records import UserCompletions, UserVectors
-from recloop.settings import validate
+from recloop.settings import shown_first, validate
 
 BY_NAME = {"minilm": MiniLmEncoder, "static": StaticEncoder, "claims": ClaimsEncoder}
+
+
+class EncoderConfig(BaseModel):
+    """Which frozen encoder turns texts into vectors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = shown_first(
+        "minilm",
+        "minilm: all-MiniLM-L6-v2; static: the mean of MiniLM's token vectors, far faster and coarser; "
+        "claims: the claims of texts in the bundled model's form, exactly, and nothing else; "
+        "sentence:NAME_OR_FOLDER: a sentence-transformers or BERT model",
+    )
+    by_polarity: bool = shown_first(
+        False, "likes and dislikes encoded apart, side by side: encoders hardly tell them apart"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        kind, _, folder = name.partition(":")
+        if name not in BY_NAME and not (kind == "sentence" and folder):
+            raise SettingError(f"an encoder must be {' or '.join(BY_NAME)} or sentence:NAME_OR_FOLDER")
+        return name
 
 
 def load_encoder(name: str | TextEncoder = "minilm", by_polarity: bool = False) -> TextEncoder:
@@ -38,28 +63,6 @@ def load_encoder(name: str | TextEncoder = "minilm", by_polarity: bool = False) 
     return PolarityEncoder(name) if by_polarity else name
 
 
-def encode(
-    encoder: TextEncoder,
-    texts: UserCompletions,
-    *,
-    cache: str | Path | None = None,
-    progress: Progress = SILENT,
-) -> UserVectors:
-    """The vectors of all completions: rows and numbers as they stand in `texts`.
-
-    Args:
-        cache: SQLite file of vectors; what it holds is not encoded again. None keeps nothing.
-
-    Raises:
-        ContractError: users have different numbers of completions, or the encoder breaks its protocol.
-        RunError: the cache is another kind of file.
-    """
-    if cache is None:
-        return encode_completions(encoder, texts, None, progress)
-    with EncoderCache(cache) as opened:
-        return encode_completions(encoder, texts, opened, progress)
-
-
 def encoder_from_config(config: EncoderConfig) -> TextEncoder:
     """The configured text encoder."""
     kind, _, name = config.name.partition(":")
@@ -78,3 +81,21 @@ def encoder_inputs(config: EncoderConfig, own: TextEncoder | None) -> dict[str, 
     kind, _, name = config.name.partition(":")
     rules = {"split": SPLIT} if config.by_polarity else {}
     return rules | ({"encoder": weights_hash(find_model_folder(name))} if kind == "sentence" else {})
+
+
+def encode(
+    encoder: TextEncoder, texts: UserCompletions, *, cache: str | Path | None = None, progress: Progress = SILENT
+) -> UserVectors:
+    """The vectors of all completions: rows and numbers as they stand in `texts`.
+
+    Args:
+        cache: SQLite file of vectors; what it holds is not encoded again. None keeps nothing.
+
+    Raises:
+        ContractError: users have different numbers of completions, or the encoder breaks its protocol.
+        RunError: the cache is another kind of file.
+    """
+    if cache is None:
+        return encode_completions(encoder, texts, None, progress)
+    with EncoderCache(cache) as opened:
+        return encode_completions(encoder, texts, opened, progress)

