@@ -9,8 +9,8 @@ import pytest
 from recloop.errors import DataError
 from recloop.prompts.request_answer import read_answer
 from recloop.rewards.advantages import (
+    PENALTY_FLOOR,
     AdvantageConfig,
-    Baseline,
     Penalty,
     penalised,
     token_advantages,
@@ -33,7 +33,7 @@ def oracle(rewards, wrong, lengths, config):
                 value = reward * (1 - config.penalty_weight)
             if mark and config.penalty == "lowered":
                 size = reward if reward > 0 else -reward
-                value = reward - config.penalty_weight * (config.penalty_floor if size < config.penalty_floor else size)
+                value = reward - config.penalty_weight * max(size, PENALTY_FLOOR)
             row.append(value)
         paid.append(row)
     flat = [value for row in paid for value in row]
@@ -42,7 +42,7 @@ def oracle(rewards, wrong, lengths, config):
     if max(flat) == min(flat):
         return [[0.0] * len(row) for row in paid]
     bare = [reward for reward, row in zip(rewards, paid, strict=True) for _ in row]
-    mean = math.fsum(flat if config.baseline == "penalised" else bare) / len(flat)
+    mean = math.fsum(flat if config.penalty == "published" else bare) / len(flat)
     variance = math.fsum((value - mean) ** 2 for value in flat) / len(flat)
     std = math.sqrt(variance * len(rewards) / (len(rewards) - 1))
     return [[(value - mean) / (std + config.std_floor) for value in row] for row in paid]
@@ -73,18 +73,17 @@ def test_a_token_belongs_to_the_paragraph_of_its_first_character():
 
 def test_advantages_by_hand():
     # Two answers of two tokens, rewards 1 and 0; the second answer's first token lies in a wrong paragraph:
-    # lowered to 0 - 0.3 * 0.1 = -0.03. Token rewards 1, 1, -0.03, 0; as published: mean 0.4925,
-    # squares 2 * 0.25755625 + 0.27300625 + 0.24255625 = 1.030675, over 4 times 2 / 1: 0.5153375.
-    # About the mean reward, 0.5: squares 3 * 0.25 + 0.2809 = 1.0309, over 4 times 2: 0.51545.
-    rewards_G = np.array([1.0, 0.0])
+    # lowered to 0 - 0.3 * 0.1 = -0.03. Token rewards 1, 1, -0.03, 0 about the mean reward, 0.5:
+    # squares 3 * 0.25 + 0.2809 = 1.0309, over 4 times 2 / 1: 0.51545.
     is_wrong_GT = np.array([[False, False], [True, False]])
     tokens_GT = np.ones((2, 2), bool)
-    published = AdvantageConfig(baseline=Baseline.PENALISED)
-    expected = np.array([[0.5075, 0.5075], [-0.5225, -0.4925]]) / (math.sqrt(0.5153375) + 0.1)
-    found = token_advantages(rewards_G, is_wrong_GT, tokens_GT, published)
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
     expected = np.array([[0.5, 0.5], [-0.53, -0.5]]) / (math.sqrt(0.51545) + 0.1)
-    found = token_advantages(rewards_G, is_wrong_GT, tokens_GT, AdvantageConfig())
+    found = token_advantages(np.array([1.0, 0.0]), is_wrong_GT, tokens_GT, AdvantageConfig())
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    # Rewards 1 and 0.5, as published: 1, 1, 0.35, 0.5 about their mean, 0.7125:
+    # squares 2 * 0.08265625 + 0.13140625 + 0.04515625 = 0.341875, over 4 times 2: 0.1709375.
+    expected = np.array([[0.2875, 0.2875], [-0.3625, -0.2125]]) / (math.sqrt(0.1709375) + 0.1)
+    found = token_advantages(np.array([1.0, 0.5]), is_wrong_GT, tokens_GT, AdvantageConfig(penalty=Penalty.PUBLISHED))
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
@@ -95,8 +94,8 @@ def test_a_penalty_gives_nothing_to_the_rest_of_a_wrong_answer():
     ours = token_advantages(rewards_G, is_wrong_GT, tokens_GT, AdvantageConfig())
     assert ours[0, 1] < 0
     assert np.abs(ours[~is_wrong_GT]).max() < 1e-12
-    published = token_advantages(rewards_G, is_wrong_GT, tokens_GT, AdvantageConfig(baseline=Baseline.PENALISED))
-    assert (published[~is_wrong_GT] > 0.04).all()
+    published = token_advantages(rewards_G, is_wrong_GT, tokens_GT, AdvantageConfig(penalty=Penalty.PUBLISHED))
+    assert (published[~is_wrong_GT] > 0.02).all()
 
 
 def test_the_published_penalty_rewards_a_wrong_paragraph_when_the_reward_is_negative_and_ours_does_not():
@@ -174,8 +173,6 @@ def test_advantages_equal_a_plain_oracle_on_10_000_random_groups():
         config = AdvantageConfig(
             penalty=rng.choice(list(Penalty)),
             penalty_weight=rng.random(),
-            penalty_floor=rng.choice([0.01, 0.1, 1.0]),
-            baseline=rng.choice(list(Baseline)),
         )
         rewards = [rng.choice([0.0, 1.05, -0.05, rng.gauss(0, 1)]) for _ in range(num_answers)]
         lengths = [rng.randint(0, width) for _ in rewards]

@@ -1,19 +1,14 @@
-"""Reward functions: their shape, the way to TRL and back, and those of the three methods."""
+"""Reward functions: their shape, the way to TRL and back, and the reranker's."""
 
 import numpy as np
 import pytest
 
-from recloop.data.item_graph import build_item_graph
 from recloop.errors import ContractError, DataError
-from recloop.records import Completion, Condition, Group, Lists, Prompt, Request, RequestKind, UserCompletions
-from recloop.rerankers.metrics import NOT_RANKED, ndcg
+from recloop.records import Completion, Group, Lists, Prompt, UserCompletions
 from recloop.rewards.function import from_trl, rewards_of, to_trl
-from recloop.rewards.hint_reward import HintReward
 from recloop.rewards.preference_pairs import preference_pairs
-from recloop.rewards.request_reward import AnswerRewardConfig, RequestReward
 from recloop.rewards.reranker_reward import RerankerReward, reranker_reward
 from recloop.testing import FakeEncoder, check_reward, fake_reward
-from simulated_by_hand import dataset_of
 
 PROMPTS = [Prompt(4, "Be short.", "war and drama", 1, 0), Prompt(2, "Be short.", "comedy", 1, 0)]
 TEXTS = [["war", "drama and comedy"], ["comedy", "war"]]
@@ -55,11 +50,6 @@ def test_one_written_for_trl_goes_in():
     assert ours(PROMPTS, TEXTS, wanted=[4, 6]).tolist() == [[0, 1], [1, 0]]
     assert seen[0] == ([{"role": "system", "content": "Be short."}, {"role": "user", "content": "war and drama"}], 4)
     check_reward(ours, wanted=[4, 6, 8])
-    texts = from_trl(
-        lambda prompts, completions, **_: [float(p == c) for p, c in zip(prompts, completions, strict=True)],
-        as_messages=False,
-    )
-    assert texts(PROMPTS, TEXTS).tolist() == [[0, 0], [1, 0]]
 
 
 def test_there_and_back_is_the_same():
@@ -131,26 +121,3 @@ def vectors_of(users, texts):
     from recloop.records import UserVectors
 
     return UserVectors(np.array(users), np.stack([FirstPlace().encode(one) for one in texts]))
-
-
-def test_the_request_reward_is_a_reward_function():
-    graph = build_item_graph(dataset_of([[(0, 4.0)]], num_items=6))  # genres g0 g1 g2 g0 g1 g2
-    request = Request(7, RequestKind.EXPLICIT_1, 0, "genre g1", (Condition("genre", "g1"),), (3, 1, 0), 1)
-    titles = ["Title 3", "Title 1", "Title 0"]
-    reward = RequestReward({7: request}, lambda _: titles, graph, np.eye(6, dtype=np.float32), AnswerRewardConfig())
-    prompts, texts = [Prompt(7, "", "Which one?", 0, 0)], [["So.\n\n\\boxed{Title 1}", "no box"]]
-    assert reward(prompts, texts).tolist() == [[pytest.approx(1 + 0.01 + 0.01 + 0.05), pytest.approx(-0.05)]]
-    assert trl_call(to_trl(reward), prompts, texts) == pytest.approx([1.07, -0.05])
-
-
-def test_the_hint_reward_is_a_reward_function():
-    prompts, texts = PROMPTS, [["1. Alien\n2. Heat", "Jaws"], ["1. Up\n2. Jaws", "1. Jaws\n2. Up"]]
-    context = {
-        "titles": [["Heat", "Alien"], ["Jaws", "Up"]],
-        "answer_place": [0, 0],
-        "rank_without": [NOT_RANKED, 2],
-    }
-    second = float(ndcg(np.array([[1.0, 2.0]]), np.array([[1.0, 0.0]]), np.ones((1, 2), bool), 2, "linear")[0])
-    expected = [[second, 0], [0, 1 - second]]
-    np.testing.assert_allclose(HintReward("ndcg@2", 2)(prompts, texts, **context), expected)
-    np.testing.assert_allclose(trl_call(to_trl(HintReward("ndcg@2", 2)), prompts, texts, **context), np.ravel(expected))

@@ -18,20 +18,21 @@ from recloop.prompts.request_answer import Answer
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, Int64
 
+# Under LOWERED a reward nearer to 0 counts as this much. Times penalty_weight it must stay below
+# reward.format_weight, or an endless answer is rewarded more than a wrong one.
+PENALTY_FLOOR = 0.1
+
 
 class Penalty(StrEnum):
-    """The reward of a paragraph that argues for the wrong item."""
+    """The reward of a paragraph that argues for the wrong item, in place of its answer's r.
+
+    PUBLISHED falls only on answers that choose an item, so the others get longer; and rewards are compared with the
+    mean after penalties, so the rest of a wrong answer gains by its penalty.
+    """
 
     NONE = "none"  # r, as in the rest of the answer: plain GRPO
     PUBLISHED = "published"  # (1 - w) r, which is more than the rest's when r is below 0
-    LOWERED = "lowered"  # r - w max(|r|, floor): always less than the rest's
-
-
-class Baseline(StrEnum):
-    """The mean over a group's tokens that is subtracted from a token's reward."""
-
-    REWARDS = "rewards"  # of rewards before penalties: a penalty takes from its tokens and gives to none
-    PENALISED = "penalised"  # of rewards after penalties, as published: the rest of a wrong answer gains by its penalty
+    LOWERED = "lowered"  # r - w max(|r|, PENALTY_FLOOR): always less than the rest's
 
 
 class AdvantageConfig(BaseModel):
@@ -41,20 +42,6 @@ class AdvantageConfig(BaseModel):
 
     penalty: Penalty = Field(default=Penalty.LOWERED, description="of paragraphs that name the wrong item")
     penalty_weight: float = Field(default=0.3, ge=0, le=1, description="w_penalty")
-    penalty_floor: float = Field(
-        default=0.1,
-        gt=0,
-        description="lowered: a reward nearer to 0 counts as this much. Times penalty_weight it must stay "
-        "below reward.format_weight, or an endless answer is rewarded more than a wrong one",
-    )
-    undecided: bool = Field(
-        default=True,
-        description="penalise answers that choose no item, too, in paragraphs that name wrong ones; off, as "
-        "published: a penalty falls only on answers that choose, and the others get longer",
-    )
-    baseline: Baseline = Field(
-        default=Baseline.REWARDS, description="mean over a group's tokens: of rewards, or penalised ones as published"
-    )
     std_floor: float = Field(
         default=0.1,
         gt=0,
@@ -66,14 +53,12 @@ class AdvantageConfig(BaseModel):
 def wrong_spans(answer: Answer, right: int, *, undecided: bool = False) -> tuple[tuple[int, int], ...]:
     """Characters of the reasoning that names the chosen item, when that item is wrong; none when it is right.
 
-    Whole paragraphs, up to the box and nothing after it: the answer itself gets its full reward. If it got less
-    than reasoning without an answer, a model would learn not to answer (docs/log.md, "ReRec's penalty taught the
-    model to go on").
+    Whole paragraphs, up to the box: if the answer itself got less than reasoning without an answer, a model would
+    learn not to answer (docs/log.md, "ReRec's penalty taught the model to go on").
 
     Args:
         right: position of the right candidate.
-        undecided: where no item is chosen, the paragraphs that name others than the right one, with their boxes:
-            a box that does not decide is no answer.
+        undecided: where no item is chosen, the paragraphs that name others than the right one, with their boxes.
     """
     if answer.first is None and undecided:
         return tuple((p.start, p.end) for p in answer.paragraphs if p.named and right not in p.named)
@@ -95,8 +80,8 @@ def tokens_in(spans: Sequence[tuple[int, int]], token_starts_T: Int64[np.ndarray
 def penalised(reward: float, config: AdvantageConfig) -> float:
     """The reward of a token of a wrong paragraph, in place of `reward`.
 
-    Source: ReRec, equation of the reasoning-aware advantage, is `Penalty.PUBLISHED`. Ours differs where r is
-    0 or below: there the published form does nothing, or rewards the wrong paragraph.
+    Source: ReRec's reasoning-aware advantage is `Penalty.PUBLISHED`, which does nothing where r is 0 and rewards the
+    wrong paragraph below it.
 
     Example:
         >>> published, lowered = AdvantageConfig(penalty=Penalty.PUBLISHED), AdvantageConfig()
@@ -111,7 +96,7 @@ def penalised(reward: float, config: AdvantageConfig) -> float:
         case Penalty.PUBLISHED:
             return (1 - config.penalty_weight) * reward
         case Penalty.LOWERED:
-            return reward - config.penalty_weight * max(abs(reward), config.penalty_floor)
+            return reward - config.penalty_weight * max(abs(reward), PENALTY_FLOOR)
 
 
 def token_advantages(
@@ -120,18 +105,15 @@ def token_advantages(
     is_token_GT: Bool[np.ndarray, "G T"],
     config: AdvantageConfig,
 ) -> Float64[np.ndarray, "G T"]:
-    """Token rewards, standardised over all tokens of the group.
+    """Token rewards, standardised over all tokens of the group; 0 at padding, and where all have the same reward.
 
-    The variance is that over tokens, about the baseline, times G / (G - 1): without penalties and with
-    answers of equal length this is GRPO's advantage of each answer, at every token.
+    The variance over tokens is taken times G / (G - 1): without penalties and with answers of equal length this is
+    GRPO's advantage of each answer.
 
     Args:
         rewards_G: of the answers.
         is_wrong_GT: True at tokens of paragraphs that name the wrong chosen item.
         is_token_GT: True at tokens of the answer, its end token included; False at padding.
-
-    Returns:
-        0 at padding, and everywhere when all tokens have the same reward.
 
     Raises:
         DataError: shapes disagree, a reward is not finite, or the group has fewer than two answers.
@@ -149,8 +131,8 @@ def token_advantages(
     rewards = rewards_GT[is_token_GT]
     if len(rewards) == 0 or np.ptp(rewards) == 0:
         return np.zeros(is_token_GT.shape)
-    bare_GT = np.broadcast_to(rewards_G[:, None], rewards_GT.shape)
-    baseline_GT = rewards_GT if config.baseline is Baseline.PENALISED else bare_GT
+    is_published = config.penalty is Penalty.PUBLISHED
+    baseline_GT = rewards_GT if is_published else np.broadcast_to(rewards_G[:, None], rewards_GT.shape)
     mean = float(baseline_GT[is_token_GT].mean())
     variance = float(((rewards - mean) ** 2).mean()) * num_answers / (num_answers - 1)
     return np.where(is_token_GT, (rewards_GT - mean) / (np.sqrt(variance) + config.std_floor), 0.0)

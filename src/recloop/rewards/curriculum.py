@@ -1,9 +1,8 @@
 """Online curriculum: which requests the next epoch trains on, and in which order.
 
-Source: ReRec (arXiv 2604.07851). A request's difficulty is the mean of ``1 - r`` over its answers of the last
-epoch that asked it. Easy ones are dropped and the rest goes from easy to hard. Ours: requests without a good answer
-sit out one epoch. They would come last, with only penalties to learn from for many steps, and a model that had learnt
-to answer would forget it (docs/log.md, "Hopeless requests come last").
+Source: ReRec (arXiv 2604.07851). Easy requests are dropped and the rest goes from easy to hard. Ours: requests
+without a good answer sit out one epoch. They would come last, with only penalties to learn from for many steps, and a
+model that had learnt to answer would forget it (docs/log.md, "Hopeless requests come last").
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recloop.errors import DataError, SettingError
+from recloop.settings import shown_first
 
 
 class CurriculumConfig(BaseModel):
@@ -22,22 +22,10 @@ class CurriculumConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    is_on: bool = Field(
-        json_schema_extra={"shown_first": True},
-        default=True,
-        description="off: every epoch asks every request, in random order",
-    )
+    is_on: bool = shown_first(True, "off: every epoch asks every request, in random order")
     threshold: float = Field(default=0.1, description="tau: requests of a smaller difficulty are dropped")
     too_hard: float | None = Field(
-        default=0.9,
-        description="requests of a larger difficulty sit out one epoch; none: nobody, as published",
-    )
-    first_share: float = Field(
-        default=1.0,
-        gt=0,
-        le=1,
-        description="share of the requests that the first epoch asks; later epochs ask the others too, as the "
-        "hardest, so that a budget of one pass goes where answers differ",
+        default=0.9, description="requests of a larger difficulty sit out one epoch; none: nobody, as published"
     )
     same_budget: bool = Field(
         default=True,
@@ -61,15 +49,15 @@ class Epoch:
 
     numbers: requests in their order, a whole number of batches.
     num_dropped: too easy and not asked.
-    num_returned: too easy and asked again, since fewer than a batch was left or to fill the last batch.
+    num_returned: too easy and asked again, to fill the last batch or since fewer than one was left.
     num_left_over: not asked because they fill no batch or the budget ends; the hardest ones.
     num_resting: too hard and not asked, in this epoch.
     """
 
     numbers: tuple[int, ...]
-    num_dropped: int
-    num_returned: int
-    num_left_over: int
+    num_dropped: int = 0
+    num_returned: int = 0
+    num_left_over: int = 0
     num_resting: int = 0
 
     def cut_to(self, most: int) -> Epoch:
@@ -79,13 +67,7 @@ class Epoch:
 
 
 def difficulty(rewards: Sequence[float]) -> float:
-    """Mean of ``1 - r`` over the answers to one request.
-
-    Raises:
-        DataError: there is none.
-    """
-    if not rewards:
-        raise DataError("a request's difficulty needs an answer, got none; sample it first")
+    """Mean of ``1 - r`` over the answers to one request, of which there is one at least."""
     return sum(1 - reward for reward in rewards) / len(rewards)
 
 
@@ -112,8 +94,7 @@ def plan_epoch(
     """
     if len(difficulties) < batch:
         raise DataError(
-            f"an epoch needs a batch of {batch} requests at least, got {len(difficulties)}; "
-            f"lower the batch or make more requests"
+            f"an epoch needs a batch of {batch} requests, got {len(difficulties)}; lower it or make more requests"
         )
     by_difficulty = sorted(difficulties, key=lambda number: (difficulties[number], number))
     easy = [number for number in by_difficulty if difficulties[number] < config.threshold]
@@ -127,10 +108,5 @@ def plan_epoch(
     num_returned = len(easy) if len(kept) < batch else min(-len(kept) % batch, len(easy))
     asked = easy[len(easy) - num_returned :] + kept
     num_asked = len(asked) // batch * batch
-    return Epoch(
-        numbers=tuple(asked[:num_asked]),
-        num_dropped=len(easy) - num_returned,
-        num_returned=num_returned,
-        num_left_over=len(asked) - num_asked,
-        num_resting=len(resting),
-    )
+    numbers = tuple(asked[:num_asked])
+    return Epoch(numbers, len(easy) - num_returned, num_returned, len(asked) - num_asked, len(resting))

@@ -40,15 +40,8 @@ class RewardFunction(Protocol):
         ...
 
 
-def rewards_of(
-    reward: RewardFunction, completions: UserCompletions, *, round: int = 0, name: str = "", **context: Any
-) -> Rewards:
+def rewards_of(reward: RewardFunction, completions: UserCompletions) -> Rewards:
     """The rewards that a reward function gives to completions that hold their prompts.
-
-    Args:
-        round: 0 for the completions of the base model.
-        name: of the reward; the function's own name by default.
-        context: see `RewardFunction`, one value per user.
 
     Raises:
         DataError: the completions hold no prompts.
@@ -60,8 +53,8 @@ def rewards_of(
             f"users; take completions from recloop.generate"
         )
     texts = [[one.text for one in completions_N] for completions_N in completions.completions_UN]
-    rewards_UN = checked_rewards(reward(completions.prompts_U, texts, **context), texts)
-    return Rewards(round, name or name_of_reward(reward), completions.user_U, rewards_UN.astype(np.float32))
+    rewards_UN = checked_rewards(reward(completions.prompts_U, texts), texts)
+    return Rewards(0, name_of_reward(reward), completions.user_U, rewards_UN.astype(np.float32))
 
 
 def checked_rewards(rewards: Any, completions: Sequence[Sequence[str]]) -> Float64[np.ndarray, "P N"]:
@@ -82,13 +75,8 @@ def name_of_reward(reward: RewardFunction) -> str:
     return str(getattr(reward, "name", None) or getattr(reward, "__name__", None) or type(reward).__name__)
 
 
-def from_trl(function: TrlReward, *, as_messages: bool = True) -> RewardFunction:
-    """A reward function for recloop from one written for TRL's `reward_funcs`.
-
-    Args:
-        function: takes ``prompts``, ``completions`` and columns by keyword; gives one number per row.
-        as_messages: give it conversations, as TRL does for data with a chat template; otherwise plain texts.
-    """
+def from_trl(function: TrlReward) -> RewardFunction:
+    """A reward function for recloop from one written for TRL's `reward_funcs`, which gets conversations."""
 
     def reward(
         prompts: Sequence[Prompt], completions: Sequence[Sequence[str]], /, **context: Any
@@ -97,8 +85,8 @@ def from_trl(function: TrlReward, *, as_messages: bool = True) -> RewardFunction
         rows = [(prompt, text) for prompt, texts in zip(prompts, completions, strict=True) for text in texts]
         columns = {name: [value for value in values for _ in range(count)] for name, values in context.items()}
         values = function(
-            prompts=[messages_of_prompt(prompt) if as_messages else prompt.text for prompt, _ in rows],
-            completions=[[{"role": "assistant", "content": text}] if as_messages else text for _, text in rows],
+            prompts=[messages_of_prompt(prompt) for prompt, _ in rows],
+            completions=[[{"role": "assistant", "content": text}] for _, text in rows],
             **{"user": [prompt.user for prompt, _ in rows], **columns},
         )
         told = [np.nan if value is None else float(value) for value in values]
@@ -115,8 +103,7 @@ def from_trl(function: TrlReward, *, as_messages: bool = True) -> RewardFunction
 def to_trl(reward: RewardFunction) -> TrlReward:
     """A reward function as TRL's trainers take it in `reward_funcs`.
 
-    The dataset's column ``user``, where there is one, says whose prompt a row is. Other columns, and what TRL adds
-    itself, arrive as context.
+    The dataset's column ``user``, if any, says whose prompt a row is. Other columns, and what TRL adds, are context.
     """
 
     def function(*, prompts: Sequence[Any], completions: Sequence[Any], **context: Any) -> list[float]:

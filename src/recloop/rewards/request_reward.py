@@ -7,20 +7,18 @@ no candidate gets 0 in NDCG, QAS and PAS.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.data.item_graph import ItemGraph
-from recloop.errors import DataError
-from recloop.prompts.request_answer import Answer, read_answer
-from recloop.records import Prompt, Request
+from recloop.prompts.request_answer import Answer
+from recloop.records import Request
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Float64
+    from jaxtyping import Float32
 
 RIGHT_FORM, WRONG_FORM = 0.5, -0.5
 
@@ -61,56 +59,15 @@ def reward_answer(
     vectors_ID: Float32[np.ndarray, "I D"],
     config: AnswerRewardConfig,
 ) -> RewardTerms:
-    """The terms of one answer.
-
-    Args:
-        vectors_ID: item embeddings; a zero vector (an item nobody met) has cosine 0 with every other.
-    """
+    """The terms of one answer, by the item embeddings `vectors_ID` among others."""
     right = request.candidates.index(request.answer)
     form = RIGHT_FORM if answer.is_well_formed else WRONG_FORM
     if answer.first is None:
         return RewardTerms(0.0, 0.0, 0.0, form)
     chosen = request.candidates[answer.first]
-    return RewardTerms(
-        ndcg_of(answer.ranked, right, config.k),
-        query_alignment(graph, chosen, request.answer),
-        preference_alignment(vectors_ID, chosen, request.answer),
-        form,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class RequestReward:
-    """ReRec's reward as a reward function: answers to requests in, total rewards out.
-
-    requests: by number, which a prompt carries as its user.
-    titles: of a request's candidates, as its prompt shows them.
-    vectors_ID: item embeddings.
-    """
-
-    requests: Mapping[int, Request]
-    titles: Callable[[Request], Sequence[str]]
-    graph: ItemGraph
-    vectors_ID: Float32[np.ndarray, "I D"]
-    config: AnswerRewardConfig
-
-    def read(self, number: int, text: str, is_finished: bool) -> tuple[Answer, RewardTerms]:
-        """The answer as it was read, and its terms."""
-        request = self.requests[number]
-        answer = read_answer(text, self.titles(request), is_finished=is_finished)
-        return answer, reward_answer(answer, request, self.graph, self.vectors_ID, self.config)
-
-    def __call__(
-        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]], /, **_: Any
-    ) -> Float64[np.ndarray, "P N"]:
-        """One reward per answer; answers count as finished."""
-        return np.array(
-            [
-                [self.read(prompt.user, text, is_finished=True)[1].total(self.config) for text in texts]
-                for prompt, texts in zip(prompts, completions, strict=True)
-            ],
-            dtype=np.float64,
-        )
+    qas = query_alignment(graph, chosen, request.answer)
+    pas = preference_alignment(vectors_ID, chosen, request.answer)
+    return RewardTerms(ndcg_of(answer.ranked, right, config.k), qas, pas, form)
 
 
 def ndcg_of(ranked: tuple[int, ...], right: int, k: int) -> float:
@@ -127,16 +84,7 @@ def query_alignment(graph: ItemGraph, chosen: int, right: int) -> float:
 
 
 def preference_alignment(vectors_ID: Float32[np.ndarray, "I D"], chosen: int, right: int) -> float:
-    """PAS: the cosine of two items' embeddings.
-
-    Raises:
-        DataError: an item has no vector.
-    """
-    if max(chosen, right) >= len(vectors_ID):
-        raise DataError(
-            f"every item needs an embedding, got {len(vectors_ID)} and item {max(chosen, right)}; "
-            f"fit the embeddings on the same dataset"
-        )
+    """PAS: the cosine of two items' embeddings; 0 where one is a zero vector, of an item nobody met."""
     one, other = (vectors_ID[item].astype(np.float64) for item in (chosen, right))
     lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
     return float(np.clip(one @ other / lengths, -1.0, 1.0)) if lengths > 0 else 0.0

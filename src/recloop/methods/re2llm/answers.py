@@ -23,8 +23,7 @@ from recloop.methods.study import COMPLETIONS_FILE, VECTORS_FILE, Study
 from recloop.prompts.lines import history_line
 from recloop.prompts.next_item import next_item_text
 from recloop.records import CompletionStatus
-from recloop.rerankers.metrics import NOT_RANKED
-from recloop.rewards.hint_reward import hint_gains
+from recloop.rerankers.metrics import NOT_RANKED, metric_of_rank
 
 RANKS, ANSWERS, STATES = "ranks.safetensors", "answers.parquet", "states.safetensors"
 SAMPLE = StepKind("sample", reads=("question", "lm", "data_seed"))
@@ -39,8 +38,12 @@ class Answers:
     digest: str
 
     def rewards(self, metric: str) -> np.ndarray:
-        """The gain of each hint in each session over no hint, ``[S, H]``."""
-        return hint_gains(metric, self.ranks_SH)
+        """The gain of each hint in each session over no hint, which is the first, ``[S, H]``.
+
+        Source: Re2LLM (arXiv 2403.16427), reinforcement utilisation.
+        """
+        values_SH = metric_of_rank(metric, self.ranks_SH)
+        return values_SH - values_SH[:, :1]
 
 
 def answer_all(study: Study, questions: Questions, base: HintBase) -> Answers:

@@ -18,11 +18,11 @@ from recloop.methods.rerec.data import RequestStudy, RequestTask
 from recloop.methods.study import LmRef, derived_seed
 from recloop.prompts.lines import clean_value, history_items
 from recloop.prompts.request import reference_answer
-from recloop.prompts.request_answer import AnswerStatus
+from recloop.prompts.request_answer import AnswerStatus, read_answer
 from recloop.records import Condition, Group, Pair, Request
-from recloop.rewards.advantages import wrong_spans
+from recloop.rewards.advantages import Penalty, wrong_spans
 from recloop.rewards.curriculum import Epoch, difficulty, plan_epoch
-from recloop.rewards.request_reward import RequestReward
+from recloop.rewards.request_reward import reward_answer
 from recloop.training.grpo import run_grpo
 from recloop.training.grpo_config import ANSWERS, MOMENTS, AnswerReward, EpochShare, ScoredAnswer, Scorer
 from recloop.training.result import TrainingRun
@@ -126,9 +126,8 @@ def plan_requests(
     if epoch and variant.curriculum.is_on:
         return plan_epoch(known, batch, variant.curriculum, not_asked)
     order = np.random.default_rng([seed, epoch, 0xE0]).permutation(sorted(known)).tolist()
-    share = variant.curriculum.first_share if variant.curriculum.is_on else 1.0
-    num_asked = max(1, int(len(order) * share) // batch) * batch if len(order) >= batch else 0
-    return Epoch(tuple(order[:num_asked]), 0, 0, len(order) - num_asked)
+    num_asked = len(order) // batch * batch
+    return Epoch(tuple(order[:num_asked]), num_left_over=len(order) - num_asked)
 
 
 def one_epoch(
@@ -211,16 +210,17 @@ def scorer(
     task: RequestTask, requests: Mapping[int, Request], vectors_ID: np.ndarray, variant: RequestVariant
 ) -> Scorer:
     """The reward of an answer to one of these requests, and which of its paragraphs are wrong."""
-    read = RequestReward(requests, task.candidate_titles, task.graph, vectors_ID, variant.reward).read
+    penalises_undecided = variant.advantage.penalty is not Penalty.PUBLISHED
 
     def score(number: int, text: str, is_finished: bool) -> ScoredAnswer:
         request = requests[number]
-        answer, terms = read(number, text, is_finished)
+        answer = read_answer(text, task.candidate_titles(request), is_finished=is_finished)
+        terms = reward_answer(answer, request, task.graph, vectors_ID, variant.reward)
         reward = terms.total(variant.reward)
         return ScoredAnswer(
             reward,
             reward - terms.alignment(variant.reward),
-            wrong_spans(answer, request.candidates.index(request.answer), undecided=variant.advantage.undecided),
+            wrong_spans(answer, request.candidates.index(request.answer), undecided=penalises_undecided),
             {"ndcg": terms.ndcg, "qas": terms.qas, "pas": terms.pas, "format": terms.format}
             | {status.value: float(answer.status is status) for status in AnswerStatus},
         )
