@@ -8,6 +8,7 @@ On simulated data, under a minute. Prints the split-half reliability and the cro
 import recloop as rl
 from recloop.rewards.cross_fit import cross_fit_rewards
 from recloop.rewards.reliability import split_half_reliability
+from recloop.rewards.reranker_reward import reward_lists
 
 log = rl.load_log("simulated", users=240)
 lists = rl.candidate_lists(log, protocol="kar")
@@ -16,7 +17,7 @@ texts = rl.generate(lm, rl.profile_prompts(log, lists, lm=lm), n=6)
 vectors = rl.encode(rl.load_encoder("static"), texts)
 reward_model = rl.fit_reranker("prm", log, lists, vectors, max_epochs=8)
 
-print(split_half_reliability([reward_model], lists.reward, vectors, "loglik", seed=0))
+print(split_half_reliability(reward_lists([reward_model], lists.reward, vectors, "loglik"), seed=0))
 rewards = rl.reranker_reward(reward_model, lists.reward, vectors, metric="loglik")
 print(cross_fit_rewards(rewards, vectors, seed=0))  # what a language model can learn from
 best = rewards.rewards_UN.argmax(axis=1)[0]

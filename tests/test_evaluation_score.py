@@ -1,12 +1,14 @@
 """Rows of a table against a slow re-implementation, and best-of-N that does not peek."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from recloop.errors import ContractError, DataError, LeakageError, SettingError
-from recloop.evaluation.oracle import chosen_shares, cross_validated_best
-from recloop.evaluation.score import MetricsConfig, score_variant
+from recloop.evaluation.per_user_scores import VariantScores
+from recloop.evaluation.score import MetricsConfig, best_of_n, chosen_shares, completion_values, evaluate
 from recloop.records import Group, Lists, UserVectors
 
 METRICS = ("ndcg@5", "map_kar@3", "mrr@10")
@@ -37,6 +39,21 @@ def make_lists(
 
 def vectors_of(num_users: int, num_completions: int) -> UserVectors:
     return UserVectors(np.arange(num_users), np.zeros((num_users, num_completions, 2), np.float32))
+
+
+def score_variant(
+    name: str, rerankers: dict[int, Any], lists: Lists, vectors: UserVectors, metrics: MetricsConfig
+) -> VariantScores:
+    conventions = {"metrics": metrics.names, "empty": metrics.empty, "mean": metrics.mean}
+    return evaluate(rerankers, lists, vectors, name=name, **conventions)
+
+
+def score_best(name: str, rerankers: dict[int, Any], lists: Lists, metrics: MetricsConfig) -> VariantScores:
+    values = {
+        seed: completion_values(reranker.score(lists, None), lists, metrics.names)
+        for seed, reranker in rerankers.items()
+    }
+    return best_of_n(name, values, lists.user_B, metrics, "ndcg@5")
 
 
 def plain_ndcg(scores: list[float], labels: list[float], k: int) -> float | None:
@@ -91,7 +108,7 @@ def test_labels_of_other_groups_and_wrong_shapes_are_refused() -> None:
         with pytest.raises(LeakageError):
             score_variant("variant", {0: reranker}, lists, vectors_of(3, 2), metrics)
         with pytest.raises(LeakageError):
-            cross_validated_best("variant", {0: reranker}, lists, vectors_of(3, 2), metrics, "ndcg@5")
+            score_best("variant", {0: reranker}, lists, metrics)
     lists = make_lists(3, 2)
     with pytest.raises(ContractError, match=r"\[6, 3, 10\], got \[6, 2, 10\]"):
         score_variant("variant", {0: reranker}, lists, vectors_of(3, 3), metrics)
@@ -100,7 +117,7 @@ def test_labels_of_other_groups_and_wrong_shapes_are_refused() -> None:
     no_positives = make_lists(3, 2, share=0.0)
     for score in (
         lambda: score_variant("variant", {0: reranker}, no_positives, vectors_of(3, 2), metrics),
-        lambda: cross_validated_best("variant", {0: reranker}, no_positives, vectors_of(3, 2), metrics, "ndcg@5"),
+        lambda: score_best("variant", {0: reranker}, no_positives, metrics),
     ):
         with pytest.raises(DataError, match="any list with a positive label"):
             score()
@@ -157,7 +174,7 @@ def test_best_of_n_wins_with_signal_and_earns_the_mean_without() -> None:
     for lift, low, high in ((lift_UN, 0.05, 1.0), (np.full_like(lift_UN, 0.5), -0.01, 0.01)):
         rerankers = {seed: NoisyTaste(lift, 1.0, seed) for seed in range(3)}
         mean = score_variant("mean", rerankers, lists, vectors, metrics)
-        best = cross_validated_best("best", rerankers, lists, vectors, metrics, "ndcg@5")
+        best = score_best("best", rerankers, lists, metrics)
         np.testing.assert_array_equal(best.user_U, mean.user_U)
         np.testing.assert_array_equal(best.num_lists_U, mean.num_lists_U)
         gain_S = best.seed_means("ndcg@5") - mean.seed_means("ndcg@5")

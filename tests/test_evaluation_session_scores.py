@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from recloop.errors import SettingError
-from recloop.evaluation.score import MetricsConfig
-from recloop.evaluation.session_scores import variant_from_ranks
+from recloop.evaluation.score import MetricsConfig, variant_from_ranks
 from recloop.records import Group, Lists
 from recloop.rerankers.metrics import NOT_RANKED, compute_metric, metric_of_rank
 

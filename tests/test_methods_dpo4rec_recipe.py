@@ -15,7 +15,6 @@ from safetensors.numpy import load_file
 from method_cases import do_method
 from recloop.data.load import read_log
 from recloop.errors import DataError, SettingError
-from recloop.evaluation.trec import recompute
 from recloop.files import sha256_of_folder
 from recloop.methods.dpo4rec import data as task
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
@@ -31,6 +30,7 @@ from recloop.rewards.reranker_reward import reward_completions
 from recloop.testing import FakeEncoder, FakeLM
 from recloop.training.dataset import reply_comparer
 from tiny_lm import build_tiny_lm
+from trec_by_hand import recompute
 
 pytestmark = pytest.mark.slow
 

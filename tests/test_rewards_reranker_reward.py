@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from recloop.errors import ContractError, DataError, LeakageError, SettingError
 from recloop.records import Group, Lists, UserVectors
 from recloop.rewards.reliability import reward_model_agreement, spearman_brown, split_half_reliability
-from recloop.rewards.reranker_reward import reward_completions
+from recloop.rewards.reranker_reward import reward_completions, reward_lists
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def test_reward_models_that_see_the_same_through_noise_of_their_own_are_more_rel
     clean_BNL = random_case(150, 4, 0.0, 0)[0][0].scores_BNL
     reward_models = [TableRewardModel(clean_BNL + 3.0 * rng.standard_normal(clean_BNL.shape)) for _ in range(6)]
     alone, together = (
-        split_half_reliability(some, *one[1:], "ndcg@5", seed=0).reliability
+        split_half_reliability(reward_lists(some, *one[1:], "ndcg@5"), seed=0).reliability
         for some in (reward_models[:1], reward_models)
     )
     assert together > alone + 0.1
@@ -116,13 +116,13 @@ def test_agreement_of_reward_models_equals_numpy_and_foretells_that_of_their_mea
         values_UN = reward_completions(some, lists, vectors, "ndcg@5", 0).rewards_UN
         return (values_UN - values_UN.mean(axis=1, keepdims=True)).ravel()
 
-    four = reward_model_agreement(reward_models[:4], lists, vectors, "ndcg@5")
+    four = reward_model_agreement(reward_lists(reward_models[:4], lists, vectors, "ndcg@5"))
     table = np.corrcoef([effects([reward_model]) for reward_model in reward_models[:4]])
     assert four.correlation == pytest.approx(table[np.triu_indices(4, 1)].mean(), abs=1e-6)
     seen = np.corrcoef(effects(reward_models[:4]), effects(reward_models[4:]))[0, 1]
     assert four.correlation + 0.1 < four.reliability == pytest.approx(seen, abs=0.05)
-    assert reward_model_agreement(reward_models[:1], lists, vectors, "ndcg@5") is None
-    same = reward_model_agreement([one, one], lists, vectors, "ndcg@5")
+    assert reward_model_agreement(reward_lists(reward_models[:1], lists, vectors, "ndcg@5")) is None
+    same = reward_model_agreement(reward_lists([one, one], lists, vectors, "ndcg@5"))
     assert same.correlation == same.reliability == pytest.approx(1.0)
 
 
@@ -189,18 +189,16 @@ def random_case(num_users, lists_per_user, noise, seed, num_completions=6, num_i
 @given(seed=st.integers(0, 10_000), lists_per_user=st.integers(2, 5))
 def test_half_correlation_equals_plain_python(seed, lists_per_user):
     reward_models, lists, vectors = random_case(7, lists_per_user, 0.5, seed)
-    from recloop.rewards.reranker_reward import reward_lists
-
-    values_BN = reward_lists(reward_models, lists, vectors, "loglik")
-    found = split_half_reliability(reward_models, lists, vectors, "loglik", seed=1)
-    expected = plain_half_correlation(values_BN.tolist(), lists.user_B.tolist())
+    measured = reward_lists(reward_models, lists, vectors, "loglik")
+    found = split_half_reliability(measured, seed=1)
+    expected = plain_half_correlation(measured.mean_BN.tolist(), lists.user_B.tolist())
     assert found.half_correlation == pytest.approx(expected, abs=1e-9)
     assert found.low <= found.reliability <= found.high
 
 
 def test_reliability_tells_signal_from_noise():
-    signal = split_half_reliability(*random_case(150, 4, 0.3, 0), "ndcg@5", seed=0)
-    nothing = split_half_reliability(*random_case(150, 4, 50.0, 0), "ndcg@5", seed=0)
+    signal = split_half_reliability(reward_lists(*random_case(150, 4, 0.3, 0), "ndcg@5"), seed=0)
+    nothing = split_half_reliability(reward_lists(*random_case(150, 4, 50.0, 0), "ndcg@5"), seed=0)
     assert signal.low > 0.5
     assert not signal.is_noise
     assert nothing.is_noise
@@ -210,7 +208,7 @@ def test_reliability_tells_signal_from_noise():
 
 def test_the_interval_covers_the_truth():
     # Noise drawn afresh: the true correlation is 0, so about 95 of 100 intervals must hold it.
-    found = [split_half_reliability(*random_case(40, 2, 1e6, s), "loglik", seed=s) for s in range(60)]
+    found = [split_half_reliability(reward_lists(*random_case(40, 2, 1e6, s), "loglik"), seed=s) for s in range(60)]
     held = [one.low <= 0 <= one.high for one in found]
     assert sum(held) >= 51  # binomial(60, .95): below 51 in fewer than 1 of 500 runs
 
@@ -218,17 +216,19 @@ def test_the_interval_covers_the_truth():
 def test_few_users_cannot_call_a_reward_repeatable():
     """Of one user every resample is that user: an interval without width, whatever it says."""
     for num_users in (1, 2, 9):
-        found = split_half_reliability(*random_case(num_users, 2, 0.01, 0), "loglik", seed=0)
+        found = split_half_reliability(reward_lists(*random_case(num_users, 2, 0.01, 0), "loglik"), seed=0)
         assert found.low > 0
         assert found.is_noise
         assert "too few users" in str(found)
-    assert not split_half_reliability(*random_case(10, 2, 0.01, 0), "loglik", seed=0).is_noise
+    assert not split_half_reliability(reward_lists(*random_case(10, 2, 0.01, 0), "loglik"), seed=0).is_noise
 
 
 def test_rewards_that_never_differ_have_reliability_zero():
     reward_model = TableRewardModel(np.tile(np.asarray([1.0, 2.0, 3.0]), (4, 5, 1)))
     lists = make_lists([0, 0, 1, 1], [[1, 0, 0]] * 4)
-    found = split_half_reliability([reward_model], lists, make_vectors(np.zeros((2, 5, 1))), "loglik", seed=0)
+    found = split_half_reliability(
+        reward_lists([reward_model], lists, make_vectors(np.zeros((2, 5, 1))), "loglik"), seed=0
+    )
     assert (found.half_correlation, found.reliability, found.low, found.high) == (0, 0, 0, 0)
     assert found.is_noise
 
@@ -238,13 +238,12 @@ def test_users_with_one_usable_list_are_counted_and_left_out():
     labels_BL = lists.labels_BL.copy()
     labels_BL[1] = 0  # the second list of user 0
     lists = make_lists(lists.user_B, labels_BL)
-    found = split_half_reliability([reward_model], lists, vectors, "loglik", seed=0)
+    found = split_half_reliability(reward_lists([reward_model], lists, vectors, "loglik"), seed=0)
     assert (found.num_users, found.num_users_left_out) == (4, 1)
     with pytest.raises(DataError, match="at least two lists"):
         one = np.asarray([0, 2, 4, 6, 8])
-        split_half_reliability(
-            [TableRewardModel(reward_model.scores_BNL[one])], lists.take(one), vectors, "loglik", seed=0
-        )
+        left = [TableRewardModel(reward_model.scores_BNL[one])]
+        split_half_reliability(reward_lists(left, lists.take(one), vectors, "loglik"), seed=0)
 
 
 def test_spearman_brown_by_hand():

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from recloop.encoders.load import load_encoder as load_encoder
     from recloop.encoders.sentence import TextEncoder as TextEncoder
     from recloop.errors import RecloopError as RecloopError
-    from recloop.evaluation.evaluate import compare_variants as compare_variants
-    from recloop.evaluation.evaluate import evaluate as evaluate
     from recloop.evaluation.results import Results as Results
+    from recloop.evaluation.score import compare_variants as compare_variants
+    from recloop.evaluation.score import evaluate as evaluate
     from recloop.experiment.step import StepKind as StepKind
     from recloop.llm.language_model import LanguageModel as LanguageModel
     from recloop.llm.load import load_lm as load_lm
@@ -65,8 +65,8 @@ _MODULE_OF = {
     "load_encoder": "encoders.load",
     "TextEncoder": "encoders.sentence",
     "RecloopError": "errors",
-    "compare_variants": "evaluation.evaluate",
-    "evaluate": "evaluation.evaluate",
+    "compare_variants": "evaluation.score",
+    "evaluate": "evaluation.score",
     "Results": "evaluation.results",
     "StepKind": "experiment.step",
     "LanguageModel": "llm.language_model",

@@ -10,7 +10,6 @@ import numpy as np
 
 from recloop.encoders.sentence import encode_completions
 from recloop.methods.dpo4rec.data import Task
-from recloop.methods.dpo4rec.evaluate import Remembered
 from recloop.methods.dpo4rec.generate import REWARD, TEST, read_user_texts
 from recloop.methods.dpo4rec.names import UNTUNED
 from recloop.methods.dpo4rec.reward import COUNTS, PAIRS, REWARDS, read_pairs, read_rewards
@@ -18,9 +17,10 @@ from recloop.methods.dpo4rec.reward_model import load_reward_models, reward_mode
 from recloop.methods.study import Study as Loop
 from recloop.methods.study import derived_seed
 from recloop.records import Lists, UserVectors
+from recloop.rerankers.metrics import compute_completion_metrics
 from recloop.rewards.cross_fit import CrossFittedRewards, cross_fit_rewards
 from recloop.rewards.reliability import split_half_reliability
-from recloop.rewards.reranker_reward import reward_completions, reward_lists
+from recloop.rewards.reranker_reward import ListRewards, user_rewards
 from studies.evidence.numbers import PredictedNumbers, ReliabilityNumbers, RewardNumbers
 from studies.evidence.statistics import Moments, moments_of
 from studies.evidence.tables import vectors_of
@@ -40,10 +40,12 @@ class ScoredCompletions:
     vectors: UserVectors
     seed: int
 
-    @property
-    def reward_models(self) -> list[Remembered]:
-        """The reward models, which return these scores."""
-        return [Remembered(s_BNL) for s_BNL in self.scores_KBNL]
+    def rewards(self, metric: str, rows: np.ndarray | None = None) -> ListRewards:
+        """One kind of reward of these lists; None: of all."""
+        rows = np.arange(len(self.lists)) if rows is None else rows
+        lists = self.lists.take(rows)
+        values = [compute_completion_metrics(metric, scores_BNL[rows], lists) for scores_BNL in self.scores_KBNL]
+        return ListRewards(metric, lists.user_B, np.stack(values))
 
 
 def scored_completions(loop: Loop, task: Task, seed: int) -> ScoredCompletions | None:
@@ -58,22 +60,15 @@ def scored_completions(loop: Loop, task: Task, seed: int) -> ScoredCompletions |
 
 def reliabilities(scored: ScoredCompletions) -> tuple[ReliabilityNumbers, ...]:
     """The reliability of every kind of reward, for users with many lists and with few."""
-    lists, vectors = scored.lists, scored.vectors
+    lists = scored.lists
     found: list[ReliabilityNumbers] = []
     for metric in REWARD_KINDS:
-        values_BN = reward_lists(scored.reward_models, lists, vectors, metric)
-        has_value_B = np.asarray(np.isfinite(values_BN).all(axis=1))
+        has_value_B = np.asarray(np.isfinite(scored.rewards(metric).mean_BN).all(axis=1))
         for num_lists in LIST_COUNTS:
             rows = first_lists(lists, has_value_B, num_lists)
             if len(np.unique(lists.user_B[rows])) < MIN_USERS:
                 continue
-            one = split_half_reliability(
-                [Remembered(s_BNL[rows]) for s_BNL in scored.scores_KBNL],
-                lists.take(rows),
-                vectors,
-                metric,
-                derived_seed(scored.seed, "reliability"),
-            )
+            one = split_half_reliability(scored.rewards(metric, rows), derived_seed(scored.seed, "reliability"))
             found.append(
                 ReliabilityNumbers(
                     metric=metric,
@@ -117,7 +112,7 @@ def predicted_rewards(loop: Loop, scored: ScoredCompletions) -> tuple[PredictedN
 
 def cross_fitted_rewards(scored: ScoredCompletions, metric: str) -> CrossFittedRewards | None:
     """One kind of reward as other users' completions predict it, or None for too few users."""
-    rewards = reward_completions(scored.reward_models, scored.lists, scored.vectors, metric, 0)
+    rewards = user_rewards(scored.rewards(metric), 0)
     if len(rewards.user_U) < MIN_USERS:
         return None
     return cross_fit_rewards(rewards, scored.vectors, derived_seed(scored.seed, "shared"))

@@ -10,7 +10,7 @@ import numpy as np
 
 from recloop.errors import SettingError
 from recloop.evaluation.per_user_scores import VariantScores, read_variant_scores
-from recloop.evaluation.score import score_variant
+from recloop.evaluation.score import evaluate
 from recloop.evaluation.significance import compare
 from recloop.evaluation.tables import step_costs
 from recloop.methods.dpo4rec.baselines import best_valid_ndcg
@@ -109,7 +109,7 @@ def stored_contrasts(names: Sequence[str]) -> list[tuple[str, str]]:
 
 def valid_tables(loop: Loop, task: Task, seed: int) -> tuple[TableNumbers, ...]:
     """The untuned, random-label and trained variants on valid users, by which settings may be chosen."""
-    tables: list[TableNumbers] = []
+    tables, how = list[TableNumbers](), loop.config.metrics
     for backbone in loop.config.backbones:
         variants: list[VariantScores] = []
         for name in (UNTUNED, RANDOM_LABELS, TRAINED):
@@ -117,7 +117,8 @@ def valid_tables(loop: Loop, task: Task, seed: int) -> tuple[TableNumbers, ...]:
             if loop.run.is_done(step):
                 ranker = FittedReranker.load(loop.run.folder(step))
                 vectors = vectors_of(loop, name, seed).parts[FIT]
-                variants.append(score_variant(name, {seed: ranker}, task.lists.valid, vectors, loop.config.metrics))
+                conventions = {"metrics": how.names, "empty": how.empty, "mean": how.mean}
+                variants.append(evaluate({seed: ranker}, task.lists.valid, vectors, name=name, **conventions))
         tables.append(table_of(loop, backbone, Group.VALID, variants))
     return tuple(tables)
 

@@ -1,4 +1,4 @@
-"""Run and qrels files as TREC tools read them, and the table's numbers recomputed from them.
+"""Run and qrels files as TREC tools read them, for tables to be recomputed from.
 
 One query per list, named ``USER.NUMBER`` (the user's number in the log; the list's place among that user's
 lists, from 0); documents are item numbers of the log. Scores are strictly decreasing even as 32-bit floats,
@@ -8,7 +8,6 @@ that lists without a positive are not lost (trec_eval leaves them out of its mea
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,22 +15,11 @@ import numpy as np
 import polars as pl
 
 from recloop.errors import ContractError, DataError
-from recloop.evaluation.score import MetricsConfig, variant_from_lists
-from recloop.records import Group, Lists
-from recloop.rerankers.metrics import compute_metric
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
 
-QRELS_COLUMNS = {"query": pl.String, "iteration": pl.String, "item": pl.Int64, "label": pl.Int64}
-RUN_COLUMNS = {
-    "query": pl.String,
-    "iteration": pl.String,
-    "item": pl.Int64,
-    "rank": pl.Int64,
-    "score": pl.Float32,
-    "tag": pl.String,
-}
+    from recloop.records import Lists
 
 
 def write_qrels(path: Path, lists: Lists) -> None:
@@ -42,15 +30,9 @@ def write_qrels(path: Path, lists: Lists) -> None:
     """
     _check_distinct(lists)
     row_n, place_n = np.nonzero(lists.is_item_BL)
-    table = pl.DataFrame(
-        {
-            "query": _queries(lists, row_n),
-            "iteration": np.zeros(len(row_n), np.int64),
-            "item": lists.items_BL[row_n, place_n],
-            "label": lists.labels_BL[row_n, place_n].astype(np.int64),
-        }
-    )
-    table.write_csv(path, include_header=False, separator=" ")
+    columns = {"query": _queries(lists, row_n), "iteration": np.zeros(len(row_n), np.int64)}
+    columns |= {"item": lists.items_BL[row_n, place_n], "label": lists.labels_BL[row_n, place_n].astype(np.int64)}
+    pl.DataFrame(columns).write_csv(path, include_header=False, separator=" ")
 
 
 def write_run(path: Path, scores_BL: Float32[np.ndarray, "B L"], lists: Lists, tag: str) -> None:
@@ -94,54 +76,12 @@ def write_run(path: Path, scores_BL: Float32[np.ndarray, "B L"], lists: Lists, t
 def write_runs(
     folder: Path, variant: str, seed: int, scores_BNL: Float32[np.ndarray, "B N L"], lists: Lists
 ) -> list[Path]:
-    """A run file per completion, ``VARIANT.seedS.completionN.trec``, as `recompute` reads them."""
-    paths: list[Path] = []
-    for completion in range(scores_BNL.shape[1]):
-        stem = f"{variant}.seed{seed}.completion{completion}"
-        paths.append(folder / f"{stem}.trec")
-        write_run(paths[-1], scores_BNL[:, completion], lists, stem)
+    """A run file per completion, ``VARIANT.seedS.completionN.trec``."""
+    tags = [f"{variant}.seed{seed}.completion{completion}" for completion in range(scores_BNL.shape[1])]
+    paths = [folder / f"{tag}.trec" for tag in tags]
+    for completion, (tag, path) in enumerate(zip(tags, paths, strict=True)):
+        write_run(path, scores_BNL[:, completion], lists, tag)
     return paths
-
-
-def read_run(run_path: Path, qrels_path: Path, group: Group) -> tuple[Lists, Float32[np.ndarray, "B L"]]:
-    """The lists of a qrels file with the scores a run gave them; ranks are ignored, as by trec_eval.
-
-    Raises:
-        DataError: the run misses a candidate, holds another, scores one twice, or ties two.
-    """
-    qrels = _read(qrels_path, QRELS_COLUMNS)
-    run = _read(run_path, RUN_COLUMNS)
-    joined = qrels.join(run.select("query", "item", "score"), on=["query", "item"], how="left")
-    num_missing, num_found = joined["score"].null_count(), joined.height - joined["score"].null_count()
-    if num_missing or num_found != run.height or joined.height != qrels.height:
-        raise DataError(
-            f"{run_path}: a run must score every candidate of {qrels_path.name} once, got {run.height} lines "
-            f"for {qrels.height} candidates ({num_missing} of them missing); write both from the same lists"
-        )
-    if joined.select(pl.struct("query", "score").is_duplicated().any()).item():
-        raise DataError(
-            f"{run_path}: scores of one query must differ, got ties, which every tool breaks in its own way; "
-            f"write the file with recloop.evaluation.trec.write_run"
-        )
-    return _as_lists(joined, qrels_path, group)
-
-
-def recompute(run_paths: Sequence[Path], qrels_path: Path, metrics: MetricsConfig) -> dict[str, float]:
-    """The table's number of each metric, from files alone.
-
-    Args:
-        run_paths: every seed and completion of one variant.
-        qrels_path: the labels they share.
-        metrics: metrics and conventions of the table.
-    """
-    values: dict[str, list[float]] = {metric: [] for metric in metrics.names}
-    for path in run_paths:
-        lists, scores_BL = read_run(path, qrels_path, Group.TEST)
-        values_BM = np.stack([compute_metric(metric, scores_BL, lists) for metric in metrics.names], axis=1)
-        variant = variant_from_lists(path.stem, {0: values_BM}, lists.user_B, metrics)
-        for metric in metrics.names:
-            values[metric].append(variant.average(metric))
-    return {metric: float(np.mean(numbers)) for metric, numbers in values.items()}
 
 
 def _queries(lists: Lists, row_n: Int64[np.ndarray, " n"]) -> pl.Series:
@@ -172,39 +112,3 @@ def _check_distinct(lists: Lists) -> None:
             f"an item may be in a list once, got {int(repeats_B.sum())} lists with a repeated item (first: "
             f"list {row}, user {lists.user_B[row]}, items {lists.items_BL[row].tolist()}); rebuild the lists"
         )
-
-
-def _read(path: Path, columns: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
-    try:
-        return pl.read_csv(path, has_header=False, separator=" ", schema=columns)
-    except pl.exceptions.PolarsError as error:
-        raise DataError(
-            f"{path}: expected lines of {' '.join(columns)}, separated by one blank, got {error}; "
-            f"write the file with recloop.evaluation.trec"
-        ) from error
-
-
-def _as_lists(joined: pl.DataFrame, qrels_path: Path, group: Group) -> tuple[Lists, Float32[np.ndarray, "B L"]]:
-    if not joined["query"].str.contains(r"^\d+\.\d+$").all():
-        raise DataError(f"{qrels_path}: a query must be named USER.NUMBER, got another; see recloop's write_qrels")
-    parts = joined["query"].str.split_exact(".", 1).struct
-    joined = joined.with_columns(
-        user=parts.field("field_0").cast(pl.Int64), number=parts.field("field_1").cast(pl.Int64)
-    ).sort("user", "number", maintain_order=True)
-    user_n, number_n = joined["user"].to_numpy(), joined["number"].to_numpy()
-    starts_n = np.append(True, (np.diff(user_n) != 0) | (np.diff(number_n) != 0))
-    first_B = np.flatnonzero(starts_n)
-    row_n = np.cumsum(starts_n) - 1
-    place_n = np.arange(len(row_n)) - first_B[row_n]
-    shape = (len(first_B), int(place_n.max()) + 1)
-
-    def spread(column: str, dtype: type[np.generic]) -> np.ndarray:
-        values_BL = np.zeros(shape, dtype)
-        values_BL[row_n, place_n] = joined[column].to_numpy()
-        return values_BL
-
-    is_item_BL = np.zeros(shape, np.bool_)
-    is_item_BL[row_n, place_n] = True
-    user_B: Int64[np.ndarray, " B"] = user_n[first_B]
-    lists = Lists(group, user_B, spread("item", np.int64), spread("label", np.float32), is_item_BL)
-    return lists, np.where(is_item_BL, spread("score", np.float32), np.float32(-np.inf))

@@ -5,7 +5,7 @@ Equal scores are ranked in the order of the candidates, which is random.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,23 @@ from recloop.data.sessions import Session, SessionTask
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
+
+POPULARITY, ITEM_KNN, SASREC = "popularity", "item_knn", "sasrec"
+
+
+def baseline_ranks(
+    task: SessionTask, sasrec_by_seed: Mapping[int, Int64[np.ndarray, " S"]]
+) -> dict[str, dict[int, Int64[np.ndarray, " S"]]]:
+    """The answer's rank in every test session by each baseline without a language model, by name and seed.
+
+    Args:
+        sasrec_by_seed: ranks by the self-attentive baseline; the others are the same for every seed.
+    """
+    return {
+        POPULARITY: dict.fromkeys(sasrec_by_seed, popularity_ranks(task)),
+        ITEM_KNN: dict.fromkeys(sasrec_by_seed, item_knn_ranks(task)),
+        SASREC: dict(sasrec_by_seed),
+    }
 
 
 def popularity_ranks(task: SessionTask) -> Int64[np.ndarray, " S"]:

@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from recloop.errors import DataError
-from recloop.records import Lists, UserVectors
 from recloop.rerankers.metrics import user_means
-from recloop.rewards.reranker_reward import reward_lists
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from jaxtyping import Float64, Int64
 
-    from recloop.rerankers.protocol import Reranker
+    from recloop.rewards.reranker_reward import ListRewards
 
 NUM_RESAMPLES = 2000
 MIN_USERS = 10  # below it the bootstrap calls noise repeatable more often than one time in twenty
@@ -85,27 +81,18 @@ class Agreement:
         )
 
 
-def reward_model_agreement(
-    reward_models: Sequence[Reranker], lists: Lists, vectors: UserVectors, metric: str
-) -> Agreement | None:
+def reward_model_agreement(measured: ListRewards) -> Agreement | None:
     """How well the reward models agree; None for one reward model.
 
     Split-half reliability cannot see this: it asks the same reward models about other lists.
 
-    Args:
-        reward_models, lists, vectors, metric: as for `reward_completions`.
-
-    Raises:
-        LeakageError: the lists belong to another group than the reward users.
-
     Source: Spearman (1910), Brown (1910) for the step from one reward model to all.
     """
-    if len(reward_models) < 2:
+    if len(measured.values_KBN) < 2:
         return None
     effects: list[np.ndarray] = []
-    for reward_model in reward_models:
-        values_BN = reward_lists([reward_model], lists, vectors, metric)
-        _, values_UN = user_means(values_BN, lists.user_B, empty="drop")
+    for values_BN in measured.values_KBN:
+        _, values_UN = user_means(values_BN, measured.user_B, empty="drop")
         effects.append((values_UN - values_UN.mean(axis=1, keepdims=True)).ravel())
     num_reward_models = len(effects)
     pairs = [(i, j) for i in range(num_reward_models) for j in range(i)]
@@ -115,28 +102,25 @@ def reward_model_agreement(
     )
 
 
-def split_half_reliability(
-    reward_models: Sequence[Reranker], lists: Lists, vectors: UserVectors, metric: str, seed: int
-) -> Reliability:
-    """Reliability of `metric` as a reward: completion effects in odd lists against those in even lists.
+def split_half_reliability(measured: ListRewards, seed: int) -> Reliability:
+    """Reliability of a metric as a reward: completion effects in odd lists against those in even lists.
 
     A completion effect is the completion's reward less the mean over that user's completions, so that it does not
     matter how easy a user is. Lists without a positive are left out. Rewards that never differ between completions
     have reliability 0.
 
     Args:
-        reward_models, lists, vectors, metric: as for `reward_completions`.
+        measured: as `reward_lists` gives it.
         seed: of the bootstrap.
 
     Raises:
-        LeakageError: the lists belong to another group than the reward users.
         DataError: no user has two lists with a positive.
 
     Source: Spearman (1910), Brown (1910) for the step from half to whole.
     """
-    values_BN = reward_lists(reward_models, lists, vectors, metric)
+    values_BN, user_B = measured.mean_BN, measured.user_B
     has_positive_B = ~np.isnan(values_BN).any(axis=1)
-    odd_UN, even_UN = _half_means(values_BN[has_positive_B], lists.user_B[has_positive_B])
+    odd_UN, even_UN = _half_means(values_BN[has_positive_B], user_B[has_positive_B])
     if len(odd_UN) == 0:
         raise DataError(
             "split-half reliability needs users with at least two lists that hold a positive, got none; "
@@ -150,13 +134,13 @@ def split_half_reliability(
     resampled_R = spearman_brown(_pooled_correlation(counts_RU @ products_U3))
     low, high = np.quantile(resampled_R, [0.025, 0.975])
     return Reliability(
-        metric,
+        measured.metric,
         correlation,
         float(spearman_brown(np.asarray(correlation))),
         float(low),
         float(high),
         num_users,
-        len(np.unique(lists.user_B)) - num_users,
+        len(np.unique(user_B)) - num_users,
     )
 
 

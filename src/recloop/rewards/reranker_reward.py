@@ -17,26 +17,37 @@ from recloop.records import Group, Lists, Prompt, Rewards, UserVectors
 from recloop.rerankers.metrics import compute_completion_metrics, user_means
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Float64
+    from jaxtyping import Float32, Float64, Int64
 
     from recloop.encoders.sentence import TextEncoder
     from recloop.rerankers.protocol import Reranker
 
 
-def reward_lists(
-    reward_models: Sequence[Reranker], lists: Lists, vectors: UserVectors, metric: str
-) -> Float64[np.ndarray, "B N"]:
-    """The metric of every list under every completion of its user; NaN where a list has no positive.
+@dataclass(frozen=True, slots=True)
+class ListRewards:
+    """The metric of every list under every completion of its user, by each of K reward models; NaN without a positive.
 
-    Of several reward models it is the mean of the metric under each. One fit's preferences among a user's
-    completions are mostly its own, and mean metrics agree better than mean scores (docs/log.md, "One reward model's
-    rewards are mostly its own").
+    Axes: K reward models, B lists, N completions per user.
+    """
 
-    Axes: B lists, N completions per user.
+    metric: str
+    user_B: Int64[np.ndarray, " B"]
+    values_KBN: Float64[np.ndarray, "K B N"]
+
+    @property
+    def mean_BN(self) -> Float64[np.ndarray, "B N"]:
+        """The mean over the reward models.
+
+        One fit's preferences among a user's completions are mostly its own, and mean metrics agree better than mean
+        scores (docs/log.md, "One reward model's rewards are mostly its own").
+        """
+        return self.values_KBN.mean(axis=0)
+
+
+def reward_lists(reward_models: Sequence[Reranker], lists: Lists, vectors: UserVectors, metric: str) -> ListRewards:
+    """What fitted rerankers make of every list of reward users under every completion.
 
     Args:
-        reward_models: fitted rerankers.
-        lists: lists of reward users.
         vectors: encoded completions of at least the users in `lists`.
         metric: a name that `recloop.rerankers.metrics` knows, e.g. ``ndcg@5`` or ``loglik``.
 
@@ -49,7 +60,7 @@ def reward_lists(
     if not reward_models:
         raise SettingError("rewards need a reward model, got none; give at least one fitted reranker")
     values = [compute_completion_metrics(metric, _checked_scores(one, lists, vectors), lists) for one in reward_models]
-    return np.mean(values, axis=0)
+    return ListRewards(metric, lists.user_B, np.stack(values))
 
 
 def _checked_scores(reward_model: Reranker, lists: Lists, vectors: UserVectors) -> Float32[np.ndarray, "B N L"]:
@@ -73,31 +84,31 @@ def _checked_scores(reward_model: Reranker, lists: Lists, vectors: UserVectors) 
 def reward_completions(
     reward_models: Sequence[Reranker], lists: Lists, vectors: UserVectors, metric: str, round: int
 ) -> Rewards:
+    """The reward of each completion of each reward user; arguments and errors as `reward_lists`, `user_rewards`."""
+    return user_rewards(reward_lists(reward_models, lists, vectors, metric), round)
+
+
+def user_rewards(measured: ListRewards, round: int) -> Rewards:
     """The reward of each completion of each reward user: the mean of the metric over that user's lists.
 
     Users none of whose lists holds a positive are left out.
 
     Args:
-        reward_models: fits of the frozen reranker of Algorithm 1; more than one are our addition (`reward_lists`).
-        lists: lists of reward users.
-        vectors: encoded completions of at least the users in `lists`, N each.
-        metric: e.g. ``ndcg@5``, ``map@5`` or ``loglik`` (log-likelihoods are at most 0).
+        measured: by the fits of Algorithm 1's frozen reranker; more than one are our addition.
         round: 0 for the completions of the base model.
 
     Raises:
         DataError: no list holds a positive.
-        LeakageError, SettingError, ContractError: see `reward_lists`.
 
     Source: DPO4Rec, section on reward-based feedback; dropping users without positives is our decision.
     """
-    values_BN = reward_lists(reward_models, lists, vectors, metric)
-    users_U, rewards_UN = user_means(values_BN, lists.user_B, empty="drop")
+    users_U, rewards_UN = user_means(measured.mean_BN, measured.user_B, empty="drop")
     if len(users_U) == 0:
         raise DataError(
-            f"rewards need lists with a positive item, got none among {len(lists)} lists of reward users; "
+            f"rewards need lists with a positive item, got none among {len(measured.user_B)} lists of reward users; "
             f"take more reward users or longer logs"
         )
-    return Rewards(round, metric, users_U, rewards_UN.astype(np.float32))
+    return Rewards(round, measured.metric, users_U, rewards_UN.astype(np.float32))
 
 
 def reranker_reward(
@@ -145,7 +156,7 @@ class RerankerReward:
             lists = self.lists.take(np.isin(self.lists.user_B, user_P[rows]))
             if not len(lists):
                 continue
-            values_BN = reward_lists(self.reward_models, lists, vectors, self.metric)
+            values_BN = reward_lists(self.reward_models, lists, vectors, self.metric).mean_BN
             users_U, means_UN = user_means(values_BN, lists.user_B, empty="drop")
             is_known = np.isin(user_P[rows], users_U)
             rewards_PN[rows[is_known]] = means_UN

@@ -13,7 +13,6 @@ import polars as pl
 from recloop.experiment.step import StepKind
 from recloop.files import atomic_write_bytes, atomic_write_json
 from recloop.methods.dpo4rec.data import Task
-from recloop.methods.dpo4rec.evaluate import Remembered
 from recloop.methods.dpo4rec.generate import REWARD, UserTexts, UserTextVectors
 from recloop.methods.dpo4rec.reward_model import load_reward_models, reward_model_digest
 from recloop.methods.study import LmRef, Study, derived_seed
@@ -22,7 +21,7 @@ from recloop.rewards.cross_fit import cross_fit_rewards
 from recloop.rewards.files import write_pairs, write_pairs_jsonl, write_rewards
 from recloop.rewards.preference_pairs import find_pairs
 from recloop.rewards.reliability import Reliability, reward_model_agreement, split_half_reliability
-from recloop.rewards.reranker_reward import reward_completions
+from recloop.rewards.reranker_reward import reward_lists, user_rewards
 from recloop.training.dataset import reply_comparer
 
 REWARDS, RELIABILITY = "rewards.parquet", "reliability.json"
@@ -44,23 +43,23 @@ def reward_user_texts(
     with study.step(REWARD_STEP, f"r{round}.s{seed}", inputs) as step:
         if not step.is_done:
             where, row = f"seed {seed}, round {round}", {"round": round, "seed": seed}
-            fits = [Remembered(one.score(lists, completions)) for one in load_reward_models(study, reward_model)]
-            measured = (fits, lists, completions, config.metric)
-            reliability = split_half_reliability(*measured, derived_seed(seed, "reliability"))
+            fits = load_reward_models(study, reward_model)
+            measured = reward_lists(fits, lists, completions, config.metric)
+            reliability = split_half_reliability(measured, derived_seed(seed, "reliability"))
             _say_how_reliable(study, where, reliability)
             atomic_write_json(step.folder / RELIABILITY, asdict(reliability))
             step.log(row | asdict(reliability))
-            agreement = reward_model_agreement(*measured)
+            agreement = reward_model_agreement(measured)
             if agreement is not None:
                 study.progress.say(f"{where}: {agreement}")
                 step.log(row | {"reward_models": asdict(agreement)})
-            rewards = reward_completions(*measured, round)
+            rewards = user_rewards(measured, round)
             if config.cross_fit:
                 fitted = cross_fit_rewards(rewards, completions, derived_seed(seed, "shared"))
                 study.progress.say(f"{where}: {fitted}")
                 step.log(row | {"explained": fitted.explained})
                 rewards = fitted.rewards
-            write_rewards(step.folder / REWARDS, [rewards], task.log.users["user_id"].to_list())
+            write_rewards(step.folder / REWARDS, rewards, task.log.users["user_id"].to_list())
     return read_rewards(study.run.folder(step.name) / REWARDS, task.log, config.metric)
 
 
@@ -75,7 +74,7 @@ def reward_by_function(study: Study, task: Task, texts: UserTexts, seed: int, ro
             asked_of = [user_ids[user] for user in completions.user_U.tolist()]
             rewards_UN = np.asarray(study.own.reward(prompts, written, users=asked_of), dtype=np.float32)
             rewards = Rewards(round, name, completions.user_U, rewards_UN)
-            write_rewards(step.folder / REWARDS, [rewards], user_ids)
+            write_rewards(step.folder / REWARDS, rewards, user_ids)
     return read_rewards(study.run.folder(step.name) / REWARDS, task.log, name)
 
 

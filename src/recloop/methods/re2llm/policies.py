@@ -13,7 +13,7 @@ import numpy as np
 
 from recloop.data.sessions import Session
 from recloop.evaluation.per_user_scores import VariantScores
-from recloop.evaluation.session_scores import ITEM_KNN, POPULARITY, SASREC, baseline_ranks, variant_from_ranks
+from recloop.evaluation.score import variant_from_ranks
 from recloop.experiment.run_folder import RunStep
 from recloop.experiment.step import StepKind
 from recloop.methods.re2llm.answers import Answers, States
@@ -22,6 +22,7 @@ from recloop.methods.re2llm.hint_base import HintBase
 from recloop.methods.study import Study, derived_seed
 from recloop.prompts.title_match import normalised, words_of
 from recloop.rerankers.sasrec import sasrec_ranks
+from recloop.rerankers.session_baselines import ITEM_KNN, POPULARITY, SASREC, baseline_ranks
 from recloop.training.hint_baselines import (
     always_empty,
     best_single,

@@ -14,8 +14,7 @@ from recloop.data.sessions import Session, SessionConfig, SessionTask, cut_sessi
 from recloop.data.splits import split_users
 from recloop.errors import DataError
 from recloop.evaluation.per_user_scores import VariantScores
-from recloop.evaluation.score import MetricsConfig
-from recloop.evaluation.session_scores import baseline_ranks, variant_from_ranks
+from recloop.evaluation.score import MetricsConfig, variant_from_ranks
 from recloop.experiment.step import StepKind
 from recloop.files import atomic_write_json
 from recloop.llm.cache import CompletionCache
@@ -36,6 +35,7 @@ from recloop.prompts.next_item import (
 from recloop.records import Group, Prompt
 from recloop.rerankers.metrics import NOT_RANKED
 from recloop.rerankers.sasrec import sasrec_ranks
+from recloop.rerankers.session_baselines import baseline_ranks
 
 NUM_RANKED = 10
 NEXT_METRICS = MetricsConfig(names=("hr@1", "ndcg@10"), empty="zero", mean="user")
