@@ -15,15 +15,12 @@ def complete_sections(model: type[BaseModel], given: Any) -> Any:
     """`given` with what its sections leave out taken from the sections as `model` has them by default."""
     if not isinstance(given, dict):
         return given
-    values = dict(cast(dict[str, Any], given))
-    for name, info in model.model_fields.items():
-        if isinstance(info.default, BaseModel) and isinstance(values.get(name), dict):
-            values[name] = _merged(info.default.model_dump(), values[name])
-    return values
+    sections = {name: info.default for name, info in model.model_fields.items() if name in given}
+    defaults = {name: default.model_dump() for name, default in sections.items() if isinstance(default, BaseModel)}
+    return _merged(defaults, cast(dict[str, Any], given))
 
 
 def _merged(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """`given` with what it leaves out taken from `defaults`, section by section."""
     merged = dict(defaults)
     for key, value in given.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):

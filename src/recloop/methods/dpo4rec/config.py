@@ -20,7 +20,13 @@ from recloop.prompts.user_profile import PromptConfig
 from recloop.rerankers.config import RerankerConfig, RerankerKind
 from recloop.rerankers.metrics import MetricName
 from recloop.rewards.preference_pairs import PairConfig
+from recloop.settings import shown_first
 from recloop.training.dpo import DpoConfig
+
+METRICS = (
+    "ndcg@5", "map@5", "mrr@10", "ndcg@1", "ndcg@3", "ndcg@7", "ndcg@10", "map_min@5", "map_kar@5", "hr@1", "hr@3",
+    "hr@5", "loglik",
+)  # fmt: skip
 
 
 class CompletionsConfig(BaseModel):
@@ -28,24 +34,14 @@ class CompletionsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fit: int = Field(
-        json_schema_extra={"shown_first": True},
-        default=1,
+    fit: int = shown_first(1, "per train and valid user; a training step reads one of them", ge=1)
+    reward: int = shown_first(10, "per reward user: N of the paper", ge=2)
+    test: int = shown_first(3, "per test user: several, for less noise", ge=1)
+    sentences: int | None = shown_first(
+        None,
+        "read so many sentences of each completion, its first, and write no more where the model runs here: with "
+        "little room it matters what is said; none: whole completions",
         ge=1,
-        description="per train and valid user; a training step reads one of them",
-    )
-    reward: int = Field(
-        json_schema_extra={"shown_first": True}, default=10, ge=2, description="per reward user: N of the paper"
-    )
-    test: int = Field(
-        json_schema_extra={"shown_first": True}, default=3, ge=1, description="per test user: several, for less noise"
-    )
-    sentences: int | None = Field(
-        json_schema_extra={"shown_first": True},
-        default=None,
-        ge=1,
-        description="read so many sentences of each completion, its first, and write no more where the model runs "
-        "here: with little room it matters what is said; none: whole completions",
     )
 
 
@@ -59,23 +55,17 @@ class RewardConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    metric: str = Field(
-        json_schema_extra={"shown_first": True},
-        default="ndcg@10",
-        description="of the reward model: ndcg@10, map_min@5, loglik, ...",
-    )
-    num_models: int = Field(
-        json_schema_extra={"shown_first": True},
-        default=1,
+    metric: str = shown_first("ndcg@10", "of the reward model: ndcg@10, map_min@5, loglik, ...")
+    num_models: int = shown_first(
+        1,
+        "fits of the reward model, each with a seed of its own; a completion's reward is their mean, since what one "
+        "fit prefers among a user's completions is mostly its own",
         ge=1,
-        description="fits of the reward model, each with a seed of its own; a completion's reward is their mean, "
-        "since what one fit prefers among a user's completions is mostly its own",
     )
-    cross_fit: bool = Field(
-        json_schema_extra={"shown_first": True},
-        default=False,
-        description="the reward is predicted from what similar completions got with other users (cross-fitted): "
-        "the part that a language model can learn",
+    cross_fit: bool = shown_first(
+        False,
+        "the reward is predicted from what similar completions got with other users (cross-fitted): the part that a "
+        "language model can learn",
     )
 
     @model_validator(mode="after")
@@ -89,32 +79,18 @@ class Dpo4RecConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rounds: int = Field(
-        json_schema_extra={"shown_first": True},
-        default=1,
-        ge=0,
-        description="rounds of reward and DPO; 0 only measures",
+    rounds: int = shown_first(1, "rounds of reward and DPO; 0 only measures", ge=0)
+    seeds: tuple[int, ...] = shown_first(
+        (0,), "one whole loop each: sampling, fits, training; claims need three", min_length=1
     )
-    seeds: tuple[int, ...] = Field(
-        json_schema_extra={"shown_first": True},
-        default=(0,),
-        min_length=1,
-        description="one whole loop each: sampling, fits, training; claims need three",
+    data_seed: int = Field(0, ge=0, description="of the simulated log, the users kept, the groups and the lists")
+    backbones: tuple[RerankerKind, ...] = shown_first(
+        ("prm",), "evaluators: one table each; the reward model is reranker.kind", min_length=1
     )
-    data_seed: int = Field(
-        default=0, ge=0, description="of the simulated log, the users kept, the groups and the lists"
-    )
-    backbones: tuple[RerankerKind, ...] = Field(
-        json_schema_extra={"shown_first": True},
-        default=("prm",),
-        min_length=1,
-        description="evaluators: one table each; the reward model is reranker.kind",
-    )
-    variants: Literal["all", "core", "trained"] = Field(
-        json_schema_extra={"shown_first": True},
-        default="all",
-        description="core: only shuffled, untuned, random-label DPO and trained; trained: only untuned and "
-        "trained, to choose settings by valid users",
+    variants: Literal["all", "core", "trained"] = shown_first(
+        "all",
+        "core: only shuffled, untuned, random-label DPO and trained; trained: only untuned and trained, to choose "
+        "settings by valid users",
     )
     primary_metric: str = Field(default="ndcg@5", description="the metric that is tested; one of metrics.names")
     reference: Literal["first", "previous"] = Field(
@@ -136,26 +112,7 @@ class Dpo4RecConfig(BaseModel):
     pairs: PairConfig = Field(default=PairConfig(), description="preference pairs")
     dpo: DpoConfig = Field(default=DpoConfig(), description="DPO, and the budget of best-of-N fine-training")
     metrics: MetricsConfig = Field(
-        default=MetricsConfig(
-            names=(
-                "ndcg@5",
-                "map@5",
-                "mrr@10",
-                "ndcg@1",
-                "ndcg@3",
-                "ndcg@7",
-                "ndcg@10",
-                "map_min@5",
-                "map_kar@5",
-                "hr@1",
-                "hr@3",
-                "hr@5",
-                "loglik",
-            ),
-            empty="drop",
-            mean="user",
-        ),
-        description="metrics and their conventions",
+        default=MetricsConfig(names=METRICS, empty="drop", mean="user"), description="metrics and their conventions"
     )
     statistics: StatisticsConfig = Field(default=StatisticsConfig(), description="tests and intervals")
 
@@ -170,7 +127,7 @@ class Dpo4RecConfig(BaseModel):
         require_distinct(seeds=self.seeds, backbones=self.backbones)
         if self.rounds and not self.split.reward:
             raise SettingError(
-                f"training needs reward users, got split.feedback=0 and rounds={self.rounds}; use rounds=0"
+                f"training needs reward users, got split.reward=0 and rounds={self.rounds}; use rounds=0"
             )
         if self.rounds and self.lm.name.startswith(SCHEME) and not self.lm.server.weights:
             raise SettingError(
