@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 
-from recloop.errors import GenerationError
+from recloop.errors import GenerationError, SettingError
 from recloop.llm.chat import CHAT_TOKENS, chat_tokens, load_tokenizer, messages_of, takes_system_role
 from recloop.llm.local import TransformersLM
 from recloop.records import Pair, Prompt
-from recloop.training.dataset import count_prompt_tokens, select_rows
+from recloop.training.dataset import require_short, select_rows
 from recloop.training.dpo import DpoConfig
 from tiny_lm import CHAT_TEMPLATE, build_tiny_lm
 
@@ -63,7 +63,10 @@ def test_sampling_and_tuning_read_the_same_prompt(plain, tmp_path, kind):
     rendered = tokenizer.apply_chat_template(messages_of(PROMPT, tokenizer), tokenize=False, add_generation_prompt=True)
     assert lm.render(PROMPT) == rendered
     assert "Sum up." in rendered
-    assert count_prompt_tokens(lm_folder, [PROMPT]) == [lm.count_tokens(rendered)]
+    num_tokens = lm.count_tokens(rendered)
+    require_short(lm_folder, [PROMPT], num_tokens)
+    with pytest.raises(SettingError, match=f"got {num_tokens} for 3;"):
+        require_short(lm_folder, [PROMPT], num_tokens - 1)
     pair = Pair(0, 3, 0, 1, "likes Drama", "likes War", 1.0, 0.0)
     rows = select_rows(lm_folder, {3: PROMPT}, [pair], DpoConfig(), 0).rows
     assert len(rows) == 1
@@ -107,7 +110,9 @@ def test_a_template_with_all_of_it_can_be_tuned_with(plain, tmp_path, monkeypatc
             config = SftConfig(**budget)
             found = run_sft(run, prompts, pairs, config)
         case _:
-            config = GrpoConfig(batch_size=1, gradient_accumulation_steps=1, num_generations=2, max_reply_tokens=4, max_pairs=1)
+            config = GrpoConfig(
+                batch_size=1, gradient_accumulation_steps=1, num_generations=2, max_reply_tokens=4, max_pairs=1
+            )
 
             def score(number, text, is_finished):
                 return ScoredAnswer(float(len(text)), float(len(text)), (), {})

@@ -70,7 +70,7 @@ def test_thinning_is_random_but_the_same_for_swapped_pairs(lm):
 
 def test_what_does_not_fit_stops_the_run(lm, tmp_path):
     prompts, pairs = make_prompts(1), make_pairs(1)
-    with pytest.raises(SettingError, match=r"may have 10 tokens with its chat template, got .* for user 0"):
+    with pytest.raises(SettingError, match=r"may have 10 tokens with its chat template, got .* for 0;"):
         select_rows(lm, prompts, pairs, TrainingBudget(max_prompt_tokens=10), seed=0)
     with pytest.raises(DataError, match="got none for user 3"):
         select_rows(lm, prompts, make_pairs(4)[3:], TrainingBudget(), seed=0)

@@ -210,16 +210,16 @@ def test_trl_reads_the_rows_that_were_checked(lm, tmp_path):
     from recloop.training.dataset import select_rows, training_order
     from recloop.training.trainer import TrainingJob, load_policy, quiet
 
-    row_set = select_rows(lm, make_prompts(7), make_pairs(7), CONFIG, seed=0)
-    job = TrainingJob("test", TrainingRun(lm, tmp_path / "out", 0), {}, CONFIG)
+    rows = select_rows(lm, make_prompts(7), make_pairs(7), CONFIG, seed=0).rows
+    job = TrainingJob("test", TrainingRun(lm, tmp_path / "out", 0), {}, CONFIG, (len(rows), 0, 0))
     with quiet(0):
-        trainer = dpo._make_trainer(job, load_policy(lm, CONFIG), row_set, CONFIG)
+        trainer = dpo._make_trainer(job, rows, CONFIG, load_policy(lm, CONFIG))
     end_id = AutoTokenizer.from_pretrained(lm).eos_token_id
-    order = training_order([row.num_tokens for row in row_set.rows], CONFIG, 0)
+    order = training_order([row.num_tokens for row in rows], CONFIG, 0)
     assert len(trainer.train_dataset) == len(order)
     for index, found in zip(order, trainer.train_dataset, strict=True):
         longest = max(len(found["chosen_ids"]), len(found["rejected_ids"]))
-        assert len(found["prompt_ids"]) + longest == row_set.rows[index].num_tokens
+        assert len(found["prompt_ids"]) + longest == rows[index].num_tokens
         assert found["chosen_ids"][-1] == found["rejected_ids"][-1] == end_id
 
 

@@ -42,22 +42,14 @@ def reply_of(text: str) -> list[Message]:
 
 
 def reply_comparer(lm_folder: Path, max_reply_tokens: int) -> Callable[[str, str], bool]:
-    """A function that tells whether a model reads two replies as the same tokens.
-
-    Args:
-        lm_folder: holds the tokenizer.
-        max_reply_tokens: replies are compared up to here.
-    """
+    """A function that tells whether a model reads two replies as the same tokens, up to `max_reply_tokens`."""
     tokenizer = load_tokenizer(lm_folder)
 
     @lru_cache(maxsize=100_000)
     def tokens_of(text: str) -> tuple[int, ...]:
         return tuple(tokenizer(text, add_special_tokens=False)["input_ids"][:max_reply_tokens])
 
-    def same_after_tokenising(first: str, second: str) -> bool:
-        return tokens_of(first) == tokens_of(second)
-
-    return same_after_tokenising
+    return lambda first, second: tokens_of(first) == tokens_of(second)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,28 +60,20 @@ class RowSet:
     num_thinned: int
     num_too_long: int
 
-
-@dataclass(frozen=True, slots=True)
-class PromptSet:
-    """Prompts to answer in training, each as often as it is answered, and how many were left out."""
-
-    rows: tuple[Prompt, ...]
-    num_thinned: int
-    num_too_long: int
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        return len(self.rows), self.num_thinned, self.num_too_long
 
 
-def count_prompt_tokens(lm_folder: Path, prompts: Sequence[Prompt]) -> list[int]:
-    """Tokens of every prompt inside the chat template, up to where the reply begins."""
+def require_short(lm_folder: Path, prompts: Sequence[Prompt], max_prompt_tokens: int) -> None:
+    """SettingError where a prompt has more tokens inside the chat template, up to where the reply begins."""
     reader = _Reader.of(lm_folder)
-    return [len(reader.opening(prompt)) for prompt in prompts]
+    for prompt in prompts:
+        reader.opening(prompt, max_prompt_tokens)
 
 
 def prompts_of(pairs: PairSet) -> dict[int, Prompt]:
-    """The prompts of pairs, by user.
-
-    Raises:
-        DataError: the pairs hold no prompts.
-    """
+    """The prompts of pairs, by user; DataError when the pairs hold none."""
     prompts = {prompt.user: prompt for prompt in pairs.prompts_U}
     if pairs.pairs and not prompts:
         raise DataError("pairs to train on must hold their prompts, got none; make them from recloop.generate's texts")
@@ -120,13 +104,7 @@ def select_rows(
         if pair.user not in prompts:
             raise DataError(f"every pair needs its prompt, got none for user {pair.user}; pass all prompts")
         prompt = prompts[pair.user]
-        prompt_ids = reader.opening(prompt)
-        if len(prompt_ids) > budget.max_prompt_tokens:
-            raise SettingError(
-                f"a prompt may have {budget.max_prompt_tokens} tokens with its chat template, got "
-                f"{len(prompt_ids)} for user {pair.user}; build prompts with a smaller budget or raise "
-                f"max_prompt_tokens"
-            )
+        prompt_ids = reader.opening(prompt, budget.max_prompt_tokens)
         lengths = [reader.reply_length(prompt, prompt_ids, text) for text in (pair.chosen, pair.rejected)]
         if max(lengths) <= budget.max_reply_tokens + 1:  # the end token
             fitting.append(Row(pair, prompt, len(prompt_ids) + max(lengths)))
@@ -190,17 +168,23 @@ class _Reader:
         )
         return list(encoded["input_ids"])
 
-    def opening(self, prompt: Prompt) -> list[int]:
+    def opening(self, prompt: Prompt, max_tokens: int) -> list[int]:
         """The prompt, up to where the reply begins."""
-        return self.render(messages_of(prompt, self.tokenizer), add_generation_prompt=True)
+        ids = self.render(messages_of(prompt, self.tokenizer), add_generation_prompt=True)
+        if len(ids) > max_tokens:
+            raise SettingError(
+                f"a prompt may have {max_tokens} tokens with its chat template, got {len(ids)} for {prompt.user}; "
+                f"lower prompt.max_prompt_tokens or raise the max_prompt_tokens of training"
+            )
+        return ids
 
     def reply_length(self, prompt: Prompt, prompt_ids: list[int], text: str) -> int:
         """Tokens of a rendered reply up to and including its end token."""
         whole_ids = self.render([*messages_of(prompt, self.tokenizer), *reply_of(text)])
         if whole_ids[: len(prompt_ids)] != prompt_ids:
             raise ContractError(
-                f"a chat template must render the prompt alike with and without a reply, got other tokens "
-                f"for user {prompt.user}; use a template whose generation prompt opens the assistant's turn"
+                f"a chat template must render the prompt alike with and without a reply, got other tokens for user "
+                f"{prompt.user}; use a template whose generation prompt opens the assistant's turn"
             )
         reply_ids = whole_ids[len(prompt_ids) :]
         for position, token in enumerate(reply_ids):

@@ -11,18 +11,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from recloop.llm.chat import load_tokenizer, messages_of
+from recloop.llm.chat import messages_of
 from recloop.llm.weights import base_folder_of
 from recloop.progress import SILENT, Progress
 from recloop.records import Pair, Prompt
-from recloop.settings import validate
-from recloop.training.dataset import Row, RowSet, prompts_of, reply_of, select_rows
-from recloop.training.processes import is_sharded, launch, num_processes
+from recloop.settings import shown_first, validate
+from recloop.training.dataset import Row, prompts_of, reply_of, select_rows
+from recloop.training.processes import launch, num_processes
 from recloop.training.result import TrainedModel, TrainingBudget, TrainingRun, digest_inputs, folder_of, read_trained
 
 if TYPE_CHECKING:
@@ -33,11 +34,6 @@ if TYPE_CHECKING:
     from recloop.training.trainer import Policy, TrainingJob
 
 LOG_NAMES = {
-    "step": "step",
-    "loss": "loss",
-    "lr": "learning_rate",
-    "grad_norm": "grad_norm",
-    "entropy": "entropy",
     "accuracy": "rewards/accuracies",
     "chosen_logp": "logps/chosen",
     "rejected_logp": "logps/rejected",
@@ -50,21 +46,15 @@ LOG_NAMES = {
 class DpoConfig(TrainingBudget):
     """How preference pairs train a language model."""
 
-    beta: float = Field(
-        json_schema_extra={"shown_first": True},
-        default=0.1,
-        gt=0,
-        description="strength of the pull to the reference model; DPO4Rec: 0.01 for an 8B model",
-    )
-    sft_weight: float = Field(
-        json_schema_extra={"shown_first": True},
-        default=0.0,
+    beta: float = shown_first(0.1, "strength of the pull to the reference model; DPO4Rec: 0.01 for an 8B model", gt=0)
+    sft_weight: float = shown_first(
+        0.0,
+        "weight of the chosen completions' mean negative log-likelihood per token beside DPO's loss, which alone may "
+        "lower the likelihood of both completions; TRL's rpo_alpha",
         ge=0,
-        description="weight of the chosen completions' mean negative log-likelihood per token beside DPO's loss, "
-        "which alone may lower the likelihood of both completions; TRL's rpo_alpha",
     )
     accelerate_config: str | None = Field(
-        default=None,
+        None,
         description="train in several processes, by accelerate launch: ddp, fsdp, deepspeed_zero3 on all GPUs, or a "
         "YAML file of accelerate's; none: in this process. Rows in a step stay as they are",
     )
@@ -118,19 +108,15 @@ def run_dpo(run: TrainingRun, prompts: Mapping[int, Prompt], pairs: Sequence[Pai
     inputs = digest_inputs(models, prompts, pairs, config, run.seed)
     if run.out.exists():
         return read_trained(run.out, inputs)
-    row_set = select_rows(run.lm_folder, prompts, pairs, config, run.seed)
+    found = select_rows(run.lm_folder, prompts, pairs, config, run.seed)
     if config.accelerate_config and num_processes() == 1:
         _launch(run, prompts, pairs, config, config.accelerate_config)
         return read_trained(run.out, inputs)
 
     from recloop.training.trainer import TrainingJob, run_job
 
-    job = TrainingJob("train by DPO", run, inputs, config)
-
-    def make_trainer(policy: Policy) -> DPOTrainer:
-        return _make_trainer(job, policy, row_set, config)
-
-    return run_job(job, row_set, make_trainer, LOG_NAMES)
+    job = TrainingJob("train by DPO", run, inputs, config, found.counts)
+    return run_job(job, partial(_make_trainer, job, found.rows, config), LOG_NAMES)
 
 
 def _launch(
@@ -155,42 +141,30 @@ def _launch(
     shutil.rmtree(folder)
 
 
-def _make_trainer(job: TrainingJob, policy: Policy, row_set: RowSet, config: DpoConfig) -> DPOTrainer:
+def _make_trainer(job: TrainingJob, rows: Sequence[Row], config: DpoConfig, policy: Policy) -> DPOTrainer:
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
-    from recloop.training.shared_prompt import SHARING_TYPES, share_prompts
+    from recloop.training.shared_prompt import share_prompts
     from recloop.training.trainer import load_model, trainer_arguments, training_data
 
-    lm_folder, reference = job.run.lm_folder, job.run.reference
-    uses_lora = policy.adapter is not None
-    # Without its adapter such a policy is the reference model already.
-    is_own_reference = uses_lora and base_folder_of(lm_folder).resolve() == reference.resolve()
-    reference_lm = None
-    if not is_own_reference:
+    base, reference, uses_lora = base_folder_of(job.run.lm_folder), job.run.reference, policy.uses_lora
+    reference_lm = None  # without its adapter a policy over the reference model is it already
+    if not uses_lora or base.resolve() != reference.resolve():
         reference_lm = load_model(reference, uses_lora=uses_lora, load_in_4bit=config.load_in_4bit)
-    tokenizer = load_tokenizer(lm_folder)
-    passes = config.passes_per_step(len(row_set.rows), num_processes())
+    loss: dict[str, Any] = {"loss_type": ["sigmoid"]}
+    if config.sft_weight:
+        loss = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, config.sft_weight]}
     trainer = DPOTrainer(
-        model=policy.model,
         ref_model=reference_lm,
-        args=DPOConfig(**trainer_arguments(job, passes, uses_lora=uses_lora), beta=config.beta, **_loss_of(config)),
-        train_dataset=training_data(job, row_set, _conversation, tokenizer),
-        processing_class=tokenizer,
-        peft_config=policy.adapter,
+        args=DPOConfig(**trainer_arguments(job, uses_lora=uses_lora), beta=config.beta, **loss),
+        train_dataset=training_data(job, rows, _conversation, policy.tokenizer),
+        **policy.for_trainer,
     )
-    can_share = not uses_lora and not is_sharded() and policy.model.config.model_type in SHARING_TYPES
-    if reference_lm is not None and can_share:
+    if reference_lm is not None and policy.shares_prompts:
         share_prompts(policy.model)
         share_prompts(reference_lm)
     return trainer
-
-
-def _loss_of(config: DpoConfig) -> dict[str, Any]:
-    """TRL's names for DPO's loss and, where it has a weight, the likelihood of the chosen completion."""
-    if not config.sft_weight:
-        return {"loss_type": ["sigmoid"]}
-    return {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, config.sft_weight]}
 
 
 def _conversation(row: Row, tokenizer: Any) -> dict[str, Any]:

@@ -14,27 +14,18 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from recloop.errors import RunError, SettingError
 from recloop.files import sha256_of_file, sha256_of_folder
 from recloop.records import Prompt
-from recloop.training.dataset import PromptSet, count_prompt_tokens
+from recloop.training.dataset import require_short
 from recloop.training.grpo_config import ANSWERS, MOMENTS, AnswerReward, EpochShare, GrpoConfig
-from recloop.training.processes import require_one_process
+from recloop.training.processes import num_processes
 from recloop.training.result import TrainedModel, TrainingRun, read_trained
 
-if TYPE_CHECKING:
-    from recloop.training.grpo_trainer import TokenGrpoTrainer
-    from recloop.training.trainer import Policy
-
 LOG_NAMES = {
-    "step": "step",
-    "loss": "loss",
-    "lr": "learning_rate",
-    "grad_norm": "grad_norm",
-    "entropy": "entropy",
     "reward": "reward",
     "reward_std": "reward_std",
     "tied_groups": "frac_reward_zero_std",
@@ -79,7 +70,8 @@ def run_grpo(
         SettingError: a prompt is too long, there are fewer than one step takes, or several processes.
         TrainingError, RunError: see `recloop.training.trainer.run_job`.
     """
-    require_one_process("GRPO")
+    if num_processes() > 1:
+        raise SettingError(f"GRPO runs in one process, got {num_processes()}; run it without accelerate launch")
     asked = {
         "prompts": [asdict(prompt) for prompt in prompts],
         "score": reward.digest,
@@ -116,33 +108,14 @@ def _train(
             f"an optimiser step takes {config.requests_per_step} requests, got {len(prompts)}; lower batch_size "
             f"or gradient_accumulation_steps, or make more requests"
         )
-    _check_lengths(run.lm_folder, prompts, config)
+    require_short(run.lm_folder, prompts, config.max_prompt_tokens)
 
     from recloop.training.grpo_trainer import make_trainer
     from recloop.training.trainer import TrainingJob, run_job
 
-    first_lr, last_lr = (config.learning_rate * (1 - share) for share in (epoch.start, epoch.end))
-    warmup = config.warmup_steps if epoch.moments is None else 0
-    one_epoch = config.model_copy(update={"epochs": 1, "learning_rate": first_lr, "warmup_steps": warmup})
-    job = TrainingJob("train by GRPO", run, inputs, one_epoch)
-    rows = tuple(prompt for prompt in prompts[:num_asked] for _ in range(config.num_generations))
-
-    def make(policy: Policy) -> TokenGrpoTrainer:
-        return make_trainer(job, policy, prompts[:num_asked], reward, one_epoch, (last_lr, epoch.moments))
-
-    return run_job(job, PromptSet(rows, len(prompts) - num_asked, 0), make, log_names(config))
-
-
-def log_names(config: GrpoConfig) -> dict[str, str]:
-    """Our names of what is logged; the divergence is measured only where it counts."""
-    return LOG_NAMES | ({"kl": "kl"} if config.beta else {})
-
-
-def _check_lengths(lm_folder: Path, prompts: Sequence[Prompt], config: GrpoConfig) -> None:
-    for prompt, num_tokens in zip(prompts, count_prompt_tokens(lm_folder, prompts), strict=True):
-        if num_tokens > config.max_prompt_tokens:
-            raise SettingError(
-                f"a prompt may have {config.max_prompt_tokens} tokens with its chat template, got "
-                f"{num_tokens} for request {prompt.user}; lower prompt.max_prompt_tokens or raise "
-                f"grpo.max_prompt_tokens"
-            )
+    first_rate = config.learning_rate * (1 - epoch.start)
+    one_epoch = config.model_copy(update={"epochs": 1, "learning_rate": first_rate})
+    counts = (num_asked * config.num_generations, len(prompts) - num_asked, 0)
+    job = TrainingJob("train by GRPO", run, inputs, one_epoch, counts)
+    names = LOG_NAMES | ({"kl": "kl"} if config.beta else {})  # measured only where it counts
+    return run_job(job, partial(make_trainer, job, prompts[:num_asked], reward, config, epoch), names)

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from recloop.errors import SettingError
 from recloop.rewards.advantages import AdvantageConfig
+from recloop.settings import shown_first
 from recloop.training.result import TrainingBudget
 
 ANSWERS, MOMENTS = "answers.json", "adam.moments"
@@ -19,58 +20,34 @@ ANSWERS, MOMENTS = "answers.json", "adam.moments"
 class GrpoConfig(TrainingBudget):
     """How rewards of answers train a language model."""
 
-    learning_rate: float = Field(
-        json_schema_extra={"shown_first": True},
-        default=2e-4,
+    learning_rate: float = shown_first(
+        2e-4,
+        "learning rate of the first step, falling linearly to 0 over all epochs; 2e-4 suits the bundled model, "
+        "ReRec: 5e-6",
         gt=0,
-        description="learning rate of the first step, falling linearly to 0 over all epochs; 2e-4 suits the "
-        "bundled model, ReRec: 5e-6",
     )
-    epochs: int = Field(
-        json_schema_extra={"shown_first": True},
-        default=2,
-        ge=1,
-        description="passes over the requests; see curriculum.same_budget where some are not asked",
-    )
-    batch_size: int = Field(
-        json_schema_extra={"shown_first": True},
-        default=8,
-        ge=1,
-        description="requests in one forward pass, with all their answers",
-    )
+    epochs: int = shown_first(2, "passes over the requests; see curriculum.same_budget where some are not asked", ge=1)
+    batch_size: int = shown_first(8, "requests in one forward pass, with all their answers", ge=1)
     gradient_accumulation_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default=1, description="forward passes in one optimiser step; auto: about 25 steps of max_pairs"
+        1, description="forward passes in one optimiser step; auto: about 25 steps of max_pairs"
     )
-    max_pairs: int = Field(default=400, ge=1, description="more requests than this are thinned at random")
-    max_prompt_tokens: int = Field(
-        default=784, ge=1, description="a longer prompt, chat template included, is an error"
+    max_pairs: int = Field(400, ge=1, description="more requests than this are thinned at random")
+    max_prompt_tokens: int = Field(784, ge=1, description="a longer prompt, chat template included, is an error")
+    max_reply_tokens: int = Field(200, ge=1, description="longest answer, end token included")
+    num_generations: int = shown_first(5, "answers to each request (G)", ge=2)
+    temperature: float = shown_first(
+        1.3, "of sampling; a model that is sure of its answers needs more than 1", gt=0, le=10
     )
-    max_reply_tokens: int = Field(default=200, ge=1, description="longest answer, end token included")
-    num_generations: int = Field(
-        json_schema_extra={"shown_first": True}, default=5, ge=2, description="answers to each request (G)"
-    )
-    temperature: float = Field(
-        json_schema_extra={"shown_first": True},
-        default=1.3,
-        gt=0,
-        le=10,
-        description="of sampling; a model that is sure of its answers needs more than 1",
-    )
-    beta: float = Field(
-        json_schema_extra={"shown_first": True},
-        default=0.03,
-        ge=0,
-        description="weight of the KL to the reference model; ReRec: 0.01",
-    )
-    epsilon: float = Field(default=0.2, gt=0, lt=1, description="clip range of the probability ratio (PPO's epsilon)")
+    beta: float = shown_first(0.03, "weight of the KL to the reference model; ReRec: 0.01", ge=0)
+    epsilon: float = Field(0.2, gt=0, lt=1, description="clip range of the probability ratio, as PPO's")
     warmup_steps: int = Field(
-        default=5,
+        5,
         ge=0,
         description="first optimiser steps, in which the learning rate rises: Adam's moments are new there, and its "
         "steps the longest",
     )
     num_iterations: int = Field(
-        default=1, ge=1, description="optimiser steps on the same answers; from 2 on clipping has an effect"
+        1, ge=1, description="optimiser steps on the same answers; from 2 on clipping has an effect"
     )
 
     @model_validator(mode="after")
@@ -84,7 +61,6 @@ class GrpoConfig(TrainingBudget):
 
     @property
     def requests_per_step(self) -> int:
-        """Requests of one optimiser step."""
         return self.batch_size * self.passes_per_step(self.max_pairs)
 
 
@@ -92,8 +68,7 @@ class GrpoConfig(TrainingBudget):
 class ScoredAnswer:
     """The reward of one answer.
 
-    reward: r.
-    bare_reward: r without its side terms, whose share of the advantage is logged.
+    bare_reward: `reward` without its side terms, whose share of the advantage is logged.
     wrong_spans: characters of the paragraphs with a lower reward.
     terms: named, for the log; every answer has the same names.
     """
@@ -110,10 +85,7 @@ Scorer = Callable[[int, str, bool], ScoredAnswer]
 
 @dataclass(frozen=True, slots=True)
 class AnswerReward:
-    """How answers are rewarded, and how their tokens share the reward.
-
-    digest: of all that `score` depends on.
-    """
+    """How answers are rewarded, and how their tokens share the reward. digest: of all that `score` depends on."""
 
     score: Scorer
     digest: str
@@ -134,21 +106,16 @@ class EpochShare:
     moments: Path | None = None
 
 
-def rate_share(step: int, num_steps: int, warmup: int, last: float) -> float:
+def rate_share(step: int, num_steps: int, warmup_steps: int, last: float) -> float:
     """The learning rate of an epoch's optimiser step, as a share of the rate that the epoch begins with.
 
-    It rises in equal parts over `warmup` steps, the first of which is above 0, then falls linearly to `last`
-    after the epoch.
-
-    Args:
-        step: from 0 on.
-        num_steps: of the epoch.
-        last: the rate with which the next epoch begins, as a share too.
+    It rises in equal parts over `warmup_steps`, from above 0, then falls linearly to `last`, with which the next epoch
+    begins.
 
     Example:
         >>> [round(rate_share(step, 6, 2, 0.5), 3) for step in range(7)]
         [0.333, 0.667, 1.0, 0.875, 0.75, 0.625, 0.5]
     """
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 1 - (1 - last) * (step - warmup) / max(1, num_steps - warmup)
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    return 1 - (1 - last) * (step - warmup_steps) / max(1, num_steps - warmup_steps)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,35 +25,48 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from recloop.files import atomic_write_json
-from recloop.llm.chat import load_tokenizer, messages_of
+from recloop.llm.chat import messages_of
 from recloop.llm.decoding import SharedPrefix, decode
 from recloop.llm.local import end_tokens_of
 from recloop.records import Prompt
 from recloop.rewards.advantages import AdvantageConfig, token_advantages, tokens_in
-from recloop.training.grpo_config import ANSWERS, MOMENTS, AnswerReward, GrpoConfig, ScoredAnswer, Scorer, rate_share
-from recloop.training.shared_prompt import SHARING_TYPES, share_prompts
+from recloop.training import grpo_config
+from recloop.training.grpo_config import ANSWERS, MOMENTS, AnswerReward, EpochShare, GrpoConfig
+from recloop.training.shared_prompt import share_prompts
 from recloop.training.trainer import Policy, TrainingJob, load_model, trainer_arguments
 
 
-@dataclass(slots=True)
-class Scores:
-    """The rewards of the answers of a training run. last: of the current batch, in its order."""
+class KeepAnswers(TrainerCallback):
+    """Keeps the rewards of answers: beside every checkpoint, to go on from there, and with the moments at the end.
 
-    rows: list[dict[str, float]]
-    last: list[ScoredAnswer]
+    rows: of all answers of the training run. last: of the current batch, in its order.
+    """
+
+    def __init__(self, work: Path) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.last: list[grpo_config.ScoredAnswer] = []
+        self._work = work
+
+    def on_train_begin(self, _args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        if state.global_step:
+            file = self._work / f"checkpoint-{state.global_step}" / ANSWERS
+            self.rows = json.loads(file.read_text(encoding="utf-8"))
+
+    def on_save(self, _args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        atomic_write_json(self._work / f"checkpoint-{state.global_step}" / ANSWERS, self.rows)
+
+    def on_train_end(self, *_: Any, optimizer: Any, **__: Any) -> None:
+        atomic_write_json(self._work / ANSWERS, self.rows)
+        write_moments(self._work / MOMENTS, optimizer)
 
 
 class TokenGrpoTrainer(GRPOTrainer):
     """TRL's GRPO with `token_advantages` in place of one advantage per answer.
 
     Args:
-        scores: filled by the reward function of the same trainer.
-        advantages: how rewards become advantages.
-        group: G, answers to one prompt, which stand side by side.
-        max_tokens: of an answer.
-        shares_prompts: whether a prompt is read once for all its answers.
-        warmup, last_share: of `rate_share`.
-        moments: file of those that Adam goes on from; None for none.
+        kept: filled by the reward function of the same trainer.
+        config: as the user gave it, for all epochs.
+        shares_prompts: whether a prompt is read once for all its answers, which stand side by side.
     """
 
     optimizer: Any
@@ -63,20 +75,16 @@ class TokenGrpoTrainer(GRPOTrainer):
     def __init__(
         self,
         *,
-        scores: Scores,
+        kept: KeepAnswers,
         advantages: AdvantageConfig,
-        group: int,
-        max_tokens: int,
+        config: GrpoConfig,
+        epoch: EpochShare,
         shares_prompts: bool,
-        warmup: int,
-        last_share: float,
-        moments: Path | None,
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        self._warmup, self._last_share, self._moments = warmup, last_share, moments
-        self._scores, self._advantages, self._group = scores, advantages, group
-        self._max_tokens, self._shares_prompts = max_tokens, shares_prompts
+        self._kept, self._advantages, self._config, self._epoch = kept, advantages, config, epoch
+        self._shares_prompts = shares_prompts
         if shares_prompts:
             for model in (self.model, self.ref_model):
                 if model is not None:
@@ -86,9 +94,9 @@ class TokenGrpoTrainer(GRPOTrainer):
         """With the moments of the epoch before; its learning rates are not taken over."""
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(*arguments, **named)
-        if is_new and self._moments is not None:
+        if is_new and self._epoch.moments is not None:
             groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": read_moments(self._moments), "param_groups": groups})
+            optimizer.load_state_dict({"state": read_moments(self._epoch.moments), "param_groups": groups})
         return optimizer
 
     def create_scheduler(
@@ -96,9 +104,12 @@ class TokenGrpoTrainer(GRPOTrainer):
     ) -> torch.optim.lr_scheduler.LRScheduler:
         """`rate_share` in place of transformers' schedule, whose first step has a learning rate of 0."""
         if self.lr_scheduler is None:
+            epoch, rate = self._epoch, self._config.learning_rate
+            last = rate * (1 - epoch.end) / (rate * (1 - epoch.start))
+            warmup_steps = 0 if epoch.moments else self._config.warmup_steps
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
                 cast(torch.optim.Optimizer, optimizer or self.optimizer),
-                lambda step: rate_share(step, num_training_steps, self._warmup, self._last_share),
+                lambda step: grpo_config.rate_share(step, num_training_steps, warmup_steps, last),
             )
             self._created_lr_scheduler = True  # so that a second training makes its own
         return self.lr_scheduler
@@ -109,42 +120,42 @@ class TokenGrpoTrainer(GRPOTrainer):
         if not self._shares_prompts:
             return super()._generate_single_turn(prompt_ids, *arguments, **named)
         policy: Any = self.accelerator.unwrap_model(self.model_wrapped)
+        group, max_tokens = self._config.num_generations, self._config.max_reply_tokens
         # TRL puts torch's generator back to where it was at a checkpoint.
-        uniforms_BGTA = torch.rand(
-            (len(prompt_ids) // self._group, self._group, self._max_tokens, 1), dtype=torch.float64
-        ).numpy()
+        uniforms_BGTA = torch.rand((len(prompt_ids) // group, group, max_tokens, 1), dtype=torch.float64).numpy()
         with torch.no_grad():
-            prefix = SharedPrefix(policy, prompt_ids[:: self._group], self._group, self._max_tokens)
+            prefix = SharedPrefix(policy, prompt_ids[::group], group, max_tokens)
             ends = cast(list[int], self.eos_token_ids)
             answers_BG = decode(prefix, uniforms_BGTA, ends, self.temperature, top_p=1.0)
-        return [
-            list(answer.tokens) if answer.end is None else [*answer.tokens, answer.end]
-            for answers in answers_BG
-            for answer in answers
-        ], None
+        flat = [answer for answers in answers_BG for answer in answers]
+        return [[*answer.tokens, *([] if answer.end is None else [answer.end])] for answer in flat], None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
-        ids_BT: torch.Tensor = output["completion_ids"]
-        mask_BT = output["completion_mask"].bool().cpu().numpy()
-        scored = self._scores.last
+        ids_BT, is_token_BT = output["completion_ids"], output["completion_mask"].bool()
+        mask_BT = is_token_BT.cpu().numpy()
         is_wrong_BT = np.zeros(mask_BT.shape, dtype=bool)
-        for row, one in enumerate(scored):
+        for row, one in enumerate(self._kept.last):
             if one.wrong_spans:
-                starts = token_starts(self.processing_class, ids_BT[row][output["completion_mask"][row].bool()])
+                starts = token_starts(self.processing_class, ids_BT[row][is_token_BT[row]])
                 is_wrong_BT[row, : len(starts)] = tokens_in(one.wrong_spans, starts)
-        rewards_B = np.array([one.reward for one in scored])
-        bare_B = np.array([one.bare_reward for one in scored])
-        found_BT, bare_BT = (
-            _by_group(rewards, is_wrong_BT, mask_BT, self._group, self._advantages) for rewards in (rewards_B, bare_B)
-        )
+        is_wrong_BT &= mask_BT
+        found_BT = self._token_advantages([one.reward for one in self._kept.last], is_wrong_BT, mask_BT)
+        bare_BT = self._token_advantages([one.bare_reward for one in self._kept.last], is_wrong_BT, mask_BT)
         size = np.abs(found_BT[mask_BT]).sum()
         share = np.abs((found_BT - bare_BT)[mask_BT]).sum() / size if size > 0 else 0.0
         self._metrics["train"]["side_share"].append(float(share))
-        self._metrics["train"]["penalised_tokens"].append(float((is_wrong_BT & mask_BT).sum() / mask_BT.sum()))
-        old = output["advantages"]
-        output["advantages"] = torch.from_numpy(found_BT).to(old.device, old.dtype)
+        self._metrics["train"]["penalised_tokens"].append(float(is_wrong_BT.sum() / mask_BT.sum()))
+        output["advantages"] = torch.from_numpy(found_BT).to(output["advantages"])
         return output
+
+    def _token_advantages(self, rewards: list[float], is_wrong_BT: np.ndarray, mask_BT: np.ndarray) -> np.ndarray:
+        size = self._config.num_generations
+        groups = [slice(first, first + size) for first in range(0, len(rewards), size)]
+        rewards_B = np.array(rewards)
+        return np.concatenate(
+            [token_advantages(rewards_B[g], is_wrong_BT[g], mask_BT[g], self._advantages) for g in groups]
+        )
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         """TRL's loss. Without a divergence, answers whose tokens all have advantage 0 are not read again.
@@ -162,15 +173,6 @@ class TokenGrpoTrainer(GRPOTrainer):
         return super()._compute_loss(model, inputs)
 
 
-def _by_group(
-    rewards_B: np.ndarray, is_wrong_BT: np.ndarray, mask_BT: np.ndarray, size: int, config: AdvantageConfig
-) -> np.ndarray:
-    groups = [slice(first, first + size) for first in range(0, len(rewards_B), size)]
-    return np.concatenate(
-        [token_advantages(rewards_B[g], is_wrong_BT[g] & mask_BT[g], mask_BT[g], config) for g in groups]
-    )
-
-
 def token_starts(tokenizer: Any, ids_T: torch.Tensor) -> np.ndarray:
     """Where each token begins in the decoded text; special tokens begin at its end."""
     ids = ids_T.tolist()
@@ -179,25 +181,20 @@ def token_starts(tokenizer: Any, ids_T: torch.Tensor) -> np.ndarray:
 
 def make_trainer(
     job: TrainingJob,
-    policy: Policy,
     prompts: Sequence[Prompt],
     reward: AnswerReward,
     config: GrpoConfig,
-    going_on: tuple[float, Path | None],
+    epoch: EpochShare,
+    policy: Policy,
 ) -> TokenGrpoTrainer:
-    """The trainer of one epoch over `prompts`, in their order.
-
-    Args:
-        going_on: the learning rate after the epoch, and the moments of the epoch before.
-    """
-    uses_lora, (last_lr, moments) = policy.adapter is not None, going_on
-    tokenizer = load_tokenizer(job.run.lm_folder)
+    """The trainer of one epoch over `prompts`, in their order; `job.budget` is the epoch's, `config` of all epochs."""
+    tokenizer, kept = policy.tokenizer, KeepAnswers(job.run.work)
     tokenizer.padding_side = "left"
-    scores = Scores([], [])
-    arguments = trainer_arguments(job, config.passes_per_step(config.max_pairs), uses_lora=uses_lora)
+    arguments = trainer_arguments(job, uses_lora=policy.uses_lora)
     del arguments["max_length"]  # of no meaning here
     arguments |= {
         "per_device_train_batch_size": config.batch_size * config.num_generations,
+        "gradient_accumulation_steps": config.passes_per_step(config.max_pairs),
         "shuffle_dataset": False,
         "num_generations": config.num_generations,
         "num_iterations": config.num_iterations,
@@ -210,24 +207,18 @@ def make_trainer(
         "loss_type": "dapo",  # the mean over all tokens of a step, as ReRec
         "scale_rewards": "group",
     }
+    asked = [{"prompt": messages_of(prompt, tokenizer), "number": prompt.user} for prompt in prompts]
     trainer = TokenGrpoTrainer(
-        scores=scores,
+        kept=kept,
         advantages=reward.advantages,
-        group=config.num_generations,
-        max_tokens=config.max_reply_tokens,
-        shares_prompts=not uses_lora and policy.model.config.model_type in SHARING_TYPES,
-        warmup=config.warmup_steps,
-        last_share=last_lr / config.learning_rate,
-        moments=moments,
-        model=policy.model,
-        reward_funcs=reward_function(reward.score, scores, tokenizer, end_tokens_of(policy.model, tokenizer)),
+        config=config,
+        epoch=epoch,
+        shares_prompts=policy.shares_prompts,
+        reward_funcs=reward_function(reward.score, kept, tokenizer, end_tokens_of(policy.model, tokenizer)),
         args=GRPOConfig(**arguments),
-        train_dataset=Dataset.from_list(
-            [{"prompt": messages_of(prompt, tokenizer), "number": prompt.user} for prompt in prompts]
-        ),
-        processing_class=tokenizer,
-        peft_config=policy.adapter,
-        callbacks=[KeepAnswers(scores, job.run.work)],
+        train_dataset=Dataset.from_list(asked),
+        callbacks=[kept],
+        **policy.for_trainer,
     )
     if trainer.ref_model is not None:
         reference: Any = trainer.accelerator.unwrap_model(trainer.ref_model).float()
@@ -235,49 +226,27 @@ def make_trainer(
     return trainer
 
 
-def reward_function(score: Scorer, scores: Scores, tokenizer: Any, end_tokens: Sequence[int]) -> Any:
+def reward_function(score: grpo_config.Scorer, kept: KeepAnswers, tokenizer: Any, end_tokens: Sequence[int]) -> Any:
     """The scorer as TRL calls it; keeps every reward. An answer with an end token is finished."""
 
     def reward(*, completion_ids: list[list[int]], number: list[int], log_metric: Any, **_: Any) -> list[float]:
-        scores.last = [
+        kept.last = [
             score(one, tokenizer.decode(ids, skip_special_tokens=True), bool(ids) and ids[-1] in end_tokens)
             for one, ids in zip(number, completion_ids, strict=True)
         ]
-        for one, found in zip(number, scores.last, strict=True):
-            scores.rows.append({"number": one, "reward": found.reward, **found.terms})
+        for one, found in zip(number, kept.last, strict=True):
+            kept.rows.append({"number": one, "reward": found.reward, **found.terms})
             for name, value in found.terms.items():
                 log_metric(f"terms/{name}", value)
-        return [found.reward for found in scores.last]
+        return [found.reward for found in kept.last]
 
     return reward
-
-
-class KeepAnswers(TrainerCallback):
-    """Writes the rewards of answers beside every checkpoint, to go on from there, and moments at the end."""
-
-    def __init__(self, scores: Scores, work: Path) -> None:
-        self._scores, self._work = scores, work
-
-    def on_train_begin(self, _args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        if state.global_step:
-            file = self._work / f"checkpoint-{state.global_step}" / ANSWERS
-            self._scores.rows = json.loads(file.read_text(encoding="utf-8"))
-
-    def on_save(self, _args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        atomic_write_json(self._work / f"checkpoint-{state.global_step}" / ANSWERS, self._scores.rows)
-
-    def on_train_end(self, *_: Any, optimizer: Any, **__: Any) -> None:
-        atomic_write_json(self._work / ANSWERS, self._scores.rows)
-        write_moments(self._work / MOMENTS, optimizer)
 
 
 def write_moments(file: Path, optimizer: Any) -> None:
     """Adam's state, in the order of its parameters; the same state makes the same bytes."""
     state: dict[int, dict[str, torch.Tensor]] = optimizer.state_dict()["state"]
-    save_file(
-        {f"{n}.{name}": value.contiguous() for n, found in state.items() for name, value in found.items()},
-        file,
-    )
+    save_file({f"{n}.{name}": x.contiguous() for n, found in state.items() for name, x in found.items()}, file)
 
 
 def read_moments(file: Path) -> dict[int, dict[str, torch.Tensor]]:

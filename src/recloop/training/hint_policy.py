@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors.numpy import load_file, save_file
 
 from recloop.errors import DataError, TrainingError, needs_extra
+from recloop.settings import shown_first
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
@@ -33,21 +34,14 @@ class PolicyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(default=64, ge=1, description="units of each of the two hidden layers")
-    lr: float = Field(json_schema_extra={"shown_first": True}, default=3e-4, gt=0, description="learning rate")
-    clip: float = Field(default=0.05, gt=0, lt=1, description="clip range of the probability ratio (PPO's epsilon)")
-    epochs: int = Field(
-        json_schema_extra={"shown_first": True}, default=10, ge=1, description="passes over each batch of episodes"
-    )
-    batch_size: int = Field(default=32, ge=2, description="episodes per gradient step")
-    entropy: float = Field(default=0.01, ge=0, description="weight of the entropy bonus")
-    rollout: int = Field(default=512, ge=32, description="episodes between updates")
-    steps: int = Field(
-        json_schema_extra={"shown_first": True},
-        default=10_000,
-        ge=1,
-        description="episodes in all; none asks a language model",
-    )
+    width: int = Field(64, ge=1, description="units of each of the two hidden layers")
+    lr: float = shown_first(3e-4, "learning rate", gt=0)
+    clip: float = Field(0.05, gt=0, lt=1, description="clip range of the probability ratio (PPO's epsilon)")
+    epochs: int = shown_first(10, "passes over each batch of episodes", ge=1)
+    batch_size: int = Field(32, ge=2, description="episodes per gradient step")
+    entropy: float = Field(0.01, ge=0, description="weight of the entropy bonus")
+    rollout: int = Field(512, ge=32, description="episodes between updates")
+    steps: int = shown_first(10_000, "episodes in all; none asks a language model", ge=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,33 +158,12 @@ def learn_policy(
         )
     if not (np.isfinite(vectors_SD).all() and np.isfinite(rewards_SH).all()):
         raise TrainingError("vectors and rewards of sessions must be finite, got NaN; check the encoder")
-    import torch
-
     with needs_extra("re2llm"):
-        from stable_baselines3 import PPO
         from stable_baselines3.common.callbacks import BaseCallback
-        from stable_baselines3.common.logger import Logger
 
     mean_D, scale_D = standardise(vectors_SD)
     states_SD = ((vectors_SD - mean_D) / scale_D).astype(np.float32)
-    learner = PPO(
-        "MlpPolicy",
-        session_environment(states_SD, rewards_SH, seed),
-        learning_rate=config.lr,
-        n_steps=config.rollout,
-        batch_size=min(config.batch_size, config.rollout),
-        n_epochs=config.epochs,
-        gamma=0.0,
-        clip_range=config.clip,
-        ent_coef=config.entropy,
-        policy_kwargs={
-            "net_arch": {"pi": [config.width] * 2, "vf": [config.width] * 2},
-            "activation_fn": torch.nn.Tanh,
-            "ortho_init": True,
-        },
-        seed=seed,
-        device="cpu",
-    )
+    learner = _learner(session_environment(states_SD, rewards_SH, seed), config, seed)
     points: list[LearningPoint] = []
 
     class Watch(BaseCallback):
@@ -200,36 +173,54 @@ def learn_policy(
             return True
 
         def _on_rollout_start(self) -> None:
-            self._note_point()
+            policy = _policy_of(learner, mean_D, scale_D)
+            points.append(_learning_point(self.num_timesteps, policy.scores(vectors_SD), rewards_SH))
 
         def _on_rollout_end(self) -> None:
             report(config.rollout)
 
-        def _on_training_end(self) -> None:
-            self._note_point()
+        _on_training_end = _on_rollout_start
 
-        def _note_point(self) -> None:
-            policy = _policy_of(learner, mean_D, scale_D)
-            scores_SH = policy.scores(vectors_SD)
-            logp_SH = scores_SH - np.logaddexp.reduce(scores_SH, axis=1, keepdims=True)
-            entropy = float(-(np.exp(logp_SH) * logp_SH).sum(axis=1).mean())
-            reward = float(rewards_SH[np.arange(len(rewards_SH)), scores_SH.argmax(axis=1)].mean())
-            points.append(LearningPoint(self.num_timesteps, reward, entropy))
-
-    learner.set_logger(Logger(folder=None, output_formats=[]))  # its own would leave a folder per call behind
     learner.learn(config.steps, callback=Watch())
     return _policy_of(learner, mean_D, scale_D), tuple(points)
+
+
+def _learner(environment: Any, config: PolicyConfig, seed: int) -> Any:
+    with needs_extra("re2llm"):
+        from stable_baselines3 import PPO
+        from stable_baselines3.common.logger import Logger
+
+    learner = PPO(  # with its policy's own tanh layers
+        "MlpPolicy",
+        environment,
+        learning_rate=config.lr,
+        n_steps=config.rollout,
+        batch_size=min(config.batch_size, config.rollout),
+        n_epochs=config.epochs,
+        gamma=0.0,
+        clip_range=config.clip,
+        ent_coef=config.entropy,
+        policy_kwargs={"net_arch": [config.width] * 2},
+        seed=seed,
+        device="cpu",
+    )
+    learner.set_logger(Logger(folder=None, output_formats=[]))  # its own would leave a folder per call behind
+    return learner
+
+
+def _learning_point(step: int, scores_SH: np.ndarray, rewards_SH: np.ndarray) -> LearningPoint:
+    logp_SH = scores_SH - np.logaddexp.reduce(scores_SH, axis=1, keepdims=True)
+    entropy = float(-(np.exp(logp_SH) * logp_SH).sum(axis=1).mean())
+    reward = float(rewards_SH[np.arange(len(rewards_SH)), scores_SH.argmax(axis=1)].mean())
+    return LearningPoint(step, reward, entropy)
 
 
 def _policy_of(learner: Any, mean_D: np.ndarray, scale_D: np.ndarray) -> HintPolicy:
     """The acting half of a stable-baselines3 model as plain matrices."""
     network = learner.policy
     linear = [*list(network.mlp_extractor.policy_net)[::2], network.action_net]
-    layers = tuple(
-        (part.weight.detach().numpy().astype(np.float64), part.bias.detach().numpy().astype(np.float64))
-        for part in linear
-    )
-    return HintPolicy(mean_D.astype(np.float64), scale_D.astype(np.float64), layers)
+    arrays = [[x.detach().numpy().astype(np.float64) for x in (part.weight, part.bias)] for part in linear]
+    return HintPolicy(mean_D.astype(np.float64), scale_D.astype(np.float64), tuple((w, b) for w, b in arrays))
 
 
 def save_policy(file: Path, policy: HintPolicy) -> None:

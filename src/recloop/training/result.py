@@ -15,11 +15,13 @@ from recloop.errors import RunError, SettingError
 from recloop.files import sha256_of_folder
 from recloop.progress import SILENT, Progress
 from recloop.records import Pair, Prompt
+from recloop.settings import shown_first
 
 if TYPE_CHECKING:
     from recloop.llm.language_model import LanguageModel
 
 TRAINING_FILE = "training.json"
+COUNTS = ("num_rows", "num_thinned", "num_too_long")
 STEPS_PER_EPOCH = 25  # optimiser steps that gradient_accumulation_steps=auto makes of an epoch
 
 
@@ -28,46 +30,31 @@ class TrainingBudget(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    learning_rate: float = Field(
-        json_schema_extra={"shown_first": True},
-        default=2e-4,
-        gt=0,
-        description="learning rate of the first step, falling linearly to 0; 2e-4 suits the bundled model "
+    learning_rate: float = shown_first(
+        2e-4,
+        "learning rate of the first step, falling linearly to 0; 2e-4 suits the bundled model "
         "(docs/log.md, 2026-11-21), DPO4Rec: 5e-5 (8B)",
+        gt=0,
     )
-    epochs: int = Field(
-        json_schema_extra={"shown_first": True}, default=1, ge=1, description="passes over the rows; DPO4Rec: 3"
-    )
-    batch_size: int = Field(default=4, ge=1, description="rows in one forward pass of a process; DPO4Rec: 2")
+    epochs: int = shown_first(1, "passes over the rows; DPO4Rec: 3", ge=1)
+    batch_size: int = Field(4, ge=1, description="rows in one forward pass of a process; DPO4Rec: 2")
     gradient_accumulation_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        default="auto",
-        description="forward passes in one optimiser step, of all processes together; auto: about 25 steps an "
-        "epoch, so that more pairs give better gradients, not more steps; DPO4Rec: 8",
+        "auto",
+        description="forward passes in one optimiser step, of all processes together; auto: about 25 steps an epoch, "
+        "so that more pairs give better gradients, not more steps; DPO4Rec: 8",
     )
-    max_pairs: int = Field(default=1500, ge=1, description="most pairs; more are thinned at random")
-    max_prompt_tokens: int = Field(
-        default=448, ge=1, description="a longer prompt, chat template included, is an error"
+    max_pairs: int = Field(1500, ge=1, description="most pairs; more are thinned at random")
+    max_prompt_tokens: int = Field(448, ge=1, description="a longer prompt, chat template included, is an error")
+    max_reply_tokens: int = Field(64, ge=1, description="rows with a longer reply are dropped and counted")
+    lora: bool | Literal["auto"] = shown_first(
+        "auto", "train a LoRA adapter instead of all weights; auto: above 500 million parameters"
     )
-    max_reply_tokens: int = Field(default=64, ge=1, description="rows with a longer reply are dropped and counted")
-    lora: bool | Literal["auto"] = Field(
-        json_schema_extra={"shown_first": True},
-        default="auto",
-        description="train a LoRA adapter instead of all weights; auto: above 500 million parameters",
-    )
-    lora_rank: int = Field(
-        default=16, ge=1, description="rank of the adapter on every linear layer; alpha is twice this"
-    )
-    load_in_4bit: bool = Field(
-        default=False, description="keep the base of the adapter in 4 bits (QLoRA); needs bitsandbytes"
-    )
-    save_steps: int = Field(default=5, ge=1, description="optimiser steps between two checkpoints")
+    lora_rank: int = Field(16, ge=1, description="rank of the adapter on every linear layer; alpha is twice this")
+    load_in_4bit: bool = Field(False, description="keep the base of the adapter in 4 bits (QLoRA); needs bitsandbytes")
+    save_steps: int = Field(5, ge=1, description="optimiser steps between two checkpoints")
 
     def passes_per_step(self, num_rows: int, num_processes: int = 1) -> int:
-        """Forward passes of each process in one optimiser step when there are this many rows.
-
-        Raises:
-            SettingError: the processes cannot share the passes evenly.
-        """
+        """Forward passes of each process in one step; SettingError when the processes cannot share them evenly."""
         asked = self.gradient_accumulation_steps
         if asked == "auto":
             return max(1, round(num_rows / (self.batch_size * num_processes * STEPS_PER_EPOCH)))
@@ -113,11 +100,10 @@ class TrainedModel:
     """A trained language model and how its training went.
 
     folder: Hugging Face model folder, or peft adapter folder, with its tokenizer.
-    log: one row per optimiser step, means over its rows: ``step``, ``loss``, ``lr``, ``grad_norm``,
-        ``entropy`` (nats per reply token), ``accuracy``; DPO adds ``chosen_logp``, ``rejected_logp`` (summed
-        over the reply), ``chosen_margin``, ``rejected_margin`` (beta times the log-ratio to the reference model) and
-        ``reward_margin`` (their difference). ``accuracy`` is the share of pairs with a positive margin in
-        DPO, of reply tokens that are likeliest in SFT.
+    log: one row per optimiser step, means over its rows: ``step``, ``loss``, ``lr``, ``grad_norm``, ``entropy`` (nats
+        per reply token). DPO and SFT: ``accuracy``, the share of pairs with a positive margin or of reply tokens that
+        are likeliest. DPO: ``chosen_logp``, ``rejected_logp`` (summed over the reply), ``chosen_margin``,
+        ``rejected_margin`` (beta times the log-ratio to the reference model), ``reward_margin`` (their difference).
     num_rows: pairs (or replies) trained on.
     num_thinned: left out because there were more than `TrainingBudget.max_pairs`.
     num_too_long: left out because a reply exceeds `TrainingBudget.max_reply_tokens`.
@@ -131,11 +117,7 @@ class TrainedModel:
 
 
 def folder_of(lm: LanguageModel | TrainedModel | str | Path) -> Path:
-    """The folder on this machine that holds a language model's weights.
-
-    Raises:
-        SettingError: it has none, as a model behind a server.
-    """
+    """The folder on this machine that holds a language model's weights; SettingError where it has none."""
     folder = lm if isinstance(lm, str | Path) else getattr(lm, "folder", None)
     if folder is None:
         raise SettingError(
@@ -146,18 +128,13 @@ def folder_of(lm: LanguageModel | TrainedModel | str | Path) -> Path:
 
 
 def digest_inputs(
-    folders: Mapping[str, Path],
-    prompts: Mapping[int, Prompt],
-    pairs: Sequence[Pair],
-    config: BaseModel,
-    seed: int,
+    folders: Mapping[str, Path], prompts: Mapping[int, Prompt], pairs: Sequence[Pair], config: BaseModel, seed: int
 ) -> dict[str, Any]:
     """What the result depends on: content hashes, settings, seed."""
-    asked = {user: asdict(prompts[user]) for user in sorted({pair.user for pair in pairs} & set(prompts))}
-    rows = [list(asked.values()), [asdict(pair) for pair in pairs]]
+    asked = [asdict(prompts[user]) for user in sorted({pair.user for pair in pairs} & set(prompts))]
     return {
         "models": {name: sha256_of_folder(folder) for name, folder in folders.items()},
-        "rows": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+        "rows": hashlib.sha256(json.dumps([asked, [asdict(pair) for pair in pairs]]).encode()).hexdigest(),
         "config": config.model_dump(mode="json"),
         "seed": seed,
     }
@@ -165,14 +142,8 @@ def digest_inputs(
 
 def training_text(trained: TrainedModel, inputs: Mapping[str, Any]) -> str:
     """Content of `TRAINING_FILE`."""
-    facts = {
-        "inputs": inputs,
-        "num_rows": trained.num_rows,
-        "num_thinned": trained.num_thinned,
-        "num_too_long": trained.num_too_long,
-        "log": trained.log,
-    }
-    return json.dumps(facts, indent=1) + "\n"
+    facts = {name: getattr(trained, name) for name in (*COUNTS, "log")}
+    return json.dumps({"inputs": inputs, **facts}, indent=1) + "\n"
 
 
 def read_trained(folder: Path, inputs: Mapping[str, Any] | None = None) -> TrainedModel:
@@ -192,7 +163,6 @@ def read_trained(folder: Path, inputs: Mapping[str, Any] | None = None) -> Train
     if inputs is not None and facts["inputs"] != inputs:
         changed = ", ".join(sorted(key for key in inputs if facts["inputs"].get(key) != inputs[key]))
         raise RunError(
-            f"{folder} holds a model trained from other inputs (differing: {changed}); remove it or choose another "
-            f"folder"
+            f"{folder} holds a model trained from other inputs (differing: {changed}); remove it or choose another"
         )
-    return TrainedModel(folder, tuple(facts["log"]), facts["num_rows"], facts["num_thinned"], facts["num_too_long"])
+    return TrainedModel(folder, tuple(facts["log"]), *(facts[name] for name in COUNTS))

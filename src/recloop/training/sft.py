@@ -7,16 +7,16 @@ SFTTrainer with the loss on the reply alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recloop.llm.chat import load_tokenizer, messages_of
+from recloop.llm.chat import messages_of
 from recloop.progress import SILENT, Progress
 from recloop.records import Pair, Prompt
 from recloop.rewards.preference_pairs import best_of_n
 from recloop.settings import validate
-from recloop.training.dataset import Row, RowSet, prompts_of, reply_of, select_rows
-from recloop.training.processes import is_sharded, num_processes
+from recloop.training.dataset import Row, prompts_of, reply_of, select_rows
 from recloop.training.result import TrainedModel, TrainingBudget, TrainingRun, digest_inputs, folder_of, read_trained
 
 if TYPE_CHECKING:
@@ -25,15 +25,6 @@ if TYPE_CHECKING:
     from recloop.llm.language_model import LanguageModel
     from recloop.rewards.preference_pairs import PairSet
     from recloop.training.trainer import Policy, TrainingJob
-
-LOG_NAMES = {
-    "step": "step",
-    "loss": "loss",
-    "lr": "learning_rate",
-    "grad_norm": "grad_norm",
-    "entropy": "entropy",
-    "accuracy": "mean_token_accuracy",
-}
 
 
 class SftConfig(TrainingBudget):
@@ -65,36 +56,27 @@ def run_sft(run: TrainingRun, prompts: Mapping[int, Prompt], pairs: Sequence[Pai
     inputs = digest_inputs({"lm": run.lm_folder}, prompts, pairs, config, run.seed)
     if run.out.exists():
         return read_trained(run.out, inputs)
-    row_set = select_rows(run.lm_folder, prompts, best_of_n(pairs), config, run.seed)
+    found = select_rows(run.lm_folder, prompts, best_of_n(pairs), config, run.seed)
 
     from recloop.training.trainer import TrainingJob, run_job
 
-    job = TrainingJob("fine-tune on the best completions", run, inputs, config)
-
-    def make_trainer(policy: Policy) -> SFTTrainer:
-        return _make_trainer(job, policy, row_set)
-
-    return run_job(job, row_set, make_trainer, LOG_NAMES)
+    job = TrainingJob("fine-tune on the best completions", run, inputs, config, found.counts)
+    return run_job(job, partial(_make_trainer, job, found.rows), {"accuracy": "mean_token_accuracy"})
 
 
-def _make_trainer(job: TrainingJob, policy: Policy, row_set: RowSet) -> SFTTrainer:
+def _make_trainer(job: TrainingJob, rows: Sequence[Row], policy: Policy) -> SFTTrainer:
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    from recloop.training.shared_prompt import SHARING_TYPES, share_prompts
+    from recloop.training.shared_prompt import share_prompts
     from recloop.training.trainer import trainer_arguments, training_data
 
-    uses_lora = policy.adapter is not None
-    tokenizer = load_tokenizer(job.run.lm_folder)
-    passes = job.budget.passes_per_step(len(row_set.rows), num_processes())
     trainer = SFTTrainer(
-        model=policy.model,
-        args=SFTConfig(**trainer_arguments(job, passes, uses_lora=uses_lora), completion_only_loss=True),
-        train_dataset=training_data(job, row_set, _conversation, tokenizer),
-        processing_class=tokenizer,
-        peft_config=policy.adapter,
+        args=SFTConfig(**trainer_arguments(job, uses_lora=policy.uses_lora), completion_only_loss=True),
+        train_dataset=training_data(job, rows, _conversation, policy.tokenizer),
+        **policy.for_trainer,
     )
-    if not uses_lora and not is_sharded() and policy.model.config.model_type in SHARING_TYPES:
+    if policy.shares_prompts:
         share_prompts(policy.model)
     return trainer
 

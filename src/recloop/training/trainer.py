@@ -11,10 +11,9 @@ import logging
 import math
 import os
 import random
-import shutil
 import warnings
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,28 +25,27 @@ import transformers
 from accelerate import PartialState
 from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from peft import LoraConfig, PeftConfig, PeftType, TaskType, load_peft_weights, set_peft_model_state_dict
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    PreTrainedModel,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
+from transformers.trainer_callback import TrainerState
+from transformers.training_args import TrainingArguments
+from transformers.utils import logging as transformers_log
 
 from recloop.errors import RunError, SettingError, TrainingError
-from recloop.files import atomic_write_json, atomic_write_text, fsync
-from recloop.llm.chat import own_tokenizer
+from recloop.files import atomic_write_json, atomic_write_text, fsync, remove_folder, settle
+from recloop.llm.chat import load_tokenizer, own_tokenizer
 from recloop.llm.weights import base_folder_of, in_four_bits
-from recloop.training.dataset import PromptSet, Row, RowSet, training_order
-from recloop.training.processes import is_first, num_processes
+from recloop.training.dataset import Row, training_order
+from recloop.training.processes import is_first, is_sharded, num_processes
 from recloop.training.result import TRAINING_FILE, TrainedModel, TrainingBudget, TrainingRun, training_text
+from recloop.training.shared_prompt import SHARING_TYPES
 
 LORA_ABOVE = 500_000_000  # parameters; smaller models are cheaper to train whole
 COMPLETE = "complete"  # marks a checkpoint that was written to its end
 INPUTS = "inputs.json"
+
+
+# Our names of what every trainer logs -> the trainer's.
+LOG_NAMES = {"step": "step", "loss": "loss", "lr": "learning_rate", "grad_norm": "grad_norm", "entropy": "entropy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +54,14 @@ class TrainingJob:
 
     name: what is being done, for the progress line.
     inputs: what the result depends on (`digest_inputs`).
+    counts: rows trained on, thinned and too long, as `TrainedModel` has them.
     """
 
     name: str
     run: TrainingRun
     inputs: Mapping[str, Any]
     budget: TrainingBudget
+    counts: tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +74,30 @@ class Policy:
     """
 
     model: PreTrainedModel
+    tokenizer: Any
     adapter: LoraConfig | None
     adapter_from: Path | None
 
+    @property
+    def uses_lora(self) -> bool:
+        return self.adapter is not None
 
-def run_job(
-    job: TrainingJob,
-    row_set: RowSet | PromptSet,
-    make_trainer: Callable[[Policy], Trainer],
-    log_names: Mapping[str, str],
-) -> TrainedModel:
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether a prompt can be read once for all its replies (`share_prompts`)."""
+        return not self.uses_lora and not is_sharded() and self.model.config.model_type in SHARING_TYPES
+
+    @property
+    def for_trainer(self) -> dict[str, Any]:
+        """Arguments of every TRL trainer."""
+        return {"model": self.model, "processing_class": self.tokenizer, "peft_config": self.adapter}
+
+
+def run_job(job: TrainingJob, make_trainer: Callable[[Policy], Trainer], log_names: Mapping[str, str]) -> TrainedModel:
     """The trained model: loaded, trained on from the last whole checkpoint, saved.
 
     Args:
-        job: from where to where.
-        row_set: what `make_trainer` gives to the trainer, for the counts.
-        make_trainer: given the policy.
-        log_names: our name of a logged value -> the trainer's.
+        log_names: our name of a logged value -> the trainer's, beside `LOG_NAMES`.
 
     Raises:
         RunError: the checkpoints were made from other inputs, or an adapter's weights are not those that its
@@ -108,18 +115,17 @@ def run_job(
             _load_adapter(trainer.model, policy.adapter_from)
         checkpoint = _last_checkpoint(run.work)
         trainer.remove_callback(PrinterCallback)
-        num_shown = len(row_set.rows) * job.budget.epochs
+        num_shown = job.counts[0] * job.budget.epochs
         with run.progress.stage(job.name, total=num_shown, unit="rows") as step:
             trainer.add_callback(_Watch(step, num_shown))
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        log = _log_rows(trainer, log_names)
-        trained = TrainedModel(run.out, log, len(row_set.rows), row_set.num_thinned, row_set.num_too_long)
+        trained = TrainedModel(run.out, _log_rows(trainer, LOG_NAMES | dict(log_names)), *job.counts)
         # Every process gives its shard of the weights, where they are sharded.
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if num_processes() > 1 else None
         if is_first():
-            _save(trainer, job, trained, weights)
+            _save(trainer.model, job, trained, weights)
     if run.scratch is None and is_first():
-        shutil.rmtree(run.work)
+        remove_folder(run.work)
     if num_processes() > 1:
         PartialState().wait_for_everyone()  # until the first has written
     return trained
@@ -138,23 +144,16 @@ def load_policy(lm_folder: Path, budget: TrainingBudget) -> Policy:
     uses_lora = budget.lora
     if uses_lora == "auto":
         uses_lora = budget.load_in_4bit or _count_parameters(base) > LORA_ABOVE
-    if base != lm_folder and not uses_lora:
-        raise SettingError(f"{lm_folder} holds a LoRA adapter, got lora=False or auto; use lora=True")
     adapter_from = lm_folder if base != lm_folder else None
+    if adapter_from and not uses_lora:
+        raise SettingError(f"{lm_folder} holds a LoRA adapter, got lora=False or auto; use lora=True")
     adapter = _form_of(adapter_from, budget.lora_rank) if adapter_from else _lora(budget.lora_rank)
-    return Policy(
-        load_model(base, uses_lora=uses_lora, load_in_4bit=budget.load_in_4bit),
-        adapter if uses_lora else None,
-        adapter_from,
-    )
+    model = load_model(base, uses_lora=uses_lora, load_in_4bit=budget.load_in_4bit)
+    return Policy(model, load_tokenizer(lm_folder), adapter if uses_lora else None, adapter_from)
 
 
 def load_model(folder: Path, *, uses_lora: bool, load_in_4bit: bool = False) -> PreTrainedModel:
-    """A causal language model: float32, or bfloat16 under LoRA on a GPU, or with its linear layers in 4 bits.
-
-    Raises:
-        SettingError: no bitsandbytes for 4 bits.
-    """
+    """A causal language model: float32, or bfloat16 under LoRA on a GPU, or with its linear layers in 4 bits."""
     on_gpu = torch.cuda.is_available()
     dtype = torch.bfloat16 if uses_lora and on_gpu else torch.float32
     if not load_in_4bit:
@@ -166,14 +165,14 @@ def load_model(folder: Path, *, uses_lora: bool, load_in_4bit: bool = False) -> 
 
 
 def training_data(
-    job: TrainingJob, row_set: RowSet, conversation: Callable[[Row, Any], dict[str, Any]], tokenizer: Any
+    job: TrainingJob, rows: Sequence[Row], conversation: Callable[[Row, Any], dict[str, Any]], tokenizer: Any
 ) -> Dataset:
     """The rows in training order, all epochs as one, in the trainer's own form."""
-    order = training_order([row.num_tokens for row in row_set.rows], job.budget, job.run.seed)
-    return Dataset.from_list([conversation(row_set.rows[index], tokenizer) for index in order])
+    order = training_order([row.num_tokens for row in rows], job.budget, job.run.seed)
+    return Dataset.from_list([conversation(rows[index], tokenizer) for index in order])
 
 
-def trainer_arguments(job: TrainingJob, accumulation: int, *, uses_lora: bool) -> dict[str, Any]:
+def trainer_arguments(job: TrainingJob, *, uses_lora: bool) -> dict[str, Any]:
     """Arguments that TRL's configurations share; they go with `training_data`."""
     budget = job.budget
     on_gpu = torch.cuda.is_available()
@@ -187,7 +186,7 @@ def trainer_arguments(job: TrainingJob, accumulation: int, *, uses_lora: bool) -
         "num_train_epochs": 1,
         "train_sampling_strategy": "sequential",
         "per_device_train_batch_size": budget.batch_size,
-        "gradient_accumulation_steps": accumulation,
+        "gradient_accumulation_steps": budget.passes_per_step(job.counts[0], num_processes()),
         "learning_rate": budget.learning_rate,
         "lr_scheduler_type": "linear",
         "save_strategy": "steps",
@@ -205,49 +204,28 @@ def trainer_arguments(job: TrainingJob, accumulation: int, *, uses_lora: bool) -
 @contextmanager
 def quiet(seed: int) -> Generator[None]:
     """Seeded, silent libraries: no bars, no notices, no usage pings; all as before afterwards."""
-    restore = _library_state()
-    disable_progress_bars()
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    logging.getLogger("trl").setLevel(logging.ERROR)
-    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
-    transformers.set_seed(seed)
-    try:
-        with warnings.catch_warnings():
-            # TRL 1.16.0 calls names that transformers 5 deprecates.
-            warnings.filterwarnings(
-                "ignore", message=".*gradient_checkpointing.* is deprecated.*", category=FutureWarning
-            )
-            yield
-    finally:
-        restore()
-
-
-def _library_state() -> Callable[[], None]:
-    """A function that puts random states, bars, log levels and usage pings back to what they are now."""
-    python_state, torch_state = random.getstate(), torch.random.get_rng_state()
-    numpy_state = np.random.get_state()  # noqa: NPY002 - TRL seeds the global generator
-    data_bars, model_bars = (
-        not are_progress_bars_disabled(),
-        transformers.utils.logging.is_progress_bar_enabled(),
-    )
-    verbosity = transformers.utils.logging.get_verbosity()
-    trl_level = logging.getLogger("trl").level
-    pings_off = huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY
-
-    def restore() -> None:
-        random.setstate(python_state)
-        torch.random.set_rng_state(torch_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        if data_bars:
-            enable_progress_bars()
-        if model_bars:
-            transformers.utils.logging.enable_progress_bar()
-        transformers.utils.logging.set_verbosity(verbosity)
-        logging.getLogger("trl").setLevel(trl_level)
-        huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = pings_off
-
-    return restore
+    trl_log, hub = logging.getLogger("trl"), huggingface_hub.constants
+    with ExitStack() as before, warnings.catch_warnings():
+        before.callback(random.setstate, random.getstate())
+        before.callback(torch.random.set_rng_state, torch.random.get_rng_state())
+        # TRL seeds the global generator
+        before.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
+        if not are_progress_bars_disabled():
+            before.callback(enable_progress_bars)
+        if transformers_log.is_progress_bar_enabled():
+            before.callback(transformers_log.enable_progress_bar)
+        before.callback(transformers_log.set_verbosity, transformers_log.get_verbosity())
+        before.callback(trl_log.setLevel, trl_log.level)
+        before.callback(setattr, hub, "HF_HUB_DISABLE_TELEMETRY", hub.HF_HUB_DISABLE_TELEMETRY)
+        disable_progress_bars()
+        transformers_log.disable_progress_bar()
+        transformers_log.set_verbosity_error()
+        trl_log.setLevel(logging.ERROR)
+        huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
+        transformers.set_seed(seed)
+        # TRL 1.16.0 calls names that transformers 5 deprecates.
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated.*", category=FutureWarning)
+        yield
 
 
 def _log_rows(trainer: Trainer, names: Mapping[str, str]) -> tuple[dict[str, float], ...]:
@@ -264,24 +242,18 @@ def _log_rows(trainer: Trainer, names: Mapping[str, str]) -> tuple[dict[str, flo
     return tuple(rows)
 
 
-def _save(trainer: Trainer, job: TrainingJob, trained: TrainedModel, weights: Any) -> None:
+def _save(model: Any, job: TrainingJob, trained: TrainedModel, weights: Any) -> None:
     """Write model, tokenizer and record beside the run's `out`, then rename.
 
     Args:
         weights: collected from all processes; None for the model's own.
     """
-    out = job.run.out
-    part = out.parent / f".{out.name}.part"
-    if part.exists():
-        shutil.rmtree(part)
-    model: Any = trainer.model
+    part = trained.folder.parent / f".{trained.folder.name}.part"
+    remove_folder(part)
     model.save_pretrained(part, **({} if weights is None else {"state_dict": weights}))
     own_tokenizer(job.run.lm_folder).save_pretrained(part)
     atomic_write_text(part / TRAINING_FILE, training_text(trained, job.inputs))
-    for file in part.rglob("*"):
-        fsync(file)
-    part.rename(out)
-    fsync(out.parent)
+    settle(part, trained.folder)
 
 
 class _Watch(TrainerCallback):
@@ -290,11 +262,15 @@ class _Watch(TrainerCallback):
     def __init__(self, step: Any, num_rows: int) -> None:
         self._step, self._num_rows, self._done = step, num_rows, 0
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        self._report(args, state)
+    def on_train_begin(self, *arguments: Any, **named: Any) -> None:
+        self.on_step_end(*arguments, **named)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        self._report(args, state)
+        rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        done = min(state.global_step * rows_per_step, self._num_rows)
+        if done > self._done:
+            self._step(done - self._done)
+            self._done = done
 
     def on_log(self, _args: TrainingArguments, state: TrainerState, *_: Any, **found: Any) -> None:
         loss = found["logs"].get("loss", 0.0)
@@ -305,19 +281,11 @@ class _Watch(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         PartialState().wait_for_everyone()  # each process has a file in it
-        if not is_first():
-            return
-        checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        for file in checkpoint.iterdir():
-            fsync(file)
-        atomic_write_text(checkpoint / COMPLETE, "")
-
-    def _report(self, args: TrainingArguments, state: TrainerState) -> None:
-        rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        done = min(state.global_step * rows_per_step, self._num_rows)
-        if done > self._done:
-            self._step(done - self._done)
-            self._done = done
+        if is_first():
+            checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+            for file in checkpoint.iterdir():
+                fsync(file)
+            atomic_write_text(checkpoint / COMPLETE, "")
 
 
 def _claim(scratch: Path, inputs: Mapping[str, Any]) -> None:
@@ -332,13 +300,13 @@ def _claim(scratch: Path, inputs: Mapping[str, Any]) -> None:
 
 def _last_checkpoint(scratch: Path) -> Path | None:
     """The newest checkpoint that was written to its end; half-written ones are removed."""
-    whole: list[tuple[int, Path]] = []
+    whole: list[Path] = []
     for folder in scratch.glob("checkpoint-*"):
         if (folder / COMPLETE).is_file():
-            whole.append((int(folder.name.rpartition("-")[2]), folder))
+            whole.append(folder)
         elif is_first():
-            shutil.rmtree(folder)
-    return max(whole)[1] if whole else None
+            remove_folder(folder)
+    return max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
 
 
 def _count_parameters(folder: Path) -> int:
@@ -354,10 +322,8 @@ def _form_of(folder: Path, rank: int) -> LoraConfig:
     """How to make the adapter in `folder` again, for its weights to be loaded into and trained."""
     found = PeftConfig.from_pretrained(str(folder))
     if not isinstance(found, LoraConfig):
-        raise SettingError(
-            f"{folder} holds an adapter to be trained on, which must be LoRA, "
-            f"got {PeftType(found.peft_type).value}; merge it into its base"
-        )
+        kind = PeftType(found.peft_type).value
+        raise SettingError(f"an adapter to train on must be LoRA, got {kind} in {folder}; merge it into its base")
     if found.r != rank:
         raise SettingError(
             f"{folder} holds a LoRA adapter of rank {found.r}, got lora_rank={rank}; use lora_rank={found.r}"
@@ -380,7 +346,6 @@ def _load_adapter(model: Any, folder: Path) -> None:
         missing, unexpected = sorted(trained & set(result.missing_keys)), sorted(result.unexpected_keys)
     if missing or unexpected:
         raise RunError(
-            f"the weights in {folder} must be those its adapter_config.json names, "
-            f"got {len(missing)} missing {missing[:2]} and {len(unexpected)} unexpected {unexpected[:2]}; "
-            f"save the adapter again"
+            f"the weights in {folder} must be those its adapter_config.json names, got {len(missing)} missing "
+            f"{missing[:2]} and {len(unexpected)} unexpected {unexpected[:2]}; save the adapter again"
         )
