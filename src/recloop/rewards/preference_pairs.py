@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recloop.errors import DataError
 from recloop.records import Completion, CompletionStatus, Pair, Prompt, Rewards, UserCompletions
 from recloop.rewards.function import RewardFunction, rewards_of
-from recloop.settings import validate
+from recloop.settings import shown_first, validate
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -24,16 +25,13 @@ class PairConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mode: Literal["best_worst", "all_pairs"] = Field(
-        json_schema_extra={"shown_first": True},
-        default="best_worst",
-        description="best_worst: at most one pair a user, highest against lowest reward (DPO4Rec); all_pairs: "
-        "every two completions of a user that differ in reward",
+    mode: Literal["best_worst", "all_pairs"] = shown_first(
+        "best_worst",
+        "best_worst: at most one pair a user, highest against lowest reward (DPO4Rec); all_pairs: every two "
+        "completions of a user that differ in reward",
     )
     min_gap: float = Field(
-        default=0.0,
-        ge=0.0,
-        description="least difference in reward, in the metric's unit; equal rewards never pair",
+        default=0.0, ge=0.0, description="least difference in reward, in the metric's unit; equal rewards never pair"
     )
 
 
@@ -41,13 +39,13 @@ class PairConfig(BaseModel):
 class PairSet:
     """Preference pairs, and how many candidates were dropped for which reason.
 
-    A candidate is a user in ``best_worst`` mode, two completions of a user in ``all_pairs`` mode. It is counted once:
-    kept, or dropped for the first reason that applies, in the order below.
+    A candidate is a user in ``best_worst`` mode, two completions of a user in ``all_pairs`` mode. It is kept, or
+    dropped for the first reason below that applies.
 
     num_tied: equal rewards.
     num_below_gap: the rewards differ by less than `PairConfig.min_gap`.
     num_unfinished: the better completion was cut by the token limit; it would teach to stop mid-sentence.
-    num_duplicates: the texts are the same to the language model after tokenising and truncating.
+    num_duplicates: the language model would see the same tokens.
     num_unusable: users with fewer than two completions that have a text; other completions without one are left out.
     prompts_U: of the users, where the completions had them.
     """
@@ -90,8 +88,7 @@ def preference_pairs(
     Args:
         texts: completions as `recloop.generate` gives them, for at least the users with a reward.
         rewards: one per completion, or a reward function to call.
-        mode: ``best_worst`` makes at most one pair a user; ``all_pairs`` takes every two that differ in reward.
-        min_gap: least difference in reward, in the metric's unit; equal rewards never pair.
+        mode, min_gap: see `PairConfig`.
 
     Raises:
         DataError: see `find_pairs`, `rewards_of`.
@@ -107,15 +104,13 @@ def find_pairs(
     config: PairConfig,
     same_after_tokenising: Callable[[str, str], bool],
 ) -> PairSet:
-    """Pairs of completions for the same user, the one with the higher reward chosen.
+    """Pairs of completions for the same user, sorted by user, then by chosen and rejected completion.
 
     Where several completions share the highest (lowest) reward, the lowest completion number that gives a usable pair
-    is taken. Pairs are sorted by user, then by chosen and rejected completion.
+    is taken.
 
     Args:
         completions: of at least the users with a reward.
-        rewards: one per completion.
-        config: mode and least gap.
         same_after_tokenising: True when the trained model would see two texts as the same tokens;
             `recloop.training.dataset.reply_comparer` makes one.
 
@@ -125,34 +120,24 @@ def find_pairs(
     Source: DPO4Rec (arXiv 2410.05939): highest against lowest reward. Dropping ties, duplicates and cut
     completions, and ``all_pairs``, are our decisions.
     """
-    outcomes = ("kept", "unusable", "tied", "below_gap", "unfinished", "duplicates")
-    counts: dict[str, int] = dict.fromkeys(outcomes, 0)
+    counts: Counter[str] = Counter()
     pairs: list[Pair] = []
+    make_options = _best_worst if config.mode == "best_worst" else _all_pairs
     for completions_N, rewards_N in _aligned(completions, rewards):
         usable = np.flatnonzero([completion.status is CompletionStatus.OK for completion in completions_N])
         if len(usable) < 2:
             counts["unusable"] += 1
             continue
-        make_options = _best_worst if config.mode == "best_worst" else _all_pairs
-        options = make_options(rewards_N, usable)
-        for option in options:
-            outcome, pair = _first_usable(
-                option, completions_N, rewards_N, rewards.round, config, same_after_tokenising
+        for option in make_options(rewards_N, usable):
+            found = _first_usable(
+                option, completions_N, rewards_N, rewards.round, config.min_gap, same_after_tokenising
             )
-            counts[outcome] += 1
-            if pair is not None:
-                pairs.append(pair)
+            counts[found if isinstance(found, str) else "kept"] += 1
+            if not isinstance(found, str):
+                pairs.append(found)
     pairs.sort(key=lambda pair: (pair.user, pair.chosen_completion, pair.rejected_completion))
-    return PairSet(
-        tuple(pairs),
-        num_candidates=sum(counts.values()),
-        num_tied=counts["tied"],
-        num_below_gap=counts["below_gap"],
-        num_unfinished=counts["unfinished"],
-        num_duplicates=counts["duplicates"],
-        num_unusable=counts["unusable"],
-        prompts_U=completions.prompts_U,
-    )
+    dropped = [counts[reason] for reason in ("tied", "below_gap", "unfinished", "duplicates", "unusable")]
+    return PairSet(tuple(pairs), counts.total(), *dropped, prompts_U=completions.prompts_U)
 
 
 def random_label_pairs(pairs: Sequence[Pair], seed: int) -> tuple[Pair, ...]:
@@ -171,9 +156,8 @@ def random_label_pairs(pairs: Sequence[Pair], seed: int) -> tuple[Pair, ...]:
 def best_of_n(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
     """One pair per user, the one whose chosen completion has the highest reward: the rows of SFT on best-of-N."""
     best: dict[int, Pair] = {}
-    for pair in pairs:
-        if pair.user not in best or pair.chosen_reward > best[pair.user].chosen_reward:
-            best[pair.user] = pair
+    for pair in sorted(pairs, key=lambda pair: pair.chosen_reward, reverse=True):
+        best.setdefault(pair.user, pair)
     return tuple(best[user] for user in sorted(best))
 
 
@@ -199,27 +183,22 @@ def _first_usable(
     completions_N: tuple[Completion, ...],
     rewards_N: Float32[np.ndarray, " N"],
     round: int,
-    config: PairConfig,
+    min_gap: float,
     same_after_tokenising: Callable[[str, str], bool],
-) -> tuple[str, Pair | None]:
-    """The outcome for one candidate, and its pair if it was kept."""
+) -> Pair | str:
+    """The pair of one candidate, or why there is none."""
     chosen_reward, rejected_reward = (float(rewards_N[completion]) for completion in option[0])
     if chosen_reward == rejected_reward:
-        return "tied", None
-    if chosen_reward - rejected_reward < config.min_gap:
-        return "below_gap", None
+        return "tied"
+    if chosen_reward - rejected_reward < min_gap:
+        return "below_gap"
     finished = [(chosen, rejected) for chosen, rejected in option if completions_N[chosen].is_finished]
-    if not finished:
-        return "unfinished", None
     for chosen, rejected in finished:
         better, worse = completions_N[chosen], completions_N[rejected]
         if not same_after_tokenising(better.text, worse.text):
-            return "kept", Pair(
-                *(round, better.user, chosen, rejected, better.text, worse.text),
-                *(chosen_reward, rejected_reward),
-                is_rejected_finished=worse.is_finished,
-            )
-    return "duplicates", None
+            numbers, texts = (better.user, chosen, rejected), (better.text, worse.text)
+            return Pair(round, *numbers, *texts, chosen_reward, rejected_reward, worse.is_finished)
+    return "duplicates" if finished else "unfinished"
 
 
 def _aligned(
@@ -236,19 +215,11 @@ def _aligned(
             )
         if not np.isfinite(rewards_N).all():
             raise DataError(
-                f"rewards must be finite, got {rewards_N.tolist()} for user {user}; leave out users without "
-                f"positives, as reward_completions does"
+                f"rewards must be finite, got {rewards_N.tolist()} for user {user}; leave out users without positives"
             )
         yield completions_N, rewards_N
 
 
 def _swapped(pair: Pair) -> Pair:
-    return replace(
-        pair,
-        chosen_completion=pair.rejected_completion,
-        rejected_completion=pair.chosen_completion,
-        chosen=pair.rejected,
-        rejected=pair.chosen,
-        chosen_reward=pair.rejected_reward,
-        rejected_reward=pair.chosen_reward,
-    )
+    numbers, texts = (pair.rejected_completion, pair.chosen_completion), (pair.rejected, pair.chosen)
+    return Pair(pair.round, pair.user, *numbers, *texts, pair.rejected_reward, pair.chosen_reward)

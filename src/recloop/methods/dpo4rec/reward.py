@@ -13,8 +13,8 @@ import polars as pl
 from recloop.experiment.step import StepKind
 from recloop.files import atomic_write_bytes, atomic_write_json
 from recloop.methods.dpo4rec.data import Task
+from recloop.methods.dpo4rec.evaluate import load_reward_models, reward_model_digest
 from recloop.methods.dpo4rec.generate import REWARD, UserTexts, UserTextVectors
-from recloop.methods.dpo4rec.reward_model import load_reward_models, reward_model_digest
 from recloop.methods.study import LmRef, Study, derived_seed
 from recloop.records import Log, Pair, Prompt, Rewards
 from recloop.rewards.cross_fit import cross_fit_rewards
