@@ -62,8 +62,8 @@ def test_the_environment_is_one_step_per_session_and_keeps_gymnasiums_contract()
 
     states_SD = np.arange(6, dtype=np.float32).reshape(3, 2)
     rewards_SH = np.array([[0.0, 1.0], [0.0, 2.0], [0.0, 3.0]])
-    check_env(session_environment(states_SD, rewards_SH, 0), skip_render_check=True)
-    env = session_environment(states_SD, rewards_SH, 0)
+    check_env(session_environment(states_SD, rewards_SH), skip_render_check=True)
+    env = session_environment(states_SD, rewards_SH)
     met: list[float] = []
     for _ in range(3):
         state, _ = env.reset()

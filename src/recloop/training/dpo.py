@@ -100,8 +100,7 @@ def run_dpo(run: TrainingRun, prompts: Mapping[int, Prompt], pairs: Sequence[Pai
         pairs: in any order; their order is shuffled by the seed.
 
     Raises:
-        DataError, SettingError, ContractError, TrainingError: see `select_rows`; a loss not finite; a process that
-            died.
+        DataError, SettingError, ContractError, TrainingError: see `select_rows`; a loss not finite; a process died.
         RunError: `out` or `scratch` belongs to another training run.
     """
     models = {"lm": run.lm_folder, "reference model": run.reference}
@@ -124,14 +123,10 @@ def _launch(
 ) -> None:
     """Do the run in other processes (`recloop.training.launch`)."""
     folder = run.out.parent / f".{run.out.name}.job"
+    folders = {"lm_folder": run.lm_folder, "out": run.out, "reference_folder": run.reference, "scratch": run.scratch}
     job = {
-        "run": {
-            "lm_folder": str(run.lm_folder.resolve()),
-            "out": str(run.out.resolve()),
-            "seed": run.seed,
-            "reference_folder": str(run.reference.resolve()),
-            "scratch": None if run.scratch is None else str(run.scratch.resolve()),
-        },
+        "folders": {name: path and str(path.resolve()) for name, path in folders.items()},
+        "seed": run.seed,
         "prompts": [asdict(prompts[user]) for user in dict.fromkeys(pair.user for pair in pairs)],
         "pairs": [asdict(pair) for pair in pairs],
         "config": config.model_dump(mode="json"),

@@ -1,11 +1,12 @@
 """Simple ways to choose a hint per session, each fitted on the same cached rewards as the PPO policy.
 
-Axis letters: ``S`` sessions, ``H`` hints (the empty one is number 0), ``D`` vector width.
-A choice is an array of hint numbers, one per session asked about.
+Axis letters: ``S`` sessions, ``H`` hints (the empty one is number 0), ``D`` vector width. A choice is a hint number
+per session asked about.
 """
 
 from __future__ import annotations
 
+from itertools import chain, count, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,9 +40,8 @@ def nearest_neighbours(
     num_neighbours: int,
 ) -> Int64[np.ndarray, " S"]:
     """The hint with the best mean over the training sessions nearest by cosine."""
-    near = _unit(asked_SD) @ _unit(train_SD).T
-    num = min(num_neighbours, len(train_SD))
-    nearest = np.argsort(-near, axis=1, kind="stable")[:, :num]
+    near_SS = _unit(asked_SD) @ _unit(train_SD).T
+    nearest = np.argsort(-near_SS, axis=1, kind="stable")[:, :num_neighbours]
     return rewards_SH[nearest].mean(axis=1).argmax(axis=1)
 
 
@@ -65,13 +65,9 @@ def lin_ucb(
     train_SD, asked_SD = _with_one(train_SD), _with_one(asked_SD)
     num_hints, width = rewards_SH.shape[1], train_SD.shape[1]
     inverse_HDD = np.tile(np.eye(width), (num_hints, 1, 1))
-    sums_HD = np.zeros((num_hints, width))
-    weights_HD = np.zeros((num_hints, width))
-    order = rng.permutation(len(train_SD))
-    for step in range(num_steps):
-        if step and step % len(train_SD) == 0:
-            order = rng.permutation(len(train_SD))
-        session = order[step % len(train_SD)]
+    sums_HD, weights_HD = np.zeros((2, num_hints, width))
+    sessions = chain.from_iterable(rng.permutation(len(train_SD)) for _ in count())
+    for session in islice(sessions, num_steps):
         x_D = train_SD[session]
         spread_HD = inverse_HDD @ x_D
         bound_H = weights_HD @ x_D + alpha * np.sqrt(spread_HD @ x_D)
@@ -84,14 +80,9 @@ def lin_ucb(
 
 
 def supervised(
-    train_SD: Float[np.ndarray, "S D"],
-    rewards_SH: Float[np.ndarray, "S H"],
-    asked_SD: Float[np.ndarray, "S D"],
+    train_SD: Float[np.ndarray, "S D"], rewards_SH: Float[np.ndarray, "S H"], asked_SD: Float[np.ndarray, "S D"]
 ) -> Int64[np.ndarray, " S"]:
-    """The hint with the best reward predicted by ridge regression on the rewards of all hints.
-
-    The ridge is the one with the least leave-one-out error over the training sessions.
-    """
+    """The hint with the best reward by ridge regression on all hints' rewards, of the least leave-one-out error."""
     x_SD, mean_H = _with_one(train_SD), rewards_SH.mean(axis=0)
     u_SR, s_R, vt_RD = np.linalg.svd(x_SD, full_matrices=False)
     told_SH = rewards_SH - mean_H

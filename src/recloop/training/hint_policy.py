@@ -1,14 +1,13 @@
 """The hint policy: a small policy that reads a session's vector and chooses a hint, learnt by PPO.
 
-An episode is one session: state, one action, its reward, the end; so the discount is 0, nothing is chained.
-The rewards of all hints are known before, from one answer each: learning asks no language model. A learnt policy is a
-few matrices in a safetensors file and is read without any learning library.
+An episode is one session: state, one action, its reward, the end. The rewards of all hints are known before, from one
+answer each: learning asks no language model. A learnt policy is read without any learning library.
 
 Axis letters: ``S`` sessions, ``H`` hints, ``D`` vector width.
 
-Source: Re2LLM (arXiv 2403.16427), reinforcement utilisation; stable-baselines3's PPO. Deviations: discount
-0 (the released code chains unrelated sessions with 0.999), no exploration that the policy does not know of,
-and evaluation never runs in the training environment.
+Source: Re2LLM (arXiv 2403.16427), reinforcement utilisation; stable-baselines3's PPO. Deviations: discount 0, since
+nothing is chained (the released code chains unrelated sessions with 0.999), no exploration that the policy does not
+know of, and evaluation never runs in the training environment.
 """
 
 from __future__ import annotations
@@ -89,15 +88,12 @@ def standardise(vectors_SD: Float[np.ndarray, "S D"]) -> tuple[np.ndarray, np.nd
     return vectors_SD.mean(axis=0), np.where(scale_D > 1e-8, scale_D, 1.0)
 
 
-def session_environment(
-    states_SD: Float[np.ndarray, "S D"], rewards_SH: Float[np.ndarray, "S H"], first_seed: int
-) -> Any:
+def session_environment(states_SD: Float[np.ndarray, "S D"], rewards_SH: Float[np.ndarray, "S H"]) -> Any:
     """A gymnasium environment of one step per session; every session comes once before one comes again.
 
     Args:
         states_SD: float32, centred and scaled.
         rewards_SH: of each hint in each session.
-        first_seed: of the order of sessions, until a reset is given another.
     """
     with needs_extra("re2llm"):
         import gymnasium
@@ -109,16 +105,13 @@ def session_environment(
             low_D, high_D = states_SD.min(axis=0), states_SD.max(axis=0)
             self.observation_space = gymnasium.spaces.Box(low_D, high_D, dtype=np.float32)
             self.action_space = gymnasium.spaces.Discrete(rewards_SH.shape[1])
-            self._first_seed: int | None = first_seed
             self._order: list[int] = []
             self._session = 0
 
         def reset(
             self, *, seed: int | None = None, options: dict[str, Any] | None = None
         ) -> tuple[np.ndarray, dict[str, Any]]:
-            seed = self._first_seed if seed is None else seed
             super().reset(seed=seed, options=options)
-            self._first_seed = None
             if not self._order or seed is not None:
                 self._order = self.np_random.permutation(len(states_SD)).tolist()
             self._session = self._order.pop()
@@ -163,7 +156,7 @@ def learn_policy(
 
     mean_D, scale_D = standardise(vectors_SD)
     states_SD = ((vectors_SD - mean_D) / scale_D).astype(np.float32)
-    learner = _learner(session_environment(states_SD, rewards_SH, seed), config, seed)
+    learner = _learner(session_environment(states_SD, rewards_SH), config, seed)
     points: list[LearningPoint] = []
 
     class Watch(BaseCallback):

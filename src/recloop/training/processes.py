@@ -1,7 +1,7 @@
 """Training in several processes, which `accelerate launch` starts; what its environment tells each of them.
 
-Each process holds the model, or its shard of it, and sees its share of a step's rows. Gradients are averaged between
-them. Only the first writes files.
+Each holds the model, or its shard of it, and sees its share of a step's rows. Gradients are averaged between them. Only
+the first writes files.
 """
 
 from __future__ import annotations
@@ -37,12 +37,6 @@ def is_sharded() -> bool:
     return any(os.environ.get(f"ACCELERATE_USE_{kind}") == "true" for kind in ("FSDP", "DEEPSPEED"))
 
 
-def require_one_process(what: str) -> None:
-    """SettingError when there are several processes."""
-    if num_processes() > 1:
-        raise SettingError(f"{what} runs in one process, got {num_processes()}; run it without accelerate launch")
-
-
 def launch(folder: Path, job: dict[str, Any], accelerate_config: str) -> None:
     """Run a job in several processes to its end, by ``accelerate launch ... -m recloop.training.launch FOLDER``.
 
@@ -53,17 +47,15 @@ def launch(folder: Path, job: dict[str, Any], accelerate_config: str) -> None:
 
     Raises:
         SettingError: no such configuration, or fewer than two GPUs for one that needs them.
-        RecloopError: what a process raised.
-        TrainingError: a process ended otherwise.
+        RecloopError: what a process raised; TrainingError where it ended otherwise.
     """
-    command = [sys.executable, "-m", "accelerate.commands.launch", *_where(accelerate_config)]
+    where = _where(accelerate_config)
+    command = [sys.executable, "-m", "accelerate.commands.launch", *where, "-m", "recloop.training.launch", str(folder)]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ERROR_FILE).unlink(missing_ok=True)
     atomic_write_json(folder / JOB_FILE, job)
     with (folder / OUTPUT_FILE).open("w", encoding="utf-8") as output:
-        done = subprocess.run(
-            [*command, "-m", "recloop.training.launch", str(folder)], stdout=output, stderr=output, check=False
-        )
+        done = subprocess.run(command, stdout=output, stderr=output, check=False)
     if done.returncode == 0:
         return
     if (folder / ERROR_FILE).is_file():
@@ -84,10 +76,10 @@ def leave_error(folder: Path, error: RecloopError) -> None:
 def _where(accelerate_config: str) -> list[str]:
     """Flags of `accelerate launch` that say where the processes run."""
     own = CONFIGS / f"{accelerate_config}.yaml"
+    if not own.is_file() and not Path(accelerate_config).is_file():
+        names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
+        raise SettingError(f"accelerate_config must be {names} or a YAML file, got {accelerate_config}")
     if not own.is_file():
-        if not Path(accelerate_config).is_file():
-            names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
-            raise SettingError(f"accelerate_config must be {names} or a YAML file, got {accelerate_config}")
         return ["--config_file", accelerate_config]
     import torch
 

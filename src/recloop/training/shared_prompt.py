@@ -1,9 +1,9 @@
 """A forward pass that runs a prompt once for all of its replies.
 
-TRL puts ``prompt + chosen`` and ``prompt + rejected`` into one batch as separate rows and, without a GPU,
-sends every prompt position through the output layer. With prompts of 448 tokens and replies of 40 that is
-more than half of the work. Here the prompt runs once, both replies attend to its keys and values,
-and only reply positions meet the output layer: the same losses and gradients, to rounding.
+TRL puts ``prompt + chosen`` and ``prompt + rejected`` into one batch as separate rows and, without a GPU, sends every
+prompt position through the output layer. With prompts of 448 tokens and replies of 40 that is more than half of the
+work. Here all replies attend to the keys and values of one prompt, and only reply positions meet the output layer: the
+same losses and gradients, to rounding.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ ROWS_TOGETHER = 8  # replies in one pass, sorted by length
 def share_prompts(model: PreTrainedModel, temperature: float = 1.0) -> None:
     """Replace `model.forward` for calls that ask for TRL's fused output layer.
 
-    Such a call carries rows of a prompt and a reply, padded on either side; labels are -100 at the prompt and
-    the padding. Rows with the same prompt share it, wherever they stand. All other calls are untouched.
+    Such a call carries rows of a prompt and a reply, padded on either side; labels are -100 at the prompt and the
+    padding. Rows with the same prompt share it, wherever they stand. All other calls are untouched.
 
     Args:
         model: of a type in `SHARING_TYPES`, already given TRL's fused output layer.
@@ -72,25 +72,15 @@ def _score_replies(
     is_shared_RP = torch.arange(num_shared, device=ids_RT.device) < shared_len_R[:, None]
     if num_shared > 0:
         # B different prompts; -1 stands for padding, so that a prompt never equals the beginning of another.
-        prompts_BP, prompt_of_R = (
-            ids_RT[:, :num_shared].masked_fill(~is_shared_RP, -1).unique(dim=0, return_inverse=True)
-        )
-        cache = model.base_model(
-            input_ids=prompts_BP.clamp(min=0), attention_mask=(prompts_BP >= 0).long(), use_cache=True
-        ).cache
-    hidden_MD = torch.cat(
-        [
-            _read_replies(
-                model,
-                ids_RT[rows],
-                labels_RT[rows],
-                own_len_R[rows],
-                is_shared_RP[rows],
-                _rows_of(cache, prompt_of_R[rows]),
-            )
-            for rows in order_R.split(ROWS_TOGETHER)
-        ]
-    )
+        shared_RP = ids_RT[:, :num_shared].masked_fill(~is_shared_RP, -1)
+        prompts_BP, prompt_of_R = shared_RP.unique(dim=0, return_inverse=True)
+        is_read_BP = (prompts_BP >= 0).long()
+        cache = model.base_model(input_ids=prompts_BP.clamp(min=0), attention_mask=is_read_BP, use_cache=True).cache
+    parts = [
+        _read_replies(model, ids_RT[n], labels_RT[n], own_len_R[n], is_shared_RP[n], _rows_of(cache, prompt_of_R[n]))
+        for n in order_R.split(ROWS_TOGETHER)
+    ]
+    hidden_MD = torch.cat(parts)
     # Row by row all masks pick the same tokens in the same order, those of the padded labels too.
     found = _label_scores(model, hidden_MD, padded_labels_RT[order_R, 1:], temperature)
     place_R = order_R.argsort()
@@ -120,16 +110,19 @@ def _read_replies(
     cache: Any,
 ) -> Float[Tensor, "M D"]:
     """The last hidden states from which the labels are predicted, row by row."""
-    own_ids_RS, is_own_RS, positions_RS = _own_parts(ids_RT, own_len_R, is_shared_RP.sum(dim=1))
+    offsets_S = torch.arange(int(own_len_R.max()), device=ids_RT.device)
+    is_own_RS = offsets_S < own_len_R[:, None]
+    last_place = ids_RT.shape[1] - 1
+    positions_RS = (is_shared_RP.sum(dim=1)[:, None] + offsets_S).clamp(max=last_place)
     hidden_RSD = model.base_model(
-        input_ids=own_ids_RS,
+        input_ids=ids_RT.gather(1, positions_RS),
         attention_mask=torch.cat([is_shared_RP, is_own_RS], dim=1).long(),
         position_ids=positions_RS,
         cache=cache,
         use_cache=cache is not None,
     ).last_hidden_state
-    next_RS = (positions_RS + 1).clamp(max=ids_RT.shape[1] - 1)
-    is_scored_RS = is_own_RS & (labels_RT.gather(1, next_RS) != -100) & (positions_RS + 1 < ids_RT.shape[1])
+    next_RS = (positions_RS + 1).clamp(max=last_place)
+    is_scored_RS = is_own_RS & (labels_RT.gather(1, next_RS) != -100) & (positions_RS < last_place)
     return hidden_RSD[is_scored_RS]
 
 
@@ -145,21 +138,8 @@ def _without_left_padding(
     return ids_RT.gather(1, places_RT), labels_RT.gather(1, places_RT).masked_fill(is_beyond_RT, -100)
 
 
-def _own_parts(
-    ids_RT: Int64[Tensor, "R T"], own_len_R: Int64[Tensor, " R"], shared_len_R: Int64[Tensor, " R"]
-) -> tuple[Int64[Tensor, "R S"], Bool[Tensor, "R S"], Int64[Tensor, "R S"]]:
-    """Tokens after the shared part, moved to the left edge, their mask, their positions in the row."""
-    offsets_S = torch.arange(int(own_len_R.max()), device=ids_RT.device)
-    is_own_RS = offsets_S < own_len_R[:, None]
-    positions_RS = (shared_len_R[:, None] + offsets_S).clamp(max=ids_RT.shape[1] - 1)
-    return ids_RT.gather(1, positions_RS), is_own_RS, positions_RS
-
-
 def _label_scores(
-    model: PreTrainedModel,
-    hidden_MD: Float[Tensor, "M D"],
-    labels_RT: Int64[Tensor, "R T"],
-    temperature: float,
+    model: PreTrainedModel, hidden_MD: Float[Tensor, "M D"], labels_RT: Int64[Tensor, "R T"], temperature: float
 ) -> FusedCausalLMOutput:
     """Output layer at the M labelled positions, spread back to rows of T positions."""
     head: Any = model.get_output_embeddings()
