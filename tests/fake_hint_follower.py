@@ -5,14 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from recloop.llm.language_model import Sampling
-from recloop.prompts.reflection import (
-    ASK_ANALYSIS,
-    ASK_SAME,
-    ASK_WRONG,
-    write_analysis,
-    write_hint,
-    write_wrong,
-)
+from recloop.prompts.reflection import ASK_ANALYSIS, ASK_SAME, ASK_WRONG, write_hint
 from recloop.records import Completion, Prompt
 
 
@@ -52,10 +45,11 @@ class FakeHintFollower:
         num = int(lines[start].split()[0])
         last, *offered = (_attributes_of(line) for line in (lines[start - 1], *lines[start + 1 : start + 1 + num]))
         if lines[-1] == ASK_WRONG:
-            return write_wrong()
+            return "The list went by nothing."
         shared = [f for f, v in _attributes_of(told.get("The right one was", "")).items() if last.get(f) == v]
         if lines[-1] == ASK_ANALYSIS:
-            return write_analysis([f for f in shared if f != "title"])
+            attributes = [f for f in shared if f != "title"]
+            return f"It shares the {' and '.join(attributes)}." if attributes else "It shares nothing."
         if lines[-1].startswith("Write at most"):
             return "\n".join(write_hint(f) for f in shared if f != "title") or "No hint."
         attribute = next((f for f in last if f"by {f}" in told.get("Hint", "")), "")

@@ -7,16 +7,11 @@ from recloop.prompts.next_item import SessionText, next_item_text
 from recloop.prompts.reflection import (
     ASK_ANALYSIS,
     ASK_WRONG,
-    analysis_text,
-    hints_text,
     names_title,
     parse_hints,
+    reflection_text,
     says_yes,
-    shared_attributes,
-    write_analysis,
     write_hint,
-    write_wrong,
-    wrong_text,
 )
 from recloop.prompts.title_match import normalised
 
@@ -27,9 +22,8 @@ SESSION = SessionText("films", ("genre",), (JAWS,), (HEAT, UP))
 
 
 def test_every_turn_holds_the_one_before_and_the_reply_to_it() -> None:
-    first = wrong_text(SESSION, ["Heat"], 1)
-    second = analysis_text(SESSION, ["Heat"], 1, "The list went by director.", UP)
-    third = hints_text(SESSION, ["Heat"], 1, "The list went by director.", UP, "It shares\nthe genre.", 2)
+    replies = ["The list went by director.", "It shares\nthe genre."]
+    first, second, third = (reflection_text(SESSION, ["Heat"], 1, UP, 2, replies[:num_told]) for num_told in range(3))
     assert first == f'{next_item_text(SESSION, "", 1)}\nThe list was: "Heat".\n{ASK_WRONG}'
     assert second == (
         f'{first}\nReply: The list went by director.\nThe right one was: genre Horror | "Up"\n{ASK_ANALYSIS}'
@@ -38,7 +32,7 @@ def test_every_turn_holds_the_one_before_and_the_reply_to_it() -> None:
 
 
 def test_the_answer_is_not_told_before_the_second_turn() -> None:
-    told = wrong_text(SESSION, ["Heat"], 1).replace(next_item_text(SESSION, "", 1), "")
+    told = reflection_text(SESSION, ["Heat"], 1, UP, 2).replace(next_item_text(SESSION, "", 1), "")
     assert '"Up"' not in told
 
 
@@ -46,8 +40,6 @@ def test_the_canonical_hint_passes_its_own_rules() -> None:
     hint = write_hint("genre")
     parsed = parse_hints(hint, ["Heat", "Up"], 1)
     assert parsed.hints == (hint,)
-    assert write_wrong("genre") == "The list went by genre."
-    assert write_analysis(["genre", "era"]) == "It shares the genre and era."
 
 
 def test_hints_come_from_any_list_style_and_all_else_is_counted() -> None:
@@ -112,12 +104,6 @@ def test_a_title_is_found_in_any_script_and_without_its_article(text: str, title
 
 def test_a_title_numbered_apart_is_still_that_title() -> None:
     assert names_title("Choose quiet bridge now.", ["Quiet Bridge (2)"])
-
-
-def test_shared_attributes_are_those_with_a_common_value() -> None:
-    last = clean_item("A", [["Horror", "War"], ["Ann"], []])
-    answer = clean_item("B", [["War"], ["Bo"], []])
-    assert shared_attributes(("genre", "director", "era"), last, answer) == ("genre",)
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,7 @@ from recloop.prompts import next_item
 from recloop.prompts import request as requests
 from recloop.prompts.claims import HistoryItem
 from recloop.prompts.lines import candidate_line, clean_item, line_from
-from recloop.prompts.reflection import (
-    ASK_ANALYSIS,
-    ASK_HINTS,
-    ASK_WRONG,
-    shared_attributes,
-    write_analysis,
-    write_hint,
-    write_wrong,
-)
+from recloop.prompts.reflection import ASK_ANALYSIS, ASK_HINTS, ASK_WRONG, write_hint
 from recloop.records import Condition
 from scripts.pretrain_lm.corpus import NOUNS, Attribute, Branch, Lesson, Words, invent_attributes
 from scripts.pretrain_lm.summaries import END, Choice, Summary
@@ -201,9 +193,11 @@ def invent_reflection_lesson(words: Words, num_candidates: int, rng: np.random.G
     )
     listed = "; ".join(f'"{item.title}"' for item in passed[:num_ranked])
     trunk = "\n".join([next_item.next_item_text(session, "", num_ranked), f"The list was: {listed}."])
-    shared = shared_attributes(session.attributes, session.shown[-1], right)
+    pairs = zip(session.attributes, session.shown[-1].values, right.values, strict=True)
+    shared = [attribute for attribute, mine, other in pairs if set(mine) & set(other)]
     line = f"The right one was: {candidate_line(session.attributes, right)}"
-    wrong_text, analysis, hint = write_wrong(wrong), write_analysis(shared), write_hint(task.hidden)
+    wrong_text, hint = f"The list went by {wrong}.", write_hint(task.hidden)
+    analysis = f"It shares the {' and '.join(shared)}." if shared else "It shares nothing."
     first = ASK_WRONG
     second = "\n".join([first, f"Reply: {wrong_text}", line, ASK_ANALYSIS])
     third = "\n".join([second, f"Reply: {analysis}", ASK_HINTS.format(num=int(rng.integers(1, 4)))])

@@ -1,12 +1,11 @@
 """Reflection: in three turns, a language model looks at its own wrong answer and writes short hints.
 
 Turn 1 says that nothing in the list was next and asks what went wrong. Turn 2 shows the answer and asks what the
-list overlooked. Turn 3 asks for hints that would help with other sessions too. Each turn is one prompt with all
-that was said before, so that any model, and the completion cache, can answer it. A reply to turn 3 is parsed to
-hints: one a line, short, and none that names the answer or another candidate.
+list overlooked. Turn 3 asks for hints that would help with other sessions too.
 
-Source: Re2LLM (arXiv 2403.16427), section on reflective exploration. Deviations: each turn is its own prompt;
-whether a hint leaks a title is checked, not only asked for.
+Source: Re2LLM (arXiv 2403.16427), section on reflective exploration. Deviations: each turn is its own prompt, with
+all that was said before, so that any model and the completion cache can answer it; whether a hint leaks a title is
+checked, not only asked for.
 """
 
 from __future__ import annotations
@@ -17,13 +16,7 @@ from dataclasses import dataclass
 
 from recloop.prompts.claims import HistoryItem
 from recloop.prompts.lines import candidate_line, clean_line
-from recloop.prompts.next_item import (
-    LIST_MARK,
-    MAX_HINT_CHARS,
-    SessionText,
-    clean_hint,
-    next_item_text,
-)
+from recloop.prompts.next_item import LIST_MARK, MAX_HINT_CHARS, SessionText, clean_hint, next_item_text
 from recloop.prompts.title_match import normalised, ways_to_write, words_of
 
 MAX_TURN_CHARS = 600  # guess: of each earlier turn, repeated in the next
@@ -50,43 +43,31 @@ class ParsedHints:
     num_beyond: int
 
 
-def wrong_text(session: SessionText, ranked: Sequence[str], num_ranked: int) -> str:
-    """Turn 1: the prompt, the titles that the answer ranked, and that all of them were wrong."""
-    given = "; ".join(f'"{title}"' for title in ranked) or "no candidate"
-    return "\n".join([next_item_text(session, "", num_ranked), f"The list was: {given}.", ASK_WRONG])
-
-
-def analysis_text(
-    session: SessionText, ranked: Sequence[str], num_ranked: int, reflection: str, answer: HistoryItem
-) -> str:
-    """Turn 2: turn 1 with its reply, then the answer."""
-    return "\n".join(
-        [
-            wrong_text(session, ranked, num_ranked),
-            f"Reply: {clean_line(reflection, MAX_TURN_CHARS)}",
-            f"The right one was: {candidate_line(session.attributes, answer)}",
-            ASK_ANALYSIS,
-        ]
-    )
-
-
-def hints_text(
+def reflection_text(
     session: SessionText,
     ranked: Sequence[str],
     num_ranked: int,
-    reflection: str,
     answer: HistoryItem,
-    analysis: str,
     num_hints: int,
+    replies: Sequence[str] = (),
 ) -> str:
-    """Turn 3: turn 2 with its reply, then the request for hints."""
-    return "\n".join(
-        [
-            analysis_text(session, ranked, num_ranked, reflection, answer),
-            f"Reply: {clean_line(analysis, MAX_TURN_CHARS)}",
-            ASK_HINTS.format(num=num_hints),
-        ]
+    """The next turn: the first without a reply, the second after one, the third after two.
+
+    Args:
+        ranked: titles that the wrong list ranked.
+        num_ranked: places that were asked for.
+        answer: told from turn 2 on.
+        num_hints: most hints that turn 3 asks for.
+    """
+    given = "; ".join(f'"{title}"' for title in ranked) or "no candidate"
+    asks = (
+        f"The right one was: {candidate_line(session.attributes, answer)}\n{ASK_ANALYSIS}",
+        ASK_HINTS.format(num=num_hints),
     )
+    lines = [next_item_text(session, "", num_ranked), f"The list was: {given}.", ASK_WRONG]
+    for reply, ask in zip(replies, asks[: len(replies)], strict=True):
+        lines += [f"Reply: {clean_line(reply, MAX_TURN_CHARS)}", ask]
+    return "\n".join(lines)
 
 
 def same_text(hint: str, known: Sequence[str]) -> str:
@@ -99,22 +80,6 @@ def says_yes(text: str) -> bool:
     return normalised(text).strip(" \"'*.").startswith("yes")
 
 
-def shared_attributes(attributes: Sequence[str], last: HistoryItem, answer: HistoryItem) -> tuple[str, ...]:
-    """The attributes in which two items share a value, in their order."""
-    pairs = zip(attributes, last.values, answer.values, strict=True)
-    return tuple(attribute for attribute, mine, other in pairs if set(mine) & set(other))
-
-
-def write_wrong(attribute: str = "") -> str:
-    """The canonical reply to turn 1: the attribute the list went by, if any."""
-    return f"The list went by {attribute}." if attribute else "The list went by nothing."
-
-
-def write_analysis(attributes: Sequence[str]) -> str:
-    """The canonical reply to turn 2."""
-    return f"It shares the {' and '.join(attributes)}." if attributes else "It shares nothing."
-
-
 def write_hint(attribute: str) -> str:
     """The canonical hint: one attribute to go by."""
     return f"Go by {attribute}: put candidates with the {attribute} of the latest items first."
@@ -123,11 +88,8 @@ def write_hint(attribute: str) -> str:
 def parse_hints(text: str, titles: Sequence[str], max_hints: int) -> ParsedHints:
     """The hints of a reply to turn 3.
 
-    Every line is one hint, without list marks, quotes and a leading ``Hint:``. A line that ends in a colon is a
-    heading. A hint is an instruction of 3 to 40 words without a title.
-
-    Args:
-        titles: of the candidates; no hint may name one.
+    Every line is one hint, without list marks, quotes and a leading ``Hint:``; a line that ends in a colon is a
+    heading. A hint is an instruction of 3 to 40 words that names none of the candidates' `titles`.
 
     Example:
         >>> titles = ["Quiet Bridge"]
@@ -151,8 +113,7 @@ def parse_hints(text: str, titles: Sequence[str], max_hints: int) -> ParsedHints
         else:
             kept[words] = clean_hint(bare)
     hints = tuple(kept.values())
-    beyond = max(0, len(hints) - max_hints)
-    return ParsedHints(hints[:max_hints], num_leaking, num_unfit, num_repeated, beyond)
+    return ParsedHints(hints[:max_hints], num_leaking, num_unfit, num_repeated, max(0, len(hints) - max_hints))
 
 
 def names_title(text: str, titles: Sequence[str]) -> bool:
@@ -163,7 +124,8 @@ def names_title(text: str, titles: Sequence[str]) -> bool:
     (``8MM``). In a script without capitals every word counts as written with one.
     """
     words = words_of(normalised(text))
-    capitals = _capitals(text)
+    later = (re.sub(r"^\W+", "", chunk) for chunk in text.split()[1:])
+    capitals = {words_of(normalised(word))[0] for word in later if word and not word[0].islower()} - {"i"}
     for title in titles:
         for own in ways_to_write(normalised(re.sub(r"\s*\(\d+\)$", "", title))):
             if len(own) == 1 and own[0] not in capitals and not re.search(r"\d", own[0]):
@@ -171,9 +133,3 @@ def names_title(text: str, titles: Sequence[str]) -> bool:
             if any(words[start : start + len(own)] == own for start in range(len(words) - len(own) + 1)):
                 return True
     return False
-
-
-def _capitals(text: str) -> set[str]:
-    """Words after the first that do not begin with a small letter, normalised; not ``I``."""
-    bare = (re.sub(r"^\W+", "", chunk) for chunk in text.split()[1:])
-    return {words_of(normalised(word))[0] for word in bare if word and not word[0].islower()} - {"i"}

@@ -12,7 +12,7 @@ after the other.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -36,14 +36,7 @@ from recloop.methods.re2llm.hint_base import (
 )
 from recloop.methods.study import COMPLETIONS_FILE, VECTORS_FILE, Study, derived_seed
 from recloop.prompts.next_item import Ranking, SessionText, next_item_text, parse_ranking
-from recloop.prompts.reflection import (
-    analysis_text,
-    hints_text,
-    parse_hints,
-    same_text,
-    says_yes,
-    wrong_text,
-)
+from recloop.prompts.reflection import parse_hints, reflection_text, same_text, says_yes
 from recloop.rerankers.metrics import NOT_RANKED, metric_of_rank
 
 HINTS = "hints.json"
@@ -155,26 +148,24 @@ def propose(
     ranked = {number: [texts[number].candidates[p].title for p in ranking.places] for number, ranking in batch}
     answer = {n: texts[n].candidates[questions.task.sessions[n].answer_place] for n in texts}
 
-    def turn(numbers: Iterable[int], build: Callable[[int, SessionText], str]) -> dict[int, str]:
+    def turn(said: Mapping[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
+        def build(n: int, text: SessionText) -> str:
+            return reflection_text(text, ranked[n], num, answer[n], HINTS_PER_MISTAKE, said[n])
+
         budget = study.config.explore.max_prompt_tokens
-        prompts = {n: fitting_prompt(study, texts[n], budget, partial(build, n)) for n in numbers}
+        prompts = {n: fitting_prompt(study, texts[n], budget, partial(build, n)) for n in said}
         fitting = {n: prompt for n, prompt in prompts.items() if prompt is not None}
         if len(fitting) < len(prompts):
             counts["too long to look at"] += len(prompts) - len(fitting)
-        return {n: completion.text for n, completion in ask(study, fitting, purpose).items()}
+        return {n: (*said[n], completion.text) for n, completion in ask(study, fitting, purpose).items()}
 
-    wrong = turn(texts, lambda n, text: wrong_text(text, ranked[n], num))
-    analyses = turn(wrong, lambda n, text: analysis_text(text, ranked[n], num, wrong[n], answer[n]))
-    replies = turn(
-        analyses,
-        lambda n, text: hints_text(text, ranked[n], num, wrong[n], answer[n], analyses[n], HINTS_PER_MISTAKE),
-    )
+    replies = turn(turn(turn(dict.fromkeys(texts, ()))))
     proposals: list[Proposal] = []
     for number, ranking in batch:
         if number not in replies:
             continue
         titles = [item.title for item in texts[number].candidates]
-        parsed = parse_hints(replies[number], titles, HINTS_PER_MISTAKE)
+        parsed = parse_hints(replies[number][-1], titles, HINTS_PER_MISTAKE)
         counts["proposed"] += len(parsed.hints)
         counts["naming a title"] += parsed.num_leaking
         counts["too short or long"] += parsed.num_unfit
