@@ -16,7 +16,7 @@ ALLOWED = {
     "src/recloop/settings.py": None,
     "src/recloop/llm/server/protocol.py": "{seed} draft {completion}",
     "src/recloop/llm/cache_locks.py": "pragma journal_mode",
-    "src/recloop/methods/dpo4rec/reward_model.py": 'f"judge {number}" if number else "judge"',
+    "src/recloop/methods/dpo4rec/evaluate.py": 'f"judge {number}" if number else "judge"',
     "studies/evidence/extras.py": 'f"judge {number}" if number else "judge"',
 }
 WRITTEN = ("src", "examples", "benchmarks", "studies", "scripts", "docs", "README.md", "CONTRIBUTING.md")

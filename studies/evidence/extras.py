@@ -15,7 +15,13 @@ from recloop.errors import RunError
 from recloop.experiment.step import StepKind
 from recloop.files import sha256_of_folder
 from recloop.methods.dpo4rec.data import Task
-from recloop.methods.dpo4rec.evaluate import evaluate_variant
+from recloop.methods.dpo4rec.evaluate import (
+    evaluate_variant,
+    fit_on,
+    load_reward_models,
+    reward_model_key,
+    reward_model_steps,
+)
 from recloop.methods.dpo4rec.generate import (
     FIT,
     REWARD,
@@ -26,12 +32,6 @@ from recloop.methods.dpo4rec.generate import (
     sample_user_texts,
 )
 from recloop.methods.dpo4rec.names import UNTUNED
-from recloop.methods.dpo4rec.reward_model import (
-    fit_on,
-    load_reward_models,
-    reward_model_key,
-    reward_model_steps,
-)
 from recloop.methods.dpo4rec.train import train_dpo_round
 from recloop.methods.study import LmRef, derived_seed
 from recloop.methods.study import Study as Loop

@@ -10,10 +10,10 @@ import numpy as np
 
 from recloop.encoders.sentence import encode_completions
 from recloop.methods.dpo4rec.data import Task
+from recloop.methods.dpo4rec.evaluate import load_reward_models, reward_model_steps
 from recloop.methods.dpo4rec.generate import REWARD, TEST, read_user_texts
 from recloop.methods.dpo4rec.names import UNTUNED
 from recloop.methods.dpo4rec.reward import COUNTS, PAIRS, REWARDS, read_pairs, read_rewards
-from recloop.methods.dpo4rec.reward_model import load_reward_models, reward_model_steps
 from recloop.methods.study import Study as Loop
 from recloop.methods.study import derived_seed
 from recloop.records import Lists, UserVectors

@@ -147,8 +147,8 @@ class FinishedRun:
 
     @cached_property
     def _reranker(self) -> FittedReranker:
+        from recloop.methods.dpo4rec.evaluate import load_reranker
         from recloop.methods.dpo4rec.names import TRAINED, UNTUNED
-        from recloop.methods.dpo4rec.reward_model import load_reranker
 
         config = self._study.config
         variant = TRAINED if config.rounds else UNTUNED

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from recloop.methods.dpo4rec.data import Task
-from recloop.methods.dpo4rec.evaluate import evaluate_variant
+from recloop.methods.dpo4rec.evaluate import evaluate_variant, load_reranker
 from recloop.methods.dpo4rec.generate import (
     FIT,
     GROUPS,
@@ -24,7 +24,6 @@ from recloop.methods.dpo4rec.names import (
     Scored,
     Trained,
 )
-from recloop.methods.dpo4rec.reward_model import load_reranker
 from recloop.methods.study import Study
 from recloop.prompts.claims import PopulationRates, true_claims, write_summary
 from recloop.prompts.lines import history_items, history_line

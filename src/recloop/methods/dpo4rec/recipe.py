@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from recloop.methods.dpo4rec.compare import compare_variants
 from recloop.methods.dpo4rec.data import Task, prepare
-from recloop.methods.dpo4rec.evaluate import evaluate_variant, score_reward_model
+from recloop.methods.dpo4rec.evaluate import evaluate_variant, fit_reward_model, score_reward_model
 from recloop.methods.dpo4rec.generate import encode_user_texts, sample_user_texts
 from recloop.methods.dpo4rec.names import TRAINED, Scored, Trained, variant_after_rounds
 from recloop.methods.dpo4rec.report import report_run
 from recloop.methods.dpo4rec.reward import pair_completions, reward_by_function, reward_user_texts
-from recloop.methods.dpo4rec.reward_model import fit_reward_model
 from recloop.methods.dpo4rec.train import train_dpo_round
 from recloop.methods.dpo4rec.variants import evaluate_variants
 from recloop.methods.study import Study
