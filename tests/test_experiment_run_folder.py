@@ -33,7 +33,7 @@ def write_stage(run: RunFolder, name: str, text: str, **inputs: object) -> bool:
 
 
 def test_a_new_folder_holds_the_resolved_config_and_a_manifest(tmp_path: Path) -> None:
-    with RunFolder.open(tmp_path / "a/run", json.dumps(CONFIG)) as run:
+    with RunFolder.open(tmp_path / "a/run", CONFIG) as run:
         assert json.loads((run.path / "config.json").read_text()) == CONFIG
         manifest = json.loads((run.path / "manifest.json").read_text())
     assert manifest["method"] == "dpo4rec"

@@ -23,7 +23,7 @@ from recloop.cli import main
 from recloop.encoders.load import BY_NAME
 from recloop.errors import BudgetError, GenerationError, SettingError
 from recloop.evaluation.terminal import show
-from recloop.experiment.run_folder import PASSING, RunFolder
+from recloop.experiment.run_folder import RunFolder
 from recloop.llm.bundled import bundled_lm_folder
 from recloop.llm.cache import CompletionCache
 from recloop.llm.language_model import Sampling
@@ -53,7 +53,7 @@ def config_for(at: FakeServer, **lm: object) -> Dpo4RecConfig:
 
 
 def do(config: Dpo4RecConfig, path: Path, until: str | None = None) -> str:
-    with RunFolder.open(path, config.model_dump(mode="json"), passing=PASSING) as folder:
+    with RunFolder.open(path, config.model_dump(mode="json")) as folder:
         return run_method(METHOD, config, folder, SILENT, until, encoder=FakeEncoder()) or show(path)
 
 

@@ -294,7 +294,7 @@ def sorted_words(words: Sequence[str]) -> tuple[list[str], list[Override]]:
 def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, until: str | None) -> int:
     from recloop.config import load_config
     from recloop.experiment.reuse import require_source_run
-    from recloop.experiment.run_folder import PASSING, RunFolder
+    from recloop.experiment.run_folder import RunFolder
     from recloop.experiment.step import forecast_of_reuse, require_command
     from recloop.methods.method import quick_settings
     from recloop.methods.registry import method_named
@@ -313,9 +313,7 @@ def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, u
         if source is not None:
             print(forecast_of_reuse(method.steps, config.model_dump(mode="json"), source))
         return 0
-    with RunFolder.open(
-        options.out or new_folder(name), config.model_dump(mode="json"), method=name, passing=PASSING
-    ) as run:
+    with RunFolder.open(options.out or new_folder(name), config.model_dump(mode="json"), method=name) as run:
         if source is not None:
             reuse_run(run, source)
         return _execute(run, until)
@@ -323,7 +321,7 @@ def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, u
 
 def _resume(folder: Path, until: str | None, overrides: Sequence[Override] = ()) -> int:
     from recloop.config import override
-    from recloop.experiment.run_folder import PASSING, RunFolder
+    from recloop.experiment.run_folder import RunFolder
     from recloop.methods.registry import method_named
 
     with RunFolder.reopen(folder) as run:
@@ -331,7 +329,7 @@ def _resume(folder: Path, until: str | None, overrides: Sequence[Override] = ())
             return _execute(run, until)
         name, old = run.manifest["method"], run.config
     config = override(method_named(name).config, old, overrides).model_dump(mode="json")
-    with RunFolder.open(folder, config, method=name, passing=PASSING) as run:
+    with RunFolder.open(folder, config, method=name) as run:
         return _execute(run, until)
 
 

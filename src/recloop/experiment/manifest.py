@@ -41,10 +41,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     manifest = read_object(folder / MANIFEST)
     if "stages" in manifest and "steps" not in manifest:
-        raise RunError(
-            f"{folder} is a run of recloop 0.1, got its manifest of stages; read it with that version, or start a new "
-            f"run folder"
-        )
+        raise RunError(f"{folder} is a run of recloop 0.1, got its stages; read it there, or start a new run folder")
     steps: Mapping[str, Any] = manifest.get("steps", {})
     if not _has(manifest, PARTS) or not all(_has(entry, PARTS_OF_STEP) for entry in steps.values()):
         raise RunError(
@@ -68,8 +65,7 @@ def require_inside(folder: Path, relative: str) -> Path:
     is_plain = all(part and part not in (".", "..") and part.isprintable() and "\\" not in part for part in parts)
     if not is_plain:
         raise RunError(
-            f"a run's manifest may name files inside its folder only, got {relative!r} in {folder}; do not trust this "
-            f"folder, start a new one"
+            f"a manifest may name files inside its folder only, got {relative!r} in {folder}; do not trust it"
         )
     path = folder
     for part in parts:

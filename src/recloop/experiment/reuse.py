@@ -23,7 +23,7 @@ Entries = Mapping[str, Mapping[str, Any]]
 
 
 def require_source_run(source: Path, method: str) -> None:
-    """RunError unless a run of `method` may reuse this folder."""
+    """RunError unless this is the folder of a run of the same method, made with the same versions."""
     if not (source / MANIFEST).is_file():
         raise RunError(f"a run folder is wanted to reuse, got {source}; check the path")
     manifest = read_manifest(source)
@@ -31,20 +31,14 @@ def require_source_run(source: Path, method: str) -> None:
         raise RunError(
             f"a run reuses one of the same method, got one of {manifest['method']} for one of {method}; leave it out"
         )
-    changed = differing_keys(manifest["versions"], versions())
-    if changed:
+    if changed := differing_keys(manifest["versions"], versions()):
         raise RunError(
-            f"{source} was made with other versions ({'; '.join(changed)}), so its steps would not come out the same; "
-            f"leave it out"
+            f"{source} was made with other versions ({'; '.join(changed)}) and gives other steps; leave it out"
         )
 
 
 def reuse_from(run: RunFolder, source: Path) -> None:
-    """From now on take over what another run has done and would be the same here.
-
-    Raises:
-        RunError: no run of the same method there, this run itself, or one that other versions made.
-    """
+    """From now on take over what another run has done and would be the same here; see `require_source_run`."""
     require_source_run(source, run.manifest["method"])
     if source.resolve() == run.path.resolve():
         raise RunError(f"a run cannot reuse itself, got {source}; name another run's folder")
@@ -59,8 +53,7 @@ def source_run_of(run: RunFolder) -> str | None:
 def reuse_step(run: RunFolder, name: str, reads: Sequence[str], fingerprint: str, progress: Progress) -> None:
     """Take one step from the run's source run, where there is one and its step has the same fingerprint.
 
-    Args:
-        reads: the settings it reads, to say which of them differ.
+    Where the first step differs, says which of the settings it `reads` do.
     """
     if SOURCE_RUN not in run.manifest or run.is_done(name):
         return

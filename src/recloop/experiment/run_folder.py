@@ -13,34 +13,21 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from recloop.errors import RunError
-from recloop.experiment.manifest import (
-    CONFIG,
-    MANIFEST,
-    differing_keys,
-    new_manifest,
-    read_manifest,
-    read_object,
-    require_inside,
-    versions,
-)
-from recloop.files import (
-    atomic_write_json,
-    atomic_write_text,
-    digest_of_files,
-    remove_folder,
-    settle,
-    sha256_of_file,
-)
+from recloop.experiment import manifest as manifests
+from recloop.experiment.manifest import CONFIG, MANIFEST, differing_keys, read_manifest, read_object, require_inside
+from recloop.files import atomic_write_json, atomic_write_text, digest_of_files, remove_folder, settle, sha256_of_file
 
 METRICS, LOCK = "metrics.jsonl", ".lock"
 STEPS, SCRATCH = "steps", ".scratch"
@@ -50,6 +37,7 @@ REUSED = "reused_from"  # in the entry of a step that another run did
 RESERVED = frozenset({"inputs", "outputs", "folder", "fingerprint", "wall_s", "peak_memory_bytes", REUSED})
 
 
+@dataclass(frozen=True, slots=True)
 class RunStep:
     """One step while it runs. Made by `RunFolder.step`.
 
@@ -58,11 +46,15 @@ class RunStep:
     folder: where to write; while the step runs a hidden folder, its final one when `is_done`.
     final: where `folder` will be when the step is done.
     scratch: survives a kill, is removed when the step is done; made on first use by the caller.
+    notes: facts for the step's entry in the manifest, by `note`.
     """
 
-    def __init__(self, name: str, folder: Path, final: Path, scratch: Path, *, is_done: bool) -> None:
-        self.name, self.folder, self.final, self.scratch, self.is_done = name, folder, final, scratch, is_done
-        self.notes: dict[str, Any] = {}
+    name: str
+    folder: Path
+    final: Path
+    scratch: Path
+    is_done: bool
+    notes: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def note(self, **values: Any) -> None:
         """Facts for the step's entry in the manifest, e.g. ``tokens=12_345``."""
@@ -88,36 +80,30 @@ class RunFolder:
         self._lock = lock
 
     @classmethod
-    def open(
-        cls, path: Path, config_json: str | Mapping[str, Any], *, method: str = "dpo4rec",
-        passing: Sequence[str] = (),
-    ) -> Self:  # fmt: skip
+    def open(cls, path: Path, config: Mapping[str, Any], *, method: str = "dpo4rec") -> Self:
         """The run folder at `path`, made if absent, locked until closed.
 
         Args:
             path: the folder; absent, empty, or one made by this function. A run of which no step is done
                 gives way to one with another configuration.
-            config_json: the whole resolved configuration, as JSON or as what JSON decodes to.
+            config: the whole resolved configuration, as JSON values. Another one is another run, but for `PASSING`.
             method: whose configuration it is.
-            passing: sections, dotted, that decide no result: they may change, and the new ones are kept.
 
         Raises:
             RunError: the folder is in use, holds something else, is damaged, or has a step done by another
                 method or with another configuration (says where). Then nothing was written.
         """
-        path = Path(path)
-        text = config_json if isinstance(config_json, str) else json.dumps(config_json)
-        config: dict[str, Any] = json.loads(text)
-        _manifest_to_go_on(path, config, method, passing)  # a folder that is refused gets no lock
+        path, settings = Path(path), json.loads(json.dumps(config))
+        _manifest_to_go_on(path, settings, method)  # a folder that is refused gets no lock
         path.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(path)
         try:
-            manifest = _manifest_to_go_on(path, config, method, passing)  # another process may have had it
+            manifest = _manifest_to_go_on(path, settings, method)  # another process may have had it
             if manifest is None:
                 remove_folder(path / SCRATCH)  # of a step with another configuration
-                manifest = new_manifest(method)
-            atomic_write_json(path / CONFIG, config)
-            run = cls(path, config, manifest, lock)
+                manifest = manifests.new_manifest(method)
+            atomic_write_json(path / CONFIG, settings)
+            run = cls(path, settings, manifest, lock)
             run._write_manifest()
         except BaseException:
             os.close(lock)
@@ -210,34 +196,24 @@ class RunFolder:
         scratch = self.path / SCRATCH / name
         if self.is_done(name):
             self._check_done(name, json.loads(json.dumps(dict(inputs))))
-            yield RunStep(name, final, final, scratch, is_done=True)
+            yield RunStep(name, final, final, scratch, True)
             return
         if self._lock < 0:
             raise RunError(f"step {name} of {self.path} is not done, and the run is not open; run it first")
-        part = final.parent / f".{final.name}.part"
-        remove_folder(part)
-        part.mkdir(parents=True)
-        step = RunStep(name, part, final, scratch, is_done=False)
-        reset_peak_memory()
-        start_s = time.monotonic()
-        try:
+        with _written_beside(final) as part:
+            step = RunStep(name, part, final, scratch, False)
+            reset_peak_memory()
+            start_s = time.monotonic()
             yield step
-            self._commit(step, inputs, fingerprint, time.monotonic() - start_s)
-        finally:
-            remove_folder(part)
-
-    def _commit(self, step: RunStep, inputs: Mapping[str, Any], fingerprint: str, wall_s: float) -> None:
-        outputs = {
-            path.relative_to(step.folder).as_posix(): {
-                "sha256": sha256_of_file(path),
-                "bytes": path.stat().st_size,
+            wall_s = time.monotonic() - start_s
+            files = [path for path in sorted(part.rglob("*")) if path.is_file()]
+            outputs = {
+                path.relative_to(part).as_posix(): {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
+                for path in files
             }
-            for path in sorted(step.folder.rglob("*"))
-            if path.is_file()
-        }
-        settle(step.folder, step.final)
-        self.manifest["steps"][step.name] = {
-            "folder": step.final.relative_to(self.path).as_posix(),
+            settle(part, final)
+        self.manifest["steps"][name] = {
+            "folder": final.relative_to(self.path).as_posix(),
             "inputs": dict(inputs),
             "outputs": outputs,
             "fingerprint": fingerprint,
@@ -246,7 +222,7 @@ class RunFolder:
             **step.notes,
         }
         self._write_manifest()
-        remove_folder(step.scratch)
+        remove_folder(scratch)
 
     def copy_step(self, name: str, source: Path, entry: Mapping[str, Any]) -> None:
         """Copy a step that another run has done and that would be the same here, and count it as done.
@@ -259,10 +235,7 @@ class RunFolder:
             RunError: the source run's files are not those its manifest names.
         """
         final = require_inside(self.path, entry["folder"])
-        part = final.parent / f".{final.name}.part"
-        remove_folder(part)
-        part.mkdir(parents=True)
-        try:
+        with _written_beside(final) as part:
             for relative, facts in entry["outputs"].items():
                 (part / relative).parent.mkdir(parents=True, exist_ok=True)
                 origin = require_inside(source, f"{entry['folder']}/{relative}")
@@ -274,8 +247,6 @@ class RunFolder:
                         f"restore it or reuse another run"
                     )
             settle(part, final)
-        finally:
-            remove_folder(part)
         self.manifest["steps"][name] = {**entry, REUSED: source.name}
         self._write_manifest()
 
@@ -304,13 +275,23 @@ class RunFolder:
         atomic_write_text(self.path / METRICS, rows)
 
 
+@contextmanager
+def _written_beside(final: Path) -> Generator[Path]:
+    """A hidden, empty folder beside `final`, to be settled there; gone at the end where it was not."""
+    part = final.parent / f".{final.name}.part"
+    remove_folder(part)
+    part.mkdir(parents=True)
+    try:
+        yield part
+    finally:
+        remove_folder(part)
+
+
 def peak_memory_bytes() -> int:
     """Most memory this process held since `reset_peak_memory`; since its start where that is impossible."""
     status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    if status.exists() and (found := re.search(r"^VmHWM:\s+(\d+)", status.read_text(), re.MULTILINE)):
+        return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -331,9 +312,7 @@ def _read_run(path: Path, what_for: str) -> tuple[dict[str, Any], dict[str, Any]
     return read_manifest(path), read_object(path / CONFIG)
 
 
-def _manifest_to_go_on(
-    path: Path, config: dict[str, Any], method: str, passing: Sequence[str]
-) -> dict[str, Any] | None:
+def _manifest_to_go_on(path: Path, config: dict[str, Any], method: str) -> dict[str, Any] | None:
     """The manifest of the run that goes on in a folder with this configuration; None where one begins.
 
     A run of which no step is done gives way to one with another configuration: nothing is lost with it.
@@ -349,9 +328,9 @@ def _manifest_to_go_on(
             f"{path} holds files but no {missing[0]}, so it is not a run folder; choose a new or empty folder"
         )
     manifest, old = read_manifest(path), read_object(path / CONFIG)
-    changed = [line for line in differing_keys(old, config) if not line.startswith(tuple(passing))]
+    changed = [line for line in differing_keys(old, config) if not line.startswith(PASSING)]
     if manifest["method"] == method and not changed:
-        now = differing_keys(manifest["versions"], versions())
+        now = differing_keys(manifest["versions"], manifests.versions())
         if now and now not in manifest["resumed_with"]:
             manifest["resumed_with"].append(now)
         return manifest

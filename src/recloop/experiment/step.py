@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,14 +88,9 @@ def fingerprint_of(settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> st
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def commands_of(kinds: Sequence[StepKind]) -> tuple[str, ...]:
-    """The verbs that a run can stop after, in their order."""
-    return tuple(dict.fromkeys(kind.verb for kind in kinds if kind.is_command))
-
-
 def require_command(method: str, kinds: Sequence[StepKind], until: str | None) -> None:
-    """SettingError unless the method has the step; None, for all of them, is had by every method."""
-    commands = commands_of(kinds)
+    """SettingError unless `until` is a verb that a run of the method can stop after, or None."""
+    commands = tuple(dict.fromkeys(kind.verb for kind in kinds if kind.is_command))
     if until is not None and until not in commands:
         raise SettingError(f"{method} has no step {until}; use one of its steps, {', '.join(commands)}")
 
@@ -103,22 +98,13 @@ def require_command(method: str, kinds: Sequence[StepKind], until: str | None) -
 def forecast_of_reuse(kinds: Sequence[StepKind], config: Mapping[str, Any], source: Path) -> str:
     """What a run with this configuration would reuse, as far as settings tell: for ``--dry-run``."""
     theirs = read_object(source / CONFIG)
-    reads = {kind.label: kind.reads for kind in kinds if kind.reads is not None}
     changed = {
-        name: differing_keys(settings_read(theirs, paths), settings_read(config, paths))
-        for name, paths in reads.items()
+        kind.label: differing_keys(settings_read(theirs, kind.reads), settings_read(config, kind.reads))
+        for kind in kinds
+        if kind.reads is not None
     }
     first = kinds[0].label
     if changed[first]:
         return f"nothing will be reused from {source}, since {first} differs: {'; '.join(changed[first])}"
-    same = ", ".join(name for name in reads if not changed[name])
+    same = ", ".join(name for name in changed if not changed[name])
     return f"counted, but reused from {source} where inputs are the same: {same}"
-
-
-def go_through(method: Callable[[], None], run: RunFolder) -> str | None:
-    """Do a method's steps; says which one was reached where the run stops before its end."""
-    try:
-        method()
-    except StepReached as reached:
-        return f"{reached} is done; go on with: recloop resume {run.path}"
-    return None

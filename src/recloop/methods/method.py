@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from recloop.errors import SettingError
 from recloop.experiment.run_folder import RunFolder
-from recloop.experiment.step import StepKind, Steps, go_through, require_command
+from recloop.experiment.step import StepKind, StepReached, Steps, require_command
 from recloop.progress import Progress
 
 
@@ -64,7 +64,11 @@ def run_method(
     """
     require_command(method.name, method.steps, until)
     study = method.open_study(config, run, progress, until, **objects)
-    return go_through(lambda: method.recipe(study), run)
+    try:
+        method.recipe(study)
+    except StepReached as reached:
+        return f"{reached} is done; go on with: recloop resume {run.path}"
+    return None
 
 
 def quick_settings(method: Method, config: BaseModel) -> list[tuple[str, str]]:

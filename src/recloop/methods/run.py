@@ -10,7 +10,7 @@ from typing import Any
 from recloop.errors import RunError, SettingError
 from recloop.evaluation.results import Results
 from recloop.experiment.reuse import copy_rows, reuse_from
-from recloop.experiment.run_folder import PASSING, RunFolder
+from recloop.experiment.run_folder import RunFolder
 from recloop.methods.method import Method, run_method
 from recloop.methods.registry import method_named
 from recloop.methods.study import COMPLETIONS_FILE, VECTORS_FILE
@@ -57,7 +57,7 @@ def run(
     tree, objects = _sort_out({"data": data, **settings} if data is not None else settings)
     config = validate(chosen.config, tree)
     folder = Path(out) if out is not None else new_folder(chosen.name)
-    with RunFolder.open(folder, config.model_dump(mode="json"), method=chosen.name, passing=PASSING) as opened:
+    with RunFolder.open(folder, config.model_dump(mode="json"), method=chosen.name) as opened:
         if reuse is not None:
             reuse_run(opened, Path(reuse))
         require_objects(opened, objects)
