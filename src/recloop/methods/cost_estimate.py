@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from recloop.llm.config import LmConfig
 from recloop.llm.server.cost import Usage
 from recloop.progress import format_seconds
 
-
-@dataclass(frozen=True, slots=True)
-class PlannedStep:
-    """One line of a plan. amount: in words. wall_s: about, on two CPU cores."""
-
-    verb: str
-    amount: str
-    wall_s: float
+PlannedStep = tuple[str, str, float]  # verb, amount in words, seconds on two CPU cores
 
 
 def plan_lines(steps: Sequence[PlannedStep]) -> list[str]:
     """A line per step, and one for all of them."""
     return [
-        *(f"  {step.verb:<9} {step.amount:<64} {format_seconds(step.wall_s):>14}" for step in steps),
-        f"  {'in all':<74} {format_seconds(sum(step.wall_s for step in steps)):>14}",
+        *(f"  {verb:<9} {amount:<64} {format_seconds(wall_s):>14}" for verb, amount, wall_s in steps),
+        f"  {'in all':<74} {format_seconds(sum(wall_s for *_, wall_s in steps)):>14}",
     ]
 
 
@@ -34,18 +26,19 @@ def times_note(lm: LmConfig, verbs: str) -> list[str]:
     return [f"  times of {verbs} are those of the bundled model, not of {lm.name}"]
 
 
-def server_cost(lm: LmConfig, num_completions: int, tokens_read: int, tokens_each: int) -> str:
-    """What a server costs, about and at most.
+def server_plan(asked: str, lm: LmConfig, num_completions: int, tokens_read: int, tokens_each: int) -> list[str]:
+    """What a server is asked, and what that costs, about and at most; the caps on it.
 
     Args:
         tokens_each: about how long a completion is.
     """
-    about = Usage(input_tokens=tokens_read, output_tokens=num_completions * min(tokens_each, lm.max_tokens))
-    most = Usage(input_tokens=tokens_read, output_tokens=num_completions * lm.max_tokens)
-    return f"about {about.cost(lm.prices):,.2f}, at most {most.cost(lm.prices):,.2f} {lm.prices.currency}"
-
-
-def server_caps(lm: LmConfig) -> str:
-    """The caps on what a server may be asked, as a line of the plan."""
+    costs = (
+        Usage(input_tokens=tokens_read, output_tokens=num_completions * tokens).cost(lm.prices)
+        for tokens in (min(tokens_each, lm.max_tokens), lm.max_tokens)
+    )
+    about, most = (f"{cost:,.2f}" for cost in costs)
     caps = [f"{name} {cap:,}" for name, cap in lm.budget.model_dump().items() if cap is not None]
-    return f"  caps: {', '.join(caps) or 'none (lm.budget)'}"
+    return [
+        f"  {asked}about {about}, at most {most} {lm.prices.currency}",
+        f"  caps: {', '.join(caps) or 'none (lm.budget)'}",
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recloop.methods.cost_estimate import server_caps, server_cost
+from recloop.methods.cost_estimate import server_plan
 from recloop.methods.re2llm.config import Re2llmConfig
 from recloop.methods.re2llm.data import load_sessions
 from recloop.methods.re2llm.hint_base import read_hint_base
@@ -79,5 +79,5 @@ def forecast(config: Re2llmConfig) -> str:
         f"  without a cache, a loop would send {calls.uncached:,}",
     ]
     if config.lm.uses_server:
-        lines += [f"  {server_cost(config.lm, calls.total, read, ANSWER_TOKENS)}", server_caps(config.lm)]
+        lines += server_plan("", config.lm, calls.total, read, ANSWER_TOKENS)
     return "\n".join(lines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recloop.data.load import read_log
 from recloop.data.splits import split_users
-from recloop.methods.cost_estimate import PlannedStep, plan_lines, times_note
+from recloop.methods.cost_estimate import plan_lines, times_note
 from recloop.methods.rerec.config import ReRecConfig
 from recloop.records import Group
 
@@ -28,12 +28,12 @@ def forecast(config: ReRecConfig) -> str:
     other_skills = (config.retention.tasks + next_items) * num_models
     reinforced, num_seeds = asked * config.grpo.num_generations, len(config.seeds)
     steps = (
-        PlannedStep(
+        (
             "train",
             f"{taught:,} canonical answers, {reinforced:,} answers reinforced",
             num_seeds * (taught / FINE_TUNED_PER_S + reinforced / REINFORCED_PER_S),
         ),
-        PlannedStep(
+        (
             "sample",
             f"{answered:,} answers to test requests, {other_skills:,} of other skills, {num_models} models",
             num_seeds * ((answered + other_skills) / ANSWERS_PER_S),
