@@ -26,7 +26,7 @@ from recloop.prompts.user_profile import MAX_COUNTED, count_lines
 from recloop.records import CandidateLists, Group, UserVectors
 from recloop.rerankers.fitted import FittedReranker
 from recloop.rewards.cross_fit import cross_fit_rewards
-from recloop.rewards.reranker_reward import reward_completions
+from recloop.rewards.reranker_reward import reranker_reward
 from recloop.testing import FakeEncoder, FakeLM
 from recloop.training.dataset import reply_comparer
 from tiny_lm import build_tiny_lm
@@ -155,7 +155,7 @@ def test_reward_models_pay_together(lm: Path, tmp_path: Path, cross_fit: bool) -
     reward = UserVectors(vectors["reward.user_U"], vectors["reward.vectors_UND"])
     lists = task.read_lists(steps / "prepare" / task.LISTS).reward
     reward_models = [FittedReranker.load(folder) for folder in folders]
-    expected = reward_completions(reward_models, lists, reward, config.reward.metric, round=0)
+    expected = reranker_reward(reward_models, lists, reward, metric=config.reward.metric)
     logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     explained = [row["explained"] for row in logged if "explained" in row]
     if cross_fit:

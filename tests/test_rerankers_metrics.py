@@ -15,7 +15,6 @@ from recloop.rerankers.metrics import (
     compute_metric,
     hit_rate,
     list_log_likelihood,
-    list_mean,
     ndcg,
     reciprocal_rank,
     user_means,
@@ -56,7 +55,7 @@ def test_a_hundred_thousand_lists_equal_ir_measures(k):
     qrels = {str(b): {str(i): labels[b][i] for i in places[b]} for b in range(len(labels))}
     run = {str(b): {str(i): scores[b][i] for i in places[b]} for b in range(len(labels))}
     ours = {
-        nDCG @ k: ndcg(scores, grades, is_item, k, "linear"),
+        nDCG @ k: ndcg(scores, grades, is_item, k),
         AP @ k: average_precision(scores, grades, is_item, k, "all"),
         RR @ k: reciprocal_rank(scores, grades, is_item, k),
         Success @ k: hit_rate(scores, grades, is_item, k),
@@ -78,18 +77,17 @@ def plain_values(scores, labels, is_item, k):
     ideal = sorted(ranked, reverse=True)
     hits = [rank for rank, label in enumerate(ranked, start=1) if label > 0]
     if not hits:
-        return dict.fromkeys(["linear", "exp2", "all", "min", "hits", "mrr", "hr", "loglik"], math.nan)
+        return dict.fromkeys(["ndcg", "all", "min", "hits", "mrr", "hr", "loglik"], math.nan)
 
-    def dcg(grades, gain):
-        return sum(gain(grade) / math.log2(rank + 1) for rank, grade in enumerate(grades[:k], start=1))
+    def dcg(grades):
+        return sum(grade / math.log2(rank + 1) for rank, grade in enumerate(grades[:k], start=1))
 
     found = [rank for rank in hits if rank <= k]
     total = sum(sum(other <= rank for other in hits) / rank for rank in found)
     shares = [math.exp(scores[place]) for place in order]
     logps = [math.log(shares[rank - 1] / sum(shares)) for rank in hits]
     return {
-        "linear": dcg(ranked, lambda g: g) / dcg(ideal, lambda g: g),
-        "exp2": dcg(ranked, lambda g: 2**g - 1) / dcg(ideal, lambda g: 2**g - 1),
+        "ndcg": dcg(ranked) / dcg(ideal),
         "all": total / len(hits),
         "min": total / min(len(hits), k),
         "hits": total / max(len(found), 1),
@@ -107,8 +105,7 @@ def test_every_metric_equals_its_definition(k, tied):
         scores = np.round(scores / 3)
     arrays = (scores, labels, is_item)
     ours = {
-        "linear": ndcg(*arrays, k, "linear"),
-        "exp2": ndcg(*arrays, k, "exp2"),
+        "ndcg": ndcg(*arrays, k),
         **{norm: average_precision(*arrays, k, norm) for norm in ("all", "min", "hits")},
         "mrr": reciprocal_rank(*arrays, k),
         "hr": hit_rate(*arrays, k),
@@ -131,15 +128,6 @@ def test_ndcg_by_hand():
     ideal = sum(1 / math.log2(rank + 1) for rank in range(1, 6))
     expected = (1 + 1 / math.log2(5) + 1 / math.log2(6)) / ideal
     assert compute_metric("ndcg@5", DESCENDING, lists_of(RANKED))[0] == pytest.approx(expected)
-
-
-def test_gains_differ_on_grades_and_agree_on_binary_labels():
-    scores, grades, is_item = random_lists(np.random.default_rng(0), 200, 8, top_grade=3)
-    both = [ndcg(scores, grades, is_item, 5, gain) for gain in ("linear", "exp2")]
-    assert np.nanmax(np.abs(both[0] - both[1])) > 0.01
-    binary = (grades > 0).astype(np.float32)
-    linear, exp2 = (ndcg(scores, binary, is_item, 5, gain) for gain in ("linear", "exp2"))
-    np.testing.assert_array_equal(linear, exp2)
 
 
 def test_equal_scores_keep_the_input_order_and_earn_chance():
@@ -181,7 +169,6 @@ def test_user_means_by_hand():
     assert (dropped_users.tolist(), dropped.tolist()) == ([3, 9], [0.75, 0.25])
     zero_users, zeros = user_means(values, users, "zero")
     assert (zero_users.tolist(), zeros.tolist()) == ([3, 7, 9], [0.5, 0.0, 0.25])
-    assert (list_mean(values, "drop"), list_mean(values, "zero")) == (1.75 / 3, 1.75 / 5)
 
 
 def test_user_means_of_completions_are_means_completion_by_completion():
@@ -205,12 +192,12 @@ def test_a_score_that_is_not_finite_is_refused_where_it_stands():
     scores = DESCENDING.copy()
     scores[0, 2] = np.nan
     with pytest.raises(ContractError, match="list 0 at place 2"):
-        ndcg(scores, RANKED, ALL_ITEMS, 5, "linear")
+        ndcg(scores, RANKED, ALL_ITEMS, 5)
 
 
 def test_a_cut_off_below_one_is_refused():
     with pytest.raises(SettingError, match="got 0; use k=7"):
-        ndcg(DESCENDING, RANKED, ALL_ITEMS, 0, "linear")
+        ndcg(DESCENDING, RANKED, ALL_ITEMS, 0)
 
 
 def test_shapes_that_do_not_agree_are_refused():

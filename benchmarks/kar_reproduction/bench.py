@@ -38,7 +38,7 @@ from recloop.records import Completion, Group, UserCompletions
 from recloop.rerankers.config import RerankerConfig
 from recloop.rerankers.features import item_features
 from recloop.rerankers.item_vectors import item_texts, tfidf_vectors
-from recloop.rerankers.metrics import compute_metric, list_mean
+from recloop.rerankers.metrics import compute_metric
 from recloop.rerankers.rating_mean import rating_weighted_means
 from recloop.rerankers.train import FitData, fit_network
 
@@ -180,7 +180,7 @@ def _fit_variant(
     return ReproducedVariant(
         name=name,
         seed=seed,
-        means={metric: list_mean(values_B, "zero") for metric, values_B in values.items()},
+        means={metric: float(np.nan_to_num(values_B).mean()) for metric, values_B in values.items()},
         empty_share=float(np.isnan(values[METRICS[0]]).mean()),
         epochs=len(reranker.curve),
         fit_wall_s=wall_s,

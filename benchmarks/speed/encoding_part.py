@@ -20,7 +20,7 @@ from recloop.prompts.claims import Claim, Polarity, write_summary
 from recloop.records import Domain, Group, UserVectors
 from recloop.rerankers.config import RerankerConfig
 from recloop.rerankers.features import item_features
-from recloop.rerankers.metrics import compute_metric, list_mean
+from recloop.rerankers.metrics import compute_metric
 from recloop.rerankers.train import FitData, fit_network
 
 NUM_TEXTS, COMPARED = 10_000, 400
@@ -159,7 +159,7 @@ def simulated_quality(minilm: TextEncoder, static: TextEncoder, num_users: int) 
         config = RerankerConfig()
         fitted = fit_network(config, FitData(features, lists.histories, lists.train, lists.valid, vectors), seed=0)
         test = lists.of(Group.TEST)
-        return list_mean(compute_metric("ndcg@5", fitted.score(test, vectors)[:, 0], test), "drop")
+        return float(np.nanmean(compute_metric("ndcg@5", fitted.score(test, vectors)[:, 0], test)))
 
     return Quality(minilm=ndcg_with(minilm), static=ndcg_with(static), none=ndcg_with(None))
 

@@ -92,7 +92,7 @@ def random_lists(num_lists: int, list_len: int, seed: int) -> Arrays:
 
 def our_values(arrays: Arrays) -> np.ndarray:
     """NDCG@5 and MAP@5 of every list, as two columns."""
-    return np.stack([ndcg(*arrays, K, "linear"), average_precision(*arrays, K, "all")], axis=1)
+    return np.stack([ndcg(*arrays, K), average_precision(*arrays, K, "all")], axis=1)
 
 
 def trec_dicts(arrays: Arrays) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, int]]]:

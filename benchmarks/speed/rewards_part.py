@@ -15,7 +15,7 @@ from benchmarks.speed.rerank_task import RerankTask, rerank_task, with_completio
 from benchmarks.speed.training_part import SEED, fit_once, settings, teachable
 from recloop.records import Group, Lists
 from recloop.rerankers.fitted import FittedReranker
-from recloop.rewards.reranker_reward import reward_completions
+from recloop.rewards.reranker_reward import reranker_reward
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -57,7 +57,9 @@ def measure(bench: Bench) -> Findings:
         figures=tuple(figures),
         growths=tuple(_growths(reward_model, some, vectors)),
         profiles=(
-            profile("rewards of ten completions", lambda: reward_completions([reward_model], some, vectors, METRIC, 0)),
+            profile(
+                "rewards of ten completions", lambda: reranker_reward([reward_model], some, vectors, metric=METRIC)
+            ),
         ),
         bound=(
             "Matrix products of the backbone: attention and the scoring network run for every list with every "
@@ -78,8 +80,8 @@ def _ratio(reward_model: FittedReranker, lists: Lists, vectors: UserVectors, ben
     amount = len(lists) * NUM_COMPLETIONS
     plain = PerListRewardModel(reward_model)
     found = race(
-        ("reward_completions", amount, lambda: reward_completions([reward_model], lists, vectors, METRIC, 0)),
-        ("a pass per completion, uncached", amount, lambda: reward_completions([plain], lists, vectors, METRIC, 0)),
+        ("reranker_reward", amount, lambda: reranker_reward([reward_model], lists, vectors, metric=METRIC)),
+        ("a pass per completion, uncached", amount, lambda: reranker_reward([plain], lists, vectors, metric=METRIC)),
         bench.repetitions,
         step,
     )
@@ -106,8 +108,8 @@ def _ratio(reward_model: FittedReranker, lists: Lists, vectors: UserVectors, ben
         ),
         notes=(f"{len(lists):,} lists; both with the same vectorised metric",),
         products=products_of(
-            lambda: reward_completions([reward_model], few, vectors, METRIC, 0),
-            lambda: reward_completions([plain], few, vectors, METRIC, 0),
+            lambda: reranker_reward([reward_model], few, vectors, metric=METRIC),
+            lambda: reranker_reward([plain], few, vectors, metric=METRIC),
             len(few) * NUM_COMPLETIONS,
         ),
     )
@@ -119,9 +121,9 @@ def _all_lists(
 ) -> Figure:
     amount = len(lists) * NUM_COMPLETIONS
     side, _ = repeat(
-        "reward_completions",
+        "reranker_reward",
         amount,
-        lambda: reward_completions([reward_model], lists, vectors, METRIC, 0),
+        lambda: reranker_reward([reward_model], lists, vectors, metric=METRIC),
         min(2, bench.repetitions),
     )
     wall_s = float(np.median(side.wall_s))
@@ -140,11 +142,11 @@ def _growths(reward_model: FittedReranker, lists: Lists, vectors: UserVectors) -
 
     def by_users(num: int) -> Any:
         few = lists.take(lists.user_B <= users[num - 1])
-        return lambda: reward_completions([reward_model], few, vectors, METRIC, 0)
+        return lambda: reranker_reward([reward_model], few, vectors, metric=METRIC)
 
     def by_completions(num: int) -> Any:
         fewer = replace(vectors, vectors_UND=vectors.vectors_UND[:, :num])
-        return lambda: reward_completions([reward_model], lists, fewer, METRIC, 0)
+        return lambda: reranker_reward([reward_model], lists, fewer, metric=METRIC)
 
     def by_len(num: int) -> Any:
         cut = replace(
@@ -153,7 +155,7 @@ def _growths(reward_model: FittedReranker, lists: Lists, vectors: UserVectors) -
             labels_BL=np.ones((len(lists), num), np.float32),
             is_item_BL=lists.is_item_BL[:, :num],
         )
-        return lambda: reward_completions([reward_model], cut, vectors, METRIC, 0)
+        return lambda: reranker_reward([reward_model], cut, vectors, metric=METRIC)
 
     user_sizes = tuple(max(1, len(users) // part) for part in (8, 4, 2, 1))
     return [

@@ -16,7 +16,7 @@ from benchmarks.speed.rerank_task import RerankTask, rerank_task
 from recloop.rerankers.backbones import BACKBONES
 from recloop.rerankers.config import RerankerConfig, RerankerKind
 from recloop.rerankers.fitted import FittedReranker, score_tensors
-from recloop.rerankers.metrics import compute_metric, list_mean
+from recloop.rerankers.metrics import compute_metric
 from recloop.rerankers.network import build_network
 from recloop.rerankers.train import LISTS_PER_USER, MIN_BATCH, MIN_STEPS_PER_PASS, FitData, epoch_order, fit_network
 
@@ -134,7 +134,7 @@ def _figure(task: RerankTask, train: Lists, kind: RerankerKind, with_items: bool
 def mean_ndcg(reranker: FittedReranker, task: RerankTask) -> float:
     """Mean NDCG@5 of all valid lists that have a positive."""
     scores_BNL = score_tensors(reranker.network, reranker.tensors(task.valid, task.vectors))
-    return list_mean(compute_metric("ndcg@5", scores_BNL[:, 0], task.valid), "drop")
+    return float(np.nanmean(compute_metric("ndcg@5", scores_BNL[:, 0], task.valid)))
 
 
 def _growths(task: RerankTask, train: Lists) -> list[Growth]:

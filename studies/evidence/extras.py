@@ -38,7 +38,7 @@ from recloop.methods.study import Study as Loop
 from recloop.records import Group, UserVectors
 from recloop.rerankers.fitted import FittedReranker
 from recloop.rewards.preference_pairs import find_pairs
-from recloop.rewards.reranker_reward import reward_completions
+from recloop.rewards.reranker_reward import reranker_reward
 from recloop.training.dataset import reply_comparer
 from studies.evidence.numbers import LeakNumbers
 from studies.evidence.statistics import moments_of
@@ -80,7 +80,7 @@ def measure_leak_on_purpose(loop: Loop, task: Task, seed: int) -> LeakNumbers:
         FittedReranker.load(loop.run.folder(fit_reward_model_on_reward_users(loop, task, untuned, seed, number)))
         for number in range(loop.config.reward.num_models)
     ]
-    before = reward_completions(reward_models, reward, untuned.parts[REWARD], metric, round=0)
+    before = reranker_reward(reward_models, reward, untuned.parts[REWARD], metric=metric)
     completions = read_user_texts(loop, UNTUNED, f"sample.{UNTUNED}.s{seed}").parts[REWARD]
     reference_lm = loop.first_lm
     is_same = reply_comparer(reference_lm.folder, loop.config.dpo.max_reply_tokens)
@@ -90,10 +90,10 @@ def measure_leak_on_purpose(loop: Loop, task: Task, seed: int) -> LeakNumbers:
     wanted = num_completions(drawn, with_rewards=False) | {REWARD: drawn.test}
     vectors = encode_user_texts(loop, sample_user_texts(loop, task, lm, seed, wanted=wanted), seed)
     evaluate_variant(loop, task, vectors, seed, LEAKY)
-    after = reward_completions(reward_models, reward, vectors.parts[REWARD], metric, round=1)
+    after = reranker_reward(reward_models, reward, vectors.parts[REWARD], metric=metric, round=1)
     before_UN, after_UN = (r.rewards_UN.astype(np.float64) for r in (before, after))
     honest_reward_models = load_reward_models(loop, reward_model_steps(loop, seed))
-    honest = reward_completions(honest_reward_models, reward, untuned.parts[REWARD], metric, round=0)
+    honest = reranker_reward(honest_reward_models, reward, untuned.parts[REWARD], metric=metric)
     honest_UN = honest.rewards_UN.astype(np.float64)
     return LeakNumbers(
         metric=metric,

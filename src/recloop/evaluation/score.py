@@ -11,13 +11,20 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from recloop.errors import ContractError, SettingError
+from recloop.errors import SettingError
 from recloop.evaluation.per_user_scores import Mean, VariantScores
 from recloop.evaluation.significance import StatisticsConfig, compare
 from recloop.records import Group
-from recloop.rerankers.metrics import Empty, MetricName, compute_completion_metrics, metric_of_rank, user_means
+from recloop.rerankers.metrics import (
+    Empty,
+    MetricName,
+    checked_scores,
+    compute_completion_metrics,
+    metric_of_rank,
+    user_means,
+)
 from recloop.settings import validate
 
 if TYPE_CHECKING:
@@ -29,10 +36,8 @@ if TYPE_CHECKING:
 TIE = 1e-12  # means this close are equal but for rounding
 
 
-class MetricsConfig(BaseModel):
+class MetricsConfig(BaseModel, frozen=True, extra="forbid"):
     """What is measured and by which conventions. Nothing here has a default: the field disagrees."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     names: tuple[str, ...] = Field(min_length=1, description="e.g. ndcg@5, map_min@5, mrr@10, loglik")
     empty: Empty = Field(description="lists without a positive: left out (drop) or worth 0 (zero)")
@@ -92,17 +97,10 @@ def evaluate(
     given = {"mean": "user", **conventions}
     config = validate(MetricsConfig, {"names": given.pop("metrics", ()), **given})
     by_seed = reranker if isinstance(reranker, Mapping) else {0: reranker}
-    num_completions = 1 if vectors is None else vectors.vectors_UND.shape[1]
-    expected = (len(lists), num_completions, lists.items_BL.shape[1])
-    values_by_seed: dict[int, dict[str, np.ndarray]] = {}
-    for seed, fitted in by_seed.items():
-        scores_BNL = fitted.score(lists, vectors)
-        if scores_BNL.shape != expected:
-            raise ContractError(
-                f"a reranker must score [lists, completions, items] = {list(expected)}, got "
-                f"{list(scores_BNL.shape)}; check it with recloop.testing.check_reranker"
-            )
-        values_by_seed[seed] = completion_values(scores_BNL, lists, config.names)
+    values_by_seed = {
+        seed: completion_values(checked_scores(fitted, lists, vectors), lists, config.names)
+        for seed, fitted in by_seed.items()
+    }
     return variant_from_completions(name, values_by_seed, lists.user_B, config)
 
 

@@ -2,15 +2,14 @@
 
 Arguments are alike: `scores_BL`, higher is better and finite at items; `labels_BL`, relevant where positive;
 `is_item_BL`, False at padding; the cut-off `k`, at least 1. Ties keep the input order: lists are shuffled when they
-are built, so a constant scorer gets chance. A list without a positive label has the value NaN; `empty` says how a mean
-treats it.
+are built, so a constant scorer gets chance. A list without a positive label has the value NaN.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
 
@@ -19,15 +18,18 @@ from recloop.errors import ContractError, SettingError
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Float64, Int64
 
-    from recloop.records import Lists
+    from recloop.records import Lists, UserVectors
+    from recloop.rerankers.protocol import Reranker
 
-Gain = Literal["linear", "exp2"]
+    Grid = Float[np.ndarray, "B L"]
+    Mask = Bool[np.ndarray, "B L"]
+    PerList = Float64[np.ndarray, " B"]
+
 Norm = Literal["all", "min", "hits"]
 Empty = Literal["drop", "zero"]
 MetricKind = Literal["ndcg", "map", "map_min", "map_kar", "mrr", "hr", "loglik"]
 
-_KINDS: dict[str, MetricKind] = {kind: kind for kind in get_args(MetricKind)}
-
+MAP_NORMS: dict[str, Norm] = {"map": "all", "map_min": "min", "map_kar": "hits"}
 NOT_RANKED = 0  # the rank of an answer that was not named
 
 
@@ -49,44 +51,27 @@ class MetricName:
             >>> MetricName.parse("map_min@5")
             MetricName(kind='map_min', k=5)
         """
+        choices = get_args(MetricKind)
         match = re.fullmatch(r"([a-z_]+)(?:@([1-9][0-9]*))?", text)
-        kind = _KINDS.get(match[1]) if match else None
-        if match is None or kind is None or (kind == "loglik") != (match[2] is None):
-            choices = ", ".join("loglik" if kind == "loglik" else f"{kind}@K" for kind in _KINDS)
-            raise SettingError(f"a metric is one of {choices} with K at least 1, got {text!r}; e.g. ndcg@5")
-        return cls(kind, int(match[2]) if match[2] else None)
+        if match is None or match[1] not in choices or (match[1] == "loglik") != (match[2] is None):
+            names = ", ".join("loglik" if kind == "loglik" else f"{kind}@K" for kind in choices)
+            raise SettingError(f"a metric is one of {names} with K at least 1, got {text!r}; e.g. ndcg@5")
+        return cls(cast(MetricKind, match[1]), int(match[2]) if match[2] else None)
 
     def __str__(self) -> str:
         return self.kind if self.k is None else f"{self.kind}@{self.k}"
 
 
-def ndcg(
-    scores_BL: Float[np.ndarray, "B L"],
-    labels_BL: Float[np.ndarray, "B L"],
-    is_item_BL: Bool[np.ndarray, "B L"],
-    k: int,
-    gain: Gain,
-) -> Float64[np.ndarray, " B"]:
-    """Normalised discounted cumulative gain of the first `k`, in [0, 1].
-
-    Args:
-        gain: ``linear`` (the grade, as trec_eval) or ``exp2`` (2^grade - 1); they agree on labels 0 and 1.
-    """
+def ndcg(scores_BL: Grid, labels_BL: Grid, is_item_BL: Mask, k: int) -> PerList:
+    """Normalised discounted cumulative gain of the first `k`, in [0, 1]; the gain is the grade, as in trec_eval."""
     ranked_BL = _ranked_labels(scores_BL, labels_BL, is_item_BL, k)
     ideal_BL = -np.sort(-np.where(is_item_BL, labels_BL, 0.0), axis=1)
     discount_K = 1.0 / np.log2(np.arange(2, min(k, labels_BL.shape[1]) + 2))
     num_top = len(discount_K)
-    dcg_B = _gains(ranked_BL[:, :num_top], gain) @ discount_K
-    return _divide(dcg_B, _gains(ideal_BL[:, :num_top], gain) @ discount_K)
+    return _divide(ranked_BL[:, :num_top] @ discount_K, ideal_BL[:, :num_top] @ discount_K)
 
 
-def average_precision(
-    scores_BL: Float[np.ndarray, "B L"],
-    labels_BL: Float[np.ndarray, "B L"],
-    is_item_BL: Bool[np.ndarray, "B L"],
-    k: int,
-    norm: Norm,
-) -> Float64[np.ndarray, " B"]:
+def average_precision(scores_BL: Grid, labels_BL: Grid, is_item_BL: Mask, k: int, norm: Norm) -> PerList:
     """Average precision of the first `k`, in [0, 1].
 
     Args:
@@ -108,34 +93,20 @@ def average_precision(
             return np.where(num_relevant_B > 0, total_B / found_B, np.nan)
 
 
-def reciprocal_rank(
-    scores_BL: Float[np.ndarray, "B L"],
-    labels_BL: Float[np.ndarray, "B L"],
-    is_item_BL: Bool[np.ndarray, "B L"],
-    k: int,
-) -> Float64[np.ndarray, " B"]:
+def reciprocal_rank(scores_BL: Grid, labels_BL: Grid, is_item_BL: Mask, k: int) -> PerList:
     """One over the rank of the first relevant item, 0 when that is after `k`."""
     hits_BL = _ranked_labels(scores_BL, labels_BL, is_item_BL, k) > 0
     first_B = hits_BL.argmax(axis=1)
     return np.where(hits_BL.any(axis=1), (first_B < k) / (first_B + 1.0), np.nan)
 
 
-def hit_rate(
-    scores_BL: Float[np.ndarray, "B L"],
-    labels_BL: Float[np.ndarray, "B L"],
-    is_item_BL: Bool[np.ndarray, "B L"],
-    k: int,
-) -> Float64[np.ndarray, " B"]:
+def hit_rate(scores_BL: Grid, labels_BL: Grid, is_item_BL: Mask, k: int) -> PerList:
     """1 when a relevant item is among the first `k`, else 0."""
     hits_BL = _ranked_labels(scores_BL, labels_BL, is_item_BL, k) > 0
     return np.where(hits_BL.any(axis=1), hits_BL[:, :k].any(axis=1).astype(np.float64), np.nan)
 
 
-def list_log_likelihood(
-    scores_BL: Float[np.ndarray, "B L"],
-    labels_BL: Float[np.ndarray, "B L"],
-    is_item_BL: Bool[np.ndarray, "B L"],
-) -> Float64[np.ndarray, " B"]:
+def list_log_likelihood(scores_BL: Grid, labels_BL: Grid, is_item_BL: Mask) -> PerList:
     """Mean over relevant items of their log-probability under the softmax of the list's scores.
 
     Natural logarithm, at most 0. Unlike the other metrics it changes with every score.
@@ -149,33 +120,34 @@ def list_log_likelihood(
     return _divide(logp_BL.sum(axis=1), is_positive_BL.sum(axis=1).astype(np.float64))
 
 
-def compute_metric(
-    name: str | MetricName, scores_BL: Float[np.ndarray, "B L"], lists: Lists
-) -> Float64[np.ndarray, " B"]:
-    """One metric of every list. Labels of lists are 0 or 1, so NDCG's two gains are the same.
-
-    Args:
-        name: as `MetricName.parse` reads it.
-        lists: the lists that were scored.
-    """
+def compute_metric(name: str | MetricName, scores_BL: Grid, lists: Lists) -> PerList:
+    """One metric of every list that was scored, by a name as `MetricName.parse` reads it."""
     metric = MetricName.parse(name) if isinstance(name, str) else name
     k = metric.k or lists.items_BL.shape[1]
     arrays = (scores_BL, lists.labels_BL, lists.is_item_BL)
     match metric.kind:
         case "ndcg":
-            return ndcg(*arrays, k, "linear")
-        case "map":
-            return average_precision(*arrays, k, "all")
-        case "map_min":
-            return average_precision(*arrays, k, "min")
-        case "map_kar":
-            return average_precision(*arrays, k, "hits")
+            return ndcg(*arrays, k)
+        case "map" | "map_min" | "map_kar":
+            return average_precision(*arrays, k, MAP_NORMS[metric.kind])
         case "mrr":
             return reciprocal_rank(*arrays, k)
         case "hr":
             return hit_rate(*arrays, k)
         case "loglik":
             return list_log_likelihood(*arrays)
+
+
+def checked_scores(reranker: Reranker, lists: Lists, vectors: UserVectors | None) -> Float[np.ndarray, "B N L"]:
+    """What a reranker scores; ContractError when it is not one score per list, completion and item."""
+    scores_BNL = np.asarray(reranker.score(lists, vectors))
+    expected = (len(lists), 1 if vectors is None else vectors.vectors_UND.shape[1], lists.items_BL.shape[1])
+    if scores_BNL.shape != expected:
+        raise ContractError(
+            f"a reranker must score [lists, completions, items] = {list(expected)}, got {list(scores_BNL.shape)}; "
+            f"check it with recloop.testing.check_reranker"
+        )
+    return scores_BNL
 
 
 def compute_completion_metrics(
@@ -197,7 +169,6 @@ def metric_of_rank(metric: str, ranks: Int64[np.ndarray, ...]) -> Float64[np.nda
         [1.0, 0.5, 0.0, 0.0]
     """
     name = MetricName.parse(metric)
-    assert name.k is not None or name.kind == "loglik"
     is_hit = (ranks > NOT_RANKED) & (ranks <= (name.k or 0))
     safe = np.where(is_hit, ranks, 1).astype(np.float64)
     match name.kind:
@@ -227,24 +198,14 @@ def user_means(
     values_B = np.asarray(values_B, dtype=np.float64)
     if empty == "zero":
         values_B = np.nan_to_num(values_B, nan=0.0)
-    is_kept_B = ~np.isnan(values_B.reshape(len(values_B), -1)).any(axis=1)
+    is_kept_B = ~np.isnan(values_B).any(axis=tuple(range(1, values_B.ndim)))
     user_U, row_B, count_U = np.unique(user_B[is_kept_B], return_inverse=True, return_counts=True)
     sums_U = np.zeros((len(user_U), *values_B.shape[1:]))
     np.add.at(sums_U, row_B, values_B[is_kept_B])
     return user_U, sums_U / count_U.reshape(-1, *(1 for _ in values_B.shape[1:]))
 
 
-def list_mean(values_B: Float[np.ndarray, " B"], empty: Empty) -> float:
-    """Mean over lists; lists without positives (NaN) are left out (``drop``) or count as 0 (``zero``)."""
-    if empty == "zero":
-        values_B = np.nan_to_num(values_B, nan=0.0)
-    kept = values_B[~np.isnan(values_B)]
-    return float(kept.mean()) if len(kept) else float("nan")
-
-
-def _ranked_labels(
-    scores_BL: np.ndarray, labels_BL: np.ndarray, is_item_BL: np.ndarray, k: int
-) -> Float64[np.ndarray, "B L"]:
+def _ranked_labels(scores_BL: Grid, labels_BL: Grid, is_item_BL: Mask, k: int) -> Float64[np.ndarray, "B L"]:
     """Labels from best to worst score, padding (label 0) last."""
     if k < 1:
         raise SettingError(f"k must be at least 1, got {k}; use k={scores_BL.shape[1]} for the whole list")
@@ -253,7 +214,7 @@ def _ranked_labels(
     return np.take_along_axis(np.where(is_item_BL, labels_BL, 0.0).astype(np.float64), order_BL, axis=1)
 
 
-def _check(scores_BL: np.ndarray, labels_BL: np.ndarray, is_item_BL: np.ndarray) -> None:
+def _check(scores_BL: Grid, labels_BL: Grid, is_item_BL: Mask) -> None:
     if scores_BL.shape != labels_BL.shape or scores_BL.shape != is_item_BL.shape or scores_BL.ndim != 2:
         raise ContractError(
             f"scores, labels and mask must be one [lists, items] shape, got {scores_BL.shape}, "
@@ -268,9 +229,5 @@ def _check(scores_BL: np.ndarray, labels_BL: np.ndarray, is_item_BL: np.ndarray)
         )
 
 
-def _gains(grades: np.ndarray, gain: Gain) -> np.ndarray:
-    return grades if gain == "linear" else np.exp2(grades) - 1.0
-
-
-def _divide(sums_B: np.ndarray, norms_B: np.ndarray) -> Float64[np.ndarray, " B"]:
+def _divide(sums_B: np.ndarray, norms_B: np.ndarray) -> PerList:
     return np.divide(sums_B, norms_B, out=np.full(len(sums_B), np.nan), where=norms_B > 0)

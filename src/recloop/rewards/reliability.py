@@ -166,17 +166,11 @@ def _half_means(
     values_BN: Float64[np.ndarray, "B N"], user_B: Int64[np.ndarray, " B"]
 ) -> tuple[Float64[np.ndarray, "U N"], Float64[np.ndarray, "U N"]]:
     """Per user the means over its 1st, 3rd, ... and its 2nd, 4th, ... list; users with one list drop out."""
-    users_U, first_U, row_user_B, count_U = np.unique(
-        user_B, return_index=True, return_inverse=True, return_counts=True
-    )
-    is_even_B = (np.arange(len(user_B)) - first_U[row_user_B]) % 2 == 1
-    halves: list[np.ndarray] = []
-    for is_half_B in (~is_even_B, is_even_B):
-        sums_UN = np.zeros((len(users_U), values_BN.shape[1]))
-        np.add.at(sums_UN, row_user_B[is_half_B], values_BN[is_half_B])
-        sizes_U = np.bincount(row_user_B[is_half_B], minlength=len(users_U))
-        halves.append((sums_UN / np.maximum(sizes_U, 1)[:, None])[count_U >= 2])
-    return halves[0], halves[1]
+    _, first_U, row_B = np.unique(user_B, return_index=True, return_inverse=True)
+    is_even_B = (np.arange(len(user_B)) - first_U[row_B]) % 2 == 1
+    odd_user_U, odd_UN = user_means(values_BN[~is_even_B], user_B[~is_even_B], empty="drop")
+    even_user_U, even_UN = user_means(values_BN[is_even_B], user_B[is_even_B], empty="drop")
+    return odd_UN[np.isin(odd_user_U, even_user_U)], even_UN
 
 
 def _effect_products(

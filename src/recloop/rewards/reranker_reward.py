@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recloop.errors import ContractError, DataError, SettingError
+from recloop.errors import DataError, SettingError
 from recloop.records import Group, Lists, Prompt, Rewards, UserVectors
-from recloop.rerankers.metrics import compute_completion_metrics, user_means
+from recloop.rerankers.metrics import checked_scores, compute_completion_metrics, user_means
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Float64, Int64
+    from jaxtyping import Float64, Int64
 
     from recloop.encoders.sentence import TextEncoder
     from recloop.rerankers.protocol import Reranker
@@ -59,33 +59,8 @@ def reward_lists(reward_models: Sequence[Reranker], lists: Lists, vectors: UserV
     lists.require(Group.REWARD)
     if not reward_models:
         raise SettingError("rewards need a reward model, got none; give at least one fitted reranker")
-    values = [compute_completion_metrics(metric, _checked_scores(one, lists, vectors), lists) for one in reward_models]
+    values = [compute_completion_metrics(metric, checked_scores(one, lists, vectors), lists) for one in reward_models]
     return ListRewards(metric, lists.user_B, np.stack(values))
-
-
-def _checked_scores(reward_model: Reranker, lists: Lists, vectors: UserVectors) -> Float32[np.ndarray, "B N L"]:
-    scores_BNL = np.asarray(reward_model.score(lists, vectors))
-    expected = (len(lists), vectors.vectors_UND.shape[1], lists.items_BL.shape[1])
-    if scores_BNL.shape != expected:
-        raise ContractError(
-            f"a reward model must score lists, completions and items in shape {expected}, got {scores_BNL.shape}; "
-            f"score every list once per completion of its user"
-        )
-    is_bad_BNL = ~np.isfinite(scores_BNL) & lists.is_item_BL[:, None, :]
-    if is_bad_BNL.any():
-        row = int(np.argwhere(is_bad_BNL)[0, 0])
-        raise ContractError(
-            f"a reward model's scores must be finite, got {int(is_bad_BNL.sum())} that are not (first: a list of "
-            f"user {lists.user_B[row]}); check that its fit did not diverge"
-        )
-    return scores_BNL
-
-
-def reward_completions(
-    reward_models: Sequence[Reranker], lists: Lists, vectors: UserVectors, metric: str, round: int
-) -> Rewards:
-    """The reward of each completion of each reward user; arguments and errors as `reward_lists`, `user_rewards`."""
-    return user_rewards(reward_lists(reward_models, lists, vectors, metric), round)
 
 
 def user_rewards(measured: ListRewards, round: int) -> Rewards:
@@ -112,7 +87,7 @@ def user_rewards(measured: ListRewards, round: int) -> Rewards:
 
 
 def reranker_reward(
-    reward_model: Reranker | Sequence[Reranker], lists: Lists, vectors: UserVectors, *, metric: str
+    reward_model: Reranker | Sequence[Reranker], lists: Lists, vectors: UserVectors, *, metric: str, round: int = 0
 ) -> Rewards:
     """The reward of each completion of each reward user; `RerankerReward` is the same as a reward function.
 
@@ -120,10 +95,14 @@ def reranker_reward(
         reward_model: a fitted reranker or several.
         lists: ``lists.reward`` of the candidate lists.
         vectors: encoded completions of at least these users.
-        metric: e.g. ``ndcg@5``.
+        metric: e.g. ``ndcg@5``, ``map@5`` or ``loglik`` (log-likelihoods are at most 0).
+        round: 0 for the completions of the base model.
+
+    Raises:
+        SettingError, LeakageError, ContractError, DataError: see `reward_lists`, `user_rewards`.
     """
     models = reward_model if isinstance(reward_model, Sequence) else [reward_model]
-    return reward_completions(models, lists, vectors, metric, 0)
+    return user_rewards(reward_lists(models, lists, vectors, metric), round)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,22 +121,15 @@ class RerankerReward:
         self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]], /, **_: Any
     ) -> Float64[np.ndarray, "P N"]:
         """One reward per completion; a prompt's user may come again."""
-        user_P = np.array([prompt.user for prompt in prompts], dtype=np.int64)
         rewards_PN = np.zeros((len(prompts), len(completions[0]) if completions else 0))
         if not rewards_PN.size:
             return rewards_PN
         flat = self.encoder.encode([text for completions_N in completions for text in completions_N])
         vectors_PND = flat.reshape(*rewards_PN.shape, -1)
-        turn_P = np.array([int((user_P[:place] == user).sum()) for place, user in enumerate(user_P)])
-        for turn in range(int(turn_P.max()) + 1):  # vectors are by user: those that come again wait for the next turn
-            rows = np.flatnonzero(turn_P == turn)
-            rows = rows[np.argsort(user_P[rows])]
-            vectors = UserVectors(user_P[rows], vectors_PND[rows])
-            lists = self.lists.take(np.isin(self.lists.user_B, user_P[rows]))
-            if not len(lists):
-                continue
-            values_BN = reward_lists(self.reward_models, lists, vectors, self.metric).mean_BN
-            users_U, means_UN = user_means(values_BN, lists.user_B, empty="drop")
-            is_known = np.isin(user_P[rows], users_U)
-            rewards_PN[rows[is_known]] = means_UN
+        for row, prompt in enumerate(prompts):
+            lists = self.lists.take(self.lists.user_B == prompt.user)
+            if (lists.is_item_BL & (lists.labels_BL > 0)).any():
+                vectors = UserVectors(np.array([prompt.user]), vectors_PND[row : row + 1])
+                values_BN = reward_lists(self.reward_models, lists, vectors, self.metric).mean_BN
+                rewards_PN[row] = user_means(values_BN, lists.user_B, empty="drop")[1][0]
         return rewards_PN
