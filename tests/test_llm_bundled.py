@@ -11,7 +11,6 @@ import pytest
 from recloop.cli import main
 from recloop.data.simulated import SimulatedConfig, simulate_log
 from recloop.data.simulated_sessions import SimulatedSessionsConfig, simulate_sessions
-from recloop.evaluation.text_quality import evaluate_summaries
 from recloop.experiment.run_folder import RunFolder
 from recloop.llm.bundled import (
     STAND_INS,
@@ -34,6 +33,7 @@ from recloop.progress import SILENT, Progress
 from recloop.prompts.user_profile import PromptConfig
 from recloop.records import Histories
 from recloop.testing import FakeEncoder
+from scripts.evaluate_lm.text_quality import evaluate_summaries
 from scripts.pretrain_lm.corpus import ROLES, Words, invent_attributes
 from scripts.pretrain_lm.tokenizer import english_words
 from tiny_lm import build_tiny_lm

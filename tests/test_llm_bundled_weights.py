@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recloop.evaluation.text_quality import assess_completions
 from recloop.llm.bundled import bundled_lm_folder
 from recloop.llm.language_model import Sampling
 from recloop.llm.local import TransformersLM
@@ -17,6 +16,7 @@ from recloop.prompts.lines import history_items
 from recloop.prompts.user_profile import PromptConfig, profile_writer
 from recloop.records import Domain, Histories, Log, UserCompletions
 from scripts.evaluate_lm.tasks import evaluate_next_item, evaluate_requests
+from scripts.evaluate_lm.text_quality import assess_completions
 
 pytestmark = pytest.mark.slow
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from recloop.errors import SettingError
-from recloop.evaluation.text_quality import SummarySkill
 from recloop.llm.config import LmConfig
 from scripts.evaluate_lm.__main__ import main
 from scripts.evaluate_lm.cli import EvaluateLmConfig, evaluate_lm, evaluation_text, skill_text
+from scripts.evaluate_lm.text_quality import SummarySkill
 from tiny_lm import build_tiny_lm
 
 SKILL = SummarySkill(

@@ -9,7 +9,6 @@ from recloop.data.lists import ProtocolConfig, build_lists
 from recloop.data.load import DataConfig, read_log
 from recloop.data.splits import SplitConfig, split_users
 from recloop.errors import SettingError
-from recloop.evaluation.text_quality import SummarySkill, evaluate_summaries
 from recloop.llm.bundled import with_readable_columns
 from recloop.llm.config import LmConfig
 from recloop.llm.language_model import Sampling
@@ -18,6 +17,7 @@ from recloop.progress import SILENT, Progress
 from recloop.prompts.user_profile import PromptConfig, population_rates_of
 from recloop.records import Group
 from scripts.evaluate_lm.tasks import TaskSkill, evaluate_next_item, evaluate_requests
+from scripts.evaluate_lm.text_quality import SummarySkill, evaluate_summaries
 
 LABELS = {
     "well_formed": "completions in the canonical form and finished",

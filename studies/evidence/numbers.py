@@ -104,7 +104,7 @@ class RewardNumbers(Record):
 class WritingNumbers(Record):
     """What one language model writes about test users; shares in [0, 1], None where nothing could be counted.
 
-    skill: the metrics of `recloop.evaluation.text_quality`.
+    skill: the metrics of `scripts.evaluate_lm.text_quality`.
     attribute_of_claims: share of all claims that are about the attribute.
     attribute_of_completions: share of completions with a claim about the attribute.
     surprisal: nats per token of the model's own completions at temperature 1, which is its entropy rate.

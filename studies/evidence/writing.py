@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recloop.evaluation.text_quality import SummarySkill, assess_completions
 from recloop.methods.dpo4rec.ablations import surprisal_per_token
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.generate import TEST, read_user_texts
@@ -17,6 +16,7 @@ from recloop.methods.study import Study as Loop
 from recloop.prompts.claims import HistoryItem, PopulationRates, parse_claims
 from recloop.prompts.lines import history_items
 from recloop.records import UserCompletions
+from scripts.evaluate_lm.text_quality import SummarySkill, assess_completions
 from studies.evidence.numbers import Example, WritingChange, WritingNumbers
 from studies.evidence.statistics import moments_of
 

@@ -6,6 +6,7 @@ or in counts, by the rules of `recloop.prompts.claims`, never against what the m
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +26,7 @@ from recloop.prompts.claims import (
 )
 from recloop.prompts.lines import history_items
 from recloop.prompts.user_profile import PromptConfig, profile_writer
-from recloop.records import Histories, Log, Prompt, UserCompletions
+from recloop.records import Completion, Histories, Log, UserCompletions
 
 NUM_STRONGEST = 5
 
@@ -71,27 +72,20 @@ def evaluate_summaries(
     write = profile_writer(dataset, config, lm, population_rates)
     prompts = [write(user, *histories.of(user)) for user in users.tolist()]
     lines_of = history_items(dataset)
-    shown = []
+    shown: list[list[HistoryItem]] = []
     for prompt in prompts:
         items = lines_of(*histories.of(prompt.user))
         tells_all = config.template == "counted"
         shown.append(items if tells_all else items[len(items) - prompt.num_items_shown :])
     started = time.perf_counter()
-    completions_UN = _generate(lm, prompts, sampling, progress)
-    wall_s = time.perf_counter() - started
-    return assess_summaries(dataset.attributes, shown, completions_UN, wall_s, population_rates)
-
-
-def _generate(
-    lm: LanguageModel, prompts: Sequence[Prompt], sampling: Sampling, progress: Progress
-) -> tuple[tuple[tuple[str, bool, int], ...], ...]:
-    """Per prompt and completion: (text, is finished, tokens)."""
-    found: dict[int, tuple[tuple[str, bool, int], ...]] = {}
+    found: dict[int, tuple[Completion, ...]] = {}
     with progress.stage("sample", total=len(prompts), unit="prompts") as advance:
-        for number, completions in lm.generate(prompts, sampling):
-            found[number] = tuple((d.text, d.is_finished, d.num_tokens) for d in completions)
+        for number, written in lm.generate(prompts, sampling):
+            found[number] = tuple(written)
             advance(1)
-    return tuple(found[number] for number in range(len(prompts)))
+    wall_s = time.perf_counter() - started
+    completions = UserCompletions(users, tuple(found[number] for number in range(len(prompts))))
+    return assess_completions(dataset.attributes, shown, completions, population_rates, wall_s)
 
 
 def assess_completions(
@@ -99,39 +93,27 @@ def assess_completions(
     shown: Sequence[Sequence[HistoryItem]],
     completions: UserCompletions,
     population_rates: PopulationRates | None = None,
-) -> SummarySkill:
-    """`assess_summaries` for completions that were sampled before; speed is not known and reads NaN."""
-    told_UN = tuple(tuple((d.text, d.is_finished, d.num_tokens) for d in told) for told in completions.completions_UN)
-    return assess_summaries(attributes, shown, told_UN, float("nan"), population_rates)
-
-
-def assess_summaries(
-    attributes: Sequence[str],
-    shown: Sequence[Sequence[HistoryItem]],
-    completions_UN: Sequence[Sequence[tuple[str, bool, int]]],
-    wall_s: float,
-    population_rates: PopulationRates | None = None,
+    wall_s: float = math.nan,
 ) -> SummarySkill:
     """The quality of completions, assessed against the histories their prompts showed.
 
     Args:
         attributes: names, in the order of each item's values.
         shown: per user, the history lines of the prompt.
-        completions_UN: per user and completion: (text, is finished, tokens).
-        wall_s: seconds the completions took.
         population_rates: what the prompts compared the histories with. A claim that follows from it, also about a
             value that no item carries, stands in the prompt and is grounded.
+        wall_s: seconds the completions took; NaN where that is not known.
 
     Raises:
         DataError: there is no completion to assess.
     """
-    if not any(completions_UN):
+    if not any(completions.completions_UN):
         raise DataError(
             "assessing a language model needs at least one completion, got none; ask for users with a history"
         )
     formed, grounded, coverage, sizes, tokens, distinct = [], [], [], [], [], []
     held: dict[Polarity, list[bool]] = {polarity: [] for polarity in Polarity}
-    for items, completions in zip(shown, completions_UN, strict=True):
+    for items, completions_N in zip(shown, completions.completions_UN, strict=True):
         present = {(f, v) for item in items for f, values in zip(attributes, item.values, strict=True) for v in values}
         supported = true_claims(attributes, items, population_rates)
         truths = {claim for claim, _ in supported}
@@ -139,25 +121,24 @@ def assess_summaries(
         likes = sorted((c for c in supported if c[0].polarity is Polarity.LIKES), key=lambda c: -c[1])
         strongest = {claim for claim, _ in likes[:NUM_STRONGEST]}
         sets: set[frozenset[tuple[str, Polarity]]] = set()
-        for text, is_finished, num_tokens in completions:
-            parsed = parse_claims(text, attributes)
-            formed.append(parsed.is_well_formed and is_finished)
+        for completion in completions_N:
+            parsed = parse_claims(completion.text, attributes)
+            formed.append(parsed.is_well_formed and completion.is_finished)
             grounded += [(c.attribute, c.value) in present for c in parsed.claims]
             for claim in parsed.claims:
                 held[claim.polarity].append(_is_true(claim, truths, present))
             if strongest:
                 coverage.append(len(strongest & set(parsed.claims)) / len(strongest))
             sizes.append(len(parsed.claims))
-            tokens.append(num_tokens)
+            tokens.append(completion.num_tokens)
             sets.add(frozenset((c.attribute, c.polarity) for c in parsed.claims))
         distinct.append(len(sets))
-    every = [is_true for verdicts in held.values() for is_true in verdicts]
     return SummarySkill(
         num_users=len(shown),
         num_completions=len(sizes),
         well_formed=_mean(formed),
         grounded=_mean(grounded),
-        true=_mean(every),
+        true=_mean([is_true for verdicts in held.values() for is_true in verdicts]),
         true_likes=_mean(held[Polarity.LIKES]),
         true_dislikes=_mean(held[Polarity.DISLIKES]),
         coverage=_mean(coverage),
