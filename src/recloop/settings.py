@@ -65,9 +65,14 @@ RENAMED_VALUES = {
 }
 
 
+def setting(default: Any, description: str, **limits: Any) -> Any:
+    """A field of a configuration; the limits are pydantic's, e.g. ``ge=1``."""
+    return Field(default, description=description, **limits)
+
+
 def shown_first(default: Any, description: str, **limits: Any) -> Any:
-    """A pydantic field that `--help` shows, and not `--help-all` alone."""
-    return Field(default, description=description, json_schema_extra={FIRST: True}, **limits)
+    """A `setting` that `--help` shows, and not `--help-all` alone."""
+    return setting(default, description, json_schema_extra={FIRST: True}, **limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +137,10 @@ def settings_of(
         seen: set[str] = set()
         for kind in sections:
             inside = default if isinstance(default, kind) else None
-            for setting in settings_of(kind, f"{prefix}{name}.", about or info.description or name, inside):
-                if setting.key not in seen:
-                    seen.add(setting.key)
-                    yield setting
+            for one in settings_of(kind, f"{prefix}{name}.", about or info.description or name, inside):
+                if one.key not in seen:
+                    seen.add(one.key)
+                    yield one
 
 
 def validate(model: type[Config], tree: Mapping[str, Any]) -> Config:
@@ -161,7 +166,7 @@ def current_name(key: str) -> str:
 
 def unknown_setting(key: str, model: type[BaseModel]) -> str:
     """Why there is no such setting: it has a new name, or another one is near."""
-    known = [setting.key for setting in settings_of(model)]
+    known = [one.key for one in settings_of(model)]
     new = current_name(key)
     if new != key and any(f"{name}.".startswith(f"{new}.") for name in known):
         return f"an old name; write {new}"

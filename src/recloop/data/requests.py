@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from recloop.data import request_words as words
 from recloop.data.item_graph import ItemGraph, build_item_graph
 from recloop.errors import DataError
 from recloop.records import Condition, Group, Log, Request, RequestKind
+from recloop.settings import setting, shown_first
 
 ATTEMPTS = 60  # draws for one request before its kind is given up for the user
 MIN_LIKED = 2  # items of a history that show a taste
@@ -28,30 +29,16 @@ MIN_CARRIERS = 2  # items that must meet a condition: with one, the condition wo
 MIN_GROUP_LIKES = 20  # guess: fewer likes of a group say nothing about its taste
 
 
-class RequestConfig(BaseModel):
+class RequestConfig(BaseModel, frozen=True, extra="forbid"):
     """Which requests are made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kinds: tuple[RequestKind, ...] = Field(
-        default=tuple(RequestKind),
-        min_length=1,
-        description="Kinds, made in turn; demographic needs profiles.",
+    kinds: tuple[RequestKind, ...] = setting(
+        tuple(RequestKind), "Kinds, made in turn; demographic needs profiles.", min_length=1
     )
-    per_user: int = Field(
-        json_schema_extra={"shown_first": True},
-        default=7,
-        ge=1,
-        description="Requests of every user, one kind after another.",
-    )
-    num_candidates: int = Field(
-        json_schema_extra={"shown_first": True},
-        default=20,
-        ge=2,
-        description="Candidates: one right, the others wrong.",
-    )
-    near_misses: int = Field(default=6, ge=0, description="Wrong candidates that meet all conditions but one.")
-    history_items: int = Field(default=8, ge=1, description="Latest items of the user that a request shows.")
+    per_user: int = shown_first(7, "Requests of every user, one kind after another.", ge=1)
+    num_candidates: int = shown_first(20, "Candidates: one right, the others wrong.", ge=2)
+    near_misses: int = setting(6, "Wrong candidates that meet all conditions but one.", ge=0)
+    history_items: int = setting(8, "Latest items of the user that a request shows.", ge=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,13 +27,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, model_validator
 
 from recloop.data.assemble import RawLog, number_log
 from recloop.data.lists import window_lens
 from recloop.data.vocabulary import VOCABULARIES, attribute_values, deal_values, item_titles
 from recloop.errors import SettingError
 from recloop.records import Domain, Log
+from recloop.settings import setting
 
 POSITIVE_FROM_RATING = 4.0
 # By attribute, in the order of the prompt: how many values it has, and how many of them a user likes; as many are
@@ -45,26 +46,17 @@ USERS_AT_ONCE = 256
 START_TIME_S = 1_000_000_000
 
 
-class SimulatedConfig(BaseModel):
+class SimulatedConfig(BaseModel, frozen=True, extra="forbid"):
     """What is simulated."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    domain: Domain = Field(default=Domain.MOVIES, description="Kind of the invented items: movies, books, products.")
-    num_users: int = Field(default=400, ge=1, description="Users.")
-    num_items: int = Field(default=300, ge=1, description="Items.")
-    num_interactions: int = Field(default=40, ge=4, description="Mean interactions per user; each has within a tenth.")
-    useful_attributes: tuple[str, ...] = Field(
-        default=("genre",),
-        min_length=1,
-        description="Attributes whose tastes decide what happens after the window.",
+    domain: Domain = setting(Domain.MOVIES, "Kind of the invented items: movies, books, products.")
+    num_users: int = setting(400, "Users.", ge=1)
+    num_items: int = setting(300, "Items.", ge=1)
+    num_interactions: int = setting(40, "Mean interactions per user; each has within a tenth.", ge=4)
+    useful_attributes: tuple[str, ...] = setting(
+        ("genre",), "Attributes whose tastes decide what happens after the window.", min_length=1
     )
-    signal: float = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        description="Share of the later interactions that taste decides; the rest is chance.",
-    )
+    signal: float = setting(1.0, "Share of the later interactions that taste decides; the rest is chance.", ge=0, le=1)
 
     @model_validator(mode="after")
     def _is_possible(self) -> SimulatedConfig:

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, model_validator
 
 from recloop.data.sessions import Session, SessionTask
 from recloop.data.vocabulary import VOCABULARIES, attribute_values, deal_values, item_titles
 from recloop.errors import SettingError
 from recloop.records import Domain
+from recloop.settings import setting, shown_first
 
 FORMATS = ("feature", "series", "short")
 FORMAT = "format"
@@ -29,22 +30,15 @@ SHARES = (0.6, 0.25, 0.15)  # how often each format, and with it each attribute,
 NUM_VALUES = 8  # of each attribute: then six items per candidate hold enough that share one value or none
 
 
-class SimulatedSessionsConfig(BaseModel):
+class SimulatedSessionsConfig(BaseModel, frozen=True, extra="forbid"):
     """What sessions are simulated."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    num_items: int = Field(default=360, ge=30, description="Items.")
-    num_train: int = Field(json_schema_extra={"shown_first": True}, default=300, ge=1, description="Training sessions.")
-    num_test: int = Field(json_schema_extra={"shown_first": True}, default=200, ge=1, description="Test sessions.")
-    num_candidates: int = Field(default=20, ge=4, description="Candidates, the answer among them.")
-    max_items: int = Field(default=4, ge=1, description="Most items shown; each session has 1 to that many.")
-    signal: float = Field(
-        default=1.0,
-        ge=0,
-        le=1,
-        description="Share of the answers that the attribute decides; the rest is chance.",
-    )
+    num_items: int = setting(360, "Items.", ge=30)
+    num_train: int = shown_first(300, "Training sessions.", ge=1)
+    num_test: int = shown_first(200, "Test sessions.", ge=1)
+    num_candidates: int = setting(20, "Candidates, the answer among them.", ge=4)
+    max_items: int = setting(4, "Most items shown; each session has 1 to that many.", ge=1)
+    signal: float = setting(1.0, "Share of the answers that the attribute decides; the rest is chance.", ge=0, le=1)
 
     @model_validator(mode="after")
     def _is_possible(self) -> SimulatedSessionsConfig:

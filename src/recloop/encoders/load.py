@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, field_validator
 
 from recloop.encoders.claims import SPLIT, ClaimsEncoder, PolarityEncoder
 from recloop.encoders.sentence import EncoderCache, MiniLmEncoder, SentenceEncoder, TextEncoder, encode_completions
@@ -18,10 +18,8 @@ from recloop.settings import shown_first, validate
 BY_NAME = {"minilm": MiniLmEncoder, "static": StaticEncoder, "claims": ClaimsEncoder}
 
 
-class EncoderConfig(BaseModel):
+class EncoderConfig(BaseModel, frozen=True, extra="forbid"):
     """Which frozen encoder turns texts into vectors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = shown_first(
         "minilm",

@@ -6,15 +6,16 @@ The unit of every test is the user: lists of one user, completions and seeds are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from recloop.errors import DataError, SettingError
+from recloop.settings import setting
 
 if TYPE_CHECKING:
     from jaxtyping import Float64
@@ -30,13 +31,11 @@ CELLS_AT_ONCE = 4_000_000  # random numbers held in memory; 32 MB as doubles
 ROUNDING = 1e-12  # relative: two values, or two sums of flipped differences, this close count as equal
 
 
-class StatisticsConfig(BaseModel):
+class StatisticsConfig(BaseModel, frozen=True, extra="forbid"):
     """How many random draws tests and intervals take."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    num_flips: int = Field(default=100_000, ge=100, description="random sign flips of a test that is not exact")
-    num_resamples: int = Field(default=10_000, ge=100, description="bootstrap resamples of the users")
+    num_flips: int = setting(100_000, "random sign flips of a test that is not exact", ge=100)
+    num_resamples: int = setting(10_000, "bootstrap resamples of the users", ge=100)
 
 
 class Verdict(StrEnum):
@@ -56,14 +55,6 @@ class Estimate:
     low: float
     high: float
     by_seed: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class VariantEstimate:
-    """One variant of the table."""
-
-    name: str
-    estimate: Estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,34 +79,29 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One table: variants by one metric on the same users, and the contrasts between them."""
+    """One table: variants by one metric on the same users, and the contrasts between them.
+
+    estimates: of every variant, by name, in the order of the table.
+    """
 
     metric: str
     mean: Mean
     empty: Empty
     num_users: int
     num_lists: int
-    variants: tuple[VariantEstimate, ...]
+    estimates: Mapping[str, Estimate]
     contrasts: tuple[Contrast, ...]
     config: StatisticsConfig
 
     @property
     def num_seeds(self) -> int:
         """The most seeds any variant has."""
-        return max(len(variant.estimate.by_seed) for variant in self.variants)
+        return max(len(estimate.by_seed) for estimate in self.estimates.values())
 
     @property
     def is_demonstration(self) -> bool:
         """True when no variant was repeated with a second seed: nothing here may be claimed."""
         return self.num_seeds == 1
-
-    def variant(self, name: str) -> VariantEstimate:
-        """The variant of this name; SettingError when the table has none."""
-        for variant in self.variants:
-            if variant.name == name:
-                return variant
-        names = ", ".join(variant.name for variant in self.variants)
-        raise SettingError(f"no variant {name!r} in the table, got {names}; check the name")
 
 
 def compare(
@@ -171,7 +157,7 @@ def compare(
         empty=first.empty,
         num_users=len(first.user_U),
         num_lists=int(first.num_lists_U.sum()),
-        variants=tuple(VariantEstimate(one.name, estimates[v]) for v, one in enumerate(variants)),
+        estimates=dict(zip(by_name, estimates, strict=False)),
         contrasts=tuple(
             Contrast(name, against, difference, p, p_holm, _verdict(difference, p_holm))
             for (name, against), difference, p, p_holm in tested

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from recloop.errors import SettingError
 from recloop.llm.chat import CHAT_TOKENS
 from recloop.prompts.claims import HistoryItem
 from recloop.prompts.lines import NOUNS, candidate_line, history_items, history_line, line_from, one_line
 from recloop.records import Condition, Log, Prompt, Request
+from recloop.settings import setting
 
 SYSTEM = "You recommend one item for a request, step by step."
 TASK = "Say what is wanted, check candidates, one a paragraph, and end with \\boxed{Title}."
@@ -28,17 +29,11 @@ MAX_REQUEST_CHARS = 600
 MAX_CHECKED = 6  # candidates that a reference answer checks, the right one last
 
 
-class RequestPromptConfig(BaseModel):
+class RequestPromptConfig(BaseModel, frozen=True, extra="forbid"):
     """How a request is put into words."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_prompt_tokens: int = Field(
-        default=768, ge=64, description="token budget of a whole prompt; oldest history lines are cut"
-    )
-    show_attributes: bool = Field(
-        default=True, description="attributes beside each title; off for models that know the items"
-    )
+    max_prompt_tokens: int = setting(768, "token budget of a whole prompt; oldest history lines are cut", ge=64)
+    show_attributes: bool = setting(True, "attributes beside each title; off for models that know the items")
 
 
 def clean_request(text: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, field_validator
 
 from recloop.errors import SettingError
 from recloop.llm.chat import CHAT_TOKENS, chat_tokens
@@ -40,7 +40,7 @@ from recloop.prompts.template import (
     require_template_name,
 )
 from recloop.records import CandidateLists, Domain, Group, Histories, Log, Prompt
-from recloop.settings import validate
+from recloop.settings import setting, validate
 
 MAX_COUNTED = 8  # values that a count line names on each of its sides, strongest first
 CHARS_PER_TOKEN = 2.5  # guess, on the safe side for English titles: where no language model counts tokens
@@ -54,25 +54,21 @@ FACTORS = {
 }
 
 
-class PromptConfig(BaseModel):
+class PromptConfig(BaseModel, frozen=True, extra="forbid"):
     """How a history is put into words."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    template: Literal["counted", "attributed", "plain"] | Path = Field(
-        default="counted",
-        description="attributed: attributes beside each title; counted: the same, and under it which values the "
+    template: Literal["counted", "attributed", "plain"] | Path = setting(
+        "counted",
+        "attributed: attributes beside each title; counted: the same, and under it which values the "
         "whole history repeats; plain: KAR's, titles and ratings; or a .jinja file of your own",
     )
-    likes_by: Literal["rating", "share"] = Field(
-        default="rating",
-        description="what counted likes are: rated above the user's own mean (without ratings: met twice); or "
+    likes_by: Literal["rating", "share"] = setting(
+        "rating",
+        "what counted likes are: rated above the user's own mean (without ratings: met twice); or "
         "share: met more often than in train users' histories",
     )
-    max_prompt_tokens: int = Field(
-        default=448, ge=64, description="token budget of a whole prompt; oldest lines are cut"
-    )
-    include_profile: bool = Field(default=False, description="show the user's profile columns (age, gender, ...)")
+    max_prompt_tokens: int = setting(448, "token budget of a whole prompt; oldest lines are cut", ge=64)
+    include_profile: bool = setting(False, "show the user's profile columns (age, gender, ...)")
 
     @field_validator("template")
     @classmethod

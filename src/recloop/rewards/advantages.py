@@ -10,10 +10,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from recloop.errors import DataError
 from recloop.prompts.request_answer import Answer
+from recloop.settings import setting
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, Int64
@@ -35,18 +36,16 @@ class Penalty(StrEnum):
     LOWERED = "lowered"  # r - w max(|r|, PENALTY_FLOOR): always less than the rest's
 
 
-class AdvantageConfig(BaseModel):
+class AdvantageConfig(BaseModel, frozen=True, extra="forbid"):
     """How answers' rewards become tokens' advantages."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    penalty: Penalty = Field(default=Penalty.LOWERED, description="of paragraphs that name the wrong item")
-    penalty_weight: float = Field(default=0.3, ge=0, le=1, description="w_penalty")
-    std_floor: float = Field(
-        default=0.1,
-        gt=0,
-        description="added to a group's standard deviation before rewards are divided by it; with TRL's 1e-4 "
+    penalty: Penalty = setting(Penalty.LOWERED, "of paragraphs that name the wrong item")
+    penalty_weight: float = setting(0.3, "w_penalty", ge=0, le=1)
+    std_floor: float = setting(
+        0.1,
+        "added to a group's standard deviation before rewards are divided by it; with TRL's 1e-4 "
         "a group of wrong answers moves the model as much as one with a right answer among them",
+        gt=0,
     )
 
 

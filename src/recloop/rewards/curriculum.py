@@ -11,25 +11,23 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, model_validator
 
 from recloop.errors import DataError, SettingError
-from recloop.settings import shown_first
+from recloop.settings import setting, shown_first
 
 
-class CurriculumConfig(BaseModel):
+class CurriculumConfig(BaseModel, frozen=True, extra="forbid"):
     """How the next epoch's requests are chosen."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     is_on: bool = shown_first(True, "off: every epoch asks every request, in random order")
-    threshold: float = Field(default=0.1, description="tau: requests of a smaller difficulty are dropped")
-    too_hard: float | None = Field(
-        default=0.9, description="requests of a larger difficulty sit out one epoch; none: nobody, as published"
+    threshold: float = setting(0.1, "tau: requests of a smaller difficulty are dropped")
+    too_hard: float | None = setting(
+        0.9, "requests of a larger difficulty sit out one epoch; none: nobody, as published"
     )
-    same_budget: bool = Field(
-        default=True,
-        description="add epochs until as many requests were asked as without a curriculum; off: the same number "
+    same_budget: bool = setting(
+        True,
+        "add epochs until as many requests were asked as without a curriculum; off: the same number "
         "of epochs, which ask fewer",
     )
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from recloop.data.first_stage import fit_knn
 from recloop.errors import DataError, TrainingError, needs_extra
 from recloop.progress import SILENT, Progress
 from recloop.records import Log
+from recloop.settings import setting
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
@@ -24,18 +25,16 @@ if TYPE_CHECKING:
 USERS_AT_ONCE = 1_000
 
 
-class EmbeddingConfig(BaseModel):
+class EmbeddingConfig(BaseModel, frozen=True, extra="forbid"):
     """How LightGCN is fitted."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    width: int = Field(default=32, ge=1, description="of an embedding")
-    layers: int = Field(default=2, ge=1, description="of propagation over the graph")
-    epochs: int = Field(default=40, ge=1, description="passes over the edges")
-    batch_size: int = Field(default=4096, ge=1, description="edges of one step, a negative drawn for each")
-    lr: float = Field(default=0.01, gt=0, description="learning rate of Adam")
-    penalty: float = Field(default=1e-4, ge=0, description="weight of the squared embeddings of a batch")
-    recall_k: int = Field(default=20, ge=1, description="K of the recall that is reported")
+    width: int = setting(32, "of an embedding", ge=1)
+    layers: int = setting(2, "of propagation over the graph", ge=1)
+    epochs: int = setting(40, "passes over the edges", ge=1)
+    batch_size: int = setting(4096, "edges of one step, a negative drawn for each", ge=1)
+    lr: float = setting(0.01, "learning rate of Adam", gt=0)
+    penalty: float = setting(1e-4, "weight of the squared embeddings of a batch", ge=0)
+    recall_k: int = setting(20, "K of the recall that is reported", ge=1)
 
 
 @dataclass(frozen=True, slots=True)

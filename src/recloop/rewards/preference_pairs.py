@@ -9,30 +9,26 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from recloop.errors import DataError
 from recloop.records import Completion, CompletionStatus, Pair, Prompt, Rewards, UserCompletions
 from recloop.rewards.function import RewardFunction, rewards_of
-from recloop.settings import shown_first, validate
+from recloop.settings import setting, shown_first, validate
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
 
 
-class PairConfig(BaseModel):
+class PairConfig(BaseModel, frozen=True, extra="forbid"):
     """Which differences in reward become preference pairs."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Literal["best_worst", "all_pairs"] = shown_first(
         "best_worst",
         "best_worst: at most one pair a user, highest against lowest reward (DPO4Rec); all_pairs: every two "
         "completions of a user that differ in reward",
     )
-    min_gap: float = Field(
-        default=0.0, ge=0.0, description="least difference in reward, in the metric's unit; equal rewards never pair"
-    )
+    min_gap: float = setting(0.0, "least difference in reward, in the metric's unit; equal rewards never pair", ge=0.0)
 
 
 @dataclass(frozen=True, slots=True)

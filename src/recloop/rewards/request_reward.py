@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from recloop.data.item_graph import ItemGraph
 from recloop.prompts.request_answer import Answer
 from recloop.records import Request
+from recloop.settings import setting
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -23,15 +24,13 @@ if TYPE_CHECKING:
 RIGHT_FORM, WRONG_FORM = 0.5, -0.5
 
 
-class AnswerRewardConfig(BaseModel):
+class AnswerRewardConfig(BaseModel, frozen=True, extra="forbid"):
     """The weight of each term of the reward. A weight of 0 takes its term out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    k: int = Field(default=1, ge=1, description="cut-off of NDCG; 1 rewards only the first item")
-    qas_weight: float = Field(default=0.01, ge=0, description="w1: shared attributes with the right item")
-    pas_weight: float = Field(default=0.01, ge=0, description="w2: cosine of item embeddings")
-    format_weight: float = Field(default=0.1, ge=0, description="w_f: of the format's +0.5 or -0.5")
+    k: int = setting(1, "cut-off of NDCG; 1 rewards only the first item", ge=1)
+    qas_weight: float = setting(0.01, "w1: shared attributes with the right item", ge=0)
+    pas_weight: float = setting(0.01, "w2: cosine of item embeddings", ge=0)
+    format_weight: float = setting(0.1, "w_f: of the format's +0.5 or -0.5", ge=0)
 
 
 @dataclass(frozen=True, slots=True)

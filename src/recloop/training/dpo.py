@@ -15,13 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from recloop.llm.chat import messages_of
 from recloop.llm.weights import base_folder_of
 from recloop.progress import SILENT, Progress
 from recloop.records import Pair, Prompt
-from recloop.settings import shown_first, validate
+from recloop.settings import setting, shown_first, validate
 from recloop.training.dataset import Row, prompts_of, reply_of, select_rows
 from recloop.training.processes import launch, num_processes
 from recloop.training.result import TrainedModel, TrainingBudget, TrainingRun, digest_inputs, folder_of, read_trained
@@ -43,7 +41,7 @@ LOG_NAMES = {
 }
 
 
-class DpoConfig(TrainingBudget):
+class DpoConfig(TrainingBudget, frozen=True):
     """How preference pairs train a language model."""
 
     beta: float = shown_first(0.1, "strength of the pull to the reference model; DPO4Rec: 0.01 for an 8B model", gt=0)
@@ -53,9 +51,9 @@ class DpoConfig(TrainingBudget):
         "lower the likelihood of both completions; TRL's rpo_alpha",
         ge=0,
     )
-    accelerate_config: str | None = Field(
+    accelerate_config: str | None = setting(
         None,
-        description="train in several processes, by accelerate launch: ddp, fsdp, deepspeed_zero3 on all GPUs, or a "
+        "train in several processes, by accelerate launch: ddp, fsdp, deepspeed_zero3 on all GPUs, or a "
         "YAML file of accelerate's; none: in this process. Rows in a step stay as they are",
     )
 

@@ -11,13 +11,13 @@ from pydantic import Field, model_validator
 
 from recloop.errors import SettingError
 from recloop.rewards.advantages import AdvantageConfig
-from recloop.settings import shown_first
+from recloop.settings import setting, shown_first
 from recloop.training.result import TrainingBudget
 
 ANSWERS, MOMENTS = "answers.json", "adam.moments"
 
 
-class GrpoConfig(TrainingBudget):
+class GrpoConfig(TrainingBudget, frozen=True):
     """How rewards of answers train a language model."""
 
     learning_rate: float = shown_first(
@@ -28,27 +28,22 @@ class GrpoConfig(TrainingBudget):
     )
     epochs: int = shown_first(2, "passes over the requests; see curriculum.same_budget where some are not asked", ge=1)
     batch_size: int = shown_first(8, "requests in one forward pass, with all their answers", ge=1)
-    gradient_accumulation_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        1, description="forward passes in one optimiser step; auto: about 25 steps of max_pairs"
+    gradient_accumulation_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = setting(
+        1, "forward passes in one optimiser step; auto: about 25 steps of max_pairs"
     )
-    max_pairs: int = Field(400, ge=1, description="more requests than this are thinned at random")
-    max_prompt_tokens: int = Field(784, ge=1, description="a longer prompt, chat template included, is an error")
-    max_reply_tokens: int = Field(200, ge=1, description="longest answer, end token included")
+    max_pairs: int = setting(400, "more requests than this are thinned at random", ge=1)
+    max_prompt_tokens: int = setting(784, "a longer prompt, chat template included, is an error", ge=1)
+    max_reply_tokens: int = setting(200, "longest answer, end token included", ge=1)
     num_generations: int = shown_first(5, "answers to each request (G)", ge=2)
     temperature: float = shown_first(
         1.3, "of sampling; a model that is sure of its answers needs more than 1", gt=0, le=10
     )
     beta: float = shown_first(0.03, "weight of the KL to the reference model; ReRec: 0.01", ge=0)
-    epsilon: float = Field(0.2, gt=0, lt=1, description="clip range of the probability ratio, as PPO's")
-    warmup_steps: int = Field(
-        5,
-        ge=0,
-        description="first optimiser steps, in which the learning rate rises: Adam's moments are new there, and its "
-        "steps the longest",
+    epsilon: float = setting(0.2, "clip range of the probability ratio, as PPO's", gt=0, lt=1)
+    warmup_steps: int = setting(
+        5, "first steps, in which the learning rate rises: Adam's moments are new there, its steps the longest", ge=0
     )
-    num_iterations: int = Field(
-        1, ge=1, description="optimiser steps on the same answers; from 2 on clipping has an effect"
-    )
+    num_iterations: int = setting(1, "optimiser steps on the same answers; from 2 on clipping has an effect", ge=1)
 
     @model_validator(mode="after")
     def _steps_are_whole(self) -> GrpoConfig:

@@ -18,28 +18,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 from safetensors.numpy import load_file, save_file
 
 from recloop.errors import DataError, TrainingError, needs_extra
-from recloop.settings import shown_first
+from recloop.settings import setting, shown_first
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int64
 
 
-class PolicyConfig(BaseModel):
+class PolicyConfig(BaseModel, frozen=True, extra="forbid"):
     """PPO, as the paper and its released code have it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    width: int = Field(64, ge=1, description="units of each of the two hidden layers")
+    width: int = setting(64, "units of each of the two hidden layers", ge=1)
     lr: float = shown_first(3e-4, "learning rate", gt=0)
-    clip: float = Field(0.05, gt=0, lt=1, description="clip range of the probability ratio (PPO's epsilon)")
+    clip: float = setting(0.05, "clip range of the probability ratio (PPO's epsilon)", gt=0, lt=1)
     epochs: int = shown_first(10, "passes over each batch of episodes", ge=1)
-    batch_size: int = Field(32, ge=2, description="episodes per gradient step")
-    entropy: float = Field(0.01, ge=0, description="weight of the entropy bonus")
-    rollout: int = Field(512, ge=32, description="episodes between updates")
+    batch_size: int = setting(32, "episodes per gradient step", ge=2)
+    entropy: float = setting(0.01, "weight of the entropy bonus", ge=0)
+    rollout: int = setting(512, "episodes between updates", ge=32)
     steps: int = shown_first(10_000, "episodes in all; none asks a language model", ge=1)
 
 

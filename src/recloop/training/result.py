@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from recloop.errors import RunError, SettingError
 from recloop.files import sha256_of_folder
 from recloop.progress import SILENT, Progress
 from recloop.records import Pair, Prompt
-from recloop.settings import shown_first
+from recloop.settings import setting, shown_first
 
 if TYPE_CHECKING:
     from recloop.llm.language_model import LanguageModel
@@ -25,10 +25,8 @@ COUNTS = ("num_rows", "num_thinned", "num_too_long")
 STEPS_PER_EPOCH = 25  # optimiser steps that gradient_accumulation_steps=auto makes of an epoch
 
 
-class TrainingBudget(BaseModel):
+class TrainingBudget(BaseModel, frozen=True, extra="forbid"):
     """Steps, sizes and what is trained; the same for every way of training, so that variants compare."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     learning_rate: float = shown_first(
         2e-4,
@@ -37,21 +35,21 @@ class TrainingBudget(BaseModel):
         gt=0,
     )
     epochs: int = shown_first(1, "passes over the rows; DPO4Rec: 3", ge=1)
-    batch_size: int = Field(4, ge=1, description="rows in one forward pass of a process; DPO4Rec: 2")
-    gradient_accumulation_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+    batch_size: int = setting(4, "rows in one forward pass of a process; DPO4Rec: 2", ge=1)
+    gradient_accumulation_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = setting(
         "auto",
-        description="forward passes in one optimiser step, of all processes together; auto: about 25 steps an epoch, "
+        "forward passes in one optimiser step, of all processes together; auto: about 25 steps an epoch, "
         "so that more pairs give better gradients, not more steps; DPO4Rec: 8",
     )
-    max_pairs: int = Field(1500, ge=1, description="most pairs; more are thinned at random")
-    max_prompt_tokens: int = Field(448, ge=1, description="a longer prompt, chat template included, is an error")
-    max_reply_tokens: int = Field(64, ge=1, description="rows with a longer reply are dropped and counted")
+    max_pairs: int = setting(1500, "most pairs; more are thinned at random", ge=1)
+    max_prompt_tokens: int = setting(448, "a longer prompt, chat template included, is an error", ge=1)
+    max_reply_tokens: int = setting(64, "rows with a longer reply are dropped and counted", ge=1)
     lora: bool | Literal["auto"] = shown_first(
         "auto", "train a LoRA adapter instead of all weights; auto: above 500 million parameters"
     )
-    lora_rank: int = Field(16, ge=1, description="rank of the adapter on every linear layer; alpha is twice this")
-    load_in_4bit: bool = Field(False, description="keep the base of the adapter in 4 bits (QLoRA); needs bitsandbytes")
-    save_steps: int = Field(5, ge=1, description="optimiser steps between two checkpoints")
+    lora_rank: int = setting(16, "rank of the adapter on every linear layer; alpha is twice this", ge=1)
+    load_in_4bit: bool = setting(False, "keep the base of the adapter in 4 bits (QLoRA); needs bitsandbytes")
+    save_steps: int = setting(5, "optimiser steps between two checkpoints", ge=1)
 
     def passes_per_step(self, num_rows: int, num_processes: int = 1) -> int:
         """Forward passes of each process in one step; SettingError when the processes cannot share them evenly."""

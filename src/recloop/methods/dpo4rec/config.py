@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, model_validator
 
 from recloop.data.lists import ProtocolConfig
 from recloop.data.load import DataConfig
@@ -20,7 +20,7 @@ from recloop.prompts.user_profile import PromptConfig
 from recloop.rerankers.config import RerankerConfig, RerankerKind
 from recloop.rerankers.metrics import MetricName
 from recloop.rewards.preference_pairs import PairConfig
-from recloop.settings import shown_first
+from recloop.settings import setting, shown_first
 from recloop.training.dpo import DpoConfig
 
 METRICS = (
@@ -29,10 +29,8 @@ METRICS = (
 )  # fmt: skip
 
 
-class CompletionsConfig(BaseModel):
+class CompletionsConfig(BaseModel, frozen=True, extra="forbid"):
     """How many completions are drawn per user."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     fit: int = shown_first(1, "per train and valid user; a training step reads one of them", ge=1)
     reward: int = shown_first(10, "per reward user: N of the paper", ge=2)
@@ -45,15 +43,13 @@ class CompletionsConfig(BaseModel):
     )
 
 
-class RewardConfig(BaseModel):
+class RewardConfig(BaseModel, frozen=True, extra="forbid"):
     """What a completion is rewarded with.
 
     Measured in the simulated data with 400 users and completions that tell the truth about random attributes: by
     NDCG@10, 74% of the best completions and 35% of the worst name the useful attribute; by NDCG@5, 65% and 36%; by
     log-likelihood, which an overconfident reward model dominates, 62% and 56%.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: str = shown_first("ndcg@10", "of the reward model: ndcg@10, map_min@5, loglik, ...")
     num_models: int = shown_first(
@@ -74,16 +70,14 @@ class RewardConfig(BaseModel):
         return self
 
 
-class Dpo4RecConfig(BaseModel):
+class Dpo4RecConfig(BaseModel, frozen=True, extra="forbid"):
     """All of it. What a section leaves out keeps the value it has here, not the section's own default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rounds: int = shown_first(1, "rounds of reward and DPO; 0 only measures", ge=0)
     seeds: tuple[int, ...] = shown_first(
         (0,), "one whole loop each: sampling, fits, training; claims need three", min_length=1
     )
-    data_seed: int = Field(0, ge=0, description="of the simulated log, the users kept, the groups and the lists")
+    data_seed: int = setting(0, "of the simulated log, the users kept, the groups and the lists", ge=0)
     backbones: tuple[RerankerKind, ...] = shown_first(
         ("prm",), "evaluators: one table each; the reward model is reranker.kind", min_length=1
     )
@@ -92,29 +86,26 @@ class Dpo4RecConfig(BaseModel):
         "core: only shuffled, untuned, random-label DPO and trained; trained: only untuned and trained, to choose "
         "settings by valid users",
     )
-    primary_metric: str = Field(default="ndcg@5", description="the metric that is tested; one of metrics.names")
-    reference: Literal["first", "previous"] = Field(
-        default="first",
-        description="DPO's reference model: the language model before round 1, or before the current round",
+    primary_metric: str = setting("ndcg@5", "the metric that is tested; one of metrics.names")
+    reference: Literal["first", "previous"] = setting(
+        "first", "DPO's reference model: the language model before round 1, or before the current round"
     )
-    item_vector_width: int = Field(default=64, ge=2, description="width of the TF-IDF vectors of items")
-    data: DataConfig = Field(default=DataConfig(), description="the log")
-    split: SplitConfig = Field(default=SplitConfig(), description="shares of the four user groups")
-    protocol: ProtocolConfig = Field(default=ProtocolConfig(), description="candidate lists")
-    prompt: PromptConfig = Field(default=PromptConfig(), description="histories in words")
-    lm: LmConfig = Field(default=LmConfig(), description="the language model")
-    completions: CompletionsConfig = Field(default=CompletionsConfig(), description="completions per user")
-    encoder: EncoderConfig = Field(default=EncoderConfig(), description="the text encoder")
-    reranker: RerankerConfig = Field(
-        default=RerankerConfig(), description="the reward model, and but for its kind every evaluator"
+    item_vector_width: int = setting(64, "width of the TF-IDF vectors of items", ge=2)
+    data: DataConfig = setting(DataConfig(), "the log")
+    split: SplitConfig = setting(SplitConfig(), "shares of the four user groups")
+    protocol: ProtocolConfig = setting(ProtocolConfig(), "candidate lists")
+    prompt: PromptConfig = setting(PromptConfig(), "histories in words")
+    lm: LmConfig = setting(LmConfig(), "the language model")
+    completions: CompletionsConfig = setting(CompletionsConfig(), "completions per user")
+    encoder: EncoderConfig = setting(EncoderConfig(), "the text encoder")
+    reranker: RerankerConfig = setting(RerankerConfig(), "the reward model, and but for its kind every evaluator")
+    reward: RewardConfig = setting(RewardConfig(), "the reward")
+    pairs: PairConfig = setting(PairConfig(), "preference pairs")
+    dpo: DpoConfig = setting(DpoConfig(), "DPO, and the budget of best-of-N fine-training")
+    metrics: MetricsConfig = setting(
+        MetricsConfig(names=METRICS, empty="drop", mean="user"), "metrics and their conventions"
     )
-    reward: RewardConfig = Field(default=RewardConfig(), description="the reward")
-    pairs: PairConfig = Field(default=PairConfig(), description="preference pairs")
-    dpo: DpoConfig = Field(default=DpoConfig(), description="DPO, and the budget of best-of-N fine-training")
-    metrics: MetricsConfig = Field(
-        default=MetricsConfig(names=METRICS, empty="drop", mean="user"), description="metrics and their conventions"
-    )
-    statistics: StatisticsConfig = Field(default=StatisticsConfig(), description="tests and intervals")
+    statistics: StatisticsConfig = setting(StatisticsConfig(), "tests and intervals")
 
     @model_validator(mode="before")
     @classmethod

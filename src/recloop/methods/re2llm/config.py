@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, model_validator
 
 from recloop.data.load import DataConfig
 from recloop.data.sessions import SessionConfig
@@ -17,48 +17,28 @@ from recloop.evaluation.significance import StatisticsConfig
 from recloop.llm.config import LmConfig
 from recloop.methods.re2llm.hint_base import MAX_HINTS
 from recloop.methods.shared_config import complete_sections, require_distinct, require_primary_metric
+from recloop.settings import setting, shown_first
 from recloop.training.hint_policy import PolicyConfig
 
 
-class AnswerLmConfig(LmConfig):
+class AnswerLmConfig(LmConfig, frozen=True):
     """Which language model answers; it stays as it is. At temperature 0 each prompt has one answer."""
 
-    name: str = Field(
-        json_schema_extra={"shown_first": True},
-        default="bundled:answers",
-        description="as for dpo4rec; the default ranks candidates and reflects",
-    )
-    temperature: float = Field(
-        json_schema_extra={"shown_first": True},
-        default=0.0,
-        ge=0,
-        le=10,
-        description="of sampling; 0 takes the likeliest token",
-    )
-    max_tokens: int = Field(
-        json_schema_extra={"shown_first": True},
-        default=200,
-        ge=1,
-        description="longest answer: a list of titles, or a reflection",
-    )
+    name: str = shown_first("bundled:answers", "as for dpo4rec; the default ranks candidates and reflects")
+    temperature: float = shown_first(0.0, "of sampling; 0 takes the likeliest token", ge=0, le=10)
+    max_tokens: int = shown_first(200, "longest answer: a list of titles, or a reflection", ge=1)
 
 
-class SessionDataConfig(BaseModel):
+class SessionDataConfig(BaseModel, frozen=True, extra="forbid"):
     """Where sessions come from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Literal["simulated", "log", "released"] = Field(
-        json_schema_extra={"shown_first": True},
-        default="simulated",
-        description="simulated logs: simulated; log: cut out of a log (data.log); released: files as Re2LLM's",
+    name: Literal["simulated", "log", "released"] = shown_first(
+        "simulated", "simulated logs: simulated; log: cut out of a log (data.log); released: files as Re2LLM's"
     )
-    path: Path | None = Field(
-        json_schema_extra={"shown_first": True}, default=None, description="released: the folder of one domain"
-    )
-    simulated: SimulatedSessionsConfig = Field(default=SimulatedSessionsConfig(), description="the simulated sessions")
-    log: DataConfig = Field(default=DataConfig(), description="the log")
-    sessions: SessionConfig = Field(default=SessionConfig(), description="how a log is cut; how many are kept")
+    path: Path | None = shown_first(None, "released: the folder of one domain")
+    simulated: SimulatedSessionsConfig = setting(SimulatedSessionsConfig(), "the simulated sessions")
+    log: DataConfig = setting(DataConfig(), "the log")
+    sessions: SessionConfig = setting(SessionConfig(), "how a log is cut; how many are kept")
 
     @model_validator(mode="after")
     def _nothing_unread(self) -> SessionDataConfig:
@@ -90,103 +70,62 @@ class SessionDataConfig(BaseModel):
         return self
 
 
-class QuestionConfig(BaseModel):
+class QuestionConfig(BaseModel, frozen=True, extra="forbid"):
     """How a session and its candidates are put into words."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    num_ranked: int = Field(json_schema_extra={"shown_first": True}, default=10, ge=1, description="titles asked for")
-    max_prompt_tokens: int = Field(
-        default=1400,
-        ge=64,
-        description="token budget before any hint; oldest items are cut, then the candidates' attributes",
+    num_ranked: int = shown_first(10, "titles asked for", ge=1)
+    max_prompt_tokens: int = setting(
+        1400, "token budget before any hint; oldest items are cut, then the candidates' attributes", ge=64
     )
 
 
-class ExploreConfig(BaseModel):
+class ExploreConfig(BaseModel, frozen=True, extra="forbid"):
     """How hints are found, or where they are read from."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    hints: Literal["explore", "released"] = Field(
-        json_schema_extra={"shown_first": True},
-        default="explore",
-        description="explore: reflect on mistakes; released: those that came with the data",
+    hints: Literal["explore", "released"] = shown_first(
+        "explore", "explore: reflect on mistakes; released: those that came with the data"
     )
-    file: Path | None = Field(
-        json_schema_extra={"shown_first": True},
-        default=None,
-        description="a file of hints to use instead, e.g. one edited by hand",
+    file: Path | None = shown_first(None, "a file of hints to use instead, e.g. one edited by hand")
+    max_hints: int = shown_first(20, "size of the hint base", ge=1, le=MAX_HINTS)
+    max_mistakes: int = shown_first(200, "mistakes looked at, at most", ge=1)
+    max_prompt_tokens: int = setting(
+        1800, "token budget of each of the three turns; what does not fit is cut as in questions", ge=64
     )
-    max_hints: int = Field(
-        json_schema_extra={"shown_first": True}, default=20, ge=1, le=MAX_HINTS, description="size of the hint base"
+    effective: bool = setting(True, "keep a hint only if with it the answer is among the first ten")
+    redundant: Literal["embedding", "lm", "off"] = setting(
+        "embedding", "who says that a hint repeats another; off keeps all that differ"
     )
-    max_mistakes: int = Field(
-        json_schema_extra={"shown_first": True}, default=200, ge=1, description="mistakes looked at, at most"
-    )
-    max_prompt_tokens: int = Field(
-        default=1800,
-        ge=64,
-        description="token budget of each of the three turns; what does not fit is cut as in questions",
-    )
-    effective: bool = Field(default=True, description="keep a hint only if with it the answer is among the first ten")
-    redundant: Literal["embedding", "lm", "off"] = Field(
-        default="embedding", description="who says that a hint repeats another; off keeps all that differ"
-    )
-    max_alike: float = Field(default=0.9, gt=0, le=1, description="cosine above which hints are the same")
+    max_alike: float = setting(0.9, "cosine above which hints are the same", gt=0, le=1)
 
 
-class RepeatConfig(BaseModel):
+class RepeatConfig(BaseModel, frozen=True, extra="forbid"):
     """Repeated answers, by which the best hint of each session is chosen and scored on different answers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    answers: int = Field(
-        json_schema_extra={"shown_first": True},
-        default=0,
-        ge=0,
-        multiple_of=2,
-        description="answers to each test session with each hint, half to choose by, half to score; 0: none",
+    answers: int = shown_first(
+        0, "answers to each test session with each hint, half to choose by, half to score; 0: none", ge=0, multiple_of=2
     )
-    max_sessions: int = Field(default=100, ge=1, description="test sessions asked so, the first ones")
+    max_sessions: int = setting(100, "test sessions asked so, the first ones", ge=1)
 
 
-class Re2llmConfig(BaseModel):
+class Re2llmConfig(BaseModel, frozen=True, extra="forbid"):
     """All of it. What a section leaves out keeps the value it has here, not the section's own default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    seeds: tuple[int, ...] = Field(
-        json_schema_extra={"shown_first": True},
-        default=(0, 1, 2),
-        min_length=1,
-        description="of the policy and its baselines; claims need three",
+    seeds: tuple[int, ...] = shown_first((0, 1, 2), "of the policy and its baselines; claims need three", min_length=1)
+    data_seed: int = setting(0, "of the simulated log, the sessions kept and the candidates", ge=0)
+    reward: str = shown_first("ndcg@10", "the reward of a hint is its gain in this metric")
+    primary_metric: str = shown_first("ndcg@10", "the metric that is tested; one of metrics.names")
+    data: SessionDataConfig = setting(SessionDataConfig(), "the sessions")
+    question: QuestionConfig = setting(QuestionConfig(), "sessions in words")
+    lm: AnswerLmConfig = setting(AnswerLmConfig(), "the language model")
+    encoder: EncoderConfig = setting(EncoderConfig(), "the encoder of items and hints")
+    explore: ExploreConfig = setting(ExploreConfig(), "reflective exploration")
+    policy: PolicyConfig = setting(PolicyConfig(), "the policy that chooses hints")
+    repeats: RepeatConfig = setting(RepeatConfig(), "the best hint by repeated answers")
+    metrics: MetricsConfig = setting(
+        MetricsConfig(names=("ndcg@10", "hr@1", "hr@5", "hr@10", "ndcg@5", "mrr@10"), empty="drop", mean="list"),
+        "metrics and their conventions; a session is a list",
     )
-    data_seed: int = Field(default=0, ge=0, description="of the simulated log, the sessions kept and the candidates")
-    reward: str = Field(
-        json_schema_extra={"shown_first": True},
-        default="ndcg@10",
-        description="the reward of a hint is its gain in this metric",
-    )
-    primary_metric: str = Field(
-        json_schema_extra={"shown_first": True},
-        default="ndcg@10",
-        description="the metric that is tested; one of metrics.names",
-    )
-    data: SessionDataConfig = Field(default=SessionDataConfig(), description="the sessions")
-    question: QuestionConfig = Field(default=QuestionConfig(), description="sessions in words")
-    lm: AnswerLmConfig = Field(default=AnswerLmConfig(), description="the language model")
-    encoder: EncoderConfig = Field(default=EncoderConfig(), description="the encoder of items and hints")
-    explore: ExploreConfig = Field(default=ExploreConfig(), description="reflective exploration")
-    policy: PolicyConfig = Field(default=PolicyConfig(), description="the policy that chooses hints")
-    repeats: RepeatConfig = Field(default=RepeatConfig(), description="the best hint by repeated answers")
-    metrics: MetricsConfig = Field(
-        default=MetricsConfig(
-            names=("ndcg@10", "hr@1", "hr@5", "hr@10", "ndcg@5", "mrr@10"), empty="drop", mean="list"
-        ),
-        description="metrics and their conventions; a session is a list",
-    )
-    statistics: StatisticsConfig = Field(default=StatisticsConfig(), description="tests and intervals")
+    statistics: StatisticsConfig = setting(StatisticsConfig(), "tests and intervals")
 
     @model_validator(mode="before")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from recloop.data.load import DataConfig
 from recloop.data.requests import RequestConfig
@@ -21,6 +21,7 @@ from recloop.rewards.advantages import AdvantageConfig, Penalty
 from recloop.rewards.curriculum import CurriculumConfig
 from recloop.rewards.item_embeddings import EmbeddingConfig
 from recloop.rewards.request_reward import AnswerRewardConfig
+from recloop.settings import setting, shown_first
 from recloop.training.grpo_config import GrpoConfig
 from recloop.training.sft import SftConfig
 
@@ -36,102 +37,75 @@ VariantName = Literal[
 ]
 
 
-class AnsweringConfig(BaseModel):
+class AnsweringConfig(BaseModel, frozen=True, extra="forbid"):
     """How test requests are answered."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    completions: int = Field(
-        json_schema_extra={"shown_first": True}, default=1, ge=1, description="answers to each test request, averaged"
-    )
-    temperature: float = Field(
-        json_schema_extra={"shown_first": True},
-        default=0.0,
-        ge=0,
-        le=10,
-        description="0 for the likeliest answer; above 0 with several completions",
-    )
+    completions: int = shown_first(1, "answers to each test request, averaged", ge=1)
+    temperature: float = shown_first(0.0, "0 for the likeliest answer; above 0 with several completions", ge=0, le=10)
 
 
-class TransferConfig(BaseModel):
+class TransferConfig(BaseModel, frozen=True, extra="forbid"):
     """Requests about another log, which all models answer and none is trained on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=r"^[a-z0-9-]+$", description="of the table; small letters, digits, hyphens")
     data: DataConfig = Field(description="the other log")
-    recbench: Path | None = Field(
-        default=None,
-        description="folder of RecBench+'s requests, with ml-1m as the log; none: requests are made from it",
+    recbench: Path | None = setting(
+        None, "folder of RecBench+'s requests, with ml-1m as the log; none: requests are made from it"
     )
-    max_requests: int = Field(default=300, ge=1, description="more are thinned at random")
+    max_requests: int = setting(300, "more are thinned at random", ge=1)
 
 
-class NextItemConfig(BaseModel):
+class NextItemConfig(BaseModel, frozen=True, extra="forbid"):
     """How the models are looked at as plain recommenders of the next item."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    users: int = Field(default=100, ge=0, description="test users, whose last item is asked for; 0: none")
-    shown: int = Field(default=10, ge=1, description="items of each history, the latest before the last")
+    users: int = setting(100, "test users, whose last item is asked for; 0: none", ge=0)
+    shown: int = setting(10, "items of each history, the latest before the last", ge=1)
 
 
-class ReRecConfig(BaseModel):
+class ReRecConfig(BaseModel, frozen=True, extra="forbid"):
     """All of it. What a section leaves out keeps the value it has here, not the section's own default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    seeds: tuple[int, ...] = Field(
-        json_schema_extra={"shown_first": True},
-        default=(0,),
+    seeds: tuple[int, ...] = shown_first(
+        (0,), "one supervised model and all its variants each; claims need three", min_length=1
+    )
+    data_seed: int = setting(0, "of the simulated log, the groups and the requests", ge=0)
+    variants: tuple[VariantName, ...] = shown_first(
+        ("grpo_ndcg", "rerec"),
+        "ways of reinforcement: grpo_ndcg (NDCG and format alone), rerec (all of it), and rerec without one part each",
         min_length=1,
-        description="one supervised model and all its variants each; claims need three",
     )
-    data_seed: int = Field(default=0, ge=0, description="of the simulated log, the groups and the requests")
-    variants: tuple[VariantName, ...] = Field(
-        json_schema_extra={"shown_first": True},
-        default=("grpo_ndcg", "rerec"),
-        min_length=1,
-        description="ways of reinforcement: grpo_ndcg (NDCG and format alone), rerec (all of it), and rerec "
-        "without one part each",
+    supervised: bool = shown_first(
+        True, "fine-train on canonical answers to train users' requests: a variant to compare"
     )
-    supervised: bool = Field(
-        json_schema_extra={"shown_first": True},
-        default=True,
-        description="fine-train on canonical answers to train users' requests: a variant to compare",
-    )
-    reinforced: Literal["base_model", "supervised"] = Field(
-        json_schema_extra={"shown_first": True},
-        default="base_model",
-        description="which model is reinforced: the language model as it comes, or the supervised one, for "
+    reinforced: Literal["base_model", "supervised"] = shown_first(
+        "base_model",
+        "which model is reinforced: the language model as it comes, or the supervised one, for "
         "a model that does not know the form of an answer",
     )
-    data: DataConfig = Field(
-        default=DataConfig(simulated=SimulatedConfig(num_users=300, num_items=300)), description="the log"
+    data: DataConfig = setting(DataConfig(simulated=SimulatedConfig(num_users=300, num_items=300)), "the log")
+    split: SplitConfig = setting(
+        SplitConfig(train=0.4, reward=0.35, valid=0.05, test=0.2),
+        "train users teach the form, reward users' requests are reinforced, test users report",
     )
-    split: SplitConfig = Field(
-        default=SplitConfig(train=0.4, reward=0.35, valid=0.05, test=0.2),
-        description="train users teach the form, reward users' requests are reinforced, test users report",
+    requests: RequestConfig = setting(RequestConfig(), "the requests")
+    prompt: RequestPromptConfig = setting(RequestPromptConfig(), "requests in words")
+    lm: LmConfig = setting(LmConfig(name="bundled:answers", max_tokens=200), "the language model")
+    answering: AnsweringConfig = setting(AnsweringConfig(), "answers to test requests")
+    embedding: EmbeddingConfig = setting(EmbeddingConfig(), "LightGCN, for PAS")
+    reward: AnswerRewardConfig = setting(AnswerRewardConfig(), "the reward's weights")
+    advantage: AdvantageConfig = setting(AdvantageConfig(), "advantages of tokens")
+    curriculum: CurriculumConfig = setting(CurriculumConfig(), "which requests, in order")
+    sft: SftConfig = setting(
+        SftConfig(max_prompt_tokens=784, max_reply_tokens=200, max_pairs=2000, epochs=2),
+        "supervised fine-training on canonical answers",
     )
-    requests: RequestConfig = Field(default=RequestConfig(), description="the requests")
-    prompt: RequestPromptConfig = Field(default=RequestPromptConfig(), description="requests in words")
-    lm: LmConfig = Field(default=LmConfig(name="bundled:answers", max_tokens=200), description="the language model")
-    answering: AnsweringConfig = Field(default=AnsweringConfig(), description="answers to test requests")
-    embedding: EmbeddingConfig = Field(default=EmbeddingConfig(), description="LightGCN, for PAS")
-    reward: AnswerRewardConfig = Field(default=AnswerRewardConfig(), description="the reward's weights")
-    advantage: AdvantageConfig = Field(default=AdvantageConfig(), description="advantages of tokens")
-    curriculum: CurriculumConfig = Field(default=CurriculumConfig(), description="which requests, in order")
-    sft: SftConfig = Field(
-        default=SftConfig(max_prompt_tokens=784, max_reply_tokens=200, max_pairs=2000, epochs=2),
-        description="supervised fine-training on canonical answers",
+    grpo: GrpoConfig = setting(GrpoConfig(), "reinforcement")
+    retention: RetentionConfig = setting(RetentionConfig(), "whether the other skills are kept")
+    next_item: NextItemConfig = setting(NextItemConfig(), "the next item of a history")
+    transfer: tuple[TransferConfig, ...] = setting(
+        (), "requests about other logs; in a file: [[transfer]], name and transfer.data"
     )
-    grpo: GrpoConfig = Field(default=GrpoConfig(), description="reinforcement")
-    retention: RetentionConfig = Field(default=RetentionConfig(), description="whether the other skills are kept")
-    next_item: NextItemConfig = Field(default=NextItemConfig(), description="the next item of a history")
-    transfer: tuple[TransferConfig, ...] = Field(
-        default=(), description="requests about other logs; in a file: [[transfer]], name and transfer.data"
-    )
-    statistics: StatisticsConfig = Field(default=StatisticsConfig(), description="tests and intervals")
+    statistics: StatisticsConfig = setting(StatisticsConfig(), "tests and intervals")
 
     @model_validator(mode="before")
     @classmethod
@@ -178,10 +152,8 @@ def _without_simulated(completed: Any, given: Any) -> Any:
             return completed
 
 
-class RequestVariant(BaseModel):
+class RequestVariant(BaseModel, frozen=True, extra="forbid"):
     """One way of reinforcement: its name and the settings that make it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: VariantName
     reward: AnswerRewardConfig

@@ -13,12 +13,13 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from recloop.llm.language_model import Sampling
 from recloop.progress import SILENT, Progress
 from recloop.prompts.next_item import parse_ranking
 from recloop.records import Prompt
+from recloop.settings import setting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,16 +33,11 @@ NUM_TASKS = 200  # that the file holds
 MAX_ANSWER_TOKENS = 200
 
 
-class RetentionConfig(BaseModel):
+class RetentionConfig(BaseModel, frozen=True, extra="forbid"):
     """How the skills that were not trained are looked at."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    tasks: int = Field(
-        default=NUM_TASKS,
-        ge=0,
-        le=NUM_TASKS,
-        description="invented sessions of 20 candidates, asked with the right hint; 0: not looked at",
+    tasks: int = setting(
+        NUM_TASKS, "invented sessions of 20 candidates, asked with the right hint; 0: not looked at", ge=0, le=NUM_TASKS
     )
 
 
