@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from recloop.data.checks import BadRowPolicy, Check, Rows, duplicate_check, no_bad_rows, settle_bad_rows
+from recloop.data.checks import BadRowPolicy, Check, Rows, duplicate, settle
 from recloop.data.text_files import read_fields, read_lines
 from recloop.errors import DataError, RecloopError
 
@@ -14,7 +14,7 @@ from recloop.errors import DataError, RecloopError
 def rows_of(*rating, file=Path("a.txt"), **columns):
     schema = {"line": pl.Int64, "rating": pl.String}
     good = pl.DataFrame({"line": range(1, len(rating) + 1), "rating": rating}, schema=schema)
-    return Rows(file, good.with_columns(**{name: pl.Series(values) for name, values in columns.items()}), no_bad_rows())
+    return Rows(file, good.with_columns(**{name: pl.Series(values) for name, values in columns.items()}))
 
 
 NOT_A_STAR = Check(~pl.col("rating").is_in(["1", "5"]), pl.col("rating"), "is not 1 or 5", "correct it")
@@ -32,7 +32,7 @@ def test_a_row_is_reported_under_the_first_check_it_fails(tmp_path):
 def test_the_error_lists_file_line_value_reason_and_advice(tmp_path):
     rows = rows_of(*"1234567", file=tmp_path / "stars.txt").check(NOT_A_STAR)
     with pytest.raises(DataError) as caught:
-        settle_bad_rows([rows], BadRowPolicy())
+        settle([rows], BadRowPolicy())
     message = str(caught.value)
     assert isinstance(caught.value, RecloopError)
     assert message.startswith("5 rows are bad:")
@@ -42,7 +42,7 @@ def test_the_error_lists_file_line_value_reason_and_advice(tmp_path):
 
 def test_the_error_shows_five_rows_and_counts_the_rest(tmp_path):
     with pytest.raises(DataError, match="and 2 more"):
-        settle_bad_rows([rows_of(*"2222222").check(NOT_A_STAR)], BadRowPolicy())
+        settle([rows_of(*"2222222").check(NOT_A_STAR)], BadRowPolicy())
 
 
 def test_quarantine_holds_every_bad_row_with_its_reason_and_says_how_many(tmp_path):
@@ -50,9 +50,7 @@ def test_quarantine_holds_every_bad_row_with_its_reason_and_says_how_many(tmp_pa
     rows = rows_of("1", "2", "3").check(NOT_A_STAR)
     quarantine = tmp_path / "made" / "bad.jsonl"
     for _ in range(2):  # a second read writes the file again
-        settle_bad_rows(
-            [rows, rows_of("0", file=Path("b.txt")).check(NOT_A_STAR)], BadRowPolicy(quarantine, said.append)
-        )
+        settle([rows, rows_of("0", file=Path("b.txt")).check(NOT_A_STAR)], BadRowPolicy(quarantine, said.append))
     found = [json.loads(line) for line in quarantine.read_text().splitlines()]
     assert [(row["line"], row["value"]) for row in found] == [(2, "2"), (3, "3"), (1, "0")]
     assert found[0]["reason"] == "is not 1 or 5"
@@ -64,7 +62,7 @@ def test_a_clean_read_leaves_an_empty_quarantine_and_says_nothing(tmp_path):
     said = []
     quarantine = tmp_path / "bad.jsonl"
     quarantine.write_text("old\n")
-    settle_bad_rows([], BadRowPolicy(quarantine, said.append))
+    settle([], BadRowPolicy(quarantine, said.append))
     assert quarantine.read_text() == ""
     assert said == []
 
@@ -115,7 +113,7 @@ def test_fields_are_split_and_counted(tmp_path):
 
 def test_the_first_of_duplicates_stays(tmp_path):
     rows = rows_of("1", "1", "1", u=["a", "a", "a"], i=["x", "y", "x"])
-    rows = rows.check(duplicate_check(["u", "i"], "user and item"))
+    rows = rows.check(duplicate(["u", "i"], "user and item"))
     assert rows.good["line"].to_list() == [1, 2]
     assert rows.bad["value"].to_list() == ["a, x"]
 
@@ -123,7 +121,7 @@ def test_the_first_of_duplicates_stays(tmp_path):
 def test_a_bad_row_makes_no_later_row_a_duplicate(tmp_path):
     rows = rows_of("9", "5", "1", None, u=["a", "a", "a", "b"])
     # The order given does not matter: line 2 is the first good row of a, and line 4 repeats nothing.
-    rows = rows.check(duplicate_check(["u"], "user"), NOT_A_STAR)
+    rows = rows.check(duplicate(["u"], "user"), NOT_A_STAR)
     assert rows.good["line"].to_list() == [2]
     assert rows.bad.select("line", "reason").rows() == [
         (1, "is not 1 or 5"),

@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
+from recloop.data import checks
 from recloop.data.assemble import RawLog, attribute_labels, clean_text, keep_core, number_log
-from recloop.data.checks import (
-    STRICT,
-    BadRowPolicy,
-    Check,
-    Rows,
-    duplicate_check,
-    known_check,
-    no_bad_rows,
-    settle_bad_rows,
-)
-from recloop.data.text_files import read_objects, text_of
+from recloop.data.checks import STRICT, BadRowPolicy, Check, Rows
+from recloop.data.text_files import plain_text, read_objects
 from recloop.records import Domain, Log
+from recloop.settings import setting
 
 ATTRIBUTES = ("category", "brand")
 POSITIVE_FROM_RATING = 5.0
 
 
-class AmazonConfig(BaseModel):
+class AmazonConfig(BaseModel, frozen=True, extra="forbid"):
     """What is kept of an Amazon log, and what its items are."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    domain: Domain = Field(default=Domain.BOOKS, description="What the items are: chooses the prompt's words.")
-    min_per_user: int = Field(default=60, ge=1, description="Core: fewest interactions of a user.")
-    min_per_item: int = Field(default=40, ge=1, description="Core: fewest interactions of an item.")
+    domain: Domain = setting(Domain.BOOKS, "What the items are: chooses the prompt's words.")
+    min_per_user: int = setting(60, "Core: fewest interactions of a user.", ge=1)
+    min_per_item: int = setting(40, "Core: fewest interactions of an item.", ge=1)
 
 
 def read_amazon(reviews: Path, metadata: Path, config: AmazonConfig, bad_rows: BadRowPolicy = STRICT) -> Log:
@@ -48,8 +38,6 @@ def read_amazon(reviews: Path, metadata: Path, config: AmazonConfig, bad_rows: B
     Args:
         reviews: one object a line, plain or ``.gz``.
         metadata: the same, JSON (2018) or Python literals (2014).
-        config: the core.
-        bad_rows: error or quarantine.
 
     Raises:
         DataError: a file is absent or empty, rows are bad and not to be quarantined, or the core is empty.
@@ -59,16 +47,20 @@ def read_amazon(reviews: Path, metadata: Path, config: AmazonConfig, bad_rows: B
     ratings, items = _read_reviews(reviews), _read_metadata(metadata)
     users = ratings.good.select("user_id").unique(maintain_order=True)
     raw = RawLog("amazon", config.domain, users, items.good, ATTRIBUTES, ratings.good, POSITIVE_FROM_RATING)
-    core = Rows(reviews, keep_core(raw, config.min_per_user, config.min_per_item).interactions, no_bad_rows())
+    core = Rows(reviews, keep_core(raw, config.min_per_user, config.min_per_item).interactions)
     reason = f"is not an item of {metadata.name}"
-    core = core.check(known_check("item_id", items.good["item_id"], reason, "add its metadata or remove its reviews"))
-    settle_bad_rows([ratings, items, core], bad_rows)
+    core = core.check(checks.known("item_id", items.good["item_id"], reason, "add its metadata or remove its reviews"))
+    checks.settle([ratings, items, core], bad_rows)
     return number_log(replace(raw, interactions=core.good))
 
 
 def _read_reviews(path: Path) -> Rows:
     keys = {"user_id": "reviewerID", "item_id": "asin", "rating_text": "overall", "time_text": "unixReviewTime"}
-    rows = read_objects(path, "Amazon reviews", {name: (text_of(key), pl.String()) for name, key in keys.items()})
+
+    def cells(found: dict[str, Any]) -> dict[str, Any]:
+        return {name: plain_text(found.get(key)) for name, key in keys.items()}
+
+    rows = read_objects(path, "Amazon reviews", cells, dict.fromkeys(keys, pl.String))
     time, reason = pl.col("time"), "is not a time in seconds (unixReviewTime)"
     is_rating = pl.col("rating").is_in([1.0, 2.0, 3.0, 4.0, 5.0])
     return (
@@ -81,41 +73,33 @@ def _read_reviews(path: Path) -> Rows:
             Check(pl.col("item_id").is_null(), pl.col("item_id"), "lacks asin", "remove the line"),
             Check(~is_rating, pl.col("rating_text"), "is not a rating from 1 to 5 (overall)", "correct it"),
             Check(time < 0, pl.col("time_text"), reason, "correct it"),
-            duplicate_check(["user_id", "item_id"], "user and item"),
+            checks.duplicate(["user_id", "item_id"], "user and item"),
         )
         .select("line", "user_id", "item_id", "rating", "time")
     )
 
 
 def _read_metadata(path: Path) -> Rows:
-    columns = {
-        "item_id": (text_of("asin"), pl.String()),
-        "title": (_title, pl.String()),
-        "category": (_categories, pl.List(pl.String)),
-        "brand": (_brand, pl.List(pl.String)),
-    }
+    schema = {"item_id": pl.String, "title": pl.String} | dict.fromkeys(ATTRIBUTES, pl.List(pl.String))
     labels = {attribute: attribute_labels(pl.col(attribute)) for attribute in ATTRIBUTES}
-    rows = read_objects(path, "Amazon metadata", columns).with_columns(clean_text("title"), **labels)
+    rows = read_objects(path, "Amazon metadata", _item, schema).with_columns(clean_text("title"), **labels)
     rows = rows.check(
         Check(pl.col("item_id").is_null(), pl.col("item_id"), "lacks asin", "remove the line"),
-        duplicate_check(["item_id"], "item"),
+        checks.duplicate(["item_id"], "item"),
     )
     titled = rows.good.filter(pl.col("title").str.len_bytes() > 0)
     return replace(rows, good=titled.select("item_id", "title", *ATTRIBUTES))
 
 
-def _title(found: Mapping[str, Any]) -> str:
-    return html.unescape(str(found.get("title") or ""))
+def _item(found: dict[str, Any]) -> dict[str, Any]:
+    """An item; a book's brand is its author, by the name of the author's page."""
+    title, brand = (html.unescape(str(found.get(key) or "")) for key in ("title", "brand"))
+    brand = brand.strip().removeprefix("Visit Amazon's ").removesuffix(" Page")
+    brands = [brand] if brand and brand.lower() != "unknown" else []
+    return {"item_id": plain_text(found.get("asin")), "title": title, "category": _categories(found), "brand": brands}
 
 
-def _brand(found: Mapping[str, Any]) -> list[str]:
-    """The brand; of books the author, by the name of the author's page."""
-    brand = html.unescape(str(found.get("brand") or "")).strip()
-    brand = brand.removeprefix("Visit Amazon's ").removesuffix(" Page")
-    return [brand] if brand and brand.lower() != "unknown" else []
-
-
-def _categories(found: Mapping[str, Any]) -> list[str]:
+def _categories(found: dict[str, Any]) -> list[str]:
     """Without the top-level one. ``category`` is one path (2018), ``categories`` several (2014)."""
     value: Any = found.get("category") or found.get("categories")
     entries = cast("list[Any]", value) if isinstance(value, list) else []

@@ -1,27 +1,23 @@
 """Row checks: which line of which file is wrong, why, and what happens to it.
 
-A reader collects the bad rows of all its files and settles them once. They make one error that lists them, or
-go to one quarantine file with a line that counts them.
+A reader settles the bad rows of all its files at once: one error lists them, or one quarantine file takes them.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
 
 from recloop.errors import DataError
 from recloop.files import atomic_write_text
+from recloop.progress import SILENT
 
 BAD_ROWS_SHOWN = 5
 _BAD_ROW_SCHEMA = {"file": pl.String, "line": pl.Int64, "value": pl.String, "reason": pl.String, "do": pl.String}
-
-
-def _silent(_: str) -> None:
-    """Say nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +29,7 @@ class BadRowPolicy:
     """
 
     quarantine: Path | None = None
-    say: Callable[[str], None] = _silent
+    say: Callable[[str], None] = SILENT.say
 
 
 STRICT = BadRowPolicy()
@@ -57,6 +53,11 @@ class Check:
     compares_rows: bool = False
 
 
+def no_bad_rows() -> pl.DataFrame:
+    """The empty frame of bad rows."""
+    return pl.DataFrame(schema=_BAD_ROW_SCHEMA)
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Rows of a file: those that passed every check so far, and those that did not.
@@ -68,15 +69,14 @@ class Rows:
 
     file: Path
     good: pl.DataFrame
-    bad: pl.DataFrame
+    bad: pl.DataFrame = field(default_factory=no_bad_rows)
 
     def check(self, *checks: Check) -> Rows:
         """The rows after these checks, tried in this order, those that compare rows after all others."""
         good, bad = _split(self.good, self.file, [check for check in checks if not check.compares_rows])
         good, repeated = _split(good, self.file, [check for check in checks if check.compares_rows])
-        return Rows(
-            self.file, good, pl.concat([self.bad, pl.concat([bad, repeated]).sort("line", maintain_order=True)])
-        )
+        failed = pl.concat([bad, repeated]).sort("line", maintain_order=True)
+        return Rows(self.file, good, pl.concat([self.bad, failed]))
 
     def select(self, *columns: pl.Expr | str, **named: pl.Expr) -> Rows:
         """The good rows with these columns alone."""
@@ -109,28 +109,23 @@ def _split(rows: pl.DataFrame, file: Path, checks: Sequence[Check]) -> tuple[pl.
     return rows.filter(which.is_null()), pl.concat(parts)
 
 
-def no_bad_rows() -> pl.DataFrame:
-    """The empty frame of bad rows."""
-    return pl.DataFrame(schema=_BAD_ROW_SCHEMA)
-
-
-def bad_rows_of(file: Path, found: Iterable[tuple[int, str]], reason: str, do: str) -> pl.DataFrame:
+def bad_rows(file: Path, found: Iterable[tuple[int, str]], reason: str, do: str) -> pl.DataFrame:
     """A frame of bad rows from (line, value) pairs that share one reason."""
     rows = [(str(file), line, value, reason, do) for line, value in found]
     return pl.DataFrame(rows, schema=_BAD_ROW_SCHEMA, orient="row")
 
 
-def missing_check(column: str, shown: str, reason: str, do: str = "give it one") -> Check:
+def missing(column: str, shown: str, reason: str, do: str = "give it one") -> Check:
     """Every cell of a column of text holds something; `shown` is the column that a message shows."""
     return Check(pl.col(column).str.len_bytes() == 0, pl.col(shown), reason, do)
 
 
-def known_check(column: str, known: pl.Series, reason: str, do: str) -> Check:
-    """Every cell of a column is one of the `known` ids."""
-    return Check(~pl.col(column).is_in(known.implode()), pl.col(column), reason, do)
+def known(column: str, ids: pl.Series, reason: str, do: str) -> Check:
+    """Every cell of a column is one of these ids."""
+    return Check(~pl.col(column).is_in(ids.implode()), pl.col(column), reason, do)
 
 
-def duplicate_check(columns: Sequence[str], what: str) -> Check:
+def duplicate(columns: Sequence[str], what: str) -> Check:
     """No two rows agree in these one or two columns of text; the first that is good otherwise is kept."""
     # One number a row instead of texts: that takes a seventh of the memory, gigabytes on a large log.
     codes = [pl.col(column).cast(pl.Categorical).to_physical().cast(pl.UInt64) for column in columns]
@@ -143,16 +138,8 @@ def duplicate_check(columns: Sequence[str], what: str) -> Check:
     )
 
 
-def settle_bad_rows(found: Sequence[Rows], policy: BadRowPolicy) -> None:
-    """Raise one error for all bad rows, or set them aside, as the policy says.
-
-    Args:
-        found: in the order the files were read.
-        policy: error or quarantine.
-
-    Raises:
-        DataError: there are bad rows and the policy has no quarantine file.
-    """
+def settle(found: Sequence[Rows], policy: BadRowPolicy) -> None:
+    """Set the bad rows of these files aside; one DataError for all of them if the policy has no quarantine file."""
     bad = pl.concat([no_bad_rows(), *(rows.bad for rows in found)])
     if policy.quarantine is None:
         if bad.height:
@@ -174,6 +161,5 @@ def _describe(bad: pl.DataFrame) -> str:
     ]
     more = bad.height - len(shown)
     head = "1 row is bad:" if bad.height == 1 else f"{bad.height} rows are bad:"
-    tail = [f"  and {more} more"] if more else []
-    advice = "repair the rows, or set them aside and go on with --data.on-bad-rows quarantine"
-    return "\n".join([head, *shown, *tail, advice])
+    shown += [f"  and {more} more"] if more else []
+    return "\n".join([head, *shown, "repair the rows, or set them aside with --data.on-bad-rows quarantine"])

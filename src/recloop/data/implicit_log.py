@@ -14,35 +14,25 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
+from recloop.data import checks
 from recloop.data.assemble import RawLog, attribute_labels, clean_text, number_log
-from recloop.data.checks import (
-    STRICT,
-    BadRowPolicy,
-    Check,
-    Rows,
-    duplicate_check,
-    known_check,
-    missing_check,
-    no_bad_rows,
-    settle_bad_rows,
-)
+from recloop.data.checks import STRICT, BadRowPolicy, Check, Rows
 from recloop.data.text_files import read_json_object
 from recloop.errors import DataError
 from recloop.records import Domain, Log
+from recloop.settings import setting
 
 SHARED_BY = 0.9  # guess: share of the items from which on a top-level category says nothing
 
 
-class ImplicitConfig(BaseModel):
+class ImplicitConfig(BaseModel, frozen=True, extra="forbid"):
     """How an implicit log's items are described."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    categories: Literal["together", "apart"] = Field(
-        default="together",
-        description="An item's path of categories as one column, category; or apart: its first step as "
+    categories: Literal["together", "apart"] = setting(
+        "together",
+        "An item's path of categories as one column, category; or apart: its first step as "
         "category, the steps below as subcategory.",
     )
 
@@ -62,8 +52,6 @@ def read_implicit(folder: Path, bad_rows: BadRowPolicy = STRICT, config: Implici
 
     Args:
         folder: holds one ``*.inter.json`` and one ``*.item.json``.
-        bad_rows: error or quarantine.
-        config: how items are described.
 
     Raises:
         DataError: the files are not there or not of this form, or rows are bad and not to be quarantined.
@@ -71,7 +59,7 @@ def read_implicit(folder: Path, bad_rows: BadRowPolicy = STRICT, config: Implici
     interactions_path, items_path = _only(folder, "*.inter.json"), _only(folder, "*.item.json")
     items = _read_items(items_path, config)
     log = _read_interactions(interactions_path, items.good["item_id"])
-    settle_bad_rows([items, log], bad_rows)
+    checks.settle([items, log], bad_rows)
     users = log.good.select("user_id").unique(maintain_order=True)
     return number_log(RawLog("implicit", Domain.PRODUCTS, users, items.good, config.attributes, log.good, None))
 
@@ -90,19 +78,19 @@ def _read_interactions(path: Path, item_ids: pl.Series) -> Rows:
     for user, items in read_json_object(path, "interactions").items():
         if not isinstance(items, list):
             raise DataError(
-                f"every user must have a list of items, got another value for {user!r} in {path}; make it one"
+                f"every user must have a list of items, got another value for {user!r} in {path}; correct it"
             )
         lists[user] = [str(item) for item in cast("list[Any]", items)]
     columns = {"line": range(1, len(lists) + 1), "user_id": list(lists), "item_id": list(lists.values())}
     schema = {"line": pl.Int64, "user_id": pl.String, "item_id": pl.List(pl.String)}
     num_items = pl.col("item_id").list.len()
     has_none = Check(num_items == 0, pl.col("user_id"), "has no items", "remove the user")
-    users = Rows(path, pl.DataFrame(columns, schema=schema), no_bad_rows()).check(has_none)
+    users = Rows(path, pl.DataFrame(columns, schema=schema)).check(has_none)
     met = users.good.with_columns(time=pl.int_ranges(num_items)).explode("item_id", "time")
     reason, do = "is not an item of the item file", "add the item or remove it from the list"
     return (
         replace(users, good=met)
-        .check(known_check("item_id", item_ids, reason, do), duplicate_check(["user_id", "item_id"], "user and item"))
+        .check(checks.known("item_id", item_ids, reason, do), checks.duplicate(["user_id", "item_id"], "user and item"))
         .select("user_id", "item_id", pl.lit(None, dtype=pl.Float32).alias("rating"), "time")
     )
 
@@ -130,7 +118,7 @@ def _read_items(path: Path, config: ImplicitConfig) -> Rows:
     )
     labels = [attribute_labels(pl.col(attribute)) for attribute in config.attributes]
     return (
-        Rows(path, rows.with_columns(clean_text("title")), no_bad_rows())
-        .check(missing_check("title", "item_id", "has no title"))
+        Rows(path, rows.with_columns(clean_text("title")))
+        .check(checks.missing("title", "item_id", "has no title"))
         .select("item_id", "title", *labels)
     )

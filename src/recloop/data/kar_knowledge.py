@@ -18,7 +18,8 @@ from typing import Any, cast
 
 import polars as pl
 
-from recloop.data.checks import STRICT, BadRowPolicy, Rows, bad_rows_of, settle_bad_rows
+from recloop.data import checks
+from recloop.data.checks import STRICT, BadRowPolicy, Rows
 from recloop.data.movielens import spoken_title
 from recloop.data.text_files import read_json_object
 from recloop.errors import DataError
@@ -56,10 +57,12 @@ def read_klg(folder: Path, bad_rows: BadRowPolicy = STRICT) -> KarKnowledge:
         schema={"user_id": pl.String, "num_shown": pl.Int64},
     )
     odd = [(line, f"{user}: {n}") for line, (user, n) in enumerate(index.items(), 1) if user not in shown]
-    entries = Rows(index_path, numbers, bad_rows_of(index_path, odd, "is not a number of interactions", "correct it"))
+    entries = Rows(
+        index_path, numbers, checks.bad_rows(index_path, odd, "is not a number of interactions", "correct it")
+    )
     absent = [(line, user) for line, user in users.good.select("line", "user_id").iter_rows() if user not in index]
-    bad_absent = bad_rows_of(users.file, absent, f"is not in {index_path.name}", "add its number")
-    settle_bad_rows([users, items, entries, Rows(users.file, users.good, bad_absent)], bad_rows)
+    bad_absent = checks.bad_rows(users.file, absent, f"is not in {index_path.name}", "add its number")
+    checks.settle([users, items, entries, Rows(users.file, users.good, bad_absent)], bad_rows)
     texts = users.good.join(numbers, on="user_id", maintain_order="left")
     return KarKnowledge(texts.select("user_id", "text", "prompt", "num_shown"), items.good.select("item_id", "text"))
 
@@ -75,7 +78,7 @@ def _read_texts(path: Path, key: str) -> Rows:
         else:
             odd.append((line, name))
     schema = {"line": pl.Int64, key: pl.String, "text": pl.String, "prompt": pl.String}
-    bad = bad_rows_of(path, odd, "has no prompt and ans with text", "remove the entry")
+    bad = checks.bad_rows(path, odd, "has no prompt and ans with text", "remove the entry")
     return Rows(path, pl.DataFrame(good, schema=schema, orient="row"), bad)
 
 

@@ -12,40 +12,34 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, model_validator
 
 from recloop.data.first_stage import propose_items
 from recloop.data.splits import SplitConfig, split_users
 from recloop.errors import DataError, LeakageError, SettingError
 from recloop.records import CandidateLists, Group, Histories, Lists, Log
-from recloop.settings import validate
+from recloop.settings import setting, shown_first, validate
 
 DRAWS_BEFORE_SEARCH = 64
 ProtocolName = Literal["kar", "retrieved", "catalogue"]
 
 
-class ProtocolConfig(BaseModel):
+class ProtocolConfig(BaseModel, frozen=True, extra="forbid"):
     """How candidate lists are made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: ProtocolName = Field(
-        json_schema_extra={"shown_first": True},
-        default="kar",
-        description="Negatives uniform (kar) or from the first stage, or the first stage's top items.",
+    kind: ProtocolName = shown_first(
+        "kar", "Negatives uniform (kar) or from the first stage, or the first stage's top items."
     )
-    list_len: int = Field(default=10, ge=2, description="Items in a list of kar and retrieved.")
-    chunk: int = Field(default=4, ge=1, description="Most real interactions in a list of kar and retrieved.")
-    window_max: int = Field(default=30, ge=1, description="Most interactions in the knowledge window.")
-    catalogue_top: int = Field(
-        default=100, ge=2, description="Items the first stage proposes: catalogue's list, retrieved's pool."
-    )
+    list_len: int = setting(10, "Items in a list of kar and retrieved.", ge=2)
+    chunk: int = setting(4, "Most real interactions in a list of kar and retrieved.", ge=1)
+    window_max: int = setting(30, "Most interactions in the knowledge window.", ge=1)
+    catalogue_top: int = setting(100, "Items the first stage proposes: catalogue's list, retrieved's pool.", ge=2)
 
     @model_validator(mode="after")
     def _chunk_leaves_room(self) -> ProtocolConfig:
         if self.chunk >= self.list_len:
             raise SettingError(
-                f"chunk must be below list_len so that a list holds negatives, got chunk={self.chunk} and "
+                f"chunk must be below list_len so that lists hold negatives, got chunk={self.chunk} and "
                 f"list_len={self.list_len}; lower chunk"
             )
         return self
@@ -70,11 +64,9 @@ def candidate_lists(
     """The candidate lists of four disjoint groups of users, and the histories they follow.
 
     Args:
-        log: the log.
         protocol: ``kar`` (the next items and uniform negatives), ``retrieved`` (negatives from a first stage) or
             ``catalogue`` (the first stage's best items).
-        split: shares of the users per group, e.g. ``{"train": 0.6, "reward": 0.2, "valid": 0, "test": 0.2}``;
-            None for the default of `SplitConfig`.
+        split: fields of `SplitConfig`, e.g. ``{"train": 0.6, "reward": 0.2, "valid": 0, "test": 0.2}``.
         seed: of the groups, the negatives and the order inside a list.
         settings: further fields of `ProtocolConfig`, e.g. ``list_len``, ``window_max``.
 
@@ -101,9 +93,7 @@ def build_lists(log: Log, groups: dict[Group, np.ndarray], protocol: ProtocolCon
     most ``protocol.window_max``. A user with nothing after the window has a history and no list.
 
     Args:
-        log: the log.
         groups: disjoint users of each group; a group left out has no lists.
-        protocol: how lists are made.
         seed: of the negatives and of the order inside a list.
 
     Returns:
@@ -123,22 +113,19 @@ def build_lists(log: Log, groups: dict[Group, np.ndarray], protocol: ProtocolCon
     else:
         train = groups.get(Group.TRAIN, np.empty(0, np.int64))
         proposed = propose_items(log, later.histories, train, protocol.catalogue_top)
-        is_proposed = _is_proposed(proposed, later.user_n, later.item_n)
+        proposed_keys = later.keys(np.arange(log.num_users)[:, None], proposed)[proposed >= 0]
+        is_proposed = _contains(np.sort(proposed_keys), later.keys(later.user_n, later.item_n))
         is_positive = (later.label_n > 0) & np.isin(later.user_n, groups.get(Group.TEST, []))
         recall = float(is_proposed[is_positive].mean()) if is_positive.any() else float("nan")
         if protocol.kind == "retrieved":
             made = _chunk_lists(later, protocol, proposed, rng)
         else:
             made = _catalogue_lists(later, proposed, rng)
-    by_group = {group: _lists_of(group, made, groups.get(group)) for group in Group}
-    return CandidateLists(
-        later.histories,
-        by_group[Group.TRAIN],
-        by_group[Group.REWARD],
-        by_group[Group.VALID],
-        by_group[Group.TEST],
-        recall,
-    )
+    by_group = {group.value: Lists(group, *made).take(np.isin(made[0], groups.get(group, []))) for group in Group}
+    return CandidateLists(later.histories, **by_group, first_stage_recall=recall)
+
+
+_Made = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # `Lists` of all users, without their group
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +138,15 @@ class _SplitLog:
     item_n: np.ndarray
     label_n: np.ndarray
     position_n: np.ndarray  # 0 for a user's first interaction after the window
-    own_keys: np.ndarray  # user * num_items + item of every interaction, ascending
+    own_keys: np.ndarray  # of every interaction, ascending
+
+    def keys(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """One number for each user and item."""
+        return users * self.num_items + items
+
+    def is_own(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Whether each user has an interaction with the item, in the window or after it."""
+        return _contains(self.own_keys, self.keys(users, items))
 
 
 def _split_log(log: Log, protocol: ProtocolConfig) -> _SplitLog:
@@ -174,32 +169,14 @@ def _split_log(log: Log, protocol: ProtocolConfig) -> _SplitLog:
     label_n = np.ones(len(user_n), np.float32)
     if log.positive_from_rating is not None:
         label_n = (rating_n >= log.positive_from_rating).astype(np.float32)
+    own_keys = np.sort(user_n * log.num_items + item_n)
     histories = Histories(
         np.concatenate([[0], np.cumsum(window_U)]).astype(np.int64),
         item_n[is_window].astype(np.int64),
         rating_n[is_window].astype(np.float32),
     )
-    after = ~is_window
-    own_keys = np.sort(user_n * log.num_items + item_n)
-    return _SplitLog(
-        histories,
-        log.num_items,
-        user_n[after],
-        item_n[after],
-        label_n[after],
-        position_n[after],
-        own_keys,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """Lists of all users, rows in the order of users and time."""
-
-    user_B: np.ndarray
-    items_BL: np.ndarray
-    labels_BL: np.ndarray
-    is_item_BL: np.ndarray
+    user_n, item_n, label_n, position_n = (part_n[~is_window] for part_n in (user_n, item_n, label_n, position_n))
+    return _SplitLog(histories, log.num_items, user_n, item_n, label_n, position_n, own_keys)
 
 
 def _chunk_lists(
@@ -217,7 +194,7 @@ def _chunk_lists(
         _fill_uniform(items_BL, user_B, log, rng)
     else:
         _fill_from_pool(items_BL, user_B, log, proposed, rng)
-    return _shuffle(_Made(user_B, items_BL, labels_BL, np.ones(items_BL.shape, dtype=bool)), rng)
+    return _shuffle(user_B, items_BL, labels_BL, np.ones(items_BL.shape, dtype=bool), rng)
 
 
 def _fill_uniform(items_BL: np.ndarray, user_B: np.ndarray, log: _SplitLog, rng: np.random.Generator) -> None:
@@ -241,13 +218,12 @@ def _fill_uniform(items_BL: np.ndarray, user_B: np.ndarray, log: _SplitLog, rng:
             if not len(rows):
                 break
             drawn = rng.integers(log.num_items, size=len(rows))
-            is_taken = _is_own(log, user_B[rows], drawn) | (items_BL[rows] == drawn[:, None]).any(axis=1)
+            is_taken = log.is_own(user_B[rows], drawn) | (items_BL[rows] == drawn[:, None]).any(axis=1)
             items_BL[rows[~is_taken], column] = drawn[~is_taken]
             rows = rows[is_taken]
         for row in rows:
             everything = np.arange(log.num_items)
-            is_taken = _is_own(log, np.full(log.num_items, user_B[row]), everything)
-            is_taken |= np.isin(everything, items_BL[row])
+            is_taken = log.is_own(user_B[row], everything) | np.isin(everything, items_BL[row])
             items_BL[row, column] = rng.choice(everything[~is_taken])
 
 
@@ -259,7 +235,7 @@ def _fill_from_pool(
     Users whose pool is too small get uniform negatives for the rest.
     """
     user_U1 = np.arange(len(proposed))[:, None]
-    is_usable = (proposed >= 0) & ~_is_own(log, user_U1, np.maximum(proposed, 0))
+    is_usable = (proposed >= 0) & ~log.is_own(user_U1, np.maximum(proposed, 0))
     order_BP = rng.random((len(user_B), proposed.shape[1]))
     order_BP[~is_usable[user_B]] = np.inf
     num_usable_B = is_usable.sum(axis=1)[user_B]
@@ -277,37 +253,20 @@ def _catalogue_lists(log: _SplitLog, proposed: np.ndarray, rng: np.random.Genera
     user_B = np.unique(log.user_n)
     items_BL = proposed[user_B]
     is_item_BL = items_BL >= 0
-    positive_keys = np.sort((log.user_n * log.num_items + log.item_n)[log.label_n > 0])
-    keys_BL = user_B[:, None] * log.num_items + items_BL
-    labels_BL = (_contains(positive_keys, keys_BL) & is_item_BL).astype(np.float32)
-    return _shuffle(_Made(user_B, np.maximum(items_BL, 0), labels_BL, is_item_BL), rng)
+    positive_keys = np.sort(log.keys(log.user_n, log.item_n)[log.label_n > 0])
+    labels_BL = (_contains(positive_keys, log.keys(user_B[:, None], items_BL)) & is_item_BL).astype(np.float32)
+    return _shuffle(user_B, np.maximum(items_BL, 0), labels_BL, is_item_BL, rng)
 
 
-def _shuffle(made: _Made, rng: np.random.Generator) -> _Made:
+def _shuffle(
+    user_B: np.ndarray, items_BL: np.ndarray, labels_BL: np.ndarray, is_item_BL: np.ndarray, rng: np.random.Generator
+) -> _Made:
     """The items of every list in random order, padding last."""
-    order_BL = np.argsort(rng.random(made.items_BL.shape) + ~made.is_item_BL, axis=1)
-    return _Made(
-        made.user_B,
-        np.take_along_axis(made.items_BL, order_BL, axis=1),
-        np.take_along_axis(made.labels_BL, order_BL, axis=1),
-        np.take_along_axis(made.is_item_BL, order_BL, axis=1),
+    order_BL = np.argsort(rng.random(items_BL.shape) + ~is_item_BL, axis=1)
+    items_BL, labels_BL, is_item_BL = (
+        np.take_along_axis(part_BL, order_BL, axis=1) for part_BL in (items_BL, labels_BL, is_item_BL)
     )
-
-
-def _lists_of(group: Group, made: _Made, users: np.ndarray | None) -> Lists:
-    rows = np.isin(made.user_B, np.empty(0, np.int64) if users is None else users)
-    everything = Lists(group, made.user_B, made.items_BL, made.labels_BL, made.is_item_BL)
-    return everything.take(rows)
-
-
-def _is_own(log: _SplitLog, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    return _contains(log.own_keys, users * log.num_items + items)
-
-
-def _is_proposed(proposed: np.ndarray, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    width = int(max(proposed.max(initial=0), items.max(initial=0))) + 1
-    keys = np.arange(len(proposed))[:, None] * width + proposed
-    return _contains(np.sort(keys[proposed >= 0]), users * width + items)
+    return user_B, items_BL, labels_BL, is_item_BL
 
 
 def _contains(sorted_keys: np.ndarray, keys: np.ndarray) -> np.ndarray:

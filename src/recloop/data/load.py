@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, model_validator
 
 from recloop.data.amazon import AmazonConfig, read_amazon
 from recloop.data.assemble import sample_users
@@ -19,7 +19,7 @@ from recloop.data.table_log import TableLogConfig, read_table_log
 from recloop.errors import SettingError
 from recloop.progress import SILENT, Progress
 from recloop.records import Log
-from recloop.settings import validate
+from recloop.settings import setting, shown_first, validate
 
 _FROM_FILES = {"path", "on_bad_rows", "quarantine"}
 _READ_BY = {
@@ -31,58 +31,37 @@ _READ_BY = {
 }
 
 
-class DataConfig(BaseModel):
+class DataConfig(BaseModel, frozen=True, extra="forbid"):
     """Which log, where it is, and how much of it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Literal["simulated", "ml-1m", "amazon", "implicit", "table"] = Field(
-        json_schema_extra={"shown_first": True}, default="simulated", description="Which reader."
+    name: Literal["simulated", "ml-1m", "amazon", "implicit", "table"] = shown_first("simulated", "Which reader.")
+    path: Path | None = shown_first(
+        None, "ml-1m, implicit: the folder; amazon: the file of reviews; table: the file of the log."
     )
-    path: Path | None = Field(
-        json_schema_extra={"shown_first": True},
-        default=None,
-        description="ml-1m, implicit: the folder; amazon: the file of reviews; table: the file of the log.",
+    metadata: Path | None = setting(
+        None, "amazon: the metadata; ml-1m: movies_extrainfos.dat, found by itself in PATH-metadata."
     )
-    metadata: Path | None = Field(
-        default=None,
-        description="amazon: the metadata; ml-1m: movies_extrainfos.dat, found by itself in PATH-metadata.",
+    attributes: tuple[MovieAttribute, ...] = setting(
+        ATTRIBUTES, "ml-1m: attributes of the items; actor and certificate need the metadata."
     )
-    attributes: tuple[MovieAttribute, ...] = Field(
-        default=ATTRIBUTES,
-        description="ml-1m: attributes of the items; actor and certificate need the metadata.",
+    item_knowledge: Path | None = setting(
+        None, "ml-1m: JSON of texts by movie; items.json in PATH-item-knowledge is found by itself."
     )
-    item_knowledge: Path | None = Field(
-        default=None,
-        description="ml-1m: JSON of texts by movie; items.json in PATH-item-knowledge is found by itself.",
-    )
-    kar: Path | None = Field(
-        default=None,
-        description="ml-1m and amazon: folder of KAR's published user.klg, item.klg and index. Its user "
+    kar: Path | None = setting(
+        None,
+        "ml-1m and amazon: folder of KAR's published user.klg, item.klg and index. Its user "
         "texts make a variant, its index the knowledge windows, its item texts the item knowledge.",
     )
-    users: int | None = Field(
-        json_schema_extra={"shown_first": True},
-        default=None,
-        ge=1,
-        description="Read all, then keep this many users, drawn by the seed.",
+    users: int | None = shown_first(None, "Read all, then keep this many users, drawn by the seed.", ge=1)
+    min_item_ratings: int = setting(0, "Leave items with fewer interactions out.", ge=0)
+    on_bad_rows: Literal["error", "quarantine"] = shown_first("error", "Stop at bad rows, or set them aside and go on.")
+    quarantine: Path = setting(
+        Path("quarantine.jsonl"), "File that takes the bad rows set aside; the default lies where the command is given."
     )
-    min_item_ratings: int = Field(default=0, ge=0, description="Leave items with fewer interactions out.")
-    on_bad_rows: Literal["error", "quarantine"] = Field(
-        json_schema_extra={"shown_first": True},
-        default="error",
-        description="Stop at bad rows, or set them aside and go on.",
-    )
-    quarantine: Path = Field(
-        default=Path("quarantine.jsonl"),
-        description="File that takes the bad rows set aside; the default lies where the command is given.",
-    )
-    simulated: SimulatedConfig = Field(default=SimulatedConfig(), description="The simulated data.")
-    amazon: AmazonConfig = Field(default=AmazonConfig(), description="What is kept of an Amazon log.")
-    implicit: ImplicitConfig = Field(
-        default=ImplicitConfig(), description="How the items of an implicit log are described."
-    )
-    table: TableLogConfig = Field(default=TableLogConfig(), description="The columns of a table.")
+    simulated: SimulatedConfig = setting(SimulatedConfig(), "The simulated data.")
+    amazon: AmazonConfig = setting(AmazonConfig(), "What is kept of an Amazon log.")
+    implicit: ImplicitConfig = setting(ImplicitConfig(), "How the items of an implicit log are described.")
+    table: TableLogConfig = setting(TableLogConfig(), "The columns of a table.")
 
     @model_validator(mode="after")
     def _nothing_unread(self) -> DataConfig:
@@ -100,9 +79,7 @@ class DataConfig(BaseModel):
         if len(set(self.attributes)) < len(self.attributes):
             raise SettingError(f"data.attributes must differ, got {', '.join(self.attributes)}; drop the repeated")
         if self.kar is not None and self.item_knowledge is not None:
-            raise SettingError(
-                "data.kar brings item texts of its own, got data.item_knowledge beside it; leave one out"
-            )
+            raise SettingError("data.kar brings item texts of its own, got data.item_knowledge too; leave one out")
         if self.name == "amazon" and self.metadata is None:
             raise SettingError("data.metadata says where the items of amazon are, got none; give --data.metadata")
         return self
@@ -126,11 +103,9 @@ def load_log(
 
     Args:
         name: ``simulated``, ``ml-1m``, ``amazon``, ``implicit`` or ``table`` (any CSV, TSV, Parquet or JSONL).
-        path: the folder (ml-1m, implicit) or file (amazon, table) of the log.
-        seed: of the simulated log, and of the users kept.
-        users: keep this many users, drawn by the seed; None for all.
-        progress: takes the count of bad rows set aside, and the columns of a table that nothing reads.
-        settings: further fields of `DataConfig`, e.g. ``table={"user": "user_id", "item": "movie_id"}``.
+        path, users, settings: fields of `DataConfig`: where it is, how many of its users to keep, and further
+            ones, e.g. ``table={"user": "user_id", "item": "movie_id"}``.
+        seed, progress: as for `read_log`.
 
     Raises:
         SettingError: an unknown name or setting, one that is not read for this log, or more users than there are.
@@ -151,7 +126,6 @@ def read_log(config: DataConfig, seed: int, progress: Progress = SILENT) -> Log:
     """The configured log.
 
     Args:
-        config: which log.
         seed: of the simulated log, and of the users kept.
         progress: takes the count of bad rows set aside, and the columns of a table that nothing reads.
 
@@ -161,29 +135,26 @@ def read_log(config: DataConfig, seed: int, progress: Progress = SILENT) -> Log:
     """
     quarantine = config.quarantine if config.on_bad_rows == "quarantine" else None
     policy = BadRowPolicy(quarantine, progress.say)
+    path = config.path or Path()  # only what is simulated has none
     match config.name:
         case "simulated":
             log, _ = simulate_log(config.simulated, seed)
         case "ml-1m":
-            assert config.path is not None
             log = read_movielens(
-                config.path,
-                metadata=config.metadata or _beside(config.path, "metadata", "movies_extrainfos.dat"),
-                item_knowledge=config.item_knowledge or _beside(config.path, "item-knowledge", "items.json"),
+                path,
+                metadata=config.metadata or _beside(path, "metadata", "movies_extrainfos.dat"),
+                item_knowledge=config.item_knowledge or _beside(path, "item-knowledge", "items.json"),
                 attributes=config.attributes,
                 min_item_ratings=config.min_item_ratings,
                 bad_rows=policy,
             )
         case "amazon":
-            assert config.path is not None
             assert config.metadata is not None
-            log = read_amazon(config.path, config.metadata, config.amazon, policy)
+            log = read_amazon(path, config.metadata, config.amazon, policy)
         case "implicit":
-            assert config.path is not None
-            log = read_implicit(config.path, policy, config.implicit)
+            log = read_implicit(path, policy, config.implicit)
         case "table":
-            assert config.path is not None
-            log = read_table_log(config.path, config.table, min_item_ratings=config.min_item_ratings, bad_rows=policy)
+            log = read_table_log(path, config.table, min_item_ratings=config.min_item_ratings, bad_rows=policy)
     if config.kar is not None:
         beside = quarantine and quarantine.with_stem(quarantine.stem + "-kar")
         knowledge = read_klg(config.kar, replace(policy, quarantine=beside))

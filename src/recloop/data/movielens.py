@@ -9,19 +9,9 @@ from typing import Literal
 
 import polars as pl
 
+from recloop.data import checks
 from recloop.data.assemble import RawLog, attribute_labels, clean_text, keep_rated_items, number_log
-from recloop.data.checks import (
-    STRICT,
-    BadRowPolicy,
-    Check,
-    Rows,
-    bad_rows_of,
-    duplicate_check,
-    known_check,
-    missing_check,
-    no_bad_rows,
-    settle_bad_rows,
-)
+from recloop.data.checks import STRICT, BadRowPolicy, Check, Rows
 from recloop.data.text_files import read_fields, read_json_object
 from recloop.errors import DataError
 from recloop.records import Domain, Log
@@ -75,11 +65,9 @@ def read_movielens(
         attributes: which, in which order.
         item_knowledge: JSON object, movie id to a text about the movie.
         min_item_ratings: leave movies with fewer ratings out; 5 gives the 3,416 movies of DPO4Rec.
-        bad_rows: error or quarantine.
 
     Raises:
-        DataError: a file is absent or empty, rows are bad and not to be quarantined, or actors or
-            certificates are wanted and there is no metadata.
+        DataError: a file is absent or empty, rows are bad and not to be quarantined, or an attribute needs metadata.
     """
     users = _read_users(folder / "users.dat")
     movies = _read_movies(folder / "movies.dat")
@@ -92,14 +80,14 @@ def read_movielens(
             f"data.metadata or leave them out of data.attributes"
         )
     extra = _read_metadata(metadata, movie_ids)
-    knowledge = _read_knowledge(item_knowledge, movie_ids) if item_knowledge is not None else None
-    settle_bad_rows([users, movies, ratings, extra, *([] if knowledge is None else [knowledge])], bad_rows)
+    knowledge = [_read_knowledge(item_knowledge, movie_ids)] if item_knowledge else []
+    checks.settle([users, movies, ratings, extra, *knowledge], bad_rows)
     items = movies.good.join(extra.good, on="item_id", how="left", maintain_order="left").with_columns(
         pl.col(*PEOPLE, "certificate").fill_null(pl.lit([], dtype=pl.List(pl.String)))
     )
     raw = RawLog(
         "ml-1m", Domain.MOVIES, users.good, items, tuple(attributes), ratings.good, POSITIVE_FROM_RATING,
-        None if knowledge is None else knowledge.good,
+        knowledge[0].good if knowledge else None,
     )  # fmt: skip
     return number_log(keep_rated_items(raw, min_item_ratings))
 
@@ -109,7 +97,7 @@ def _read_users(path: Path) -> Rows:
     users = read_fields(
         path, "MovieLens users", "::", _USER_FIELDS,
         _id_check("user_id"),
-        duplicate_check(["user_id"], "user"),
+        checks.duplicate(["user_id"], "user"),
         *(_code_check(f"{name}_code", list(words)) for name, words in codes.items()),
     )  # fmt: skip
     words = {n: pl.col(f"{n}_code").replace_strict(known, return_dtype=pl.String) for n, known in codes.items()}
@@ -121,9 +109,9 @@ def _read_movies(path: Path) -> Rows:
     movies = read_fields(
         path, "MovieLens movies", "::", _MOVIE_FIELDS,
         _id_check("item_id"),
-        duplicate_check(["item_id"], "movie"),
+        checks.duplicate(["item_id"], "movie"),
         Check(~has_year, title, "is not a title with its year, as in 'Heat (1995)'", "add the year"),
-        missing_check("genres", "text", "has no genre", "name one or more"),
+        checks.missing("genres", "text", "has no genre", "name one or more"),
     )  # fmt: skip
     rows = movies.good.with_columns(title=clean_text("title_year"), year=title.str.extract(_YEAR, 1))
     return replace(movies, good=rows.sort(pl.col("item_id").cast(pl.Int64))).select(
@@ -153,22 +141,22 @@ def _read_ratings(path: Path, user_ids: pl.Series, item_ids: pl.Series) -> Rows:
     time = pl.col("time_text").cast(pl.Int64, strict=False)
     return read_fields(
         path, "MovieLens ratings", "::", _RATING_FIELDS,
-        known_check("user_id", user_ids, "is not a user of users.dat", "add the user or remove the line"),
+        checks.known("user_id", user_ids, "is not a user of users.dat", "add the user or remove the line"),
         _known_movie_check(item_ids),
         _code_check("rating_text", ["1", "2", "3", "4", "5"]),
         Check(time < 0, pl.col("time_text"), "is not a time in seconds", "give whole seconds"),
-        duplicate_check(["user_id", "item_id"], "user and movie"),
+        checks.duplicate(["user_id", "item_id"], "user and movie"),
     ).select("user_id", "item_id", rating=pl.col("rating_text").cast(pl.Float32), time=time)  # fmt: skip
 
 
 def _read_metadata(path: Path | None, item_ids: pl.Series) -> Rows:
     if path is None:
         schema = {"item_id": pl.String} | dict.fromkeys([*PEOPLE, "certificate"], pl.List(pl.String))
-        return Rows(Path(), pl.DataFrame(schema=schema), no_bad_rows())
+        return Rows(Path(), pl.DataFrame(schema=schema))
     rows = read_fields(
         path, "MovieLens metadata", "::", _METADATA_FIELDS,
         _known_movie_check(item_ids),
-        duplicate_check(["item_id"], "movie"),
+        checks.duplicate(["item_id"], "movie"),
     )  # fmt: skip
     people = {attribute: _names(pl.col(field)) for attribute, field in PEOPLE.items()}
     rated = pl.col("rated").str.replace("UNRATED", "unrated")
@@ -187,8 +175,8 @@ def _read_knowledge(path: Path, item_ids: pl.Series) -> Rows:
     odd = [(n, item) for n, (item, text) in enumerate(texts.items(), 1) if not isinstance(text, str)]
     unknown = [(n, item) for n, item in enumerate(texts, 1) if item not in known]
     bad = [
-        bad_rows_of(path, odd, "does not have a text", "give it one or remove the entry"),
-        bad_rows_of(path, unknown, "is not a movie of movies.dat", "remove the entry"),
+        checks.bad_rows(path, odd, "does not have a text", "give it one or remove the entry"),
+        checks.bad_rows(path, unknown, "is not a movie of movies.dat", "remove the entry"),
     ]
     kept = [(i, text.strip()) for i, text in texts.items() if i in known and isinstance(text, str) and text.strip()]
     frame = pl.DataFrame(kept, schema={"item_id": pl.String, "text": pl.String}, orient="row")
@@ -196,7 +184,7 @@ def _read_knowledge(path: Path, item_ids: pl.Series) -> Rows:
 
 
 def _known_movie_check(item_ids: pl.Series) -> Check:
-    return known_check("item_id", item_ids, "is not a movie of movies.dat", "add the movie or remove the line")
+    return checks.known("item_id", item_ids, "is not a movie of movies.dat", "add the movie or remove the line")
 
 
 def _id_check(column: str) -> Check:

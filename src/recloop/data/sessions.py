@@ -14,43 +14,29 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from recloop.errors import DataError, SettingError
 from recloop.records import Domain, Log
+from recloop.settings import setting, shown_first
 
 DAY_S = 86_400
 
 
-class SessionConfig(BaseModel):
+class SessionConfig(BaseModel, frozen=True, extra="forbid"):
     """How sessions are cut, which are kept, and which candidates they get."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    cut: Literal["day", "gap", "user"] = Field(
-        json_schema_extra={"shown_first": True},
-        default="day",
-        description="How a log is cut: by day (UTC), after a pause, or all of a user in one.",
+    cut: Literal["day", "gap", "user"] = shown_first(
+        "day", "How a log is cut: by day (UTC), after a pause, or all of a user in one."
     )
-    gap_minutes: int = Field(default=60, ge=1, description="The pause that ends a session, for cut=gap.")
-    min_items: int = Field(default=3, ge=1, description="Fewest items shown; the answer is one more.")
-    max_items: int = Field(default=20, ge=1, description="Most items shown: the latest.")
-    num_candidates: int = Field(
-        json_schema_extra={"shown_first": True}, default=50, ge=2, description="Candidates, the answer among them."
-    )
-    num_train: int = Field(
-        json_schema_extra={"shown_first": True},
-        default=500,
-        ge=1,
-        description="Training sessions: few, as in the paper.",
-    )
-    num_test: int = Field(json_schema_extra={"shown_first": True}, default=500, ge=1, description="Test sessions.")
-    split: Literal["time", "session"] = Field(
-        default="time", description="Test sessions are the latest, or drawn from all."
-    )
-    test_share: float = Field(
-        default=0.3, gt=0, lt=1, description="Share of all sessions that the test sessions are drawn from."
-    )
+    gap_minutes: int = setting(60, "The pause that ends a session, for cut=gap.", ge=1)
+    min_items: int = setting(3, "Fewest items shown; the answer is one more.", ge=1)
+    max_items: int = setting(20, "Most items shown: the latest.", ge=1)
+    num_candidates: int = shown_first(50, "Candidates, the answer among them.", ge=2)
+    num_train: int = shown_first(500, "Training sessions: few, as in the paper.", ge=1)
+    num_test: int = shown_first(500, "Test sessions.", ge=1)
+    split: Literal["time", "session"] = setting("time", "Test sessions are the latest, or drawn from all.")
+    test_share: float = setting(0.3, "Share of all sessions that the test sessions are drawn from.", gt=0, lt=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +59,8 @@ class Session:
     def __post_init__(self) -> None:
         if not self.items or len(set(self.items)) < len(self.items) or self.answer in self.items:
             raise DataError(
-                f"a session needs items that differ from each other and from its answer, got {self.items} "
-                f"and {self.answer}; leave repeated items out"
+                f"items of a session must differ from each other and from its answer, got {self.items} and "
+                f"{self.answer}; leave repeated items out"
             )
         if len(set(self.candidates)) < len(self.candidates) or self.answer not in self.candidates:
             raise DataError(

@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, model_validator
 
 from recloop.errors import SettingError
 from recloop.records import Group
+from recloop.settings import setting, shown_first
 
 
-class SplitConfig(BaseModel):
+class SplitConfig(BaseModel, frozen=True, extra="forbid"):
     """Shares of the users in each group; they add up to 1."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    train: float = Field(default=0.5, gt=0, le=1, description="Share of users that fit rerankers.")
-    reward: float = Field(default=0.25, ge=0, le=1, description="Share of users that rewards are computed for.")
-    valid: float = Field(default=0.05, ge=0, le=1, description="Share of users that every choice is made on.")
-    test: float = Field(default=0.2, gt=0, le=1, description="Share of users that results are reported for.")
-    fold: int = Field(
-        json_schema_extra={"shown_first": True},
-        default=0,
+    train: float = setting(0.5, "Share of users that fit rerankers.", gt=0, le=1)
+    reward: float = setting(0.25, "Share of users that rewards are computed for.", ge=0, le=1)
+    valid: float = setting(0.05, "Share of users that every choice is made on.", ge=0, le=1)
+    test: float = setting(0.2, "Share of users that results are reported for.", gt=0, le=1)
+    fold: int = shown_first(
+        0,
+        "Groups are cut from one order of the users; each fold moves them on by a test group, so that folds share "
+        "no test user.",
         ge=0,
-        description="Groups are cut from one order of the users; each fold moves them on by a test group, so "
-        "that folds share no test user.",
     )
 
     @model_validator(mode="after")
     def _fits_together(self) -> SplitConfig:
         total = self.train + self.reward + self.valid + self.test
         if abs(total - 1) > 1e-9:
-            raise SettingError(
-                f"train, reward, valid and test shares must add up to 1, got {total:g}; adjust one of them"
-            )
+            raise SettingError(f"train, reward, valid and test shares must add up to 1, got {total:g}; adjust one")
         if (self.fold + 1) * self.test > 1 + 1e-9:
-            raise SettingError(
-                f"test groups of {self.test:g} allow folds up to {int(1 / self.test + 1e-9) - 1}, got "
-                f"{self.fold}; lower split.fold or split.test"
-            )
+            raise _too_many_folds(f"{self.test:g}", int(1 / self.test + 1e-9) - 1, self.fold)
         return self
 
 
@@ -51,13 +44,10 @@ KAR stops on its test users; recloop does not.
 def split_users(num_users: int, config: SplitConfig, seed: int) -> dict[Group, np.ndarray]:
     """The users of the four groups.
 
-    Args:
-        num_users: users are 0..num_users-1.
-        config: shares; group sizes are rounded so that they add up (largest remainder).
-        seed: of the draw.
+    Group sizes are rounded so that they add up (largest remainder).
 
     Returns:
-        Ascending users of every group; a group with share 0 is empty.
+        Ascending users (0..num_users-1) of every group; a group with share 0 is empty.
 
     Raises:
         SettingError: a group with a share would be empty, or the test group would overlap that of fold 0.
@@ -75,11 +65,12 @@ def split_users(num_users: int, config: SplitConfig, seed: int) -> dict[Group, n
             )
     size_test = int(size_G[list(Group).index(Group.TEST)])
     if (config.fold + 1) * size_test > num_users:
-        raise SettingError(
-            f"test groups of {size_test} out of {num_users} users allow folds up to "
-            f"{num_users // size_test - 1}, got {config.fold}; lower split.fold or split.test"
-        )
+        raise _too_many_folds(f"{size_test} out of {num_users} users", num_users // size_test - 1, config.fold)
     order = np.random.default_rng([seed, 0x59117]).permutation(num_users)
     order = np.roll(order, config.fold * size_test)  # the test group comes last
     parts = np.split(order, np.cumsum(size_G)[:-1])
     return {group: np.sort(part).astype(np.int64) for group, part in zip(Group, parts, strict=True)}
+
+
+def _too_many_folds(groups: str, last: int, fold: int) -> SettingError:
+    return SettingError(f"test groups of {groups} allow folds up to {last}, got {fold}; lower split.fold or split.test")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import polars as pl
 
-from recloop.data.checks import Rows, bad_rows_of, no_bad_rows
+from recloop.data import checks
+from recloop.data.checks import Rows
 from recloop.data.text_files import read_lines, read_object_table, require_file
 from recloop.errors import DataError
 
@@ -27,8 +28,7 @@ def read_table(
     """A table as text, and the names of all its columns in their order.
 
     Args:
-        path: the file.
-        what: its name in messages.
+        what: the file's name in messages.
         columns: that it must have.
         with_others: read its other columns too, those that hold text or numbers.
         joined_by: columns of Parquet and JSONL that may hold lists, with what joins the values in a cell.
@@ -97,7 +97,7 @@ def _read_parquet(
                 texts.append(column.cast(pl.String))
         except pl.exceptions.PolarsError:
             continue  # bytes that are not UTF-8, or a type that has no text
-    return Rows(path, pl.DataFrame(texts), no_bad_rows()), tuple(found.columns)
+    return Rows(path, pl.DataFrame(texts)), tuple(found.columns)
 
 
 def _read_separated(path: Path, what: str, separator: str) -> Rows:
@@ -132,7 +132,7 @@ def _read_separated(path: Path, what: str, separator: str) -> Rows:
             ragged.append((line, separator.join(row)))
     rows = pl.DataFrame(cells, schema=dict.fromkeys(header, pl.String), orient="row")
     reason = f"does not have the {len(header)} cells of the header"
-    bad = bad_rows_of(path, ragged, reason, "restore the row from its source")
+    bad = checks.bad_rows(path, ragged, reason, "restore the row from its source")
     rows = rows.select(pl.Series("line", cell_lines, dtype=pl.Int64), pl.all())
     return Rows(path, rows, pl.concat([odd, bad]))
 

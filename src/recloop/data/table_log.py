@@ -7,51 +7,39 @@ from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, model_validator
 
+from recloop.data import checks
 from recloop.data.assemble import RawLog, attribute_labels, clean_text, keep_rated_items, number_log
-from recloop.data.checks import (
-    STRICT,
-    BadRowPolicy,
-    Check,
-    Rows,
-    duplicate_check,
-    known_check,
-    missing_check,
-    settle_bad_rows,
-)
+from recloop.data.checks import STRICT, BadRowPolicy, Check, Rows
 from recloop.data.table_files import read_table
 from recloop.errors import DataError, SettingError
 from recloop.records import Domain, Log
+from recloop.settings import setting
 
 LATEST_S = 10**11  # times in milliseconds are larger from 1973 on
 TIME = " time in seconds"  # put beside the columns of the log; its space keeps it apart from theirs
 
 
-class TableLogConfig(BaseModel):
+class TableLogConfig(BaseModel, frozen=True, extra="forbid"):
     """Which columns of which tables hold what."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    domain: Domain = Field(default=Domain.GENERIC, description="What the items are: chooses the prompt's words.")
-    user: str = Field(default="user", description="Column of user ids, in the log and in the table of users.")
-    item: str = Field(default="item", description="Column of item ids, in the log and in the table of items.")
-    rating: str | None = Field(default=None, description="Column of ratings; none when the log is implicit.")
-    time: str | None = Field(
-        default=None,
-        description="Column of times: seconds (not milliseconds; at most 1e11), or ISO dates; none when rows "
-        "are in time order.",
+    domain: Domain = setting(Domain.GENERIC, "What the items are: chooses the prompt's words.")
+    user: str = setting("user", "Column of user ids, in the log and in the table of users.")
+    item: str = setting("item", "Column of item ids, in the log and in the table of items.")
+    rating: str | None = setting(None, "Column of ratings; none when the log is implicit.")
+    time: str | None = setting(
+        None,
+        "Column of times: seconds (not milliseconds; at most 1e11), or ISO dates; none when rows are in time order.",
     )
-    rating_min: float = Field(default=1.0, description="Lowest rating there is.")
-    rating_max: float = Field(default=5.0, description="Highest rating there is.")
-    positive_from_rating: float = Field(default=4.0, description="A rating of at least this is positive.")
-    items: Path | None = Field(default=None, description="Table of items; none: the ids are the titles.")
-    title: str = Field(default="title", description="Column of titles in the table of items.")
-    attributes: tuple[str, ...] = Field(
-        default=(), description="Columns of the table of items shown in prompts, in this order."
-    )
-    attribute_separator: str = Field(default="|", min_length=1, description="Between several values in a cell.")
-    users: Path | None = Field(default=None, description="Table of users; its other columns are the profile.")
+    rating_min: float = setting(1.0, "Lowest rating there is.")
+    rating_max: float = setting(5.0, "Highest rating there is.")
+    positive_from_rating: float = setting(4.0, "A rating of at least this is positive.")
+    items: Path | None = setting(None, "Table of items; none: the ids are the titles.")
+    title: str = setting("title", "Column of titles in the table of items.")
+    attributes: tuple[str, ...] = setting((), "Columns of the table of items shown in prompts, in this order.")
+    attribute_separator: str = setting("|", "Between several values in a cell.", min_length=1)
+    users: Path | None = setting(None, "Table of users; its other columns are the profile.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> TableLogConfig:
@@ -93,7 +81,7 @@ def read_table_log(
     log, unread = _read_interactions(path, config, items, users)
     if unread:
         bad_rows.say(_unread_columns(path, config, unread))
-    settle_bad_rows([rows for rows in (items, users, log) if rows is not None], bad_rows)
+    checks.settle([rows for rows in (items, users, log) if rows is not None], bad_rows)
     if items is None:
         items = replace(log, good=log.good.select("item_id", title="item_id").unique("item_id", maintain_order=True))
     if users is None:
@@ -110,30 +98,30 @@ def _read_interactions(
     """The rows, and the columns that nothing reads."""
     columns = [config.user, config.item, *filter(None, (config.rating, config.time))]
     rows, names = read_table(path, "the log", columns)
-    checks = [
-        missing_check(name, name, f"has no {name}", "give it or remove the row") for name in (config.user, config.item)
+    tests = [
+        checks.missing(name, name, f"has no {name}", "give it or remove the row") for name in (config.user, config.item)
     ]
     if users is not None:
         known = users.good["user_id"]
-        checks.append(known_check(config.user, known, "is not in the table of users", "add or remove it"))
+        tests.append(checks.known(config.user, known, "is not in the table of users", "add or remove it"))
     if items is not None:
         known = items.good["item_id"]
-        checks.append(known_check(config.item, known, "is not in the table of items", "add or remove it"))
+        tests.append(checks.known(config.item, known, "is not in the table of items", "add or remove it"))
     rating, time = pl.lit(None, dtype=pl.Float32), pl.col("line").cast(pl.Int64)
     if config.rating:
         rating = pl.col(config.rating).cast(pl.Float32, strict=False)
         is_rating = rating.is_between(config.rating_min, config.rating_max)
         reason = f"is not a rating from {config.rating_min:g} to {config.rating_max:g}"
-        checks.append(Check(~is_rating, pl.col(config.rating), reason, "correct it or widen table.rating-max"))
+        tests.append(Check(~is_rating, pl.col(config.rating), reason, "correct it or widen table.rating-max"))
     if config.time:
         rows, time = rows.with_columns(_times(rows.good[config.time]).alias(TIME)), pl.col(TIME)
         reason = "is neither a number nor a date such as 2024-01-31T12:00:00"
-        checks.append(Check(time.is_null(), pl.col(config.time), reason, "correct it"))
+        tests.append(Check(time.is_null(), pl.col(config.time), reason, "correct it"))
         reason = "is not a time in seconds up to the year 5138"
         is_far = ~time.is_between(-LATEST_S, LATEST_S)
-        checks.append(Check(is_far, pl.col(config.time), reason, "divide milliseconds by 1,000"))
-    checks.append(duplicate_check([config.user, config.item], "user and item"))
-    log = rows.check(*checks).select(user_id=pl.col(config.user), item_id=pl.col(config.item), rating=rating, time=time)
+        tests.append(Check(is_far, pl.col(config.time), reason, "divide milliseconds by 1,000"))
+    tests.append(checks.duplicate([config.user, config.item], "user and item"))
+    log = rows.check(*tests).select(user_id=pl.col(config.user), item_id=pl.col(config.item), rating=rating, time=time)
     return log, [name for name in names if name not in columns]
 
 
@@ -175,8 +163,8 @@ def _read_items(path: Path, config: TableLogConfig) -> Rows:
         for attribute in config.attributes
     }
     return rows.check(
-        missing_check(config.item, config.title, "has no id"),
-        duplicate_check([config.item], "item"),
+        checks.missing(config.item, config.title, "has no id"),
+        checks.duplicate([config.item], "item"),
         Check(is_untitled, pl.col(config.item), "has no title", "give it one"),
     ).select(item_id=pl.col(config.item), title=clean_text(config.title), **values)
 
@@ -192,5 +180,5 @@ def _read_users(path: Path, config: TableLogConfig) -> Rows:
         )
     profile = [clean_text(name) for name in names if name not in ("line", config.user)]
     return rows.check(
-        missing_check(config.user, "line", "has no user id"), duplicate_check([config.user], "user")
+        checks.missing(config.user, "line", "has no user id"), checks.duplicate([config.user], "user")
     ).select(pl.col(config.user).alias("user_id"), *profile)

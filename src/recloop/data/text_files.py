@@ -1,6 +1,6 @@
-"""Text files of logs, with line numbers: lines, lines of fields, JSON objects one a line, and one JSON value a file.
+"""Text files, plain or ``.gz``, with line numbers: lines, lines of fields, objects one a line, and one JSON value.
 
-Every reader takes plain files and ``.gz``, and refuses UTF-16, empty and damaged files with one clear error.
+UTF-16, empty and damaged files are refused with one clear error.
 """
 
 from __future__ import annotations
@@ -14,25 +14,20 @@ import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, cast
 
 import polars as pl
 
-from recloop.data.checks import Check, Rows, bad_rows_of
+from recloop.data import checks
+from recloop.data.checks import Check, Rows
 from recloop.errors import DataError
 
 ROWS_AT_ONCE = 200_000
-Getter = Callable[[Mapping[str, Any]], Any]
-Row = TypeVar("Row")
 _HALF = re.compile(r"\\[uU](0000)?[dD]")  # of a surrogate pair, if the other half is not beside it
 
 
 def require_file(path: Path, what: str) -> Path:
-    """The path if it is a file with content.
-
-    Raises:
-        DataError: absent, not a file, or empty.
-    """
+    """The path if it is a file with content; DataError otherwise."""
     if path.is_dir():
         raise DataError(f"{what} must be a file, got {path} which is a folder; give the file in it")
     if not path.is_file():
@@ -68,15 +63,14 @@ def read_lines(path: Path, what: str) -> Rows:
     other encoding are bad rows: they would be read as wrong letters.
 
     Args:
-        path: the file.
-        what: its name in messages, e.g. ``ratings``.
+        what: the file's name in messages, e.g. ``ratings``.
 
     Raises:
         DataError: as `open_bytes`, or only blank lines.
     """
     with open_bytes(path, what) as file:
         raw = file.read().removeprefix(codecs.BOM_UTF8)
-    bad = bad_rows_of(path, (), "", "")
+    bad = checks.no_bad_rows()
     try:
         texts = raw.decode("utf-8").split("\n")
     except UnicodeDecodeError:
@@ -92,30 +86,24 @@ def numbered(texts: Sequence[str]) -> pl.DataFrame:
 
 
 def _decode_mixed(path: Path, raw_lines: list[bytes]) -> tuple[list[str], pl.DataFrame]:
-    utf8_lines: list[int] = []
-    latin1_lines: list[int] = []
-    for number, raw in enumerate(raw_lines, start=1):
-        if raw.isascii():
-            continue
-        try:
-            raw.decode("utf-8")
-        except UnicodeDecodeError:
-            latin1_lines.append(number)
-        else:
-            utf8_lines.append(number)
-    encoding, odd = ("latin-1", utf8_lines) if len(latin1_lines) >= len(utf8_lines) else ("utf-8", latin1_lines)
+    is_utf8 = {line: _is_utf8(raw) for line, raw in enumerate(raw_lines, start=1) if not raw.isascii()}
+    encoding = "utf-8" if 2 * sum(is_utf8.values()) > len(is_utf8) else "latin-1"
     texts = [raw.decode(encoding, errors="replace") for raw in raw_lines]
-    found = [(number, texts[number - 1]) for number in odd]
+    odd = [(line, texts[line - 1]) for line, fits in is_utf8.items() if fits != (encoding == "utf-8")]
     reason = f"is not in the encoding of the other lines ({encoding})"
-    return texts, bad_rows_of(path, found, reason, "save the whole file as UTF-8")
+    return texts, checks.bad_rows(path, odd, reason, "save the whole file as UTF-8")
 
 
-def read_fields(path: Path, what: str, separator: str, names: Sequence[str], *checks: Check) -> Rows:
-    """`read_lines` split into fields, each a column of text; lines with another number of fields are bad rows.
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
-    Args:
-        checks: further checks of the rows, tried after the number of fields.
-    """
+
+def read_fields(path: Path, what: str, separator: str, names: Sequence[str], *further: Check) -> Rows:
+    """`read_lines` split into fields, each a column of text; bad rows have other numbers of them or fail a check."""
     lines = read_lines(path, what)
     num_fields = Check(
         pl.col("text").str.count_matches(separator, literal=True) + 1 != len(names),
@@ -123,7 +111,7 @@ def read_fields(path: Path, what: str, separator: str, names: Sequence[str], *ch
         f"does not have the {len(names)} fields {separator.join(names)}",
         "restore the line from its source",
     )
-    return Rows(path, split_fields(lines.good, separator, names), lines.bad).check(num_fields, *checks)
+    return Rows(path, split_fields(lines.good, separator, names), lines.bad).check(num_fields, *further)
 
 
 def split_fields(lines: pl.DataFrame, separator: str, names: Sequence[str]) -> pl.DataFrame:
@@ -132,39 +120,49 @@ def split_fields(lines: pl.DataFrame, separator: str, names: Sequence[str]) -> p
     return lines.with_columns(fields.alias("fields")).unnest("fields")
 
 
-def read_objects(path: Path, what: str, columns: Mapping[str, tuple[Getter, pl.DataType]]) -> Rows:
+def read_objects(
+    path: Path, what: str, cells: Callable[[dict[str, Any]], dict[str, Any]], schema: Mapping[str, Any]
+) -> Rows:
     """A table from a file of one object a line.
 
     A line is JSON, or a Python literal as in the Amazon metadata of 2014 (read as a literal, never run).
 
     Args:
-        path: the file.
-        what: its name in messages.
-        columns: for every column how to get it from an object, and its type.
+        what: the file's name in messages.
+        cells: the cells of an object, by column.
+        schema: the types of the columns; `cells` may add some while the file is read.
 
     Raises:
         DataError: as `open_bytes`, or only blank lines.
     """
-    schema: dict[str, Any] = {"line": pl.UInt32, **{name: dtype for name, (_, dtype) in columns.items()}}
+    frames: list[pl.DataFrame] = []
+    odd: list[tuple[int, str]] = []
+    batch: list[dict[str, Any]] = []
 
-    def cells(line: int, found: Mapping[str, Any]) -> list[Any]:
-        return [line, *(getter(found) for getter, _ in columns.values())]
+    def finish_batch() -> None:  # objects take far more memory than a frame
+        frames.append(pl.DataFrame(batch, schema={"line": pl.UInt32, **schema}))
+        batch.clear()
 
-    def frame(batch: list[list[Any]]) -> pl.DataFrame:
-        return pl.DataFrame(batch, schema=schema, orient="row")
-
-    return _read_batches(path, what, cells, frame)
+    for line, found, text in _numbered_objects(path, what):
+        if found is None:
+            odd.append((line, text))
+            continue
+        batch.append(cells(found) | {"line": line})
+        if len(batch) == ROWS_AT_ONCE:
+            finish_batch()
+    finish_batch()
+    bad = checks.bad_rows(path, odd, "is not a JSON object in UTF-8", "restore the line from its source")
+    return _require_rows(Rows(path, pl.concat(frames, how="diagonal"), bad), what)
 
 
 def read_object_table(
-    path: Path, what: str, columns: Sequence[str] | None, joined_by: Mapping[str, str]
+    path: Path, what: str, wanted: Sequence[str] | None, joined_by: Mapping[str, str]
 ) -> tuple[Rows, tuple[str, ...]]:
     """The cells of a file of one object a line, as text.
 
     Args:
-        path: the file.
-        what: its name in messages.
-        columns: the keys that are read; None for all.
+        what: the file's name in messages.
+        wanted: the keys that are read; None for all.
         joined_by: keys whose value may be a list of plain values, with what joins these in the cell.
 
     Returns:
@@ -175,50 +173,22 @@ def read_object_table(
         DataError: as `open_bytes`, or no line is an object.
     """
     names: dict[str, None] = {}
-    wanted = None if columns is None else set(columns)
+    schema: dict[str, Any] = {}
 
-    def cells(line: int, found: Mapping[str, Any]) -> dict[str, Any]:
+    def cells(found: dict[str, Any]) -> dict[str, Any]:
         names.update(dict.fromkeys(found))
-        kept = found if wanted is None else wanted & found.keys()
-        return {name: _cell(found[name], joined_by.get(name)) for name in kept} | {"line": line}
+        kept = [name for name in found if name != "line" and (wanted is None or name in wanted)]
+        schema.update(dict.fromkeys(kept, pl.String))
+        return {name: plain_text(found[name], joined_by.get(name)) for name in kept}
 
-    def frame(batch: list[dict[str, Any]]) -> pl.DataFrame:
-        kept = [name for name in names if name != "line" and (wanted is None or name in wanted)]
-        schema: dict[str, Any] = {"line": pl.UInt32, **dict.fromkeys(kept, pl.String)}
-        return pl.DataFrame(batch, schema=schema)
-
-    rows = _read_batches(path, what, cells, frame)
-    rows = rows.select(*(name for name in rows.good.columns if rows.good[name].null_count() < rows.good.height))
+    rows = read_objects(path, what, cells, schema)
     if rows.good.is_empty():
         line, text = rows.bad.row(0)[1:3]
         raise DataError(
             f"{what} must hold a JSON object a line, got {path} without any (line {line}: {text[:80]!r}); "
             f"save it as JSON lines in UTF-8"
         )
-    return rows, tuple(names)
-
-
-def _read_batches(
-    path: Path,
-    what: str,
-    cells: Callable[[int, Mapping[str, Any]], Row],
-    frame: Callable[[list[Row]], pl.DataFrame],
-) -> Rows:
-    """The rows of a file of one object a line, made into frames in batches: objects take far more memory."""
-    frames: list[pl.DataFrame] = []
-    odd: list[tuple[int, str]] = []
-    batch: list[Row] = []
-    for line, found, text in numbered_objects(path, what):
-        if found is None:
-            odd.append((line, text))
-            continue
-        batch.append(cells(line, found))
-        if len(batch) == ROWS_AT_ONCE:
-            frames.append(frame(batch))
-            batch = []
-    rows = pl.concat([*frames, frame(batch)], how="diagonal")
-    bad = bad_rows_of(path, odd, "is not a JSON object in UTF-8", "restore the line from its source")
-    return _require_rows(Rows(path, rows, bad), what)
+    return rows.select(*(one.name for one in rows.good if one.null_count() < len(one))), tuple(names)
 
 
 def _require_rows(rows: Rows, what: str) -> Rows:
@@ -227,7 +197,8 @@ def _require_rows(rows: Rows, what: str) -> Rows:
     return rows
 
 
-def _cell(value: Any, separator: str | None) -> str | None:
+def plain_text(value: Any, separator: str | None = None) -> str | None:
+    """A text or number, or with a separator a list of them, as text; None for any other value."""
     if isinstance(value, str | int | float):
         return str(value)
     if separator is None or not isinstance(value, list):
@@ -235,22 +206,12 @@ def _cell(value: Any, separator: str | None) -> str | None:
     return separator.join(str(one) for one in cast("list[Any]", value) if isinstance(one, str | int | float))
 
 
-def text_of(key: str) -> Getter:
-    """Gets the value of a key as text; None when it is not there or not a plain value."""
-    return lambda found: _cell(found.get(key), None)
-
-
 def require_objects(
     path: Path, what: str, form: str, fits: Callable[[Mapping[str, Any]], bool]
 ) -> list[dict[str, Any]]:
-    """The objects of a file of one a line; DataError at the first that does not fit.
-
-    Args:
-        form: what an object must have, for the message.
-        fits: whether one does.
-    """
+    """The objects of a file of one a line; DataError, which tells the `form`, at the first that does not fit."""
     rows: list[dict[str, Any]] = []
-    for line, found, text in numbered_objects(path, what):
+    for line, found, text in _numbered_objects(path, what):
         if found is None or not fits(found):
             raise DataError(
                 f"{path}, line {line} must be an object in UTF-8 with {form}, got {text[:60]!r}; fetch the file again"
@@ -259,7 +220,7 @@ def require_objects(
     return rows
 
 
-def numbered_objects(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
+def _numbered_objects(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
     """Line number, object (None where the line is no object in UTF-8) and text of the lines that are not blank."""
     with open_bytes(path, what) as file:
         for line, raw in enumerate(file, start=1):
@@ -285,11 +246,7 @@ def _parse_object(text: str) -> dict[str, Any] | None:
 
 
 def read_json(path: Path, what: str) -> Any:
-    """The JSON value that a file holds.
-
-    Raises:
-        DataError: as `open_bytes`, or not JSON in UTF-8, or an object has a key twice.
-    """
+    """The JSON value of a file; DataError as `open_bytes`, if it is no JSON in UTF-8, or an object has a key twice."""
 
     def no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -314,11 +271,7 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def read_json_object(path: Path, what: str) -> dict[str, Any]:
-    """A file that holds one JSON object.
-
-    Raises:
-        DataError: as `read_json`, or it is not an object or an empty one.
-    """
+    """The JSON object of a file; DataError as `read_json`, or if it is no object or an empty one."""
     found = read_json(path, what)
     if not isinstance(found, dict) or not found:
         raise DataError(f"{what} must be one JSON object with entries, got another shape in {path}; see docs/data.md")
