@@ -13,10 +13,11 @@ carry it than in other users' histories, and disliked when clearly fewer do.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import zip_longest
 
 from recloop.llm.completion_text import SENTENCE_END
 
@@ -129,38 +130,29 @@ def weigh_history(
         attributes: names, in the order of each item's `values`.
         history: the items shown; all have ratings, or none has.
         population_rates: what to compare the history with; None to go by its ratings, or by counts alone. With
-            rates, a value that no item carries has evidence where items are expected to.
+            them, a value that no item carries has evidence where items are expected to.
     """
     items = list(history)
     rating = [item.rating for item in items if item.rating is not None]
     mean = sum(rating) / len(rating) if rating else 0.0
-    counts: dict[tuple[int, str], int] = defaultdict(int)
-    excess: dict[tuple[int, str], float] = defaultdict(float)
+    counts: Counter[tuple[str, str]] = Counter()
+    excess: dict[tuple[str, str], float] = defaultdict(float)
     for item in items:
-        for column, values in enumerate(item.values):
+        for attribute, values in zip(attributes, item.values, strict=True):
             for value in dict.fromkeys(values):
-                counts[column, value] += 1
-                excess[column, value] += 0.0 if item.rating is None else item.rating - mean
+                counts[attribute, value] += 1
+                excess[attribute, value] += 0.0 if item.rating is None else item.rating - mean
     if population_rates is None:
         basis = Basis.RATING if rating else Basis.COUNT
-        found = [
-            Evidence(attributes[column], value, count, round(excess[column, value], 6), basis)
-            for (column, value), count in counts.items()
-        ]
+        found = [Evidence(*key, count, round(excess[key], 6), basis) for key, count in counts.items()]
     else:
-        num_of = {(attributes[column], value): count for (column, value), count in counts.items()}
-        missed = {
-            key: 0
-            for key, share in population_rates.items()
-            if share * len(items) >= FEWEST and key not in num_of and key[0] in attributes
-        }
+        expected_of = {key: share * len(items) for key, share in population_rates.items() if key[0] in attributes}
         found = [
-            Evidence(*key, count, count - expected, Basis.SHARE, expected)
-            for key, count in (num_of | missed).items()
-            for expected in [population_rates.get(key, 0.0) * len(items)]
+            Evidence(*key, counts[key], counts[key] - expected, Basis.SHARE, expected)
+            for key, expected in (dict.fromkeys(counts, 0.0) | expected_of).items()
+            if key in counts or expected >= FEWEST
         ]
-    order = {attribute: position for position, attribute in enumerate(attributes)}
-    return sorted(found, key=lambda e: (order[e.attribute], -e.strength, e.value))
+    return sorted(found, key=lambda e: (attributes.index(e.attribute), -e.strength, e.value))
 
 
 def population_rates(attributes: Sequence[str], histories: Iterable[Sequence[HistoryItem]]) -> PopulationRates:
@@ -188,9 +180,7 @@ def true_claims(
 
 
 def write_summary(claims: Sequence[Claim], attributes: Sequence[str] | None = None) -> str:
-    """The canonical text of these claims.
-
-    Inside a section likes come first, then dislikes, then `also`, each in the given order.
+    """The canonical text of these claims: in a section likes, dislikes, then `also`, each in the given order.
 
     Args:
         attributes: the sections in their order, "mixed" where nothing is claimed; None: as first mentioned.
@@ -214,10 +204,7 @@ def parse_claims(text: str, attributes: Sequence[str]) -> ParsedCompletion:
 
     Sections may stand on lines of their own. Prose after a section, on a new line or as a sentence, is no
     part of its values, but names with full stops (``Dr. Seuss``) are. A line goes on in the next unless it ends
-    in a full stop that is not an initial's.
-
-    Args:
-        attributes: the attribute names the prompt asked for.
+    in a full stop that is not an initial's. Sections have the names in `attributes`.
 
     Example:
         >>> parse_claims("By genre: likes Drama; dislikes War. By era: mixed.", ("genre", "era")).attributes
@@ -229,19 +216,16 @@ def parse_claims(text: str, attributes: Sequence[str]) -> ParsedCompletion:
     names = "|".join(re.escape(attribute) for attribute in sorted(attributes, key=len, reverse=True))
     starts = list(section_heads(names).finditer(text)) if attributes else []
     claims: list[Claim] = []
-    seen: list[str] = []
     is_clean = bool(starts) and starts[0].start() == 0
-    for position, start in enumerate(starts):
-        end = starts[position + 1].start() if position + 1 < len(starts) else len(text)
-        body = text[start.end() : end].strip()
+    for start, following in zip_longest(starts, starts[1:]):
+        body = text[start.end() : following.start() if following else len(text)].strip()
         said = _without_prose(body)
-        attribute = start.group(1)
-        found = _parse_section(attribute, said)
-        is_clean = is_clean and found is not None and said == body and attribute not in seen
-        seen.append(attribute)
+        found = _parse_section(start[1], said)
+        is_clean = is_clean and found is not None and said == body
         claims.extend(found or ())
-    is_clean = is_clean and len(set(claims)) == len(claims)
-    return ParsedCompletion(tuple(dict.fromkeys(claims)), tuple(dict.fromkeys(seen)), is_clean)
+    seen = tuple(dict.fromkeys(start[1] for start in starts))
+    is_clean = is_clean and len(set(claims)) == len(claims) and len(seen) == len(starts)
+    return ParsedCompletion(tuple(dict.fromkeys(claims)), seen, is_clean)
 
 
 def section_heads(names: str) -> re.Pattern[str]:
@@ -269,11 +253,10 @@ def _parse_section(attribute: str, body: str) -> list[Claim] | None:
     """Claims of one section's body, or None when it breaks the form."""
     if not body.endswith("."):
         return None
-    body = body[:-1]
-    if body == "mixed":
+    if body == "mixed.":
         return []
     claims: list[Claim] = []
-    for part in body.split("; "):
+    for part in body[:-1].split("; "):
         head, _, rest = part.partition(" ")
         if head not in {p.value for p in Polarity} or not rest:
             return None

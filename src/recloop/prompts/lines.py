@@ -59,12 +59,12 @@ def clean_item(title: str, values: Sequence[Sequence[str]]) -> HistoryItem:
     return HistoryItem(clean_title(title), kept, None)
 
 
-def history_items(log: Log) -> Callable[..., list[HistoryItem]]:
+def history_items(log: Log, attributes: Sequence[str] | None = None) -> Callable[..., list[HistoryItem]]:
     """A function from item numbers and ratings to cleaned items; the catalogue is cleaned once.
 
-    Ratings are None, or NaN in one place, where they are unknown.
+    Ratings are None, or NaN in one place, where they are unknown. The items have the log's attributes, or these.
     """
-    rows = log.items.select("title", *log.attributes).iter_rows()
+    rows = log.items.select("title", *(log.attributes if attributes is None else attributes)).iter_rows()
     cleaned = [clean_item(title, values) for title, *values in rows]
 
     def items_of(items: Numbers, ratings: Numbers | None = None) -> list[HistoryItem]:

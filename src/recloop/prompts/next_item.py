@@ -1,17 +1,12 @@
 """Next-item prompts: a session and its candidates in words, and the ranking that an answer gives.
 
-The lines of a prompt: how many items the session has, the items (oldest first), how many candidates there are,
-the candidates, the latest item once more, a hint if there is one, the task. Items are written with the title last:
-``genre Drama | director Ann Vale | "Title"``. The canonical answer of a small model names the attribute value it
-goes by, then writes the candidates that share it as the rest of their line:
+The lines of a prompt: the items of the session (oldest first), the candidates, the latest item once more, a hint if
+there is one, the task. The canonical answer of a small model names the attribute value it goes by, then writes the
+candidates that share it as the rest of their line; any other list of titles is read in the same way:
 
     By director Ann Vale:
     1. Ann Vale | "Quiet Bridge"
     2. Ann Vale, Bo Lee | genre Drama | "Glass Harbour"
-
-Any other list of titles is read in the same way.
-
-Titles, values and hints are data and cleaned as in `recloop.prompts.lines`.
 
 Source: Re2LLM (arXiv 2403.16427), its next-item prompt. Deviations: candidates have lines of their own with
 their attributes; the titles of candidates all differ; the answer is parsed by a written rule.
@@ -21,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, replace
 
 from recloop.errors import SettingError
 from recloop.prompts.claims import HistoryItem
@@ -75,7 +70,7 @@ class Ranking:
     @property
     def defects(self) -> dict[str, int]:
         """The counts by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name.startswith("num_")}
+        return {name: count for name, count in asdict(self).items() if name.startswith("num_")}
 
     def rank_of(self, candidate: int) -> int | None:
         """The place of a candidate, from 1; None where it is not ranked."""
@@ -102,41 +97,27 @@ def next_item_text(session: SessionText, hint: str = "", num_ranked: int = NUM_R
     told = [candidate_line(session.attributes, item) for item in session.shown]
     offered = [candidate_line(session.attributes, item) for item in session.candidates]
     hints = [HINT + clean_hint(hint)] if hint.strip() else []
-    return "\n".join(
-        [
-            f"{len(told)} {session.noun}, oldest first:",
-            *told,
-            f"{len(offered)} candidates:",
-            *offered,
-            LATEST + told[-1],
-            *hints,
-            next_item_task(session.noun, min(num_ranked, len(offered))),
-        ]
+    task = (
+        f"Rank the {min(num_ranked, len(offered))} candidates most likely to be the next of these {session.noun}, "
+        f"one title per line."
     )
-
-
-def next_item_task(noun: str, num_ranked: int) -> str:
-    """The request under the candidates."""
-    return f"Rank the {num_ranked} candidates most likely to be the next of these {noun}, one title per line."
+    lines = [f"{len(told)} {session.noun}, oldest first:", *told, f"{len(offered)} candidates:", *offered]
+    return "\n".join([*lines, LATEST + told[-1], *hints, task])
 
 
 def with_distinct_titles(items: Sequence[HistoryItem]) -> tuple[HistoryItem, ...]:
     """The items, those whose titles read alike numbered from the second on."""
     titles = distinct_titles([item.title for item in items])
-    return tuple(HistoryItem(title, item.values, item.rating) for title, item in zip(titles, items, strict=True))
+    return tuple(replace(item, title=title) for title, item in zip(titles, items, strict=True))
 
 
 def parse_ranking(text: str, titles: Sequence[str], num_ranked: int) -> Ranking:
-    """The candidates an answer names, in its order.
+    """The candidates an answer names, in its order, at most `num_ranked`; `titles` are those that the prompt shows.
 
     If several lines are marked as a list or begin with a candidate, each line is one entry; lines that are none (a
     greeting, an explanation) are skipped. Any other answer is read as one list within a sentence, separated by
     commas, semicolons, arrows, numbers or ``and``. Of a line with bars that ends in a quoted title, that title is
     the entry. `recloop.prompts.title_match` decides what an entry names.
-
-    Args:
-        titles: of the candidates, as the prompt shows them.
-        num_ranked: places asked for.
 
     Example:
         >>> parse_ranking("Sure! 1. Alien, 2. The Heat and Jaws", ["Heat", "Alien"], 2).places
@@ -148,36 +129,23 @@ def parse_ranking(text: str, titles: Sequence[str], num_ranked: int) -> Ranking:
         is_title = isinstance(index.find_whole(normalised(line[2])), Found)
         return line[1] + line[2] if is_title else line[0]
 
-    text = normalised(LINE_OF_ITEM.sub(title_of, text))
-    lines = [line for line in text.splitlines() if line.strip()]
-    entries = [LIST_MARK.sub("", line, count=1) for line in lines]
-    # A title may look like a mark (`4: Rise of ...`), so a line is first read as it is.
-    as_told = [index.find_whole(line) for line in lines]
-    found = [
-        whole if isinstance(whole, Found) else index.find_whole(entry)
-        for whole, entry in zip(as_told, entries, strict=True)
-    ]
-    is_listed = [
-        isinstance(named, Found) or HAS_MARK.match(line) is not None for named, line in zip(found, lines, strict=True)
-    ]
-    if sum(is_listed) >= 2 and not any(_numbers_inside(line) for line in lines):
-        named = [
-            what
-            for what, listed, entry in zip(found, is_listed, entries, strict=True)
-            if listed or what is NoTitle.AMBIGUOUS or _may_be_title(entry)
-        ]
-    else:
-        told = [line for line, listed in zip(lines, is_listed, strict=True) if listed or not _is_heading(line)]
-        named = _inline_entries("\n".join(told), index)
-    return _ranking(named, min(num_ranked, len(titles)))
-
-
-def _numbers_inside(line: str) -> bool:
-    return len(INLINE_NUMBER.findall(LIST_MARK.sub("", line, count=1))) >= 2
-
-
-def _is_heading(line: str) -> bool:
-    return line.rstrip().endswith(":")
+    listed: list[Found | NoTitle] = []
+    told: list[str] = []
+    num_listed, has_inner_list = 0, False
+    for line in filter(str.strip, normalised(LINE_OF_ITEM.sub(title_of, text)).splitlines()):
+        entry = LIST_MARK.sub("", line, count=1)
+        # A title may look like a mark (`4: Rise of ...`), so a line is first read as it is.
+        whole = index.find_whole(line)
+        what = whole if isinstance(whole, Found) else index.find_whole(entry)
+        is_listed = isinstance(what, Found) or HAS_MARK.match(line) is not None
+        num_listed += is_listed
+        has_inner_list = has_inner_list or len(INLINE_NUMBER.findall(entry)) >= 2
+        if is_listed or what is NoTitle.AMBIGUOUS or _may_be_title(entry):
+            listed.append(what)
+        if is_listed or not line.rstrip().endswith(":"):
+            told.append(line)
+    is_list = num_listed >= 2 and not has_inner_list
+    return _ranking(listed if is_list else _inline_entries("\n".join(told), index), min(num_ranked, len(titles)))
 
 
 def _may_be_title(entry: str) -> bool:
@@ -225,24 +193,14 @@ def _end_of(pattern: re.Pattern[str], text: str, start: int) -> int:
 
 
 def _ranking(named: Sequence[Found | NoTitle], num_ranked: int) -> Ranking:
-    places: list[int] = []
-    num_invented = num_repeated = num_ambiguous = 0
-    for what in named:
-        match what:
-            case Found(title=title) if title in places:
-                num_repeated += 1
-            case Found(title=title):
-                places.append(title)
-            case NoTitle.AMBIGUOUS:
-                num_ambiguous += 1
-            case _:
-                num_invented += 1
-    kept = tuple(places[:num_ranked])
+    found = [what.title for what in named if isinstance(what, Found)]
+    places = tuple(dict.fromkeys(found))
+    num_ambiguous = sum(what is NoTitle.AMBIGUOUS for what in named)
     return Ranking(
-        kept,
-        num_invented,
-        num_repeated,
-        num_ambiguous,
-        num_missing=num_ranked - len(kept),
-        num_beyond=len(places) - len(kept),
+        places[:num_ranked],
+        num_invented=len(named) - len(found) - num_ambiguous,
+        num_repeated=len(found) - len(places),
+        num_ambiguous=num_ambiguous,
+        num_missing=max(0, num_ranked - len(places)),
+        num_beyond=max(0, len(places) - num_ranked),
     )

@@ -68,28 +68,22 @@ def distinct_titles(titles: Sequence[str]) -> list[str]:
         ['Hamlet', 'HAMLET! (2)', 'Heat']
     """
     taken: set[tuple[str, ...]] = {words_of(normalised(title)) for title in titles}
-    seen: set[tuple[str, ...]] = set()
-    shown: list[str] = []
+    shown: dict[tuple[str, ...], str] = {}
     for title in titles:
         own, number = title, 1
-        while words_of(normalised(own)) in seen or (number > 1 and words_of(normalised(own)) in taken):
+        while (words := words_of(normalised(own))) in shown or (number > 1 and words in taken):
             number += 1
             own = f"{title} ({number})"
-        seen.add(words_of(normalised(own)))
-        shown.append(own)
-    return shown
+        shown[words] = own
+    return list(shown.values())
 
 
 class TitleIndex:
-    """Known titles, indexed by the words they may be written with.
-
-    Args:
-        titles: no two with the same words (`distinct_titles`).
-    """
+    """Known titles, no two with the same words (`distinct_titles`), indexed by the words they may be written with."""
 
     def __init__(self, titles: Sequence[str]) -> None:
-        self.titles = tuple(titles)
-        self.years = tuple(_year_of(title) for title in titles)
+        years = (YEAR_AT_END.search(title) for title in titles)
+        self._years = tuple(year and year[1] for year in years)
         self._exact: dict[tuple[str, ...], set[int]] = {}
         self._loose: dict[tuple[str, ...], set[int]] = {}
         for number, title in enumerate(titles):
@@ -100,11 +94,7 @@ class TitleIndex:
         self._longest = max((len(words) for words in (*self._exact, *self._loose)), default=0)
 
     def find(self, text: str, start: int = 0, *, inline: bool = False) -> Found | NoTitle:
-        """The title that a normalised text names at `start`.
-
-        Args:
-            inline: ``and`` may follow the title, as in a list within a sentence.
-        """
+        """The title that a normalised text names at `start`; `inline`: ``and`` may follow, as in a sentence."""
         spans = [(m.group(), m.end()) for m in WORD.finditer(text, start)][: self._longest + 1]
         verdict = NoTitle.UNKNOWN
         for skipped in (0, 1) if spans and spans[0][0] in ARTICLES else (0,):
@@ -135,8 +125,7 @@ class TitleIndex:
 
     def _year_fits(self, title: int, rest: str) -> bool:
         told = YEAR_NEXT.match(rest)
-        year = self.years[title]
-        return told is None or year is None or told[1] == year
+        return told is None or self._years[title] in (None, told[1])
 
 
 def ways_to_write(text: str) -> set[tuple[str, ...]]:
@@ -153,8 +142,3 @@ def ways_to_write(text: str) -> set[tuple[str, ...]]:
         article, bare = "", words
     forms = {(article, *bare), bare, (*bare, article)} if article and bare else {words}
     return forms | ({(*form, year[1]) for form in forms} if year else set())
-
-
-def _year_of(title: str) -> str | None:
-    year = YEAR_AT_END.search(title)
-    return year[1] if year else None
