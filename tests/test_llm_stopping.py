@@ -5,8 +5,7 @@ from recloop.errors import SettingError
 from recloop.llm.bundled import bundled_lm_folder
 from recloop.llm.completion_text import first_sentences
 from recloop.llm.language_model import Sampling
-from recloop.llm.local import TransformersLM
-from recloop.llm.stopping import SentenceStop
+from recloop.llm.local import TransformersLM, sentence_stop
 from recloop.records import Prompt
 
 HISTORY = """List what the user likes and dislikes.
@@ -45,16 +44,16 @@ def test_a_stopped_completion_is_the_beginning_of_the_whole_one(lm, num_sentence
 
 
 def test_a_sentence_is_over_when_the_next_begins(lm):
-    stop = SentenceStop(lm._tokenizer, 0, 1)
+    is_over = sentence_stop(lm._tokenizer, 0, 1)
     # An initial and a mark at the end of what is written decide nothing yet.
     texts = {
         "By genre: likes War. By": True,
         "By genre: likes War.": False,
         "By maker: likes J. Moreau": False,
     }
-    for text, is_over in texts.items():
-        assert stop.is_over(np.array([lm._tokenizer(text).input_ids])).tolist() == [is_over], text
-    assert SentenceStop(lm._tokenizer, 0, 2).is_over(np.array([lm._tokenizer("War. By").input_ids])).tolist() == [False]
+    for text, wanted in texts.items():
+        assert is_over(np.array([lm._tokenizer(text).input_ids])).tolist() == [wanted], text
+    assert sentence_stop(lm._tokenizer, 0, 2)(np.array([lm._tokenizer("War. By").input_ids])).tolist() == [False]
 
 
 def test_room_for_no_sentence_is_an_error():

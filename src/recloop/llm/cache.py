@@ -95,15 +95,13 @@ class CompletionCache(SharedFile):
         for prompt in prompts:
             request = request_key(lm_name, prompt, sampling)
             rows = self._connection.execute(query, (request, span.start, span.stop - 1))
-            found.append({row[0]: _completion_of(prompt.user, *row) for row in rows})
+            found.append({row[0]: _completion_of(prompt.user, row) for row in rows})
         return found
 
     def usage(self, purpose: str | None = None) -> Usage:
         """What language models behind a server have cost, in all or for one purpose."""
-        where = "" if purpose is None else " where purpose = ?"
-        rows = self._connection.execute(
-            f"select what, sum(amount) from usage{where} group by what", () if purpose is None else (purpose,)
-        )
+        query = "select what, sum(amount) from usage where ?1 is null or purpose = ?1 group by what"
+        rows = self._connection.execute(query, (purpose,))
         return Usage(**{what: amount if what.endswith("_s") else int(amount) for what, amount in rows})
 
     def has_usable(self, lm_name: str) -> bool:
@@ -148,25 +146,15 @@ def _row_of(completion: Completion) -> tuple[Any, ...]:
     return one.completion, one.text, one.num_tokens, one.is_finished, one.logp_sum, one.status.value, *quotes
 
 
-def _completion_of(
-    user: int,
-    number: int,
-    text: str,
-    num_tokens: int,
-    is_finished: int,
-    logp_sum: float | None,
-    status: str,
-    reason: str,
-    raw: str,
-) -> Completion:
+def _completion_of(user: int, row: tuple[Any, ...]) -> Completion:
+    number, text, num_tokens, is_finished, logp_sum, status, reason, raw = row
     logp = np.nan if logp_sum is None else logp_sum
     return Completion(user, number, text, num_tokens, bool(is_finished), logp, CompletionStatus(status), reason, raw)
 
 
 def request_key(lm_name: str, prompt: Prompt, sampling: Sampling) -> bytes:
     """SHA-256 of everything that decides a completion, except its number."""
-    room = () if sampling.sentences is None else (sampling.sentences,)
-    settings = [lm_name, *_settings(sampling), *room]
+    settings = [lm_name, *_settings(sampling), *([] if sampling.sentences is None else [sampling.sentences])]
     return hashlib.sha256(json.dumps(settings).encode() + prompt_digest(prompt)).digest()
 
 

@@ -124,8 +124,9 @@ class Leases:
                 "set holder = ?2, until_s = ?3 where holder = ?2 or until_s < ?4",
                 [(request, self.holder, now_s + LEASE_S, now_s) for request in requests],
             )
-            query = "select 1 from leases where request = ? and holder = ?"
-            return {r for r in requests if self._connection.execute(query, (r, self.holder)).fetchone()}
+            query = "select request from leases where holder = ?"
+            own = {row[0] for row in self._connection.execute(query, (self.holder,))}
+        return own.intersection(requests)
 
     def renew(self) -> None:
         """Keep all claims for another while; does nothing within seconds of the last time."""
@@ -151,12 +152,10 @@ class Leases:
 
     def _is_dead(self, holder: str) -> bool:
         machine, pid, _ = holder.rsplit(":", 2)
-        if machine != self._machine or int(pid) == os.getpid():
+        if machine != self._machine:
             return False
         try:
             os.kill(int(pid), 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
+        except OSError as error:
+            return isinstance(error, ProcessLookupError)
         return False

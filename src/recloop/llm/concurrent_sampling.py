@@ -25,12 +25,7 @@ MANY = 20  # guess: with so many completions and none usable, model or settings 
 
 
 def stream_completions(
-    lm: ServerLM,
-    prompts: Sequence[Prompt],
-    sampling: Sampling,
-    cache: CompletionCache,
-    step: Step,
-    purpose: str,
+    lm: ServerLM, prompts: Sequence[Prompt], sampling: Sampling, cache: CompletionCache, step: Step, purpose: str
 ) -> None:
     """Put all completions of `prompts` into the cache, asking only for those it lacks.
 
@@ -55,12 +50,7 @@ def stream_completions(
 
 
 def _ask_unclaimed(
-    lm: ServerLM,
-    prompts: Sequence[Prompt],
-    sampling: Sampling,
-    cache: CompletionCache,
-    step: Step,
-    purpose: str,
+    lm: ServerLM, prompts: Sequence[Prompt], sampling: Sampling, cache: CompletionCache, step: Step, purpose: str
 ) -> bool:
     """Ask for what no other process has claimed; whether there was anything."""
     asked: list[tuple[Prompt, bytes]] = []

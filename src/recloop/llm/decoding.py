@@ -12,9 +12,9 @@ unfinished completions of one prompt; ``C`` cache slots; ``V`` tokens of the voc
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,9 +24,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from recloop.llm.shared_prefix import Head, alone
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Float64, Int64
-
-    from recloop.llm.stopping import SentenceStop
+    from jaxtyping import Bool, Float, Float64, Int64
 
 ATTEMPTS = 8  # random numbers per token; all but the first serve draws that fall outside the nucleus
 COMPACT_BELOW = 0.75  # guess: below this share of unfinished prompts, finished ones leave the cache
@@ -47,25 +45,13 @@ class RawCompletion:
     end: int | None = None
 
 
-class Prefix(Protocol):
-    """The cached prompts of a batch and their unfinished completions."""
-
-    def first_logits(self) -> Float[Tensor, "B V"]:
-        """Logits of the first token after each prompt."""
-        ...
-
-    def next_logits(self, tokens_R: np.ndarray, prompt_R: np.ndarray, completion_R: np.ndarray) -> Float[Tensor, "R V"]:
-        """Append one token to each named completion, sorted by prompt; a completion once left out stays out."""
-        ...
-
-
 def decode(
-    prefix: Prefix,
+    prefix: SharedPrefix | ExpandedPrefix,
     uniforms_BNTA: Float64[np.ndarray, "B N T A"],
     end_tokens: Sequence[int],
     temperature: float,
     top_p: float,
-    stop: SentenceStop | None = None,
+    stop: Callable[[Int64[np.ndarray, "R T"]], Bool[np.ndarray, " R"]] | None = None,
 ) -> list[list[RawCompletion]]:
     """The N completions of each prompt, up to their end token, to where `stop` ends them, or to T tokens.
 
@@ -73,7 +59,7 @@ def decode(
         uniforms_BNTA: random numbers in [0, 1), `ATTEMPTS` per prompt, completion and position.
         end_tokens: ids that end a completion.
         temperature, top_p: as in `sample_tokens`.
-        stop: None where only an end token ends a completion.
+        stop: says of the tokens so far which completions are over; None where only an end token ends one.
     """
     num_prompts, num_completions, max_tokens, _ = uniforms_BNTA.shape
     tokens_BNT = np.zeros((num_prompts, num_completions, max_tokens), dtype=np.int64)
@@ -88,9 +74,7 @@ def decode(
         logp_BN[prompt_R, completion_R] += logps_R
         tokens_BNT[prompt_R, completion_R, t] = tokens_R
         is_end_R = np.isin(tokens_R, end_tokens)
-        is_done_R = is_end_R
-        if stop is not None:
-            is_done_R = is_end_R | stop.is_over(tokens_BNT[prompt_R, completion_R, : t + 1])
+        is_done_R = is_end_R if stop is None else is_end_R | stop(tokens_BNT[prompt_R, completion_R, : t + 1])
         done = prompt_R[is_done_R], completion_R[is_done_R]
         length_BN[done] = t + ~is_end_R[is_done_R]
         num_sampled_BN[done], is_finished_BN[done] = t + 1, True
@@ -166,9 +150,8 @@ def _draw_nucleus(
 def _places_within(group_R: np.ndarray) -> np.ndarray:
     """The rank of each entry within its group, from 0."""
     order_R = np.argsort(group_R, kind="stable")
-    _, first, counts = np.unique(group_R[order_R], return_index=True, return_counts=True)
-    place_R = np.empty(len(group_R), dtype=np.int64)
-    place_R[order_R] = np.arange(len(group_R)) - np.repeat(first, counts)
+    sorted_R, place_R = group_R[order_R], np.empty_like(order_R)
+    place_R[order_R] = np.arange(len(group_R)) - np.searchsorted(sorted_R, sorted_R)
     return place_R
 
 
@@ -260,9 +243,11 @@ class SharedPrefix:
         self._mask_HSC = self._as_mask(is_seen_HSC)
 
     def first_logits(self) -> Float[Tensor, "B V"]:
+        """Logits of the first token after each prompt."""
         return self._model.get_output_embeddings()(self._last_BD)
 
     def next_logits(self, tokens_R: np.ndarray, prompt_R: np.ndarray, completion_R: np.ndarray) -> Float[Tensor, "R V"]:
+        """Append one token to each named completion, sorted by prompt; a completion once left out stays out."""
         growing = np.unique(self._row_B[prompt_R])
         if len(growing) <= COMPACT_BELOW * self._num_rows:
             self._keep(growing)
@@ -282,11 +267,7 @@ class SharedPrefix:
         return self._model.get_output_embeddings()(hidden_HMD[rows, columns])
 
     def _read_tails(
-        self,
-        prompts: Sequence[Sequence[int]],
-        heads: Sequence[Head],
-        num_completions: int,
-        is_seen_HSC: np.ndarray,
+        self, prompts: Sequence[Sequence[int]], heads: Sequence[Head], num_completions: int, is_seen_HSC: np.ndarray
     ) -> None:
         """Read the tails side by side in their head's row; a tail's own completions see it."""
         start = self._layers[0].length
@@ -308,9 +289,7 @@ class SharedPrefix:
             is_seen_HWC[row, first:end, own] = np.tri(len(tail), dtype=bool)
             is_seen_HSC[row, self._slot_B[b] : self._slot_B[b] + num_completions, own] = True
         hidden_HWD = self._read(
-            ids_HW,
-            attention_mask=self._as_mask(is_seen_HWC)[:, None],
-            position_ids=self._to_device(position_HW),
+            ids_HW, attention_mask=self._as_mask(is_seen_HWC)[:, None], position_ids=self._to_device(position_HW)
         )
         prompt_E, row_E, _, end_E = np.array([at for at in where if at[3] > at[2]]).T
         self._last_BD[self._to_device(prompt_E)] = hidden_HWD[self._to_device(row_E), self._to_device(end_E - 1)]

@@ -17,7 +17,6 @@ from recloop.llm.weights import find_model_folder, weights_hash
 from recloop.settings import validate
 
 UNKNOWN_WEIGHTS = Path("server")  # stands for the folder of weights that only the server has
-SAMPLING_SETTINGS = ("temperature", "top_p", "max_tokens")
 
 
 def load_lm(name: str | LanguageModel = "bundled", *, hook: PromptHook | None = None, **settings: Any) -> LanguageModel:
@@ -43,7 +42,7 @@ def load_lm(name: str | LanguageModel = "bundled", *, hook: PromptHook | None = 
         if settings or hook is not None:
             raise SettingError("settings are for a named language model, got some with an object; leave them out")
         return name
-    for setting in SAMPLING_SETTINGS:
+    for setting in ("temperature", "top_p", "max_tokens"):
         if setting in settings:
             raise SettingError(f"{setting} says how to sample, got it for load_lm; pass it to generate")
     return lm_from_config(validate(LmConfig, {"name": name, **settings}), hook=hook)

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recloop.errors import GenerationError, SettingError
+from recloop.errors import GenerationError
 from recloop.llm.chat import load_tokenizer, messages_of, takes_system_role
 from recloop.llm.completion_text import first_sentences
 from recloop.llm.language_model import Sampling, completion_uniforms, prompt_digest
 from recloop.llm.shared_prefix import Head, alone, share_heads
-from recloop.llm.stopping import SentenceStop
-from recloop.llm.weights import (
-    adapter_config,
-    base_folder_of,
-    find_model_folder,
-    in_four_bits,
-    reading,
-    weights_hash,
-)
+from recloop.llm.weights import adapter_config, base_folder_of, find_model_folder, in_four_bits, reading, weights_hash
 from recloop.records import Completion, Prompt
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Int64
 
 # Their attention is full, a token's place comes from `position_ids`, and logits come from the output embedding.
 SHARED_PREFIX_ARCHITECTURES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+MARKS = (".", "!", "?")
+MARK_BYTES = tuple(f"<0x{ord(mark):02X}>" for mark in MARKS)  # as tokens of a vocabulary with byte fallback
 
 
 class TransformersLM:
@@ -44,7 +42,7 @@ class TransformersLM:
         load_in_4bit: keep the linear layers in 4 bits; needs bitsandbytes.
 
     Raises:
-        SettingError: `batch_tokens` below 1, or no bitsandbytes for `load_in_4bit`.
+        SettingError: no bitsandbytes for `load_in_4bit`.
         GenerationError: no such model, or one that is damaged, needs its own code or has no chat template.
     """
 
@@ -56,8 +54,6 @@ class TransformersLM:
         batch_tokens: int = 24_576,
         load_in_4bit: bool = False,
     ) -> None:
-        if batch_tokens < 1:
-            raise SettingError(f"batch_tokens must be at least 1, got {batch_tokens}; the default is 24576")
         self.folder = find_model_folder(folder_or_name)
         import torch
         from transformers import DynamicCache
@@ -70,7 +66,6 @@ class TransformersLM:
             self._model, self._tokenizer = _load(self.folder, self._device, load_in_4bit=load_in_4bit)
         takes_system_role(self._tokenizer)
         self._end_tokens = end_tokens_of(self._model, self._tokenizer)
-        self._stops: dict[int, SentenceStop] = {}
         layers = DynamicCache(config=self._model.config).layers
         self._shares_prefix = self._model.config.model_type in SHARED_PREFIX_ARCHITECTURES and all(
             type(layer) is DynamicLayer for layer in layers
@@ -82,11 +77,6 @@ class TransformersLM:
     def name(self) -> str:
         """Architecture, size, and the start of the SHA-256 of weights, configuration and tokenizer."""
         return self._name
-
-    @property
-    def context_tokens(self) -> int | None:
-        """Longest prompt and completion together; None where the model sets no limit."""
-        return getattr(self._model.config, "max_position_embeddings", None)
 
     def count_tokens(self, text: str) -> int:
         # Not verbose: a text that is too long is no reason to warn, since counting is how that is found out.
@@ -161,7 +151,7 @@ class TransformersLM:
         return own + tails + head.length * (1 if self._shares_prefix else sampling.num_completions)
 
     def _check_length(self, prompt: Prompt, num_tokens: int, sampling: Sampling) -> None:
-        limit = self.context_tokens
+        limit: int | None = getattr(self._model.config, "max_position_embeddings", None)
         if num_tokens == 0:
             raise GenerationError(f"a prompt must not be empty, got an empty one for user {prompt.user}; write one")
         if limit is not None and num_tokens + sampling.max_tokens > limit:
@@ -170,14 +160,6 @@ class TransformersLM:
                 f"for user {prompt.user} and max_tokens={sampling.max_tokens}; "
                 f"lower the prompt's token budget or max_tokens"
             )
-
-    def _stop_after(self, num_sentences: int | None) -> SentenceStop | None:
-        if num_sentences is None:
-            return None
-        if num_sentences not in self._stops:
-            vocab_size = self._model.get_output_embeddings().weight.shape[0]
-            self._stops[num_sentences] = SentenceStop(self._tokenizer, vocab_size, num_sentences)
-        return self._stops[num_sentences]
 
     def _decode(
         self, prompts: Sequence[Prompt], ids_BT: list[tuple[int, ...]], heads: list[Head], sampling: Sampling
@@ -196,14 +178,11 @@ class TransformersLM:
                 for completion in sampling.completion_numbers
             ]
         ).reshape(len(prompts), num_completions, max_tokens, ATTEMPTS)
-        raw_BN = decode(
-            prefix,
-            uniforms_BNTA,
-            self._end_tokens,
-            sampling.temperature,
-            sampling.top_p,
-            self._stop_after(sampling.sentences),
-        )
+        stop = None
+        if sampling.sentences is not None:
+            vocab_size = self._model.get_output_embeddings().weight.shape[0]
+            stop = sentence_stop(self._tokenizer, vocab_size, sampling.sentences)
+        raw_BN = decode(prefix, uniforms_BNTA, self._end_tokens, sampling.temperature, sampling.top_p, stop)
         tokens = [list(raw.tokens) for raw_N in raw_BN for raw in raw_N]
         texts = [text.strip() for text in self._tokenizer.batch_decode(tokens, skip_special_tokens=True)]
         if sampling.sentences is not None:
@@ -211,11 +190,36 @@ class TransformersLM:
         text = iter(texts)
         return [
             tuple(
-                Completion(prompt.user, number, next(text).strip(), raw.num_sampled, raw.is_finished, raw.logp_sum)
+                Completion(prompt.user, number, next(text), raw.num_sampled, raw.is_finished, raw.logp_sum)
                 for number, raw in zip(sampling.completion_numbers, raw_N, strict=True)
             )
             for prompt, raw_N in zip(prompts, raw_BN, strict=True)
         ]
+
+
+@lru_cache(maxsize=4)
+def sentence_stop(
+    tokenizer: Any, vocab_size: int, num_sentences: int
+) -> Callable[[Int64[np.ndarray, "R T"]], Bool[np.ndarray, " R"]]:
+    """Whether completions, given as tokens without padding, have more than their first sentences.
+
+    Only a completion with a sentence mark can have more, so only those are turned into text.
+
+    Args:
+        vocab_size: number of tokens of the model's output; may exceed the tokenizer's.
+    """
+    is_mark_V = np.zeros(max(vocab_size, len(tokenizer)), dtype=bool)
+    for number, token in enumerate(tokenizer.convert_ids_to_tokens(range(len(tokenizer)))):
+        is_mark_V[number] = token in MARK_BYTES or any(mark in token for mark in MARKS)
+
+    def is_over(tokens_RT: Int64[np.ndarray, "R T"]) -> Bool[np.ndarray, " R"]:
+        is_over_R = np.zeros(len(tokens_RT), dtype=bool)
+        rows = np.flatnonzero(is_mark_V[tokens_RT].any(axis=1))
+        texts = tokenizer.batch_decode(tokens_RT[rows].tolist(), skip_special_tokens=True)
+        is_over_R[rows] = [first_sentences(t.strip(), num_sentences) != t.strip() for t in texts]
+        return is_over_R
+
+    return is_over
 
 
 def _load(folder: Path, device: Any, *, load_in_4bit: bool) -> tuple[Any, Any]:

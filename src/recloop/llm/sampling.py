@@ -116,11 +116,7 @@ def _longest_first(prompts: Sequence[Prompt]) -> list[Prompt]:
 
 
 def _fill_all(
-    lm: LanguageModel,
-    chunks: Sequence[Sequence[Prompt]],
-    sampling: Sampling,
-    cache: CompletionCache,
-    step: Step,
+    lm: LanguageModel, chunks: Sequence[Sequence[Prompt]], sampling: Sampling, cache: CompletionCache, step: Step
 ) -> None:
     """Every chunk once, in whichever process; one that another process works on is looked at again later."""
     left = list(chunks)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 LEAST_SHARE = 0.5  # guess: of each member's length; to share less saves little and widens the batch
 MOST_OWN = 4.0  # guess: the members' own tokens, in lengths of the head
@@ -65,12 +66,4 @@ def share_heads(prompts: Sequence[str] | Sequence[tuple[int, ...]], growth: int)
 
 
 def _num_common(first: Sequence[object], second: Sequence[object]) -> int:
-    """The length of the common beginning, by bisection."""
-    low, high = 0, min(len(first), len(second))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if first[low:middle] == second[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))

@@ -15,17 +15,8 @@ from recloop.errors import GenerationError, RecloopError, SettingError
 
 # What decides a model's answers: weights, shapes, tokenizer, chat template, and an encoder's pooling.
 IDENTITY_FILES = (
-    "*.safetensors",
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "chat_template*",
-    "vocab*",
-    "merges.txt",
-    "modules.json",
-    "sentence_bert_config.json",
-    "[0-9]_*/*",
+    *("*.safetensors", "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json"),
+    *("chat_template*", "vocab*", "merges.txt", "modules.json", "sentence_bert_config.json", "[0-9]_*/*"),
 )
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 

@@ -150,9 +150,7 @@ class RequestQueue:
                 return None
             may_cost = self._may_cost(self._ready[0])
             wait_s = max(
-                self._health.wait_s(now_s),
-                self._requests.wait_s(1, now_s),
-                self._tokens.wait_s(may_cost.tokens, now_s),
+                self._health.wait_s(now_s), self._requests.wait_s(1, now_s), self._tokens.wait_s(may_cost.tokens, now_s)
             )
             if wait_s > 0:
                 return wait_s
