@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from recloop.rewards.preference_pairs import PairSet
 
-Message = dict[str, str]
-
 # Batches within which rows are sorted by length: little padding, and a different mix every epoch.
 SORTED_BATCHES = 16
 
@@ -36,7 +34,7 @@ class Row:
     num_tokens: int
 
 
-def reply_of(text: str) -> list[Message]:
+def reply_of(text: str) -> list[dict[str, str]]:
     """A reply as the turn that follows a prompt."""
     return [{"role": "assistant", "content": text}]
 
@@ -88,8 +86,6 @@ def select_rows(
     Args:
         lm_folder: holds tokenizer, chat template and model configuration.
         prompts: by user number.
-        pairs: of users with a prompt.
-        budget: the token limits, and how many pairs at most.
         seed: chooses which pairs stay when there are too many.
 
     Raises:
@@ -114,7 +110,12 @@ def select_rows(
             f"training needs at least one pair, got none ({num_too_long} with a reply above "
             f"{budget.max_reply_tokens} tokens); lower min_gap, draw more completions or raise max_reply_tokens"
         )
-    reader.require_context(max(row.num_tokens for row in fitting))
+    longest = max(row.num_tokens for row in fitting)
+    if reader.context is not None and longest > reader.context:
+        raise SettingError(
+            f"prompt and reply must fit the model's context of {reader.context} tokens, got {longest}; build prompts "
+            f"with a smaller budget"
+        )
     kept = np.arange(len(fitting))
     if len(fitting) > budget.max_pairs:
         kept = np.sort(np.random.default_rng(seed).choice(kept, budget.max_pairs, replace=False))
@@ -134,7 +135,7 @@ def training_order(num_tokens: Sequence[int], budget: TrainingBudget, seed: int)
         for start in range(0, len(shuffled), batch * SORTED_BATCHES):
             group = shuffled[start : start + batch * SORTED_BATCHES]
             group = group[np.argsort(-lengths[group], kind="stable")]
-            batches = [group[first : first + batch] for first in range(0, len(group), batch)]
+            batches = np.split(group, range(batch, len(group), batch))
             full, rest = batches[: len(group) // batch], batches[len(group) // batch :]
             order.extend(full[index] for index in rng.permutation(len(full)))
             order.extend(rest)
@@ -162,15 +163,13 @@ class _Reader:
         config: Any = AutoConfig.from_pretrained(base)
         return cls(tokenizer, frozenset(end_ids), getattr(config, "max_position_embeddings", None))
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> list[int]:
-        encoded = self.tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True
-        )
-        return list(encoded["input_ids"])
+    def render(self, messages: list[dict[str, str]], *, opens_reply: bool = False) -> list[int]:
+        tokenizer: Any = self.tokenizer
+        return tokenizer.apply_chat_template(messages, add_generation_prompt=opens_reply, return_dict=True)["input_ids"]
 
     def opening(self, prompt: Prompt, max_tokens: int) -> list[int]:
         """The prompt, up to where the reply begins."""
-        ids = self.render(messages_of(prompt, self.tokenizer), add_generation_prompt=True)
+        ids = self.render(messages_of(prompt, self.tokenizer), opens_reply=True)
         if len(ids) > max_tokens:
             raise SettingError(
                 f"a prompt may have {max_tokens} tokens with its chat template, got {len(ids)} for {prompt.user}; "
@@ -187,17 +186,10 @@ class _Reader:
                 f"{prompt.user}; use a template whose generation prompt opens the assistant's turn"
             )
         reply_ids = whole_ids[len(prompt_ids) :]
-        for position, token in enumerate(reply_ids):
-            if token in self.end_ids:
-                return position + 1
+        length = next((place + 1 for place, token in enumerate(reply_ids) if token in self.end_ids), None)
+        if length is not None:
+            return length
         raise ContractError(
             f"a chat template must close the reply with an end token ({sorted(self.end_ids)}), got "
             f"{reply_ids[-3:]} as its last tokens; a model trained with it never stops: repair the template"
         )
-
-    def require_context(self, num_tokens: int) -> None:
-        if self.context is not None and num_tokens > self.context:
-            raise SettingError(
-                f"prompt and reply must fit the model's context of {self.context} tokens, got {num_tokens}; "
-                f"build prompts with a smaller budget"
-            )

@@ -52,8 +52,7 @@ def _require_weights(folder: Path) -> None:
         raise GenerationError(f"a model's folder is wanted, got the run {folder}; {do}")
     if not any(folder.glob("*.safetensors")):
         raise GenerationError(
-            f"a model's folder must hold its weights, got no .safetensors in {folder}; "
-            f"save the model with save_pretrained"
+            f"a model's folder must hold its weights, got no .safetensors in {folder}; save it with save_pretrained"
         )
 
 

@@ -1,8 +1,5 @@
 """Group relative policy optimisation, with an advantage for every token.
 
-The model answers each prompt several times. The reward of an answer over the mean of its group, token by token, moves
-the model, clipped and held near the reference model.
-
 Source: GRPO (arXiv 2402.03300), through TRL 1.16.0's GRPOTrainer; ReRec (arXiv 2604.07851). Ours: an epoch is one
 training run, so that the next epoch's requests can be chosen by this one's rewards. An epoch that gets the moments of
 the one before goes on as if they were one run.
@@ -63,8 +60,6 @@ def run_grpo(
 
     Args:
         prompts: numbered by their `user`; those that fill no optimiser step are left out.
-        reward: of an answer.
-        epoch: which part of the whole training this is.
 
     Raises:
         SettingError: a prompt is too long, there are fewer than one step takes, or several processes.
@@ -105,8 +100,8 @@ def _train(
     num_asked = len(prompts) // config.requests_per_step * config.requests_per_step
     if not num_asked:
         raise SettingError(
-            f"an optimiser step takes {config.requests_per_step} requests, got {len(prompts)}; lower batch_size "
-            f"or gradient_accumulation_steps, or make more requests"
+            f"an optimiser step takes {config.requests_per_step} requests, got {len(prompts)}; lower batch_size or "
+            f"gradient_accumulation_steps, or make more requests"
         )
     require_short(run.lm_folder, prompts, config.max_prompt_tokens)
 

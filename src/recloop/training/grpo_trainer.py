@@ -36,16 +36,27 @@ from recloop.training.shared_prompt import share_prompts
 from recloop.training.trainer import Policy, TrainingJob, load_model, trainer_arguments
 
 
-class KeepAnswers(TrainerCallback):
-    """Keeps the rewards of answers: beside every checkpoint, to go on from there, and with the moments at the end.
+class AnswerScorer(TrainerCallback):
+    """Rewards answers; keeps the rewards beside every checkpoint, to go on from there, and at the end, with moments.
 
     rows: of all answers of the training run. last: of the current batch, in its order.
     """
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, score: grpo_config.Scorer, tokenizer: Any, end_tokens: Sequence[int], work: Path) -> None:
         self.rows: list[dict[str, float]] = []
         self.last: list[grpo_config.ScoredAnswer] = []
-        self._work = work
+        self._score, self._tokenizer, self._end_tokens, self._work = score, tokenizer, end_tokens, work
+
+    def reward(self, *, completion_ids: list[list[int]], number: list[int], log_metric: Any, **_: Any) -> list[float]:
+        """A reward function as TRL calls it. An answer with an end token is finished."""
+        texts = self._tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
+        is_finished = [bool(ids) and ids[-1] in self._end_tokens for ids in completion_ids]
+        self.last = [self._score(*one) for one in zip(number, texts, is_finished, strict=True)]
+        for one, found in zip(number, self.last, strict=True):
+            self.rows.append({"number": one, "reward": found.reward, **found.terms})
+            for name, value in found.terms.items():
+                log_metric(f"terms/{name}", value)
+        return [found.reward for found in self.last]
 
     def on_train_begin(self, _args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
         if state.global_step:
@@ -57,14 +68,16 @@ class KeepAnswers(TrainerCallback):
 
     def on_train_end(self, *_: Any, optimizer: Any, **__: Any) -> None:
         atomic_write_json(self._work / ANSWERS, self.rows)
-        write_moments(self._work / MOMENTS, optimizer)
+        state: dict[int, dict[str, torch.Tensor]] = optimizer.state_dict()["state"]
+        moments = {f"{n}.{name}": x.contiguous() for n, found in state.items() for name, x in found.items()}
+        save_file(moments, self._work / MOMENTS)
 
 
 class TokenGrpoTrainer(GRPOTrainer):
     """TRL's GRPO with `token_advantages` in place of one advantage per answer.
 
     Args:
-        kept: filled by the reward function of the same trainer.
+        scorer: whose `reward` is the reward function of the same trainer.
         config: as the user gave it, for all epochs.
         shares_prompts: whether a prompt is read once for all its answers, which stand side by side.
     """
@@ -75,7 +88,7 @@ class TokenGrpoTrainer(GRPOTrainer):
     def __init__(
         self,
         *,
-        kept: KeepAnswers,
+        scorer: AnswerScorer,
         advantages: AdvantageConfig,
         config: GrpoConfig,
         epoch: EpochShare,
@@ -83,7 +96,7 @@ class TokenGrpoTrainer(GRPOTrainer):
         **arguments: Any,
     ) -> None:
         super().__init__(**arguments)
-        self._kept, self._advantages, self._config, self._epoch = kept, advantages, config, epoch
+        self._scorer, self._advantages, self._config, self._epoch = scorer, advantages, config, epoch
         self._shares_prompts = shares_prompts
         if shares_prompts:
             for model in (self.model, self.ref_model):
@@ -95,8 +108,11 @@ class TokenGrpoTrainer(GRPOTrainer):
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(*arguments, **named)
         if is_new and self._epoch.moments is not None:
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": read_moments(self._epoch.moments), "param_groups": groups})
+            state: dict[int, dict[str, torch.Tensor]] = {}
+            for key, value in load_file(self._epoch.moments).items():
+                number, _, name = key.partition(".")
+                state.setdefault(int(number), {})[name] = value
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         return optimizer
 
     def create_scheduler(
@@ -135,13 +151,13 @@ class TokenGrpoTrainer(GRPOTrainer):
         ids_BT, is_token_BT = output["completion_ids"], output["completion_mask"].bool()
         mask_BT = is_token_BT.cpu().numpy()
         is_wrong_BT = np.zeros(mask_BT.shape, dtype=bool)
-        for row, one in enumerate(self._kept.last):
+        for row, one in enumerate(self._scorer.last):
             if one.wrong_spans:
                 starts = token_starts(self.processing_class, ids_BT[row][is_token_BT[row]])
                 is_wrong_BT[row, : len(starts)] = tokens_in(one.wrong_spans, starts)
         is_wrong_BT &= mask_BT
-        found_BT = self._token_advantages([one.reward for one in self._kept.last], is_wrong_BT, mask_BT)
-        bare_BT = self._token_advantages([one.bare_reward for one in self._kept.last], is_wrong_BT, mask_BT)
+        found_BT = self._token_advantages([one.reward for one in self._scorer.last], is_wrong_BT, mask_BT)
+        bare_BT = self._token_advantages([one.bare_reward for one in self._scorer.last], is_wrong_BT, mask_BT)
         size = np.abs(found_BT[mask_BT]).sum()
         share = np.abs((found_BT - bare_BT)[mask_BT]).sum() / size if size > 0 else 0.0
         self._metrics["train"]["side_share"].append(float(share))
@@ -188,7 +204,8 @@ def make_trainer(
     policy: Policy,
 ) -> TokenGrpoTrainer:
     """The trainer of one epoch over `prompts`, in their order; `job.budget` is the epoch's, `config` of all epochs."""
-    tokenizer, kept = policy.tokenizer, KeepAnswers(job.run.work)
+    tokenizer = policy.tokenizer
+    scorer = AnswerScorer(reward.score, tokenizer, end_tokens_of(policy.model, tokenizer), job.run.work)
     tokenizer.padding_side = "left"
     arguments = trainer_arguments(job, uses_lora=policy.uses_lora)
     del arguments["max_length"]  # of no meaning here
@@ -209,50 +226,18 @@ def make_trainer(
     }
     asked = [{"prompt": messages_of(prompt, tokenizer), "number": prompt.user} for prompt in prompts]
     trainer = TokenGrpoTrainer(
-        kept=kept,
+        scorer=scorer,
         advantages=reward.advantages,
         config=config,
         epoch=epoch,
         shares_prompts=policy.shares_prompts,
-        reward_funcs=reward_function(reward.score, kept, tokenizer, end_tokens_of(policy.model, tokenizer)),
+        reward_funcs=scorer.reward,
         args=GRPOConfig(**arguments),
         train_dataset=Dataset.from_list(asked),
-        callbacks=[kept],
+        callbacks=[scorer],
         **policy.for_trainer,
     )
     if trainer.ref_model is not None:
         reference: Any = trainer.accelerator.unwrap_model(trainer.ref_model).float()
         reference.load_state_dict(load_model(job.run.reference, uses_lora=False).state_dict())
     return trainer
-
-
-def reward_function(score: grpo_config.Scorer, kept: KeepAnswers, tokenizer: Any, end_tokens: Sequence[int]) -> Any:
-    """The scorer as TRL calls it; keeps every reward. An answer with an end token is finished."""
-
-    def reward(*, completion_ids: list[list[int]], number: list[int], log_metric: Any, **_: Any) -> list[float]:
-        kept.last = [
-            score(one, tokenizer.decode(ids, skip_special_tokens=True), bool(ids) and ids[-1] in end_tokens)
-            for one, ids in zip(number, completion_ids, strict=True)
-        ]
-        for one, found in zip(number, kept.last, strict=True):
-            kept.rows.append({"number": one, "reward": found.reward, **found.terms})
-            for name, value in found.terms.items():
-                log_metric(f"terms/{name}", value)
-        return [found.reward for found in kept.last]
-
-    return reward
-
-
-def write_moments(file: Path, optimizer: Any) -> None:
-    """Adam's state, in the order of its parameters; the same state makes the same bytes."""
-    state: dict[int, dict[str, torch.Tensor]] = optimizer.state_dict()["state"]
-    save_file({f"{n}.{name}": x.contiguous() for n, found in state.items() for name, x in found.items()}, file)
-
-
-def read_moments(file: Path) -> dict[int, dict[str, torch.Tensor]]:
-    """What `write_moments` wrote, as `torch.optim.Optimizer.load_state_dict` takes it."""
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in load_file(file).items():
-        number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = value
-    return state

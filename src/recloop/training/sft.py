@@ -1,7 +1,6 @@
 """SFT on the best of N: imitate each user's best completion, on the budget that DPO gets.
 
-The control that knows which completion was best but not which was worst. Source: ours, through TRL 1.16.0's
-SFTTrainer with the loss on the reply alone.
+The control that does not know which completion was worst. Source: ours, by TRL 1.16.0's SFTTrainer, loss on the reply.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from recloop.training.trainer import Policy, TrainingJob
 
 
-class SftConfig(TrainingBudget):
+class SftConfig(TrainingBudget, frozen=True):
     """How the best completions train a language model."""
 
 

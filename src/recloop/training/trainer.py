@@ -70,13 +70,11 @@ class Policy:
 
     model: whole model, with a head; for LoRA the base that gets the adapter.
     adapter: how to make the LoRA adapter; None when all weights are trained.
-    adapter_from: folder of the adapter to go on from, whose form `adapter` has.
     """
 
     model: PreTrainedModel
     tokenizer: Any
     adapter: LoraConfig | None
-    adapter_from: Path | None
 
     @property
     def uses_lora(self) -> bool:
@@ -111,8 +109,8 @@ def run_job(job: TrainingJob, make_trainer: Callable[[Policy], Trainer], log_nam
     with quiet(run.seed):
         policy = load_policy(run.lm_folder, job.budget)
         trainer = make_trainer(policy)
-        if policy.adapter_from is not None:
-            _load_adapter(trainer.model, policy.adapter_from)
+        if base_folder_of(run.lm_folder) != run.lm_folder:
+            _load_adapter(trainer.model, run.lm_folder)
         checkpoint = _last_checkpoint(run.work)
         trainer.remove_callback(PrinterCallback)
         num_shown = job.counts[0] * job.budget.epochs
@@ -144,12 +142,15 @@ def load_policy(lm_folder: Path, budget: TrainingBudget) -> Policy:
     uses_lora = budget.lora
     if uses_lora == "auto":
         uses_lora = budget.load_in_4bit or _count_parameters(base) > LORA_ABOVE
-    adapter_from = lm_folder if base != lm_folder else None
-    if adapter_from and not uses_lora:
+    if base != lm_folder and not uses_lora:
         raise SettingError(f"{lm_folder} holds a LoRA adapter, got lora=False or auto; use lora=True")
-    adapter = _form_of(adapter_from, budget.lora_rank) if adapter_from else _lora(budget.lora_rank)
-    model = load_model(base, uses_lora=uses_lora, load_in_4bit=budget.load_in_4bit)
-    return Policy(model, load_tokenizer(lm_folder), adapter if uses_lora else None, adapter_from)
+    rank, adapter = budget.lora_rank, None
+    if base != lm_folder:
+        adapter = _form_of(lm_folder, rank)
+    elif uses_lora:
+        adapter = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    model = load_model(base, uses_lora=bool(uses_lora), load_in_4bit=budget.load_in_4bit)
+    return Policy(model, load_tokenizer(lm_folder), adapter)
 
 
 def load_model(folder: Path, *, uses_lora: bool, load_in_4bit: bool = False) -> PreTrainedModel:
@@ -292,10 +293,10 @@ def _claim(scratch: Path, inputs: Mapping[str, Any]) -> None:
     """Make `scratch` the place of this run's checkpoints, or refuse those of another."""
     scratch.mkdir(parents=True, exist_ok=True)
     file = scratch / INPUTS
-    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) != inputs:
-        raise RunError(f"{scratch} holds checkpoints of another training run; remove it or choose another folder")
     if not file.is_file():
         atomic_write_json(file, dict(inputs))
+    elif json.loads(file.read_text(encoding="utf-8")) != inputs:
+        raise RunError(f"{scratch} holds checkpoints of another training run; remove it or choose another folder")
 
 
 def _last_checkpoint(scratch: Path) -> Path | None:
@@ -312,10 +313,6 @@ def _last_checkpoint(scratch: Path) -> Path | None:
 def _count_parameters(folder: Path) -> int:
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).num_parameters()
-
-
-def _lora(rank: int) -> LoraConfig:
-    return LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
 def _form_of(folder: Path, rank: int) -> LoraConfig:
