@@ -24,9 +24,11 @@ from recloop.evaluation.report_sections import (
     Section,
     StepCost,
     UserView,
+    closing_sections,
+    opening_sections,
 )
 from recloop.evaluation.significance import StatisticsConfig
-from recloop.evaluation.tables import TableSettings, VariantTable, closing_sections, make_table, opening_sections
+from recloop.evaluation.tables import TableSettings, VariantTable, make_table
 from recloop.records import Pair, Rewards
 from recloop.rewards.preference_pairs import PairSet
 from recloop.rewards.reliability import Reliability
@@ -90,7 +92,7 @@ def made_up_table(num_seeds: int, num_users: int = 400) -> VariantTable:
         values_SUM = np.stack([values_SU * (1 - 0.03 * m) for m in range(len(METRICS))], axis=2)
         seeds, user_U, num_lists_U = tuple(range(num_seeds)), np.arange(num_users), np.full(num_users, 9)
         scores.append(VariantScores(name, "user", "drop", METRICS, seeds, user_U, num_lists_U, values_SUM))
-    settings = TableSettings(METRICS, StatisticsConfig(num_resamples=2_000, num_flips=20_000), seed=0)
+    settings = TableSettings(METRICS, METRICS[0], StatisticsConfig(num_resamples=2_000, num_flips=20_000), seed=0)
     return make_table("PRM, one new evaluator per variant", scores, CONTRASTS, settings, "untuned", reranker="prm")
 
 

@@ -13,7 +13,6 @@ from made_up_report import CONTRASTS, EVIL_TITLE, LEVELS, METRICS, made_up_repor
 from recloop.errors import DataError, SettingError
 from recloop.evaluation import charts, labels
 from recloop.evaluation.labels import VariantKind, VariantLabel, in_table_order, variant_label
-from recloop.evaluation.latex import latex_table
 from recloop.evaluation.report import render_report, write_report
 from recloop.evaluation.report_sections import (
     Chart,
@@ -29,7 +28,7 @@ from recloop.evaluation.report_sections import (
     UserView,
 )
 from recloop.evaluation.significance import Estimate
-from recloop.evaluation.tables import TableSettings, VariantTable, make_table
+from recloop.evaluation.tables import OTHERS_IN_LATEX, TableSettings, VariantTable, latex_table, make_table
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -97,16 +96,16 @@ def words_of(page: str) -> str:
 
 def test_every_variant_contrast_and_metric_is_there(table: VariantTable, page: str) -> None:
     text = words_of(page)
-    for variant in table.main.variants:
-        assert table.labels[variant.name].label in text
-        assert table.labels[variant.name].sentence in text
-        assert labels.number(variant.estimate.value) in text
+    for name, estimate in table.main.estimates.items():
+        assert table.labels[name].label in text
+        assert table.labels[name].sentence in text
+        assert labels.number(estimate.value) in text
     for contrast in table.main.contrasts:
         assert labels.signed(contrast.difference.value) in text
     for metric in METRICS:
         assert labels.metric_title(metric) in text
         assert labels.metric_meaning(metric) in text
-    assert {variant.name for variant in table.main.variants} == set(LEVELS)
+    assert set(table.main.estimates) == set(LEVELS)
     assert [(c.name, c.against) for c in table.main.contrasts] == CONTRASTS
 
 
@@ -193,11 +192,11 @@ def test_rewards_of_a_function_have_no_reliability_and_their_own_name(study: Rep
 
 def test_missing_labels_and_unknown_references_are_refused(table: VariantTable) -> None:
     own = replace(table.scores[0], name="mine")
-    settings = TableSettings(METRICS[:1], table.main.config, 0)
+    settings = TableSettings(METRICS[:1], METRICS[0], table.main.config, 0)
     with pytest.raises(SettingError, match="got none for mine"):
         make_table("t", [own], [], settings, "mine")
     mine = VariantLabel("mine", "Mine", "What I made.", VariantKind.METHOD)
-    made = make_table("t", [own, table.scores[1]], [], settings, "mine", own_labels=[mine])
+    made = make_table("t", [own, table.scores[1]], [], replace(settings, own_labels=(mine,)), "mine")
     assert made.labels["mine"].label == "Mine"
     with pytest.raises(SettingError, match="no variant 'nobody'"):
         replace(table, reference="nobody")
@@ -293,9 +292,9 @@ def test_numbers_read_as_papers_print_them() -> None:
 
 def test_latex_has_a_line_per_variant_and_escapes(table: VariantTable) -> None:
     spoilt = {name: replace(one, label=f"{one.label} 50% & a_b") for name, one in table.labels.items()}
-    text = latex_table(table.main, spoilt, table.others[:1])
+    text = latex_table(replace(table, labels=spoilt))
     body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
-    assert len(body) == len(table.main.variants)
-    assert all(line.replace(r"\&", "").count("&") == 3 for line in body)
+    assert len(body) == len(table.main.estimates)
+    assert all(line.replace(r"\&", "").count("&") == 2 + OTHERS_IN_LATEX for line in body)
     assert body[0].startswith(r"No text 50\% \& a\_b & 0.6")
     assert r"Intervals: 95\% bootstrap over users." in text

@@ -11,17 +11,10 @@ import pytest
 from made_up_report import CONTRASTS, LEVELS, METRICS, made_up_table
 from recloop.errors import DataError, MissingPackageError, RunError, SettingError
 from recloop.evaluation.per_user_scores import VariantScores
+from recloop.evaluation.report_sections import closing_sections
 from recloop.evaluation.results import Results
 from recloop.evaluation.significance import StatisticsConfig
-from recloop.evaluation.tables import (
-    TableSettings,
-    Units,
-    closing_sections,
-    make_table,
-    metric_lines,
-    write_completions,
-    write_tables,
-)
+from recloop.evaluation.tables import TableSettings, Units, make_table, metric_lines, write_completions, write_tables
 
 ENTRY = {"folder": "steps/x", "inputs": {}, "outputs": {}, "wall_s": 1.0, "peak_memory_bytes": 2**20, "fingerprint": ""}
 FEW = StatisticsConfig(num_resamples=200, num_flips=200)
@@ -38,15 +31,8 @@ def requests_table():
         VariantScores(name, "user", "drop", ("hr@1",), (0,), np.arange(3), np.ones(3, np.int64), values[None, :, None])
         for name, values in (("base_model", np.array([0.0, 1.0, 0.0])), ("rerec", np.array([1.0, 1.0, 0.0])))
     ]
-    settings = TableSettings(("hr@1",), FEW, 0)
-    return make_table(
-        "Requests",
-        scores,
-        [("rerec", "base_model")],
-        settings,
-        "base_model",
-        units=Units("request", ["ann", "ann", "bob"]),
-    )
+    settings = TableSettings(("hr@1",), "hr@1", FEW, 0, Units("request", ["ann", "ann", "bob"]))
+    return make_table("Requests", scores, [("rerec", "base_model")], settings, "base_model")
 
 
 @pytest.fixture
@@ -72,7 +58,7 @@ def test_a_table_has_a_line_per_variant(folder):
     expected = made_up_table(3, num_users=40).main
     trained = main.row(by_predicate=pl.col("variant") == "trained", named=True)
     assert trained["label"] == "Trained"
-    assert trained["value"] == expected.variant("trained").estimate.value
+    assert trained["value"] == expected.estimates["trained"].value
     assert (trained["num_users"], trained["num_seeds"], trained["reranker"]) == (40, 3, "prm")
     rerankers = dict(main.select("variant", "reranker").iter_rows())
     assert rerankers["reward_model_trained"] == "reward_model"

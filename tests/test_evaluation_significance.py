@@ -216,8 +216,8 @@ def test_table_numbers_by_hand() -> None:
     lists_U = np.array([1, 3])
     rows = [variant_of("a", a_SU, mean="list", lists_U=lists_U), variant_of("b", b_SU, mean="list", lists_U=lists_U)]
     table = compare(rows, [("a", "b")], "ndcg@5", QUICK, seed=1)
-    assert table.variant("a").estimate.by_seed == pytest.approx(((0.2 + 3 * 0.4) / 4, (0.6 + 3 * 0.8) / 4))
-    assert table.variant("a").estimate.value == pytest.approx(0.55)
+    assert table.estimates["a"].by_seed == pytest.approx(((0.2 + 3 * 0.4) / 4, (0.6 + 3 * 0.8) / 4))
+    assert table.estimates["a"].value == pytest.approx(0.55)
     assert table.contrasts[0].difference.by_seed == pytest.approx((0.25, 0.55))
     assert table.contrasts[0].difference.value == pytest.approx(0.4)
     # user differences (mean of seeds, times lists): .25, 3 * .45; both signs equal -> 2 of 4 flips
@@ -282,7 +282,7 @@ def test_same_seed_same_table_and_order_of_rows_changes_no_number() -> None:
     assert compare(rows, [("trained", "untuned")], "ndcg@5", QUICK, seed=1) == first
     turned = compare(rows[::-1], [("trained", "untuned")], "ndcg@5", QUICK, seed=1)
     assert turned.contrasts[0].p == first.contrasts[0].p
-    assert turned.variant("trained") == first.variant("trained")
+    assert turned.estimates["trained"] == first.estimates["trained"]
 
 
 def test_misuse_is_refused() -> None:
@@ -301,5 +301,3 @@ def test_misuse_is_refused() -> None:
     for table, contrasts, error, words in cases:
         with pytest.raises(error, match=words):
             compare(table, contrasts, "ndcg@5", QUICK, seed=1)
-    with pytest.raises(SettingError, match="no variant 'x' in the table"):
-        compare(rows, [], "ndcg@5", QUICK, seed=1).variant("x")

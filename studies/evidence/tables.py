@@ -10,9 +10,9 @@ import numpy as np
 
 from recloop.errors import SettingError
 from recloop.evaluation.per_user_scores import VariantScores, read_variant_scores
+from recloop.evaluation.report_sections import step_costs
 from recloop.evaluation.score import evaluate
 from recloop.evaluation.significance import compare
-from recloop.evaluation.tables import step_costs
 from recloop.methods.dpo4rec.baselines import best_valid_ndcg
 from recloop.methods.dpo4rec.compare import BASELINES_OF_TRAINED, BASELINES_OF_UNTUNED
 from recloop.methods.dpo4rec.data import Task

@@ -19,19 +19,28 @@ from recloop.evaluation import report_sections as parts
 from recloop.evaluation.labels import VariantKind
 from recloop.evaluation.significance import ALPHA, LEVEL, MAX_EXACT, MIN_SEEDS, Verdict
 from recloop.evaluation.terminal import REPORT
+from recloop.experiment.step import StepKind, Steps
 from recloop.files import atomic_write_text
 from recloop.progress import format_seconds
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from recloop.evaluation.significance import Contrast, VariantEstimate
+    from recloop.evaluation.significance import Contrast
     from recloop.evaluation.tables import VariantTable
 
+REPORT_STEP = StepKind("report")
 OTHERS_IN_MAIN = 3  # metrics beside the tested one in the main table; all are in the appendix
 CLAIMS = 3  # contrasts of each table that are put in a sentence at the top
 METRICS_PER_TABLE = 8  # of the appendix; what a printed page holds
 ITEM_HEIGHT_PX = 30.0
+
+
+def report_step(study: Steps, make: Callable[[], parts.Report]) -> None:
+    """Write ``report.html`` into the run folder, once."""
+    with study.step(REPORT_STEP, "", {"evaluate": study.run.digest("evaluate")}) as step:
+        if not step.is_done:
+            write_report(study.run.path, make())
 
 
 def write_report(folder: Path, report: parts.Report) -> Path:
@@ -98,29 +107,26 @@ def _claim(contrast: Contrast, table: VariantTable) -> dict[str, Any]:
 
 def _main_table(part: parts.MainTable) -> dict[str, Any]:
     table, main = part.table, part.table.main
-    scale = charts.interval_scale([one.estimate for one in main.variants], with_zero=False)
-    line_at = main.variant(table.reference).estimate.value
+    scale = charts.interval_scale(list(main.estimates.values()), with_zero=False)
+    line_at = main.estimates[table.reference].value
     shown = table.others[:OTHERS_IN_MAIN]
 
-    def line(one: VariantEstimate) -> dict[str, Any]:
-        label = table.labels[one.name]
-        return {
-            "label": label,
-            "estimate": one.estimate,
-            "plot": charts.interval(one.estimate, scale, line_at, label.kind.name.lower()),
-            "others": [other.variant(one.name).estimate.value for other in shown],
-        }
+    def line(name: str) -> dict[str, Any]:
+        label, estimate = table.labels[name], main.estimates[name]
+        plot = charts.interval(estimate, scale, line_at, label.kind.name.lower())
+        values = [other.estimates[name].value for other in shown]
+        return {"label": label, "estimate": estimate, "plot": plot, "others": values}
 
     return {
         "table": table,
-        "conventions": labels.conventions(main, table.unit),
+        "conventions": labels.conventions(main, table.units.name),
         "metric": labels.metric_title(main.metric),
         "other_metrics": [labels.metric_title(other.metric) for other in shown],
         "reference": table.labels[table.reference].label,
         "axis": charts.interval_axis(scale),
         "groups": [
-            {"kind": kind.value, "variants": [line(one) for one in group]}
-            for kind, group in groupby(main.variants, key=lambda one: table.labels[one.name].kind)
+            {"kind": kind.value, "variants": [line(name) for name in group]}
+            for kind, group in groupby(main.estimates, key=lambda name: table.labels[name].kind)
         ],
         "contrasts": _contrasts(table),
     }
@@ -141,13 +147,10 @@ def _contrasts(table: VariantTable) -> dict[str, Any] | None:
 
 def _all_metrics(part: parts.AllMetrics) -> dict[str, Any]:
     """The metrics dealt evenly into tables that fit a page; the best of each column is marked."""
-    table = part.table
-    comparisons = (table.main, *table.others)
-    names = [one.name for one in table.main.variants]
-    values_VM = np.array([[one.variant(name).estimate.value for one in comparisons] for name in names])
-    competes_V = np.array(
-        [table.labels[name].kind not in (VariantKind.BOUND, VariantKind.REWARD_MODEL) for name in names]
-    )
+    table, comparisons, names = part.table, part.table.comparisons, list(part.table.main.estimates)
+    values_VM = np.array([[one.estimates[name].value for one in comparisons] for name in names])
+    aside = (VariantKind.BOUND, VariantKind.REWARD_MODEL)
+    competes_V = np.array([table.labels[name].kind not in aside for name in names])
     best_M = values_VM[competes_V].max(axis=0, initial=-np.inf)
     is_best_VM = (values_VM == best_M) & competes_V[:, None]
     size = math.ceil(len(comparisons) / math.ceil(len(comparisons) / METRICS_PER_TABLE))
@@ -168,7 +171,7 @@ def _all_metrics(part: parts.AllMetrics) -> dict[str, Any]:
 
 
 def _how_to_read(part: parts.HowToRead) -> dict[str, Any]:
-    names = dict.fromkeys(one.metric for table in part.tables for one in (table.main, *table.others))
+    names = dict.fromkeys(one.metric for table in part.tables for one in table.comparisons)
     titles: dict[str, list[str]] = {}
     for name in names:
         titles.setdefault(labels.metric_meaning(name), []).append(labels.metric_title(name))

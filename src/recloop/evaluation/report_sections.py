@@ -1,20 +1,25 @@
 """What a report shows: frozen records, filled by a method and drawn by `recloop.evaluation.report`.
 
-A report is a list of sections; a section is a list of parts. A method says its sections, and
-`recloop.evaluation.tables` makes those that every method has.
+A report is a list of sections; a section is a list of parts. A method says its own sections, and `run_report` adds
+those that every method has.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from recloop.errors import DataError
+from recloop.evaluation.tables import VariantTable
+from recloop.experiment.reuse import own_steps, reused_in_words
+from recloop.experiment.run_folder import METRICS
+from recloop.llm.server.cost import describe_server_usage
 
 if TYPE_CHECKING:
-    from recloop.evaluation.tables import VariantTable
+    from recloop.experiment.run_folder import RunFolder
     from recloop.records import Rewards
     from recloop.rewards.preference_pairs import PairSet
     from recloop.rewards.reliability import Reliability
@@ -177,18 +182,9 @@ class Costs:
 
 
 Part = (
-    Note
-    | Charts
-    | PlainTable
-    | Claims
-    | MainTable
-    | AllMetrics
-    | HowToRead
-    | RewardSummary
-    | UserView
-    | ListView
+    Note | Charts | PlainTable | Claims | MainTable | AllMetrics | HowToRead | RewardSummary | UserView | ListView
     | Costs
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,3 +211,67 @@ class Report:
     sections: tuple[Section, ...]
     is_demonstration: bool
     versions: Mapping[str, str]
+
+
+def run_report(
+    run: RunFolder,
+    title: str,
+    summary: str,
+    facts: Sequence[tuple[str, str]],
+    tables: Sequence[VariantTable],
+    sections: Sequence[Section],
+) -> Report:
+    """The report of a run: what its method says, between what every method has."""
+    steps: Mapping[str, Mapping[str, Any]] = run.manifest["steps"]
+    shared = [("Seeds", ", ".join(map(str, run.config["seeds"])))]
+    shared += [("Reused", line) for line in reused_in_words(steps)]
+    shared += [("Sampling", line) for line in describe_server_usage(own_steps(steps))]
+    is_demonstration = any(table.main.is_demonstration for table in tables)
+    every = (*opening_sections(tables), *sections, *closing_sections(tables, steps))
+    return Report(title, summary, (*facts, *shared), every, is_demonstration, run.manifest["versions"])
+
+
+def opening_sections(tables: Sequence[VariantTable]) -> tuple[Section, ...]:
+    """What the first contrasts say, and the tables."""
+    claiming = [table for table in tables if table.main.contrasts]
+    claims = tuple(Claims(table, table.title if len(claiming) > 1 else "") for table in claiming)
+    return Section("result", "Result", claims), Section("tables", "Tables", tuple(map(MainTable, tables)))
+
+
+def closing_sections(tables: Sequence[VariantTable], steps: Mapping[str, Mapping[str, Any]]) -> tuple[Section, ...]:
+    """All metrics, what the run took, and how to read the report.
+
+    Args:
+        steps: of the run's manifest.
+    """
+    return (
+        Section("metrics", "All metrics", tuple(map(AllMetrics, tables))),
+        Section("cost", "Cost", (Costs(step_costs(steps)),)),
+        Section("method", "How to read this", (HowToRead(tuple(tables)),)),
+    )
+
+
+def step_costs(steps: Mapping[str, Mapping[str, Any]]) -> tuple[StepCost, ...]:
+    """Time, tokens and memory by verb, all seeds and variants together; without what another run did."""
+    costs: dict[str, StepCost] = {}
+    for name, entry in own_steps(steps).items():
+        verb = name.partition(".")[0]
+        old = costs.get(verb, StepCost(verb, 0.0, None, 0.0))
+        tokens = entry.get("tokens")
+        costs[verb] = StepCost(
+            verb,
+            old.wall_s + entry["wall_s"],
+            old.num_tokens if tokens is None else (old.num_tokens or 0) + tokens,
+            max(old.peak_memory_mib or 0.0, entry["peak_memory_bytes"] / 2**20),
+        )
+    return tuple(costs.values())
+
+
+def logged_rows(run: RunFolder) -> list[dict[str, Any]]:
+    """What the run's steps logged, in their order."""
+    return [json.loads(line) for line in (run.path / METRICS).read_text(encoding="utf-8").splitlines()]
+
+
+def curve_of(name: str, rows: Sequence[Mapping[str, Any]], x: str, y: str) -> Curve:
+    """One line of a chart from what was logged."""
+    return Curve(name, tuple(row[x] for row in rows), tuple(row[y] for row in rows))

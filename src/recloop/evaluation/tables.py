@@ -1,4 +1,4 @@
-"""The tables of a study: made from per-user scores, written as files, and the report sections that show them."""
+"""The tables of a study: made from per-user scores, and written as files."""
 
 from __future__ import annotations
 
@@ -9,52 +9,38 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from recloop.errors import DataError
-from recloop.evaluation.labels import REWARD_MODEL_PREFIX, VariantLabel, in_table_order, variant_label
-from recloop.evaluation.latex import latex_table
-from recloop.evaluation.per_user_scores import VariantScores
-from recloop.evaluation.report_sections import (
-    AllMetrics,
-    Claims,
-    Costs,
-    HowToRead,
-    MainTable,
-    Section,
-    StepCost,
+from recloop.errors import DataError, SettingError
+from recloop.evaluation.labels import (
+    REWARD_MODEL_PREFIX,
+    VariantLabel,
+    conventions,
+    in_table_order,
+    metric_title,
+    variant_label,
 )
+from recloop.evaluation.per_user_scores import VariantScores
 from recloop.evaluation.results import COMPLETIONS, PER_USER
-from recloop.evaluation.significance import Comparison, StatisticsConfig, compare
+from recloop.evaluation.significance import LEVEL, Comparison, StatisticsConfig, compare
 from recloop.evaluation.terminal import RESULTS
-from recloop.experiment.reuse import own_steps
 from recloop.files import atomic_write_bytes, atomic_write_json, atomic_write_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from recloop.experiment.run_folder import RunStep
+
 LATEX = "tables.tex"
 OTHERS_IN_LATEX = 3  # metrics beside the tested one; what fits a page
-COMPLETION_COLUMNS = {
-    "user_id": pl.String,
-    "variant": pl.String,
-    "seed": pl.Int64,
-    "number": pl.Int64,
-    "text": pl.String,
-    "status": pl.String,
+COMPLETION_COLUMNS: dict[str, type[pl.DataType]] = {
+    **dict.fromkeys(("user_id", "variant"), pl.String),
+    **dict.fromkeys(("seed", "number"), pl.Int64),
+    **dict.fromkeys(("text", "status"), pl.String),
     "reward": pl.Float64,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class TableSettings:
-    """How the tables of a study are compared.
-
-    metrics: the first is tested, the others are shown.
-    seed: of flips and resamples.
-    """
-
-    metrics: tuple[str, ...]
-    statistics: StatisticsConfig
-    seed: int
+_LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +53,24 @@ class Units:
 
     name: str = "user"
     user_ids: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TableSettings:
+    """How the tables of a study are compared.
+
+    metrics: all are shown.
+    tested: the one of them that is tested.
+    seed: of flips and resamples.
+    own_labels: of variants that are not built in.
+    """
+
+    metrics: tuple[str, ...]
+    tested: str
+    statistics: StatisticsConfig
+    seed: int
+    units: Units = Units()
+    own_labels: tuple[VariantLabel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +95,14 @@ class VariantTable:
     reranker: str = ""
 
     def __post_init__(self) -> None:
-        self.main.variant(self.reference)
+        if self.reference not in self.main.estimates:
+            names = ", ".join(self.main.estimates)
+            raise SettingError(f"no variant {self.reference!r} in the table, got {names}; check the name")
 
     @property
-    def unit(self) -> str:
-        """The name of what is averaged over."""
-        return self.units.name
-
-    def reranker_of(self, name: str) -> str:
-        """What ranks the lists of a variant."""
-        return REWARD_MODEL_PREFIX.rstrip("_") if name.startswith(REWARD_MODEL_PREFIX) else self.reranker
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """By every metric, the tested one first."""
+        return (self.main, *self.others)
 
 
 def make_table(
@@ -109,37 +111,43 @@ def make_table(
     contrasts: Iterable[tuple[str, str]],
     settings: TableSettings,
     reference: str,
-    *,
-    units: Units = Units(),
     reranker: str = "",
-    own_labels: Iterable[VariantLabel] = (),
 ) -> VariantTable:
-    """A table of these variants in the order of tables: the first metric tested, the others beside it.
+    """A table of these variants in the order of tables.
 
     Args:
         contrasts: pairs of names; a pair with a variant that is not there is left out.
-        own_labels: of variants that are not built in.
+        reference, reranker: as in `VariantTable`.
 
     Raises:
         SettingError: a variant has no label, or the reference is no variant of the table.
     """
-    own = tuple(own_labels)
+    own = settings.own_labels
     by_name = {one.name: one for one in scores}
     ordered = tuple(by_name[name] for name in in_table_order(by_name, own))
     found = [pair for pair in contrasts if set(pair) <= set(by_name)]
-    main, *others = (
-        compare(ordered, found if metric == settings.metrics[0] else (), metric, settings.statistics, settings.seed)
-        for metric in settings.metrics
-    )
+
+    def by(metric: str, pairs: Sequence[tuple[str, str]] = ()) -> Comparison:
+        return compare(ordered, pairs, metric, settings.statistics, settings.seed)
+
+    others = tuple(by(metric) for metric in settings.metrics if metric != settings.tested)
     labels = {name: variant_label(name, own) for name in by_name}
-    return VariantTable(title, main, tuple(others), ordered, labels, reference, units, reranker)
+    return VariantTable(title, by(settings.tested, found), others, ordered, labels, reference, settings.units, reranker)
+
+
+def write_results(
+    folder: Path, step: RunStep, tables: Sequence[VariantTable], completions: Sequence[pl.DataFrame]
+) -> None:
+    """The files of tables and completions into a run folder; a line per table, variant and metric into its log."""
+    write_tables(folder, tables)
+    write_completions(folder, completions)
+    step.log(*metric_lines(tables))
 
 
 def write_tables(folder: Path, tables: Sequence[VariantTable]) -> None:
     """Write ``results.json``, ``tables.tex`` and ``per_user.parquet`` into a run folder."""
-    atomic_write_json(folder / RESULTS, results_json(tables))
-    latex = (latex_table(table.main, table.labels, table.others[:OTHERS_IN_LATEX]) for table in tables)
-    atomic_write_text(folder / LATEX, "\n".join(latex))
+    atomic_write_json(folder / RESULTS, _results_json(tables))
+    atomic_write_text(folder / LATEX, "\n".join(map(latex_table, tables)))
     _write_parquet(folder / PER_USER, [_per_user(table) for table in tables])
 
 
@@ -156,16 +164,48 @@ def write_completions(folder: Path, completions: Sequence[pl.DataFrame]) -> None
     _write_parquet(folder / COMPLETIONS, frames or [pl.DataFrame(schema=COMPLETION_COLUMNS)])
 
 
-def results_json(tables: Sequence[VariantTable]) -> dict[str, Any]:
-    """All numbers of all tables, for programs."""
+def latex_table(table: VariantTable) -> str:
+    """A booktabs table: the tested metric with its interval, then others; the caption states the conventions."""
+    main, others = table.main, table.others[:OTHERS_IN_LATEX]
+    demonstration = "Demonstration, one seed. " if main.is_demonstration else ""
+    caption = f"{demonstration}{conventions(main)} Intervals: {100 * LEVEL:g}% bootstrap over users."
+    metrics = [metric_title(main.metric), "interval", *(metric_title(other.metric) for other in others)]
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{caption.translate(_LATEX)}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(metrics)}}}",
+        r"\toprule",
+        " & ".join(name.translate(_LATEX) for name in ("Variant", *metrics)) + r" \\",
+        r"\midrule",
+    ]
+    for name, one in main.estimates.items():
+        cells = [f"{one.value:.4f}", f"[{one.low:.4f}, {one.high:.4f}]"]
+        cells += [f"{other.estimates[name].value:.4f}" for other in others]
+        lines.append(" & ".join([table.labels[name].label.translate(_LATEX), *cells]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def metric_lines(tables: Sequence[VariantTable]) -> list[dict[str, Any]]:
+    """One line per table, variant and metric for metrics.jsonl."""
+    return [
+        {"table": table.title, "variant": name, "metric": comparison.metric, **asdict(estimate)}
+        for table in tables
+        for comparison in table.comparisons
+        for name, estimate in comparison.estimates.items()
+    ]
+
+
+def _results_json(tables: Sequence[VariantTable]) -> dict[str, Any]:
     return {
         "tables": [
             {
                 "title": table.title,
-                "unit": table.unit,
+                "unit": table.units.name,
                 "reranker": table.reranker,
                 "is_demonstration": table.main.is_demonstration,
-                "metrics": [_comparison_json(comparison) for comparison in (table.main, *table.others)],
+                "metrics": [_comparison_json(comparison) for comparison in table.comparisons],
             }
             for table in tables
         ],
@@ -173,79 +213,24 @@ def results_json(tables: Sequence[VariantTable]) -> dict[str, Any]:
     }
 
 
-def metric_lines(tables: Sequence[VariantTable]) -> list[dict[str, Any]]:
-    """One line per table, variant and metric for metrics.jsonl."""
-    return [
-        {"table": table.title, "variant": variant.name, "metric": comparison.metric, **asdict(variant.estimate)}
-        for table in tables
-        for comparison in (table.main, *table.others)
-        for variant in comparison.variants
-    ]
-
-
-def opening_sections(tables: Sequence[VariantTable]) -> tuple[Section, ...]:
-    """What the first contrasts say, and the tables."""
-    claiming = [table for table in tables if table.main.contrasts]
-    claims = tuple(Claims(table, table.title if len(claiming) > 1 else "") for table in claiming)
-    return Section("result", "Result", claims), Section("tables", "Tables", tuple(map(MainTable, tables)))
-
-
-def closing_sections(tables: Sequence[VariantTable], steps: Mapping[str, Mapping[str, Any]]) -> tuple[Section, ...]:
-    """All metrics, what the run took, and how to read the report.
-
-    Args:
-        steps: of the run's manifest.
-    """
-    return (
-        Section("metrics", "All metrics", tuple(map(AllMetrics, tables))),
-        Section("cost", "Cost", (Costs(step_costs(steps)),)),
-        Section("method", "How to read this", (HowToRead(tuple(tables)),)),
-    )
-
-
-def step_costs(steps: Mapping[str, Mapping[str, Any]]) -> tuple[StepCost, ...]:
-    """Time, tokens and memory by verb, all seeds and variants together; without what another run did."""
-    costs: dict[str, StepCost] = {}
-    for name, entry in own_steps(steps).items():
-        verb = name.partition(".")[0]
-        old = costs.get(verb, StepCost(verb, 0.0, None, 0.0))
-        tokens = entry.get("tokens")
-        costs[verb] = StepCost(
-            verb,
-            old.wall_s + entry["wall_s"],
-            old.num_tokens if tokens is None else (old.num_tokens or 0) + tokens,
-            max(old.peak_memory_mib or 0.0, entry["peak_memory_bytes"] / 2**20),
-        )
-    return tuple(costs.values())
+def _comparison_json(comparison: Comparison) -> dict[str, Any]:
+    shared = {name: getattr(comparison, name) for name in ("metric", "mean", "empty", "num_users", "num_lists")}
+    variants = [{"name": name, "estimate": asdict(estimate)} for name, estimate in comparison.estimates.items()]
+    return shared | {"variants": variants, "contrasts": [asdict(contrast) for contrast in comparison.contrasts]}
 
 
 def _per_user(table: VariantTable) -> pl.DataFrame:
-    ids = table.units.user_ids
-    frames = [
-        pl.DataFrame(
-            {
-                "table": [table.title] * len(one.user_U),
-                "reranker": [table.reranker_of(one.name)] * len(one.user_U),
-                "variant": [one.name] * len(one.user_U),
-                "seed": [seed] * len(one.user_U),
-                "user_id": pl.Series([ids[unit] if ids else None for unit in one.user_U.tolist()], dtype=pl.String),
-                table.unit: one.user_U,
-                "num_lists": one.num_lists_U,
-                **{metric: one.of(metric)[s] for metric in one.metrics},
-            }
-        )
-        for one in table.scores
-        for s, seed in enumerate(one.seeds)
-    ]
+    ids, frames = table.units.user_ids, list[pl.DataFrame]()
+    for one in table.scores:
+        is_rewarding = one.name.startswith(REWARD_MODEL_PREFIX)
+        reranker = REWARD_MODEL_PREFIX.rstrip("_") if is_rewarding else table.reranker
+        user_ids = pl.Series([ids[unit] if ids else None for unit in one.user_U.tolist()], dtype=pl.String)
+        for s, seed in enumerate(one.seeds):
+            told = {"table": table.title, "reranker": reranker, "variant": one.name, "seed": seed}
+            columns = {name: [value] * len(one.user_U) for name, value in told.items()}
+            units = {"user_id": user_ids, table.units.name: one.user_U, "num_lists": one.num_lists_U}
+            frames.append(pl.DataFrame({**columns, **units, **{metric: one.of(metric)[s] for metric in one.metrics}}))
     return pl.concat(frames)
-
-
-def _comparison_json(comparison: Comparison) -> dict[str, Any]:
-    return {
-        name: [asdict(part) for part in value] if name in ("variants", "contrasts") else value
-        for name in ("metric", "mean", "empty", "num_users", "num_lists", "variants", "contrasts")
-        for value in [getattr(comparison, name)]
-    }
 
 
 def _write_parquet(path: Path, frames: Sequence[pl.DataFrame]) -> None:

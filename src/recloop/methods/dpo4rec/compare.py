@@ -11,16 +11,7 @@ from safetensors.numpy import load_file
 
 from recloop.evaluation.labels import REWARD_MODEL_PREFIX
 from recloop.evaluation.per_user_scores import join_by_name, read_variant_scores
-from recloop.evaluation.tables import (
-    COMPLETION_COLUMNS,
-    TableSettings,
-    Units,
-    VariantTable,
-    make_table,
-    metric_lines,
-    write_completions,
-    write_tables,
-)
+from recloop.evaluation.tables import COMPLETION_COLUMNS, TableSettings, Units, VariantTable, make_table, write_results
 from recloop.evaluation.trec import write_qrels, write_runs
 from recloop.experiment.step import StepKind
 from recloop.methods.dpo4rec.data import Task
@@ -75,9 +66,7 @@ def compare_variants(study: Study, task: Task, scored: Sequence[Scored]) -> tupl
         if not step.is_done:
             write_trec(study, task, scored, step.folder)
             write_qrels(study.run.path / QRELS, task.lists.test)
-            write_tables(study.run.path, tables)
-            write_completions(study.run.path, completions_of(study, task))
-            step.log(*metric_lines(tables))
+            write_results(study.run.path, step, tables, completions_of(study, task))
     return tuple(tables)
 
 
@@ -92,20 +81,11 @@ def make_backbone_table(study: Study, task: Task, backbone: str, scored: Sequenc
     ]
     variants = join_by_name(parts)
     names = [variant.name for variant in variants]
-    others = (metric for metric in config.metrics.names if metric != config.primary_metric)
-    settings = TableSettings(
-        (config.primary_metric, *others), config.statistics, derived_seed(config.data_seed, "statistics")
-    )
+    seed, units = derived_seed(config.data_seed, "statistics"), Units("user", task.log.users["user_id"].to_list())
+    settings = TableSettings(config.metrics.names, config.primary_metric, config.statistics, seed, units)
     reference = next(name for name in REFERENCES if name in names)
-    return make_table(
-        f"Evaluators: {backbone.upper()}",
-        variants,
-        contrasts_of(names),
-        settings,
-        reference,
-        units=Units("user", task.log.users["user_id"].to_list()),
-        reranker=backbone,
-    )
+    title = f"Evaluators: {backbone.upper()}"
+    return make_table(title, variants, contrasts_of(names), settings, reference, backbone)
 
 
 def contrasts_of(names: Sequence[str]) -> list[tuple[str, str]]:

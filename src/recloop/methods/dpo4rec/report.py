@@ -9,27 +9,12 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from safetensors.numpy import load_file
 
+from recloop.evaluation import report_sections as parts
 from recloop.evaluation.labels import reward_title, variant_label
-from recloop.evaluation.report import write_report
-from recloop.evaluation.report_sections import (
-    Chart,
-    Charts,
-    CompletionView,
-    Curve,
-    ListView,
-    Note,
-    RankedItem,
-    Report,
-    RewardSummary,
-    Section,
-    UserView,
-)
-from recloop.evaluation.tables import VariantTable, closing_sections, opening_sections
-from recloop.experiment.reuse import own_steps, reused_in_words
-from recloop.experiment.run_folder import METRICS
-from recloop.experiment.step import StepKind
+from recloop.evaluation.report import report_step
+from recloop.evaluation.report_sections import Chart, Charts, Note, RewardSummary, Section, curve_of, logged_rows
+from recloop.evaluation.tables import VariantTable
 from recloop.llm.bundled import columns_fact
-from recloop.llm.server.cost import describe_server_usage
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import SCORES
 from recloop.methods.dpo4rec.generate import REWARD, read_user_texts
@@ -43,44 +28,30 @@ from recloop.rewards.reliability import Reliability
 T = TypeVar("T")
 Row = Mapping[str, Any]
 
-REPORT_STEP = StepKind("report")
 FITS_SHOWN = (NO_TEXT, SHUFFLED, UNTUNED, RANDOM_LABELS, TRAINED)
 SHARES = (0.25, 0.5, 0.75)  # places of a ranking at which examples are taken, so that nobody picks them
 
 
 def report_run(study: Study, task: Task, tables: Sequence[VariantTable]) -> None:
     """Write ``report.html`` into the run folder."""
-    with study.step(REPORT_STEP, "", {"evaluate": study.run.digest("evaluate")}) as step:
-        if not step.is_done:
-            write_report(study.run.path, make_report(study, task, tables))
+    report_step(study, lambda: make_report(study, task, tables))
 
 
-def make_report(study: Study, task: Task, tables: Sequence[VariantTable]) -> Report:
+def make_report(study: Study, task: Task, tables: Sequence[VariantTable]) -> parts.Report:
     """Everything the report shows; what only one seed can show is the first seed's."""
     config = study.config
     rounds = "1 round" if config.rounds == 1 else f"{config.rounds} rounds"
-    rows = [json.loads(line) for line in (study.run.path / METRICS).read_text(encoding="utf-8").splitlines()]
-    own_rows = [row for row in rows if row.get("seed") == config.seeds[0]]
+    own_rows = [row for row in logged_rows(study.run) if row.get("seed") == config.seeds[0]]
     rewards = tuple(reward_summary(study, task, round) for round in range(config.rounds))
     rewarded_by = reward_title(rewards[0].rewards.metric if rewards else config.reward.metric, config.reward.cross_fit)
-    return Report(
-        title=f"DPO4Rec on {task.log.name}",
-        summary=(
-            "A language model writes what it infers about each user, and a reranker reads it. A frozen reward model "
-            f"gives each completion a reward ({rewarded_by}). The best and worst completion of a user make a "
-            f"preference pair, and the pairs train the language model in {rounds} of DPO."
-        ),
-        facts=facts(study, task),
-        sections=(
-            *opening_sections(tables),
-            Section("rewards", "Rewards", rewards),
-            *training_sections(study, own_rows),
-            *(example_sections(study, task, rewards[0]) if rewards else ()),
-            *closing_sections(tables, study.run.manifest["steps"]),
-        ),
-        is_demonstration=any(table.main.is_demonstration for table in tables),
-        versions=study.run.manifest["versions"],
+    summary = (
+        "A language model writes what it infers about each user, and a reranker reads it. A frozen reward model "
+        f"gives each completion a reward ({rewarded_by}). The best and worst completion of a user make a "
+        f"preference pair, and the pairs train the language model in {rounds} of DPO."
     )
+    examples = example_sections(study, task, rewards[0]) if rewards else ()
+    sections = (Section("rewards", "Rewards", rewards), *training_sections(study, own_rows), *examples)
+    return parts.run_report(study.run, f"DPO4Rec on {task.log.name}", summary, facts(study, task), tables, sections)
 
 
 def training_sections(study: Study, rows: Sequence[Row]) -> tuple[Section, ...]:
@@ -117,8 +88,8 @@ def example_sections(study: Study, task: Task, summary: RewardSummary) -> tuple[
 
 def facts(study: Study, task: Task) -> tuple[tuple[str, str], ...]:
     """What was run, in a few lines."""
-    config, steps = study.config, study.run.manifest["steps"]
-    made, dpo = steps["prepare"], config.dpo
+    config, made = study.config, study.run.manifest["steps"]["prepare"]
+    dpo = config.dpo
     counts = zip(made["num_users_with_lists"].items(), made["num_lists"].values(), strict=True)
     groups = "; ".join(f"{group} {users:,} with {lists:,} lists" for (group, users), lists in counts)
     fits = f" ({config.reward.num_models} fits)" if config.reward.num_models > 1 else ""
@@ -135,9 +106,6 @@ def facts(study: Study, task: Task) -> tuple[tuple[str, str], ...]:
         ("Completions per user", f"{config.completions.reward} for rewards, {config.completions.test} for test{room}"),
         ("DPO", f"beta {dpo.beta:g}, learning rate {dpo.learning_rate:g}, epochs {dpo.epochs}{beside}"),
         ("DPO's reference model", f"the model before {'round 1' if config.reference == 'first' else 'each round'}"),
-        ("Seeds", ", ".join(map(str, config.seeds))),
-        *(("Reused", line) for line in reused_in_words(steps)),
-        *(("Sampling", line) for line in describe_server_usage(own_steps(steps))),
     )
 
 
@@ -145,7 +113,7 @@ def fit_chart(rows: Sequence[Row], backbone: str) -> Chart:
     """How the evaluators of the main variants were fitted."""
     fits = [row for row in rows if row["run_step"].startswith("fit.") and row["ranker"] == backbone]
     curves = [
-        curve(name, [row for row in fits if row["variant"] == name], "epoch", "valid_ndcg")
+        curve_of(name, [row for row in fits if row["variant"] == name], "epoch", "valid_ndcg")
         for name in FITS_SHOWN
         if any(row["variant"] == name for row in fits)
     ]
@@ -155,20 +123,15 @@ def fit_chart(rows: Sequence[Row], backbone: str) -> Chart:
 def training_charts(rows: Sequence[Row]) -> tuple[Chart, ...]:
     """How DPO moved the log-probabilities, with true labels and, where they were tried, with random ones."""
     trained, random = ([row for row in rows if row.get("lm") == label] for label in (TRAINED, RANDOM_LABELS))
-    logps = [curve(name, trained, "step", f"{name}_logp") for name in ("chosen", "rejected")]
+    logps = [curve_of(name, trained, "step", f"{name}_logp") for name in ("chosen", "rejected")]
     both = [(name, found) for name, found in (("trained", trained), ("random labels", random)) if found]
-    margins = [curve(name, found, "step", "reward_margin") for name, found in both]
-    entropies = [curve(name, found, "step", "entropy") for name, found in both]
+    margins = [curve_of(name, found, "step", "reward_margin") for name, found in both]
+    entropies = [curve_of(name, found, "step", "entropy") for name, found in both]
     return (
         Chart("Log-probabilities under the trained model", "step", "nats per completion", tuple(logps)),
         Chart("Implicit reward margin, chosen over rejected", "step", "beta times log-ratio", tuple(margins)),
         Chart("Entropy", "step", "nats per token", tuple(entropies)),
     )
-
-
-def curve(name: str, rows: Sequence[Row], x: str, y: str) -> Curve:
-    """One line of a chart from rows of metrics.jsonl."""
-    return Curve(name, tuple(row[x] for row in rows), tuple(row[y] for row in rows))
 
 
 def reward_summary(study: Study, task: Task, round: int) -> RewardSummary:
@@ -184,13 +147,13 @@ def reward_summary(study: Study, task: Task, round: int) -> RewardSummary:
     )
 
 
-def user_views(study: Study, task: Task, summary: RewardSummary) -> tuple[UserView, ...]:
+def user_views(study: Study, task: Task, summary: RewardSummary) -> tuple[parts.UserView, ...]:
     """Three reward users of round 0, at the quartiles of the gap between their best and worst completion."""
     step = f"sample.{UNTUNED}.s{study.config.seeds[0]}"
     completions = read_user_texts(study, UNTUNED, step).parts[REWARD]
     titles, user_ids = task.log.items["title"].to_list(), task.log.users["user_id"].to_list()
     by_gap = sorted(summary.pairs.pairs, key=lambda pair: (pair.chosen_reward - pair.rejected_reward, pair.user))
-    views: list[UserView] = []
+    views: list[parts.UserView] = []
     for pair in at_shares(by_gap):
         items, rating = task.lists.histories.of(pair.user)
         history = ((titles[i], None if np.isnan(r) else float(r)) for i, r in zip(items, rating, strict=True))
@@ -201,15 +164,15 @@ def user_views(study: Study, task: Task, summary: RewardSummary) -> tuple[UserVi
             pair.rejected_completion: "rejected",
         }
         shown = tuple(
-            CompletionView(completion.text, float(reward), marks.get(completion.completion, ""))
+            parts.CompletionView(completion.text, float(reward), marks.get(completion.completion, ""))
             for completion, reward in zip(completions_N, rewards_N, strict=True)
         )
         metric = summary.rewards.metric
-        views.append(UserView(user_ids[pair.user], tuple(history), metric, shown, summary.is_cross_fitted))
+        views.append(parts.UserView(user_ids[pair.user], tuple(history), metric, shown, summary.is_cross_fitted))
     return tuple(views)
 
 
-def list_views(study: Study, task: Task) -> tuple[ListView, ...]:
+def list_views(study: Study, task: Task) -> tuple[parts.ListView, ...]:
     """Three test lists before and after training, at the quartiles of the change among lists that changed."""
     config, test = study.config, task.lists.test
     scores: dict[str, np.ndarray] = {}
@@ -221,16 +184,18 @@ def list_views(study: Study, task: Task) -> tuple[ListView, ...]:
     changed = changed[np.argsort((after_B - before_B)[changed], kind="stable")]
     titles, user_ids = task.log.items["title"].to_list(), task.log.users["user_id"].to_list()
     before, after = variant_label(UNTUNED).label, variant_label(TRAINED).label
-    views: list[ListView] = []
+    views: list[parts.ListView] = []
     for row in at_shares(changed.tolist()):
         before_L, after_L = (ranks(scores[name][row], test.is_item_BL[row]) for name in (UNTUNED, TRAINED))
         items = tuple(
-            RankedItem(titles[test.items_BL[row, i]], test.labels_BL[row, i] > 0, int(before_L[i]), int(after_L[i]))
+            parts.RankedItem(
+                titles[test.items_BL[row, i]], test.labels_BL[row, i] > 0, int(before_L[i]), int(after_L[i])
+            )
             for i in np.flatnonzero(test.is_item_BL[row])
         )
         user = user_ids[test.user_B[row]]
         views.append(
-            ListView(user, before, after, config.primary_metric, float(before_B[row]), float(after_B[row]), items)
+            parts.ListView(user, before, after, config.primary_metric, float(before_B[row]), float(after_B[row]), items)
         )
     return tuple(views)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,26 +10,22 @@ import polars as pl
 from recloop.data.sessions import Session
 from recloop.evaluation.labels import metric_title, number, signed, variant_label
 from recloop.evaluation.per_user_scores import SCORES_FILE, write_variant_scores
-from recloop.evaluation.report import write_report
-from recloop.evaluation.report_sections import Chart, Charts, Curve, Note, PlainTable, Report, Section
-from recloop.evaluation.significance import Verdict
-from recloop.evaluation.tables import (
-    COMPLETION_COLUMNS,
-    TableSettings,
-    Units,
-    VariantTable,
-    closing_sections,
-    make_table,
-    metric_lines,
-    opening_sections,
-    write_completions,
-    write_tables,
+from recloop.evaluation.report import report_step
+from recloop.evaluation.report_sections import (
+    Chart,
+    Charts,
+    Note,
+    PlainTable,
+    Report,
+    Section,
+    curve_of,
+    logged_rows,
+    run_report,
 )
-from recloop.experiment.reuse import reused_in_words
-from recloop.experiment.run_folder import METRICS
+from recloop.evaluation.significance import Verdict
+from recloop.evaluation.tables import COMPLETION_COLUMNS, TableSettings, Units, VariantTable, make_table, write_results
 from recloop.experiment.step import StepKind
 from recloop.llm.bundled import columns_fact
-from recloop.llm.server.cost import describe_server_usage
 from recloop.methods.re2llm.answers import ANSWERS, Answers
 from recloop.methods.re2llm.data import Questions
 from recloop.methods.re2llm.hint_base import HintBase
@@ -41,29 +36,21 @@ from recloop.rerankers.metrics import metric_of_rank
 
 NUM_BANDS = 3
 WAYS = (NO_HINT, SINGLE, PPO)  # compared where sessions are looked at in groups
-EVALUATE, REPORT_STEP = StepKind("evaluate"), StepKind("report")
+EVALUATE = StepKind("evaluate")
 
 
 def compare_choices(study: Study, questions: Questions, answers: Answers, chosen: Chosen) -> tuple[VariantTable, ...]:
     """The table, every contrast tested; writes its files."""
     config = study.config
     scores = score_choices(study, questions, answers, chosen)
-    others = (metric for metric in config.metrics.names if metric != config.primary_metric)
-    settings = TableSettings(
-        (config.primary_metric, *others), config.statistics, derived_seed(config.data_seed, "statistics")
-    )
-    tables = (
-        make_table(
-            "Test sessions", scores, CONTRASTS, settings, NO_HINT, units=Units("user", questions.task.id_of_user)
-        ),
-    )
+    seed, units = derived_seed(config.data_seed, "statistics"), Units("user", questions.task.id_of_user)
+    settings = TableSettings(config.metrics.names, config.primary_metric, config.statistics, seed, units)
+    tables = (make_table("Test sessions", scores, CONTRASTS, settings, NO_HINT),)
     inputs = {name: study.run.digest(name) for name in chosen.policies.values()}
     with study.step(EVALUATE, "", {"answers": answers.digest, **inputs}) as step:
         if not step.is_done:
             write_variant_scores(step.folder / SCORES_FILE, tables[0].scores)
-            write_tables(study.run.path, tables)
-            write_completions(study.run.path, [completions_of(study, questions, answers)])
-            step.log(*metric_lines(tables))
+            write_results(study.run.path, step, tables, [completions_of(study, questions, answers)])
     return tables
 
 
@@ -92,29 +79,24 @@ def report_choices(
     repeated: Sequence[Repeated],
 ) -> None:
     """Write ``report.html`` into the run folder."""
-    with study.step(REPORT_STEP, "", {"evaluate": study.run.digest(EVALUATE.verb)}) as step:
-        if not step.is_done:
-            report = Report(
-                title=f"Re2LLM on {questions.task.name}",
-                summary=(
-                    "A frozen language model ranks what comes next in a session. It reflected on its mistakes and "
-                    "left hints; a policy learnt which hint to give to which session. In tables a list is a "
-                    "session, and a user is whoever the session belongs to."
-                ),
-                facts=facts(study, questions, base),
-                sections=(
-                    *opening_sections(tables),
-                    gain_section(study, tables[0]),
-                    repeats_section(study, repeated),
-                    hint_section(study, questions, base, answers, chosen),
-                    where_section(study, questions, base, answers, chosen),
-                    learning_section(study),
-                    *closing_sections(tables, study.run.manifest["steps"]),
-                ),
-                is_demonstration=tables[0].main.is_demonstration,
-                versions=study.run.manifest["versions"],
-            )
-            write_report(study.run.path, report)
+    summary = (
+        "A frozen language model ranks what comes next in a session. It reflected on its mistakes and left hints; a "
+        "policy learnt which hint to give to which session. In tables a list is a session, and a user is whoever the "
+        "session belongs to."
+    )
+
+    def make() -> Report:
+        sections = (
+            gain_section(study, tables[0]),
+            repeats_section(study, repeated),
+            hint_section(study, questions, base, answers, chosen),
+            where_section(study, questions, base, answers, chosen),
+            learning_section(study),
+        )
+        told = facts(study, questions, base)
+        return run_report(study.run, f"Re2LLM on {questions.task.name}", summary, told, tables, sections)
+
+    report_step(study, make)
 
 
 def facts(study: Study, questions: Questions, base: HintBase) -> tuple[tuple[str, str], ...]:
@@ -132,17 +114,14 @@ def facts(study: Study, questions: Questions, base: HintBase) -> tuple[tuple[str
         ("Distinct prompts", f"{steps['sample']['num_prompts']:,} beside those of exploration"),
         ("Defects of the answers", defects),
         ("Text encoder", config.encoder.name),
-        ("Seeds", ", ".join(map(str, config.seeds))),
-        *(("Reused", line) for line in reused_in_words(steps)),
-        *(("Sampling", line) for line in describe_server_usage(steps)),
     )
 
 
 def gain_section(study: Study, table: VariantTable) -> Section:
     """Whether choosing per session beat one hint for all, and how much of the bound was reached."""
     metric = metric_title(study.config.primary_metric)
-    base = table.main.variant(NO_HINT).estimate.value
-    gains = {one.name: one.estimate.value - base for one in table.main.variants}
+    base = table.main.estimates[NO_HINT].value
+    gains = {name: estimate.value - base for name, estimate in table.main.estimates.items()}
     bound = gains.get(KNOWN, 0.0)
     rows = tuple(
         (table.labels[name].label, signed(gain), f"{gain / bound:.0%}" if bound > 0 else "not known")
@@ -268,29 +247,16 @@ def _cells(is_in_S: np.ndarray, values: dict[str, np.ndarray]) -> tuple[str, ...
 
 def learning_section(study: Study) -> Section:
     """How the policies learnt."""
-    text = (study.run.path / METRICS).read_text(encoding="utf-8")
-    logged = [row for row in map(json.loads, text.splitlines()) if row["run_step"].startswith("train.")]
-    seeds = sorted({row["seed"] for row in logged})
-
-    def curves(what: str) -> tuple[Curve, ...]:
-        return tuple(
-            Curve(
-                f"seed {seed}",
-                tuple(row["step"] for row in logged if row["seed"] == seed),
-                tuple(row[what] for row in logged if row["seed"] == seed),
-            )
-            for seed in seeds
-        )
-
+    logged = [row for row in logged_rows(study.run) if row["run_step"].startswith("train.")]
+    by_seed = {seed: [row for row in logged if row["seed"] == seed] for seed in sorted({row["seed"] for row in logged})}
+    if not by_seed:  # exploration left no hint
+        return Section("learning", "How the policy learnt", ())
     note = Note("The policy meets each training session many times. All rewards are known before: it asks no model.")
-    charts = (
-        Charts(
-            (
-                Chart("Gain of the likeliest hints, training sessions", "episode", "gain", curves("reward")),
-                Chart("Entropy of the policy", "episode", "nats", curves("entropy")),
-            )
-        )
-        if seeds  # none where exploration left no hint
-        else None
-    )
-    return Section("learning", "How the policy learnt", (note, charts) if charts else ())
+
+    def chart(title: str, y_label: str, what: str) -> Chart:
+        curves = (curve_of(f"seed {seed}", rows, "step", what) for seed, rows in by_seed.items())
+        return Chart(title, "episode", y_label, tuple(curves))
+
+    gain = chart("Gain of the likeliest hints, training sessions", "gain", "reward")
+    charts = Charts((gain, chart("Entropy of the policy", "nats", "entropy")))
+    return Section("learning", "How the policy learnt", (note, charts))

@@ -22,21 +22,9 @@ from recloop.evaluation.per_user_scores import (
     read_variant_scores,
     write_variant_scores,
 )
-from recloop.evaluation.report import write_report
-from recloop.evaluation.report_sections import Chart, Charts, Curve, Report, Section
-from recloop.evaluation.tables import (
-    COMPLETION_COLUMNS,
-    TableSettings,
-    Units,
-    VariantTable,
-    closing_sections,
-    make_table,
-    metric_lines,
-    opening_sections,
-    write_completions,
-    write_tables,
-)
-from recloop.experiment.run_folder import METRICS
+from recloop.evaluation.report import report_step
+from recloop.evaluation.report_sections import Chart, Charts, Curve, Report, Section, logged_rows, run_report
+from recloop.evaluation.tables import COMPLETION_COLUMNS, TableSettings, Units, VariantTable, make_table, write_results
 from recloop.experiment.step import StepKind
 from recloop.files import atomic_write_json
 from recloop.llm.bundled import columns_fact
@@ -59,7 +47,7 @@ ACCURACY = "hr@1"
 MEASURED = (ACCURACY, "ndcg@5")
 ANSWER = StepKind("sample", reads=("answering",))
 RETENTION = StepKind("sample", reads=("retention",), part="retention")
-EVALUATE, REPORT_STEP = StepKind("evaluate"), StepKind("report")
+EVALUATE = StepKind("evaluate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,27 +164,24 @@ def compare_answers(
 ) -> tuple[VariantTable, ...]:
     """Tables: all kinds, with tests; each kind; each test set elsewhere; retention; next items. Writes their files."""
     statistics, seed = study.config.statistics, derived_seed(study.config.data_seed, "statistics")
-    settings = TableSettings(MEASURED, statistics, seed)
+    settings = TableSettings(MEASURED, ACCURACY, statistics, seed)
     tables: list[VariantTable] = []
     for one in tests:
         tables += _request_tables(study, one, answered, settings)
     if retention := [one.retention for one in answered if one.retention is not None]:
         title = "Retention: invented sessions, ranked by the right hint"
-        accuracy = TableSettings((ACCURACY,), statistics, seed)
-        rows = _read_scores(study, retention)
-        tables.append(make_table(title, rows, (), accuracy, BASE_MODEL, units=Units("session")))
+        accuracy = replace(settings, metrics=(ACCURACY,), units=Units("session"))
+        tables.append(make_table(title, _read_scores(study, retention), (), accuracy, BASE_MODEL))
     if next_items is not None:
         ranked = {(one.variant, one.seed): one.next for one in answered if one.next is not None}
         rows = next_item_scores(study, next_items, ranked)
         title = "Next item: the last of each test user's history"
-        settings = TableSettings(NEXT_METRICS.names, statistics, seed)
-        tables.append(make_table(title, rows, (), settings, BASE_MODEL, units=Units("user", next_items.id_of_user)))
+        settings = replace(settings, metrics=NEXT_METRICS.names, units=Units("user", next_items.id_of_user))
+        tables.append(make_table(title, rows, (), settings, BASE_MODEL))
     steps = [name for one in answered for name in (*one.steps.values(), one.retention, one.next) if name is not None]
     with study.step(EVALUATE, "", {name: study.run.digest(name) for name in steps}) as step:
         if not step.is_done:
-            write_tables(study.run.path, tables)
-            write_completions(study.run.path, completions_of(study, tests, answered))
-            step.log(*metric_lines(tables))
+            write_results(study.run.path, step, tables, completions_of(study, tests, answered))
     return tuple(tables)
 
 
@@ -229,6 +214,7 @@ def _request_tables(
     rows = [chance_scores(study, requests), *_read_scores(study, [one.steps[tests.name] for one in answered])]
     numbers = {request.number: tests.asker_of(request) for request in requests}
     units = Units("request", [numbers.get(number, "") for number in range(1 + max(numbers))])
+    settings = replace(settings, units=units)
     tables: list[VariantTable] = []
     for kind in [None] if tests.name else [None, *dict.fromkeys(request.kind for request in requests)]:
         wanted = np.array([kind is None or request.kind is kind for request in requests])
@@ -236,7 +222,7 @@ def _request_tables(
         here = "All kinds of requests" if kind is None else f"Kind: {kind.value.replace('_', ' ')}"
         title = f"Elsewhere: {tests.name}" if tests.name else here
         contrasts = contrasts_of([row.name for row in part]) if kind is None else ()
-        tables.append(make_table(title, part, contrasts, settings, CHANCE, units=units))
+        tables.append(make_table(title, part, contrasts, settings, CHANCE))
     return tables
 
 
@@ -266,29 +252,18 @@ def contrasts_of(names: Sequence[str]) -> list[tuple[str, str]]:
 
 def report_study(study: RequestStudy, task: RequestTask, tables: Sequence[VariantTable]) -> None:
     """Write ``report.html`` into the run folder."""
-    with study.step(REPORT_STEP, "", {"evaluate": study.run.digest(EVALUATE.verb)}) as step:
-        if not step.is_done:
-            text = (study.run.path / METRICS).read_text(encoding="utf-8")
-            charts = reward_charts(study, [json.loads(line) for line in text.splitlines()])
-            training = Section("training", "Training", (Charts(charts),))
-            report = Report(
-                title=f"ReRec on {task.dataset.name}",
-                summary=(
-                    "A user asks in words, and a language model reasons and names one of the candidates. The unit of "
-                    "every table is the request; HR@1 is the accuracy of the first item named. Answers that name no "
-                    "item, several or none of the candidates count as wrong. The last tables show what training did "
-                    "to skills that it was not for."
-                ),
-                facts=facts(study),
-                sections=(
-                    *opening_sections(tables),
-                    *((training,) if charts else ()),
-                    *closing_sections(tables, study.run.manifest["steps"]),
-                ),
-                is_demonstration=tables[0].main.is_demonstration,
-                versions=study.run.manifest["versions"],
-            )
-            write_report(study.run.path, report)
+    summary = (
+        "A user asks in words, and a language model reasons and names one of the candidates. The unit of every table "
+        "is the request; HR@1 is the accuracy of the first item named. Answers that name no item, several or none of "
+        "the candidates count as wrong. The last tables show what training did to skills that it was not for."
+    )
+
+    def make() -> Report:
+        charts = reward_charts(study, logged_rows(study.run))
+        training = Section("training", "Training", (Charts(charts),) if charts else ())
+        return run_report(study.run, f"ReRec on {task.dataset.name}", summary, facts(study), tables, (training,))
+
+    report_step(study, make)
 
 
 def facts(study: RequestStudy) -> tuple[tuple[str, str], ...]:
@@ -308,7 +283,6 @@ def facts(study: RequestStudy) -> tuple[tuple[str, str], ...]:
         (f"Recall@{embed['recall_k']}", recalls),
         ("Answers", statuses_in_words(steps)),
         *_perplexities(steps),
-        ("Seeds", ", ".join(map(str, study.config.seeds))),
     )
 
 
