@@ -6,10 +6,8 @@ import pytest
 
 from recloop.errors import DataError
 from recloop.records import Domain, Histories, Log
-from recloop.rerankers.features import item_features
+from recloop.rerankers.features import item_features, item_texts, rating_weighted_means, tfidf_vectors
 from recloop.rerankers.history import history_tensors, rating_edges
-from recloop.rerankers.item_vectors import item_texts, tfidf_vectors
-from recloop.rerankers.rating_mean import rating_weighted_means
 
 
 def dataset_of_three(knowledge=None):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from recloop.rerankers.losses import attention_rank_loss, softmax_loss
+from recloop.rerankers.backbones import attention_rank_loss, softmax_loss
 from recloop.rerankers.metrics import list_log_likelihood
 
 LOSSES = [softmax_loss, attention_rank_loss]

@@ -36,10 +36,8 @@ from recloop.progress import SILENT, Progress
 from recloop.prompts.user_profile import PromptConfig, population_rates_of, profile_writer
 from recloop.records import Completion, Group, UserCompletions
 from recloop.rerankers.config import RerankerConfig
-from recloop.rerankers.features import item_features
-from recloop.rerankers.item_vectors import item_texts, tfidf_vectors
+from recloop.rerankers.features import item_features, item_texts, rating_weighted_means, tfidf_vectors
 from recloop.rerankers.metrics import compute_metric
-from recloop.rerankers.rating_mean import rating_weighted_means
 from recloop.rerankers.train import FitData, fit_network
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from recloop.rerankers.adaptor import Experts, HybridExpertAdaptor, Tower
+from recloop.rerankers.backbones import softmax_loss
 from recloop.rerankers.list_batch import ListBatch
-from recloop.rerankers.losses import softmax_loss
 from recloop.rerankers.train import FINAL_LR_SHARE, WEIGHT_DECAY
 
 if TYPE_CHECKING:

@@ -13,9 +13,7 @@ from recloop.data.lists import ProtocolConfig, build_lists
 from recloop.data.load import DataConfig, read_log
 from recloop.data.simulated import SimulatedConfig
 from recloop.records import Group, UserVectors
-from recloop.rerankers.features import item_features
-from recloop.rerankers.item_vectors import item_texts, tfidf_vectors
-from recloop.rerankers.rating_mean import rating_weighted_means
+from recloop.rerankers.features import item_features, item_texts, rating_weighted_means, tfidf_vectors
 
 if TYPE_CHECKING:
     from benchmarks.speed.bench import SpeedConfig

@@ -1,4 +1,8 @@
-"""Four reranker backbones: a `ListBatch` in, one score per candidate out; and the table of their names."""
+"""Four reranker backbones (a `ListBatch` in, one score per candidate out), the table of their names, their losses.
+
+A loss takes scores, labels and the mask of items, ``[B, L]`` each, and is a mean over lists, of which each has a
+positive. Padding is ignored.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,6 @@ from torch import nn
 
 from recloop.errors import SettingError
 from recloop.rerankers.config import HEADS
-from recloop.rerankers.losses import attention_rank_loss
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -122,6 +125,38 @@ class Prm(nn.Module):
             )
         entered_XLA = batch.linear(self.enter) + self.position_L.weight[:list_len]
         return self.score(batch, self.block(entered_XLA, batch.is_item_XL))
+
+
+def softmax_loss(scores_BL: Tensor, labels_BL: Tensor, is_item_BL: Tensor) -> Tensor:
+    """Cross entropy of the list's softmax against its positives, each weighing the same.
+
+    The negative of `metrics.list_log_likelihood`.
+    """
+    logp_BL = _log_softmax(scores_BL, is_item_BL)
+    return -(_target(labels_BL, is_item_BL) * logp_BL).sum(dim=1).mean()
+
+
+def attention_rank_loss(scores_BL: Tensor, labels_BL: Tensor, is_item_BL: Tensor) -> Tensor:
+    """Cross entropy, item by item, between the attention that labels give and that scores give.
+
+    Source: Ai et al. 2018 (DLCM); used by SetRank. The labels' attention is ``exp(y)`` where y > 0, else 0,
+    normalised; with labels 0 and 1 that is an equal share for each positive.
+    """
+    logp_BL = _log_softmax(scores_BL, is_item_BL)
+    target_BL = _target(labels_BL, is_item_BL)
+    log_rest_BL = torch.log1p(-logp_BL.exp().clamp(max=1 - 1e-6))
+    return -(target_BL * logp_BL + (1 - target_BL) * log_rest_BL.where(is_item_BL, 0)).sum(dim=1).mean()
+
+
+def _log_softmax(scores_BL: Tensor, is_item_BL: Tensor) -> Tensor:
+    """Log-probabilities; 0 at padding, where nothing may weigh them."""
+    logp_BL = torch.log_softmax(scores_BL.where(is_item_BL, -torch.inf), dim=1)
+    return logp_BL.where(is_item_BL, 0)
+
+
+def _target(labels_BL: Tensor, is_item_BL: Tensor) -> Tensor:
+    positive_BL = ((labels_BL > 0) & is_item_BL).to(labels_BL.dtype)
+    return positive_BL / positive_BL.sum(dim=1, keepdim=True)
 
 
 class SetRank(nn.Module):

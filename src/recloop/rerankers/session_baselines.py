@@ -36,7 +36,9 @@ def baseline_ranks(
 def popularity_ranks(task: SessionTask) -> Int64[np.ndarray, " S"]:
     """The answer's rank, from 1, when candidates stand by how many training sessions hold them."""
     count_I = _holds(task).sum(axis=0)
-    return np.array([_rank(session, count_I[list(session.candidates)]) for session in task.test], dtype=np.int64)
+    return np.array(
+        [rank_of_answer(session, count_I[list(session.candidates)]) for session in task.test], dtype=np.int64
+    )
 
 
 def item_knn_ranks(task: SessionTask) -> Int64[np.ndarray, " S"]:
@@ -44,13 +46,11 @@ def item_knn_ranks(task: SessionTask) -> Int64[np.ndarray, " S"]:
 
     The cosine is that of the columns which say, training session by training session, who held the item.
     """
-    holds_SI = _holds(task)
-    lengths_I = np.sqrt(holds_SI.sum(axis=0))
-    columns_SI = holds_SI / np.where(lengths_I > 0, lengths_I, 1)
+    columns_SI = _unit_columns(_holds(task))
     ranks: list[int] = []
     for session in task.test:
         shown_S = columns_SI[:, list(session.items)].sum(axis=1)
-        ranks.append(_rank(session, shown_S @ columns_SI[:, list(session.candidates)]))
+        ranks.append(rank_of_answer(session, shown_S @ columns_SI[:, list(session.candidates)]))
     return np.array(ranks, dtype=np.int64)
 
 
@@ -58,7 +58,7 @@ def likely_next(task: SessionTask, shown: Sequence[int], num: int) -> list[int]:
     """The `num` items most like those shown by the training sessions, the popular ones where none is."""
     holds_SI = _holds(task)
     count_I = holds_SI.sum(axis=0)
-    columns_SI = holds_SI / np.sqrt(np.maximum(count_I, 1))
+    columns_SI = _unit_columns(holds_SI)
     score_I = columns_SI[:, list(shown)].sum(axis=1) @ columns_SI
     score_I[list(shown)] = -np.inf
     order = np.lexsort((-count_I, -score_I))
@@ -72,6 +72,11 @@ def _holds(task: SessionTask) -> Float[np.ndarray, "S I"]:
     return holds_SI
 
 
-def _rank(session: Session, scores_C: np.ndarray) -> int:
+def _unit_columns(holds_SI: Float[np.ndarray, "S I"]) -> Float[np.ndarray, "S I"]:
+    return holds_SI / np.sqrt(np.maximum(holds_SI.sum(axis=0), 1))
+
+
+def rank_of_answer(session: Session, scores_C: np.ndarray) -> int:
+    """From 1, of a session's right candidate by the scores of all."""
     order = np.argsort(-scores_C, kind="stable")
     return int(np.flatnonzero(order == session.answer_place)[0]) + 1

@@ -14,14 +14,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from recloop.errors import SettingError, TrainingError
 from recloop.progress import SILENT
 from recloop.records import CandidateLists, Group, Histories, Lists, Log, UserVectors
-from recloop.rerankers.backbones import BACKBONES
+from recloop.rerankers.backbones import BACKBONES, softmax_loss
 from recloop.rerankers.config import RerankerConfig
-from recloop.rerankers.features import ItemFeatures, item_features
+from recloop.rerankers.features import ItemFeatures, item_features, item_texts, tfidf_vectors
 from recloop.rerankers.fitted import EpochScore, FittedReranker, name_of, score_tensors
 from recloop.rerankers.history import rating_edges
-from recloop.rerankers.item_vectors import item_texts, tfidf_vectors
 from recloop.rerankers.list_tensors import VectorScaler
-from recloop.rerankers.losses import softmax_loss
 from recloop.rerankers.metrics import compute_completion_metrics, user_means
 from recloop.rerankers.network import NetworkShape, build_network
 from recloop.settings import validate

@@ -21,7 +21,6 @@ from recloop.methods.re2llm.data import Questions
 from recloop.methods.re2llm.hint_base import HintBase
 from recloop.methods.study import Study, derived_seed
 from recloop.prompts.title_match import normalised, words_of
-from recloop.rerankers.sasrec import sasrec_ranks
 from recloop.rerankers.session_baselines import ITEM_KNN, POPULARITY, SASREC, baseline_ranks
 from recloop.training.hint_baselines import (
     always_empty,
@@ -62,6 +61,8 @@ class Chosen:
 
 def choose_hints(study: Study, questions: Questions, answers: Answers, states: States, base: HintBase) -> Chosen:
     """Fit the policy and every baseline on the training sessions; choose for the test sessions."""
+    from recloop.rerankers.sasrec import sasrec_ranks
+
     by_variant: dict[str, dict[int, np.ndarray]] = {}
     sasrec: dict[int, np.ndarray] = {}
     policies: dict[int, str] = {}

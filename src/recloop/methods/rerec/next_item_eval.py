@@ -34,7 +34,6 @@ from recloop.prompts.next_item import (
 )
 from recloop.records import Group, Prompt
 from recloop.rerankers.metrics import NOT_RANKED
-from recloop.rerankers.sasrec import sasrec_ranks
 from recloop.rerankers.session_baselines import baseline_ranks
 
 NUM_RANKED = 10
@@ -129,6 +128,8 @@ def rank_next(study: RequestStudy, task: SessionTask | None, lm: LmRef, seed: in
 
 def rank_by_baselines(study: RequestStudy, task: SessionTask) -> dict[str, dict[int, np.ndarray]]:
     """By baseline and seed: the rank of every test user's last item."""
+    from recloop.rerankers.sasrec import sasrec_ranks
+
     seeds = study.config.seeds
     with study.step(NEXT_BASELINES, "next.baselines", {"requests": study.run.digest("prepare")}) as step:
         if not step.is_done:
