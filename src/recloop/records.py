@@ -129,8 +129,7 @@ class Lists:
         if self.group not in groups:
             allowed = " or ".join(groups)
             raise LeakageError(
-                f"labels here must be those of {allowed} users, got lists of {self.group} users; "
-                f"pass the lists of the right group"
+                f"labels here must be those of {allowed} users, got {self.group} users; pass their lists"
             )
         return self
 
@@ -147,12 +146,8 @@ class CandidateLists:
     first_stage_recall: float | None = None  # share of positives that the first stage proposed; None for `kar`
 
     def of(self, group: Group) -> Lists:
-        return {
-            Group.TRAIN: self.train,
-            Group.REWARD: self.reward,
-            Group.VALID: self.valid,
-            Group.TEST: self.test,
-        }[group]
+        lists: Lists = getattr(self, group.value)
+        return lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +213,7 @@ class UserVectors:
         if missing.any():
             absent = np.unique(np.asarray(user_B)[missing])
             raise DataError(
-                f"every user of a list needs a text vector, got none for {len(absent)} users "
-                f"(first: {absent[0]}); encode the completions of all groups first"
+                f"no text vector for {len(absent)} users of lists (first: {absent[0]}); encode all groups first"
             )
         return rows
 

@@ -47,8 +47,7 @@ class FakeLM:
     def __init__(
         self, attributes: Sequence[str] = ("era", "genre", "director"), *, num_attributes_named: int = 1
     ) -> None:
-        self._attributes = tuple(attributes)
-        self._num_named = num_attributes_named
+        self._attributes, self._num_named = tuple(attributes), num_attributes_named
         self.num_asked = 0  # completions generated so far: shows what a cache spared
 
     @property
@@ -77,8 +76,7 @@ class FakeLM:
             cells_by_attribute = {name: rest for name, _, rest in (c.partition(" ") for c in cells.split(" | "))}
             if not set(cells_by_attribute) <= set(self._attributes):
                 raise ContractError(
-                    f"FakeLM needs the name of each attribute shown, got {self._attributes} for {cells!r}; "
-                    f"pass the dataset's attributes"
+                    f"FakeLM must know each attribute shown, got {cells!r}; pass the dataset's attributes"
                 )
             for column in columns:
                 value = cells_by_attribute.get(self._attributes[column], "").split(", ")[0]
@@ -100,21 +98,17 @@ class FakeEncoder:
     """
 
     def __init__(self, width: int = 64, *, max_words: int = 256) -> None:
-        self._width, self._max_words = width, max_words
+        self.width, self._max_words = width, max_words
 
     @property
     def name(self) -> str:
-        return f"fake-encoder-{self._width}-{self._max_words}"
-
-    @property
-    def width(self) -> int:
-        return self._width
+        return f"fake-encoder-{self.width}-{self._max_words}"
 
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "B D"]:
-        vectors_BD = np.zeros((len(texts), self._width), dtype=np.float32)
+        vectors_BD = np.zeros((len(texts), self.width), dtype=np.float32)
         for row, text in zip(vectors_BD, texts, strict=True):
             for word in _words(text)[: self._max_words]:
-                row[crc32(word.encode()) % self._width] += 1
+                row[crc32(word.encode()) % self.width] += 1
         lengths_B1 = np.linalg.norm(vectors_BD, axis=1, keepdims=True)
         return vectors_BD / np.where(lengths_B1 > 0, lengths_B1, 1).astype(np.float32)
 
@@ -154,11 +148,8 @@ def check_language_model(lm: LanguageModel, prompts: Sequence[Prompt] | None = N
     for prompt, completions_N in zip(prompts, together, strict=True):
         _check_completions(prompt, completions_N, sampling)
     texts = [_texts(completions_N) for completions_N in together]
-    _require(
-        texts == [_texts(d) for d in _ask(lm, prompts, sampling)],
-        "the same seed must give the same completions",
-        texts,
-    )
+    again = [_texts(d) for d in _ask(lm, prompts, sampling)]
+    _require(texts == again, "the same seed must give the same completions", texts)
     alone = [_texts(_ask(lm, [prompt], sampling)[0]) for prompt in prompts]
     _require(alone == texts, "a prompt must get the same completions alone as in a batch", alone)
     last = [_texts(d) for d in _ask(lm, prompts, sampling.only(range(2, 3)))]
@@ -177,9 +168,8 @@ def _ask(lm: LanguageModel, prompts: Sequence[Prompt], sampling: Sampling) -> li
 
 def _check_completions(prompt: Prompt, completions_N: Sequence[Completion], sampling: Sampling) -> None:
     numbers = [completion.completion for completion in completions_N]
-    _require(
-        numbers == list(sampling.completion_numbers), "completions must come in the order of their numbers", numbers
-    )
+    in_order = numbers == list(sampling.completion_numbers)
+    _require(in_order, "completions must come in the order of their numbers", numbers)
     for completion in completions_N:
         _require(completion.user == prompt.user, f"a completion must carry its prompt's user {prompt.user}", completion)
         _require(0 <= completion.num_tokens <= sampling.max_tokens, "a completion must keep to max_tokens", completion)
@@ -210,23 +200,16 @@ def check_encoder(encoder: TextEncoder) -> None:
     Raises:
         ContractError: the first promise it breaks.
     """
-    texts = [
-        "By genre: likes Drama.",
-        "",
-        "By genre: likes War; dislikes Comedy. By director: likes Ann Vale.",
-        "Café №5",
-    ]
+    claims = "By genre: likes War; dislikes Comedy. By director: likes Ann Vale."
+    texts = ["By genre: likes Drama.", "", claims, "Café №5"]
     vectors_BD = encoder.encode(texts)
     _require(bool(encoder.name), "name must not be empty", encoder.name)
     wanted = (len(texts), encoder.width)
     _require(vectors_BD.shape == wanted, f"vectors must have shape {wanted}", vectors_BD.shape)
     _require(vectors_BD.dtype == np.float32, "vectors must be float32", vectors_BD.dtype)
     _require(bool(np.isfinite(vectors_BD).all()), "vectors must be finite, an empty text's too", vectors_BD)
-    _require(
-        encoder.encode([]).shape == (0, encoder.width),
-        "no texts must give no vectors",
-        encoder.encode([]).shape,
-    )
+    none_BD = encoder.encode([])
+    _require(none_BD.shape == (0, encoder.width), "no texts must give no vectors", none_BD.shape)
     _require(_gap(encoder.encode(texts), vectors_BD) == 0, "the same texts must give the same vectors", None)
     alone_BD = np.concatenate([encoder.encode([text]) for text in texts])
     _require(_gap(alone_BD, vectors_BD) < FAR_APART, "a batch must not change a vector", _gap(alone_BD, vectors_BD))
@@ -298,25 +281,29 @@ def check_reranker(
     after = lists.items_BL, lists.labels_BL, lists.is_item_BL
     is_same = all(np.array_equal(old, new) for old, new in zip(before, after, strict=True))
     _require(is_same, "the lists must be left as they are", "a change")
-
-    def same(other: np.ndarray, promise: str) -> None:
-        real = is_item_BNL if other.shape == wanted else np.isfinite(other)
-        _require(_gap(other[real], scores_BNL[real]) < FAR_APART, promise, _gap(other[real], scores_BNL[real]))
-
     again_BNL = reranker.score(lists, user_vectors)
     _require(np.array_equal(again_BNL, scores_BNL), "the same lists must get the same scores", "others")
-    unlabelled = replace(lists, labels_BL=1 - lists.labels_BL)
-    same(reranker.score(unlabelled, user_vectors), "labels must not be read")
+    for promise, others_BNL in _scored_otherwise(reranker, lists, user_vectors):
+        gap = _gap(others_BNL[:, :, : wanted[2]][is_item_BNL], scores_BNL[is_item_BNL])
+        _require(gap < FAR_APART, promise, gap)
+
+
+def _scored_otherwise(
+    reranker: Reranker, lists: Lists, user_vectors: UserVectors | None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Promises, each with scores that must be those of the lists as they are."""
+    yield "labels must not be read", reranker.score(replace(lists, labels_BL=1 - lists.labels_BL), user_vectors)
     rows = np.arange(len(lists))
     alone = [reranker.score(lists.take(rows[b : b + 1]), user_vectors) for b in rows]
-    same(np.concatenate(alone), "a list's scores must not depend on the other lists")
-    same(reranker.score(_padded(lists), user_vectors)[:, :, : wanted[2]], "padding must not change a score")
+    yield "a list's scores must not depend on the other lists", np.concatenate(alone)
+    yield "padding must not change a score", reranker.score(_padded(lists), user_vectors)
     if user_vectors is not None:
         by_completion = [
             reranker.score(lists, replace(user_vectors, vectors_UND=user_vectors.vectors_UND[:, n : n + 1]))
-            for n in range(num_completions)
+            for n in range(user_vectors.vectors_UND.shape[1])
         ]
-        same(np.concatenate(by_completion, axis=1), "a completion's scores must not depend on the other completions")
+        promise = "a completion's scores must not depend on the other completions"
+        yield promise, np.concatenate(by_completion, axis=1)
 
 
 def _small_fit() -> FitData:
@@ -342,15 +329,10 @@ def _small_fit() -> FitData:
     return FitData(features, histories, lists_of(Group.TRAIN, users[:8]), narrow, vectors)
 
 
-def _padded(lists: Lists, num_columns: int = 2) -> Lists:
-    """The same lists with padding columns to the right."""
-
-    def pad(array_BL: np.ndarray) -> np.ndarray:
-        return np.pad(array_BL, ((0, 0), (0, num_columns)))
-
-    return replace(
-        lists, items_BL=pad(lists.items_BL), labels_BL=pad(lists.labels_BL), is_item_BL=pad(lists.is_item_BL)
-    )
+def _padded(lists: Lists) -> Lists:
+    """The same lists with two columns of padding to the right."""
+    arrays = (np.pad(array_BL, ((0, 0), (0, 2))) for array_BL in (lists.items_BL, lists.labels_BL, lists.is_item_BL))
+    return Lists(lists.group, lists.user_B, *arrays)
 
 
 def _gap(one: np.ndarray, other: np.ndarray) -> float:
