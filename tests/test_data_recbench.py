@@ -29,20 +29,20 @@ def test_requests_have_one_right_candidate_and_their_kind(tmp_path):
         ROW | {"gt_items": [["i99", "z"]]},
     ]
     told = ROW | {"history_sample": ["Title 7", "Title 99"]}
-    found = read_recbench(write(tmp_path, rows, [told], [ROW]), dataset, 5, 0, are_tellable)
-    assert [request.kind for request in found.requests] == [
+    requests, num_unknown = read_recbench(write(tmp_path, rows, [told], [ROW]), dataset, 5, 0, are_tellable)
+    assert [request.kind for request in requests] == [
         RequestKind.EXPLICIT_1,
         RequestKind.EXPLICIT_2,
         RequestKind.EXPLICIT_3,
         RequestKind.IMPLICIT,
         RequestKind.MISINFORMED,
     ]
-    assert found.num_unknown == 1
-    for request, right in zip(found.requests, ({2}, {2, 3}, {2}, {2}, {2}), strict=True):
+    assert num_unknown == 1
+    for request, right in zip(requests, ({2}, {2, 3}, {2}, {2}, {2}), strict=True):
         assert len(set(request.candidates)) == 5
         assert set(request.candidates) & right == {request.answer}
-    assert found.requests[3].history == (7,)
-    assert 7 not in found.requests[3].candidates
+    assert requests[3].history == (7,)
+    assert 7 not in requests[3].candidates
 
 
 def test_damaged_files_are_one_clear_error(tmp_path):
@@ -65,8 +65,8 @@ def test_only_line_feeds_end_lines_and_blank_ones_are_skipped(tmp_path):
     folder = write(tmp_path, [])
     row = json.dumps(ROW | {"query": "One\u2028or\x85two."}, ensure_ascii=False)
     (folder / "movie_explicit.jsonl").write_text(f"{row}\n\n{row}\n", encoding="utf-8")
-    found = read_recbench(folder, dataset, 5, 0, are_tellable)
-    assert [request.text for request in found.requests] == ["One\u2028or\x85two."] * 2
+    requests, _ = read_recbench(folder, dataset, 5, 0, are_tellable)
+    assert [request.text for request in requests] == ["One\u2028or\x85two."] * 2
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_a_file_of_another_form_is_one_clear_error(tmp_path, content, complaint)
 @pytest.mark.slow
 def test_the_real_requests_are_read(shared_data):
     dataset = read_movielens(shared_data / "ml-1m")
-    found = read_recbench(shared_data / "recbenchplus", dataset, 20, 0, are_tellable)
-    assert len(found.requests) + found.num_unknown == 2_082 + 1_132 + 466
-    assert found.num_unknown < 100
-    assert all(request.answer in request.candidates for request in found.requests)
-    assert sum(request.kind is RequestKind.MISINFORMED for request in found.requests) > 400
+    requests, num_unknown = read_recbench(shared_data / "recbenchplus", dataset, 20, 0, are_tellable)
+    assert len(requests) + num_unknown == 2_082 + 1_132 + 466
+    assert num_unknown < 100
+    assert all(request.answer in request.candidates for request in requests)
+    assert sum(request.kind is RequestKind.MISINFORMED for request in requests) > 400

@@ -14,12 +14,7 @@ from recloop.records import Domain, Log
 
 @dataclass(frozen=True, slots=True)
 class RawLog:
-    """A Log before numbering: the same frames, keyed by the ids of the source.
-
-    users: ``user_id`` (text, unique), profile columns. items: ``item_id`` (text, unique), ``title``, attributes.
-    interactions: ``user_id, item_id, rating`` (Float32 or null), ``time`` (Int64).
-    item_knowledge: ``item_id, text`` or None.
-    """
+    """A `Log` before numbering: the same frames, with ``user_id`` and ``item_id`` (text) in place of numbers."""
 
     name: str
     domain: Domain
@@ -29,6 +24,7 @@ class RawLog:
     interactions: pl.DataFrame
     positive_from_rating: float | None
     item_knowledge: pl.DataFrame | None = None
+    user_knowledge: pl.DataFrame | None = None
 
 
 def number_log(raw: RawLog) -> Log:
@@ -41,10 +37,7 @@ def number_log(raw: RawLog) -> Log:
         DataError: no interaction is left.
     """
     if raw.interactions.is_empty():
-        raise DataError(
-            f"{raw.name} must have interactions, got none after reading and filtering; "
-            f"lower the filters or check the files"
-        )
+        raise DataError(f"{raw.name} must have interactions, got none; lower the filters or check the files")
     users = raw.users.join(raw.interactions, on="user_id", how="semi", maintain_order="left")
     items = raw.items.join(raw.interactions, on="item_id", how="semi", maintain_order="left")
     users = users.select(_running_number("user"), pl.all())
@@ -55,10 +48,16 @@ def number_log(raw: RawLog) -> Log:
         .select("user", "item", pl.col("rating").cast(pl.Float32), pl.col("time").cast(pl.Int64))
         .sort("user", "time", "item")
     )
-    knowledge = raw.item_knowledge
-    if knowledge is not None:
-        knowledge = knowledge.join(items.select("item", "item_id"), on="item_id").select("item", "text").sort("item")
-    return Log(raw.name, raw.domain, users, items, raw.attributes, interactions, raw.positive_from_rating, knowledge)
+    return Log(
+        raw.name, raw.domain, users, items, raw.attributes, interactions, raw.positive_from_rating,
+        None if raw.item_knowledge is None else numbered_texts(raw.item_knowledge, items, "item"),
+        None if raw.user_knowledge is None else numbered_texts(raw.user_knowledge, users, "user"),
+    )  # fmt: skip
+
+
+def numbered_texts(texts: pl.DataFrame, known: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Texts by user or item (the `name`), with the numbers of the `known` ones in place of ids, in their order."""
+    return known.select(name, f"{name}_id").join(texts, on=f"{name}_id").drop(f"{name}_id").sort(name)
 
 
 def _running_number(name: str) -> pl.Expr:
@@ -91,34 +90,20 @@ def sample_users(log: Log, num_users: int, seed: int) -> Log:
     """The same log with `num_users` of its users, drawn by `seed`, renumbered; SettingError when it has fewer."""
     if num_users > log.num_users:
         raise SettingError(
-            f"data.users must be at most the {log.num_users} users of {log.name}, got {num_users}; "
-            f"leave it out for all users"
+            f"data.users must be at most the {log.num_users} users of {log.name}, got {num_users}; lower it"
         )
     drawn = np.random.default_rng([seed, 0x05E25]).choice(log.num_users, num_users, replace=False)
-    is_kept = np.zeros(log.num_users, dtype=bool)
-    is_kept[drawn] = True
-    interactions = log.interactions.filter(pl.Series(is_kept[log.interactions["user"].to_numpy()]))
-    item_ids = log.items.select("item", "item_id")
-    knowledge, texts = log.item_knowledge, log.user_knowledge
-    sampled = number_log(
+    users, items = log.users.select("user", "user_id"), log.items.select("item", "item_id")
+    met = log.interactions.filter(pl.col("user").is_in(drawn.tolist()))
+    item_texts, user_texts = log.item_knowledge, log.user_knowledge
+    return number_log(
         RawLog(
-            log.name,
-            log.domain,
-            log.users.drop("user"),
-            log.items.drop("item"),
-            log.attributes,
-            interactions.join(log.users.select("user", "user_id"), on="user")
-            .join(item_ids, on="item")
-            .drop("user", "item"),
-            log.positive_from_rating,
-            None if knowledge is None else knowledge.join(item_ids, on="item").drop("item"),
+            log.name, log.domain, log.users.drop("user"), log.items.drop("item"), log.attributes,
+            met.join(users, on="user").join(items, on="item").drop("user", "item"), log.positive_from_rating,
+            None if item_texts is None else item_texts.join(items, on="item").drop("item"),
+            None if user_texts is None else user_texts.join(users, on="user").drop("user"),
         )
-    )
-    if texts is None:
-        return sampled
-    by_id = texts.join(log.users.select("user", "user_id"), on="user").drop("user")
-    kept = sampled.users.select("user", "user_id").join(by_id, on="user_id").sort("user")
-    return replace(sampled, user_knowledge=kept.select("user", "text", "num_shown"))
+    )  # fmt: skip
 
 
 def clean_text(column: str) -> pl.Expr:
@@ -127,10 +112,7 @@ def clean_text(column: str) -> pl.Expr:
 
 
 def attribute_labels(values: pl.Expr, unstated: Sequence[str] = ("",)) -> pl.Expr:
-    """Lists of attribute values that can stand in a comma-separated list, each once, those in `unstated` left out.
-
-    They hold no commas, semicolons or line breaks.
-    """
+    """Lists of attribute values without commas, semicolons and line breaks, each once, those in `unstated` left out."""
     plain = pl.element().str.replace_all(r"[\p{Cc}\s,;]+", " ").str.strip_chars(" .")
     stated = values.list.eval(plain).list.eval(pl.element().filter(~pl.element().is_in(list(unstated))))
     return stated.list.unique(maintain_order=True)

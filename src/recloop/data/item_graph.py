@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from recloop.errors import DataError
 from recloop.records import Condition, Log
@@ -46,25 +45,17 @@ class ItemGraph:
 def build_item_graph(log: Log) -> ItemGraph:
     """The graph of a log's catalogue; DataError when no item has any attribute."""
     columns = [(attribute, log.items[attribute].to_list()) for attribute in log.attributes]
-    of_item = tuple(
-        tuple(
-            dict.fromkeys(
-                Condition(attribute, value)
-                for attribute, values in columns
-                for value in values[item][:MAX_VALUES]
-                if value.strip()
-            )
-        )
-        for item in range(log.num_items)
-    )
+    of_item: list[tuple[Condition, ...]] = []
     items_with: dict[Condition, set[int]] = {}
-    for item, attributes in enumerate(of_item):
-        for condition in attributes:
-            items_with.setdefault(condition, set()).add(item)
+    for item in range(log.num_items):
+        told = ((attribute, value) for attribute, values in columns for value in values[item][:MAX_VALUES])
+        conditions = dict.fromkeys(Condition(attribute, value) for attribute, value in told if value.strip())
+        of_item.append(tuple(conditions))
+        for one in conditions:
+            items_with.setdefault(one, set()).add(item)
     if not items_with:
         raise DataError(
             f"requests need items with attributes, got none in {log.name}; give a catalogue with "
             f"columns such as genre (ml-1m: --data.metadata; table: data.table)"
         )
-    frozen = {condition: frozenset(items) for condition, items in items_with.items()}
-    return ItemGraph(of_item, MappingProxyType(frozen))
+    return ItemGraph(tuple(of_item), {condition: frozenset(items) for condition, items in items_with.items()})

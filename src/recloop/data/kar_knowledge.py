@@ -19,6 +19,7 @@ from typing import Any, cast
 import polars as pl
 
 from recloop.data import checks
+from recloop.data.assemble import numbered_texts
 from recloop.data.checks import STRICT, BadRowPolicy, Rows
 from recloop.data.movielens import spoken_title
 from recloop.data.text_files import read_json_object
@@ -84,8 +85,7 @@ def _read_texts(path: Path, key: str) -> Rows:
 
 def with_item_texts(log: Log, knowledge: KarKnowledge) -> Log:
     """The log with KAR's item texts as its item knowledge."""
-    items = log.items.select("item", "item_id").join(knowledge.items, on="item_id")
-    return replace(log, item_knowledge=items.select("item", "text").sort("item"))
+    return replace(log, item_knowledge=numbered_texts(knowledge.items, log.items, "item"))
 
 
 def with_user_texts(log: Log, knowledge: KarKnowledge) -> Log:
@@ -94,19 +94,14 @@ def with_user_texts(log: Log, knowledge: KarKnowledge) -> Log:
     They are the knowledge window of such a user, so no list holds an item whose rating a text has seen. Users
     without a text keep their order.
 
-    Args:
-        log: the log the texts were written from.
-        knowledge: KAR's texts.
-
     Raises:
-        DataError: a prompt shows another number of titles than the index says, or a title that is not in the
-            user's history.
+        DataError: a prompt shows another number of titles than the index says, or one the user never met.
     """
-    known = log.users.select("user", "user_id").join(knowledge.users, on="user_id").sort("user")
+    texts = numbered_texts(knowledge.users, log.users, "user")
+    known = texts.join(log.users.select("user", "user_id"), on="user", maintain_order="left")
     if known.is_empty():
         raise DataError(
-            f"KAR's texts must be of users of {log.name}, got none of its {log.num_users}; "
-            f"use the log the texts were written from"
+            f"KAR's texts must be of users of {log.name}, got none of its {log.num_users}; use the log they are about"
         )
     own = _items_by_title(log, known["user"])
     places: list[tuple[int, int, int]] = []
@@ -121,8 +116,8 @@ def with_user_texts(log: Log, knowledge: KarKnowledge) -> Log:
             candidates = own[user].get(spoken_title(title), [])
             if not candidates:
                 raise DataError(
-                    f"the prompt of user {user_id} must show items the user met, got {title!r}; use the log "
-                    f"the texts were written from"
+                    f"the prompt of user {user_id} must show items the user met, got {title!r}; "
+                    f"use the log the texts are about"
                 )
             places.append((user, candidates.pop(0), place))
     shown = pl.DataFrame(places, schema={"user": pl.Int64, "item": pl.Int64, "place": pl.Int64}, orient="row")

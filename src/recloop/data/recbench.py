@@ -11,7 +11,6 @@ Source: RecBench+ (arXiv 2503.09382).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,25 +32,12 @@ FORM = (
 NOBODY = -1
 
 
-@dataclass(frozen=True, slots=True)
-class TransferSet:
-    """Requests of no user of the log.
-
-    num_unknown: requests left out, since the log has no film of the ground truth or too few others.
-    """
-
-    requests: tuple[Request, ...]
-    num_unknown: int
-
-
 def read_recbench(
-    folder: Path,
-    log: Log,
-    num_candidates: int,
-    seed: int,
-    can_tell: Callable[[Sequence[str]], bool],
-) -> TransferSet:
+    folder: Path, log: Log, num_candidates: int, seed: int, can_tell: Callable[[Sequence[str]], bool]
+) -> tuple[tuple[Request, ...], int]:
     """The requests; the right candidate is drawn from the ground truth, the others from all other films.
+
+    The number counts requests left out, since the log has no film of the ground truth or too few others.
 
     Args:
         folder: holds the files of `FILES`.
@@ -74,20 +60,13 @@ def read_recbench(
             if chosen is None:
                 num_unknown += 1
                 continue
+            made = kind or EXPLICIT.get(row["condition_num"], RequestKind.EXPLICIT_3)
+            answer, candidates = chosen
+            rating = (float("nan"),) * len(history)
             requests.append(
-                Request(
-                    number=len(requests),
-                    kind=kind or EXPLICIT.get(row["condition_num"], RequestKind.EXPLICIT_3),
-                    user=NOBODY,
-                    text=row["query"],
-                    conditions=(),
-                    candidates=chosen[1],
-                    answer=chosen[0],
-                    history=history,
-                    rating=(float("nan"),) * len(history),
-                )
+                Request(len(requests), made, NOBODY, row["query"], (), candidates, answer, (), history, rating)
             )
-    return TransferSet(tuple(requests), num_unknown)
+    return tuple(requests), num_unknown
 
 
 def _draw(
@@ -107,7 +86,7 @@ def _draw(
     for _ in range(20):
         items = [answer, *rng.choice(wrong, num - 1, replace=False).tolist()]
         if can_tell([titles[item] for item in items]):
-            return answer, tuple(items[place] for place in rng.permutation(num).tolist())
+            return answer, tuple(rng.permutation(items).tolist())
     return None
 
 

@@ -47,22 +47,14 @@ def read_released(folder: Path, num_train: int | None, num_test: int | None, see
         part: require_objects(folder / f"sessions_{part}.jsonl", f"Re2LLM's {part} sessions", FORM, _is_session)
         for part in ("train", "test")
     }
-    mentioned = {n for rows in raw.values() for row in rows for n in (*row["session"], *row["candidates"])}
-    mentioned |= {row["target"] for rows in raw.values() for row in rows}
-    known = catalogue.filter(pl.col("number").is_in(sorted(mentioned)))
-    untitled = sorted(mentioned - set(known["number"].to_list()))
-    counts["items without a title"] = len(untitled)
-    attributes = tuple(name for name in catalogue.columns if name not in ("number", "title"))
-    blank = pl.DataFrame(
-        {
-            "number": untitled,
-            "title": [f"item {n}" for n in untitled],
-            **{f: [[]] * len(untitled) for f in attributes},
-        },
-        schema=known.schema,
-    )
-    items = pl.concat([known, blank]).sort("number").with_row_index("item")
+    mentioned = {
+        n for rows in raw.values() for row in rows for n in (*row["session"], *row["candidates"], row["target"])
+    }
+    numbers = pl.DataFrame({"number": sorted(mentioned)}, schema={"number": pl.Int64})
+    items = numbers.join(catalogue, on="number", how="left", maintain_order="left").with_row_index("item")
     item_of = dict(zip(items["number"].to_list(), items["item"].to_list(), strict=True))
+    counts["items without a title"] = items["title"].null_count()
+    attributes = tuple(catalogue.columns[2:])
     parts: dict[str, tuple[Session, ...]] = {}
     first_user = 0
     for part, wanted in (("train", num_train), ("test", num_test)):
@@ -74,8 +66,9 @@ def read_released(folder: Path, num_train: int | None, num_test: int | None, see
         f"re2llm {folder.name}",
         Domain.MOVIES if attributes else Domain.PRODUCTS,
         items.select(
-            pl.col("item").cast(pl.Int64), item_id=pl.col("number").cast(pl.String), title="title",
-            **{f: pl.col(f) for f in attributes},
+            pl.col("item").cast(pl.Int64), item_id=pl.col("number").cast(pl.String),
+            title=pl.col("title").fill_null(pl.format("item {}", "number")),
+            **{f: pl.col(f).fill_null([]) for f in attributes},
         ),
         attributes,
         parts["train"],
@@ -119,23 +112,15 @@ def _sample(sessions: list[Session], wanted: int | None, seed: int, folder: Path
 
 
 def _movies(folder: Path) -> pl.DataFrame:
-    movies = _read_table(folder / MOVIES, "id", "title", "year").select(
-        "number", "title", year=pl.col("year").cast(pl.Int64, strict=False)
-    )
-    genres = _grouped(folder / GENRES, "genre")
-    directors = _grouped(folder / DIRECTORS, "directorName")
-    decade = (pl.col("year") // 10 * 10).cast(pl.String) + "s"
-    era = pl.when(pl.col("year").is_null()).then(pl.lit([], dtype=pl.List(pl.String)))
+    """``number, title``, then a column per attribute, null where it is not known."""
+    movies = _read_table(folder / MOVIES, "id", "title", "year")
+    decade = pl.col("year").cast(pl.Int64, strict=False) // 10 * 10
+    era = pl.when(decade.is_not_null()).then(pl.concat_list(decade.cast(pl.String) + "s"))
     return (
-        movies.join(genres, on="number", how="left")
-        .join(directors, on="number", how="left")
-        .select(
-            "number",
-            "title",
-            era=era.otherwise(pl.concat_list(decade)),
-            genre=pl.col("genre").fill_null([]),
-            director=pl.col("directorName").fill_null([]),
-        )
+        movies.select("number", "title", era=era)
+        .join(_grouped(folder / GENRES, "genre"), on="number", how="left")
+        .join(_grouped(folder / DIRECTORS, "directorName"), on="number", how="left")
+        .rename({"directorName": "director"})
         .unique("number", keep="first", maintain_order=True)
     )
 
@@ -154,13 +139,8 @@ def _games(folder: Path) -> pl.DataFrame:
     odd = [number for number in titles if not number.strip().isdecimal() or len(number) > 18]
     if odd:
         raise DataError(f"{file} must have item numbers for keys, got {odd[0][:60]!r}; correct it")
-    return pl.DataFrame(
-        {
-            "number": [int(number) for number in titles],
-            "title": [html.unescape(str(title)) for title in titles.values()],
-        },
-        schema={"number": pl.Int64, "title": pl.String},
-    )
+    rows = [(int(number), html.unescape(str(title))) for number, title in titles.items()]
+    return pl.DataFrame(rows, schema={"number": pl.Int64, "title": pl.String}, orient="row")
 
 
 def _read_table(file: Path, number: str, *columns: str) -> pl.DataFrame:

@@ -55,6 +55,7 @@ AS_GROUP = (
     "I am: {group}. Suggest a {noun} of the {attribute} that others like me favour.",
     "For someone who is: {group}. Find a {noun} of the {attribute} that such people like most.",
 )
+FORMS = ((MAKERS, BY_MAKER), (KINDS, OF_KIND), (ERAS, FROM_ERA))  # names of attributes, wordings of their values
 JOINTS = (" and ", ", ", ", and also ", " but also ")
 
 
@@ -65,20 +66,8 @@ def one_of(noun: str) -> str:
 
 def wish_of(condition: Condition, rng: np.random.Generator) -> str:
     """One condition, named: ``by Ann Vale``."""
-    if condition.attribute in MAKERS:
-        forms = BY_MAKER
-    elif condition.attribute in KINDS:
-        forms = OF_KIND
-    elif condition.attribute in ERAS:
-        forms = FROM_ERA
-    else:
-        forms = WITH_VALUE
+    forms = next((forms for names, forms in FORMS if condition.attribute in names), WITH_VALUE)
     return _draw(forms, rng).format(attribute=condition.attribute, value=condition.value)
-
-
-def wish_by_item(attribute: str, title: str, rng: np.random.Generator) -> str:
-    """One condition by way of an item: ``with the same director as "Iron Tide"``."""
-    return _draw(AS_ITEM, rng).format(attribute=attribute, title=title)
 
 
 def ask(noun: str, wishes: Sequence[str], rng: np.random.Generator) -> str:
@@ -86,7 +75,7 @@ def ask(noun: str, wishes: Sequence[str], rng: np.random.Generator) -> str:
 
     Args:
         noun: what the items are, plural.
-        wishes: from `wish_of` and `wish_by_item`, in the order they are said.
+        wishes: conditions in words, as of `wish_of`, in the order they are said.
 
     Example:
         >>> ask("films", ["by Ann Vale", "of the 1990s"], np.random.default_rng(3))
@@ -105,7 +94,8 @@ def ask_explicitly(noun: str, conditions: Sequence[Condition], rng: np.random.Ge
 
 def ask_by_item(noun: str, title: str, attribute: str, more: Sequence[Condition], rng: np.random.Generator) -> str:
     """A request for the attribute value of another item, and further conditions that are named."""
-    return ask(noun, [wish_by_item(attribute, title, rng), *(wish_of(one, rng) for one in more)], rng)
+    wish = _draw(AS_ITEM, rng).format(attribute=attribute, title=title)
+    return ask(noun, [wish, *(wish_of(one, rng) for one in more)], rng)
 
 
 def ask_misinformed(

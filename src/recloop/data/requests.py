@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from pydantic import BaseModel
@@ -85,14 +86,9 @@ class _Maker:
 
 
 def make_requests(
-    log: Log,
-    groups: Mapping[Group, np.ndarray],
-    config: RequestConfig,
-    seed: int,
-    *,
-    noun: str,
+    log: Log, groups: Mapping[Group, np.ndarray], config: RequestConfig, seed: int, *, noun: str,
     can_tell: Callable[[Sequence[str]], bool],
-) -> RequestSet:
+) -> RequestSet:  # fmt: skip
     """The requests of every user, by group.
 
     Args:
@@ -125,9 +121,8 @@ def make_requests(
                     number += 1
         if len(groups[group]) and not made[group]:
             raise DataError(
-                f"every group needs a request, got none for the {len(groups[group])} {group} users; the "
-                f"catalogue has {log.num_items} items: use more items, fewer requests.num_candidates "
-                f"or fewer requests.near_misses"
+                f"every group needs a request, got none for the {len(groups[group])} {group} users; use more than "
+                f"{log.num_items} items, or lower requests.num_candidates or requests.near_misses"
             )
     return RequestSet({group: tuple(rows) for group, rows in made.items()}, dict(given_up))
 
@@ -169,12 +164,8 @@ def _make(maker: _Maker, kind: RequestKind, user: int, number: int) -> Request |
 
 def _wish(maker: _Maker, kind: RequestKind, user: int) -> _Wish | None:
     match kind:
-        case RequestKind.EXPLICIT_1:
-            return _explicit(maker, 1)
-        case RequestKind.EXPLICIT_2:
-            return _explicit(maker, 2)
-        case RequestKind.EXPLICIT_3:
-            return _explicit(maker, 3)
+        case RequestKind.EXPLICIT_1 | RequestKind.EXPLICIT_2 | RequestKind.EXPLICIT_3:
+            return _explicit(maker, int(kind.value.removeprefix("explicit_")))
         case RequestKind.IMPLICIT:
             return _by_item(maker, user, is_false=False)
         case RequestKind.MISINFORMED:
@@ -190,7 +181,7 @@ def _explicit(maker: _Maker, num: int) -> _Wish | None:
     conditions = _some(maker, maker.graph.of_item[item], num)
     if len(conditions) < num:
         return None
-    return _Wish(conditions, lambda: words.ask_explicitly(maker.noun, conditions, maker.rng))
+    return _Wish(conditions, partial(words.ask_explicitly, maker.noun, conditions, maker.rng))
 
 
 def _by_item(maker: _Maker, user: int, *, is_false: bool) -> _Wish | None:
@@ -206,23 +197,16 @@ def _by_item(maker: _Maker, user: int, *, is_false: bool) -> _Wish | None:
         return None
     main = first[int(maker.rng.integers(len(first)))]
     more = _another(maker, main)
-    title = _quotable(maker.titles[item])
+    title = maker.titles[item].replace('"', "'")
     if not is_false:
-        return _Wish(
-            (main, *more),
-            lambda: words.ask_by_item(maker.noun, title, main.attribute, more, maker.rng),
-            (item,),
-        )
+        say = partial(words.ask_by_item, maker.noun, title, main.attribute, more, maker.rng)
+        return _Wish((main, *more), say, (item,))
     others = [one for one in maker.graph.items_with if one.attribute == main.attribute and one != main]
     if not others:
         return None
     false = others[int(maker.rng.integers(len(others)))]
-    return _Wish(
-        (main, *more),
-        lambda: words.ask_misinformed(maker.noun, title, false, more, maker.rng),
-        (item,),
-        traps=(false,),
-    )
+    say = partial(words.ask_misinformed, maker.noun, title, false, more, maker.rng)
+    return _Wish((main, *more), say, (item,), traps=(false,))
 
 
 def _by_taste(maker: _Maker, user: int) -> _Wish | None:
@@ -238,12 +222,8 @@ def _by_taste(maker: _Maker, user: int) -> _Wish | None:
         return None
     main = best[0][0]
     more = _another(maker, main)
-    return _Wish(
-        (main, *more),
-        lambda: words.ask_by_taste(maker.noun, attribute, more, maker.rng),
-        history=items,
-        rating=rating,
-    )
+    say = partial(words.ask_by_taste, maker.noun, attribute, more, maker.rng)
+    return _Wish((main, *more), say, history=items, rating=rating)
 
 
 def _as_group(maker: _Maker, user: int) -> _Wish | None:
@@ -257,7 +237,7 @@ def _as_group(maker: _Maker, user: int) -> _Wish | None:
         return None
     main = tastes[int(maker.rng.integers(len(tastes)))]
     told = {name: profile[name]}
-    return _Wish((main,), lambda: words.ask_as_group(maker.noun, main.attribute, told, maker.rng))
+    return _Wish((main,), partial(words.ask_as_group, maker.noun, main.attribute, told, maker.rng))
 
 
 def _some(maker: _Maker, conditions: Sequence[Condition], num: int) -> tuple[Condition, ...]:
@@ -286,35 +266,25 @@ def _candidates(maker: _Maker, wish: _Wish, answer: int, outside: set[int]) -> t
     """The answer and wrong items in random order; None when the catalogue has too few."""
     graph, config, rng = maker.graph, maker.config, maker.rng
     right = graph.meeting(wish.conditions) | outside
+
+    def wrong_ones(items: frozenset[int]) -> list[int]:
+        return rng.permutation(sorted(items - right)).tolist()
+
     near: list[list[int]] = []
     if len(wish.conditions) > 1:
         for left_out in wish.conditions:
-            others = [one for one in wish.conditions if one != left_out]
-            near.append(_shuffled(graph.meeting(others) - right, rng))
-    traps = [item for trap in wish.traps for item in _shuffled(graph.items_with[trap] - right, rng)[:TRAPS]]
-    rest = _shuffled(frozenset(range(graph.num_items)) - right, rng)
+            near.append(wrong_ones(graph.meeting(one for one in wish.conditions if one != left_out)))
+    traps = [item for trap in wish.traps for item in wrong_ones(graph.items_with[trap])[:TRAPS]]
+    rest = wrong_ones(frozenset(range(graph.num_items)))
     in_turn = [row[place] for place in range(config.near_misses) for row in near if place < len(row)]
     wrong = dict.fromkeys([*in_turn[: config.near_misses], *traps, *rest])
-    chosen = [answer]
-    names = {maker.titles[answer].casefold()}
-    for item in wrong:
-        if len(chosen) == config.num_candidates:
-            break
-        if maker.titles[item].casefold() not in names:
-            names.add(maker.titles[item].casefold())
-            chosen.append(item)
+    by_name: dict[str, int] = {}
+    for item in (answer, *wrong):
+        by_name.setdefault(maker.titles[item].casefold(), item)
+    chosen = list(by_name.values())[: config.num_candidates]
     if len(chosen) < config.num_candidates or not maker.can_tell([maker.titles[item] for item in chosen]):
         return None
-    return tuple(chosen[place] for place in rng.permutation(len(chosen)).tolist())
-
-
-def _shuffled(items: frozenset[int], rng: np.random.Generator) -> list[int]:
-    ordered = sorted(items)
-    return [ordered[place] for place in rng.permutation(len(ordered)).tolist()]
-
-
-def _quotable(title: str) -> str:
-    return title.replace('"', "'")
+    return tuple(rng.permutation(chosen).tolist())
 
 
 def _histories(log: Log, num: int) -> list[tuple[tuple[int, ...], tuple[float, ...]]]:

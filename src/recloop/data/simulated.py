@@ -23,7 +23,7 @@ Even at 1 a perfect scorer stays below 1, because negatives drawn by a protocol 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -113,15 +113,12 @@ def simulate_log(config: SimulatedConfig, seed: int) -> tuple[Log, SimulatedTrut
     truth = SimulatedTruth(attributes, values, value_IF, taste_UV, config.useful_attributes)
     log = _simulate_log(truth, config, rng)
     ids = [f"i{item}" for item in range(config.num_items)]
-    items = pl.DataFrame({"item_id": ids, "title": item_titles(config.domain, config.num_items, rng)})
-    for column, attribute in enumerate(attributes):
-        names = pl.Series(attribute, [[values[column][value]] for value in value_IF[:, column]])
-        items = items.with_columns(names)
+    columns = {name: [[values[f][value]] for value in value_IF[:, f]] for f, name in enumerate(attributes)}
+    items = pl.DataFrame({"item_id": ids, "title": item_titles(config.domain, config.num_items, rng), **columns})
     users = pl.DataFrame({"user_id": [f"u{user}" for user in range(config.num_users)]})
-    raw = RawLog("simulated", config.domain, users, items, attributes, log, POSITIVE_FROM_RATING)
-    simulated = number_log(raw)
+    simulated = number_log(RawLog("simulated", config.domain, users, items, attributes, log, POSITIVE_FROM_RATING))
     met_I = simulated.items["item_id"].str.strip_prefix("i").cast(pl.Int64).to_numpy()
-    return simulated, SimulatedTruth(attributes, values, value_IF[met_I], taste_UV, config.useful_attributes)
+    return simulated, replace(truth, value_IF=value_IF[met_I])
 
 
 def _simulate_log(truth: SimulatedTruth, config: SimulatedConfig, rng: np.random.Generator) -> pl.DataFrame:

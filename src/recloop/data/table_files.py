@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -84,19 +85,13 @@ def _read_parquet(
         raise DataError(f"{what} must be Parquet, got {path} with: {error}; write it again") from error
     texts = [pl.int_range(1, found.height + 1, eager=True).alias("line")]
     for column in found.get_columns():
-        if column.name == "line" or (wanted is not None and column.name not in wanted):
-            continue
         is_list = isinstance(column.dtype, pl.List | pl.Array) and column.name in joined_by
-        if column.dtype.is_nested() and not is_list:
+        is_wanted = column.name != "line" and (wanted is None or column.name in wanted)
+        if not is_wanted or (column.dtype.is_nested() and not is_list):
             continue
-        try:
-            if is_list:
-                values = column.cast(pl.List(pl.String)).list
-                texts.append(values.join(joined_by[column.name], ignore_nulls=True))
-            else:
-                texts.append(column.cast(pl.String))
-        except pl.exceptions.PolarsError:
-            continue  # bytes that are not UTF-8, or a type that has no text
+        with suppress(pl.exceptions.PolarsError):  # bytes that are not UTF-8, or a type that has no text
+            plain = column.cast(pl.List(pl.String) if is_list else pl.String)
+            texts.append(plain.list.join(joined_by[column.name], ignore_nulls=True) if is_list else plain)
     return Rows(path, pl.DataFrame(texts)), tuple(found.columns)
 
 

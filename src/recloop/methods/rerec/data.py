@@ -206,8 +206,8 @@ def _requests_elsewhere(study: RequestStudy, place: TransferConfig, dataset: Log
     rng = np.random.default_rng([config.data_seed, 0x7A])
     if place.recbench is not None:
         num_candidates = config.requests.num_candidates
-        found = read_recbench(place.recbench, dataset, num_candidates, config.data_seed, _teller())
-        made, num_given_up = found.requests, {"unknown": found.num_unknown}
+        made, num_unknown = read_recbench(place.recbench, dataset, num_candidates, config.data_seed, _teller())
+        num_given_up = {"unknown": num_unknown}
     else:
         num_users = min(dataset.num_users, -(-place.max_requests // config.requests.per_user) * 2)
         users = np.sort(rng.choice(dataset.num_users, num_users, replace=False))
