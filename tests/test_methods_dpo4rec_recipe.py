@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from method_cases import do_method
+from recloop.artifacts import read_rows
 from recloop.data.load import read_log
 from recloop.errors import DataError, SettingError
 from recloop.files import sha256_of_folder
@@ -23,7 +24,7 @@ from recloop.methods.study import derived_seed
 from recloop.prompts.claims import population_rates
 from recloop.prompts.lines import history_items
 from recloop.prompts.user_profile import MAX_COUNTED, count_lines
-from recloop.records import CandidateLists, Group, UserVectors
+from recloop.records import CandidateLists, Group, Prompt, UserVectors
 from recloop.rerankers.fitted import FittedReranker
 from recloop.rewards.cross_fit import cross_fit_rewards
 from recloop.rewards.reranker_reward import reranker_reward
@@ -306,7 +307,7 @@ def test_groups_are_disjoint_and_every_list_user_has_a_prompt(measured: Done) ->
     lists = measured.lists()
     users = [set(lists.of(group).user_B.tolist()) for group in Group]
     assert sum(map(len, users)) == len(set.union(*users))
-    prompts = task.read_prompts(measured.path / "steps" / "prepare" / task.PROMPTS)
+    prompts = read_rows(measured.path / "steps" / "prepare" / task.PROMPTS, Prompt)
     assert {prompt.user for prompt in prompts} == set.union(*users)
     assert np.all(np.diff([prompt.user for prompt in prompts]) > 0)
 
@@ -319,7 +320,7 @@ def test_likes_by_share_are_held_against_train_users_alone(tmp_path: Path) -> No
     lines_of = history_items(dataset)
     train = np.unique(lists.train.user_B).tolist()
     rates = population_rates(dataset.attributes, [lines_of(*lists.histories.of(user)) for user in train])
-    prompts = task.read_prompts(folder / task.PROMPTS)
+    prompts = read_rows(folder / task.PROMPTS, Prompt)
     by_rating = 0
     for prompt in prompts:
         items = lines_of(*lists.histories.of(prompt.user))

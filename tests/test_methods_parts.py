@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from benchmarks.simulated_data.bench import WITH_SIGNAL, WITHOUT_SIGNAL, SimulatedBenchConfig, verdict
 from method_cases import do_method
+from recloop.artifacts import read_rows
 from recloop.encoders.claims import SPLIT
 from recloop.encoders.load import EncoderConfig, encoder_inputs
 from recloop.errors import RunError
@@ -22,11 +23,11 @@ from recloop.methods.dpo4rec.ablations import derangement, exchange_texts, neare
 from recloop.methods.dpo4rec.compare import contrasts_of
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.cost_estimate import forecast
-from recloop.methods.dpo4rec.data import PROMPTS, read_prompts
+from recloop.methods.dpo4rec.data import PROMPTS
 from recloop.methods.dpo4rec.names import variant_after_rounds
 from recloop.methods.dpo4rec.report import at_shares, ranks
 from recloop.methods.study import derived_seed
-from recloop.records import Completion, UserCompletions, UserVectors
+from recloop.records import Completion, Prompt, UserCompletions, UserVectors
 from recloop.testing import FakeEncoder
 
 
@@ -225,7 +226,7 @@ def test_what_is_known_of_users_is_an_input_where_prompts_show_it(tmp_path: Path
         config = Dpo4RecConfig.model_validate(settings)
         do_method("dpo4rec", config, tmp_path / "run", until="prepare")
         file = RunFolder.look(tmp_path / "run").folder("prepare") / PROMPTS
-        return " ".join(prompt.text for prompt in read_prompts(file))
+        return " ".join(prompt.text for prompt in read_rows(file, Prompt))
 
     assert "job smith" in prompts("smith")
     assert "job smith" in prompts("smith")

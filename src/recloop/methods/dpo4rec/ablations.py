@@ -8,28 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from recloop.experiment.step import StepKind
+from recloop.methods.dpo4rec import generate
 from recloop.methods.dpo4rec.data import Task
-from recloop.methods.dpo4rec.generate import (
-    FIT,
-    GROUPS,
-    SAMPLE,
-    TEST,
-    UserTexts,
-    UserTextVectors,
-    read_user_texts,
-    sample_for,
-    sample_user_texts,
-    sampling_note,
-    write_user_texts,
-)
-from recloop.methods.dpo4rec.names import (
-    MATCHED,
-    RANDOM_LABELS,
-    SFT_BEST_OF_N,
-    SHUFFLED,
-    Trained,
-    variant_after_rounds,
-)
+from recloop.methods.dpo4rec.generate import FIT, GROUPS, SAMPLE, TEST, UserTexts, UserTextVectors
+from recloop.methods.dpo4rec.names import MATCHED, RANDOM_LABELS, SFT_BEST_OF_N, SHUFFLED, Trained, variant_after_rounds
 from recloop.methods.dpo4rec.train import train_dpo_round, train_sft_round
 from recloop.methods.study import LmRef, Study, derived_seed
 from recloop.records import Completion, Group, UserCompletions, UserVectors
@@ -49,7 +31,7 @@ def random_label_texts(study: Study, task: Task, trained: Trained) -> UserTexts:
         coin_tosses = random_label_pairs(pairs, derived_seed(trained.seed, f"{RANDOM_LABELS}_r{r}"))
         label = variant_after_rounds(RANDOM_LABELS, r, len(trained.pairs))
         lm = train_dpo_round(study, task.prompts, lm, reference_lm, coin_tosses, trained.seed, label)
-    return sample_user_texts(study, task, lm, trained.seed)
+    return generate.sample_user_texts(study, task, lm, trained.seed)
 
 
 def sft_texts(study: Study, task: Task, trained: Trained) -> UserTexts:
@@ -58,7 +40,7 @@ def sft_texts(study: Study, task: Task, trained: Trained) -> UserTexts:
     for r, pairs in enumerate(trained.pairs, start=1):
         label = variant_after_rounds(SFT_BEST_OF_N, r, len(trained.pairs))
         lm = train_sft_round(study, task.prompts, lm, pairs, trained.seed, label)
-    return sample_user_texts(study, task, lm, trained.seed)
+    return generate.sample_user_texts(study, task, lm, trained.seed)
 
 
 def shuffled_vectors(study: Study, task: Task, trained: Trained) -> UserTextVectors:  # noqa: ARG001
@@ -103,21 +85,14 @@ def match_untuned(study: Study, task: Task, trained: Trained) -> UserTexts:
             temperature = matching_temperature(study, task, lm, target, derived_seed(seed, "probe"))
             parts: dict[str, UserCompletions] = {}
             for part in (FIT, TEST):
-                wanted = like.parts[part]
+                wanted, draw_seed = like.parts[part], derived_seed(seed, MATCHED)
                 num = COMPLETIONS_PER_SLOT * len(wanted.completions_UN[0])
-                drawn = sample_for(
-                    study, task, lm, wanted.user_U, num, derived_seed(seed, MATCHED), temperature, step.name
-                )
+                drawn = generate.sample_for(study, task, lm, wanted.user_U, num, draw_seed, temperature, step.name)
                 parts[part] = nearest_in_length(drawn, wanted)
-            tokens = write_user_texts(step.folder, parts)
-            step.note(
-                tokens=COMPLETIONS_PER_SLOT * tokens,
-                temperature=temperature,
-                surprisal_wanted=_known(target),
-                surprisal_got=_known(surprisal_per_token(parts[FIT])),
-                **sampling_note(study, step.name, parts),
-            )
-    return read_user_texts(study, MATCHED, step.name)
+            generate.write_user_texts(study, step, parts, num_drawn=COMPLETIONS_PER_SLOT)
+            got = surprisal_per_token(parts[FIT])
+            step.note(temperature=temperature, surprisal_wanted=_known(target), surprisal_got=_known(got))
+    return generate.read_user_texts(study, MATCHED, step.name)
 
 
 def matching_temperature(study: Study, task: Task, lm: LmRef, target: float, seed: int) -> float:
@@ -131,7 +106,7 @@ def matching_temperature(study: Study, task: Task, lm: LmRef, target: float, see
     low, high = LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        if surprisal_per_token(sample_for(study, task, lm, users, 1, seed, middle)) < target:
+        if surprisal_per_token(generate.sample_for(study, task, lm, users, 1, seed, middle)) < target:
             low = middle
         else:
             high = middle

@@ -16,19 +16,12 @@ from recloop.methods.dpo4rec.generate import (
     encode_user_texts,
     fixed_texts,
 )
-from recloop.methods.dpo4rec.names import (
-    BEST_TEMPLATE,
-    HISTORY_TEXT,
-    PUBLISHED_TEXT,
-    RATING_MEAN,
-    Scored,
-    Trained,
-)
+from recloop.methods.dpo4rec.names import BEST_TEMPLATE, HISTORY_TEXT, PUBLISHED_TEXT, RATING_MEAN, Scored, Trained
 from recloop.methods.study import Study
 from recloop.prompts.claims import PopulationRates, true_claims, write_summary
 from recloop.prompts.lines import history_items, history_line
-from recloop.records import Group, Histories, Log, UserVectors
-from recloop.rerankers.rating_mean import rating_weighted_means
+from recloop.records import Histories, Log
+from recloop.rerankers.features import rating_weighted_means
 
 
 def history_texts(study: Study, task: Task, trained: Trained) -> UserTexts:  # noqa: ARG001
@@ -58,13 +51,9 @@ def published_texts(study: Study, task: Task, trained: Trained) -> UserTexts | N
 
 def rating_means(study: Study, task: Task, trained: Trained) -> UserTextVectors:  # noqa: ARG001
     """The rating-weighted mean of the item vectors of every user's window."""
-    vectors_ID = task.item_vectors()
-
-    def of(*groups: Group) -> UserVectors:
-        return rating_weighted_means(task.lists.histories, vectors_ID, task.users_of(*groups))
-
-    digest = hashlib.sha256(vectors_ID.tobytes()).hexdigest()
-    return UserTextVectors(RATING_MEAN, digest, {part: of(*GROUPS[part]) for part in (FIT, TEST)})
+    vectors_ID, histories = task.item_vectors(), task.lists.histories
+    parts = {part: rating_weighted_means(histories, vectors_ID, task.users_of(*GROUPS[part])) for part in (FIT, TEST)}
+    return UserTextVectors(RATING_MEAN, hashlib.sha256(vectors_ID.tobytes()).hexdigest(), parts)
 
 
 def best_template(study: Study, task: Task, seed: int) -> list[Scored]:

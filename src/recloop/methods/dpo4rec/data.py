@@ -22,8 +22,7 @@ from recloop.prompts.claims import PopulationRates
 from recloop.prompts.template import template_digest
 from recloop.prompts.user_profile import PromptConfig, population_rates_of, profile_writer
 from recloop.records import CandidateLists, Group, Histories, Lists, Log, Prompt
-from recloop.rerankers.features import ItemFeatures, item_features
-from recloop.rerankers.item_vectors import item_texts, tfidf_vectors
+from recloop.rerankers.features import ItemFeatures, item_features, item_texts, tfidf_vectors
 
 LISTS, RECALL, PROMPTS = "lists.safetensors", "first_stage_recall", "prompts.parquet"
 
@@ -70,7 +69,7 @@ def prepare(study: Study) -> Task:
             lists = build_lists(log, groups, config.protocol, config.data_seed)
             prompts = _prompts(study, log, lists)
             write_lists(step.folder / LISTS, lists)
-            write_prompts(step.folder / PROMPTS, prompts)
+            write_rows(step.folder / PROMPTS, prompts, Prompt)
             step.note(
                 num_users=log.num_users,
                 num_items=log.num_items,
@@ -81,7 +80,7 @@ def prepare(study: Study) -> Task:
                 **columns_note(columns),
             )
     folder = study.run.folder("prepare")
-    prompts = {prompt.user: prompt for prompt in read_prompts(folder / PROMPTS)}
+    prompts = {prompt.user: prompt for prompt in read_rows(folder / PROMPTS, Prompt)}
     lists = read_lists(folder / LISTS)
 
     @lru_cache(maxsize=1)
@@ -99,8 +98,7 @@ def prepare(study: Study) -> Task:
 def _prompts(study: Study, log: Log, lists: CandidateLists) -> list[Prompt]:
     users = np.unique(np.concatenate([lists.of(group).user_B for group in Group]))
     config, lm = study.config.prompt, study.open_lm(study.first_lm.folder)
-    rates = _population_rates(log, lists, config)
-    write = profile_writer(log, config, lm, rates, study.own.prompt)
+    write = profile_writer(log, config, lm, _population_rates(log, lists, config), study.own.prompt)
     return [write(user, *lists.histories.of(user)) for user in users.tolist()]
 
 
@@ -116,15 +114,14 @@ def log_digest(log: Log) -> str:
         digest.update(log.interactions[name].fill_null(0).to_numpy().tobytes())
     for name in ("title", *log.attributes):
         digest.update(log.items[name].to_frame().write_json().encode())
-    if log.item_knowledge is not None:
-        digest.update(log.item_knowledge.write_json().encode())
-    if log.user_knowledge is not None:
-        digest.update(log.user_knowledge.write_json().encode())
+    for texts in (log.item_knowledge, log.user_knowledge):
+        if texts is not None:
+            digest.update(texts.write_json().encode())
     return digest.hexdigest()
 
 
 def profiles_digest(log: Log) -> dict[str, str]:
-    """SHA-256 of what is known of the users, an input of stages that show it; none where nothing is known."""
+    """SHA-256 of what is known of the users, an input of steps that show it; none where nothing is known."""
     known = log.users.drop("user", "user_id")
     return {"profiles": hashlib.sha256(known.write_json().encode()).hexdigest()} if known.width else {}
 
@@ -145,13 +142,3 @@ def read_lists(file: Path) -> CandidateLists:
     groups = {group.value: record_of(arrays, group.value, Lists, group=group) for group in Group}
     recall = float(arrays[RECALL]) if RECALL in arrays else None
     return CandidateLists(record_of(arrays, "histories", Histories), **groups, first_stage_recall=recall)
-
-
-def write_prompts(file: Path, prompts: list[Prompt]) -> None:
-    """One row per prompt."""
-    write_rows(file, prompts, Prompt)
-
-
-def read_prompts(file: Path) -> list[Prompt]:
-    """What `write_prompts` wrote."""
-    return read_rows(file, Prompt)

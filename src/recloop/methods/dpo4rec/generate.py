@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -13,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from recloop.artifacts import arrays_of, read_rows, record_of, write_rows
 from recloop.encoders.sentence import EncoderCache, count_cut, encode_completions
 from recloop.errors import DataError
+from recloop.experiment.run_folder import RunStep
 from recloop.experiment.step import StepKind
 from recloop.llm.cache import CompletionCache, usage_note
 from recloop.llm.completion_text import shorten_completion
@@ -26,7 +26,6 @@ from recloop.records import Completion, Group, UserCompletions, UserVectors
 VECTORS = "vectors.safetensors"
 FIT, REWARD, TEST = "fit", "reward", "test"
 GROUPS = {FIT: (Group.TRAIN, Group.VALID), REWARD: (Group.REWARD,), TEST: (Group.TEST,)}
-UNSAMPLED = float("nan")
 SAMPLE = StepKind("sample", reads=("completions",))
 # Without rounds nobody's completions are rewarded, so reward users are not sampled.
 SAMPLE_UNTUNED = StepKind("sample", reads=("completions", "rounds"), part="untuned")
@@ -83,23 +82,17 @@ def sample_user_texts(
                 part: sample_for(study, task, lm, task.users_of(*GROUPS[part]), num, seed, purpose=step.name)
                 for part, num in wanted.items()
             }
-            step.note(tokens=write_user_texts(step.folder, parts), **sampling_note(study, step.name, parts))
+            write_user_texts(study, step, parts)
     return read_user_texts(study, lm.label, step.name)
 
 
 def sample_for(
-    study: Study,
-    task: Task,
-    lm: LmRef,
-    users: np.ndarray,
-    num: int,
-    seed: int,
-    temperature: float | None = None,
+    study: Study, task: Task, lm: LmRef, users: np.ndarray, num: int, seed: int, temperature: float | None = None,
     purpose: str = "",
-) -> UserCompletions:
-    """`num` completions of each user, at the configured temperature when none is given, cut to the room.
+) -> UserCompletions:  # fmt: skip
+    """`num` completions of each user, at the configured temperature when none is given, cut to ``sentences``.
 
-    A server does not know of the room: the cache keeps all it wrote, and no other room is paid for.
+    A server is not told to stop there: the cache keeps all it wrote, and serves other numbers of sentences too.
 
     Args:
         purpose: the step a server's cost is booked under.
@@ -118,15 +111,8 @@ def sample_for(
         found = sample_completions(study.open_lm(lm.folder), prompts, sampling, cache, study.progress, purpose)
     if room is None:
         return found
-    shortened = (
-        tuple(shorten_completion(one, room) for one in completions_N) for completions_N in found.completions_UN
-    )
+    shortened = (tuple(shorten_completion(one, room) for one in row_N) for row_N in found.completions_UN)
     return UserCompletions(found.user_U, tuple(shortened))
-
-
-def sampling_note(study: Study, step: str, parts: Mapping[str, UserCompletions]) -> dict[str, Any]:
-    """For the manifest: completions without a usable text, and what a server cost."""
-    return completions_note(parts.values()) | usage_note(study.run.path / COMPLETIONS_FILE, step, study.config.lm)
 
 
 def fixed_texts(variant: str, text_of_user: Mapping[int, str], task: Task) -> UserTexts:
@@ -134,7 +120,7 @@ def fixed_texts(variant: str, text_of_user: Mapping[int, str], task: Task) -> Us
 
     def of(part: str) -> UserCompletions:
         users = task.users_of(*GROUPS[part])
-        texts = [(Completion(user, 0, text_of_user[user], 0, True, UNSAMPLED),) for user in users.tolist()]
+        texts = [(Completion(user, 0, text_of_user[user], 0, True, float("nan")),) for user in users.tolist()]
         return UserCompletions(users, tuple(texts))
 
     return UserTexts(variant, f"{variant} of {task.digest}", {part: of(part) for part in (FIT, TEST)})
@@ -164,22 +150,26 @@ def encode_user_texts(study: Study, texts: UserTexts, seed: int) -> UserTextVect
             arrays = {n: a for part, vectors in parts.items() for n, a in arrays_of(vectors, part).items()}
             save_file(arrays, step.folder / VECTORS)
             distinct = {one.text for one in written}
-            step.note(
-                encoder=encoder.name, distinct_texts=len(distinct), texts_cut=count_cut(encoder, sorted(distinct))
-            )
+            cut = count_cut(encoder, sorted(distinct))
+            step.note(encoder=encoder.name, distinct_texts=len(distinct), texts_cut=cut)
     arrays = load_file(study.run.folder(step.name) / VECTORS)
     parts = {part: record_of(arrays, part, UserVectors) for part in GROUPS if f"{part}.user_U" in arrays}
     return UserTextVectors(texts.variant, study.run.digest(step.name), parts)
 
 
-def write_user_texts(folder: Path, parts: Mapping[str, UserCompletions]) -> int:
-    """One Parquet file per part, a row per completion; returns the tokens of all completions."""
+def write_user_texts(study: Study, step: RunStep, parts: Mapping[str, UserCompletions], num_drawn: int = 1) -> None:
+    """One Parquet file per part, a row per completion; notes tokens, unusable texts and what a server cost.
+
+    Args:
+        num_drawn: completions that were drawn for each of these.
+    """
     num_tokens = 0
     for part, completions in parts.items():
         flat = [one for completions_N in completions.completions_UN for one in completions_N]
-        write_rows(folder / f"{part}.parquet", flat, Completion)
-        num_tokens += sum(one.num_tokens for one in flat)
-    return num_tokens
+        write_rows(step.folder / f"{part}.parquet", flat, Completion)
+        num_tokens += num_drawn * sum(one.num_tokens for one in flat)
+    usage = usage_note(study.run.path / COMPLETIONS_FILE, step.name, study.config.lm)
+    step.note(tokens=num_tokens, **completions_note(parts.values()), **usage)
 
 
 def read_user_texts(study: Study, variant: str, step: str) -> UserTexts:

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
 
 from recloop.experiment.step import StepKind
 from recloop.methods.study import LmRef, Study, derived_seed
@@ -21,14 +21,9 @@ OF_DPO_ALONE = {"beta", "sft_weight", "accelerate_config"}
 
 
 def train_dpo_round(
-    study: Study,
-    prompts: Mapping[int, Prompt],
-    lm: LmRef,
-    reference_lm: LmRef,
-    pairs: Sequence[Pair],
-    seed: int,
+    study: Study, prompts: Mapping[int, Prompt], lm: LmRef, reference_lm: LmRef, pairs: Sequence[Pair], seed: int,
     label: str,
-) -> LmRef:
+) -> LmRef:  # fmt: skip
     """Train by DPO: prefer what had the higher reward and stay near the reference. The result is called `label`.
 
     Args:
@@ -38,12 +33,8 @@ def train_dpo_round(
         pairs: of the current round.
     """
     reference = reference_lm if study.config.reference == "first" else lm
-
-    def train(out: Path, scratch: Path) -> TrainedModel:
-        run = TrainingRun(lm.folder, out, derived_seed(seed, "tune"), reference.folder, scratch, study.progress)
-        return run_dpo(run, prompts, pairs, study.config.dpo)
-
-    return _train(study, (lm, reference), pairs, seed, label, train)
+    train = partial(run_dpo, prompts=prompts, pairs=pairs, config=study.config.dpo)
+    return _train(study, lm, reference, pairs, seed, label, train)
 
 
 def train_sft_round(
@@ -51,35 +42,26 @@ def train_sft_round(
 ) -> LmRef:
     """Fine-tune on the best completions alone, on the budget of `train_dpo_round`."""
     config = SftConfig.model_validate(study.config.dpo.model_dump(exclude=OF_DPO_ALONE))
-
-    def train(out: Path, scratch: Path) -> TrainedModel:
-        run = TrainingRun(lm.folder, out, derived_seed(seed, "tune"), None, scratch, study.progress)
-        return run_sft(run, prompts, pairs, config)
-
-    return _train(study, (lm,), pairs, seed, label, train)
+    return _train(study, lm, None, pairs, seed, label, partial(run_sft, prompts=prompts, pairs=pairs, config=config))
 
 
 def _train(
-    study: Study,
-    models: Sequence[LmRef],
-    pairs: Sequence[Pair],
-    seed: int,
-    label: str,
-    train: Callable[[Path, Path], TrainedModel],
-) -> LmRef:
-    name = f"{label}.s{seed}"
-    inputs = {"models": [lm.digest for lm in models], "pairs": digest_of_pairs(pairs)}
+    study: Study, lm: LmRef, reference: LmRef | None, pairs: Sequence[Pair], seed: int, label: str,
+    train: Callable[[TrainingRun], TrainedModel],
+) -> LmRef:  # fmt: skip
+    name, models = f"{label}.s{seed}", [lm] if reference is None else [lm, reference]
+    inputs = {"models": [model.digest for model in models], "pairs": digest_of_pairs(pairs)}
     with study.step(TRAIN, name, inputs, f"lm/{name}") as step:
         if not step.is_done:
             step.scratch.mkdir(parents=True, exist_ok=True)
-            trained = train(step.scratch / "model", step.scratch / "checkpoints")
+            out, checkpoints = step.scratch / "model", step.scratch / "checkpoints"
+            reference_folder = None if reference is None else reference.folder
+            train_seed = derived_seed(seed, "tune")
+            trained = train(TrainingRun(lm.folder, out, train_seed, reference_folder, checkpoints, study.progress))
             shutil.copytree(trained.folder, step.folder, dirs_exist_ok=True)
             step.log(*({"lm": label, "seed": seed, **row} for row in trained.log))
-            step.note(
-                pairs_trained=trained.num_rows,
-                pairs_thinned=trained.num_thinned,
-                pairs_too_long=trained.num_too_long,
-            )
+            counts = {"trained": trained.num_rows, "thinned": trained.num_thinned, "too_long": trained.num_too_long}
+            step.note(**{f"pairs_{name}": num for name, num in counts.items()})
     return LmRef(label, study.run.folder(step.name), study.run.digest(step.name))
 
 

@@ -6,24 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from recloop.methods.dpo4rec import names
 from recloop.methods.dpo4rec.ablations import match_untuned, random_label_texts, sft_texts, shuffled_vectors
 from recloop.methods.dpo4rec.baselines import best_template, history_texts, published_texts, rating_means
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import evaluate_variant, score_reward_model
 from recloop.methods.dpo4rec.generate import UserTexts, UserTextVectors, encode_user_texts
-from recloop.methods.dpo4rec.names import (
-    HISTORY_TEXT,
-    ID_HISTORY,
-    MATCHED,
-    NO_TEXT,
-    PUBLISHED_TEXT,
-    RANDOM_LABELS,
-    RATING_MEAN,
-    SFT_BEST_OF_N,
-    SHUFFLED,
-    Scored,
-    Trained,
-)
+from recloop.methods.dpo4rec.names import Scored, Trained
 from recloop.methods.study import Study
 
 Asked = Literal["all", "core", "trained"]
@@ -50,15 +39,15 @@ class Variant:
 
 
 VARIANTS = (
-    Variant(SHUFFLED, shuffled_vectors, ("all", "core")),
-    Variant(RANDOM_LABELS, random_label_texts, ("all", "core"), of_training=True),
-    Variant(SFT_BEST_OF_N, sft_texts, of_training=True),
-    Variant(MATCHED, match_untuned, of_training=True),
-    Variant(NO_TEXT, None),
-    Variant(ID_HISTORY, None, uses_id_history=True),
-    Variant(RATING_MEAN, rating_means),
-    Variant(HISTORY_TEXT, history_texts),
-    Variant(PUBLISHED_TEXT, published_texts),
+    Variant(names.SHUFFLED, shuffled_vectors, ("all", "core")),
+    Variant(names.RANDOM_LABELS, random_label_texts, ("all", "core"), of_training=True),
+    Variant(names.SFT_BEST_OF_N, sft_texts, of_training=True),
+    Variant(names.MATCHED, match_untuned, of_training=True),
+    Variant(names.NO_TEXT, None),
+    Variant(names.ID_HISTORY, None, uses_id_history=True),
+    Variant(names.RATING_MEAN, rating_means),
+    Variant(names.HISTORY_TEXT, history_texts),
+    Variant(names.PUBLISHED_TEXT, published_texts),
 )
 """Beside what the loop itself evaluates (untuned, trained) and the best fixed template, chosen among several."""
 
