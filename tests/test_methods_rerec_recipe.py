@@ -43,7 +43,7 @@ SMALL = {
         "max_pairs": 4,
         "batch_size": 1,
         "gradient_accumulation_steps": 2,
-        "answers": 2,
+        "num_generations": 2,
         "max_reply_tokens": 12,
         "save_steps": 1,
         "epochs": 2,

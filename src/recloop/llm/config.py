@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, field_validator, model_validator
 
 from recloop.errors import SettingError
 from recloop.llm.server.config import SCHEME, PaceConfig, ServerConfig, parse_address
 from recloop.llm.server.cost import BudgetConfig, PriceConfig
+from recloop.settings import setting, shown_first
 
 # The built-in kinds of language models: what a name looks like, and what it stands for.
 LANGUAGE_MODELS = {
@@ -19,43 +20,18 @@ READ_IN_PROCESS = ("device", "batch_tokens", "load_in_4bit")
 READ_BY_SERVER = ("server", "pace", "budget", "prices")
 
 
-class LmConfig(BaseModel):
-    """Which language model writes, and how it is sampled."""
+class LocalLmConfig(BaseModel, frozen=True, extra="forbid"):
+    """Which language model in this process writes, and how."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(
-        json_schema_extra={"shown_first": True},
-        default="bundled",
-        description="; ".join(f"{name}: {what}" for name, what in LANGUAGE_MODELS.items()),
+    name: str = shown_first("bundled", "; ".join(f"{name}: {what}" for name, what in LANGUAGE_MODELS.items()))
+    top_p: float = setting(1.0, "share of the probability mass sampled from", gt=0, le=1)
+    max_tokens: int = shown_first(64, "longest completion, its end token included", ge=1)
+    device: str = setting("auto", "auto takes CUDA where there is one; otherwise a torch device")
+    batch_tokens: int = setting(24_576, "cache slots of one batch, all its completions together", ge=1)
+    load_in_4bit: bool = setting(
+        False,
+        "keep the linear layers in 4 bits while sampling; needs bitsandbytes. dpo.load_in_4bit does it while training",
     )
-    temperature: float = Field(
-        json_schema_extra={"shown_first": True},
-        default=1.0,
-        gt=0,
-        le=10,
-        description="of sampling; 1 is the model's own distribution",
-    )
-    top_p: float = Field(default=1.0, gt=0, le=1, description="share of the probability mass sampled from")
-    max_tokens: int = Field(
-        json_schema_extra={"shown_first": True},
-        default=64,
-        ge=1,
-        description="longest completion, its end token included",
-    )
-    device: str = Field(default="auto", description="auto takes CUDA where there is one; otherwise a torch device")
-    batch_tokens: int = Field(
-        default=24_576, ge=1, description="cache slots of one batch, all its completions together"
-    )
-    load_in_4bit: bool = Field(
-        default=False,
-        description="keep the linear layers in 4 bits while sampling; needs bitsandbytes. "
-        "dpo.load_in_4bit does it while training",
-    )
-    server: ServerConfig = Field(default=ServerConfig(), description="behind a server: what it is sent")
-    pace: PaceConfig = Field(default=PaceConfig(), description="behind a server: how fast, and with which key")
-    budget: BudgetConfig = Field(default=BudgetConfig(), description="behind a server: caps over the run")
-    prices: PriceConfig = Field(default=PriceConfig(), description="behind a server: what it costs")
 
     @field_validator("name")
     @classmethod
@@ -67,13 +43,22 @@ class LmConfig(BaseModel):
             parse_address(name)
         return name
 
+
+class LmConfig(LocalLmConfig, frozen=True):
+    """Which language model writes, here or behind a server, and how it is sampled."""
+
+    temperature: float = shown_first(1.0, "of sampling; 1 is the model's own distribution", gt=0, le=10)
+    server: ServerConfig = setting(ServerConfig(), "behind a server: what it is sent")
+    pace: PaceConfig = setting(PaceConfig(), "behind a server: how fast, and with which key")
+    budget: BudgetConfig = setting(BudgetConfig(), "behind a server: caps over the run")
+    prices: PriceConfig = setting(PriceConfig(), "behind a server: what it costs")
+
     @model_validator(mode="after")
     def _holds_together(self) -> LmConfig:
-        unread = READ_IN_PROCESS if self.uses_server else READ_BY_SERVER
-        for field in unread:
+        where = "behind a server" if self.uses_server else "in this process"
+        for field in READ_IN_PROCESS if self.uses_server else READ_BY_SERVER:
             if getattr(self, field) != type(self).model_fields[field].default:
-                whose = "a model behind a server" if self.uses_server else "a model in this process"
-                raise SettingError(f"lm.{field} is not read for {whose} ({self.name}), got it; leave it out")
+                raise SettingError(f"lm.{field} is not read for a model {where} ({self.name}), got it; leave it out")
         return self
 
     @property

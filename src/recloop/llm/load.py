@@ -7,7 +7,7 @@ from typing import Any
 
 from recloop.errors import SettingError
 from recloop.llm.bundled import bundled_lm_folder
-from recloop.llm.config import LmConfig
+from recloop.llm.config import LmConfig, LocalLmConfig
 from recloop.llm.language_model import LanguageModel
 from recloop.llm.local import TransformersLM
 from recloop.llm.server.client import ServerLM
@@ -62,7 +62,7 @@ def lm_from_config(config: LmConfig, folder: Path | None = None, hook: PromptHoo
     return open_local(config, folder or lm_folder(config))
 
 
-def open_local(config: LmConfig, folder: Path) -> TransformersLM:
+def open_local(config: LocalLmConfig, folder: Path) -> TransformersLM:
     """The model in `folder`, in this process."""
     return TransformersLM(
         folder, device=config.device, batch_tokens=config.batch_tokens, load_in_4bit=config.load_in_4bit
@@ -78,7 +78,12 @@ def lm_folder(config: LmConfig) -> Path:
     if config.uses_server:
         weights = config.server.weights
         return find_model_folder(weights.removeprefix(WEIGHTS_SCHEME)) if weights else UNKNOWN_WEIGHTS
-    kind, _, name = config.name.partition(":")
+    return local_folder(config.name)
+
+
+def local_folder(lm_name: str) -> Path:
+    """Where the weights of a model in this process are; GenerationError when there are none."""
+    kind, _, name = lm_name.partition(":")
     return find_model_folder(name) if kind == "transformers" else bundled_lm_folder("answers" if name else "summaries")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recloop.llm.config import LmConfig
+from recloop.llm.config import LmConfig, LocalLmConfig
 from recloop.llm.server.cost import Usage
 from recloop.progress import format_seconds
 
@@ -19,7 +19,7 @@ def plan_lines(steps: Sequence[PlannedStep]) -> list[str]:
     ]
 
 
-def times_note(lm: LmConfig, verbs: str) -> list[str]:
+def times_note(lm: LocalLmConfig, verbs: str) -> list[str]:
     """A warning where times were guessed for another language model."""
     if lm.name.startswith("bundled"):
         return []

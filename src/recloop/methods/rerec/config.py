@@ -13,7 +13,7 @@ from recloop.data.simulated import SimulatedConfig
 from recloop.data.splits import SplitConfig
 from recloop.errors import SettingError
 from recloop.evaluation.significance import StatisticsConfig
-from recloop.llm.config import LmConfig
+from recloop.llm.config import LocalLmConfig
 from recloop.methods.rerec.forgetting import RetentionConfig
 from recloop.methods.shared_config import complete_sections, require_distinct
 from recloop.prompts.request import RequestPromptConfig
@@ -89,7 +89,7 @@ class ReRecConfig(BaseModel, frozen=True, extra="forbid"):
     )
     requests: RequestConfig = setting(RequestConfig(), "the requests")
     prompt: RequestPromptConfig = setting(RequestPromptConfig(), "requests in words")
-    lm: LmConfig = setting(LmConfig(name="bundled:answers", max_tokens=200), "the language model")
+    lm: LocalLmConfig = setting(LocalLmConfig(name="bundled:answers", max_tokens=200), "the language model")
     answering: AnsweringConfig = setting(AnsweringConfig(), "answers to test requests")
     embedding: EmbeddingConfig = setting(EmbeddingConfig(), "LightGCN, for PAS")
     reward: AnswerRewardConfig = setting(AnswerRewardConfig(), "the reward's weights")

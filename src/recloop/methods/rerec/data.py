@@ -22,7 +22,7 @@ from recloop.experiment.step import StepKind, Steps
 from recloop.files import atomic_write_json, digest_of_files, sha256_of_file
 from recloop.llm.bundled import columns_note, with_readable_columns
 from recloop.llm.chat import chat_tokens
-from recloop.llm.load import lm_folder, open_local
+from recloop.llm.load import local_folder, open_local
 from recloop.llm.local import TransformersLM
 from recloop.llm.weights import weights_hash
 from recloop.methods.dpo4rec.data import log_digest, profiles_digest
@@ -127,7 +127,7 @@ def open_study(
     def open_lm(folder: Path) -> TransformersLM:
         return open_local(config.lm, folder)
 
-    folder = lm_folder(config.lm)
+    folder = local_folder(config.lm.name)
     return RequestStudy(run, progress, until, config, LmRef(BASE_MODEL, folder, weights_hash(folder)), open_lm, log)
 
 
