@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from recloop.errors import SettingError
 from recloop.experiment.manifest import differing_keys
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
+from recloop.settings import validate
 
 MAX_MINUTES = 45.0
 SET_BY_THE_RUN = ("seeds", "data_seed", "split.fold")
@@ -200,8 +201,8 @@ def run_config(stem: str, study: Study, setting: Setting, fold: int) -> Dpo4RecC
     else:
         settings["split"] = merged(settings.get("split", {}), {"fold": fold})
     try:
-        return Dpo4RecConfig.model_validate(settings | {"seeds": [fold]})
-    except ValidationError as error:
+        return validate(Dpo4RecConfig, settings | {"seeds": [fold]})
+    except SettingError as error:
         raise SettingError(f"the settings of {stem} are no valid run: {error}; correct the study") from error
 
 
