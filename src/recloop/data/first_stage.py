@@ -19,8 +19,6 @@ from recloop.records import Histories, Log
 # pyright: reportMissingTypeStubs=false
 SparseMatrix = Any
 USERS_AT_ONCE = 1_000
-
-
 NEIGHBOURS = 50  # guess: kept per item
 
 
@@ -29,12 +27,6 @@ def propose_items(log: Log, histories: Histories, train_users: np.ndarray, top: 
 
     Only positive interactions count, each with weight 1. The model is fitted on all of the train users' and
     scores a user by those in the window. A user without any in the window gets the most popular items.
-
-    Args:
-        log: the log.
-        histories: the knowledge windows.
-        train_users: whose interactions fit the model.
-        top: how many items a user gets.
 
     Returns:
         Int64 [U, top] of item numbers, best first, padded with -1 where the catalogue is too small.

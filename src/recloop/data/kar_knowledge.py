@@ -3,9 +3,8 @@
 A folder with ``user.klg`` and ``item.klg`` (JSON: id in the source to ``{"prompt": ..., "ans": ...}``) and an
 index, ``begin_index.json`` or ``end_index.json`` (id to the number of oldest interactions in the prompt).
 
-KAR orders interactions by day and, within a day, by their place in the file; a Log orders them by
-second. So the index alone does not say which interactions a prompt holds, and a text could know labels. The
-titles quoted in the prompt do say it: `with_user_texts` moves exactly these interactions into the window.
+KAR orders interactions by day and place in the file, a Log by second. So the index alone does not say which
+interactions a prompt holds, and a text could know labels. The titles quoted in the prompt do say it.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import polars as pl
 
 from recloop.data import checks
 from recloop.data.assemble import numbered_texts
-from recloop.data.checks import STRICT, BadRowPolicy, Rows
+from recloop.data.checks import STRICT, BadRowPolicy, Check, Rows
 from recloop.data.movielens import spoken_title
 from recloop.data.text_files import read_json_object
 from recloop.errors import DataError
@@ -52,35 +51,32 @@ def read_klg(folder: Path, bad_rows: BadRowPolicy = STRICT) -> KarKnowledge:
         raise DataError(f"KAR's knowledge needs its index, got no {' or '.join(INDEX_NAMES)} in {folder}; fetch it too")
     users, items = _read_texts(folder / "user.klg", "user_id"), _read_texts(folder / "item.klg", "item_id")
     index = read_json_object(index_path, "KAR's index")
-    shown = {user: n for user, n in index.items() if type(n) is int and n >= 1}
-    numbers = pl.DataFrame(
-        {"user_id": list(shown), "num_shown": list(shown.values())},
-        schema={"user_id": pl.String, "num_shown": pl.Int64},
+    known = pl.Series(list(index), dtype=pl.String)
+    users = users.check(checks.known("user_id", known, f"is not in {index_path.name}", "add its number"))
+    rows = [
+        (line, user, n if type(n) is int and n >= 1 else None, f"{user}: {n}")
+        for line, (user, n) in enumerate(index.items(), start=1)
+    ]
+    schema = {"line": pl.Int64, "user_id": pl.String, "num_shown": pl.Int64, "entry": pl.String}
+    numbers = Rows(index_path, pl.DataFrame(rows, schema=schema, orient="row")).check(
+        Check(pl.col("num_shown").is_null(), pl.col("entry"), "is not a number of interactions", "correct it")
     )
-    odd = [(line, f"{user}: {n}") for line, (user, n) in enumerate(index.items(), 1) if user not in shown]
-    entries = Rows(
-        index_path, numbers, checks.bad_rows(index_path, odd, "is not a number of interactions", "correct it")
-    )
-    absent = [(line, user) for line, user in users.good.select("line", "user_id").iter_rows() if user not in index]
-    bad_absent = checks.bad_rows(users.file, absent, f"is not in {index_path.name}", "add its number")
-    checks.settle([users, items, entries, Rows(users.file, users.good, bad_absent)], bad_rows)
-    texts = users.good.join(numbers, on="user_id", maintain_order="left")
+    checks.settle([users, items, numbers], bad_rows)
+    texts = users.good.join(numbers.good.select("user_id", "num_shown"), on="user_id", maintain_order="left")
     return KarKnowledge(texts.select("user_id", "text", "prompt", "num_shown"), items.good.select("item_id", "text"))
 
 
 def _read_texts(path: Path, key: str) -> Rows:
-    good: list[tuple[int, str, str, str]] = []
-    odd: list[tuple[int, str]] = []
+    rows: list[tuple[int, str, str | None, str | None]] = []
     for line, (name, value) in enumerate(read_json_object(path, path.name).items(), start=1):
         entry = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-        prompt, text = entry.get("prompt"), entry.get("ans")
-        if isinstance(prompt, str) and isinstance(text, str) and text.strip():
-            good.append((line, name, text.strip(), prompt))
-        else:
-            odd.append((line, name))
+        text, prompt = (told if isinstance(told := entry.get(part), str) else None for part in ("ans", "prompt"))
+        rows.append((line, name, text and text.strip(), prompt))
     schema = {"line": pl.Int64, key: pl.String, "text": pl.String, "prompt": pl.String}
-    bad = checks.bad_rows(path, odd, "has no prompt and ans with text", "remove the entry")
-    return Rows(path, pl.DataFrame(good, schema=schema, orient="row"), bad)
+    is_bad = (pl.col("text").str.len_bytes() == 0) | pl.col("prompt").is_null()
+    return Rows(path, pl.DataFrame(rows, schema=schema, orient="row")).check(
+        Check(is_bad, pl.col(key), "has no prompt and ans with text", "remove the entry")
+    )
 
 
 def with_item_texts(log: Log, knowledge: KarKnowledge) -> Log:

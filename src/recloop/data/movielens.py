@@ -171,16 +171,16 @@ def _names(people: pl.Expr) -> pl.Expr:
 
 def _read_knowledge(path: Path, item_ids: pl.Series) -> Rows:
     texts = read_json_object(path, "item knowledge")
-    known = set(item_ids.to_list())
-    odd = [(n, item) for n, (item, text) in enumerate(texts.items(), 1) if not isinstance(text, str)]
-    unknown = [(n, item) for n, item in enumerate(texts, 1) if item not in known]
-    bad = [
-        checks.bad_rows(path, odd, "does not have a text", "give it one or remove the entry"),
-        checks.bad_rows(path, unknown, "is not a movie of movies.dat", "remove the entry"),
+    rows = [
+        (n, item, text.strip() if isinstance(text, str) else None) for n, (item, text) in enumerate(texts.items(), 1)
     ]
-    kept = [(i, text.strip()) for i, text in texts.items() if i in known and isinstance(text, str) and text.strip()]
-    frame = pl.DataFrame(kept, schema={"item_id": pl.String, "text": pl.String}, orient="row")
-    return Rows(path, frame, pl.concat(bad))
+    schema = {"line": pl.Int64, "item_id": pl.String, "text": pl.String}
+    item, text = pl.col("item_id"), pl.col("text")
+    found = Rows(path, pl.DataFrame(rows, schema=schema, orient="row")).check(
+        Check(text.is_null(), item, "does not have a text", "give it one or remove the entry"),
+        checks.known("item_id", item_ids, "is not a movie of movies.dat", "remove the entry"),
+    )
+    return replace(found, good=found.good.filter(text != "").select("item_id", "text"))
 
 
 def _known_movie_check(item_ids: pl.Series) -> Check:

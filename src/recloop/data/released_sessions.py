@@ -4,9 +4,8 @@ A folder holds ``sessions_train.jsonl`` and ``sessions_test.jsonl`` (a JSON obje
 ``target``, ``candidates``, by item number), ``hints.json`` (a list of texts, the empty one among them) and a
 catalogue: HetRec 2011's movie tables, or ``num_to_title.json``. Nothing of it comes with recloop.
 
-What is repaired is counted. A candidate that stands twice counts once, at its first place, and so does an item
-that stands twice in a session. A session whose answer was already shown is left out. An item without a title gets
-its number as one.
+What is repaired is counted. Repeated candidates, and repeated items of a session, count at their first place. A
+session whose answer was already shown is left out. An item without a title gets its number as one.
 """
 
 from __future__ import annotations
@@ -79,11 +78,7 @@ def read_released(folder: Path, num_train: int | None, num_test: int | None, see
 
 
 def read_released_hints(file: Path) -> tuple[str, ...]:
-    """The hints of a released file, HTML entities resolved, without the empty one.
-
-    Raises:
-        DataError: it is no list of texts.
-    """
+    """The hints of a released file, HTML entities resolved, without the empty one; DataError if it lists no texts."""
     told = read_json(file, file.name)
     if not isinstance(told, list) or not all(isinstance(hint, str) for hint in told):
         raise DataError(f"{file} must hold a list of texts, got {type(told).__name__}; check the file")

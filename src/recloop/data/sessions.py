@@ -1,8 +1,7 @@
 """Sessions: short runs of items, the item that came next, and the candidates with it.
 
-A session is what a user met in one day or up to a pause, or everything. Each item counts once in a session, at
-its first place, so that the answer is never among the items shown. Candidates are drawn per session from
-its own random numbers, so that other sessions change nothing.
+Each item counts once in a session, at its first place, so that the answer is never among the items shown.
+Candidates are drawn per session from its own random numbers, so that other sessions change nothing.
 """
 
 from __future__ import annotations
@@ -115,11 +114,7 @@ class CutSession:
 
 
 def cut_sessions(log: Log, config: SessionConfig) -> list[CutSession]:
-    """All sessions of a log that are long enough, by the time they ended.
-
-    An item met again within a session counts at its first place only. Of a long session the answer is the
-    last item, and the latest items before it are kept.
-    """
+    """All sessions of a log that are long enough, by the time they ended; of long ones the latest items are kept."""
     new_user = pl.col("user") != pl.col("user").shift(1)
     match config.cut:
         case "day":

@@ -1,24 +1,19 @@
 """Simulated logs: invented items, users with known tastes, and a dial from no signal to full signal.
 
-Every item has one value in each of three attributes. Every user likes some values of each attribute, dislikes as
-many, and is neutral to the rest. The history up to the knowledge window shows *all* these tastes. Its ratings
-rise and fall with the tastes in the three attributes together. Every liked and every disliked value is there at
-least twice, with a mean rating on the right side of the user's mean wherever possible. So a true text about any
-attribute can be written.
+Every item has one value in each of three attributes. Every user likes some values of each, dislikes as many, and is
+neutral to the rest. The history up to the knowledge window shows *all* these tastes. Its ratings rise and fall with
+the tastes in the three attributes together. Every liked and every disliked value is there at least twice, with a mean
+rating on the right side of the user's mean wherever possible. So a true text about any attribute can be written.
 
-What happens after the window is decided by the *useful* attributes alone, to the degree `signal`: each later
-interaction is, with probability `signal`, driven by taste and otherwise by chance.
+What happens after the window is decided by the *useful* attributes alone. With probability `signal` taste drives an
+interaction: with probability `POSITIVE_SHARE` it is an item the user likes in these attributes, rated 4 or 5,
+otherwise one the user does not like there, rated 1 to 3. Chance drives the others: an item the user has not met,
+rated 4 or 5 with probability `POSITIVE_SHARE`. So at 0 labels are independent of every taste, and at 1 they follow
+from the useful tastes.
 
-- By taste: with probability `POSITIVE_SHARE` an item the user likes in the useful attributes, rated 4 or 5;
-  otherwise one the user does not like there, rated 1 to 3.
-- By chance: an item the user has not met, whatever its values; rated 4 or 5 with probability
-  `POSITIVE_SHARE`, 1 to 3 otherwise.
-
-So at 0 the labels are independent of every taste, at 1 they follow from the useful tastes, and in between
-the share of positives stays the same. The other attributes never tell anything about labels. Every value
-belongs to equally many items and is liked by equally many users (up to rounding), attributes are drawn
-independently of each other, and items are drawn uniformly given what drives them: popularity tells nothing.
-Even at 1 a perfect scorer stays below 1, because negatives drawn by a protocol can carry liked values.
+Every value belongs to equally many items and is liked by equally many users (up to rounding), attributes are drawn
+independently, and items uniformly given what drives them: popularity tells nothing. Even at 1 a perfect scorer stays
+below 1, because negatives drawn by a protocol can carry liked values.
 """
 
 from __future__ import annotations
@@ -83,12 +78,10 @@ class SimulatedConfig(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True, slots=True)
 class SimulatedTruth:
-    """The truth behind a simulated log. `F` attributes in the order of `Log.attributes`, `V` values of an attribute.
+    """The truth behind a simulated log: `F` attributes in the order of `Log.attributes`, each with `V` named values.
 
-    values: names of the values of each attribute.
     value_IF: number of each item's value in each attribute.
     taste_UV: for each attribute, 1 liked, -1 disliked, 0 neutral, for each user and value.
-    useful_attributes: those that decide what happens after the window.
     """
 
     attributes: tuple[str, ...]

@@ -34,11 +34,8 @@ class SplitConfig(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
+# KAR's 90/10 by user; of its 90 a twentieth of all users stops training early, where KAR stops on its test users.
 REPRODUCTION = SplitConfig(train=0.85, reward=0.0, valid=0.05, test=0.10)
-"""KAR's 90/10 by user, with a twentieth of all users taken out of its 90 to stop training early.
-
-KAR stops on its test users; recloop does not.
-"""
 
 
 def split_users(num_users: int, config: SplitConfig, seed: int) -> dict[Group, np.ndarray]:

@@ -69,7 +69,6 @@ def read_table_log(
 
     Args:
         path: ``.csv``, ``.tsv``, ``.parquet``, ``.jsonl`` or ``.jsonl.gz``; so are the other tables.
-        config: the columns.
         min_item_ratings: leave items with fewer interactions out.
         bad_rows: error or quarantine; told the columns of the log that nothing reads.
 
@@ -126,7 +125,6 @@ def _read_interactions(
 
 
 def _unread_columns(path: Path, config: TableLogConfig, unread: Sequence[str]) -> str:
-    """A line that names the unread columns, and what an unset setting makes of the log."""
     parts = [f"nothing reads the columns {', '.join(unread)} of {path}"]
     if config.rating is None:
         parts.append("without table.rating every interaction is positive")

@@ -26,24 +26,19 @@ ROWS_AT_ONCE = 200_000
 _HALF = re.compile(r"\\[uU](0000)?[dD]")  # of a surrogate pair, if the other half is not beside it
 
 
-def require_file(path: Path, what: str) -> Path:
-    """The path if it is a file with content; DataError otherwise."""
+def require_file(path: Path, what: str) -> None:
+    """DataError if the path is no file with content."""
     if path.is_dir():
         raise DataError(f"{what} must be a file, got {path} which is a folder; give the file in it")
     if not path.is_file():
         raise DataError(f"{what} must be a file, got {path} which is not there; check the path")
     if path.stat().st_size == 0:
         raise DataError(f"{what} must hold rows, got {path} which is empty; fetch the file again")
-    return path
 
 
 @contextmanager
 def open_bytes(path: Path, what: str) -> Generator[IO[bytes]]:
-    """The bytes of a file, unpacked where its name ends in ``.gz``.
-
-    Raises:
-        DataError: absent, empty, in UTF-16, or not gzip though named so.
-    """
+    """The bytes of a file, unpacked if named ``.gz``; DataError if absent, empty, UTF-16 or no gzip as named."""
     require_file(path, what)
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
         try:
