@@ -17,9 +17,9 @@ from recloop.llm.language_model import Sampling
 from recloop.llm.sampling import sample_completions
 from recloop.llm.server.client import ServerLM
 from recloop.llm.server.config import PaceConfig, ServerConfig
-from recloop.llm.server.cost import BudgetConfig, PriceConfig
+from recloop.llm.server.cost import BudgetConfig, PriceConfig, Usage
 from recloop.llm.server.protocol import completion_seed
-from recloop.llm.server.streaming import Ask, Standing
+from recloop.progress import Step
 from recloop.records import CompletionStatus, Prompt
 from recloop.testing import check_language_model
 
@@ -38,7 +38,12 @@ def open_lm(at, **changes):
     """A model at the server; `changes` are sections of its settings, or arguments of ServerLM."""
     sections = {name: changes.pop(name) for name in ("server", "pace", "budget", "prices") if name in changes}
     config = LmConfig(**{"name": f"openai:{at.base_url}#m", "pace": FAST} | sections)
-    return ServerLM(config, retry_base_s=0.02, **changes)
+    return ServerLM(config, **changes)
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch):
+    monkeypatch.setattr("recloop.llm.server.rate_limits.BACKOFF_BASE_S", 0.02)
 
 
 @pytest.fixture
@@ -396,9 +401,9 @@ def test_no_more_is_sent_than_may_be_lost_while_answers_wait_to_be_saved():
     with FakeServer() as server:
         pace = FAST.model_copy(update={"max_concurrency": 4})
         lm = open_lm(server, pace=pace, server=ServerConfig(completions_per_request=1))
-        asks = (Ask(prompt, (0, 1, 2, 3)) for prompt in prompts_for(100))
+        asks = ((prompt, (0, 1, 2, 3)) for prompt in prompts_for(100))
         num_answers = 0
-        for answers in lm.answer(asks, SAMPLING, Standing()):
+        for answers in lm.answer(asks, SAMPLING, Usage(), has_answered=False):
             if num_answers < 40:
                 time.sleep(0.05)  # a slow disk; the server answers at once
             assert len(server.seen) <= num_answers + 8
@@ -455,22 +460,18 @@ def test_two_processes_on_one_cache_share_the_work(tmp_path):
     assert set(server.delivered().values()) == {4}
 
 
-def test_ctrl_c_leaves_at_once_and_keeps_what_came(cache):
+def test_ctrl_c_leaves_at_once_and_keeps_what_came(cache, monkeypatch):
     prompts = prompts_for(200)
 
-    class Stopping:
-        def __call__(self, amount=1.0):
-            self.done = getattr(self, "done", 0.0) + amount
-            if self.done >= 80:
-                raise KeyboardInterrupt
+    def stopping(step, amount=1.0):
+        step.done += amount
+        if step.done >= 80:
+            raise KeyboardInterrupt
 
-    from recloop.llm.concurrent_sampling import stream_completions
-
+    monkeypatch.setattr(Step, "__call__", stopping)
     with FakeServer(delay_s=0.01) as server:
-        step = Stopping()
-        step.done = 0.0
         with pytest.raises(KeyboardInterrupt):
-            stream_completions(open_lm(server), prompts, SAMPLING, cache, step, "")
+            sample_completions(open_lm(server), prompts, SAMPLING, cache)
         assert cache.num_completions >= 80  # and what came in before the clients had stopped
         assert not [t for t in threading.enumerate() if t.name == "recloop-server"]
 

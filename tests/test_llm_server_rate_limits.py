@@ -60,21 +60,22 @@ def test_what_was_reserved_and_not_used_is_given_back():
     assert RateLimit(None, 0.0).wait_s(1e9, 0.0) == 0
 
 
-def test_health_pauses_once_for_failures_that_come_together_and_longer_each_time():
+def test_health_pauses_once_for_failures_that_come_together_and_longer_each_time(monkeypatch):
+    monkeypatch.setattr("recloop.llm.server.rate_limits.BACKOFF_BASE_S", 1.0)
     health, rng = Health(1000.0), random.Random(0)
     waits = []
     now_s = 0.0
     for _ in range(6):
         for _ in range(10):  # ten requests meet the same trouble
             health.failed(now_s)
-            health.back_off(now_s, rng, 1.0)
+            health.back_off(now_s, rng)
         waits.append(health.wait_s(now_s))
         now_s += waits[-1]
     assert all(2**k / 2 <= wait <= min(30, 2**k) for k, wait in enumerate(waits))
     assert health.is_troubled
     health.succeeded()
     assert not health.is_troubled
-    health.back_off(now_s, rng, 1.0)
+    health.back_off(now_s, rng)
     assert health.wait_s(now_s) <= 1.0
 
 

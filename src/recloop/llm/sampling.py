@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,17 @@ import numpy as np
 from recloop.errors import ContractError, GenerationError
 from recloop.llm.cache import CompletionCache, request_key
 from recloop.llm.completion_text import tidy_completion
-from recloop.llm.concurrent_sampling import OTHERS_POLL_S, stream_completions
 from recloop.llm.language_model import LanguageModel, Sampling, prompt_digest
 from recloop.llm.server.client import ServerLM
+from recloop.llm.server.cost import Usage
 from recloop.llm.shared_prefix import share_heads
 from recloop.progress import SILENT, Progress, Step
 from recloop.records import Completion, CompletionStatus, Prompt, UserCompletions
 
 CHUNK_COMPLETIONS = 1024  # committed together: a kill costs at most these, some ten seconds of the bundled LM
+CLAIMED_TOGETHER = 32
+OTHERS_POLL_S = 0.25
+MANY = 20  # guess: with so many completions and none usable, model or settings are wrong
 
 
 def generate(
@@ -96,7 +101,7 @@ def sample_completions(
     num_wanted = len(prompts) * sampling.num_completions
     with progress.stage("sample completions", total=num_wanted, unit="completions") as step:
         if isinstance(lm, ServerLM):
-            stream_completions(lm, in_order, sampling, cache, step, purpose)
+            _stream(lm, in_order, sampling, cache, step, purpose)
         else:
             chunk = max(1, CHUNK_COMPLETIONS // sampling.num_completions)
             chunks = [in_order[start : start + chunk] for start in range(0, len(in_order), chunk)]
@@ -183,6 +188,82 @@ def _checked(
             )
         seen.add(position)
         yield position, completions_N
+
+
+def _stream(
+    lm: ServerLM, prompts: Sequence[Prompt], sampling: Sampling, cache: CompletionCache, step: Step, purpose: str
+) -> None:
+    """Put a server's completions of `prompts` into the cache, each answer as it arrives.
+
+    Several processes may do this with one cache. A prompt is claimed before it is sent, so none is sent twice. A
+    process with nothing left to claim waits for the answers of the others.
+    """
+    left = list({prompt_digest(prompt): prompt for prompt in prompts}.values())
+    while True:
+        held = cache.read(lm.name, left, sampling)
+        left = [p for p, completions in zip(left, held, strict=True) if len(completions) < sampling.num_completions]
+        if not left:
+            break
+        if not _ask_unclaimed(lm, left, sampling, cache, step, purpose):
+            time.sleep(OTHERS_POLL_S)
+    step(max(0.0, len(prompts) * sampling.num_completions - step.done))
+    _require_some_use(lm, prompts, sampling, cache)
+
+
+def _ask_unclaimed(
+    lm: ServerLM, prompts: Sequence[Prompt], sampling: Sampling, cache: CompletionCache, step: Step, purpose: str
+) -> bool:
+    """Ask for what no other process has claimed; whether there was anything."""
+    asked: list[tuple[Prompt, bytes]] = []
+    num_missing: list[int] = []
+
+    def claimable() -> Iterator[tuple[Prompt, tuple[int, ...]]]:
+        for start in range(0, len(prompts), CLAIMED_TOGETHER):
+            keys = {request_key(lm.name, p, sampling): p for p in prompts[start : start + CLAIMED_TOGETHER]}
+            own = cache.leases.claim(list(keys))
+            mine = {key: prompt for key, prompt in keys.items() if key in own}
+            # Read after the claim: the process that held it before may have answered in the meantime.
+            held = cache.read(lm.name, list(mine.values()), sampling)
+            for (key, prompt), completions in zip(mine.items(), held, strict=True):
+                missing = tuple(number for number in sampling.completion_numbers if number not in completions)
+                if missing:
+                    asked.append((prompt, key))
+                    num_missing.append(len(missing))
+                    yield prompt, missing
+                else:
+                    cache.leases.release([key])
+
+    asks = claimable()
+    first = next(asks, None)
+    if first is None:
+        return False
+    try:
+        answers = lm.answer(chain([first], asks), sampling, cache.usage(), cache.has_usable(lm.name))
+        with closing(answers) as batches:
+            for batch in batches:
+                usage = sum((answer.usage for answer in batch), Usage())
+                news = [answer for answer in batch if answer.completions]
+                if news or usage != Usage():
+                    fresh = [(asked[answer.ask][0], answer.completions) for answer in news]
+                    cache.write(lm.name, sampling, fresh, usage, purpose)
+                for answer in news:
+                    step(len(answer.completions))
+                    num_missing[answer.ask] -= len(answer.completions)
+                cache.leases.release([asked[answer.ask][1] for answer in news if not num_missing[answer.ask]])
+                cache.leases.renew()
+    finally:
+        cache.leases.release_all()
+    return True
+
+
+def _require_some_use(lm: ServerLM, prompts: Sequence[Prompt], sampling: Sampling, cache: CompletionCache) -> None:
+    found = [completion for held in cache.read(lm.name, prompts, sampling) for completion in held.values()]
+    if len(found) >= MANY and not any(completion.status is CompletionStatus.OK for completion in found):
+        raise GenerationError(
+            f"not one of {len(found)} completions of {lm.name} is usable (the first is {found[0].status}: "
+            f"{found[0].reason}); look at them with: sqlite3 {cache.path} 'select status, reason, raw "
+            f"from completions', then change the model or its settings"
+        )
 
 
 def completions_note(parts: Iterable[UserCompletions]) -> dict[str, Any]:

@@ -101,11 +101,11 @@ class Health:
         """Send nothing for so long."""
         self._paused_until_s = max(self._paused_until_s, now_s + seconds)
 
-    def back_off(self, now_s: float, rng: random.Random, base_s: float) -> None:
+    def back_off(self, now_s: float, rng: random.Random) -> None:
         """Pause longer than the last time; failures during a pause belong to the one that began it."""
         if self.wait_s(now_s) <= 0:
             self._num_pauses += 1
-            self.pause(min(backoff_s(self._num_pauses, rng, base_s=base_s), self._max_outage_s / 4), now_s)
+            self.pause(min(backoff_s(self._num_pauses, rng), self._max_outage_s / 4), now_s)
 
     def wait_s(self, now_s: float) -> float:
         return max(0.0, self._paused_until_s - now_s)
@@ -115,13 +115,12 @@ class Health:
         return since_s is not None and now_s - since_s >= self._max_outage_s
 
 
-def backoff_s(num_failures: int, rng: random.Random, *, base_s: float = BACKOFF_BASE_S) -> float:
+def backoff_s(num_failures: int, rng: random.Random) -> float:
     """A wait between half and all of base x 2^(failures - 1), never above the cap.
 
     It is random, so that requests that failed together do not come back together.
     """
-    longest_s = min(BACKOFF_CAP_S, base_s * 2 ** min(num_failures - 1, 30))
-    return longest_s * rng.uniform(0.5, 1.0)
+    return min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** min(num_failures - 1, 30)) * rng.uniform(0.5, 1.0)
 
 
 def retry_after_s(value: str | None, now: datetime) -> float | None:

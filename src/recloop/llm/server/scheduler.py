@@ -11,8 +11,9 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import count, pairwise
+from itertools import accumulate, count, pairwise
 
 from recloop.errors import BudgetError, GenerationError
 from recloop.llm.completion_text import MAX_RAW_CHARS, tidy_completion
@@ -22,7 +23,6 @@ from recloop.llm.server.config import ServerAddress
 from recloop.llm.server.cost import Usage, over_budget
 from recloop.llm.server.protocol import Choice, Failed, Failure, Reply, Wire, request_body
 from recloop.llm.server.rate_limits import Concurrency, Health, RateLimit, backoff_s
-from recloop.llm.server.streaming import ServerReply, Standing
 from recloop.records import Completion, CompletionStatus, Prompt
 
 MAX_ATTEMPTS = 5  # failures at one prompt, while the server answers others, before the prompt is put aside
@@ -53,24 +53,41 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Everything that decides how requests are made."""
+    """Everything that decides how requests are made.
+
+    usage: of the whole run so far; budgets count from here.
+    has_answered: whether the model has ever given a usable completion. A server that refuses everything is set up
+        wrongly; one that has answered before refuses single prompts.
+    """
 
     address: ServerAddress
     config: LmConfig
     sampling: Sampling
-    standing: Standing
     count_tokens: Callable[[str], int]
-    retry_base_s: float
+    usage: Usage
+    has_answered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ServerReply:
+    """Some completions of one ask, perhaps not all of them yet; none when there is only usage.
+
+    ask: position among the asks, in the order they were taken; -1 without completions.
+    usage: since the last answer.
+    """
+
+    ask: int
+    completions: tuple[Completion, ...]
+    usage: Usage
 
 
 class RequestQueue:
     """The scheduler: `add` work, `close` when there is no more, and await `run`."""
 
-    def __init__(self, terms: Terms, emit: Callable[[ServerReply], None]) -> None:
-        self._terms, self._emit = terms, emit
+    def __init__(self, terms: Terms, emit: Callable[[ServerReply], None], loop: asyncio.AbstractEventLoop) -> None:
+        self._terms, self._emit, self._loop = terms, emit, loop
         pace = self._pace = terms.config.pace
-        self._loop = asyncio.get_running_loop()
-        now_s = self._loop.time()
+        now_s = loop.time()
         self._concurrency = Concurrency(pace.max_concurrency)
         self._health = Health(pace.max_outage_s)
         self._requests = RateLimit(pace.requests_per_min, now_s)
@@ -79,7 +96,7 @@ class RequestQueue:
         self._later: list[tuple[float, int, Job]] = []
         self._flying: dict[asyncio.Task[None], Usage] = {}  # with what each may still cost
         self._refused: list[tuple[Job, str]] = []  # until the server has answered any request
-        self._usage = terms.standing.usage
+        self._usage = terms.usage
         self._num_answered = 0
         self._num_unsaved = 0  # answers handed over and not yet committed
         self._takes_many: bool | None = None  # n > 1; None until it was tried
@@ -119,11 +136,9 @@ class RequestQueue:
                     self._settle_refused(is_end=True)
                     break
                 self._wake.clear()
-                try:
+                with suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
                         await self._wake.wait()
-                except TimeoutError:
-                    continue
             if self._stop is not None:
                 if self._flying:
                     is_budget = isinstance(self._stop, BudgetError)
@@ -292,7 +307,7 @@ class RequestQueue:
         """Put refused prompts aside, once the server has answered others: the request as such is right then."""
         if not self._refused:
             return
-        if self._num_answered or self._terms.standing.has_answered:
+        if self._num_answered or self._terms.has_answered:
             for job, reason in self._refused:
                 self._put_aside(job, CompletionStatus.REJECTED, reason)
             self._refused.clear()
@@ -301,8 +316,6 @@ class RequestQueue:
                 f"{self._terms.address.host} refuses every prompt, {len(self._refused)} so far "
                 f"({self._refused[0][1]}); check model name, lm.server and lm.max_tokens"
             )
-            if is_end:
-                raise self._stop
 
     def _put_aside(self, job: Job, status: CompletionStatus, reason: str) -> None:
         completions = tuple(
@@ -322,15 +335,15 @@ class RequestQueue:
                 return
             self._health.pause(asked_s, now_s)
         elif is_throttled:
-            self._health.back_off(now_s, self._rng, self._terms.retry_base_s)
+            self._health.back_off(now_s, self._rng)
         if not is_throttled:
             self._count_failure(job, failed)
             if job.num_failures >= MAX_ATTEMPTS:
                 self._put_aside(job, CompletionStatus.FAILED, failed.reason)
                 return
         if self._health.is_troubled:  # all wait together, and then one tries
-            self._health.back_off(now_s, self._rng, self._terms.retry_base_s)
-        wait_s = backoff_s(max(1, job.num_failures), self._rng, base_s=self._terms.retry_base_s)
+            self._health.back_off(now_s, self._rng)
+        wait_s = backoff_s(max(1, job.num_failures), self._rng)
         heapq.heappush(self._later, (now_s + wait_s, next(self._ticket), job))
         if self._health.is_gone(now_s):
             self._give_up(failed)
@@ -344,7 +357,7 @@ class RequestQueue:
     def _give_up(self, failed: Failed) -> None:
         """After too long an outage: the server is gone, or it fails only at the last few prompts."""
         left = [*self._ready, *(job for *_, job in self._later)]
-        has_answered = self._num_answered > 0 or self._terms.standing.has_answered
+        has_answered = self._num_answered > 0 or self._terms.has_answered
         is_prompts = has_answered and failed.kind is not Failure.UNREACHED and self._is_closed
         if not is_prompts or len(left) > FEW_LEFT or any(job.num_sent == 0 for job in left):
             self._stop = self._gone(failed, f"has not answered for {self._pace.max_outage_s:g} s")
@@ -373,11 +386,6 @@ def share_out(total: int, guesses: Sequence[int]) -> list[int]:
         >>> share_out(10, [1, 1, 2])
         [2, 3, 5]
     """
-    whole = sum(guesses)
-    if not whole:
-        guesses, whole = [1] * len(guesses), max(1, len(guesses))
-    ends = [0]
-    for guess in guesses:
-        ends.append(ends[-1] + guess)
-    marks = [total * end // whole for end in ends]
+    ends = list(accumulate(guesses if sum(guesses) else [1] * len(guesses), initial=0))
+    marks = [total * end // max(1, ends[-1]) for end in ends]
     return [after - before for before, after in pairwise(marks)]
