@@ -137,8 +137,8 @@ def encode_texts(
 ) -> Float32[np.ndarray, "B D"]:
     """One vector per text; each distinct text is encoded once, with others of about its length.
 
-    Which texts share a batch depends on the texts alone, and a batch reaches the cache whole or not at all,
-    so a run killed and resumed gets the same vectors to the last bit.
+    Which texts share a batch depends on the texts alone, and a batch reaches the cache whole or not at all, so a
+    resumed run gets the same vectors to the last bit.
 
     Raises:
         ContractError: the encoder returns another shape than promised, or a number that is not finite.
@@ -151,7 +151,13 @@ def encode_texts(
             held = {} if cache is None else cache.read(encoder.name, chunk)
             missing = [text for text in chunk if text not in held]
             if missing:
-                fresh_BD = _checked_vectors(encoder, missing)
+                fresh_BD = encoder.encode(missing)
+                wanted = (len(missing), encoder.width)
+                if fresh_BD.shape != wanted or fresh_BD.dtype != np.float32 or not np.isfinite(fresh_BD).all():
+                    raise ContractError(
+                        f"{encoder.name} must return finite float32 vectors of shape {wanted}, got {fresh_BD.dtype} of "
+                        f"shape {fresh_BD.shape}; run recloop.testing.check_encoder on it"
+                    )
                 if cache is not None:
                     cache.write(encoder.name, missing, fresh_BD)
                 held |= dict(zip(missing, fresh_BD, strict=True))
@@ -160,17 +166,6 @@ def encode_texts(
     if not texts:
         return np.empty((0, encoder.width), dtype=np.float32)
     return np.stack([vectors[text] for text in texts])
-
-
-def _checked_vectors(encoder: TextEncoder, texts: Sequence[str]) -> Float32[np.ndarray, "B D"]:
-    vectors_BD = encoder.encode(texts)
-    wanted = (len(texts), encoder.width)
-    if vectors_BD.shape != wanted or vectors_BD.dtype != np.float32 or not np.isfinite(vectors_BD).all():
-        raise ContractError(
-            f"{encoder.name} must return finite float32 vectors of shape {wanted}, "
-            f"got {vectors_BD.dtype} of shape {vectors_BD.shape}; run recloop.testing.check_encoder on it"
-        )
-    return vectors_BD
 
 
 def encode_completions(
@@ -183,9 +178,8 @@ def encode_completions(
     """
     num_completions = {len(completions_N) for completions_N in completions.completions_UN}
     if len(num_completions) > 1:
-        raise ContractError(
-            f"every user must have the same number of completions, got {sorted(num_completions)}; encode them in groups"
-        )
+        told = sorted(num_completions)
+        raise ContractError(f"every user must have the same number of completions, got {told}; encode them in groups")
     texts = [completion.text for completions_N in completions.completions_UN for completion in completions_N]
     vectors = encode_texts(encoder, texts, cache, progress)
     shape = (len(completions.user_U), max(num_completions, default=1), encoder.width)

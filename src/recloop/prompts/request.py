@@ -1,10 +1,7 @@
 """Request prompts: candidates one a line, what the user said, and an answer that ends in a box.
 
-The answer is a few short paragraphs, separated by blank lines. `reference_answer` has the form that a small language
-model can learn: what is wanted, then what candidates have of that, then the box. Answers in other words are read in
-the same way (`recloop.prompts.request_answer`).
-
-Titles, values and requests are data and cleaned as in `recloop.prompts.lines`.
+`reference_answer` has the form that a small language model can learn. Answers in other words are read in the same
+way (`recloop.prompts.request_answer`).
 
 Source: ReRec (arXiv 2604.07851), the task. Deviations: candidates and mentioned items have their attributes, since
 a small model does not know the items; the reference answer.
@@ -54,16 +51,7 @@ def request_text(
     history: Sequence[HistoryItem] = (),
     mentioned: Sequence[HistoryItem] = (),
 ) -> str:
-    """The user turn of a request prompt.
-
-    Args:
-        noun: what the items are, plural.
-        attributes: their names, in the order of each item's values.
-        candidates: without ratings, in the order shown.
-        request: what the user said.
-        history: oldest first.
-        mentioned: items that the request names; their attributes are shown.
-    """
+    """The user turn of a request prompt: `noun` is a plural, `mentioned` the items that the request names."""
     lines = [f"{len(candidates)} {noun}:", *(candidate_line(attributes, item) for item in candidates)]
     if history:
         lines += ["History, oldest first:", *(history_line(attributes, item) for item in history)]
@@ -83,7 +71,7 @@ def reference_answer(
 
     It says what a mentioned item has, what is wanted, which candidates meet one of the conditions, and the box.
     These candidates are listed up to the right one, each as the rest of its line from that value on. The condition is
-    the one whose attribute comes first, so that the rest of a line shows whether the others are met too. If more than
+    the one whose attribute comes first, so that the rest of a line shows whether the others are met too; if more than
     `MAX_CHECKED` candidates meet it, it is the next one.
 
     Args:
@@ -106,14 +94,13 @@ def reference_answer(
         \\boxed{Velvet Harbour}
     """
 
-    def meeting(condition: Condition) -> list[int]:
+    meeting: dict[Condition, list[int]] = {}
+    for condition in sorted(wanted, key=lambda condition: attributes.index(condition.attribute)):
         column = attributes.index(condition.attribute)
-        return [place for place, item in enumerate(candidates) if condition.value in item.values[column]]
-
-    by_column = sorted(wanted, key=lambda condition: attributes.index(condition.attribute))
-    few = [condition for condition in by_column if len(meeting(condition)) <= MAX_CHECKED]
-    start = few[0] if few else min(by_column, key=lambda condition: len(meeting(condition)))
-    passed_by = [place for place in meeting(start) if place < answer]
+        meeting[condition] = [n for n, item in enumerate(candidates) if condition.value in item.values[column]]
+    few = [condition for condition, places in meeting.items() if len(places) <= MAX_CHECKED]
+    start = few[0] if few else min(meeting, key=lambda condition: len(meeting[condition]))
+    passed_by = [place for place in meeting[start] if place < answer]
     checked = [*passed_by[: MAX_CHECKED - 1], answer]
     paragraphs: list[str] = []
     if mentioned is not None:
@@ -134,9 +121,7 @@ def build_request_prompts(
     count_tokens: Callable[[str], int],
     around: int = CHAT_TOKENS,
 ) -> list[Prompt]:
-    """One prompt per request, with the request's number as its user.
-
-    The oldest lines of the history are cut until a prompt fits the budget.
+    """One prompt per request, with its number as the user; the oldest lines of a history are cut until it fits.
 
     Args:
         around: tokens of the chat template, as `chat_tokens` counts them.
@@ -144,15 +129,13 @@ def build_request_prompts(
     Raises:
         SettingError: the budget does not hold a request with its candidates.
     """
-    shown = history_items(log)
     noun, attributes = NOUNS[log.domain], log.attributes if config.show_attributes else ()
+    shown = history_items(log, attributes)
     budget = config.max_prompt_tokens - around - count_tokens(SYSTEM)
     prompts: list[Prompt] = []
     for request in requests:
         candidates, mentioned = shown(request.candidates), shown(request.mentioned)
         history = shown(request.history, request.rating)
-        if not config.show_attributes:
-            candidates, mentioned, history = (_bare(items) for items in (candidates, mentioned, history))
         num_cut = 0
         while True:
             kept = history[num_cut:]
@@ -162,14 +145,9 @@ def build_request_prompts(
                 break
             if not kept:
                 raise SettingError(
-                    f"max_prompt_tokens must hold a request with its candidates, got "
-                    f"{config.max_prompt_tokens} and {num_over} tokens too many in request "
-                    f"{request.number}; use {config.max_prompt_tokens + num_over}"
+                    f"max_prompt_tokens must hold a request with its candidates, got {config.max_prompt_tokens} for "
+                    f"request {request.number}; use at least {config.max_prompt_tokens + num_over}"
                 )
             num_cut += max(1, min(len(kept), num_over // 30))  # a line has thirty tokens at most, about
         prompts.append(Prompt(request.number, SYSTEM, text, len(kept), num_cut))
     return prompts
-
-
-def _bare(items: Sequence[HistoryItem]) -> list[HistoryItem]:
-    return [HistoryItem(item.title, (), item.rating) for item in items]

@@ -5,17 +5,15 @@ Every answer is read, scored and counted by this rule:
 1. An answer that the token limit cut is ``endless`` and answers nothing, box or not.
 2. Boxes with different contents are ``two_boxes`` and answer nothing: hedging is not rewarded.
 3. No box, or an empty one, is ``no_box`` and answers nothing. In a box a command for letters (``\\text{...}``,
-   ``\\textbf``, ``\\mathrm``, ``\\emph`` and similar) stands for what its braces hold. A box with other braces in
-   it is none.
+   ``\\emph`` and similar) stands for what its braces hold. A box with other braces in it is none.
 4. A box holds a title, or a ranked list of titles separated by `` ; `` or line ends. The first that names no
    candidate, or more than one, makes the answer ``no_candidate``; the titles before it count.
 5. Otherwise the answer is ``ok``. It is also well formed when there is exactly one box, at the very end, after
    a paragraph of reasoning.
 
-Titles match when their words do: accents, casing, punctuation, articles (``Matrix, The``) and a year do not
-matter, unless the year contradicts or two candidates differ by nothing else. Where one title contains another,
-the longer one is meant. Running text names a title of one word only inside quotation marks, or capitalised within
-a sentence: ``It`` is a film and ``it`` is not.
+Titles match when their words do: accents, casing, punctuation, articles (``Matrix, The``) and a year do not matter,
+unless the year contradicts or two candidates differ by nothing else. The longest title at a place is meant. Running
+text names a title of one word only inside quotation marks, or capitalised within a sentence: ``It``, not ``it``.
 """
 
 from __future__ import annotations
@@ -34,12 +32,9 @@ BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
 WORD = re.compile(r"&|\w+(?:['’]\w+)*")
 YEAR = re.compile(r"(?:18|19|20)\d\d")
 GROUP = re.compile(r"\s*\(([^()]*)\)")
-ARTICLES = frozenset((
-    "the", "a", "an", "la", "le", "les", "el", "los", "las", "il", "lo", "gli", "der", "die", "das", "den",
-    "det",
-))  # fmt: skip
-LEADING_ARTICLES = frozenset(("the", "a", "an"))
-QUOTES = frozenset("\"'“”‘’«»*_{")
+LEADING_ARTICLES = ("the", "a", "an")
+ARTICLES = re.compile("the|an?|las?|les?|el|los|il|lo|gli|der|die|das|den|det")
+QUOTES = tuple("\"'“”‘’«»*_{")
 
 
 class AnswerStatus(StrEnum):
@@ -54,10 +49,10 @@ class AnswerStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """A paragraph of an answer with the blank lines after it.
+    """A paragraph of an answer, its box and the blank lines after it included.
 
     start, end: characters of the text; all paragraphs together cover it.
-    named: positions of the candidates it names, ascending; a box is part of its paragraph.
+    named: positions of the candidates it names, ascending.
     """
 
     start: int
@@ -67,11 +62,7 @@ class Paragraph:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an answer says.
-
-    ranked: positions of candidates, best first; empty where it answers nothing.
-    box: characters of the box that decides; None where none does.
-    """
+    """What an answer says. ranked: positions of candidates, best first. box: characters of the box that decides."""
 
     status: AnswerStatus
     ranked: tuple[int, ...]
@@ -120,9 +111,8 @@ def read_answer(text: str, titles: Sequence[str], *, is_finished: bool) -> Answe
     """An answer read by the rule of this module.
 
     Args:
-        text: as the model wrote it.
         titles: of the candidates, as they were shown.
-        is_finished: False when the token limit cut it.
+        is_finished: False when the token limit cut the text.
 
     Example:
         >>> text = 'Wanted: war.\\n\\n\\\\boxed{Iron Tide}'
@@ -135,31 +125,26 @@ def read_answer(text: str, titles: Sequence[str], *, is_finished: bool) -> Answe
     paragraphs = tuple(
         Paragraph(start, end, _named_in(text[start:end], known)) for start, end in pairwise(bounds) if end > start
     )
-    boxes = list(BOX.finditer(text))
-    contents = {_words(_content(box)) for box in boxes} - {()}
+    boxes = [(box, STYLED.sub(r"\1", box[1])) for box in BOX.finditer(text)]
+    filled = [(box, content) for box, content in boxes if _words(content)]
     if not is_finished:
         return Answer(AnswerStatus.ENDLESS, (), False, paragraphs)
-    if len(contents) > 1:
+    if len({_words(content) for _, content in filled}) > 1:
         return Answer(AnswerStatus.TWO_BOXES, (), False, paragraphs)
-    if not contents:
+    if not filled:
         return Answer(AnswerStatus.NO_BOX, (), False, paragraphs)
-    box = next(box for box in boxes if _words(_content(box)))
-    ranked, is_whole = _read_box(_content(box), known)
+    box, content = filled[0]
+    ranked, is_whole = _read_box(content, known)
     has_reasoning = any(char.isalnum() for char in text[: box.start()])
     is_at_end = len(boxes) == 1 and not text[box.end() :].strip(" .\n\t$*")
     status = AnswerStatus.OK if is_whole else AnswerStatus.NO_CANDIDATE
     return Answer(status, ranked, is_whole and has_reasoning and is_at_end, paragraphs, box.span())
 
 
-def _content(box: re.Match[str]) -> str:
-    """The text in a box, without commands for letters."""
-    return STYLED.sub(r"\1", box[1])
-
-
 def _read_box(content: str, known: Sequence[Title]) -> tuple[tuple[int, ...], bool]:
     """The candidates a box ranks, and whether it names nothing else; a repeated one counts once."""
-    whole = _match(read_title(content), known)
-    parts = [content] if len(whole) == 1 else re.split(r"\s;\s|\n", content)
+    is_one = len(_match(read_title(content), known)) == 1
+    parts = [content] if is_one else re.split(r"\s;\s|\n", content)
     ranked: dict[int, None] = {}
     for part in filter(str.strip, parts):
         matches = _match(read_title(re.sub(r"^\s*\d+[.)]\s+", "", part)), known)
@@ -182,18 +167,10 @@ def _match(wanted: Title, known: Sequence[Title]) -> list[int]:
     return agreeing or [place for place in same if known[place].year is None]
 
 
-@dataclass(frozen=True, slots=True)
-class _Word:
-    text: str
-    start: int
-    end: int
-
-
 def _named_in(text: str, known: Sequence[Title]) -> tuple[int, ...]:
     """Candidates that a paragraph names: the longest title at each place, from left to right."""
-    words = [
-        _Word(plain, found.start(), found.end()) for found in WORD.finditer(text) if (plain := _plain(found.group()))
-    ]
+    told = [(plain, found.span()) for found in WORD.finditer(text) if (plain := _plain(found.group()))]
+    words, spans = tuple(plain for plain, _ in told), [span for _, span in told]
     by_name: dict[tuple[str, ...], list[int]] = {}
     for place, title in enumerate(known):
         for name in title.names:
@@ -203,11 +180,11 @@ def _named_in(text: str, known: Sequence[Title]) -> tuple[int, ...]:
     at = 0
     while at < len(words):
         for length in longest_first:
-            stretch = words[at : at + length]
-            name = tuple(word.text for word in stretch)
-            if name in by_name and (len(name) > 1 or _is_set_apart(text, stretch[0])):
-                after = words[at + length].text if at + length < len(words) else ""
-                named.update(_of_year(by_name[name], known, after))
+            name = words[at : at + length]
+            if name in by_name and (len(name) > 1 or _is_set_apart(text, *spans[at])):
+                after = words[at + length] if at + length < len(words) else ""
+                is_year = YEAR.fullmatch(after) is not None
+                named.update(n for n in by_name[name] if not is_year or known[n].year in (after, None))
                 at += len(name)
                 break
         else:
@@ -215,28 +192,20 @@ def _named_in(text: str, known: Sequence[Title]) -> tuple[int, ...]:
     return tuple(sorted(named))
 
 
-def _of_year(places: Sequence[int], known: Sequence[Title], after: str) -> list[int]:
-    """Those that the next word, if it is a year, does not contradict."""
-    if not YEAR.fullmatch(after):
-        return list(places)
-    return [place for place in places if known[place].year in (after, None)]
-
-
-def _is_set_apart(text: str, word: _Word) -> bool:
+def _is_set_apart(text: str, start: int, end: int) -> bool:
     """Whether a word stands between quotation marks, stars or braces, or is capitalised in mid-sentence."""
-    before, after = text[: word.start].rstrip(" "), text[word.end :].lstrip(" ")
+    before, after = text[:start].rstrip(" "), text[end:].lstrip(" ")
     opened = re.sub(r"(?i)(?:^|(?<=[^\w]))(?:the|an?)$", "", before).rstrip(" ")
-    if opened[-1:] in QUOTES and (after[:1] in QUOTES | {"}", ",", "("} or after[:1] == "."):
+    if opened.endswith(QUOTES) and after.startswith((*QUOTES, "}", ",", "(", ".")):
         return True
-    last = before[-1:]
-    is_mid_sentence = last.isalnum() or last in frozenset(",;)")
-    return is_mid_sentence and text[word.start].isupper()
+    is_mid_sentence = before[-1:].isalnum() or before.endswith((",", ";", ")"))
+    return is_mid_sentence and text[start].isupper()
 
 
 def _name(text: str) -> tuple[str, ...]:
     """A title's words without its article, at the front or after the last comma."""
     head, comma, tail = text.rpartition(",")
-    words = _words(head) if comma and tail.strip().casefold() in ARTICLES else _words(text)
+    words = _words(head) if comma and ARTICLES.fullmatch(tail.strip().casefold()) else _words(text)
     without = words[1:] if words and words[0] in LEADING_ARTICLES else words
     return without or words
 
@@ -249,5 +218,4 @@ def _plain(word: str) -> str:
     """A word without case, accents and apostrophes; ``&`` is ``and``."""
     if word == "&":
         return "and"
-    parts = unicodedata.normalize("NFKD", word.casefold())
-    return "".join(c for c in parts if c.isalnum())
+    return "".join(c for c in unicodedata.normalize("NFKD", word.casefold()) if c.isalnum())

@@ -2,8 +2,7 @@
 
 A template turns what is known about one user (`ProfileFacts`) into the texts of the system and the user turn. A
 ``.jinja`` file is rendered in Jinja's sandbox, and a name that it does not know is an error. What it writes is the
-user turn; ``{% set system = "..." %}`` replaces the system turn. The built-in templates are such files:
-``recloop/prompts/templates``.
+user turn; ``{% set system = "..." %}`` replaces the system turn. The built-in ones are such files.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from recloop.errors import ContractError, SettingError
 
@@ -28,8 +27,7 @@ MAX_CHARS = 200_000  # far beyond any prompt: a template that writes more has an
 class ShownItem:
     """One item of a history, cleaned so that it stays within its line.
 
-    rating: None when the log is implicit.
-    attributes: the values of every attribute, an empty tuple where none is known.
+    rating: None when the log is implicit. attributes: the values of each, perhaps none.
     line: the item as the built-in templates write it, e.g. ``5 stars | "Title" | genre Drama, War``.
     """
 
@@ -45,12 +43,10 @@ class ProfileFacts:
 
     noun: what the items are, plural, e.g. ``films``.
     attributes: names of the items' attributes, in order, e.g. ``("era", "genre", "director")``.
-    history: all items of the knowledge window, oldest first, each with ``title``, ``rating``, ``attributes``
-        (``item.attributes.genre``) and ``line``.
+    history: all items of the knowledge window, oldest first.
     shown: the latest of them, as many as fit the token budget; write these, not `history`.
     mean_rating: over `history`; None when the log is implicit.
-    counts: lines on what the whole history repeats, a heading and one line per attribute, e.g.
-        ``By genre: likes Drama; dislikes Comedy. (6; 3)``; empty where the budget is too small for them.
+    counts: lines on what the whole history repeats (`count_lines`); empty where the budget is too small for them.
     profile: what the log says of the user, e.g. ``{"age": "25-34"}``; empty unless ``include_profile``.
     factors: what KAR's prompt asks to consider for such items, e.g. ``genre, director and actors, ...``.
     """
@@ -98,10 +94,8 @@ def open_template(template: str | Path | PromptTemplate) -> PromptTemplate:
         except (OSError, UnicodeDecodeError) as error:
             raise SettingError(f"a prompt template must be a text file, got {file} with: {error}") from error
     if not callable(template):
-        raise ContractError(
-            f"a prompt template must be a name, a file or a function of ProfileFacts, got {type(template).__name__}; "
-            f"see recloop.prompts.template"
-        )
+        kind = type(template).__name__
+        raise ContractError(f"a prompt template must be a name, a file or a function of ProfileFacts, got {kind}")
     return template
 
 
@@ -112,20 +106,17 @@ def template_digest(template: str | Path) -> dict[str, str]:
     return {"template": hashlib.sha256(_file_of(template).read_bytes()).hexdigest()}
 
 
-def require_template_name(template: str | Path) -> None:
-    """SettingError unless it is the name of a built-in template or of a ``.jinja`` file."""
+def known_template(template: str | Path) -> str | Path:
+    """The template; SettingError unless it is the name of a built-in one or of a ``.jinja`` file."""
     if str(template) not in BUILT_IN and Path(template).suffix != ".jinja":
-        raise SettingError(
-            f"a prompt template must be {', '.join(BUILT_IN)} or a .jinja file, got {str(template)!r}; "
-            f"choose one of them"
-        )
+        raise SettingError(f"a prompt template must be {', '.join(BUILT_IN)} or a .jinja file, got {str(template)!r}")
+    return template
 
 
 def _file_of(template: str | Path) -> Path:
     if str(template) in BUILT_IN:
         return FOLDER / f"{template}.jinja"
-    require_template_name(template)
-    file = Path(template)
+    file = Path(known_template(template))
     if not file.is_file():
         raise SettingError(f"the prompt template {file} is not there; check the path")
     return file
@@ -155,16 +146,12 @@ def _read(file: Path, text: str) -> PromptTemplate:
                     raise OverflowError(f"it writes more than {MAX_CHARS:,} characters")
                 parts.append(part)
         except Exception as error:  # whatever a template can raise
-            raise SettingError(f"{_place(file, template, error)}: {error}; correct the template") from error
+            frames = [f for f in traceback.walk_tb(error.__traceback__) if f[0].f_code.co_filename == str(file)]
+            line = f", line {template.get_corresponding_lineno(frames[-1][1])}" if frames else ""
+            raise SettingError(f"{file}{line}: {error}; correct the template") from error
         user = "".join(parts).strip()
         if not user:
             raise SettingError(f"{file} writes an empty prompt; correct the template")
         return PromptText(str(context.vars.get("system", SYSTEM)), user)
 
     return write
-
-
-def _place(file: Path, template: Any, error: Exception) -> str:
-    """The file and line of a template that an error comes from."""
-    frames = [frame for frame in traceback.walk_tb(error.__traceback__) if frame[0].f_code.co_filename == str(file)]
-    return f"{file}, line {template.get_corresponding_lineno(frames[-1][1])}" if frames else str(file)

@@ -9,6 +9,7 @@ task names the attributes, so that small models can read, count and be checked.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,25 +21,10 @@ from pydantic import BaseModel, field_validator
 from recloop.errors import SettingError
 from recloop.llm.chat import CHAT_TOKENS, chat_tokens
 from recloop.llm.language_model import LanguageModel
-from recloop.prompts.claims import (
-    Basis,
-    Claim,
-    HistoryItem,
-    Polarity,
-    PopulationRates,
-    population_rates,
-    weigh_history,
-    write_summary,
-)
+from recloop.prompts import claims
+from recloop.prompts.claims import HistoryItem, PopulationRates
 from recloop.prompts.lines import NOUNS, clean_value, history_items, history_line
-from recloop.prompts.template import (
-    ProfileFacts,
-    PromptTemplate,
-    PromptText,
-    ShownItem,
-    open_template,
-    require_template_name,
-)
+from recloop.prompts.template import ProfileFacts, PromptTemplate, PromptText, ShownItem, known_template, open_template
 from recloop.records import CandidateLists, Domain, Group, Histories, Log, Prompt
 from recloop.settings import setting, validate
 
@@ -73,8 +59,7 @@ class PromptConfig(BaseModel, frozen=True, extra="forbid"):
     @field_validator("template")
     @classmethod
     def _is_a_template(cls, template: str | Path) -> str | Path:
-        require_template_name(template)
-        return template
+        return known_template(template)
 
 
 def profile_prompts(
@@ -149,58 +134,42 @@ def profile_writer(
         def counts_of(max_counted: int) -> tuple[str, ...]:
             return tuple(count_lines(log.attributes, history, max_counted, population_rates)) if max_counted else ()
 
+        @cache
         def render(num_shown: int, max_counted: int) -> PromptText:
-            return writes(
-                ProfileFacts(
-                    NOUNS[log.domain],
-                    log.attributes,
-                    shown,
-                    shown[len(shown) - num_shown :],
-                    sum(rated) / len(rated) if rated else None,
-                    counts_of(max_counted),
-                    profiles.get(user, {}),
-                    FACTORS[log.domain],
-                )
-            )
+            latest = shown[len(shown) - num_shown :]
+            mean = sum(rated) / len(rated) if rated else None
+            counts, profile = counts_of(max_counted), profiles.get(user, {})
+            noun, factors = NOUNS[log.domain], FACTORS[log.domain]
+            return writes(ProfileFacts(noun, log.attributes, shown, latest, mean, counts, profile, factors))
 
-        num_shown, text = _fit(
-            len(history), render, lambda text: count_tokens(text.user) + count_tokens(text.system) - budget, config
-        )
+        def num_over(num_shown: int, max_counted: int) -> int:
+            text = render(num_shown, max_counted)
+            return count_tokens(text.user) + count_tokens(text.system) - budget
+
+        num_shown, max_counted = _fit(len(history), num_over, config.max_prompt_tokens)
+        text = render(num_shown, max_counted)
         return Prompt(user, text.system, text.user, num_shown, len(history) - num_shown)
 
     return write
 
 
-def _fit(
-    num_items: int,
-    render: Callable[[int, int], PromptText],
-    num_over: Callable[[PromptText], int],
-    config: PromptConfig,
-) -> tuple[int, PromptText]:
-    """The longest suffix of the history whose prompt fits: (items shown, text).
+def _fit(num_items: int, num_over: Callable[[int, int], int], max_prompt_tokens: int) -> tuple[int, int]:
+    """How many of the latest items, and how many counts on each side, a prompt has room for.
 
     Counts say more per token than lines do, so they are shortened only where the prompt would not fit with them
     and without any line.
     """
     max_counted = MAX_COUNTED
-    while max_counted and num_over(render(0, max_counted)) > 0:
+    while (excess := num_over(0, max_counted)) > 0 and max_counted:
         max_counted //= 2
-    text = render(num_items, max_counted)
-    if num_over(text) <= 0:
-        return num_items, text
-    if (excess := num_over(render(0, max_counted))) > 0:
+    if num_over(num_items, max_counted) <= 0:
+        return num_items, max_counted
+    if excess > 0:
         raise SettingError(
-            f"max_prompt_tokens must hold a prompt without any history, got {config.max_prompt_tokens}; "
-            f"use at least {config.max_prompt_tokens + excess}"
+            f"max_prompt_tokens must hold a prompt without any history, got {max_prompt_tokens}; "
+            f"use at least {max_prompt_tokens + excess}"
         )
-    fits, too_many = 0, num_items  # bisection: `fits` lines fit, `too_many` do not
-    while too_many - fits > 1:
-        middle = (fits + too_many) // 2
-        if num_over(render(middle, max_counted)) <= 0:
-            fits = middle
-        else:
-            too_many = middle
-    return fits, render(fits, max_counted)
+    return bisect_right(range(1, num_items), 0, key=lambda n: num_over(n, max_counted)), max_counted
 
 
 def shown_item(attributes: Sequence[str], item: HistoryItem) -> ShownItem:
@@ -222,24 +191,24 @@ def count_lines(
 
     Args:
         max_counted: values named on each side, strongest first.
-        population_rates: what the history is compared with, see `recloop.prompts.claims.weigh_history`.
+        population_rates: what the history is compared with, as in `weigh_history`.
 
     Returns:
         With ratings or population rates, under ``Counted, likes above the average:``, lines such as
         ``By genre: likes Drama, War; dislikes Comedy. (6, 2; 3)``; otherwise, under ``Counted:``,
         ``By genre: likes Drama; also Comedy. (6; 1)``
     """
-    evidence = weigh_history(attributes, items, population_rates)
-    is_two_sided = any(e.basis is not Basis.COUNT for e in evidence)
+    evidence = claims.weigh_history(attributes, items, population_rates)
+    is_two_sided = any(e.basis is not claims.Basis.COUNT for e in evidence)
     lines = ["Counted, likes above the average:" if is_two_sided else "Counted:"]
     for attribute in attributes:
         sides = [
             [e for e in evidence if e.attribute == attribute and e.polarity is polarity][:max_counted]
-            for polarity in Polarity
+            for polarity in claims.Polarity
         ]
-        claims = [Claim(attribute, e.polarity, e.value) for side in sides for e in side if e.polarity]
+        told = [claims.Claim(attribute, e.polarity, e.value) for side in sides for e in side if e.polarity]
         counts = "; ".join(", ".join(str(e.num_items) for e in side) for side in sides if side)
-        lines.append(write_summary(claims, [attribute]) + (f" ({counts})" if counts else ""))
+        lines.append(claims.write_summary(told, [attribute]) + (f" ({counts})" if counts else ""))
     return lines
 
 
@@ -250,7 +219,7 @@ def population_rates_of(
     if config.likes_by == "rating":
         return None
     items_of = history_items(log)
-    return population_rates(log.attributes, (items_of(*histories.of(user)) for user in users.tolist()))
+    return claims.population_rates(log.attributes, (items_of(*histories.of(user)) for user in users.tolist()))
 
 
 def _profiles(log: Log) -> dict[int, dict[str, str]]:
