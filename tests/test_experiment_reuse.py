@@ -349,7 +349,6 @@ def test_a_run_of_rerec_takes_all_but_an_variant_and_another_log(
         ({"grpo": {"learning_rate": 1e-3}}, {"train"}),
         ({"seeds": [0, 1]}, {"sample.next.baselines"}),
         ({"reward": {"qas_weight": 0.5}}, set[str]()),  # among the inputs of an variant
-        ({"embedding": {"epochs": 4}}, {"embed"}),
     ],
 )
 def test_what_a_run_of_rerec_would_take_is_told_beforehand(

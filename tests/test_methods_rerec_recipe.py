@@ -29,14 +29,12 @@ from recloop.methods.study import LmRef
 from recloop.progress import SILENT
 from recloop.prompts.request_answer import AnswerStatus, read_answer
 from recloop.records import Group, RequestKind
-from recloop.rewards import request_reward
 from recloop.rewards.advantages import Penalty
 from recloop.settings import validate
 
 SMALL = {
     "data": {"simulated": {"num_users": 24, "num_items": 120, "num_interactions": 16}},
     "requests": {"per_user": 3, "num_candidates": 5, "near_misses": 2},
-    "embedding": {"epochs": 3},
     "lm": {"max_tokens": 12},
     "sft": {"max_pairs": 8, "epochs": 1},
     "grpo": {
@@ -49,7 +47,7 @@ SMALL = {
         "epochs": 2,
     },
     "retention": {"tasks": 4},
-    "next_item": {"users": 3, "shown": 4},
+    "next_item": {"users": 3},
     "statistics": {"num_flips": 100, "num_resamples": 100},
 }
 
@@ -81,7 +79,7 @@ def test_every_canonical_answer_is_right_by_the_written_rule(prepared):
     for group in Group:
         requests = task.requests[group]
         for request, pair in zip(requests, canonical_answers(task, requests), strict=True):
-            answer = read_answer(pair.chosen, task.candidate_titles(request), is_finished=True)
+            answer = read_answer(pair.chosen, task.tests.candidate_titles(request), is_finished=True)
             assert answer.status is AnswerStatus.OK, pair.chosen
             assert request.candidates[answer.first] == request.answer
             assert answer.is_well_formed
@@ -93,7 +91,7 @@ def test_requests_survive_being_written_and_read(prepared):
     study, task = prepared
     again = prepare(study)  # found done
     assert again.requests == task.requests
-    assert again.prompts == task.prompts
+    assert again.tests.prompts == task.tests.prompts
 
 
 def test_the_scorer_pays_the_right_and_marks_the_wrong(prepared):
@@ -107,7 +105,7 @@ def test_the_scorer_pays_the_right_and_marks_the_wrong(prepared):
     assert paid.bare_reward == pytest.approx(1.05)
     assert paid.wrong_spans == ()
     wrong = next(item for item in request.candidates if item != request.answer)
-    title = task.titles[wrong]
+    title = task.tests.titles[wrong]
     text = f"Something else.\n\nSo {title} it is: \\boxed{{{title}}}"
     found = score(request.number, text, True)
     assert [text[start:end] for start, end in found.wrong_spans] == [f"So {title} it is: "]  # not the box
@@ -131,7 +129,7 @@ def test_what_the_curriculum_leaves_out_is_asked_of_others(prepared, monkeypatch
     study, task = prepared
     seen = []
 
-    def one_epoch(_study, _task, lm, _anchor, _requests, _vectors, plan, _variant, _seed, _epoch, passed):
+    def one_epoch(_shared, lm, plan, _epoch, passed):
         seen.append((len(plan.numbers), passed))
         return lm, {number: [1.05] if place % 2 else [0.4] for place, number in enumerate(plan.numbers)}
 
@@ -262,7 +260,7 @@ def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(
     shown = Results(whole).table("hr@1").filter(pl.col("table") == "All kinds of requests")
     assert means == pytest.approx(dict(shown.select("variant", "value").iter_rows()))
 
-    real, calls = request_reward.read_answer, 0
+    real, calls = rerec_training.read_answer, 0
 
     def stopping(*arguments, **named):
         nonlocal calls
@@ -271,7 +269,7 @@ def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(
             raise KeyboardInterrupt
         return real(*arguments, **named)
 
-    monkeypatch.setattr(request_reward, "read_answer", stopping)
+    monkeypatch.setattr(rerec_training, "read_answer", stopping)
     with pytest.raises(KeyboardInterrupt):
         do(cut, config)
     monkeypatch.undo()
@@ -327,7 +325,7 @@ def test_next_items_are_the_last_of_test_users_and_baselines_never_saw_them(prep
     for session in found.test:
         own = log.filter(log["user"] == session.user)["item"].unique(maintain_order=True).to_list()
         assert session.answer == own[-1]
-        assert session.items == tuple(own[-5:-1])
+        assert session.items == tuple(own[-11:-1])
         assert len(session.candidates) == config.requests.num_candidates
     none = replace(study, config=config.model_copy(update={"next_item": NextItemConfig(users=0)}))
     assert cut_histories(none, task) is None

@@ -7,34 +7,44 @@ item neighbours fitted on the same edges.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel
 
 from recloop.data.first_stage import fit_knn
 from recloop.errors import DataError, TrainingError, needs_extra
 from recloop.progress import SILENT, Progress
 from recloop.records import Log
-from recloop.settings import setting
 
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
 
+# As common for LightGCN; nobody changed them.
+BATCH_SIZE = 4096  # edges of one step, a negative drawn for each
+PENALTY = 1e-4  # weight of the squared embeddings of a batch
+RECALL_K = 20
 USERS_AT_ONCE = 1_000
 
 
-class EmbeddingConfig(BaseModel, frozen=True, extra="forbid"):
-    """How LightGCN is fitted."""
+@dataclass(frozen=True, slots=True)
+class LightGCNFit:
+    """How LightGCN is fitted; no study had a reason to change it, so a run has no settings for it.
 
-    width: int = setting(32, "of an embedding", ge=1)
-    layers: int = setting(2, "of propagation over the graph", ge=1)
-    epochs: int = setting(40, "passes over the edges", ge=1)
-    batch_size: int = setting(4096, "edges of one step, a negative drawn for each", ge=1)
-    lr: float = setting(0.01, "learning rate of Adam", gt=0)
-    penalty: float = setting(1e-4, "weight of the squared embeddings of a batch", ge=0)
-    recall_k: int = setting(20, "K of the recall that is reported", ge=1)
+    width, layers: of an embedding; of propagation over the graph.
+    batch_size: edges of one step, a negative drawn for each.
+    penalty: weight of the squared embeddings of a batch.
+    recall_k: K of the recall that is reported.
+    """
+
+    width: int = 32
+    layers: int = 2
+    epochs: int = 40
+    batch_size: int = 4096
+    lr: float = 0.01
+    penalty: float = 1e-4
+    recall_k: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +65,9 @@ class ItemEmbeddings:
 def fit_item_embeddings(
     dataset: Log,
     train_users: Int64[np.ndarray, " U"],
-    config: EmbeddingConfig,
     seed: int,
     progress: Progress = SILENT,
+    fit: LightGCNFit = LightGCNFit(),
 ) -> ItemEmbeddings:
     """Fit LightGCN on the positive interactions of the train users, and on nobody else's.
 
@@ -65,6 +75,8 @@ def fit_item_embeddings(
         DataError: the train users have too few positives.
         TrainingError: the loss is not finite.
     """
+    from scipy.sparse import csr_matrix
+
     user_E, item_E, held_U = _edges(dataset, train_users)
     num_users = len(train_users)
     if len(user_E) < 2:
@@ -72,23 +84,28 @@ def fit_item_embeddings(
             f"item embeddings need two positive interactions of train users, got {len(user_E)}; "
             f"use more users or pas_weight=0"
         )
-    user_vectors, item_vectors = _fit(user_E, item_E, num_users, dataset.num_items, config, seed, progress)
-    met_UI = _matrix(user_E, item_E, num_users, dataset.num_items)
+    user_vectors, item_vectors = _fit(user_E, item_E, num_users, dataset.num_items, fit, seed, progress)
+    met_UI: Any = csr_matrix((np.ones(len(user_E), np.float32), (user_E, item_E)), (num_users, dataset.num_items))
+    met_UI.data[:] = 1.0  # an item met twice is one edge
     score_knn = fit_knn(met_UI)
+    k = min(RECALL_K, dataset.num_items)
+    recall = _recall(lambda users: user_vectors[users] @ item_vectors.T, met_UI, held_U, k)
+    knn_recall = _recall(lambda users: score_knn(met_UI[users]), met_UI, held_U, k)
+    item_vectors[np.bincount(item_E, minlength=dataset.num_items) == 0] = 0.0
+    return ItemEmbeddings(item_vectors, recall, knn_recall, int((held_U >= 0).sum()), k)
+
+
+def _recall(score: Callable[[np.ndarray], np.ndarray], met_UI: Any, held_U: np.ndarray, k: int) -> float:
+    """Share of the held-out items among the K best by `score`, of the items that their users did not meet."""
     tested_U = np.flatnonzero(held_U >= 0)
-    k = min(config.recall_k, dataset.num_items)
-    hits = knn_hits = 0
+    num_hits = 0
     for first in range(0, len(tested_U), USERS_AT_ONCE):
         users = tested_U[first : first + USERS_AT_ONCE]
-        for is_knn in (False, True):
-            scores_UI = score_knn(met_UI[users]) if is_knn else user_vectors[users] @ item_vectors.T
-            scores_UI[met_UI[users].nonzero()] = -np.inf
-            best_UK = np.argpartition(-scores_UI, k - 1, axis=1)[:, :k]
-            found = int((best_UK == held_U[users, None]).any(axis=1).sum())
-            hits, knn_hits = (hits, knn_hits + found) if is_knn else (hits + found, knn_hits)
-    num = max(len(tested_U), 1)
-    item_vectors[np.bincount(item_E, minlength=dataset.num_items) == 0] = 0.0
-    return ItemEmbeddings(item_vectors, hits / num, knn_hits / num, len(tested_U), k)
+        scores_UI = score(users)
+        scores_UI[met_UI[users].nonzero()] = -np.inf
+        best_UK = np.argpartition(-scores_UI, k - 1, axis=1)[:, :k]
+        num_hits += int((best_UK == held_U[users, None]).any(axis=1).sum())
+    return num_hits / max(len(tested_U), 1)
 
 
 def _edges(dataset: Log, train_users: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -114,7 +131,7 @@ def _fit(
     item_E: np.ndarray,
     num_users: int,
     num_items: int,
-    config: EmbeddingConfig,
+    fit: LightGCNFit,
     seed: int,
     progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -126,17 +143,17 @@ def _fit(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: Any = LightGCN(num_users + num_items, config.width, config.layers)
+        model: Any = LightGCN(num_users + num_items, fit.width, fit.layers)
     users = torch.from_numpy(user_E)
     items = torch.from_numpy(item_E) + num_users
     edges = torch.stack([torch.cat([users, items]), torch.cat([items, users])])
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
+    optimizer = torch.optim.Adam(model.parameters(), lr=fit.lr)
     rng = np.random.default_rng([seed, 0x6C])
-    with progress.stage("fit item embeddings", total=config.epochs, unit="epochs") as step:
-        for _ in range(config.epochs):
+    with progress.stage("fit item embeddings", total=fit.epochs, unit="epochs") as step:
+        for _ in range(fit.epochs):
             order = rng.permutation(len(user_E))
-            for first in range(0, len(order), config.batch_size):
-                batch = torch.from_numpy(order[first : first + config.batch_size])
+            for first in range(0, len(order), BATCH_SIZE):
+                batch = torch.from_numpy(order[first : first + BATCH_SIZE])
                 wrong = torch.from_numpy(rng.integers(num_users, num_users + num_items, len(batch)))
                 vectors = model.get_embedding(edges)
                 named = users[batch], items[batch], wrong
@@ -145,7 +162,7 @@ def _fit(
                 margin = (of_user * (right - of_wrong)).sum(dim=1)
                 touched = torch.cat(named)
                 size = model.embedding.weight.index_select(0, touched).pow(2).sum() / len(batch)
-                loss = -torch.nn.functional.logsigmoid(margin).mean() + config.penalty * size
+                loss = -torch.nn.functional.logsigmoid(margin).mean() + PENALTY * size
                 if not torch.isfinite(loss):
                     raise TrainingError(f"the loss of item embeddings must stay finite, got {loss}; lower lr")
                 optimizer.zero_grad()
@@ -155,12 +172,3 @@ def _fit(
     with torch.no_grad():
         vectors = model.get_embedding(edges).numpy().astype(np.float32)
     return vectors[:num_users], vectors[num_users:].copy()
-
-
-def _matrix(user_E: np.ndarray, item_E: np.ndarray, num_users: int, num_items: int) -> Any:
-    from scipy.sparse import csr_matrix
-
-    ones = np.ones(len(user_E), np.float32)
-    matrix = csr_matrix((ones, (user_E, item_E)), shape=(num_users, num_items))
-    matrix.data[:] = 1.0  # an item met twice is one edge
-    return matrix

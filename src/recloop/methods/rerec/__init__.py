@@ -10,8 +10,7 @@ from recloop.methods.rerec.config import ReRecConfig, quick_overrides
 from recloop.methods.rerec.cost_estimate import forecast
 from recloop.methods.rerec.data import RequestStudy, open_study
 from recloop.methods.rerec.predict import ask_run
-from recloop.methods.rerec.recipe import rerec
-from recloop.methods.rerec.steps import STEPS
+from recloop.methods.rerec.recipe import STEPS, rerec
 from recloop.methods.study import own_parts
 from recloop.progress import Progress
 

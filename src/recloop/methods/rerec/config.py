@@ -19,7 +19,6 @@ from recloop.methods.shared_config import complete_sections, require_distinct
 from recloop.prompts.request import RequestPromptConfig
 from recloop.rewards.advantages import AdvantageConfig, Penalty
 from recloop.rewards.curriculum import CurriculumConfig
-from recloop.rewards.item_embeddings import EmbeddingConfig
 from recloop.rewards.request_reward import AnswerRewardConfig
 from recloop.settings import setting, shown_first
 from recloop.training.grpo_config import GrpoConfig
@@ -59,7 +58,6 @@ class NextItemConfig(BaseModel, frozen=True, extra="forbid"):
     """How the models are looked at as plain recommenders of the next item."""
 
     users: int = setting(100, "test users, whose last item is asked for; 0: none", ge=0)
-    shown: int = setting(10, "items of each history, the latest before the last", ge=1)
 
 
 class ReRecConfig(BaseModel, frozen=True, extra="forbid"):
@@ -91,7 +89,6 @@ class ReRecConfig(BaseModel, frozen=True, extra="forbid"):
     prompt: RequestPromptConfig = setting(RequestPromptConfig(), "requests in words")
     lm: LocalLmConfig = setting(LocalLmConfig(name="bundled:answers", max_tokens=200), "the language model")
     answering: AnsweringConfig = setting(AnsweringConfig(), "answers to test requests")
-    embedding: EmbeddingConfig = setting(EmbeddingConfig(), "LightGCN, for PAS")
     reward: AnswerRewardConfig = setting(AnswerRewardConfig(), "the reward's weights")
     advantage: AdvantageConfig = setting(AdvantageConfig(), "advantages of tokens")
     curriculum: CurriculumConfig = setting(CurriculumConfig(), "which requests, in order")

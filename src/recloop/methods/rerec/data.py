@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from recloop.rewards.item_embeddings import fit_item_embeddings
 REQUESTS, PROMPTS, VECTORS = "requests.json", "prompts.json", "vectors.safetensors"
 BASE_MODEL = "base_model"
 PREPARE = StepKind("prepare", reads=("data", "data_seed", "split", "requests", "prompt", "lm"))
-EMBED = StepKind("embed", reads=("embedding",))
+EMBED = StepKind("embed", reads=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,32 +86,15 @@ class TestSet:
 class RequestTask:
     """What all steps of a run work on.
 
-    prompts: of every request, by its number.
-    titles: as shown, by item.
-    digest: of the step that made requests and prompts.
+    tests: the test users' requests; its prompts and titles are those of all groups.
     columns: new names of the log's columns that the language model is shown under another name.
     """
 
     dataset: Log
     graph: ItemGraph
     requests: Mapping[Group, tuple[Request, ...]]
-    prompts: Mapping[int, Prompt]
-    titles: Sequence[str]
-    digest: str
+    tests: TestSet
     columns: Mapping[str, str]
-
-    def prompts_of(self, requests: Sequence[Request]) -> list[Prompt]:
-        return [self.prompts[request.number] for request in requests]
-
-    def candidate_titles(self, request: Request) -> list[str]:
-        """As the prompt shows them."""
-        return [self.titles[item] for item in request.candidates]
-
-    @property
-    def tests(self) -> TestSet:
-        """The test users' requests."""
-        user_ids = self.dataset.users["user_id"].to_list()
-        return TestSet("", self.requests[Group.TEST], self.prompts, self.titles, self.digest, user_ids)
 
 
 def open_study(
@@ -134,70 +117,54 @@ def open_study(
 def prepare(study: RequestStudy) -> RequestTask:
     """Read the log; split its users, make requests and prompts, or find them made."""
     config = study.config
+
+    def make(dataset: Log) -> RequestSet:
+        return _make_requests(study, dataset, split_users(dataset.num_users, config.split, config.data_seed))
+
     log = study.own_log or read_log(config.data, config.data_seed, study.progress)
-    dataset, columns = with_readable_columns(log, study.first_lm.folder, study.progress)
-    inputs = {"dataset": log_digest(dataset), "lm": study.first_lm.digest, **profiles_digest(dataset)}
-    with study.step(PREPARE, "", inputs) as step:
-        if not step.is_done:
-            groups = split_users(dataset.num_users, config.split, config.data_seed)
-            _write_requests(study, step, dataset, _make_requests(study, dataset, groups))
-            step.note(**columns_note(columns))
-    requests, prompts = _read_requests(study, step.name)
-    return RequestTask(
-        dataset,
-        build_item_graph(dataset),
-        requests,
-        prompts,
-        _titles(dataset),
-        study.run.digest("prepare"),
-        columns,
-    )
+    return _prepare(study, "", log, {}, make)
 
 
 def prepare_elsewhere(study: RequestStudy) -> list[TestSet]:
     """Requests about other logs, which no model was taught or reinforced on."""
-    config = study.config
     found: list[TestSet] = []
-    for place in config.transfer:
-        log = read_log(place.data, config.data_seed, study.progress)
-        dataset, columns = with_readable_columns(log, study.first_lm.folder, study.progress)
-        inputs = {
-            "dataset": log_digest(dataset),
-            "lm": study.first_lm.digest,
-            "place": place.model_dump(mode="json"),
-            **profiles_digest(dataset),
-        }
+    for place in study.config.transfer:
+        inputs: dict[str, Any] = {"place": place.model_dump(mode="json")}
         if place.recbench is not None:
             there = [name for name in FILES if (place.recbench / name).is_file()]
             inputs["recbench"] = digest_of_files({n: sha256_of_file(place.recbench / n) for n in there})
-        with study.step(PREPARE, place.name, inputs) as step:
-            if not step.is_done:
-                _write_requests(study, step, dataset, _requests_elsewhere(study, place, dataset))
-                step.note(**columns_note(columns))
-        requests, prompts = _read_requests(study, step.name)
-        found.append(
-            TestSet(
-                place.name,
-                requests[Group.TEST],
-                prompts,
-                _titles(dataset),
-                study.run.digest(step.name),
-                dataset.users["user_id"].to_list(),
-            )
-        )
+        log = read_log(place.data, study.config.data_seed, study.progress)
+        found.append(_prepare(study, place.name, log, inputs, partial(_requests_elsewhere, study, place)).tests)
     return found
 
 
-def _make_requests(study: RequestStudy, dataset: Log, groups: Mapping[Group, np.ndarray]) -> RequestSet:
-    config = study.config
-    return make_requests(
-        dataset,
-        groups,
-        config.requests,
-        config.data_seed,
-        noun=NOUNS[dataset.domain],
-        can_tell=_teller(),
+def _prepare(
+    study: RequestStudy, name: str, log: Log, inputs: dict[str, Any], make: Callable[[Log], RequestSet]
+) -> RequestTask:
+    dataset, columns = with_readable_columns(log, study.first_lm.folder, study.progress)
+    known = {"dataset": log_digest(dataset), "lm": study.first_lm.digest, **profiles_digest(dataset)}
+    with study.step(PREPARE, name, inputs | known) as step:
+        if not step.is_done:
+            _write_requests(study, step, dataset, make(dataset))
+            step.note(**columns_note(columns))
+    folder = study.run.folder(step.name)
+    rows = json.loads((folder / REQUESTS).read_text(encoding="utf-8"))
+    requests = {group: tuple(_request(row) for row in rows[group.value]) for group in Group}
+    prompts = [Prompt(**row) for row in json.loads((folder / PROMPTS).read_text(encoding="utf-8"))]
+    tests = TestSet(
+        name,
+        requests[Group.TEST],
+        {prompt.user: prompt for prompt in prompts},
+        [clean_title(title) for title in dataset.items["title"].to_list()],
+        study.run.digest(step.name),
+        dataset.users["user_id"].to_list(),
     )
+    return RequestTask(dataset, build_item_graph(dataset), requests, tests, columns)
+
+
+def _make_requests(study: RequestStudy, dataset: Log, groups: Mapping[Group, np.ndarray]) -> RequestSet:
+    config, noun = study.config, NOUNS[dataset.domain]
+    return make_requests(dataset, groups, config.requests, config.data_seed, noun=noun, can_tell=_can_tell)
 
 
 def _requests_elsewhere(study: RequestStudy, place: TransferConfig, dataset: Log) -> RequestSet:
@@ -206,7 +173,7 @@ def _requests_elsewhere(study: RequestStudy, place: TransferConfig, dataset: Log
     rng = np.random.default_rng([config.data_seed, 0x7A])
     if place.recbench is not None:
         num_candidates = config.requests.num_candidates
-        made, num_unknown = read_recbench(place.recbench, dataset, num_candidates, config.data_seed, _teller())
+        made, num_unknown = read_recbench(place.recbench, dataset, num_candidates, config.data_seed, _can_tell)
         num_given_up = {"unknown": num_unknown}
     else:
         num_users = min(dataset.num_users, -(-place.max_requests // config.requests.per_user) * 2)
@@ -220,13 +187,9 @@ def _requests_elsewhere(study: RequestStudy, place: TransferConfig, dataset: Log
     return RequestSet({group: made if group is Group.TEST else () for group in Group}, num_given_up)
 
 
-def _titles(dataset: Log) -> list[str]:
-    return [clean_title(title) for title in dataset.items["title"].to_list()]
-
-
-def _teller() -> Callable[[Sequence[str]], bool]:
+def _can_tell(titles: Sequence[str]) -> bool:
     """Whether titles can be told apart as they are shown."""
-    return lambda shown: are_tellable([clean_title(title) for title in shown])
+    return are_tellable([clean_title(title) for title in titles])
 
 
 def _write_requests(study: RequestStudy, step: RunStep, dataset: Log, made: RequestSet) -> None:
@@ -234,8 +197,8 @@ def _write_requests(study: RequestStudy, step: RunStep, dataset: Log, made: Requ
     everyone = [request for group in Group for request in made.of(group)]
     lm = study.open_lm(study.first_lm.folder)
     prompts = build_request_prompts(dataset, everyone, study.config.prompt, lm.count_tokens, chat_tokens(lm))
-    rows = {group.value: [asdict(request) for request in made.of(group)] for group in Group}
-    atomic_write_json(step.folder / REQUESTS, _without_nan(rows))
+    rows = {group.value: [_row(request) for request in made.of(group)] for group in Group}
+    atomic_write_json(step.folder / REQUESTS, rows)
     atomic_write_json(step.folder / PROMPTS, [asdict(prompt) for prompt in prompts])
     step.note(
         num_requests={group.value: len(made.of(group)) for group in Group},
@@ -244,23 +207,14 @@ def _write_requests(study: RequestStudy, step: RunStep, dataset: Log, made: Requ
     )
 
 
-def _read_requests(study: RequestStudy, step: str) -> tuple[dict[Group, tuple[Request, ...]], dict[int, Prompt]]:
-    """What `_write_requests` wrote: requests by group, prompts by number."""
-    folder = study.run.folder(step)
-    rows = json.loads((folder / REQUESTS).read_text(encoding="utf-8"))
-    prompts = [Prompt(**row) for row in json.loads((folder / PROMPTS).read_text(encoding="utf-8"))]
-    requests = {group: tuple(_request(row) for row in rows[group.value]) for group in Group}
-    return requests, {prompt.user: prompt for prompt in prompts}
-
-
 def embed_items(study: RequestStudy, task: RequestTask) -> np.ndarray:
     """LightGCN's item embeddings, Float32 [I, D], from train users alone."""
     config = study.config
-    with study.step(EMBED, "", {"requests": task.digest}) as step:
+    with study.step(EMBED, "", {"requests": task.tests.digest}) as step:
         if not step.is_done:
             users = split_users(task.dataset.num_users, config.split, config.data_seed)[Group.TRAIN]
             seed = derived_seed(config.data_seed, "embed")
-            found = fit_item_embeddings(task.dataset, users, config.embedding, seed, study.progress)
+            found = fit_item_embeddings(task.dataset, users, seed, study.progress)
             save_file({"vectors_ID": found.vectors_ID}, step.folder / VECTORS)
             recall = {"recall": found.recall, "knn_recall": found.knn_recall}
             step.log({**recall, "k": found.k, "num_held_out": found.num_held_out})
@@ -283,9 +237,6 @@ def _request(row: Mapping[str, Any]) -> Request:
     )
 
 
-def _without_nan(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
-    """Unknown stars as null: JSON has no NaN."""
-    for requests in rows.values():
-        for request in requests:
-            request["rating"] = [None if star != star else star for star in request["rating"]]
-    return rows
+def _row(request: Request) -> dict[str, Any]:
+    """A request with unknown ratings as null: JSON has no NaN."""
+    return asdict(request) | {"rating": [None if rating != rating else rating for rating in request.rating]}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,18 +26,13 @@ from recloop.methods.rerec.data import RequestStudy, RequestTask
 from recloop.methods.study import COMPLETIONS_FILE, LmRef, derived_seed
 from recloop.prompts.claims import HistoryItem
 from recloop.prompts.lines import NOUNS, clean_item
-from recloop.prompts.next_item import (
-    SYSTEM,
-    SessionText,
-    next_item_text,
-    parse_ranking,
-    with_distinct_titles,
-)
+from recloop.prompts.next_item import SYSTEM, SessionText, next_item_text, parse_ranking, with_distinct_titles
 from recloop.records import Group, Prompt
 from recloop.rerankers.metrics import NOT_RANKED
 from recloop.rerankers.session_baselines import baseline_ranks
 
 NUM_RANKED = 10
+NUM_SHOWN = 10  # items of each history, the latest before the last
 NEXT_METRICS = MetricsConfig(names=("hr@1", "ndcg@10"), empty="zero", mean="user")
 RANKS = "ranks.json"
 
@@ -54,7 +50,7 @@ def cut_histories(study: RequestStudy, task: RequestTask) -> SessionTask | None:
     config, dataset = study.config, task.dataset
     if not config.next_item.users:
         return None
-    settings = SessionConfig(cut="user", max_items=config.next_item.shown)
+    settings = SessionConfig(cut="user", max_items=NUM_SHOWN)
     groups = split_users(dataset.num_users, config.split, config.data_seed)
     cut = {one.user: one for one in cut_sessions(dataset, settings)}
     rng = np.random.default_rng([config.data_seed, 0x4E])
@@ -91,12 +87,11 @@ def fitting_text(study: RequestStudy, task: SessionTask, session: Session) -> Se
         rows = task.items[list(items)].select("title", *task.attributes).iter_rows()
         return [clean_item(title, values) for title, *values in rows]
 
-    shown = tuple(lines(session.items))
     offered = with_distinct_titles(lines(session.candidates))
-    text = SessionText(NOUNS[task.domain], task.attributes, shown, offered)
+    text = SessionText(NOUNS[task.domain], task.attributes, tuple(lines(session.items)), offered)
     budget = study.config.grpo.max_prompt_tokens - chat_tokens(lm) - lm.count_tokens(SYSTEM)
     while len(text.shown) > 1 and lm.count_tokens(next_item_text(text, "", NUM_RANKED)) > budget:
-        text = SessionText(text.noun, text.attributes, text.shown[1:], offered)
+        text = replace(text, shown=text.shown[1:])
     return text
 
 

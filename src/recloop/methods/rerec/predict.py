@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,24 +18,11 @@ from recloop.methods.rerec.report import FULL
 from recloop.methods.rerec.train import SUPERVISED
 from recloop.progress import SILENT
 from recloop.prompts.request import build_request_prompts
-from recloop.prompts.request_answer import Answer, are_tellable, read_answer
+from recloop.prompts.request_answer import are_tellable, read_answer
 from recloop.records import Condition, Prompt, Request, RequestKind
 
 VOTES = 8  # answers drawn, beside the likeliest one, for the candidates' scores
 SHOWN = 5
-
-
-@dataclass(frozen=True, slots=True)
-class RequestReply:
-    """What is said to a request.
-
-    text: the likeliest answer; answer: the same, read; share: of `VOTES` answers, by candidate's position.
-    """
-
-    titles: tuple[str, ...]
-    text: str
-    answer: Answer
-    share: dict[int, float]
 
 
 def ask_run(run: RunFolder, config: ReRecConfig, text: str, user_id: str | None = None) -> str:
@@ -65,7 +51,7 @@ def ask_run(run: RunFolder, config: ReRecConfig, text: str, user_id: str | None 
     request = Request(0, RequestKind.EXPLICIT_1, -1, shown, tuple(named), candidates, candidates[0], (), items, rating)
     lm = study.open_lm(run.folder(label))
     (prompt,) = build_request_prompts(task.dataset, [request], config.prompt, lm.count_tokens, chat_tokens(lm))
-    return describe(answer(lm, prompt, task.candidate_titles(request), config.lm.max_tokens), label)
+    return answer(lm, prompt, task.tests.candidate_titles(request), config.lm.max_tokens, label)
 
 
 def last_model(run: RunFolder, config: ReRecConfig) -> str:
@@ -105,11 +91,7 @@ def conditions_named(task: RequestTask, text: str) -> list[Condition]:
 
 
 def find_candidates(
-    task: RequestTask,
-    vectors_ID: np.ndarray,
-    named: list[Condition],
-    history: tuple[int, ...],
-    num: int,
+    task: RequestTask, vectors_ID: np.ndarray, named: list[Condition], history: tuple[int, ...], num: int
 ) -> tuple[int, ...]:
     """Items with most of the attributes named, those near the history first; in the catalogue's order."""
     met_I = np.zeros(task.graph.num_items)
@@ -118,7 +100,7 @@ def find_candidates(
     near_I = vectors_ID @ vectors_ID[list(history)].mean(axis=0) if history else np.zeros(len(met_I))
     chosen: list[int] = []
     for item in np.lexsort((-near_I, -met_I)).tolist():
-        titles = [task.titles[one] for one in (*chosen, item)]
+        titles = [task.tests.titles[one] for one in (*chosen, item)]
         if item not in history and are_tellable(titles):
             chosen.append(item)
         if len(chosen) == num:
@@ -126,24 +108,20 @@ def find_candidates(
     return tuple(sorted(chosen))
 
 
-def answer(lm: LanguageModel, prompt: Prompt, titles: list[str], max_tokens: int) -> RequestReply:
-    """The likeliest answer, and how often each candidate is named by others."""
-    likeliest = Sampling(1, 0.0, 1.0, max_tokens, 0)
-    drawn = Sampling(VOTES, 1.0, 1.0, max_tokens, 0)
-    ((_, (best,)),) = lm.generate([prompt], likeliest)
-    ((_, completions_N),) = lm.generate([prompt], drawn)
-    votes = Counter(read_answer(d.text, titles, is_finished=d.is_finished).first for d in completions_N)
-    share = {place: num / VOTES for place, num in votes.items() if place is not None}
-    read = read_answer(best.text, titles, is_finished=best.is_finished)
-    return RequestReply(tuple(titles), best.text, read, share)
+def answer(lm: LanguageModel, prompt: Prompt, titles: list[str], max_tokens: int, label: str) -> str:
+    """The likeliest answer, its pick or why there is none, and how often other answers name each candidate.
 
-
-def describe(reply: RequestReply, label: str) -> str:
-    """A reply in lines; where nothing was picked, why."""
-    first = reply.answer.first
-    pick = f"no pick ({reply.answer.status.value})" if first is None else f"pick: {reply.titles[first]}"
-    best = sorted(reply.share.items(), key=lambda pair: (-pair[1], pair[0]))[:SHOWN]
-    lines = [f"  {share:6.0%}  {reply.titles[place]}" for place, share in best]
-    others = len(reply.titles) - len(best)
-    scores = [f"share of {VOTES} answers ({label}):", *lines, f"          {others} others less often"]
-    return "\n".join([reply.text, "", pick, "", *scores])
+    Args:
+        label: of the language model.
+    """
+    ((_, (best,)),) = lm.generate([prompt], Sampling(1, 0.0, 1.0, max_tokens, 0))
+    ((_, completions_N),) = lm.generate([prompt], Sampling(VOTES, 1.0, 1.0, max_tokens, 0))
+    likeliest = read_answer(best.text, titles, is_finished=best.is_finished)
+    first = likeliest.first
+    pick = f"no pick ({likeliest.status.value})" if first is None else f"pick: {titles[first]}"
+    named = (read_answer(one.text, titles, is_finished=one.is_finished).first for one in completions_N)
+    votes = Counter(place for place in named if place is not None)
+    shown = sorted(votes.items(), key=lambda pair: (-pair[1], pair[0]))[:SHOWN]
+    lines = [f"  {num / VOTES:6.0%}  {titles[place]}" for place, num in shown]
+    others = f"          {len(titles) - len(shown)} others less often"
+    return "\n".join([best.text, "", pick, "", f"share of {VOTES} answers ({label}):", *lines, others])

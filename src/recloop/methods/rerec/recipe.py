@@ -9,11 +9,24 @@ supervision, reinforcement and report; `docs/sources.md` lists the others.
 
 from __future__ import annotations
 
+from recloop.evaluation.report import REPORT_STEP
 from recloop.methods.rerec.config import variant_of
-from recloop.methods.rerec.data import RequestStudy, embed_items, prepare, prepare_elsewhere
-from recloop.methods.rerec.next_item_eval import cut_histories
-from recloop.methods.rerec.report import AnsweredTests, answer_tests, compare_answers, report_study
-from recloop.methods.rerec.train import reinforce, supervise
+from recloop.methods.rerec.data import EMBED, PREPARE, RequestStudy, embed_items, prepare, prepare_elsewhere
+from recloop.methods.rerec.next_item_eval import NEXT_BASELINES, SAMPLE_NEXT, cut_histories
+from recloop.methods.rerec.report import (
+    ANSWER,
+    EVALUATE,
+    RETENTION,
+    AnsweredTests,
+    answer_tests,
+    compare_answers,
+    report_study,
+)  # fmt: skip
+from recloop.methods.rerec.train import REINFORCE, SUPERVISE, reinforce, supervise
+
+STEPS = (
+    PREPARE, EMBED, SUPERVISE, REINFORCE, ANSWER, RETENTION, SAMPLE_NEXT, NEXT_BASELINES, EVALUATE, REPORT_STEP,
+)  # fmt: skip
 
 
 def rerec(study: RequestStudy) -> None:

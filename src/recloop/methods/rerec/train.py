@@ -6,8 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,9 +28,6 @@ from recloop.training.result import TrainingRun
 from recloop.training.sft import run_sft
 
 SUPERVISED = "supervised"
-EPOCH = "epoch.json"
-
-
 SUPERVISE = StepKind("train", reads=("sft",), part="supervised")
 REINFORCE = StepKind("train", reads=("grpo",))
 
@@ -40,7 +36,7 @@ def supervise(study: RequestStudy, task: RequestTask, lm: LmRef, seed: int) -> L
     """Fine-train on the canonical answers to the train users' requests."""
     requests = task.requests[Group.TRAIN]
     name = f"{SUPERVISED}.s{seed}"
-    with study.step(SUPERVISE, name, {"lm": lm.digest, "requests": task.digest}, f"lm/{name}") as step:
+    with study.step(SUPERVISE, name, {"lm": lm.digest, "requests": task.tests.digest}, f"lm/{name}") as step:
         if not step.is_done:
             step.scratch.mkdir(parents=True, exist_ok=True)
             run = TrainingRun(
@@ -50,7 +46,7 @@ def supervise(study: RequestStudy, task: RequestTask, lm: LmRef, seed: int) -> L
                 scratch=step.scratch / "checkpoints",
                 progress=study.progress,
             )
-            trained = run_sft(run, task.prompts, canonical_answers(task, requests), study.config.sft)
+            trained = run_sft(run, task.tests.prompts, canonical_answers(task, requests), study.config.sft)
             shutil.copytree(trained.folder, step.folder, dirs_exist_ok=True)
             step.log(*({"lm": SUPERVISED, "seed": seed, **row} for row in trained.log))
             step.note(
@@ -78,6 +74,22 @@ def canonical_answers(task: RequestTask, requests: Sequence[Request]) -> list[Pa
     return pairs
 
 
+@dataclass(frozen=True, slots=True)
+class Reinforcement:
+    """What the epochs of one variant and seed share.
+
+    requests: of the reward users, by number.
+    """
+
+    study: RequestStudy
+    task: RequestTask
+    reference_lm: LmRef
+    vectors_ID: np.ndarray
+    variant: RequestVariant
+    seed: int
+    requests: Mapping[int, Request]
+
+
 def reinforce(
     study: RequestStudy,
     task: RequestTask,
@@ -88,6 +100,7 @@ def reinforce(
 ) -> LmRef:
     """GRPO over the reward users' requests, epoch by epoch, each planned by the rewards of the last one."""
     requests = {request.number: request for request in thinned(study, task, seed)}
+    shared = Reinforcement(study, task, reference_lm, vectors_ID, variant, seed, requests)
     known = dict.fromkeys(requests, 1.0)  # no rewards yet
     lm, not_asked, epoch, num_asked, passed = reference_lm, set(requests), 0, 0, 0.0
     batch, epochs = study.config.grpo.requests_per_step, study.config.grpo.epochs
@@ -97,9 +110,8 @@ def reinforce(
         not_asked = set(requests) - set(plan.numbers)
         num_asked += len(plan.numbers)
         start, passed = passed, num_asked / budget if variant.curriculum.same_budget else (epoch + 1) / epochs
-        way = (start, passed)
-        lm, found = one_epoch(study, task, lm, reference_lm, requests, vectors_ID, plan, variant, seed, epoch, way)
-        known |= {number: difficulty(rewards) for number, rewards in found.items()}
+        lm, rewards = one_epoch(shared, lm, plan, epoch, (start, passed))
+        known |= {number: difficulty(of_request) for number, of_request in rewards.items()}
         epoch += 1
     return LmRef(variant.name, lm.folder, lm.digest)
 
@@ -131,24 +143,19 @@ def plan_requests(
 
 
 def one_epoch(
-    study: RequestStudy,
-    task: RequestTask,
-    lm: LmRef,
-    reference_lm: LmRef,
-    requests: Mapping[int, Request],
-    vectors_ID: np.ndarray,
-    plan: Epoch,
-    variant: RequestVariant,
-    seed: int,
-    epoch: int,
-    passed: tuple[float, float],
+    shared: Reinforcement, lm: LmRef, plan: Epoch, epoch: int, passed: tuple[float, float]
 ) -> tuple[LmRef, dict[int, list[float]]]:
-    """One epoch of GRPO: the trained model, and the rewards of every request that was asked."""
-    name = f"{variant.name}.s{seed}.e{epoch}"
+    """One epoch of GRPO: the trained model, and the rewards of every request that was asked.
+
+    Args:
+        passed: share of the whole training before this epoch and after it.
+    """
+    study, task, variant = shared.study, shared.task, shared.variant
+    name = f"{variant.name}.s{shared.seed}.e{epoch}"
     inputs = {
         "lm": lm.digest,
-        "reference_lm": reference_lm.digest,
-        "requests": task.digest,
+        "reference_lm": shared.reference_lm.digest,
+        "requests": task.tests.digest,
         "vectors": study.run.digest("embed"),
         "asked": hashlib.sha256(json.dumps(plan.numbers).encode()).hexdigest(),
         "variant": variant.model_dump(mode="json"),
@@ -160,16 +167,17 @@ def one_epoch(
             run = TrainingRun(
                 lm.folder,
                 step.scratch / "model",
-                derived_seed(seed, f"grpo {epoch}"),
-                reference_lm.folder,
+                derived_seed(shared.seed, f"grpo {epoch}"),
+                shared.reference_lm.folder,
                 step.scratch / "checkpoints",
                 study.progress,
             )
+            score = scorer(task, shared.requests, shared.vectors_ID, variant)
             digest = json.dumps([inputs["requests"], inputs["vectors"], inputs["variant"]])
             done = run_grpo(
                 run,
-                task.prompts_of([requests[number] for number in plan.numbers]),
-                AnswerReward(scorer(task, requests, vectors_ID, variant), digest, variant.advantage),
+                [task.tests.prompts[number] for number in plan.numbers],
+                AnswerReward(score, digest, variant.advantage),
                 study.config.grpo,
                 EpochShare(*passed, lm.folder / MOMENTS if epoch else None),
             )
@@ -177,8 +185,10 @@ def one_epoch(
             if passed[1] < 1:  # another epoch follows
                 shutil.copy(done.moments, step.folder / MOMENTS)
             atomic_write_json(step.folder / ANSWERS, [dict(row) for row in done.answers])
-            step.log(*({"lm": variant.name, "seed": seed, "epoch": epoch, **row} for row in done.trained.log))
-            step.log({"lm": variant.name, "seed": seed, "epoch": epoch, **mean_terms(done.answers)})
+            told = {"lm": variant.name, "seed": shared.seed, "epoch": epoch}
+            terms = [term for term in done.answers[0] if term != "number"]
+            means = {f"mean_{term}": sum(row[term] for row in done.answers) / len(done.answers) for term in terms}
+            step.log(*({**told, **row} for row in done.trained.log), {**told, **means})
             step.note(
                 requests_asked=len(plan.numbers),
                 requests_dropped=plan.num_dropped,
@@ -188,22 +198,10 @@ def one_epoch(
                 answers=len(done.answers),
             )
     folder = study.run.folder(step.name)
-    trained = replace(lm, label=variant.name, folder=folder, digest=study.run.digest(step.name))
-    return trained, _rewards_by_request(folder)
-
-
-def _rewards_by_request(folder: Path) -> dict[int, list[float]]:
-    """The rewards of a done epoch's answers, by the number of their request."""
-    found: dict[int, list[float]] = {}
+    rewards: dict[int, list[float]] = {}
     for row in json.loads((folder / ANSWERS).read_text(encoding="utf-8")):
-        found.setdefault(row["number"], []).append(row["reward"])
-    return found
-
-
-def mean_terms(answers: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Every term of the reward and the reward itself, averaged over an epoch's answers."""
-    names = [name for name in answers[0] if name != "number"]
-    return {f"mean_{name}": sum(row[name] for row in answers) / len(answers) for name in names}
+        rewards.setdefault(row["number"], []).append(row["reward"])
+    return LmRef(variant.name, folder, study.run.digest(step.name)), rewards
 
 
 def scorer(
@@ -214,7 +212,7 @@ def scorer(
 
     def score(number: int, text: str, is_finished: bool) -> ScoredAnswer:
         request = requests[number]
-        answer = read_answer(text, task.candidate_titles(request), is_finished=is_finished)
+        answer = read_answer(text, task.tests.candidate_titles(request), is_finished=is_finished)
         terms = reward_answer(answer, request, task.graph, vectors_ID, variant.reward)
         reward = terms.total(variant.reward)
         return ScoredAnswer(
