@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from recloop.evaluation.report_sections import Chart
     from recloop.evaluation.significance import Estimate
 
-INTERVAL_W, INTERVAL_H = 220.0, 26.0
+INTERVAL_W, INTERVAL_H, NUM_BINS = 220.0, 26.0, 24
 CHART_W, CHART_H = 460.0, 230.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 12.0, 40.0
 
@@ -41,18 +41,15 @@ def interval_scale(estimates: Sequence[Estimate], *, with_zero: bool) -> Scale:
     return Scale(min(ends) - room, max(ends) + room, 4.0, INTERVAL_W - 4.0)
 
 
-def interval(estimate: Estimate, scale: Scale, line_at: float | None, style: str) -> Markup:
+def interval(estimate: Estimate, scale: Scale, line_at: float, style: str) -> Markup:
     """A mean as a dot, its interval as a bar, its seeds as ticks, and a faint line to compare with."""
     middle = INTERVAL_H / 2
     x_low, x_high, x_mean = scale(estimate.low), scale(estimate.high), scale(estimate.value)
-    parts: list[Markup] = []
-    if line_at is not None:
-        parts.append(_line("guide", scale(line_at), 0, scale(line_at), INTERVAL_H))
-    parts.append(
-        Markup('<rect class="bar" x="{:.1f}" y="{}" width="{:.1f}" height="6" rx="3"/>').format(
-            x_low, middle - 3, max(x_high - x_low, 1.0)
-        )
-    )
+    bar = Markup('<rect class="bar" x="{:.1f}" y="{}" width="{:.1f}" height="6" rx="3"/>')
+    parts = [
+        _line("guide", scale(line_at), 0, scale(line_at), INTERVAL_H),
+        bar.format(x_low, middle - 3, max(x_high - x_low, 1.0)),
+    ]
     if len(estimate.by_seed) > 1:
         parts += [_line("seed", scale(seed), middle - 7, scale(seed), middle + 7) for seed in estimate.by_seed]
     parts.append(Markup('<circle class="dot" cx="{:.1f}" cy="{}" r="4"/>').format(x_mean, middle))
@@ -75,34 +72,27 @@ def line_chart(chart: Chart) -> Markup:
     ys = [y for curve in chart.curves for y in curve.y]
     x_scale, y_scale = _plot_scales((min(xs), max(xs)), _padded(min(ys), max(ys)))
     parts = _axes(x_scale, y_scale, chart.x_label, chart.y_label)
+    line = Markup('<polyline class="line c{}" points="{}"/>')
+    end = Markup('<circle class="end c{}" cx="{:.1f}" cy="{:.1f}" r="3"/>')
     for number, curve in enumerate(chart.curves):
         points = " ".join(f"{x_scale(x):.1f},{y_scale(y):.1f}" for x, y in zip(curve.x, curve.y, strict=True))
-        parts.append(Markup('<polyline class="line c{}" points="{}"/>').format(number % 6, points))
-        parts.append(
-            Markup('<circle class="end c{}" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(
-                number % 6, x_scale(curve.x[-1]), y_scale(curve.y[-1])
-            )
-        )
+        parts.append(line.format(number % 6, points))
+        parts.append(end.format(number % 6, x_scale(curve.x[-1]), y_scale(curve.y[-1])))
     return _svg(parts, CHART_W, CHART_H, "chart", f"{chart.title}: {chart.y_label} by {chart.x_label}")
 
 
-def histogram(values_n: Float[np.ndarray, " n"], x_label: str, y_label: str, num_bins: int = 24) -> Markup:
+def histogram(values_n: Float[np.ndarray, " n"], x_label: str, y_label: str) -> Markup:
     """Counts in equal bins; the mean as a line."""
     low, high = float(values_n.min()), float(values_n.max())
     if low == high:
         low, high = low - 0.5, high + 0.5
-    counts, edges = np.histogram(values_n, bins=num_bins, range=(low, high))
+    counts, edges = np.histogram(values_n, bins=NUM_BINS, range=(low, high))
     x_scale, y_scale = _plot_scales((low, high), (0.0, float(counts.max()) * 1.06))
     parts = _axes(x_scale, y_scale, x_label, y_label)
+    column = Markup('<rect class="column" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>')
     for count, start, end in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        parts.append(
-            Markup('<rect class="column" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
-                x_scale(start) + 0.5,
-                y_scale(count),
-                max(x_scale(end) - x_scale(start) - 1, 0.5),
-                y_scale(0.0) - y_scale(count),
-            )
-        )
+        width, height = max(x_scale(end) - x_scale(start) - 1, 0.5), y_scale(0.0) - y_scale(count)
+        parts.append(column.format(x_scale(start) + 0.5, y_scale(count), width, height))
     mean = float(values_n.mean())
     parts.append(_line("mean", x_scale(mean), TOP, x_scale(mean), CHART_H - BOTTOM))
     return _svg(parts, CHART_W, CHART_H, "chart", f"{y_label} by {x_label}, mean {mean:.3f}")
@@ -111,19 +101,12 @@ def histogram(values_n: Float[np.ndarray, " n"], x_label: str, y_label: str, num
 def moves(ranks: Sequence[tuple[int, int, bool]], row_height: float) -> Markup:
     """Lines from each item's rank before to its rank after; liked items stand out."""
     width, height = 90.0, row_height * len(ranks)
-    parts = [
-        Markup('<path class="{}" d="M0,{:.1f} C{:.1f},{:.1f} {:.1f},{:.1f} {:.1f},{:.1f}"/>').format(
-            "move liked" if is_positive else "move",
-            (before - 0.5) * row_height,
-            width / 2,
-            (before - 0.5) * row_height,
-            width / 2,
-            (after - 0.5) * row_height,
-            width,
-            (after - 0.5) * row_height,
-        )
-        for before, after, is_positive in sorted(ranks, key=lambda rank: rank[2])
-    ]
+    path = Markup('<path class="{}" d="M0,{:.1f} C{half:.1f},{:.1f} {half:.1f},{:.1f} {:.1f},{:.1f}"/>')
+    parts: list[Markup] = []
+    for before, after, is_positive in sorted(ranks, key=lambda rank: rank[2]):
+        style = "move liked" if is_positive else "move"
+        y_from, y_to = (before - 0.5) * row_height, (after - 0.5) * row_height
+        parts.append(path.format(style, y_from, y_from, y_to, width, y_to, half=width / 2))
     return _svg(parts, width, height, "moves", "ranks before and after")
 
 

@@ -76,6 +76,11 @@ _CONTROLS = (
     ("lin_ucb", "LinUCB", "A linear bandit that met training sessions one by one."),
     ("neighbours", "Nearest sessions", "The hint with the highest reward in the nearest training sessions."),
     ("ridge", "Ridge regression", "Supervised: predicts the reward of every hint and takes the best."),
+    (
+        "untuned_matched",  # sampled from the base model: after those that are trained
+        "Untuned, matched",
+        "The base model sampled at the trained model's entropy and length: training changes both.",
+    ),
 )
 _METHODS = (
     ("published_text", "Published text", "Texts that came with the data, written by another language model."),
@@ -95,18 +100,12 @@ _BOUNDS = (
     ("known_hint", "Known hint", "The hint that names the deciding attribute: known in simulated data only."),
     ("best_hint", "Best hint in hindsight", "Chosen by the answer it is scored with: no policy can reach it."),
 )
-# Controls that are sampled from the base model stand after those that are trained.
-_MATCHED = (
-    "untuned_matched",
-    "Untuned, matched",
-    "The base model sampled at the trained model's entropy and length: training changes both.",
-)
 
 LABELS = {
     name: VariantLabel(name, label, sentence, kind)
     for kind, group in (
         (VariantKind.WITHOUT_LM, _WITHOUT_LM),
-        (VariantKind.CONTROL, (*_CONTROLS, _MATCHED)),
+        (VariantKind.CONTROL, _CONTROLS),
         (VariantKind.METHOD, _METHODS),
         (VariantKind.BOUND, _BOUNDS),
     )
@@ -122,6 +121,11 @@ def base_variant(name: str) -> str:
     return base if number.isdigit() else name
 
 
+def ranker_of(name: str, evaluator: str) -> str:
+    """What ranks the lists of a variant: the reward model, or the evaluators of the table."""
+    return "reward_model" if name.startswith(REWARD_MODEL_PREFIX) else evaluator
+
+
 def variant_label(name: str, own: Iterable[VariantLabel] = ()) -> VariantLabel:
     """The label of a variant, also after some rounds or under the reward model.
 
@@ -134,9 +138,7 @@ def variant_label(name: str, own: Iterable[VariantLabel] = ()) -> VariantLabel:
     known = LABELS | {one.name: one for one in own}
     found = known.get(base_variant(name))
     if found is None:
-        raise SettingError(
-            f"every variant of a table needs a label, got none for {name}; pass a VariantLabel of that name"
-        )
+        raise SettingError(f"every variant of a table needs a label, got none for {name}; pass a VariantLabel for it")
     _, _, number = name.rpartition("_r")
     if number.isdigit():
         found = replace(found, label=f"{found.label}, round {number}")
@@ -154,24 +156,17 @@ def in_table_order(names: Iterable[str], own: Iterable[VariantLabel] = ()) -> li
     return sorted(names, key=lambda n: (kinds.index(variant_label(n, own).kind), order.index(base_variant(n))))
 
 
-_METRIC_TITLES = {
-    "ndcg": "NDCG",
-    "map": "MAP",
-    "map_min": "MAP-min",
-    "map_kar": "MAP-KAR",
-    "mrr": "MRR",
-    "hr": "HR",
-    "loglik": "Log-likelihood",
-}
-
-_METRIC_MEANINGS = {
-    "ndcg": "normalised discounted cumulative gain: how high the liked items stand, 1 when they come first",
-    "map": "average precision, divided by all liked items of the list (as trec_eval)",
-    "map_min": "average precision, divided by the liked items or the cut-off, whichever is smaller",
-    "map_kar": "average precision, divided by the hits found (KAR's code; only for comparison with papers)",
-    "mrr": "one over the rank of the first liked item, 0 beyond the cut-off",
-    "hr": "share of lists with a liked item before the cut-off",
-    "loglik": "mean natural log-probability of a liked item by the softmax over its list; at most 0",
+_METRICS = {  # title, meaning
+    "ndcg": ("NDCG", "normalised discounted cumulative gain: how high the liked items stand, 1 when they come first"),
+    "map": ("MAP", "average precision, divided by all liked items of the list (as trec_eval)"),
+    "map_min": ("MAP-min", "average precision, divided by the liked items or the cut-off, whichever is smaller"),
+    "map_kar": ("MAP-KAR", "average precision, divided by the hits found (KAR's code; only to compare with papers)"),
+    "mrr": ("MRR", "one over the rank of the first liked item, 0 beyond the cut-off"),
+    "hr": ("HR", "share of lists with a liked item before the cut-off"),
+    "loglik": (
+        "Log-likelihood",
+        "mean natural log-probability of a liked item by the softmax over its list; at most 0",
+    ),
 }
 
 
@@ -180,7 +175,7 @@ def metric_title(metric: str) -> str:
     from recloop.rerankers.metrics import MetricName
 
     name = MetricName.parse(metric)
-    return _METRIC_TITLES[name.kind] + ("" if name.k is None else f"@{name.k}")
+    return _METRICS[name.kind][0] + ("" if name.k is None else f"@{name.k}")
 
 
 def reward_title(metric: str, is_cross_fitted: bool) -> str:
@@ -196,7 +191,7 @@ def metric_meaning(metric: str) -> str:
     """What the metric is, in half a sentence."""
     from recloop.rerankers.metrics import MetricName
 
-    return _METRIC_MEANINGS[MetricName.parse(metric).kind]
+    return _METRICS[MetricName.parse(metric).kind][1]
 
 
 def conventions(table: Comparison, unit: str = "user") -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import polars as pl
 
 from recloop.errors import DataError, SettingError
 
@@ -49,22 +50,21 @@ class VariantScores:
 
     def __post_init__(self) -> None:
         shape = (len(self.seeds), len(self.user_U), len(self.metrics))
+        who = f"variant {self.name!r}"
         if self.values_SUM.shape != shape or self.num_lists_U.shape != self.user_U.shape:
+            got = list(self.values_SUM.shape)
             raise DataError(
-                f"scores of variant {self.name!r} must be [seeds, users, metrics] = {list(shape)}, "
-                f"got {list(self.values_SUM.shape)}; make them with recloop.evaluation.score.score_variant"
+                f"scores of {who} must be [seeds, users, metrics] = {list(shape)}, got {got}; use recloop.evaluate"
             )
         if min(shape) == 0:
             raise DataError(
-                f"variant {self.name!r} needs at least one seed, user and metric, got {list(shape)}; "
+                f"{who} needs at least one seed, user and metric, got {list(shape)}; "
                 f"is there any list with a positive label?"
             )
         if len(set(self.seeds)) < len(self.seeds):
-            raise SettingError(
-                f"seeds of variant {self.name!r} must differ, got {list(self.seeds)}; fit one reranker per seed"
-            )
+            raise SettingError(f"seeds of {who} must differ, got {list(self.seeds)}; fit one reranker per seed")
         if not np.isfinite(self.values_SUM).all():
-            raise DataError(f"scores of variant {self.name!r} must be finite, got NaN or infinity; did a fit diverge?")
+            raise DataError(f"scores of {who} must be finite, got NaN or infinity; did a fit diverge?")
 
     @property
     def weights_U(self) -> Float64[np.ndarray, " U"]:
@@ -72,13 +72,15 @@ class VariantScores:
         counts = self.num_lists_U if self.mean == "list" else np.ones_like(self.num_lists_U)
         return counts.astype(np.float64)
 
+    def has_users_of(self, other: VariantScores) -> bool:
+        """Whether both were scored on the same users, with as many lists each."""
+        return np.array_equal(self.user_U, other.user_U) and np.array_equal(self.num_lists_U, other.num_lists_U)
+
     def of(self, metric: str) -> Float64[np.ndarray, "S U"]:
         """The values of one metric; SettingError when it was not scored."""
         if metric not in self.metrics:
-            raise SettingError(
-                f"variant {self.name!r} has no metric {metric!r}, got {', '.join(self.metrics)}; "
-                f"name it among the metrics to score"
-            )
+            have = ", ".join(self.metrics)
+            raise SettingError(f"variant {self.name!r} has no metric {metric!r}, got {have}; name it among the metrics")
         return self.values_SUM[:, :, self.metrics.index(metric)]
 
     def seed_means(self, metric: str) -> Float64[np.ndarray, " S"]:
@@ -103,18 +105,13 @@ def join_seeds(parts: Sequence[VariantScores]) -> VariantScores:
         raise DataError("joining seeds needs at least one variant, got none")
     first = parts[0]
     for one in parts[1:]:
-        same_users = np.array_equal(one.user_U, first.user_U) and np.array_equal(one.num_lists_U, first.num_lists_U)
-        if _conventions(one) != _conventions(first) or one.name != first.name or not same_users:
+        if _conventions(one) != _conventions(first) or one.name != first.name or not one.has_users_of(first):
             raise DataError(
                 f"seeds of one variant must share its name, users, metrics and conventions, got {one.name!r} "
-                f"{_conventions(one)} after {first.name!r} {_conventions(first)}; "
-                f"score them on the same lists"
+                f"{_conventions(one)} after {first.name!r} {_conventions(first)}; score them on the same lists"
             )
-    return replace(
-        first,
-        seeds=tuple(seed for one in parts for seed in one.seeds),
-        values_SUM=np.concatenate([one.values_SUM for one in parts]),
-    )
+    seeds = tuple(seed for one in parts for seed in one.seeds)
+    return replace(first, seeds=seeds, values_SUM=np.concatenate([one.values_SUM for one in parts]))
 
 
 def join_by_name(parts: Iterable[VariantScores]) -> list[VariantScores]:
@@ -131,53 +128,33 @@ def write_variant_scores(path: Path, variants: Sequence[VariantScores]) -> None:
     Raises:
         DataError: two variants share a name, or were scored with different metrics or conventions.
     """
-    import polars as pl
-
     if len({one.name for one in variants}) < len(variants) or len({_conventions(one) for one in variants}) > 1:
         raise DataError(
             f"variants of one file must have distinct names and the same metrics and conventions, got "
             f"{[(one.name, *_conventions(one)) for one in variants]}; write a file per convention"
         )
-    frames = [
-        pl.DataFrame(
-            {
-                "variant": [one.name] * len(one.user_U),
-                "mean": [one.mean] * len(one.user_U),
-                "empty": [one.empty] * len(one.user_U),
-                "seed": np.full(len(one.user_U), seed, np.int64),
-                "user": one.user_U,
-                "num_lists": one.num_lists_U,
-                **{metric: one.of(metric)[s] for metric in one.metrics},
-            }
-        )
-        for one in variants
-        for s, seed in enumerate(one.seeds)
-    ]
+    frames: list[pl.DataFrame] = []
+    for one in variants:
+        for s, seed in enumerate(one.seeds):
+            told = {"variant": one.name, "mean": one.mean, "empty": one.empty, "seed": seed}
+            columns = {name: [value] * len(one.user_U) for name, value in told.items()}
+            values = {metric: one.of(metric)[s] for metric in one.metrics}
+            frames.append(pl.DataFrame({**columns, "user": one.user_U, "num_lists": one.num_lists_U, **values}))
     pl.concat(frames).write_parquet(path)
 
 
 def read_variant_scores(path: Path) -> list[VariantScores]:
     """The variants that `write_variant_scores` wrote, in their order."""
-    import polars as pl
-
     table = pl.read_parquet(path)
     metrics = tuple(table.columns[6:])
     found: list[VariantScores] = []
     for part in table.partition_by("variant", maintain_order=True):
         by_seed = part.partition_by("seed", maintain_order=True)
-        first = by_seed[0]
-        found.append(
-            VariantScores(
-                name=first["variant"][0],
-                mean=first["mean"][0],
-                empty=first["empty"][0],
-                metrics=metrics,
-                seeds=tuple(int(seed["seed"][0]) for seed in by_seed),
-                user_U=first["user"].to_numpy(),
-                num_lists_U=first["num_lists"].to_numpy(),
-                values_SUM=np.stack([seed.select(metrics).to_numpy() for seed in by_seed]),
-            )
-        )
+        name, mean, empty = by_seed[0].select("variant", "mean", "empty").row(0)
+        seeds = tuple(int(seed["seed"][0]) for seed in by_seed)
+        user_U, num_lists_U = (by_seed[0][column].to_numpy() for column in ("user", "num_lists"))
+        values_SUM = np.stack([seed.select(metrics).to_numpy() for seed in by_seed])
+        found.append(VariantScores(name, mean, empty, metrics, seeds, user_U, num_lists_U, values_SUM))
     return found
 
 

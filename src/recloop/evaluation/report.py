@@ -74,13 +74,8 @@ def render_report(report: parts.Report) -> str:
 
 def _draw(part: parts.Part, report: parts.Report) -> dict[str, Any]:
     """What the macro of a part's kind in the template is given."""
-    values = _VALUES.get(type(part))
-    return {
-        "kind": type(part).__name__,
-        "part": part,
-        "is_demonstration": report.is_demonstration,
-        **(values(part) if values else {}),
-    }
+    values = _VALUES.get(type(part), lambda _: {})(part)
+    return {"kind": type(part).__name__, "part": part, "is_demonstration": report.is_demonstration, **values}
 
 
 def _claims(part: parts.Claims) -> dict[str, Any]:
@@ -154,19 +149,12 @@ def _all_metrics(part: parts.AllMetrics) -> dict[str, Any]:
     best_M = values_VM[competes_V].max(axis=0, initial=-np.inf)
     is_best_VM = (values_VM == best_M) & competes_V[:, None]
     size = math.ceil(len(comparisons) / math.ceil(len(comparisons) / METRICS_PER_TABLE))
-    pages = [
-        {
-            "metrics": [labels.metric_title(one.metric) for one in comparisons[start : start + size]],
-            "lines": [
-                (
-                    table.labels[name].label,
-                    list(zip(values_M[start : start + size], is_best_M[start : start + size], strict=True)),
-                )
-                for name, values_M, is_best_M in zip(names, values_VM.tolist(), is_best_VM.tolist(), strict=True)
-            ],
-        }
-        for start in range(0, len(comparisons), size)
-    ]
+    cells_VM = [list(zip(*row, strict=True)) for row in zip(values_VM.tolist(), is_best_VM.tolist(), strict=True)]
+    pages: list[dict[str, Any]] = []
+    for start in range(0, len(comparisons), size):
+        shown = slice(start, start + size)
+        lines = [(table.labels[name].label, row[shown]) for name, row in zip(names, cells_VM, strict=True)]
+        pages.append({"metrics": [labels.metric_title(one.metric) for one in comparisons[shown]], "lines": lines})
     return {"title": table.title, "metric": labels.metric_title(table.main.metric), "pages": pages}
 
 
@@ -187,18 +175,12 @@ def _rewards(part: parts.RewardSummary) -> dict[str, Any]:
     rewards_UN = part.rewards.rewards_UN.astype(np.float64)
     metric = labels.reward_title(part.rewards.metric, part.is_cross_fitted)
     spread_U = rewards_UN.max(axis=1) - rewards_UN.min(axis=1)
-    return {
-        "metric": metric,
-        "num_users": len(rewards_UN),
-        "num_completions": rewards_UN.shape[1],
-        "plots": [
-            ("All completions", charts.histogram(rewards_UN.ravel(), f"reward ({metric})", "completions")),
-            (
-                "Best minus worst completion of each user",
-                charts.histogram(spread_U, f"difference in {metric}", "users"),
-            ),
-        ],
-    }
+    plots = [
+        ("All completions", charts.histogram(rewards_UN.ravel(), f"reward ({metric})", "completions")),
+        ("Best minus worst completion of each user", charts.histogram(spread_U, f"difference in {metric}", "users")),
+    ]
+    num_users, num_completions = rewards_UN.shape
+    return {"metric": metric, "num_users": num_users, "num_completions": num_completions, "plots": plots}
 
 
 def _user(part: parts.UserView) -> dict[str, Any]:

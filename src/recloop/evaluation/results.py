@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recloop.errors import RunError, SettingError, needs_extra
-from recloop.evaluation.labels import REWARD_MODEL_PREFIX
+from recloop.evaluation.labels import ranker_of
 from recloop.evaluation.terminal import REPORT, RESULTS, show
 from recloop.experiment.manifest import read_manifest
 
@@ -66,7 +66,7 @@ class Results:
         rows = [
             {
                 "table": table["title"],
-                "reranker": _reranker(table, one["name"]),
+                "reranker": ranker_of(one["name"], table["reranker"]) or None,
                 "variant": one["name"],
                 "label": self._read["labels"][one["name"]],
                 "metric": comparison["metric"],
@@ -88,9 +88,8 @@ class Results:
         """
         import polars as pl
 
-        text, number = pl.String, pl.Float64
-        columns = {"table": text, "variant": text, "against": text, "metric": text, "value": number, "low": number}
-        columns |= {"high": number, "p": number, "p_holm": number, "verdict": text}
+        columns = dict.fromkeys(("table", "variant", "against", "metric"), pl.String)
+        columns |= dict.fromkeys(("value", "low", "high", "p", "p_holm"), pl.Float64) | {"verdict": pl.String}
         rows = [
             {
                 "table": table["title"],
@@ -146,8 +145,7 @@ class Results:
         """
         with needs_extra("plot"):
             from matplotlib.figure import Figure
-        shown = self.table(metric)
-        parts = shown.partition_by("table", maintain_order=True)
+        parts = self.table(metric).partition_by("table", maintain_order=True)
         heights = [len(part) for part in parts]
         figure = Figure(figsize=(7.0, 0.8 * len(parts) + 0.28 * sum(heights)), layout="constrained")
         plots = figure.subplots(len(parts), squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
@@ -198,9 +196,3 @@ class Results:
         if not found:
             raise SettingError(f"no table has the metric {metric}; use one of {', '.join(self.metrics)}")
         return found
-
-
-def _reranker(table: dict[str, Any], variant: str) -> str | None:
-    """What ranked the lists; None where no reranker did."""
-    name = "reward_model" if variant.startswith(REWARD_MODEL_PREFIX) else table["reranker"]
-    return name or None

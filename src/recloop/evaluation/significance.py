@@ -111,23 +111,13 @@ def compare(
     config: StatisticsConfig,
     seed: int,
 ) -> Comparison:
-    """Every variant with its interval, and every contrast with its test.
+    """Every variant with its interval, and every contrast with its test; arguments and source as `compare_variants`.
 
-    All intervals use the same resamples and all random tests the same flips, so that the numbers of one
-    table agree with each other.
-
-    Args:
-        variants: scored on the same lists with the same conventions.
-        contrasts: pairs of names ``(name, against)``; each is tested as name minus against.
-        metric: one of the metrics the variants were scored with.
-        config: numbers of draws.
-        seed: of the resamples and flips.
+    All intervals use the same resamples and all random tests the same flips, so that the numbers of one table agree.
 
     Raises:
         DataError: variants differ in users, lists or conventions.
         SettingError: a contrast names an unknown variant, itself, or variants with different seeds, or appears twice.
-
-    Source: sign-flip (one-sample permutation) test: Fisher 1935; Holm 1979; percentile bootstrap: Efron 1979.
     """
     _check_variants(variants)
     by_name = {one.name: one for one in variants}
@@ -278,17 +268,12 @@ def _check_variants(variants: Sequence[VariantScores]) -> None:
     first = variants[0]
     for one in variants[1:]:
         if (one.mean, one.empty) != (first.mean, first.empty):
+            got = " and ".join(f"{v.name!r} with mean={v.mean}, empty={v.empty}" for v in (one, first))
+            raise DataError(f"variants of a table must share their conventions, got {got}; score them alike")
+        if not one.has_users_of(first):
+            sizes = (f"{len(v.user_U)} users, {v.num_lists_U.sum()} lists for {v.name!r}" for v in (one, first))
             raise DataError(
-                f"variants of a table must share their conventions, got {one.name!r} with mean={one.mean}, "
-                f"empty={one.empty} and {first.name!r} with mean={first.mean}, empty={first.empty}; "
-                f"score them alike"
-            )
-        same_users = np.array_equal(one.user_U, first.user_U)
-        if not same_users or not np.array_equal(one.num_lists_U, first.num_lists_U):
-            raise DataError(
-                f"variants of a table must be scored on the same lists, got {len(one.user_U)} users and "
-                f"{one.num_lists_U.sum()} lists for {one.name!r}, {len(first.user_U)} users and "
-                f"{first.num_lists_U.sum()} lists for {first.name!r}; score every variant on the same group"
+                f"variants of a table must be scored on the same lists, got {' and '.join(sizes)}; use one group for all"
             )
 
 
@@ -299,13 +284,11 @@ def _check_contrasts(contrasts: Sequence[tuple[str, str]], by_name: dict[str, Va
         for wanted in (name, against):
             if wanted not in by_name:
                 raise SettingError(
-                    f"contrast {name!r} against {against!r} names no variant of the table, "
-                    f"got variants {', '.join(by_name)}; check the names"
+                    f"contrast {name!r} against {against!r} names no variant of the table, got variants "
+                    f"{', '.join(by_name)}; check the names"
                 )
         if name == against:
             raise SettingError(f"a variant cannot be compared with itself, got {name!r} twice; name two variants")
         if by_name[name].seeds != by_name[against].seeds:
-            raise SettingError(
-                f"both variants of a contrast must have the same seeds, got {list(by_name[name].seeds)} for "
-                f"{name!r} and {list(by_name[against].seeds)} for {against!r}; score both with the same seeds"
-            )
+            got = " and ".join(f"{list(by_name[one].seeds)} for {one!r}" for one in (name, against))
+            raise SettingError(f"both variants of a contrast must have the same seeds, got {got}; score both alike")

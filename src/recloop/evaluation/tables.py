@@ -11,11 +11,11 @@ import polars as pl
 
 from recloop.errors import DataError, SettingError
 from recloop.evaluation.labels import (
-    REWARD_MODEL_PREFIX,
     VariantLabel,
     conventions,
     in_table_order,
     metric_title,
+    ranker_of,
     variant_label,
 )
 from recloop.evaluation.per_user_scores import VariantScores
@@ -222,11 +222,14 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
 def _per_user(table: VariantTable) -> pl.DataFrame:
     ids, frames = table.units.user_ids, list[pl.DataFrame]()
     for one in table.scores:
-        is_rewarding = one.name.startswith(REWARD_MODEL_PREFIX)
-        reranker = REWARD_MODEL_PREFIX.rstrip("_") if is_rewarding else table.reranker
         user_ids = pl.Series([ids[unit] if ids else None for unit in one.user_U.tolist()], dtype=pl.String)
         for s, seed in enumerate(one.seeds):
-            told = {"table": table.title, "reranker": reranker, "variant": one.name, "seed": seed}
+            told = {
+                "table": table.title,
+                "reranker": ranker_of(one.name, table.reranker),
+                "variant": one.name,
+                "seed": seed,
+            }
             columns = {name: [value] * len(one.user_U) for name, value in told.items()}
             units = {"user_id": user_ids, table.units.name: one.user_U, "num_lists": one.num_lists_U}
             frames.append(pl.DataFrame({**columns, **units, **{metric: one.of(metric)[s] for metric in one.metrics}}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,8 @@ def show(folder: Path) -> str:
     if "evaluate" in steps:
         results = read_object(folder / RESULTS)
         parts += [describe_table(table, results["labels"]) for table in results["tables"]]
-    if "report" in steps:
-        parts.append(f"report: {folder / REPORT}")
-    else:
-        parts.append(f"not finished; go on with: recloop resume {folder}")
-    return "\n\n".join(parts)
+    end = f"report: {folder / REPORT}" if "report" in steps else f"not finished; go on with: recloop resume {folder}"
+    return "\n\n".join([*parts, end])
 
 
 def describe_steps(steps: Mapping[str, Any]) -> str:
@@ -44,10 +41,11 @@ def describe_steps(steps: Mapping[str, Any]) -> str:
     own = own_steps(steps)
     for name, entry in own.items():
         by_verb.setdefault(name.partition(".")[0], []).append(entry)
-    lines = [
-        f"  {verb:<12}{len(entries):>4} done {format_seconds(sum(e['wall_s'] for e in entries)):>14}{_tokens(entries)}"
-        for verb, entries in by_verb.items()
-    ]
+    lines: list[str] = []
+    for verb, entries in by_verb.items():
+        tokens = sum(entry.get("tokens", 0) for entry in entries)
+        wall = format_seconds(sum(entry["wall_s"] for entry in entries))
+        lines.append(f"  {verb:<12}{len(entries):>4} done {wall:>14}" + (f"   {tokens:,} tokens" if tokens else ""))
     server = (f"  {line}" for line in (*reused_in_words(steps), *describe_server_usage(own)))
     return "\n".join(["steps", *(lines or ["  none yet"]), *server])
 
@@ -65,10 +63,7 @@ def describe_table(table: Mapping[str, Any], labels: Mapping[str, str]) -> str:
     unit = table["unit"]
     over = f"mean over {main['num_users']:,} test {unit}s"
     if unit == "user":
-        over = (
-            f"{main['mean']} mean over {main['num_users']:,} test users, {main['num_lists']:,} lists; "
-            f"lists without a positive: {main['empty']}"
-        )
+        over = f"{main['mean']} {over}, {main['num_lists']:,} lists; lists without a positive: {main['empty']}"
     width = max(len(labels[one["name"]]) for one in main["variants"])
     lines = [
         f"  {'':<{width}}  {main['metric']:>8}  {'95% interval':<17}" + "".join(f"{o['metric']:>11}" for o in shown)
@@ -88,8 +83,3 @@ def describe_table(table: Mapping[str, Any], labels: Mapping[str, str]) -> str:
         tests.append(f"  {pair:<{2 * width + 9}} {difference}  {p:>8} {p_holm:>9}  {contrast['verdict']}")
     head = f"{table['title']}{mark}\n{over}"
     return "\n".join([head, *lines, "", *(tests if main["contrasts"] else [])]).rstrip()
-
-
-def _tokens(entries: Sequence[Mapping[str, Any]]) -> str:
-    tokens = sum(entry.get("tokens", 0) for entry in entries)
-    return f"   {tokens:,} tokens" if tokens else ""
