@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from recloop.records import Completion, CompletionStatus
 
@@ -37,27 +37,17 @@ REFUSAL = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Tidied:
-    """The usable part of an answer. text: empty unless the status is ok. reason: what was found or removed."""
-
-    text: str
-    status: CompletionStatus
-    reason: str
-
-
-def tidy(raw: str) -> Tidied:
-    """The usable text of an answer as the model wrote it, or the status that says why there is none.
+def tidy(raw: str) -> tuple[str, CompletionStatus, str]:
+    """The usable text of an answer, empty unless its status is ok; the status; and what was found or removed.
 
     Example:
         >>> tidy("<think>Two dramas.</think>Likes **drama**.")
-        Tidied(text='Likes drama.', status=<CompletionStatus.OK: 'ok'>, reason='removed reasoning, markdown')
-        >>> tidy("I'm sorry, but I can't help with that.").status
+        ('Likes drama.', <CompletionStatus.OK: 'ok'>, 'removed reasoning, markdown')
+        >>> tidy("I'm sorry, but I can't help with that.")[1]
         <CompletionStatus.REFUSED: 'refused'>
     """
     if len(raw) > MAX_REPLY_CHARS:
-        reason = f"{len(raw):,} characters where {MAX_REPLY_CHARS:,} are allowed"
-        return Tidied("", CompletionStatus.TOO_LONG, reason)
+        return "", CompletionStatus.TOO_LONG, f"{len(raw):,} characters where {MAX_REPLY_CHARS:,} are allowed"
     text, removed = printable(raw), []
     if text != raw:
         removed.append("characters that are no text")
@@ -69,24 +59,24 @@ def tidy(raw: str) -> Tidied:
     text = text.strip()
     reason = f"removed {', '.join(removed)}" if removed else ""
     if not text:
-        return Tidied("", CompletionStatus.EMPTY, f"nothing is left; {reason}" if reason else "no text")
+        return "", CompletionStatus.EMPTY, f"nothing is left; {reason}" if reason else "no text"
     if is_refusal(text):
-        return Tidied("", CompletionStatus.REFUSED, "the model declined")
-    return Tidied(text, CompletionStatus.OK, reason)
+        return "", CompletionStatus.REFUSED, "the model declined"
+    return text, CompletionStatus.OK, reason
 
 
 def tidy_completion(completion: Completion) -> Completion:
     """The completion with its usable text; the raw text stays beside it where the two differ."""
     if completion.status is not CompletionStatus.OK:
         return completion
-    tidied = tidy(completion.text)
-    if tidied.text == completion.text and tidied.status is CompletionStatus.OK:
+    text, status, why = tidy(completion.text)
+    if text == completion.text and status is CompletionStatus.OK:
         return completion
     raw = completion.raw or completion.text
-    if tidied.status is CompletionStatus.TOO_LONG:
+    if status is CompletionStatus.TOO_LONG:
         raw = raw[:MAX_RAW_CHARS]
-    reason = "; ".join(filter(None, (completion.reason, tidied.reason)))
-    return replace(completion, text=tidied.text, status=tidied.status, reason=reason, raw=printable(raw))
+    reason = "; ".join(filter(None, (completion.reason, why)))
+    return replace(completion, text=text, status=status, reason=reason, raw=printable(raw))
 
 
 def shorten_completion(completion: Completion, num_sentences: int) -> Completion:
@@ -138,6 +128,4 @@ def _unmarked(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Markdown as plain lines: no fences, headings, bullets or emphasis."""
-    text = FENCE_LINE.sub("", text)
-    text = LINE_MARK.sub("", text)
-    return EMPHASIS.sub(r"\2", text)
+    return EMPHASIS.sub(r"\2", LINE_MARK.sub("", FENCE_LINE.sub("", text)))

@@ -71,12 +71,7 @@ class TransformersLM:
             type(layer) is DynamicLayer for layer in layers
         )
         size = f"{self._model.num_parameters() / 1e6:.1f}M" + ("-4bit" if load_in_4bit else "")
-        self._name = f"{self._model.config.model_type}-{size}-{weights_hash(self.folder)[:16]}"
-
-    @property
-    def name(self) -> str:
-        """Architecture, size, and the start of the SHA-256 of weights, configuration and tokenizer."""
-        return self._name
+        self.name = f"{self._model.config.model_type}-{size}-{weights_hash(self.folder)[:16]}"
 
     def count_tokens(self, text: str) -> int:
         # Not verbose: a text that is too long is no reason to warn, since counting is how that is found out.

@@ -157,17 +157,10 @@ def _fill(lm: LanguageModel, prompts: Sequence[Prompt], sampling: Sampling, cach
     fresh: list[tuple[Prompt, Sequence[Completion]]] = []
     for span, by_digest in missing.items():
         wanted = list(by_digest.values())
-        num_answered = 0
         for position, completions_N in _checked(lm, wanted, sampling.only(span)):
             fresh.append((wanted[position], tuple(map(tidy_completion, completions_N))))
-            num_answered += 1
             step(len(completions_N))
             cache.leases.renew()
-        if num_answered != len(wanted):
-            raise ContractError(
-                f"{lm.name} must answer every prompt, got {num_answered} of {len(wanted)}; "
-                f"run recloop.testing.check_language_model on it"
-            )
     if fresh:
         cache.write(lm.name, sampling, fresh)
     step.skip(len(prompts) * sampling.num_completions - sum(len(completions_N) for _, completions_N in fresh))
@@ -188,6 +181,11 @@ def _checked(
             )
         seen.add(position)
         yield position, completions_N
+    if len(seen) != len(prompts):
+        raise ContractError(
+            f"{lm.name} must answer every prompt, got {len(seen)} of {len(prompts)}; "
+            f"run recloop.testing.check_language_model on it"
+        )
 
 
 def _stream(

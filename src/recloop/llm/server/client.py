@@ -65,13 +65,9 @@ class ServerLM:
         self._must_be_listed = trained_name is not None and "{folder}" not in config.server.trained_name
         revision = config.server.revision if revision is None else revision
         mark = "" if hook is None else f"+{getattr(hook, '__qualname__', type(hook).__qualname__)}"
-        self._name = server_identity(self._address, config.server, revision) + mark
+        # Address, model, revision, and a hash of the settings that decide its answers.
+        self.name = server_identity(self._address, config.server, revision) + mark
         self._tokenizer: Any = None if tokenizer is None else own_tokenizer(find_model_folder(tokenizer))
-
-    @property
-    def name(self) -> str:
-        """Address, model, revision, and a hash of the settings that decide its answers."""
-        return self._name
 
     def count_tokens(self, text: str) -> int:
         encoded = text.encode("utf-8", "replace")  # an answer may hold half a character

@@ -152,8 +152,9 @@ class Wire:
         try:
             async with asyncio.timeout(LISTING_S):
                 response = await client.get(self._models_url)
-            return read_model_names(response.content) if response.status_code == 200 else ()
-        except (TimeoutError, *self._broken):
+            listed = _dicts(_get(json.loads(response.content), "data")) if response.status_code == 200 else []
+            return tuple(name for model in listed if isinstance(name := model.get("id"), str))
+        except (TimeoutError, ValueError, RecursionError, *self._broken):
             return ()
         finally:
             await client.aclose()
@@ -229,15 +230,6 @@ def read_reply(data: bytes) -> Reply | Failed:
         _count(_get(value, "usage", "completion_tokens")),
         "bytes that are no UTF-8 were left out" if "\ufffd" in text else "",
     )
-
-
-def read_model_names(data: bytes) -> tuple[str, ...]:
-    """The names in a list of models; none where it is no such list."""
-    try:
-        names = [_get(model, "id") for model in _dicts(_get(json.loads(data), "data"))]
-    except (ValueError, RecursionError):
-        return ()
-    return tuple(name for name in names if isinstance(name, str))
 
 
 def _choice(choice: dict[str, Any]) -> Choice:

@@ -110,7 +110,7 @@ class RequestQueue:
         """Take one ask into the queue."""
         if redactions:
             self._emit_usage(Usage(redactions=redactions))
-        size = self._terms.config.server.completions_per_request if self._takes_many is not False else 1
+        size = self._terms.config.server.completions_per_request
         for start in range(0, len(completions), size):
             self._ready.append(Job(ask, prompt, user, tuple(completions[start : start + size])))
         self._wake.set()
@@ -163,6 +163,9 @@ class RequestQueue:
                 return None
             if len(self._flying) + self._num_unsaved >= UNSAVED_PER_OPEN * limit:
                 return None
+            if self._takes_many is False and len(self._ready[0].completions) > 1:
+                job = self._ready.popleft()
+                self._ready.extendleft(replace(job, completions=(number,)) for number in reversed(job.completions))
             may_cost = self._may_cost(self._ready[0])
             wait_s = max(
                 self._health.wait_s(now_s), self._requests.wait_s(1, now_s), self._tokens.wait_s(may_cost.tokens, now_s)
@@ -175,12 +178,6 @@ class RequestQueue:
         return None
 
     def _start(self, wire: Wire, job: Job, may_cost: Usage, now_s: float) -> None:
-        if self._takes_many is False and len(job.completions) > 1:
-            self._ready.extendleft(
-                replace(job, completions=(completion,)) for completion in reversed(job.completions[1:])
-            )
-            job.completions = job.completions[:1]
-            may_cost = self._may_cost(job)
         self._requests.take(1, now_s)
         self._tokens.take(may_cost.tokens, now_s)
         task = self._loop.create_task(self._do(wire, job, may_cost))
@@ -249,9 +246,7 @@ class RequestQueue:
         self._emit_usage(usage + used, job.ask, completions)
         missing = job.completions[len(taken) :] + job.waiting
         if missing:
-            size = 1 if self._takes_many is False else len(missing)
-            parts = (missing[start : start + size] for start in range(0, len(missing), size))
-            self._ready.extendleft(replace(job, completions=part, waiting=(), num_sent=0) for part in parts)
+            self._ready.appendleft(replace(job, completions=missing, waiting=(), num_sent=0))
         self._settle_refused(is_end=False)
 
     def _completion(self, user: int, number: int, choice: Choice, num: int, note: str) -> Completion:
@@ -271,13 +266,12 @@ class RequestQueue:
             usage += Usage(throttled=1)
         self._tokens.take(-may_cost.tokens, now_s)
         self._emit_usage(usage)
-        match failed.kind:
-            case Failure.FATAL:
-                self._stop = self._fatal(failed)
-            case Failure.REJECTED:
-                self._reject(job, failed)
-            case _:
-                self._retry(job, failed, now_s)
+        if failed.kind is Failure.FATAL:
+            self._stop = self._fatal(failed)
+        elif failed.kind is Failure.REJECTED:
+            self._reject(job, failed)
+        else:
+            self._retry(job, failed, now_s)
 
     def _fatal(self, failed: Failed) -> GenerationError:
         address, pace = self._terms.address, self._pace
