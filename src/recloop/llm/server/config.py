@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, model_validator
 
 from recloop.errors import SettingError
 from recloop.llm.server.redaction import KINDS, REGIONS, Kind
+from recloop.settings import setting
 
 SCHEME, WEIGHTS_SCHEME = "openai:", "transformers:"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -24,45 +25,34 @@ OWN_FIELDS = frozenset({"model", "messages", "n", "seed", "stream", "temperature
 UNDECIDING = {"revision", "weights", "trained_name"}  # in the name by themselves, or of no effect on an answer
 
 
-class ServerConfig(BaseModel):
+class ServerConfig(BaseModel, frozen=True, extra="forbid"):
     """What a server is sent beside the prompt, and which weights it has."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    revision: str = Field(
-        default="",
-        max_length=200,
-        description="which weights the server has, in your words; another revision means other completions. A "
+    revision: str = setting(
+        "",
+        "which weights the server has, in your words; another revision means other completions. A "
         "provider that exchanges the model behind its name does not tell",
+        max_length=200,
     )
-    weights: str = Field(
-        default="",
-        description="transformers:NAME_OR_FOLDER of the model that the server has, to train it and to count its "
+    weights: str = setting(
+        "",
+        "transformers:NAME_OR_FOLDER of the model that the server has, to train it and to count its "
         "tokens; empty: it is only measured (rounds = 0) and tokens are estimated",
     )
-    trained_name: str = Field(
-        default="{name}",
-        description="what the server calls a trained model: {name} is trained.s0 or such, {folder} its folder",
+    trained_name: str = setting(
+        "{name}", "what the server calls a trained model: {name} is trained.s0 or such, {folder} its folder"
     )
-    completions_per_request: int = Field(
-        default=8,
-        ge=1,
-        le=128,
-        description="n of a request, where the server takes more than one; 1 gives each completion its own seed",
+    completions_per_request: int = setting(
+        8, "n of a request, where the server takes it; 1 gives each completion its own seed", ge=1, le=128
     )
-    send_seed: bool = Field(default=True, description="send a seed made from seed and completion number")
-    length_field: Literal["max_tokens", "max_completion_tokens"] = Field(
-        default="max_tokens", description="what the server calls the longest answer"
+    send_seed: bool = setting(True, "send a seed made from seed and completion number")
+    length_field: Literal["max_tokens", "max_completion_tokens"] = setting(
+        "max_tokens", "what the server calls the longest answer"
     )
-    extra_body: dict[str, Any] = Field(
-        default={}, description='more fields of each request, as JSON: {"chat_template_kwargs": {...}}'
-    )
-    redact: tuple[Kind, ...] = Field(
-        default=KINDS, description="what is taken out of prompts before they are sent; empty for nothing"
-    )
-    phone_regions: tuple[str, ...] = Field(
-        default=REGIONS,
-        description="countries whose national telephone numbers redact takes out; international ones it always does",
+    extra_body: dict[str, Any] = setting({}, 'more fields of each request, as JSON: {"chat_template_kwargs": {...}}')
+    redact: tuple[Kind, ...] = setting(KINDS, "what is taken out of prompts before they are sent; empty for nothing")
+    phone_regions: tuple[str, ...] = setting(
+        REGIONS, "countries whose national telephone numbers redact takes out; international ones it always does"
     )
 
     @model_validator(mode="after")
@@ -84,26 +74,20 @@ class ServerConfig(BaseModel):
         return self
 
 
-class PaceConfig(BaseModel):
+class PaceConfig(BaseModel, frozen=True, extra="forbid"):
     """How fast, how patiently and with which key a server is asked; may change while a run is stopped."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    api_key_env: str = Field(
-        default="",
-        max_length=200,
-        description="name of the environment variable that holds the key; empty: none is sent",
+    api_key_env: str = setting(
+        "", "name of the environment variable that holds the key; empty: none is sent", max_length=200
     )
-    allowed_hosts: tuple[str, ...] = Field(
-        default=LOOPBACK, description="hosts prompts may be sent to; name yours to send them off this machine"
+    allowed_hosts: tuple[str, ...] = setting(
+        LOOPBACK, "hosts prompts may be sent to; name yours to send them off this machine"
     )
-    max_concurrency: int = Field(default=64, ge=1, le=1024, description="most requests open at once")
-    requests_per_min: float | None = Field(default=None, gt=0, description="none: as fast as it answers")
-    tokens_per_min: float | None = Field(default=None, gt=0, description="read and written; none: no limit")
-    timeout_s: float = Field(default=120.0, gt=0, description="longest wait for one whole answer")
-    max_outage_s: float = Field(
-        default=300.0, gt=0, description="without any answer for so long, the run stops; resume goes on"
-    )
+    max_concurrency: int = setting(64, "most requests open at once", ge=1, le=1024)
+    requests_per_min: float | None = setting(None, "none: as fast as it answers", gt=0)
+    tokens_per_min: float | None = setting(None, "read and written; none: no limit", gt=0)
+    timeout_s: float = setting(120.0, "longest wait for one whole answer", gt=0)
+    max_outage_s: float = setting(300.0, "without any answer so long, the run stops; resume goes on", gt=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,34 +10,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from recloop.errors import BudgetError
+from recloop.settings import setting
 
 UNANSWERED = ("rejected", "failed")  # `CompletionStatus` of prompts without any answer
 
 
-class PriceConfig(BaseModel):
+class PriceConfig(BaseModel, frozen=True, extra="forbid"):
     """What the provider charges, in any currency, per million tokens."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    input: float = Field(default=0.0, ge=0, description="a million tokens read")
-    cached_input: float | None = Field(
-        default=None, ge=0, description="a million tokens read from the provider's cache; none: as input"
-    )
-    output: float = Field(default=0.0, ge=0, description="a million tokens written")
-    currency: str = Field(default="USD", max_length=8, description="what the prices are in; only shown")
+    input: float = setting(0.0, "a million tokens read", ge=0)
+    cached_input: float | None = setting(None, "a million tokens read from the provider's cache; none: as input", ge=0)
+    output: float = setting(0.0, "a million tokens written", ge=0)
+    currency: str = setting("USD", "what the prices are in; only shown", max_length=8)
 
 
-class BudgetConfig(BaseModel):
+class BudgetConfig(BaseModel, frozen=True, extra="forbid"):
     """Caps over the whole run. A cap that is reached ends the run; with a higher one the run goes on."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_requests: int | None = Field(default=None, ge=1, description="requests sent, failed ones included")
-    max_tokens: int | None = Field(default=None, ge=1, description="tokens read and written, waste included")
-    max_cost: float | None = Field(default=None, gt=0, description="money by lm.prices, waste included")
+    max_requests: int | None = setting(None, "requests sent, failed ones included", ge=1)
+    max_tokens: int | None = setting(None, "tokens read and written, waste included", ge=1)
+    max_cost: float | None = setting(None, "money by lm.prices, waste included", gt=0)
 
     @property
     def has_caps(self) -> bool:
