@@ -76,6 +76,11 @@ class VariantScores:
         """Whether both were scored on the same users, with as many lists each."""
         return np.array_equal(self.user_U, other.user_U) and np.array_equal(self.num_lists_U, other.num_lists_U)
 
+    def take(self, rows_U: np.ndarray) -> VariantScores:
+        """The scores of some of its users."""
+        users = {"user_U": self.user_U[rows_U], "num_lists_U": self.num_lists_U[rows_U]}
+        return replace(self, **users, values_SUM=self.values_SUM[:, rows_U])
+
     def of(self, metric: str) -> Float64[np.ndarray, "S U"]:
         """The values of one metric; SettingError when it was not scored."""
         if metric not in self.metrics:

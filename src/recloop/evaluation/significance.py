@@ -272,9 +272,8 @@ def _check_variants(variants: Sequence[VariantScores]) -> None:
             raise DataError(f"variants of a table must share their conventions, got {got}; score them alike")
         if not one.has_users_of(first):
             sizes = (f"{len(v.user_U)} users, {v.num_lists_U.sum()} lists for {v.name!r}" for v in (one, first))
-            raise DataError(
-                f"variants of a table must be scored on the same lists, got {' and '.join(sizes)}; use one group for all"
-            )
+            got = " and ".join(sizes)
+            raise DataError(f"variants of a table must be scored on the same lists, got {got}; score one group")
 
 
 def _check_contrasts(contrasts: Sequence[tuple[str, str]], by_name: dict[str, VariantScores]) -> None:

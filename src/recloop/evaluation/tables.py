@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from recloop.errors import DataError, SettingError
-from recloop.evaluation.labels import (
-    VariantLabel,
-    conventions,
-    in_table_order,
-    metric_title,
-    ranker_of,
-    variant_label,
-)
+from recloop.evaluation.labels import VariantLabel, conventions, in_table_order, metric_title, ranker_of, variant_label
 from recloop.evaluation.per_user_scores import VariantScores
 from recloop.evaluation.results import COMPLETIONS, PER_USER
 from recloop.evaluation.significance import LEVEL, Comparison, StatisticsConfig, compare
@@ -148,7 +141,7 @@ def write_tables(folder: Path, tables: Sequence[VariantTable]) -> None:
     """Write ``results.json``, ``tables.tex`` and ``per_user.parquet`` into a run folder."""
     atomic_write_json(folder / RESULTS, _results_json(tables))
     atomic_write_text(folder / LATEX, "\n".join(map(latex_table, tables)))
-    _write_parquet(folder / PER_USER, [_per_user(table) for table in tables])
+    write_parquet(folder / PER_USER, [_per_user(table) for table in tables])
 
 
 def write_completions(folder: Path, completions: Sequence[pl.DataFrame]) -> None:
@@ -161,7 +154,7 @@ def write_completions(folder: Path, completions: Sequence[pl.DataFrame]) -> None
         if missing := [name for name in COMPLETION_COLUMNS if name not in frame.columns]:
             raise DataError(f"completions need the columns {', '.join(COMPLETION_COLUMNS)}, got no {missing[0]}")
     frames = [frame.cast(dict(COMPLETION_COLUMNS)) for frame in completions]  # pyright: ignore[reportArgumentType]
-    _write_parquet(folder / COMPLETIONS, frames or [pl.DataFrame(schema=COMPLETION_COLUMNS)])
+    write_parquet(folder / COMPLETIONS, frames or [pl.DataFrame(schema=COMPLETION_COLUMNS)])
 
 
 def latex_table(table: VariantTable) -> str:
@@ -223,20 +216,16 @@ def _per_user(table: VariantTable) -> pl.DataFrame:
     ids, frames = table.units.user_ids, list[pl.DataFrame]()
     for one in table.scores:
         user_ids = pl.Series([ids[unit] if ids else None for unit in one.user_U.tolist()], dtype=pl.String)
+        units = {"user_id": user_ids, table.units.name: one.user_U, "num_lists": one.num_lists_U}
+        shared = {"table": table.title, "reranker": ranker_of(one.name, table.reranker), "variant": one.name}
         for s, seed in enumerate(one.seeds):
-            told = {
-                "table": table.title,
-                "reranker": ranker_of(one.name, table.reranker),
-                "variant": one.name,
-                "seed": seed,
-            }
-            columns = {name: [value] * len(one.user_U) for name, value in told.items()}
-            units = {"user_id": user_ids, table.units.name: one.user_U, "num_lists": one.num_lists_U}
+            columns = {name: [value] * len(one.user_U) for name, value in {**shared, "seed": seed}.items()}
             frames.append(pl.DataFrame({**columns, **units, **{metric: one.of(metric)[s] for metric in one.metrics}}))
     return pl.concat(frames)
 
 
-def _write_parquet(path: Path, frames: Sequence[pl.DataFrame]) -> None:
+def write_parquet(path: Path, frames: Sequence[pl.DataFrame]) -> None:
+    """The rows of all frames as one file, whole or not at all."""
     buffer = io.BytesIO()
     pl.concat(frames, how="diagonal").write_parquet(buffer)
     atomic_write_bytes(path, buffer.getvalue())

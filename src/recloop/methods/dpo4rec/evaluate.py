@@ -129,12 +129,7 @@ def score_reward_model(
 
 
 def write_scores(
-    study: Study,
-    task: Task,
-    rankers: Sequence[Reranker],
-    vectors: UserTextVectors | None,
-    scored: Scored,
-    folder: Path,
+    study: Study, task: Task, rankers: Sequence[Reranker], vectors: UserTextVectors | None, scored: Scored, folder: Path
 ) -> None:
     """Scores of the test lists and the row they make; for the untuned variant, best-of-N beside it.
 

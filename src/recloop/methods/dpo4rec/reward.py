@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from recloop.evaluation.tables import write_parquet
 from recloop.experiment.step import StepKind
-from recloop.files import atomic_write_bytes, atomic_write_json
+from recloop.files import atomic_write_json
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import load_reward_models, reward_model_digest
 from recloop.methods.dpo4rec.generate import REWARD, UserTexts, UserTextVectors
@@ -20,7 +20,7 @@ from recloop.records import Log, Pair, Prompt, Rewards
 from recloop.rewards.cross_fit import cross_fit_rewards
 from recloop.rewards.files import write_pairs, write_pairs_jsonl, write_rewards
 from recloop.rewards.preference_pairs import find_pairs
-from recloop.rewards.reliability import Reliability, reward_model_agreement, split_half_reliability
+from recloop.rewards.reliability import reward_model_agreement, split_half_reliability
 from recloop.rewards.reranker_reward import reward_lists, user_rewards
 from recloop.training.dataset import reply_comparer
 
@@ -46,7 +46,11 @@ def reward_user_texts(
             fits = load_reward_models(study, reward_model)
             measured = reward_lists(fits, lists, completions, config.metric)
             reliability = split_half_reliability(measured, derived_seed(seed, "reliability"))
-            _say_how_reliable(study, where, reliability)
+            study.progress.say(f"{where}: {reliability}")
+            if reliability.has_too_few_users:
+                study.progress.say("pairs made from it may be noise: take more reward users")
+            elif reliability.is_noise:
+                study.progress.say("pairs made from it would be noise: more lists, another metric or a larger gap")
             atomic_write_json(step.folder / RELIABILITY, asdict(reliability))
             step.log(row | asdict(reliability))
             agreement = reward_model_agreement(measured)
@@ -78,14 +82,6 @@ def reward_by_function(study: Study, task: Task, texts: UserTexts, seed: int, ro
     return read_rewards(study.run.folder(step.name) / REWARDS, task.log, name)
 
 
-def _say_how_reliable(study: Study, where: str, reliability: Reliability) -> None:
-    study.progress.say(f"{where}: {reliability}")
-    if reliability.has_too_few_users:
-        study.progress.say("pairs made from it may be noise: take more reward users")
-    elif reliability.is_noise:
-        study.progress.say("pairs made from it would be noise: more lists, another metric or a larger gap")
-
-
 def read_rewards(file: Path, log: Log, metric: str) -> Rewards:
     """The rewards of one round as `write_rewards` left them."""
     table = pl.read_parquet(file).join(log.users.select("user", "user_id"), on="user_id").sort("user", "completion")
@@ -114,18 +110,15 @@ def pair_completions(
 
 def publish_rewards(study: Study, log: Log, prompts: Mapping[int, Prompt]) -> None:
     """``rewards.parquet``, ``pairs.parquet``, ``pairs.jsonl``: all rounds and seeds so far."""
-    rounds = [(seed, round) for seed in study.config.seeds for round in range(study.config.rounds)]
-    done = [(seed, round) for seed, round in rounds if study.run.is_done(f"pairs.r{round}.s{seed}")]
+    rounds = [(seed, f"r{round}.s{seed}") for seed in study.config.seeds for round in range(study.config.rounds)]
+    done = [(seed, key) for seed, key in rounds if study.run.is_done(f"pairs.{key}")]
     for verb, name in (("reward", REWARDS), ("pairs", PAIRS)):
         tables = [
-            pl.read_parquet(study.run.folder(f"{verb}.r{round}.s{seed}") / name).with_columns(seed=pl.lit(seed))
-            for seed, round in done
+            pl.read_parquet(study.run.folder(f"{verb}.{key}") / name).with_columns(seed=pl.lit(seed))
+            for seed, key in done
         ]
-        buffer = io.BytesIO()
-        pl.concat(tables).write_parquet(buffer)
-        atomic_write_bytes(study.run.path / name, buffer.getvalue())
-    files = [study.run.folder(f"pairs.r{round}.s{seed}") / PAIRS for seed, round in done]
-    pairs = [pair for file in files for pair in read_pairs(file, log)]
+        write_parquet(study.run.path / name, tables)
+    pairs = [pair for _, key in done for pair in read_pairs(study.run.folder(f"pairs.{key}") / PAIRS, log)]
     write_pairs_jsonl(study.run.path / CONVERSATIONS, pairs, prompts)
 
 

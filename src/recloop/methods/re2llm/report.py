@@ -143,10 +143,7 @@ def gain_section(study: Study, table: VariantTable) -> Section:
 def repeats_section(study: Study, repeated: Sequence[Repeated]) -> Section:
     """What the best hint of each session is worth, by repeated answers."""
     config, metric = study.config.repeats, metric_title(study.config.primary_metric)
-    labels = {
-        ORACLE: "Best hint by the other half of the answers",
-        HINDSIGHT: "Best hint by the same answers",
-    }
+    labels = {ORACLE: "Best hint by the other half of the answers", HINDSIGHT: "Best hint by the same answers"}
     rows = tuple(
         (
             labels.get(one.name) or variant_label(one.name).label,
@@ -192,14 +189,12 @@ def where_section(study: Study, questions: Questions, base: HintBase, answers: A
     ranks_SH = answers.ranks_SH[questions.test.start : questions.test.stop]
     values = {
         name: np.mean(
-            [metric_of_rank(metric, ranks_SH[np.arange(len(ranks_SH)), h]) for h in chosen.hints[name].values()],
-            axis=0,
+            [metric_of_rank(metric, ranks_SH[np.arange(len(ranks_SH)), h]) for h in chosen.hints[name].values()], axis=0
         )
         for name in WAYS
     }
     met = np.bincount(
-        [item for session in task.train for item in (*session.items, session.answer)],
-        minlength=task.items.height,
+        [item for session in task.train for item in (*session.items, session.answer)], minlength=task.items.height
     )
     chosen_NS = np.stack(list(chosen.hints[PPO].values()))
     tables = [
@@ -219,10 +214,7 @@ def where_section(study: Study, questions: Questions, base: HintBase, answers: A
 
 
 def _by_band(
-    caption: str,
-    sessions: Sequence[Session],
-    value_of: Callable[[Session], int],
-    values: dict[str, np.ndarray],
+    caption: str, sessions: Sequence[Session], value_of: Callable[[Session], int], values: dict[str, np.ndarray]
 ) -> PlainTable:
     """Sessions in up to `NUM_BANDS` bands of about the same size by a whole number."""
     told_S = np.array([value_of(session) for session in sessions])
@@ -239,10 +231,7 @@ def _by_band(
 
 
 def _cells(is_in_S: np.ndarray, values: dict[str, np.ndarray]) -> tuple[str, ...]:
-    return (
-        f"{is_in_S.sum():,}",
-        *(number(float(values[name][is_in_S].mean())) for name in WAYS),
-    )
+    return (f"{is_in_S.sum():,}", *(number(float(values[name][is_in_S].mean())) for name in WAYS))
 
 
 def learning_section(study: Study) -> Section:

@@ -42,6 +42,10 @@ from recloop.rewards.request_reward import ndcg_of
 
 CHANCE, PLAIN, FULL = "chance", "grpo_ndcg", "rerec"
 ABLATIONS = ("no_penalty", "published_penalty", "no_qas", "no_pas", "no_curriculum", "published_curriculum")
+CONTRASTS = (
+    (FULL, PLAIN), (FULL, SUPERVISED), (PLAIN, SUPERVISED), (SUPERVISED, BASE_MODEL), (FULL, BASE_MODEL),
+    *((FULL, name) for name in ABLATIONS),
+)  # fmt: skip
 TEXTS = "answers.json"
 ACCURACY = "hr@1"
 MEASURED = (ACCURACY, "ndcg@5")
@@ -78,13 +82,9 @@ def answer_tests(
 def _answer(study: RequestStudy, tests: TestSet, lm: LmRef, seed: int) -> str:
     """Answers scored by the written rule; the step that holds them."""
     config, requests = study.config, tests.requests
-    sampling = Sampling(
-        config.answering.completions,
-        config.answering.temperature,
-        config.lm.top_p if config.answering.temperature else 1.0,
-        config.lm.max_tokens,
-        seed if config.answering.temperature else 0,  # the likeliest answer has no seed
-    )
+    temperature = config.answering.temperature
+    top_p, drawn_by = (config.lm.top_p, seed) if temperature else (1.0, 0)  # the likeliest answer has no seed
+    sampling = Sampling(config.answering.completions, temperature, top_p, config.lm.max_tokens, drawn_by)
     key = ".".join(part for part in (f"{lm.label}.s{seed}", tests.name) if part)
     with study.step(ANSWER, key, {"lm": lm.digest, "requests": tests.digest}) as step:
         if not step.is_done:
@@ -95,10 +95,8 @@ def _answer(study: RequestStudy, tests: TestSet, lm: LmRef, seed: int) -> str:
             by_number = dict(zip(completions.user_U.tolist(), completions.completions_UN, strict=True))
             answers_N = [by_number[request.number] for request in requests]
             statuses = write_answers(step.folder, tests, answers_N, lm.label, seed)
-            step.note(
-                tokens=sum(completion.num_tokens for row in answers_N for completion in row),
-                statuses=dict(statuses),
-            )
+            tokens = sum(completion.num_tokens for row in answers_N for completion in row)
+            step.note(tokens=tokens, statuses=dict(statuses))
             counts = {f"num_{name}": n for name, n in statuses.items()}
             step.log({"variant": lm.label, "seed": seed, "tests": tests.name, **counts})
     return step.name
@@ -114,9 +112,8 @@ def _look_at_retention(study: RequestStudy, lm: LmRef, seed: int) -> str | None:
             kept = evaluate_retention(study.open_lm(lm.folder), config.retention, study.progress)
             values_SUM = kept.is_right_T.astype(np.float64)[None, :, None]
             tasks_T = np.arange(len(kept.is_right_T))
-            row = VariantScores(
-                lm.label, "user", "drop", (ACCURACY,), (seed,), tasks_T, np.ones_like(tasks_T), values_SUM
-            )
+            units = (tasks_T, np.ones_like(tasks_T))
+            row = VariantScores(lm.label, "user", "drop", (ACCURACY,), (seed,), *units, values_SUM)
             write_variant_scores(step.folder / SCORES_FILE, [row])
             told = {"perplexity": kept.perplexity, "accuracy": float(kept.is_right_T.mean())}
             step.note(**told)
@@ -155,8 +152,7 @@ def request_scores(name: str, seed: int, requests: Sequence[Request], values_SUM
 def chance_scores(study: RequestStudy, requests: Sequence[Request]) -> VariantScores:
     """The expected scores of a random draw: one over the number of candidates, one item named."""
     share = np.array([[1 / len(request.candidates)] * len(MEASURED) for request in requests])
-    parts = [request_scores(CHANCE, seed, requests, share[None]) for seed in study.config.seeds]
-    return join_seeds(parts)
+    return join_seeds([request_scores(CHANCE, seed, requests, share[None]) for seed in study.config.seeds])
 
 
 def compare_answers(
@@ -217,37 +213,18 @@ def _request_tables(
     settings = replace(settings, units=units)
     tables: list[VariantTable] = []
     for kind in [None] if tests.name else [None, *dict.fromkeys(request.kind for request in requests)]:
-        wanted = np.array([kind is None or request.kind is kind for request in requests])
-        part = [take_requests(row, wanted) for row in rows]
+        wanted_U = np.array([kind is None or request.kind is kind for request in requests])
+        part = [row.take(wanted_U) for row in rows]
         here = "All kinds of requests" if kind is None else f"Kind: {kind.value.replace('_', ' ')}"
         title = f"Elsewhere: {tests.name}" if tests.name else here
-        contrasts = contrasts_of([row.name for row in part]) if kind is None else ()
+        contrasts = CONTRASTS if kind is None else ()
         tables.append(make_table(title, part, contrasts, settings, CHANCE))
     return tables
 
 
 def _read_scores(study: RequestStudy, steps: Sequence[str]) -> list[VariantScores]:
     """The variants that steps hold, seeds joined."""
-    return list(
-        join_by_name([one for step in steps for one in read_variant_scores(study.run.folder(step) / SCORES_FILE)])
-    )
-
-
-def take_requests(row: VariantScores, wanted_U: np.ndarray) -> VariantScores:
-    """The variant over some of its requests."""
-    return replace(
-        row,
-        user_U=row.user_U[wanted_U],
-        num_lists_U=row.num_lists_U[wanted_U],
-        values_SUM=row.values_SUM[:, wanted_U],
-    )
-
-
-def contrasts_of(names: Sequence[str]) -> list[tuple[str, str]]:
-    """What is tested: ReRec against plain GRPO, supervision and its ablations; plain GRPO; supervision."""
-    wanted = [(FULL, PLAIN), (FULL, SUPERVISED), (PLAIN, SUPERVISED), (SUPERVISED, BASE_MODEL), (FULL, BASE_MODEL)]
-    wanted += [(FULL, name) for name in ABLATIONS]
-    return [(name, against) for name, against in wanted if name in names and against in names]
+    return join_by_name([one for step in steps for one in read_variant_scores(study.run.folder(step) / SCORES_FILE)])
 
 
 def report_study(study: RequestStudy, task: RequestTask, tables: Sequence[VariantTable]) -> None:
@@ -316,17 +293,17 @@ def _perplexities(steps: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 def reward_charts(study: RequestStudy, rows: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
     """Of the first seed: reward, share of the side terms in the advantage, and answer length by step."""
     own = [row for row in rows if row.get("seed") == study.config.seeds[0] and "side_share" in row]
+    found = {one: [row for row in own if row["lm"] == one] for one in study.config.variants}
     charts: list[Chart] = []
     for name, label in (
         ("reward", "mean reward"),
         ("side_share", "share of QAS and PAS in the advantage"),
         ("answer_tokens", "tokens per answer"),
     ):
-        curves: list[Curve] = []
-        for variant in study.config.variants:
-            values = tuple(row[name] for row in own if row["lm"] == variant)
-            if values:
-                curves.append(Curve(variant_label(variant).label, tuple(range(1, len(values) + 1)), values))
-        if curves:
-            charts.append(Chart(label.capitalize(), "optimiser step", label, tuple(curves)))
+        curves = tuple(
+            Curve(variant_label(one).label, tuple(range(1, len(steps) + 1)), tuple(row[name] for row in steps))
+            for one, steps in found.items()
+            if steps
+        )
+        charts += [Chart(label.capitalize(), "optimiser step", label, curves)] if curves else []
     return tuple(charts)
