@@ -128,7 +128,7 @@ def test_agreement_of_reward_models_equals_numpy_and_foretells_that_of_their_mea
 
 def test_only_reward_users_earn_rewards():
     for group in (Group.TRAIN, Group.VALID, Group.TEST):
-        with pytest.raises(LeakageError, match=f"got lists of {group} users"):
+        with pytest.raises(LeakageError, match=f"those of reward users, got {group} users"):
             reranker_reward(
                 [DotRewardModel()], make_lists([0], [[1, 0]], group), make_vectors(np.ones((1, 2, 2))), metric="ndcg@5"
             )

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import nn
 
-from recloop.errors import ContractError
 from recloop.rerankers.adaptor import HybridExpertAdaptor, MlpAdaptor, Tower
 from recloop.rerankers.config import PRIVATE_EXPERTS, SHARED_EXPERTS
 from recloop.rerankers.history import HistoryAttention, HistoryTokens
@@ -30,7 +29,6 @@ ID_STD = 0.05
 ATTRIBUTE_STD = 0.5
 
 _Embedding = TypeVar("_Embedding", nn.Embedding, nn.EmbeddingBag)
-_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +95,12 @@ class RerankNetwork(nn.Module):
             completion_B: one completion for each of them (N is 1); None for all completions.
         """
         history = self.history_tokens(lists, row_B)
-        x_BLW = self._candidates(lists.items_BL[row_B], history)
-        return self.score_inputs(
-            x_BLW, self.adapted_texts(lists, row_B, completion_B), lists.is_item_BL[row_B], history
-        )
+        item_I, row_BL = torch.unique(lists.items_BL[row_B], return_inverse=True)
+        items_IW, adapted_IA = self.item_table(item_I)
+        adapted_BLA = None if adapted_IA is None else rows_of(adapted_IA, row_BL)
+        x_BLW = self.candidates(rows_of(items_IW, row_BL), adapted_BLA, history)
+        texts_BNA = self.adapted_texts(lists, row_B, completion_B)
+        return self.score_inputs(x_BLW, texts_BNA, lists.is_item_BL[row_B], history)
 
     def score_inputs(
         self,
@@ -124,13 +124,6 @@ class RerankNetwork(nn.Module):
             features_XLW = self.dropout(batch.features())
             batch = ListBatch(features_XLW, batch.is_item_XL, None, None, *(batch.history() if history else ()))
         return self.backbone(batch).unflatten(0, (-1, num_completions))
-
-    def _candidates(self, items_BL: Tensor, history: tuple[Tensor, Tensor] | None) -> Tensor:
-        """What is known of each candidate without the user's text, ``[B, L, W]``."""
-        item_I, row_BL = torch.unique(items_BL, return_inverse=True)
-        items_IW, adapted_IA = self.item_table(item_I)
-        adapted_BLA = None if adapted_IA is None else rows_of(adapted_IA, row_BL)
-        return self.candidates(rows_of(items_IW, row_BL), adapted_BLA, history)
 
     def item_table(self, item_I: Tensor) -> tuple[Float[Tensor, "I W"], Float[Tensor, "I A"] | None]:
         """What is known of some items for all users: embeddings, and adapted vectors if there are any."""
@@ -161,7 +154,8 @@ class RerankNetwork(nn.Module):
         """History tokens and their mask, ``[B, H, E]`` and ``[B, H]``; encoded once per distinct user."""
         if self.tokens is None:
             return None
-        history = _present(lists.history, "history")
+        history = lists.history
+        assert history is not None
         user_U, row_B = torch.unique(lists.user_row_B[row_B], return_inverse=True)
         item_I, row_UH = torch.unique(history.items_UH[user_U], return_inverse=True)
         tokens_UHE, is_token_UH = self.tokens(
@@ -173,7 +167,8 @@ class RerankNetwork(nn.Module):
         """Adapted texts, ``[B, N, A]``; each distinct (user, completion) adapted once."""
         if not self.has_texts or self.adaptor is None:
             return None
-        texts_UND = _present(lists.texts_UND, "texts")
+        texts_UND = lists.texts_UND
+        assert texts_UND is not None
         num_completions = texts_UND.shape[1]
         completion_BN = torch.arange(num_completions)[None] if completion_B is None else completion_B[:, None]
         text_T, row_BN = torch.unique(
@@ -221,9 +216,3 @@ def _adaptor(config: RerankerConfig, shape: NetworkShape) -> HybridExpertAdaptor
 def _start(embedding: _Embedding, std: float) -> _Embedding:
     nn.init.normal_(embedding.weight, std=std)
     return embedding
-
-
-def _present(value: _Value | None, what: str) -> _Value:
-    if value is None:
-        raise ContractError(f"the network was built with {what}, got lists without; pass them")
-    return value

@@ -79,13 +79,8 @@ def prepare_requests(fitted: FittedReranker, users: np.ndarray, user_vectors: Us
     network = fitted.network.eval()
     users = np.unique(users)
     # A list of one item for each user: the form in which a network takes texts and histories.
-    one_each = Lists(
-        Group.TEST,
-        users,
-        np.zeros((len(users), 1), np.int64),
-        np.zeros((len(users), 1), np.float32),
-        np.ones((len(users), 1), bool),
-    )
+    nothing_U1 = np.zeros((len(users), 1), np.int64)
+    one_each = Lists(Group.TEST, users, nothing_U1, nothing_U1.astype(np.float32), nothing_U1 == 0)
     tensors = fitted.tensors(one_each, user_vectors)
     row_U = torch.arange(len(users))
     with torch.inference_mode():

@@ -70,28 +70,22 @@ class CrossFittedRewards:
             DataError: the users differ.
         """
         if not np.array_equal(completions.user_U, reference.user_U):
-            raise DataError(
-                f"both kinds of completions must be of the same users, got {len(completions.user_U)} and "
-                f"{len(reference.user_U)} users; encode them for the same group"
-            )
+            counts = f"{len(completions.user_U)} and {len(reference.user_U)} users"
+            raise DataError(f"both kinds of completions must be of the same users, got {counts}; encode one group")
         means_UF = _with_squares(completions).mean(axis=1) - _with_squares(reference).mean(axis=1)
         return means_UF / self.spread_F @ self.weights_F
 
 
 def cross_fit_rewards(rewards: Rewards, vectors: UserVectors, seed: int) -> CrossFittedRewards:
-    """Rewards as predicted from similar completions of other users.
+    """Rewards as predicted from similar completions of other users; each user keeps its mean reward.
 
     A ridge regression goes from a completion's vector and its squares to its reward, both less the user's mean. It
     is fitted on four fifths of the users and predicts the last fifth, five times. The strength that predicts best is
     taken for all.
 
     Args:
-        rewards: of reward users.
         vectors: of at least these users' completions, as the reward model read them.
         seed: of the folds.
-
-    Returns:
-        The same users with the same mean rewards.
 
     Raises:
         DataError: there are fewer users than folds, or a user's completions have no vectors.

@@ -21,7 +21,7 @@ from recloop.records import Log
 if TYPE_CHECKING:
     from jaxtyping import Float32, Int64
 
-# As common for LightGCN; nobody changed them.
+# As common for LightGCN, like the defaults of `LightGCNFit`; nobody changed them.
 BATCH_SIZE = 4096  # edges of one step, a negative drawn for each
 PENALTY = 1e-4  # weight of the squared embeddings of a batch
 RECALL_K = 20
@@ -30,21 +30,12 @@ USERS_AT_ONCE = 1_000
 
 @dataclass(frozen=True, slots=True)
 class LightGCNFit:
-    """How LightGCN is fitted; no study had a reason to change it, so a run has no settings for it.
-
-    width, layers: of an embedding; of propagation over the graph.
-    batch_size: edges of one step, a negative drawn for each.
-    penalty: weight of the squared embeddings of a batch.
-    recall_k: K of the recall that is reported.
-    """
+    """How LightGCN is fitted: width of an embedding, layers of propagation, passes over the edges, Adam's step size."""
 
     width: int = 32
     layers: int = 2
     epochs: int = 40
-    batch_size: int = 4096
     lr: float = 0.01
-    penalty: float = 1e-4
-    recall_k: int = 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,6 @@ MIN_USERS = 10  # below it the bootstrap calls noise repeatable more often than 
 class Reliability:
     """How well the rewards of a user's completions repeat on other lists of that user.
 
-    metric: whose rewards these are.
     half_correlation: correlation between the completion effects seen in odd and in even lists, in [-1, 1].
     reliability: of the mean over all of a user's lists (Spearman-Brown), in [-1, 1]; 1 is noise-free.
     low, high: 95% interval of `reliability`, by bootstrap over users.
@@ -90,16 +89,12 @@ def reward_model_agreement(measured: ListRewards) -> Agreement | None:
     """
     if len(measured.values_KBN) < 2:
         return None
-    effects: list[np.ndarray] = []
-    for values_BN in measured.values_KBN:
-        _, values_UN = user_means(values_BN, measured.user_B, empty="drop")
-        effects.append((values_UN - values_UN.mean(axis=1, keepdims=True)).ravel())
-    num_reward_models = len(effects)
-    pairs = [(i, j) for i in range(num_reward_models) for j in range(i)]
-    correlation = float(np.mean([_correlation(effects[i], effects[j]) for i, j in pairs]))
-    return Agreement(
-        num_reward_models, correlation, float(spearman_brown(np.asarray(correlation), parts=num_reward_models))
-    )
+    means_KUN = [user_means(values_BN, measured.user_B, empty="drop")[1] for values_BN in measured.values_KBN]
+    effects = [(means_UN - means_UN.mean(axis=1, keepdims=True)).ravel() for means_UN in means_KUN]
+    # The sums of products that a correlation of effects, whose means are 0, is made of.
+    sums = [[x @ y, x @ x, y @ y] for i, x in enumerate(effects) for y in effects[:i]]
+    correlation = np.mean(_pooled_correlation(np.array(sums)))
+    return Agreement(len(effects), float(correlation), float(spearman_brown(np.asarray(correlation), len(effects))))
 
 
 def split_half_reliability(measured: ListRewards, seed: int) -> Reliability:
@@ -127,7 +122,7 @@ def split_half_reliability(measured: ListRewards, seed: int) -> Reliability:
             "give the reward users longer logs or shorter chunks"
         )
     products_U3 = _effect_products(odd_UN, even_UN)
-    correlation = float(_pooled_correlation(products_U3.sum(axis=0)))
+    correlation = _pooled_correlation(products_U3.sum(axis=0))
     rng = np.random.default_rng(seed)
     num_users = len(products_U3)
     counts_RU = rng.multinomial(num_users, np.full(num_users, 1 / num_users), size=NUM_RESAMPLES)
@@ -135,8 +130,8 @@ def split_half_reliability(measured: ListRewards, seed: int) -> Reliability:
     low, high = np.quantile(resampled_R, [0.025, 0.975])
     return Reliability(
         measured.metric,
-        correlation,
-        float(spearman_brown(np.asarray(correlation))),
+        float(correlation),
+        float(spearman_brown(correlation)),
         float(low),
         float(high),
         num_users,
@@ -155,11 +150,6 @@ def spearman_brown(part_correlation: Float64[np.ndarray, ...], parts: int = 2) -
     """
     r = np.asarray(part_correlation, np.float64)
     return np.where(r > 0, parts * r / (1 + (parts - 1) * np.maximum(r, 0)), r)
-
-
-def _correlation(x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"]) -> float:
-    """Of effects, whose means are 0; 0 where one of them does not vary."""
-    return float(_pooled_correlation(np.array([x @ y, x @ x, y @ y])))
 
 
 def _half_means(
