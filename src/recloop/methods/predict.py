@@ -18,17 +18,19 @@ from recloop.evaluation.results import Results
 from recloop.experiment.run_folder import RunFolder
 from recloop.llm.completion_text import shorten_completion
 from recloop.llm.sampling import generate
-from recloop.methods.registry import method_named
+from recloop.methods.dpo4rec import METHOD
+from recloop.methods.dpo4rec.data import Task, prepare
+from recloop.methods.dpo4rec.evaluate import load_reranker
+from recloop.methods.dpo4rec.names import TRAINED, UNTUNED
+from recloop.methods.run import require_objects
+from recloop.methods.study import Study
 from recloop.progress import SILENT
 from recloop.prompts.user_profile import profile_writer
-from recloop.records import Completion, Group, Lists, Log, UserCompletions
-from recloop.rerankers.fitted import FittedReranker
+from recloop.records import Completion, Group, Lists, Log, Prompt, UserCompletions
 from recloop.settings import validate
 
 if TYPE_CHECKING:
-    from recloop.methods.dpo4rec.data import Task
-    from recloop.methods.study import Study
-    from recloop.records import Prompt
+    from recloop.rerankers.fitted import FittedReranker
 
 NEAR_IDS = 3
 Interaction = str | tuple[str, float]
@@ -44,8 +46,6 @@ def load(run: str | Path, *, data: Log | None = None, **objects: Any) -> Finishe
     Raises:
         RunError: no run there, one that is not finished, or one that was made with other objects.
     """
-    from recloop.methods.run import require_objects
-
     given = objects | ({} if data is None else {"log": data})
     folder = RunFolder.look(Path(run))
     require_objects(folder, given)
@@ -79,18 +79,10 @@ class FinishedRun:
         Raises:
             DataError: an item the log does not have, or no item.
         """
-        study, lm = self._study, self._study.config.lm
-        prompt = self._prompt(history)
-        written = generate(
-            self._lm,
-            [prompt],
-            temperature=lm.temperature,
-            top_p=lm.top_p,
-            max_tokens=lm.max_tokens,
-            seed=seed,
-        )
-        completion = written.completions_UN[0][0]
-        room = study.config.completions.sentences
+        config, prompt = self._study.config, self._prompt(history)
+        sampling = {name: getattr(config.lm, name) for name in ("temperature", "top_p", "max_tokens")}
+        completion = generate(self._lm, [prompt], **sampling, seed=seed).completions_UN[0][0]
+        room = config.completions.sentences
         return (completion if room is None else shorten_completion(completion, room)).text
 
     def rerank(
@@ -114,66 +106,50 @@ class FinishedRun:
         texts = UserCompletions(np.array([0]), ((Completion(0, 0, said, 0, True, float("nan")),),))
         vectors = encode(self._study.open_encoder(), texts)
         items_BL = np.array([items], dtype=np.int64)
-        ones_BL = np.ones_like(items_BL, dtype=bool)
-        lists = Lists(Group.TEST, np.array([0]), items_BL, np.zeros(items_BL.shape, np.float32), ones_BL)
+        labels_BL, is_item_BL = np.zeros(items_BL.shape, np.float32), np.ones(items_BL.shape, dtype=bool)
+        lists = Lists(Group.TEST, np.array([0]), items_BL, labels_BL, is_item_BL)
         scores_L = self._reranker.score(lists, vectors)[0, 0]
-        titles = self._task.log.items["title"].to_list()
-        table = pl.DataFrame(
-            {"item_id": list(candidates), "title": [titles[item] for item in items], "score": scores_L.tolist()}
-        )
-        return table.sort("score", descending=True, maintain_order=True)
+        named = self._task.log.items[items].select("item_id", "title", score=pl.Series(scores_L.tolist()))
+        return named.sort("score", descending=True, maintain_order=True)
 
     @cached_property
     def _study(self) -> Study:
         name = self.run.manifest["method"]
         if name != "dpo4rec":
             raise SettingError(f"profiles and rankings come from runs of dpo4rec, got one of {name}; use recloop ask")
-        method = method_named(name)
-        config = validate(method.config, self.run.config)
-        return method.open_study(config, self.run, SILENT, None, **self.objects)  # pyright: ignore[reportReturnType]
+        config = validate(METHOD.config, self.run.config)
+        return METHOD.open_study(config, self.run, SILENT, None, **self.objects)  # pyright: ignore[reportReturnType]
 
     @cached_property
     def _task(self) -> Task:
-        from recloop.methods.dpo4rec.data import prepare
-
         return prepare(self._study)
 
     @cached_property
     def _lm(self) -> Any:
-        from recloop.methods.dpo4rec.names import TRAINED
-
         study, trained = self._study, f"train.{TRAINED}.s{self._study.config.seeds[0]}"
         return study.open_lm(self.run.folder(trained) if study.config.rounds else study.first_lm.folder)
 
     @cached_property
     def _reranker(self) -> FittedReranker:
-        from recloop.methods.dpo4rec.evaluate import load_reranker
-        from recloop.methods.dpo4rec.names import TRAINED, UNTUNED
-
         config = self._study.config
         variant = TRAINED if config.rounds else UNTUNED
         return load_reranker(self._study, f"fit.{variant}.{config.backbones[0]}.s{config.seeds[0]}")
 
     def _prompt(self, history: Sequence[Interaction]) -> Prompt:
         pairs = [(one, float("nan")) if isinstance(one, str) else one for one in history]
-        items = self._numbers([item for item, _ in pairs], "history")
+        items = np.array(self._numbers([item for item, _ in pairs], "history"), dtype=np.int64)
         ratings = np.array([rating for _, rating in pairs], dtype=np.float32)
-        task, config, lm = self._task, self._study.config.prompt, self._lm
-        alone = config.model_copy(update={"include_profile": False})  # nothing is known of a new user
-        return profile_writer(task.log, alone, lm, task.population_rates, self._study.own.prompt)(
-            0, np.array(items, dtype=np.int64), ratings
-        )
+        task, study = self._task, self._study
+        alone = study.config.prompt.model_copy(update={"include_profile": False})  # nothing is known of a new user
+        return profile_writer(task.log, alone, self._lm, task.population_rates, study.own.prompt)(0, items, ratings)
 
     def _numbers(self, item_ids: Sequence[str], what: str) -> list[int]:
         known = self._number_of
         missing = [item for item in item_ids if item not in known]
         if missing:
             near = difflib.get_close_matches(str(missing[0]), list(known), n=NEAR_IDS)
-            hint = (
-                f"did you mean {' or '.join(near)}?"
-                if near
-                else f"its ids look like {', '.join(list(known)[:NEAR_IDS])}"
-            )
+            shown = f"its ids look like {', '.join(list(known)[:NEAR_IDS])}"
+            hint = f"did you mean {' or '.join(near)}?" if near else shown
             raise DataError(f"{what}: the log has no item {missing[0]!r} ({len(missing)} of {len(item_ids)}); {hint}")
         if not item_ids:
             raise DataError(f"{what} must name one item at least, got none; give item ids of the log")

@@ -7,8 +7,7 @@ from typing import Any
 from recloop.experiment.run_folder import RunFolder
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.cost_estimate import forecast
-from recloop.methods.dpo4rec.recipe import dpo4rec
-from recloop.methods.dpo4rec.steps import STEPS
+from recloop.methods.dpo4rec.recipe import STEPS, dpo4rec
 from recloop.methods.method import Method
 from recloop.methods.study import OwnParts, Study, open_study, require_trainable
 from recloop.progress import Progress

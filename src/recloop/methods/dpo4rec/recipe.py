@@ -10,17 +10,25 @@ lists give rewards and users who report are disjoint; every variant of the table
 
 from __future__ import annotations
 
-from recloop.methods.dpo4rec.compare import compare_variants
-from recloop.methods.dpo4rec.data import Task, prepare
+from recloop.evaluation.report import REPORT_STEP
+from recloop.methods.dpo4rec import evaluate, reward
+from recloop.methods.dpo4rec.ablations import SAMPLE_MATCHED
+from recloop.methods.dpo4rec.compare import EVALUATE, compare_variants
+from recloop.methods.dpo4rec.data import PREPARE, Task, prepare
 from recloop.methods.dpo4rec.evaluate import evaluate_variant, fit_reward_model, score_reward_model
-from recloop.methods.dpo4rec.generate import encode_user_texts, sample_user_texts
+from recloop.methods.dpo4rec.generate import ENCODE, SAMPLE, SAMPLE_UNTUNED, encode_user_texts, sample_user_texts
 from recloop.methods.dpo4rec.names import TRAINED, Scored, Trained, variant_after_rounds
 from recloop.methods.dpo4rec.report import report_run
 from recloop.methods.dpo4rec.reward import pair_completions, reward_by_function, reward_user_texts
-from recloop.methods.dpo4rec.train import train_dpo_round
+from recloop.methods.dpo4rec.train import TRAIN, train_dpo_round
 from recloop.methods.dpo4rec.variants import evaluate_variants
 from recloop.methods.study import Study
 from recloop.records import Pair
+
+STEPS = (
+    PREPARE, SAMPLE_UNTUNED, SAMPLE, SAMPLE_MATCHED, ENCODE, evaluate.FIT_REWARD_MODEL, reward.REWARD_STEP,
+    reward.PAIRS_STEP, TRAIN, evaluate.FIT_EVALUATOR, evaluate.SCORE, EVALUATE, REPORT_STEP,
+)  # fmt: skip
 
 
 def dpo4rec(study: Study) -> None:
