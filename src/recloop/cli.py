@@ -73,11 +73,8 @@ new_app = partial(
     print_error=False,
     suppress_keyboard_interrupt=False,
 )
-app = new_app(
-    "recloop",
-    "recloop closes the loop between a recommender and a language model.",
-    version=f"recloop {__version__}",
-)
+ABOUT = "recloop closes the loop between a recommender and a language model."
+app = new_app("recloop", ABOUT, version=f"recloop {__version__}")
 app.register_install_completion_command()
 
 
@@ -88,9 +85,7 @@ class RunOptions:
 
     config: Config = None
     out: Annotated[Path | None, Parameter(help="The run's folder; by default a new one in runs/.")] = None
-    reuse_from: Annotated[Path | None, Parameter(help="Another run, whose steps are reused where nothing changed.")] = (
-        None
-    )
+    reuse_from: Annotated[Path | None, Parameter(help="A run whose steps are reused where nothing changed.")] = None
     dry_run: Annotated[bool, Parameter(help="Print the plan with its tokens and time; do nothing.")] = False
     quick: Annotated[bool, Parameter(help="Small settings, for a first look (rerec, re2llm).")] = False
     help: Help = False
@@ -187,10 +182,8 @@ def run_or_resume(verb: str, words: Sequence[str], options: RunOptions, until: s
         hint = near_matches(names[0], list(METHODS))
         raise SettingError(f"there is no {what} {names[0]}{hint}; the methods are {', '.join(METHODS)}")
     if overrides or options != RunOptions():
-        raise SettingError(
-            f"{names[0]} goes on with its own configuration, got options or settings; "
-            f"leave them out, or name a method to begin a new run"
-        )
+        what = "got options or settings; leave them out, or name a method to begin a new run"
+        raise SettingError(f"{names[0]} goes on with its own configuration, {what}")
     return _resume(Path(names[0]), until)
 
 

@@ -14,16 +14,7 @@ from typing import Any, cast, get_origin
 from pydantic import BaseModel
 
 from recloop.errors import SettingError
-from recloop.settings import (
-    Config,
-    Setting,
-    current_name,
-    leaves,
-    near_matches,
-    settings_of,
-    unknown_setting,
-    validate,
-)
+from recloop.settings import Config, Setting, current_name, leaves, near_matches, settings_of, unknown_setting, validate
 
 Override = tuple[str, str | None]
 """(key, value) as typed, e.g. ``("data.on-bad-rows", "quarantine")``; value None: the flag stood alone."""
@@ -72,9 +63,7 @@ def read_toml(file: Path) -> dict[str, Any]:
         with file.open("rb") as handle:
             return _copied(tomllib.load(handle))
     except OSError as error:
-        raise SettingError(
-            f"the configuration file {file} cannot be read ({error.strerror}); check --config"
-        ) from error
+        raise SettingError(f"{file} cannot be read as a configuration ({error.strerror}); check --config") from error
     except ValueError as error:
         raise SettingError(f"{file} is not TOML ({error}); correct that line") from error
 

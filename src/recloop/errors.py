@@ -1,18 +1,4 @@
-"""Every exception recloop raises on purpose.
-
-RecloopError
-├── DataError        (ValueError)      a log, catalogue or knowledge file is not what it should be
-├── SettingError     (ValueError)      a configuration value or combination makes no sense
-├── LeakageError     (ValueError)      labels of the wrong user group were about to be used
-├── ContractError    (TypeError)       an object passed in does not do what its protocol says
-├── MissingPackageError (ImportError)  a package that only some runs need is not installed
-├── GenerationError  (RuntimeError)    a language model or encoder failed or wrote something unusable
-├── BudgetError      (RuntimeError)    a cap on requests, tokens or money is reached; what was got is kept
-├── TrainingError    (RuntimeError)    a fit diverged or has nothing to learn from
-└── RunError         (RuntimeError)    a run folder is locked, foreign, damaged or incomplete
-
-A message says what is wrong, what was got, and what to do about it.
-"""
+"""Every exception recloop raises on purpose: also the standard class it replaces. A message says what, got, do."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
