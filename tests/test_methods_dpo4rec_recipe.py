@@ -16,10 +16,12 @@ from method_cases import do_method
 from recloop.artifacts import read_rows
 from recloop.data.load import read_log
 from recloop.errors import DataError, SettingError
+from recloop.experiment.run_folder import RunFolder
 from recloop.files import sha256_of_folder
 from recloop.methods.dpo4rec import data as task
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.evaluate import ROWS
+from recloop.methods.predict import FinishedRun
 from recloop.methods.study import derived_seed
 from recloop.prompts.claims import population_rates
 from recloop.prompts.lines import history_items
@@ -113,6 +115,23 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Done:
     path = tmp_path_factory.mktemp("measured") / "run"
     config = Dpo4RecConfig.model_validate(SIMULATED | {"rounds": 0, "seeds": [3, 4], "backbones": ["dlcm", "prm"]})
     return Done(path, config, do(config, path, lm=FakeLM()))
+
+
+def test_a_finished_run_writes_and_ranks_for_users_the_log_has_never_seen(whole: Done) -> None:
+    run = FinishedRun(RunFolder.look(whole.path), {"encoder": FakeEncoder()})
+    items = read_log(whole.config.data, whole.config.data_seed).items
+    history, candidates = items["item_id"][:3].to_list(), items["item_id"][10:15].to_list()
+    assert run.profile(history, seed=1) == run.profile([(item, float("nan")) for item in history], seed=1)
+    ranked, other = (run.rerank(history, candidates, text=f"By genre: likes {one}.") for one in ("Drama", "War"))
+    assert ranked["score"].to_list() == sorted(ranked["score"], reverse=True)
+    assert dict(ranked.select("item_id", "title").iter_rows()) == dict(
+        items[10:15].select("item_id", "title").iter_rows()
+    )
+    assert dict(ranked.select("item_id", "score").iter_rows()) != dict(other.select("item_id", "score").iter_rows())
+    with pytest.raises(DataError, match=r"history: the log has no item 'nope' \(1 of 1\)"):
+        run.rerank(["nope"], candidates)
+    with pytest.raises(DataError, match="two candidates at least, got 1"):
+        run.rerank(history, candidates[:1], text="")
 
 
 def test_completions_with_little_room_are_their_first_sentences(tmp_path: Path) -> None:
