@@ -7,7 +7,7 @@ Axis letters: ``B`` lists, ``N`` completions, ``S`` seeds or sessions, ``U`` use
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
 import polars as pl
@@ -57,12 +57,11 @@ class MetricsConfig(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
-class Conventions(TypedDict):
-    """The settings of `MetricsConfig` as `evaluate` takes them."""
+class Options(TypedDict, total=False):
+    """What `evaluate` has a default for."""
 
-    metrics: Sequence[str]
-    empty: str
-    mean: NotRequired[str]
+    mean: str
+    name: str
 
 
 def evaluate(
@@ -70,8 +69,9 @@ def evaluate(
     lists: Lists,
     vectors: UserVectors | None = None,
     *,
-    name: str = "variant",
-    **conventions: Unpack[Conventions],
+    metrics: Sequence[str],
+    empty: str,
+    **options: Unpack[Options],
 ) -> VariantScores:
     """The scores of each user of some lists under a reranker: `values_SUM` by seed, user and metric.
 
@@ -79,10 +79,10 @@ def evaluate(
         reranker: fitted; several that differ by their seed alone as a mapping by seed.
         lists: of valid or test users.
         vectors: encoded texts of these users, for a reranker that reads texts.
-        name: of the variant, in comparisons.
         metrics: e.g. ``("ndcg@5", "map@5")``. There is no default, since the field disagrees.
         empty: what a list without a positive is worth: it is left out (``drop``) or counts as 0 (``zero``).
         mean: every user weighs the same (``user``, the default), or every list does (``list``).
+        name: of the variant, in comparisons.
 
     Raises:
         LeakageError: the lists belong to train or reward users.
@@ -94,8 +94,8 @@ def evaluate(
         scores = recloop.evaluate(model, lists.test, vectors, metrics=("ndcg@5",), empty="drop")
         scores.of("ndcg@5").mean()
     """
-    given = {"mean": "user", **conventions}
-    config = validate(MetricsConfig, {"names": given.pop("metrics", ()), **given})
+    name = options.pop("name", "variant")
+    config = validate(MetricsConfig, {"mean": "user", **options, "names": tuple(metrics), "empty": empty})
     by_seed = reranker if isinstance(reranker, Mapping) else {0: reranker}
     values_by_seed = {
         seed: completion_values(checked_scores(fitted, lists, vectors), lists, config.names)
