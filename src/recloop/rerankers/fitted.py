@@ -60,12 +60,11 @@ class FittedReranker:
     def score(self, lists: Lists, user_vectors: UserVectors | None) -> Float32[np.ndarray, "B N L"]:
         """Scores of every list under every completion of its user; labels are not read.
 
+        Higher is better, ``-inf`` at padding; N is 1 when `user_vectors` is None.
+
         Args:
             lists: any group's lists over the catalogue the reranker was fitted on.
             user_vectors: texts of at least these users; None for a reranker fitted without.
-
-        Returns:
-            Higher is better, ``-inf`` at padding; N is 1 when `user_vectors` is None.
 
         Raises:
             ContractError: texts given to a reranker fitted without, or the other way round.
@@ -80,9 +79,7 @@ class FittedReranker:
             raise ContractError(
                 f"this reranker was fitted {fitted} user vectors, got {got}; score with the same kind of input"
             )
-        texts = None
-        if user_vectors is not None and self.scaler is not None:
-            texts = (user_vectors, self.scaler)
+        texts = None if user_vectors is None or self.scaler is None else (user_vectors, self.scaler)
         history = (self.histories, self.rating_edges) if self.network.tokens is not None else None
         return list_tensors(lists, self.shape.num_items, texts, history)
 

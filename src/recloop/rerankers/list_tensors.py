@@ -71,10 +71,9 @@ def list_tensors(
     """Check lists and gather what belongs to their users.
 
     Args:
-        lists: any group's lists.
         num_items: how many items the reranker knows.
-        texts: vectors of at least these users and the scaler to apply; None for none.
-        history: windows and the edges of rating buckets; None for none.
+        texts: vectors of at least these users and the scaler to apply.
+        history: windows and the edges of rating buckets.
 
     Raises:
         DataError: an unknown item, a list without items, padding before an item, a user without a text.

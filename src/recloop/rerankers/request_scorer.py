@@ -49,10 +49,8 @@ class RequestScorer:
             raise DataError(f"user {user} must be prepared, got {len(self.row_of)} others; prepare this one too")
         asked_L = torch.as_tensor(np.asarray(items, dtype=np.int64))
         if not len(asked_L) or int(asked_L.min()) < 0 or int(asked_L.max()) >= len(self.items_IW):
-            raise DataError(
-                f"candidates must be items from 0 to {len(self.items_IW) - 1}, got {asked_L.tolist()}; "
-                f"leave out what is not in the catalogue"
-            )
+            known = f"0 to {len(self.items_IW) - 1}"
+            raise DataError(f"candidates must be items from {known}, got {asked_L.tolist()}; leave out others")
         with torch.inference_mode():
             history = None
             if self.histories is not None:

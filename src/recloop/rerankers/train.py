@@ -44,11 +44,8 @@ ITEM_VECTOR_WIDTH = 64
 
 @dataclass(frozen=True, slots=True)
 class FitData:
-    """What a reranker is fitted on.
+    """What a reranker is fitted on: the catalogue, knowledge windows of all users, lists of train and valid users.
 
-    features: the catalogue.
-    histories: knowledge windows of all users.
-    train, valid: lists of train and valid users.
     user_vectors: texts of at least those users; None for a reranker without.
     """
 
@@ -104,13 +101,11 @@ def fit_network(
 ) -> FittedReranker:
     """A reranker fitted on `data`; of its epochs, the one with the best NDCG@5 of valid users (user mean).
 
-    With several completions per user each step draws one per user and epoch. On valid users every completion is
-    scored and their metrics averaged.
+    With several completions per user one is drawn per user and epoch. On valid users every completion is scored and
+    their metrics averaged.
 
     Args:
-        config: what to build and how to fit it.
         seed: weights, order and dropout; the same seed gives the same weights on one machine.
-        progress: counts lists.
         own: a backbone of the user's in place of the configured one.
 
     Raises:
@@ -139,10 +134,7 @@ def _unfitted(config: RerankerConfig, data: FitData, backbone: Backbone) -> Fitt
     features, user_vectors, item_vectors_ID = data.features, data.user_vectors, None
     if config.use_item_knowledge:
         if features.item_vectors_ID is None:
-            raise SettingError(
-                "use_item_knowledge needs item vectors, got item features without; pass them to "
-                "item_features or turn it off"
-            )
+            raise SettingError("use_item_knowledge needs item vectors, got none; pass them to item_features")
         item_vectors_ID = VectorScaler.fit(features.item_vectors_ID).apply(features.item_vectors_ID)
     scaler = None
     if user_vectors is not None:
@@ -244,8 +236,7 @@ def _average_of(network: RerankNetwork, num_steps: float) -> AveragedModel | Non
 def _pace(config: RerankerConfig, num_lists: int) -> tuple[int, int]:
     """Lists per step and passes per epoch.
 
-    A small log takes smaller steps and several passes per epoch: valid users are asked after a change large
-    enough to show, not after a handful of steps.
+    A small log takes smaller steps and several passes: valid users are asked after a change large enough to show.
     """
     batch = min(config.batch_size, max(MIN_BATCH, num_lists // MIN_STEPS_PER_PASS))
     return batch, -(-config.min_epoch_steps // -(-num_lists // batch))
@@ -254,11 +245,7 @@ def _pace(config: RerankerConfig, num_lists: int) -> tuple[int, int]:
 def epoch_order(
     user_B: Int64[np.ndarray, " B"], lists_per_user: int, rng: np.random.Generator
 ) -> Int64[np.ndarray, " B"]:
-    """A random order of lists in which those of one user come `lists_per_user` at a time.
-
-    Which lists share a run is drawn again each time, so users' texts are adapted fewer times at almost no
-    loss of randomness.
-    """
+    """A random order of lists in which those of one user come `lists_per_user` at a time, drawn again each time."""
     shuffled_B = rng.permutation(len(user_B))
     by_user_B = shuffled_B[np.argsort(user_B[shuffled_B], kind="stable")]
     users_B = user_B[by_user_B]

@@ -31,10 +31,9 @@ class RewardFunction(Protocol):
     def __call__(
         self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]], /, **context: Any
     ) -> Float[np.ndarray, "P N"]:
-        """The reward of each completion, whatever the other prompts and completions of the call.
+        """The reward of each completion, N for each prompt, whatever the others of the call.
 
         Args:
-            completions: N texts for each prompt.
             context: further columns by name, one value per prompt. A function takes those it knows and ``**_``.
         """
         ...

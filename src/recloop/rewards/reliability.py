@@ -105,7 +105,6 @@ def split_half_reliability(measured: ListRewards, seed: int) -> Reliability:
     have reliability 0.
 
     Args:
-        measured: as `reward_lists` gives it.
         seed: of the bootstrap.
 
     Raises:
@@ -166,7 +165,7 @@ def _half_means(
 def _effect_products(
     odd_UN: Float64[np.ndarray, "U N"], even_UN: Float64[np.ndarray, "U N"]
 ) -> Float64[np.ndarray, "U 3"]:
-    """Per user, over completions: the sums of odd*even, odd*odd and even*even effects."""
+    """Sums over a user's completions of odd*even, odd*odd and even*even effects."""
     odd_UN = odd_UN - odd_UN.mean(axis=1, keepdims=True)
     even_UN = even_UN - even_UN.mean(axis=1, keepdims=True)
     return np.stack([(odd_UN * even_UN).sum(1), (odd_UN**2).sum(1), (even_UN**2).sum(1)], axis=1)

@@ -69,13 +69,13 @@ def user_rewards(measured: ListRewards, round: int) -> Rewards:
     Users none of whose lists holds a positive are left out.
 
     Args:
-        measured: by the fits of Algorithm 1's frozen reranker; more than one are our addition.
         round: 0 for the completions of the base model.
 
     Raises:
         DataError: no list holds a positive.
 
-    Source: DPO4Rec, section on reward-based feedback; dropping users without positives is our decision.
+    Source: DPO4Rec, section on reward-based feedback; dropping users without positives, and several fits of the
+    frozen reranker, are our decisions.
     """
     users_U, rewards_UN = user_means(measured.mean_BN, measured.user_B, empty="drop")
     if len(users_U) == 0:
