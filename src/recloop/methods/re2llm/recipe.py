@@ -10,13 +10,16 @@ learning asks nothing; the table has simple ways to choose a hint beside the pol
 
 from __future__ import annotations
 
-from recloop.methods.re2llm.answers import answer_all, encode_sessions
-from recloop.methods.re2llm.data import prepare
-from recloop.methods.re2llm.policies import choose_hints
-from recloop.methods.re2llm.reflection import explore
-from recloop.methods.re2llm.repeats import repeat_answers
-from recloop.methods.re2llm.report import compare_choices, report_choices
+from recloop.evaluation.report import REPORT_STEP
+from recloop.methods.re2llm.answers import ENCODE, SAMPLE, answer_all, encode_sessions
+from recloop.methods.re2llm.data import PREPARE, prepare
+from recloop.methods.re2llm.policies import TRAIN, choose_hints
+from recloop.methods.re2llm.reflection import EXPLORE, explore
+from recloop.methods.re2llm.repeats import SAMPLE_REPEATS, repeat_answers
+from recloop.methods.re2llm.report import EVALUATE, Findings, compare_choices, report_choices
 from recloop.methods.study import Study
+
+STEPS = (PREPARE, EXPLORE, SAMPLE, ENCODE, TRAIN, EVALUATE, SAMPLE_REPEATS, REPORT_STEP)
 
 
 def re2llm(study: Study) -> None:
@@ -28,4 +31,4 @@ def re2llm(study: Study) -> None:
     chosen = choose_hints(study, questions, answers, states, base)  # PPO on train; choices for test
     tables = compare_choices(study, questions, answers, chosen)
     repeated = repeat_answers(study, questions, base, chosen)  # off unless asked for
-    report_choices(study, questions, base, answers, chosen, tables, repeated)
+    report_choices(study, questions, tables, Findings(base, answers, chosen, repeated))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -69,15 +70,17 @@ def completions_of(study: Study, questions: Questions, answers: Answers) -> pl.D
     return told.select(*COMPLETION_COLUMNS, "session", "hint")
 
 
-def report_choices(
-    study: Study,
-    questions: Questions,
-    base: HintBase,
-    answers: Answers,
-    chosen: Chosen,
-    tables: Sequence[VariantTable],
-    repeated: Sequence[Repeated],
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What the report says beside the tables: hints, every answer with every hint, who chose which, repeated answers."""
+
+    base: HintBase
+    answers: Answers
+    chosen: Chosen
+    repeated: Sequence[Repeated]
+
+
+def report_choices(study: Study, questions: Questions, tables: Sequence[VariantTable], found: Findings) -> None:
     """Write ``report.html`` into the run folder."""
     summary = (
         "A frozen language model ranks what comes next in a session. It reflected on its mistakes and left hints; a "
@@ -88,12 +91,12 @@ def report_choices(
     def make() -> Report:
         sections = (
             gain_section(study, tables[0]),
-            repeats_section(study, repeated),
-            hint_section(study, questions, base, answers, chosen),
-            where_section(study, questions, base, answers, chosen),
+            repeats_section(study, found.repeated),
+            hint_section(study, questions, found),
+            where_section(study, questions, found),
             learning_section(study),
         )
-        told = facts(study, questions, base)
+        told = facts(study, questions, found.base)
         return run_report(study.run, f"Re2LLM on {questions.task.name}", summary, told, tables, sections)
 
     report_step(study, make)
@@ -163,15 +166,15 @@ def repeats_section(study: Study, repeated: Sequence[Repeated]) -> Section:
     return Section("repeats", "What the best hint is worth", parts)
 
 
-def hint_section(study: Study, questions: Questions, base: HintBase, answers: Answers, chosen: Chosen) -> Section:
+def hint_section(study: Study, questions: Questions, found: Findings) -> Section:
     """Every hint: where it came from, its mean gain over all sessions, how often the policy chooses it."""
     metric, tested = study.config.reward, slice(questions.test.start, questions.test.stop)
-    rewards_SH = answers.rewards(metric)
+    rewards_SH = found.answers.rewards(metric)
     train_H, test_H = rewards_SH[: len(questions.train)].mean(axis=0), rewards_SH[tested].mean(axis=0)
-    used = np.concatenate(list(chosen.hints[PPO].values()))
+    used = np.concatenate(list(found.chosen.hints[PPO].values()))
     rows: list[tuple[str, ...]] = []
-    for h, text in enumerate(base.texts):
-        origin = base.hints[h - 1].origin if h else None
+    for h, text in enumerate(found.base.texts):
+        origin = found.base.hints[h - 1].origin if h else None
         came = "" if origin is None else f"session {origin.session}, {origin.answer}"
         share = f"{(used == h).mean():.0%}"
         rows.append((text or "(no hint)", came, signed(train_H[h]), signed(test_H[h]), share))
@@ -183,20 +186,20 @@ def hint_section(study: Study, questions: Questions, base: HintBase, answers: An
     return Section("hints", "Hints", (note, PlainTable("The hint base", columns, tuple(rows))))
 
 
-def where_section(study: Study, questions: Questions, base: HintBase, answers: Answers, chosen: Chosen) -> Section:
+def where_section(study: Study, questions: Questions, found: Findings) -> Section:
     """The policy's gain by length of the session, by how often its answer was met, and by its attribute."""
-    task, metric = questions.task, study.config.primary_metric
-    ranks_SH = answers.ranks_SH[questions.test.start : questions.test.stop]
+    task, metric, hints = questions.task, study.config.primary_metric, found.chosen.hints
+    ranks_SH = found.answers.ranks_SH[questions.test.start : questions.test.stop]
     values = {
         name: np.mean(
-            [metric_of_rank(metric, ranks_SH[np.arange(len(ranks_SH)), h]) for h in chosen.hints[name].values()], axis=0
+            [metric_of_rank(metric, ranks_SH[np.arange(len(ranks_SH)), h]) for h in hints[name].values()], axis=0
         )
         for name in WAYS
     }
     met = np.bincount(
         [item for session in task.train for item in (*session.items, session.answer)], minlength=task.items.height
     )
-    chosen_NS = np.stack(list(chosen.hints[PPO].values()))
+    chosen_NS = np.stack(list(hints[PPO].values()))
     tables = [
         _by_band("By items shown", task.test, lambda session: len(session.items), values),
         _by_band("By how often training sessions hold the answer", task.test, lambda s: int(met[s.answer]), values),
@@ -206,7 +209,7 @@ def where_section(study: Study, questions: Questions, base: HintBase, answers: A
         for attribute in sorted({session.attribute for session in task.test}):
             is_in_S = np.array([session.attribute == attribute for session in task.test])
             hint = int(np.bincount(chosen_NS[:, is_in_S].ravel()).argmax())
-            rows.append((attribute, *_cells(is_in_S, values), base.texts[hint] or "(no hint)"))
+            rows.append((attribute, *_cells(is_in_S, values), found.base.texts[hint] or "(no hint)"))
         columns = ("Attribute that decides", "Sessions", "No hint", "Best single", "Re2LLM", "Hint chosen most")
         tables.append(PlainTable("By what decides the session", columns, tuple(rows)))
     note = Note(f"Means of {metric_title(metric)} over test sessions and seeds.")
