@@ -10,8 +10,7 @@ from recloop.methods.re2llm.config import Re2llmConfig, quick_overrides
 from recloop.methods.re2llm.cost_estimate import forecast
 from recloop.methods.re2llm.hint_base import read_hint_base
 from recloop.methods.re2llm.predict import recommend
-from recloop.methods.re2llm.recipe import re2llm
-from recloop.methods.re2llm.steps import STEPS
+from recloop.methods.re2llm.recipe import STEPS, re2llm
 from recloop.methods.study import Study, open_study, own_parts
 from recloop.progress import Progress
 

@@ -1,6 +1,6 @@
 """Every session asked with every hint, once: the ranks of all answers, and what was wrong with them.
 
-Axis letters: ``S`` sessions (train, then test), ``H`` hints, the empty one first.
+Axes: ``S`` sessions (train, then test), ``H`` hints, the empty one first.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ from recloop.experiment.step import StepKind
 from recloop.llm.cache import usage_note
 from recloop.methods.re2llm.data import Questions, ask
 from recloop.methods.re2llm.hint_base import HintBase
-from recloop.methods.re2llm.reflection import read_ranking
 from recloop.methods.study import COMPLETIONS_FILE, VECTORS_FILE, Study
 from recloop.prompts.lines import history_line
-from recloop.prompts.next_item import next_item_text
 from recloop.records import CompletionStatus
-from recloop.rerankers.metrics import NOT_RANKED, metric_of_rank
+from recloop.rerankers.metrics import metric_of_rank
 
 RANKS, ANSWERS, STATES = "ranks.safetensors", "answers.parquet", "states.safetensors"
 SAMPLE = StepKind("sample", reads=("question", "lm", "data_seed"))
@@ -32,7 +30,7 @@ ENCODE = StepKind("encode", reads=("encoder",))
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The rank of each session's answer under each hint, from 1; `NOT_RANKED` where it was not named."""
+    """The rank of each session's answer under each hint, as `Questions.read` gives it."""
 
     ranks_SH: np.ndarray
     digest: str
@@ -51,16 +49,14 @@ def answer_all(study: Study, questions: Questions, base: HintBase) -> Answers:
     inputs = {"sessions": questions.digest, "hints": study.run.digest("explore"), "lm": study.first_lm.digest}
     with study.step(SAMPLE, "", inputs) as step:
         if not step.is_done:
-            num_hints, num_ranked = len(base.texts), study.config.question.num_ranked
-            pairs = [(s, h) for s in range(len(questions.texts)) for h in range(num_hints)]
-            texts = {n: next_item_text(questions.texts[s], base.texts[h], num_ranked) for n, (s, h) in enumerate(pairs)}
+            pairs = [(s, h) for s in range(len(questions.texts)) for h in range(len(base.texts))]
+            texts = {n: questions.text(s, base.texts[h]) for n, (s, h) in enumerate(pairs)}
             completions = ask(study, texts, step.name)
-            ranks_SH = np.full((len(questions.texts), num_hints), NOT_RANKED, dtype=np.int64)
+            ranks_SH = np.zeros((len(questions.texts), len(base.texts)), dtype=np.int64)
             rows: list[dict[str, Any]] = []
             for n, (s, h) in enumerate(pairs):
                 answer = completions[n]
-                ranking = read_ranking(questions, s, answer.text, num_ranked)
-                ranks_SH[s, h] = ranking.rank_of(questions.task.sessions[s].answer_place) or NOT_RANKED
+                ranking, ranks_SH[s, h] = questions.read(s, answer.text)
                 told = {"text": answer.text, "status": answer.status.value}
                 rows.append({"session": s, "hint": h, "rank": int(ranks_SH[s, h]), **told, **ranking.defects})
             save_file({"ranks_SH": ranks_SH}, step.folder / RANKS)
@@ -93,7 +89,7 @@ def encode_sessions(study: Study, questions: Questions) -> States:
             encoder = study.open_encoder()
             sessions = questions.task.sessions
             used = sorted({item for session in sessions for item in session.items})
-            lines = [item_text(questions, item) for item in used]
+            lines = [history_line(questions.task.attributes, questions.items[item]) for item in used]
             with EncoderCache(study.run.path / VECTORS_FILE) as cache:
                 vectors_ID = encode_texts(encoder, lines, cache, study.progress)
             place_of = {item: place for place, item in enumerate(used)}
@@ -102,8 +98,3 @@ def encode_sessions(study: Study, questions: Questions) -> States:
             step.note(encoder=encoder.name, distinct_texts=len(lines), texts_cut=count_cut(encoder, lines))
     vectors_SD = load_file(study.run.folder("encode") / STATES)["vectors_SD"].astype(np.float64)
     return States(vectors_SD, study.run.digest("encode"))
-
-
-def item_text(questions: Questions, item: int) -> str:
-    """What the encoder reads of an item."""
-    return history_line(questions.task.attributes, questions.items[item])

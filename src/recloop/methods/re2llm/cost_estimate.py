@@ -20,20 +20,12 @@ class Calls:
     """Distinct prompts of a run, at most.
 
     answers: sessions times hints, the empty one included. exploration: turns, tries and comparisons of hints.
-    repeats: prompts that are answered several times. num_repeats: how often.
-    uncached: prompts of a loop without a cache: every episode with the hint and without, on all seeds.
+    repeats: prompts that are answered `repeats.answers` times.
     """
 
     answers: int
     exploration: int
     repeats: int
-    num_repeats: int
-    uncached: int
-
-    @property
-    def total(self) -> int:
-        """All answers, at most."""
-        return self.answers + self.exploration + self.repeats * self.num_repeats
 
 
 def count_calls(config: Re2llmConfig, num_train: int, num_test: int, num_hints: int | None = None) -> Calls:
@@ -42,16 +34,13 @@ def count_calls(config: Re2llmConfig, num_train: int, num_test: int, num_hints: 
     Args:
         num_hints: known beforehand, when they are given; None for as many as exploration may keep.
     """
-    explored = config.explore
-    num_kept = explored.max_hints if num_hints is None else num_hints
+    num_kept = config.explore.max_hints if num_hints is None else num_hints
     exploration = 0
     if num_hints is None:
-        per_mistake = TURNS + HINTS_PER_MISTAKE * (2 if explored.redundant == "lm" else 1)
-        exploration = min(explored.max_mistakes, num_train) * per_mistake
-    episodes = len(config.seeds) * config.policy.steps
-    often = config.repeats
-    repeats = min(often.max_sessions, num_test) * (num_kept + 1) if often.answers else 0
-    return Calls((num_train + num_test) * (num_kept + 1), exploration, repeats, often.answers, 2 * episodes)
+        per_mistake = TURNS + HINTS_PER_MISTAKE * (2 if config.explore.redundant == "lm" else 1)
+        exploration = min(config.explore.max_mistakes, num_train) * per_mistake
+    repeats = min(config.repeats.max_sessions, num_test) * (num_kept + 1) if config.repeats.answers else 0
+    return Calls((num_train + num_test) * (num_kept + 1), exploration, repeats)
 
 
 def forecast(config: Re2llmConfig) -> str:
@@ -64,7 +53,9 @@ def forecast(config: Re2llmConfig) -> str:
         num_hints = len(task.hints)
     calls = count_calls(config, len(task.train), len(task.test), num_hints)
     hints = f"up to {config.explore.max_hints}" if num_hints is None else f"{num_hints}"
-    read = calls.total * (config.question.max_prompt_tokens + config.lm.max_tokens)
+    total = calls.answers + calls.exploration + calls.repeats * config.repeats.answers
+    uncached = 2 * len(config.seeds) * config.policy.steps  # every episode with the hint and without
+    read = total * (config.question.max_prompt_tokens + config.lm.max_tokens)
     sessions = f"{len(task.train):,} training and {len(task.test):,} test sessions"
     lines = [
         f"{task.name}: {task.items.height:,} items, {sessions}",
@@ -73,11 +64,11 @@ def forecast(config: Re2llmConfig) -> str:
         f"  exploration  at most {calls.exploration:>9,} prompts",
     ]
     if calls.repeats:
-        lines.append(f"  repeats      at most {calls.repeats:>9,} prompts, {calls.num_repeats} answers each")
+        lines.append(f"  repeats      at most {calls.repeats:>9,} prompts, {config.repeats.answers} answers each")
     lines += [
-        f"  in all       at most {calls.total:>9,} prompts, each asked once; at most {read:,} tokens",
-        f"  without a cache, a loop would send {calls.uncached:,}",
+        f"  in all       at most {total:>9,} prompts, each asked once; at most {read:,} tokens",
+        f"  without a cache, a loop would send {uncached:,}",
     ]
     if config.lm.uses_server:
-        lines += server_plan("", config.lm, calls.total, read, ANSWER_TOKENS)
+        lines += server_plan("", config.lm, total, read, ANSWER_TOKENS)
     return "\n".join(lines)

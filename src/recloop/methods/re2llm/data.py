@@ -22,8 +22,9 @@ from recloop.methods.study import COMPLETIONS_FILE, Study
 from recloop.progress import Progress
 from recloop.prompts.claims import HistoryItem
 from recloop.prompts.lines import NOUNS, clean_item
-from recloop.prompts.next_item import SYSTEM, SessionText, next_item_text, with_distinct_titles
+from recloop.prompts.next_item import SYSTEM, Ranking, SessionText, next_item_text, parse_ranking, with_distinct_titles
 from recloop.records import Completion, Log, Prompt
+from recloop.rerankers.metrics import NOT_RANKED
 
 CUTS = "prompts.json"
 PREPARE = StepKind("prepare", reads=("data", "data_seed", "question", "lm"))
@@ -38,6 +39,7 @@ class Questions:
     texts: what prompts show, train sessions first. items: cleaned, by number.
     digest: of the step that made them; an input of every step that reads them.
     columns: new names of the log's columns that the language model is shown under another name.
+    num_ranked: titles asked for.
     """
 
     task: SessionTask
@@ -45,6 +47,17 @@ class Questions:
     texts: tuple[SessionText, ...]
     digest: str
     columns: Mapping[str, str]
+    num_ranked: int
+
+    def text(self, session: int, hint: str) -> str:
+        """What a session is asked with, under a hint."""
+        return next_item_text(self.texts[session], hint, self.num_ranked)
+
+    def read(self, session: int, answer: str) -> tuple[Ranking, int]:
+        """What an answer ranks, and the place of the right one in it, from 1; `NOT_RANKED` where it is not named."""
+        titles = [item.title for item in self.texts[session].candidates]
+        ranking = parse_ranking(answer, titles, self.num_ranked)
+        return ranking, ranking.rank_of(self.task.sessions[session].answer_place) or NOT_RANKED
 
     @property
     def train(self) -> range:
@@ -99,7 +112,8 @@ def prepare(study: Study) -> Questions:
         cut_text(text, cut, has_attributes=has_attributes)
         for text, (cut, has_attributes) in zip(session_texts(task, items), cuts, strict=True)
     )
-    return Questions(task, items, texts, study.run.digest("prepare"), columns)
+    num_ranked = study.config.question.num_ranked
+    return Questions(task, items, texts, study.run.digest("prepare"), columns, num_ranked)
 
 
 def clean_items(task: SessionTask) -> tuple[HistoryItem, ...]:

@@ -33,9 +33,9 @@ from recloop.methods.re2llm.hint_base import (
     read_hint_base,
     require_distinct,
     write_hint_base,
-)
+)  # fmt: skip
 from recloop.methods.study import COMPLETIONS_FILE, VECTORS_FILE, Study, derived_seed
-from recloop.prompts.next_item import Ranking, SessionText, next_item_text, parse_ranking
+from recloop.prompts.next_item import Ranking, SessionText
 from recloop.prompts.reflection import parse_hints, reflection_text, same_text, says_yes
 from recloop.rerankers.metrics import NOT_RANKED, metric_of_rank
 
@@ -44,6 +44,10 @@ HINTS_PER_MISTAKE = 2  # asked for
 BATCH_SIZE = 16  # mistakes taken together, so that their prompts are asked together
 WRONG_BEYOND = 10  # a mistake is an answer that is not among the first this many
 EXPLORE = StepKind("explore", reads=("explore", "question", "lm", "encoder", "reward", "data_seed"))
+
+
+Mistake = tuple[int, Ranking, int]
+"""A training session, what its answer ranked, and the rank of the right one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,9 @@ def explore(study: Study, questions: Questions) -> HintBase:
     with study.step(EXPLORE, "", inputs) as step:
         if not step.is_done:
             if config.file is not None:
-                base = _in_shown_names(read_hint_base(config.file), questions.columns)
+                given = read_hint_base(config.file)
+                shown = (replace(hint, text=in_shown_names(hint.text, questions.columns)) for hint in given.hints)
+                base = replace(given, hints=tuple(shown))
             elif config.hints == "released":
                 base = HintBase(tuple(map(Hint, dict.fromkeys(questions.task.hints))))
             else:
@@ -80,12 +86,6 @@ def explore(study: Study, questions: Questions) -> HintBase:
                 **usage_note(study.run.path / COMPLETIONS_FILE, step.name, study.config.lm),
             )
     return read_hint_base(study.run.folder("explore") / HINTS)
-
-
-def _in_shown_names(base: HintBase, columns: Mapping[str, str]) -> HintBase:
-    """Given hints, with the column names that the language model is shown."""
-    hints = tuple(replace(hint, text=in_shown_names(hint.text, columns)) for hint in base.hints)
-    return replace(base, hints=hints)
 
 
 def reflect(study: Study, questions: Questions, purpose: str) -> HintBase:
@@ -103,8 +103,10 @@ def reflect(study: Study, questions: Questions, purpose: str) -> HintBase:
         batch = chosen[start : start + BATCH_SIZE]
         counts["mistakes looked at"] += len(batch)
         proposals = propose(study, questions, batch, counts, purpose)
-        ranks = ranks_with(study, questions, proposals, purpose)
-        for proposal, rank in zip(proposals, ranks, strict=True):
+        texts = {n: questions.text(proposal.session, proposal.text) for n, proposal in enumerate(proposals)}
+        answers = ask(study, texts, purpose)
+        for n, proposal in enumerate(proposals):
+            _, rank = questions.read(proposal.session, answers[n].text)
             if len(kept) >= config.max_hints:
                 counts["after the base was full"] += 1
             elif config.effective and not NOT_RANKED < rank <= WRONG_BEYOND:
@@ -116,41 +118,24 @@ def reflect(study: Study, questions: Questions, purpose: str) -> HintBase:
     return HintBase(tuple(kept), dict(counts))
 
 
-def find_mistakes(study: Study, questions: Questions, purpose: str) -> list[tuple[int, Ranking]]:
+def find_mistakes(study: Study, questions: Questions, purpose: str) -> list[Mistake]:
     """Training sessions whose answer is not among the first, with what was ranked instead."""
-    num = study.config.question.num_ranked
-    answers = ask(study, {s: next_item_text(questions.texts[s], NO_HINT, num) for s in questions.train}, purpose)
-    found: list[tuple[int, Ranking]] = []
-    for number in questions.train:
-        ranking = read_ranking(questions, number, answers[number].text, num)
-        rank = ranking.rank_of(questions.task.sessions[number].answer_place)
-        if rank is None or rank > WRONG_BEYOND:
-            found.append((number, ranking))
-    return found
-
-
-def read_ranking(questions: Questions, number: int, text: str, num_ranked: int) -> Ranking:
-    """What an answer about one session ranks."""
-    titles = [item.title for item in questions.texts[number].candidates]
-    return parse_ranking(text, titles, num_ranked)
+    answers = ask(study, {s: questions.text(s, NO_HINT) for s in questions.train}, purpose)
+    read = {s: questions.read(s, answers[s].text) for s in questions.train}
+    return [(s, ranking, rank) for s, (ranking, rank) in read.items() if not NOT_RANKED < rank <= WRONG_BEYOND]
 
 
 def propose(
-    study: Study,
-    questions: Questions,
-    batch: Sequence[tuple[int, Ranking]],
-    counts: Counter[str],
-    purpose: str,
+    study: Study, questions: Questions, batch: Sequence[Mistake], counts: Counter[str], purpose: str
 ) -> list[Proposal]:
     """The three turns for a batch of mistakes, and the hints that name no title."""
-    num = study.config.question.num_ranked
-    texts = {number: questions.texts[number] for number, _ in batch}
-    ranked = {number: [texts[number].candidates[p].title for p in ranking.places] for number, ranking in batch}
+    texts = {number: questions.texts[number] for number, *_ in batch}
+    ranked = {number: [texts[number].candidates[p].title for p in ranking.places] for number, ranking, _ in batch}
     answer = {n: texts[n].candidates[questions.task.sessions[n].answer_place] for n in texts}
 
     def turn(said: Mapping[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
         def build(n: int, text: SessionText) -> str:
-            return reflection_text(text, ranked[n], num, answer[n], HINTS_PER_MISTAKE, said[n])
+            return reflection_text(text, ranked[n], questions.num_ranked, answer[n], HINTS_PER_MISTAKE, said[n])
 
         budget = study.config.explore.max_prompt_tokens
         prompts = {n: fitting_prompt(study, texts[n], budget, partial(build, n)) for n in said}
@@ -161,7 +146,7 @@ def propose(
 
     replies = turn(turn(turn(dict.fromkeys(texts, ()))))
     proposals: list[Proposal] = []
-    for number, ranking in batch:
+    for number, _, rank in batch:
         if number not in replies:
             continue
         titles = [item.title for item in texts[number].candidates]
@@ -171,21 +156,8 @@ def propose(
         counts["too short or long"] += parsed.num_unfit
         counts["said twice in one reply"] += parsed.num_repeated
         counts["more than asked for"] += parsed.num_beyond
-        rank = ranking.rank_of(questions.task.sessions[number].answer_place) or NOT_RANKED
         proposals += [Proposal(number, hint, rank) for hint in parsed.hints]
     return proposals
-
-
-def ranks_with(study: Study, questions: Questions, proposals: Sequence[Proposal], purpose: str) -> list[int]:
-    """The answer's rank in every proposal's own session, with the hint."""
-    num = study.config.question.num_ranked
-    texts = {n: next_item_text(questions.texts[p.session], p.text, num) for n, p in enumerate(proposals)}
-    completions = ask(study, texts, purpose)
-    ranks: list[int] = []
-    for n, proposal in enumerate(proposals):
-        ranking = read_ranking(questions, proposal.session, completions[n].text, num)
-        ranks.append(ranking.rank_of(questions.task.sessions[proposal.session].answer_place) or NOT_RANKED)
-    return ranks
 
 
 def is_redundant(study: Study, text: str, known: Sequence[str], purpose: str) -> bool:

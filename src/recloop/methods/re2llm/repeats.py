@@ -21,10 +21,8 @@ from recloop.methods.re2llm.answers import RANKS
 from recloop.methods.re2llm.data import Questions, ask_often
 from recloop.methods.re2llm.hint_base import HintBase
 from recloop.methods.re2llm.policies import KNOWN, NO_HINT, PPO, SINGLE, Chosen
-from recloop.methods.re2llm.reflection import read_ranking
 from recloop.methods.study import COMPLETIONS_FILE, Study, derived_seed
-from recloop.prompts.next_item import next_item_text
-from recloop.rerankers.metrics import NOT_RANKED, metric_of_rank
+from recloop.rerankers.metrics import metric_of_rank
 
 REPEATS = "repeats.json"
 TEMPERATURE = 0.7  # of repeated answers: at 0 all would be the same
@@ -74,20 +72,16 @@ def repeat_answers(study: Study, questions: Questions, base: HintBase, chosen: C
     if not config.answers:
         return ()
     asked = list(questions.test)[: config.max_sessions]
-    num_ranked, num_hints = study.config.question.num_ranked, len(base.texts)
+    num_hints = len(base.texts)
     inputs = {"sessions": questions.digest, "hints": study.run.digest("explore"), "lm": study.first_lm.digest}
     with study.step(SAMPLE_REPEATS, "repeats", inputs) as step:
         if not step.is_done:
             pairs = [(s, h) for s in asked for h in range(num_hints)]
-            texts = {n: next_item_text(questions.texts[s], base.texts[h], num_ranked) for n, (s, h) in enumerate(pairs)}
+            texts = {n: questions.text(s, base.texts[h]) for n, (s, h) in enumerate(pairs)}
             completions = ask_often(study, texts, step.name, config.answers, TEMPERATURE)
-            ranks = np.full((len(pairs), config.answers), NOT_RANKED, dtype=np.int64)
-            for n, (s, _) in enumerate(pairs):
-                for repeat, completion in enumerate(completions[n]):
-                    ranking = read_ranking(questions, s, completion.text, num_ranked)
-                    place = questions.task.sessions[s].answer_place
-                    ranks[n, repeat] = ranking.rank_of(place) or NOT_RANKED
-            save_file({"ranks_SHR": ranks.reshape(len(asked), num_hints, -1)}, step.folder / RANKS)
+            ranks = [[questions.read(s, one.text)[1] for one in completions[n]] for n, (s, _) in enumerate(pairs)]
+            ranks_SHR = np.array(ranks, dtype=np.int64).reshape(len(asked), num_hints, -1)
+            save_file({"ranks_SHR": ranks_SHR}, step.folder / RANKS)
             step.note(
                 tokens=sum(one.num_tokens for completions_N in completions.values() for one in completions_N),
                 num_prompts=len(texts),
