@@ -28,8 +28,13 @@ def write_rows(path: Path, rows: Sequence[Record], kind: type[Record]) -> None:
     Raises:
         TypeError: a field holds something else.
     """
-    columns = {name: [_plain(getattr(row, name)) for row in rows] for name in _column_types(kind)}
-    pl.DataFrame(columns, schema=_schema(kind)).write_parquet(path)
+    types = _column_types(kind)
+    columns = {name: [getattr(row, name) for row in rows] for name in types}
+    for name, found in types.items():
+        if issubclass(found, Enum):
+            columns[name] = [value.value for value in columns[name]]
+    schema = {name: COLUMN_TYPES.get(found, pl.String) for name, found in types.items()}
+    pl.DataFrame(columns, schema=schema).write_parquet(path)
 
 
 def read_rows(path: Path, kind: type[Record]) -> list[Record]:
@@ -44,10 +49,7 @@ def read_rows(path: Path, kind: type[Record]) -> list[Record]:
     except (OSError, pl.exceptions.PolarsError) as error:
         raise RunError(f"{path} cannot be read ({error}); restore it or start a new run folder") from error
     if table.columns != list(types):
-        raise RunError(
-            f"{path} must have the columns {', '.join(types)}, got {', '.join(table.columns)}; restore it or start a "
-            f"new run folder"
-        )
+        raise RunError(f"{path} must have the columns {', '.join(types)}, got {', '.join(table.columns)}; restore it")
     enums = {name: found for name, found in types.items() if issubclass(found, Enum)}
     return [
         kind(**{name: enums[name](value) if name in enums else value for name, value in row.items()})
@@ -85,11 +87,3 @@ def _column_types(kind: type[Any]) -> dict[str, type]:
         if found not in COLUMN_TYPES and not (isinstance(found, type) and issubclass(found, Enum)):
             raise TypeError(f"{kind.__name__}.{name} must be a number, a text, a truth or an enumeration, got {found}")
     return types
-
-
-def _schema(kind: type[Any]) -> dict[str, Any]:
-    return {name: COLUMN_TYPES.get(found, pl.String) for name, found in _column_types(kind).items()}
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, Enum) else value

@@ -92,10 +92,7 @@ def open_study(
     """The study of a run; no model is loaded yet."""
     own = own or OwnParts()
     lm = own.lm
-    if lm is None:
-        first = LmRef("untuned", lm_folder(config.lm), lm_digest(config.lm))
-    else:
-        first = LmRef("untuned", OWN_LM, lm.name)
+    folder, digest = (lm_folder(config.lm), lm_digest(config.lm)) if lm is None else (OWN_LM, lm.name)
 
     @lru_cache(maxsize=1)
     def open_lm(folder: Path) -> LanguageModel:
@@ -106,7 +103,7 @@ def open_study(
         return own.encoder or encoder_from_config(config.encoder)
 
     inputs = lru_cache(maxsize=1)(partial(encoder_inputs, config.encoder, own.encoder))
-    return Study(run, progress, until, config, first, open_lm, open_encoder, inputs, own)
+    return Study(run, progress, until, config, LmRef("untuned", folder, digest), open_lm, open_encoder, inputs, own)
 
 
 def own_parts(method: str, objects: Mapping[str, Any], *allowed: str) -> OwnParts:
@@ -121,8 +118,7 @@ def require_trainable(own: OwnParts, rounds: int) -> None:
     """SettingError where a language model that was passed as an object would have to be trained."""
     if own.lm is not None and rounds:
         raise SettingError(
-            f"a language model passed as an object cannot be trained, got rounds={rounds}; "
-            f"use rounds=0, or name a model folder in lm.name"
+            f"an lm passed as an object cannot be trained, got {rounds=}; use rounds=0, or a folder in lm.name"
         )
 
 
