@@ -72,7 +72,7 @@ def completions_of(study: Study, questions: Questions, answers: Answers) -> pl.D
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What the report says beside the tables: hints, every answer with every hint, who chose which, repeated answers."""
+    """What the report shows beside the tables: hints, every answer with every hint, choices, repeated answers."""
 
     base: HintBase
     answers: Answers
