@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test fast examples soak soak-short lint types format bench bench-speed bench-quick clean
+.PHONY: help install run test fast examples notebooks soak soak-short lint types format bench bench-speed bench-quick clean
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ examples: $(VENV)/.dev  ## every script in examples/, in an empty folder (about 
 	@folder=$$(mktemp -d) && python="$(abspath $(BIN))/python" && cd "$$folder" && for script in $(CURDIR)/examples/*.py; do \
 		echo "$$script"; OMP_NUM_THREADS=1 "$$python" "$$script" 2>"$$folder/log" || { cat "$$folder/log"; exit 1; }; \
 	done
+
+notebooks: $(VENV)/.dev  ## execute examples/*.ipynb and keep their output (about 8 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.execute_notebooks
 
 soak: $(VENV)/.dev  ## kills in every stage, faults and other long tests
 	RECLOOP_SOAK=full $(BIN)/python -m pytest -q -m soak
