@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recloop import __version__, cli
 from recloop.errors import SettingError, TrainingError
+from recloop.experiment.run_folder import RunFolder
 from recloop.experiment.step import StepKind, Steps
 from recloop.methods import registry
 from recloop.methods.method import Method
@@ -310,6 +311,20 @@ def test_a_finished_run_is_asked_by_its_method(method: StandIn, capsys: pytest.C
     assert cli.main(["run", "silent", "--out", "s"]) == 0
     assert cli.main(["ask", "s", "A film"]) == 2
     assert "a run of silent answers no questions" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "text"), [("re2llm", "--user", "u3"), ("rerec", "--candidates", "Heat; Up")]
+)
+def test_an_option_that_a_method_is_not_asked_with_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, option: str, text: str
+) -> None:
+    config = registry.method_named(name).config().model_dump(mode="json")
+    with RunFolder.open(tmp_path / "r", config, method=name):
+        pass
+    assert cli.main(["ask", str(tmp_path / "r"), "Jaws", option, text]) == 2
+    said = f"a run of {name} is asked without {option}, got {text!r}; leave it out"
+    assert said in capsys.readouterr().err
 
 
 def test_quick_makes_re2llm_small_and_what_is_said_besides_wins(capsys: pytest.CaptureFixture[str]) -> None:

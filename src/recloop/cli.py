@@ -236,16 +236,15 @@ def ask(folder: Path, question: str, /, *, user: str | None = None, candidates: 
         candidates: titles to rank, separated by semicolons (re2llm).
     """
     from recloop.experiment.run_folder import RunFolder
+    from recloop.methods.method import ask_method
     from recloop.methods.registry import method_named
     from recloop.settings import validate
 
     options = {"user": user, "candidates": candidates}
     with RunFolder.reopen(folder) as run:
         method = method_named(run.manifest["method"])
-        if method.ask is None:
-            raise SettingError(f"a run of {method.name} answers no questions; ask one of rerec or re2llm")
-        config = validate(method.config, run.config)
-        print(method.ask(run, config, question, **{name: text for name, text in options.items() if text is not None}))
+        given = {name: text for name, text in options.items() if text is not None}
+        print(ask_method(method, validate(method.config, run.config), run, question, **given))
 
 
 @app.command(sort_key=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from typing import Any
 
 from pydantic import BaseModel
@@ -35,7 +36,8 @@ class Method:
         objects are those that a user passes in place of what a name would pick, e.g. ``lm`` or ``reranker``.
     forecast: config -> the plan that ``--dry-run`` prints; None where there is none.
     quick: config -> what ``--quick`` sets, as typed; None where the defaults are small already.
-    ask: (run, config, question, **options) -> an answer by what a finished run left; None where it answers none.
+    ask: (run, config, question, **options) -> an answer by what a finished run left; None where it answers none. An
+        option that it does not name is refused.
     """
 
     name: str
@@ -54,13 +56,8 @@ def run_method(
     """Do a run, or go on with it; which step was reached, where it stops before its end.
 
     Args:
-        config: as the run folder was opened with.
-        run: where everything is kept; a step found done there is not done again.
-        until: the command after whose first step it stops; None for the whole run.
+        until: the command after whose first step it stops, SettingError if there is none; None for the whole run.
         objects: see `Method.open_study`.
-
-    Raises:
-        SettingError: the method has no such step.
     """
     require_command(method.name, method.steps, until)
     study = method.open_study(config, run, progress, until, **objects)
@@ -69,6 +66,17 @@ def run_method(
     except StepReached as reached:
         return f"{reached} is done; go on with: recloop resume {run.path}"
     return None
+
+
+def ask_method(method: Method, config: BaseModel, run: RunFolder, question: str, **options: str) -> str:
+    """What a finished run answers; SettingError for a method that answers nothing, or does not take an option."""
+    if method.ask is None:
+        raise SettingError(f"a run of {method.name} answers no questions; ask one of rerec or re2llm")
+    taken = signature(method.ask).parameters.values()
+    for name, value in options.items():
+        if not any(one.name == name or one.kind is Parameter.VAR_KEYWORD for one in taken):
+            raise SettingError(f"a run of {method.name} is asked without --{name}, got {value!r}; leave it out")
+    return method.ask(run, config, question, **options)
 
 
 def quick_settings(method: Method, config: BaseModel) -> list[tuple[str, str]]:

@@ -19,8 +19,4 @@ def _open(config: ReRecConfig, run: RunFolder, progress: Progress, until: str | 
     return open_study(config, run, progress, until, own_parts("rerec", objects, "log").log)
 
 
-def _ask(run: RunFolder, config: ReRecConfig, question: str, **options: Any) -> str:
-    return ask_run(run, config, question, options.get("user"))
-
-
-METHOD = Method("rerec", ReRecConfig, rerec, STEPS, _open, forecast, quick_overrides, _ask)
+METHOD = Method("rerec", ReRecConfig, rerec, STEPS, _open, forecast, quick_overrides, ask_run)

@@ -25,11 +25,11 @@ VOTES = 8  # answers drawn, beside the likeliest one, for the candidates' scores
 SHOWN = 5
 
 
-def ask_run(run: RunFolder, config: ReRecConfig, text: str, user_id: str | None = None) -> str:
+def ask_run(run: RunFolder, config: ReRecConfig, text: str, user: str | None = None) -> str:
     """The reasoning, the pick and the candidates' scores, as text.
 
     Args:
-        user_id: whose history is shown, and left out of the candidates; None for nobody's.
+        user: the id of whose history is shown, and left out of the candidates; None for nobody's.
 
     Raises:
         RunError: the run has no trained model yet.
@@ -39,7 +39,7 @@ def ask_run(run: RunFolder, config: ReRecConfig, text: str, user_id: str | None 
     label = last_model(run, config)
     task = prepare(study)
     vectors_ID = embed_items(study, task)
-    items, rating = history_of(task, user_id, config.requests.history_items)
+    items, rating = history_of(task, user, config.requests.history_items)
     named = conditions_named(task, text)
     if not named and not items:
         raise SettingError(
@@ -55,10 +55,7 @@ def ask_run(run: RunFolder, config: ReRecConfig, text: str, user_id: str | None 
 
 
 def last_model(run: RunFolder, config: ReRecConfig) -> str:
-    """The step of the model to ask: ReRec's last epoch, else another variant's, else the supervised one.
-
-    The last is the one that ended the variant's way; how many there are, the curriculum decides on it.
-    """
+    """The step of the model to ask, which ended its variant's way: ReRec's, else another's, else the supervised."""
     seed, steps = config.seeds[0], run.manifest["steps"]
     for variant in sorted(config.variants, key=lambda variant: variant != FULL):
         for name in steps:
@@ -109,11 +106,7 @@ def find_candidates(
 
 
 def answer(lm: LanguageModel, prompt: Prompt, titles: list[str], max_tokens: int, label: str) -> str:
-    """The likeliest answer, its pick or why there is none, and how often other answers name each candidate.
-
-    Args:
-        label: of the language model.
-    """
+    """The likeliest answer, its pick or why there is none, and how often other answers name each candidate."""
     ((_, (best,)),) = lm.generate([prompt], Sampling(1, 0.0, 1.0, max_tokens, 0))
     ((_, completions_N),) = lm.generate([prompt], Sampling(VOTES, 1.0, 1.0, max_tokens, 0))
     likeliest = read_answer(best.text, titles, is_finished=best.is_finished)
