@@ -41,8 +41,6 @@ def read_amazon(reviews: Path, metadata: Path, config: AmazonConfig, bad_rows: B
 
     Raises:
         DataError: a file is absent or empty, rows are bad and not to be quarantined, or the core is empty.
-
-    Source: KAR keeps users with 60 and items with 40 interactions of Amazon-Books.
     """
     ratings, items = _read_reviews(reviews), _read_metadata(metadata)
     users = ratings.good.select("user_id").unique(maintain_order=True)

@@ -28,13 +28,10 @@ class RawLog:
 
 
 def number_log(raw: RawLog) -> Log:
-    """The log with users and items numbered in the order of their frames, and interactions sorted.
+    """The log with users and items numbered in the order of their frames, and interactions sorted; DataError if none.
 
     Users without interactions and items without any are left out: a candidate that is in nobody's history
     would be known as a negative by its number alone.
-
-    Raises:
-        DataError: no interaction is left.
     """
     if raw.interactions.is_empty():
         raise DataError(f"{raw.name} must have interactions, got none; lower the filters or check the files")
@@ -73,10 +70,7 @@ def keep_rated_items(raw: RawLog, min_item_ratings: int) -> RawLog:
 
 
 def keep_core(raw: RawLog, min_per_user: int, min_per_item: int) -> RawLog:
-    """The core: the log after users and items with fewer interactions were dropped until all have enough.
-
-    Source: KAR keeps Amazon-Books users with 60 and items with 40 interactions or more.
-    """
+    """The core: users and items with fewer interactions dropped until all have enough (KAR: 60 and 40 on books)."""
     kept = raw.interactions
     while True:
         smaller = kept.filter(pl.len().over("user_id") >= min_per_user)

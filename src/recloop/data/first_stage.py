@@ -23,16 +23,10 @@ NEIGHBOURS = 50  # guess: kept per item
 
 
 def propose_items(log: Log, histories: Histories, train_users: np.ndarray, top: int) -> np.ndarray:
-    """The best items for every user, none of them from the user's knowledge window.
+    """The best items for every user, none of the knowledge window: Int64 [U, top], best first, -1 where too few.
 
-    Only positive interactions count, each with weight 1. The model is fitted on all of the train users' and
-    scores a user by those in the window. A user without any in the window gets the most popular items.
-
-    Returns:
-        Int64 [U, top] of item numbers, best first, padded with -1 where the catalogue is too small.
-
-    Raises:
-        DataError: fewer than two train users.
+    Only positive interactions count, each with weight 1. The model is fitted on all of the train users' and scores a
+    user by those in the window; without any, a user gets the most popular items. DataError: fewer than two train users.
     """
     if len(train_users) < 2:
         raise DataError(f"a first stage needs two train users or more, got {len(train_users)}; use protocol kar")

@@ -45,13 +45,10 @@ TOGETHER = ImplicitConfig()
 
 
 def read_implicit(folder: Path, bad_rows: BadRowPolicy = STRICT, config: ImplicitConfig = TOGETHER) -> Log:
-    """The implicit log of a folder; every interaction is positive.
+    """The implicit log of a folder with one ``*.inter.json`` and one ``*.item.json``; every interaction is positive.
 
     Attributes: category (without the top-level one that nine tenths of the items share), brand. A bad row's
     ``line`` is the number of its entry in the file.
-
-    Args:
-        folder: holds one ``*.inter.json`` and one ``*.item.json``.
 
     Raises:
         DataError: the files are not there or not of this form, or rows are bad and not to be quarantined.

@@ -31,21 +31,14 @@ _SHOWN = re.compile(r'"(.*?)", \d+(?:\.\d+)? stars;')
 
 @dataclass(frozen=True, slots=True)
 class KarKnowledge:
-    """KAR's texts.
-
-    users: ``user_id, text, prompt, num_shown``. items: ``item_id, text``. Ids as in the source, as text.
-    """
+    """KAR's texts by ids of the source: users ``user_id, text, prompt, num_shown``, items ``item_id, text``."""
 
     users: pl.DataFrame
     items: pl.DataFrame
 
 
 def read_klg(folder: Path, bad_rows: BadRowPolicy = STRICT) -> KarKnowledge:
-    """KAR's texts from its folder. A bad row's ``line`` is the number of its entry in the file.
-
-    Raises:
-        DataError: a file is absent, empty or not of the form, or entries are bad and not to be quarantined.
-    """
+    """KAR's texts of a folder; a bad row's ``line`` is the number of its entry. DataError: a bad file or row."""
     index_path = next((folder / name for name in INDEX_NAMES if (folder / name).is_file()), None)
     if index_path is None:
         raise DataError(f"KAR's knowledge needs its index, got no {' or '.join(INDEX_NAMES)} in {folder}; fetch it too")
@@ -87,11 +80,8 @@ def with_item_texts(log: Log, knowledge: KarKnowledge) -> Log:
 def with_user_texts(log: Log, knowledge: KarKnowledge) -> Log:
     """The log with KAR's user texts, and with the interactions that each text saw first in its user's history.
 
-    They are the knowledge window of such a user, so no list holds an item whose rating a text has seen. Users
-    without a text keep their order.
-
-    Raises:
-        DataError: a prompt shows another number of titles than the index says, or one the user never met.
+    They are the knowledge window of such a user, so no list holds an item whose rating a text has seen. DataError: a
+    prompt shows another number of titles than the index says, or one the user never met.
     """
     texts = numbered_texts(knowledge.users, log.users, "user")
     known = texts.join(log.users.select("user", "user_id"), on="user", maintain_order="left")

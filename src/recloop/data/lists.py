@@ -46,10 +46,7 @@ class ProtocolConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 def window_lens(num_interactions_U: np.ndarray, window_max: int) -> np.ndarray:
-    """Length of every user's knowledge window: the older half, at most `window_max`.
-
-    Source: KAR's released preprocessing, ``min((n + 1) // 2, max)``.
-    """
+    """Every user's knowledge window: the older half, at most `window_max`. Source: KAR's ``min((n + 1) // 2, max)``."""
     return np.minimum((num_interactions_U + 1) // 2, window_max)
 
 
@@ -87,18 +84,15 @@ def candidate_lists(
 
 
 def build_lists(log: Log, groups: dict[Group, np.ndarray], protocol: ProtocolConfig, seed: int) -> CandidateLists:
-    """Histories of all users and the candidate lists of every group.
+    """Histories of all users and the candidate lists of every group; with a first stage also its recall.
 
-    A user's window is what the text in `log.user_knowledge` has seen; without one it is the older half, at
-    most ``protocol.window_max``. A user with nothing after the window has a history and no list.
+    A user's window is what the text in `log.user_knowledge` has seen; without one it is the older half, at most
+    ``protocol.window_max``. A user with nothing after the window has a history and no list. The recall is the share
+    of the test users' positives after the window that are among the items proposed.
 
     Args:
         groups: disjoint users of each group; a group left out has no lists.
         seed: of the negatives and of the order inside a list.
-
-    Returns:
-        The lists. With a first stage also its recall: the share of the test users' positives after the
-        window that are among the items it proposed.
 
     Raises:
         LeakageError: two groups share a user.
@@ -198,11 +192,7 @@ def _chunk_lists(
 
 
 def _fill_uniform(items_BL: np.ndarray, user_B: np.ndarray, log: _SplitLog, rng: np.random.Generator) -> None:
-    """Replace every -1 by an item that is not the user's own and not yet in the list, uniformly.
-
-    Column by column: draw for all rows, draw again where the item is taken. Rows still open after many
-    draws (users who met nearly everything) are searched one by one.
-    """
+    """Replace every -1 by an item that is not the user's own and not yet in the list, uniformly."""
     num_own_B = np.bincount(log.own_keys // log.num_items, minlength=log.histories.num_users)[user_B]
     num_open_B = (items_BL < 0).sum(axis=1)
     short = np.flatnonzero(log.num_items - num_own_B < num_open_B)
@@ -230,10 +220,7 @@ def _fill_uniform(items_BL: np.ndarray, user_B: np.ndarray, log: _SplitLog, rng:
 def _fill_from_pool(
     items_BL: np.ndarray, user_B: np.ndarray, log: _SplitLog, proposed: np.ndarray, rng: np.random.Generator
 ) -> None:
-    """Replace every -1 by an item the first stage proposed to the user and the user never met.
-
-    Users whose pool is too small get uniform negatives for the rest.
-    """
+    """Replace every -1 by an item proposed to the user who never met it; once there are none, by a uniform one."""
     user_U1 = np.arange(len(proposed))[:, None]
     is_usable = (proposed >= 0) & ~log.is_own(user_U1, np.maximum(proposed, 0))
     order_BP = rng.random((len(user_B), proposed.shape[1]))

@@ -123,15 +123,11 @@ def load_log(
 
 
 def read_log(config: DataConfig, seed: int, progress: Progress = SILENT) -> Log:
-    """The configured log.
+    """The configured log; raises as `load_log`.
 
     Args:
         seed: of the simulated log, and of the users kept.
         progress: takes the count of bad rows set aside, and the columns of a table that nothing reads.
-
-    Raises:
-        DataError: files are absent, empty or hold bad rows.
-        SettingError: more users are wanted than there are.
     """
     quarantine = config.quarantine if config.on_bad_rows == "quarantine" else None
     policy = BadRowPolicy(quarantine, progress.say)

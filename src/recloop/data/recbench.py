@@ -35,17 +35,13 @@ NOBODY = -1
 def read_recbench(
     folder: Path, log: Log, num_candidates: int, seed: int, can_tell: Callable[[Sequence[str]], bool]
 ) -> tuple[tuple[Request, ...], int]:
-    """The requests; the right candidate is drawn from the ground truth, the others from all other films.
+    """The requests, and how many are left out, since the log has no film of the ground truth or too few others.
 
-    The number counts requests left out, since the log has no film of the ground truth or too few others.
+    The right candidate is drawn from the ground truth, the others from all other films. DataError: a bad file.
 
     Args:
-        folder: holds the files of `FILES`.
         log: MovieLens-1M, by whose item ids the ground truth is given.
         can_tell: whether titles can be told apart when each is written alone.
-
-    Raises:
-        DataError: a file is absent or damaged.
     """
     item_of = {item_id: item for item, item_id in enumerate(log.items["item_id"].to_list())}
     titles = log.items["title"].to_list()

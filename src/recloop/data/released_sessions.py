@@ -32,13 +32,10 @@ LINE = "\x00 line"  # no column of a table
 
 
 def read_released(folder: Path, num_train: int | None, num_test: int | None, seed: int) -> SessionTask:
-    """The sessions of a folder, with its catalogue and its hints.
+    """The sessions of a folder, with its catalogue and its hints; DataError: a file is absent, or a line is no session.
 
     Args:
         num_train, num_test: sessions kept, drawn by the seed and in the file's order; None for all.
-
-    Raises:
-        DataError: a file is absent, or a line is no session.
     """
     catalogue = _movies(folder) if (folder / MOVIES).is_file() else _games(folder)
     counts: Counter[str] = Counter()

@@ -71,11 +71,7 @@ def wish_of(condition: Condition, rng: np.random.Generator) -> str:
 
 
 def ask(noun: str, wishes: Sequence[str], rng: np.random.Generator) -> str:
-    """A whole request.
-
-    Args:
-        noun: what the items are, plural.
-        wishes: conditions in words, as of `wish_of`, in the order they are said.
+    """A whole request for one of the plural `noun`, by conditions in words as of `wish_of`, said in this order.
 
     Example:
         >>> ask("films", ["by Ann Vale", "of the 1990s"], np.random.default_rng(3))

@@ -44,10 +44,7 @@ class RequestConfig(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True, slots=True)
 class RequestSet:
-    """Requests by group of users.
-
-    num_given_up: by kind, how often no such request was found for a user.
-    """
+    """Requests by group of users; by kind, how often no such request was found for a user."""
 
     by_group: Mapping[Group, tuple[Request, ...]]
     num_given_up: Mapping[str, int]
@@ -89,11 +86,9 @@ def make_requests(
     log: Log, groups: Mapping[Group, np.ndarray], config: RequestConfig, seed: int, *, noun: str,
     can_tell: Callable[[Sequence[str]], bool],
 ) -> RequestSet:  # fmt: skip
-    """The requests of every user, by group.
+    """The requests of every user, by disjoint groups of users.
 
     Args:
-        groups: disjoint users of each group.
-        seed: of everything drawn.
         noun: what the items are, plural.
         can_tell: whether titles can be told apart when each is written alone.
 

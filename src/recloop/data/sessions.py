@@ -139,11 +139,7 @@ def cut_sessions(log: Log, config: SessionConfig) -> list[CutSession]:
 def draw_candidates(
     items: Sequence[int], answer: int, num_items: int, num_candidates: int, rng: np.random.Generator
 ) -> tuple[int, ...]:
-    """The answer and others that are not in the session, all different, in random order.
-
-    Raises:
-        SettingError: the catalogue has too few items.
-    """
+    """The answer and others, not in the session, all different, in random order; SettingError: too few items."""
     is_free = np.ones(num_items, dtype=bool)
     is_free[[*items, answer]] = False
     free = np.flatnonzero(is_free)
@@ -157,11 +153,7 @@ def draw_candidates(
 
 
 def sessions_of_log(log: Log, config: SessionConfig, seed: int) -> SessionTask:
-    """Few-shot sessions of a log, split and with candidates; `seed` is of the draw and of the candidates.
-
-    Raises:
-        SettingError: the log has fewer sessions than wanted, or fewer items than candidates.
-    """
+    """Few-shot sessions of a log, split, and with candidates, by `seed`; SettingError: too few sessions, or items."""
     cut = cut_sessions(log, config)
     order = np.random.default_rng([seed, 0])
     places = np.arange(len(cut)) if config.split == "time" else order.permutation(len(cut))

@@ -145,11 +145,7 @@ def _simulate_log(truth: SimulatedTruth, config: SimulatedConfig, rng: np.random
 
 
 def _draw_tastes(num_users: int, num_values: int, liked: int, rng: np.random.Generator) -> np.ndarray:
-    """Int8 [U, V]: 1 for `liked` values of a user, -1 for as many, every value liked equally often.
-
-    Each block of V users is one random arrangement of values around a ring; user k of the block likes the
-    values at k, k+1, ... and dislikes those that follow.
-    """
+    """Int8 [U, V]: 1 for `liked` values of a user, -1 for as many; V users in turn like every value equally often."""
     taste_UV = np.zeros((num_users, num_values), dtype=np.int8)
     steps = np.arange(liked)
     for first in range(0, num_users, num_values):
@@ -163,11 +159,9 @@ def _draw_tastes(num_users: int, num_values: int, liked: int, rng: np.random.Gen
 def _draw_windows(
     window_U: np.ndarray, truth: SimulatedTruth, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Items and ratings [U, n] of every user's window, the first ``window_U[u]`` of each row in use.
+    """Items and ratings [U, n] of the windows, ``window_U[u]`` of each row in use; of several tries the most truthful.
 
-    Several windows are tried for each user and the most truthful is kept. An item is taken for the liked
-    and disliked values it carries, most of all for those not yet met twice. Ratings are 3, plus or minus for
-    every taste, plus noise.
+    An item is taken for the liked and disliked values it carries, most of all for those not yet met twice.
     """
     num_users, longest = len(window_U), int(window_U.max())
     items_UN = np.empty((num_users, longest), dtype=np.int64)

@@ -39,12 +39,7 @@ REPRODUCTION = SplitConfig(train=0.85, reward=0.0, valid=0.05, test=0.10)
 
 
 def split_users(num_users: int, config: SplitConfig, seed: int) -> dict[Group, np.ndarray]:
-    """The users of the four groups.
-
-    Group sizes are rounded so that they add up (largest remainder).
-
-    Returns:
-        Ascending users (0..num_users-1) of every group; a group with share 0 is empty.
+    """The users of the four groups, ascending; sizes are rounded so that they add up (largest remainder).
 
     Raises:
         SettingError: a group with a share would be empty, or the test group would overlap that of fold 0.

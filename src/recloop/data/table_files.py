@@ -26,16 +26,12 @@ def read_table(
     with_others: bool = False,
     joined_by: Mapping[str, str] | None = None,
 ) -> tuple[Rows, tuple[str, ...]]:
-    """A table as text, and the names of all its columns in their order.
+    """``line`` (in Parquet the row's number, from 1) and the columns of a table, as text; the names of all its columns.
 
     Args:
-        what: the file's name in messages.
         columns: that it must have.
         with_others: read its other columns too, those that hold text or numbers.
         joined_by: columns of Parquet and JSONL that may hold lists, with what joins the values in a cell.
-
-    Returns:
-        ``line`` (in Parquet the number of the row, from 1) and the columns asked for; the names.
 
     Raises:
         DataError: absent, empty, of unknown kind or damaged, or a column is missing, not text or ``line``.
@@ -96,10 +92,7 @@ def _read_parquet(
 
 
 def _read_separated(path: Path, what: str, separator: str) -> Rows:
-    """A file with a header, quoted as in RFC 4180. Rows with too many or too few cells are bad.
-
-    Such a row that spans lines is an error of the file: a stray quote took the lines after it for one cell.
-    """
+    """A file with a header, quoted as in RFC 4180. Rows of other lengths are bad; one that spans lines is an error."""
     lines = read_lines(path, what)
     odd = lines.bad
     records = _records(lines.good, path, what, separator)

@@ -65,12 +65,7 @@ class TableLogConfig(BaseModel, frozen=True, extra="forbid"):
 def read_table_log(
     path: Path, config: TableLogConfig, *, min_item_ratings: int = 0, bad_rows: BadRowPolicy = STRICT
 ) -> Log:
-    """The log in a table, with optional tables of items and users.
-
-    Args:
-        path: ``.csv``, ``.tsv``, ``.parquet``, ``.jsonl`` or ``.jsonl.gz``; so are the other tables.
-        min_item_ratings: leave items with fewer interactions out.
-        bad_rows: error or quarantine; told the columns of the log that nothing reads.
+    """The log in a table, with optional tables of items and users; `bad_rows` is told the columns that nothing reads.
 
     Raises:
         DataError: a table is absent, empty or lacks a column, or rows are bad and not to be quarantined.
@@ -134,10 +129,7 @@ def _unread_columns(path: Path, config: TableLogConfig, unread: Sequence[str]) -
 
 
 def _times(texts: pl.Series) -> pl.Series:
-    """Whole seconds from numbers or ISO dates; null where a text is neither.
-
-    Only what is no number is read as a date: on a log of numbers that was 97% of the time of reading it.
-    """
+    """Whole seconds from numbers or ISO dates, null where neither; numbers are not tried as dates, which takes long."""
     number = pl.col("text").cast(pl.Float64, strict=False)
     whole = pl.when(number.is_finite()).then(number).cast(pl.Int64, strict=False)
     frame = pl.DataFrame({"text": texts})

@@ -52,16 +52,10 @@ def open_bytes(path: Path, what: str) -> Generator[IO[bytes]]:
 
 
 def read_lines(path: Path, what: str) -> Rows:
-    """The lines of a UTF-8 or Latin-1 text file, as ``line`` and ``text``; blank lines are left out.
+    """The lines of a UTF-8 or Latin-1 file that are not blank, as ``line`` and ``text``; DataError as `open_bytes`.
 
     A file is Latin-1 when most of its lines with other than ASCII characters are not UTF-8. Lines in the
     other encoding are bad rows: they would be read as wrong letters.
-
-    Args:
-        what: the file's name in messages, e.g. ``ratings``.
-
-    Raises:
-        DataError: as `open_bytes`, or only blank lines.
     """
     with open_bytes(path, what) as file:
         raw = file.read().removeprefix(codecs.BOM_UTF8)
@@ -118,12 +112,9 @@ def split_fields(lines: pl.DataFrame, separator: str, names: Sequence[str]) -> p
 def read_objects(
     path: Path, what: str, cells: Callable[[dict[str, Any]], dict[str, Any]], schema: Mapping[str, Any]
 ) -> Rows:
-    """A table from a file of one object a line.
-
-    A line is JSON, or a Python literal as in the Amazon metadata of 2014 (read as a literal, never run).
+    """A table from a file of one object a line: JSON, or a Python literal as in Amazon's metadata of 2014 (never run).
 
     Args:
-        what: the file's name in messages.
         cells: the cells of an object, by column.
         schema: the types of the columns; `cells` may add some while the file is read.
 
@@ -153,19 +144,15 @@ def read_objects(
 def read_object_table(
     path: Path, what: str, wanted: Sequence[str] | None, joined_by: Mapping[str, str]
 ) -> tuple[Rows, tuple[str, ...]]:
-    """The cells of a file of one object a line, as text.
+    """The cells of a file of one object a line, as text; DataError as `open_bytes`, or no line is an object.
 
     Args:
-        what: the file's name in messages.
         wanted: the keys that are read; None for all.
         joined_by: keys whose value may be a list of plain values, with what joins these in the cell.
 
     Returns:
         ``line`` and the columns that hold a plain value anywhere, null where they do not; all keys, in the
         order of their first places. A key called ``line`` is not read.
-
-    Raises:
-        DataError: as `open_bytes`, or no line is an object.
     """
     names: dict[str, None] = {}
     schema: dict[str, Any] = {}

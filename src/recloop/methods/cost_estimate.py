@@ -27,11 +27,7 @@ def times_note(lm: LocalLmConfig, verbs: str) -> list[str]:
 
 
 def server_plan(asked: str, lm: LmConfig, num_completions: int, tokens_read: int, tokens_each: int) -> list[str]:
-    """What a server is asked, and what that costs, about and at most; the caps on it.
-
-    Args:
-        tokens_each: about how long a completion is.
-    """
+    """What a server is asked, and what that costs, about (`tokens_each` a completion) and at most; the caps on it."""
     costs = (
         Usage(input_tokens=tokens_read, output_tokens=num_completions * tokens).cost(lm.prices)
         for tokens in (min(tokens_each, lm.max_tokens), lm.max_tokens)

@@ -96,10 +96,7 @@ def match_untuned(study: Study, task: Task, trained: Trained) -> UserTexts:
 
 
 def matching_temperature(study: Study, task: Task, lm: LmRef, target: float, seed: int) -> float:
-    """The temperature at which completions of `lm` have the wanted surprisal per token, by bisection.
-
-    The configured one when the wanted surprisal is unknown (NaN).
-    """
+    """The temperature of the wanted surprisal per token, by bisection; the configured one where that is NaN."""
     if np.isnan(target):
         return study.config.lm.temperature
     users = task.users_of(Group.TRAIN)[:PROBE_USERS]
@@ -121,10 +118,7 @@ def surprisal_per_token(completions: UserCompletions) -> float:
 
 
 def nearest_in_length(drawn: UserCompletions, wanted: UserCompletions) -> UserCompletions:
-    """For every wanted completion, in turn, the drawn one of that user nearest in tokens; none is taken twice.
-
-    Both hold the same users.
-    """
+    """For every wanted completion, in turn, the drawn one of the same user nearest in tokens; none is taken twice."""
     chosen_U: list[tuple[Completion, ...]] = []
     for drawn_N, wanted_N in zip(drawn.completions_UN, wanted.completions_UN, strict=True):
         left = list(drawn_N)

@@ -51,10 +51,7 @@ REFERENCES = (NO_TEXT, SHUFFLED, UNTUNED)  # the first there is: core variants h
 
 
 def compare_variants(study: Study, task: Task, scored: Sequence[Scored]) -> tuple[VariantTable, ...]:
-    """A table per backbone, every contrast tested; writes ``runs/*.trec``, qrels.trec and the tables' files.
-
-    The reward model's variants stand in the table of its own kind, or else in the first.
-    """
+    """A table per backbone, every contrast tested; writes ``runs/*.trec``, qrels.trec and the tables' files."""
     backbones, reward_model_kind = study.config.backbones, study.config.reranker.kind
     home_of_reward_model = reward_model_kind if reward_model_kind in backbones else backbones[0]
     tables: list[VariantTable] = []

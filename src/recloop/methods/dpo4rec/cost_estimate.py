@@ -51,11 +51,7 @@ def forecast(config: Dpo4RecConfig) -> str:
 
 
 def plan(config: Dpo4RecConfig, users: dict[str, int], num_train_lists: int, num_attributes: int) -> list[PlannedStep]:
-    """The steps with their amounts, all seeds together.
-
-    Args:
-        users: number of users who own a list, by part.
-    """
+    """The steps with their amounts, all seeds together; `users` who own a list, by part."""
     num_seeds, num_rounds, wants_all = len(config.seeds), config.rounds, config.variants == "all"
     num_controls = controls_of(config)
     _, num_drawn = sampled_of_one_seed(config, users)
@@ -87,10 +83,7 @@ def plan(config: Dpo4RecConfig, users: dict[str, int], num_train_lists: int, num
 
 
 def sampled_of_one_seed(config: Dpo4RecConfig, users: dict[str, int]) -> tuple[int, int]:
-    """Requests, where a server gives several completions each, and completions of all language models.
-
-    The matched variant counts once for each of the completions it takes per slot.
-    """
+    """Requests and completions of all models; a request may give several, and a matched one is drawn several times."""
     matched = COMPLETIONS_PER_SLOT if config.rounds and config.variants == "all" else 0
     requests = completions = 0
     for with_rewards, num_models in ((True, config.rounds), (False, 1 + controls_of(config) + matched)):

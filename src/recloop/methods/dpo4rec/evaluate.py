@@ -32,10 +32,7 @@ SCORE = StepKind("score", reads=("reranker", *EVALUATING), is_command=False)
 
 
 def fit_reward_model(study: Study, task: Task, vectors: UserTextVectors, seed: int) -> tuple[str, ...]:
-    """Fit it on train users; returns the steps of its fits.
-
-    There are ``reward.num_models`` fits, each with a seed of its own; a completion's reward is the mean over them.
-    """
+    """Fit it on train users; the steps of its ``reward.num_models`` fits, whose mean is the reward."""
     names: list[str] = []
     for number in range(study.config.reward.num_models):
         key = reward_model_key(seed, number)
@@ -131,10 +128,7 @@ def score_reward_model(
 def write_scores(
     study: Study, task: Task, rankers: Sequence[Reranker], vectors: UserTextVectors | None, scored: Scored, folder: Path
 ) -> None:
-    """Scores of the test lists and the row they make; for the untuned variant, best-of-N beside it.
-
-    Several rankers stand side by side as if each had completions of its own: the row is the mean over them.
-    """
+    """Scores of the test lists and their row, the mean over rankers; for the untuned variant, best-of-N beside it."""
     metrics, test = study.config.metrics, task.lists.test
     user_vectors = None if vectors is None else vectors.parts[TEST]
     scores_BNL = np.concatenate([ranker.score(test, user_vectors) for ranker in rankers], axis=1)

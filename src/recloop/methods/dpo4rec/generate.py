@@ -34,11 +34,7 @@ ENCODE = StepKind("encode", reads=("encoder",))
 
 @dataclass(frozen=True, slots=True)
 class UserTexts:
-    """Texts about users, by what they are for: fitting (train and valid users), reward, test.
-
-    variant: of the table, whose texts they are.
-    digest: of what made them; an input of the steps that read them.
-    """
+    """Texts about users by use: fitting (train and valid users), reward, test; `digest` is of what made them."""
 
     variant: str
     digest: str
@@ -69,11 +65,7 @@ def sample_user_texts(
     with_rewards: bool = False,
     wanted: Mapping[str, int] | None = None,
 ) -> UserTexts:
-    """N completions for the users of every part; the run's completion cache has each generated once.
-
-    Args:
-        wanted: completions per user by part, in place of the configured ones.
-    """
+    """N completions for the users of every part, `wanted` or as configured; the run's cache has each generated once."""
     kind = SAMPLE_UNTUNED if lm.label == SAMPLE_UNTUNED.part else SAMPLE
     with study.step(kind, f"{lm.label}.s{seed}", {"prompts": task.digest, "lm": lm.digest}) as step:
         if not step.is_done:
@@ -90,12 +82,9 @@ def sample_for(
     study: Study, task: Task, lm: LmRef, users: np.ndarray, num: int, seed: int, temperature: float | None = None,
     purpose: str = "",
 ) -> UserCompletions:  # fmt: skip
-    """`num` completions of each user, at the configured temperature when none is given, cut to ``sentences``.
+    """`num` completions of each user, cut to ``sentences``; a server's cost is booked under `purpose`.
 
     A server is not told to stop there: the cache keeps all it wrote, and serves other numbers of sentences too.
-
-    Args:
-        purpose: the step a server's cost is booked under.
     """
     config, room = study.config.lm, study.config.completions.sentences
     sampling = Sampling(
@@ -127,11 +116,7 @@ def fixed_texts(variant: str, text_of_user: Mapping[int, str], task: Task) -> Us
 
 
 def encode_user_texts(study: Study, texts: UserTexts, seed: int) -> UserTextVectors:
-    """Encode all texts; one that occurs often, in one part or in several, is encoded once.
-
-    Raises:
-        DataError: the encoder reads nothing in anything the language model wrote.
-    """
+    """Encode all texts, equal ones once; DataError: the encoder reads nothing in all that the language model wrote."""
     with study.step(ENCODE, f"{texts.variant}.s{seed}", {"texts": texts.digest, **study.encoder()}) as step:
         if not step.is_done:
             encoder = study.open_encoder()
@@ -158,11 +143,7 @@ def encode_user_texts(study: Study, texts: UserTexts, seed: int) -> UserTextVect
 
 
 def write_user_texts(study: Study, step: RunStep, parts: Mapping[str, UserCompletions], num_drawn: int = 1) -> None:
-    """One Parquet file per part, a row per completion; notes tokens, unusable texts and what a server cost.
-
-    Args:
-        num_drawn: completions that were drawn for each of these.
-    """
+    """A file per part, a row per completion, one of `num_drawn`; notes tokens, unusable texts and a server's cost."""
     num_tokens = 0
     for part, completions in parts.items():
         flat = [one for completions_N in completions.completions_UN for one in completions_N]

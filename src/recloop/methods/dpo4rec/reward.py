@@ -33,11 +33,7 @@ PAIRS_STEP = StepKind("pairs", reads=("pairs", "dpo.max_reply_tokens", "reward.m
 def reward_user_texts(
     study: Study, task: Task, reward_model: Sequence[str], vectors: UserTextVectors, seed: int, round: int
 ) -> Rewards:
-    """The reward of each completion of each reward user, by the reward model; how reliable it is, is said first.
-
-    Args:
-        reward_model: steps of its fits.
-    """
+    """The reward of each completion of each reward user, by the fits in `reward_model`; its reliability is told."""
     config, lists, completions = study.config.reward, task.lists.reward, vectors.parts[REWARD]
     inputs = {"reward_model": reward_model_digest(study, reward_model), "vectors": vectors.digest}
     with study.step(REWARD_STEP, f"r{round}.s{seed}", inputs) as step:

@@ -24,13 +24,9 @@ def train_dpo_round(
     study: Study, prompts: Mapping[int, Prompt], lm: LmRef, reference_lm: LmRef, pairs: Sequence[Pair], seed: int,
     label: str,
 ) -> LmRef:  # fmt: skip
-    """Train by DPO: prefer what had the higher reward and stay near the reference. The result is called `label`.
+    """Train `lm` by DPO: prefer what had the higher reward and stay near the reference. The result is called `label`.
 
-    Args:
-        prompts: by user, of every user with a pair.
-        lm: what is trained.
-        reference_lm: the language model before round 1; DPO's reference, unless the configuration says ``previous``.
-        pairs: of the current round.
+    The reference is `reference_lm`, as before round 1, unless the configuration says ``previous``.
     """
     reference = reference_lm if study.config.reference == "first" else lm
     train = partial(run_dpo, prompts=prompts, pairs=pairs, config=study.config.dpo)

@@ -36,10 +36,7 @@ class Answers:
     digest: str
 
     def rewards(self, metric: str) -> np.ndarray:
-        """The gain of each hint in each session over no hint, which is the first, ``[S, H]``.
-
-        Source: Re2LLM (arXiv 2403.16427), reinforcement utilisation.
-        """
+        """The gain of each hint in each session over no hint, which is the first, ``[S, H]``: the paper's reward."""
         values_SH = metric_of_rank(metric, self.ranks_SH)
         return values_SH - values_SH[:, :1]
 

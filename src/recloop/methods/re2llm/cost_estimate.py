@@ -29,11 +29,7 @@ class Calls:
 
 
 def count_calls(config: Re2llmConfig, num_train: int, num_test: int, num_hints: int | None = None) -> Calls:
-    """The most distinct prompts a run can ask.
-
-    Args:
-        num_hints: known beforehand, when they are given; None for as many as exploration may keep.
-    """
+    """The most distinct prompts a run can ask, with `num_hints` given, or as many as exploration may keep."""
     num_kept = config.explore.max_hints if num_hints is None else num_hints
     exploration = 0
     if num_hints is None:

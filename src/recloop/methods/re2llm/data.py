@@ -175,12 +175,7 @@ def _cut_to_fit(study: Study, text: SessionText, budget: int, build: PromptOf) -
 
 
 def ask(study: Study, texts: Mapping[int, str], purpose: str) -> dict[int, Completion]:
-    """One answer to every text; what the run's cache holds is not asked for again.
-
-    Args:
-        texts: user turns by any number.
-        purpose: the step a server's cost is booked under.
-    """
+    """One answer to every text, by number, from the run's cache if there; a server's cost is booked under `purpose`."""
     found = ask_often(study, texts, purpose, 1, study.config.lm.temperature)
     return {number: completions_N[0] for number, completions_N in found.items()}
 

@@ -46,10 +46,7 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class HintBase:
-    """The hints in the order they were kept, and what became of the others.
-
-    counts: e.g. ``{"not effective": 7, "redundant": 3}``.
-    """
+    """The hints in the order they were kept; counts of what became of the others, e.g. ``{"redundant": 3}``."""
 
     hints: tuple[Hint, ...]
     counts: dict[str, int] = field(default_factory=dict[str, int])
@@ -77,10 +74,7 @@ def write_hint_base(file: Path, base: HintBase) -> None:
 
 
 def read_hint_base(file: Path) -> HintBase:
-    """A hint base that was written, edited by hand, or is a plain list of texts.
-
-    An entry may be a text or an object with ``text``; an empty text is passed over, for the empty hint is
-    always there.
+    """A hint base that was written, edited by hand, or is a plain list of texts; empty texts are passed over.
 
     Raises:
         DataError: no such file, no such form, a hint that stands twice, or too many.

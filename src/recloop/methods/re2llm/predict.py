@@ -41,7 +41,6 @@ def recommend(
     Args:
         session: titles parted by semicolons, oldest first.
         candidates: titles parted by semicolons; empty for those that the training sessions make likely.
-        lm, encoder: objects in place of the configured ones.
 
     Raises:
         RunError: the run has not yet learnt to choose hints.
@@ -72,11 +71,7 @@ def recommend(
 
 
 def find_titles(task: SessionTask, told: str, what: str) -> list[int]:
-    """The items that titles parted by semicolons name, each once.
-
-    Raises:
-        SettingError: no title. DataError: one that the catalogue does not have, or has twice.
-    """
+    """The items that titles parted by semicolons name, each once; SettingError: none. DataError: one not there once."""
     names = [name.strip() for name in told.split(";") if name.strip()]
     if not names:
         raise SettingError(f'{what} must be titles parted by semicolons, got none; write "A; B; C"')

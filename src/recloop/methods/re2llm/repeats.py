@@ -33,11 +33,7 @@ SAMPLE_REPEATS = StepKind("sample", reads=("repeats", "question", "lm", "data_se
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """A variant scored by repeated answers.
-
-    value: mean of the primary metric over sessions.
-    gain, low, high: over no hint, with its 95% interval over sessions.
-    """
+    """A variant by repeated answers: mean primary metric over sessions, and gain over no hint with its 95% interval."""
 
     name: str
     value: float
@@ -47,10 +43,7 @@ class Repeated:
 
 
 def score_on_halves(values_SHR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per session, the best hint by one half scored by the other, both ways round; and the best in hindsight.
-
-    Args:
-        values_SHR: the metric of every answer; repeats of even number, the first half against the second.
+    """Per session, the best hint by one half of the answers scored by the other, and back; and the best in hindsight.
 
     Example:
         >>> values_SHR = np.array([[[0.0, 0.0], [1.0, 0.0]]])

@@ -43,11 +43,7 @@ EMBED = StepKind("embed", reads=())
 
 @dataclass(frozen=True, slots=True)
 class RequestStudy(Steps):
-    """One run: what was asked for, and the models it opens on demand.
-
-    first_lm: the base model.
-    own_log: a log that was passed as an object; None for the configured one.
-    """
+    """One run: what was asked for, and the models it opens on demand; `own_log` is one that was passed as an object."""
 
     config: ReRecConfig
     first_lm: LmRef
@@ -100,11 +96,7 @@ class RequestTask:
 def open_study(
     config: ReRecConfig, run: RunFolder, progress: Progress, until: str | None, log: Log | None = None
 ) -> RequestStudy:
-    """The study of a run; no model is loaded yet.
-
-    Args:
-        log: in place of the configured one.
-    """
+    """The study of a run, of `log` in place of the configured one; no model is loaded yet."""
 
     @lru_cache(maxsize=1)
     def open_lm(folder: Path) -> TransformersLM:

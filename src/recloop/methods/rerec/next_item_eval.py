@@ -42,11 +42,7 @@ NEXT_BASELINES = StepKind("sample", reads=("next_item", "seeds"), part="next.bas
 
 
 def cut_histories(study: RequestStudy, task: RequestTask) -> SessionTask | None:
-    """One session a user, at most as many test users as asked for; None if none is wanted.
-
-    Raises:
-        DataError: no test user has a history that is long enough.
-    """
+    """One session a user, of as many test users as asked for, None for 0; DataError: no history is long enough."""
     config, dataset = study.config, task.dataset
     if not config.next_item.users:
         return None
@@ -135,11 +131,7 @@ def rank_by_baselines(study: RequestStudy, task: SessionTask) -> dict[str, dict[
 
 
 def next_item_scores(study: RequestStudy, task: SessionTask, steps: dict[tuple[str, int], str]) -> list[VariantScores]:
-    """The scores of the baselines, then of every language model.
-
-    Args:
-        steps: as `rank_next` gave them, by variant and seed.
-    """
+    """The scores of the baselines, then of every language model by what `rank_next` gave for a variant and seed."""
     ranks = rank_by_baselines(study, task)
     for (name, seed), step in steps.items():
         stored = json.loads((study.run.folder(step) / RANKS).read_text(encoding="utf-8"))

@@ -76,10 +76,7 @@ def canonical_answers(task: RequestTask, requests: Sequence[Request]) -> list[Pa
 
 @dataclass(frozen=True, slots=True)
 class Reinforcement:
-    """What the epochs of one variant and seed share.
-
-    requests: of the reward users, by number.
-    """
+    """What the epochs of one variant and seed share; `requests` of the reward users, by number."""
 
     study: RequestStudy
     task: RequestTask
@@ -145,11 +142,7 @@ def plan_requests(
 def one_epoch(
     shared: Reinforcement, lm: LmRef, plan: Epoch, epoch: int, passed: tuple[float, float]
 ) -> tuple[LmRef, dict[int, list[float]]]:
-    """One epoch of GRPO: the trained model, and the rewards of every request that was asked.
-
-    Args:
-        passed: share of the whole training before this epoch and after it.
-    """
+    """An epoch of GRPO between two shares `passed` of the training: the model, and the rewards of each request."""
     study, task, variant = shared.study, shared.task, shared.variant
     name = f"{variant.name}.s{shared.seed}.e{epoch}"
     inputs = {
