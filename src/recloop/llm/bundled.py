@@ -35,11 +35,7 @@ TOKENIZER = "tokenizer.json"
 
 
 def bundled_lm_folder(name: Literal["summaries", "answers"] = "summaries") -> Path:
-    """The Hugging Face folder of a bundled LM: weights, tokenizer, chat template.
-
-    Args:
-        name: summaries writes what a user likes; answers ranks next items, reflects, and answers requests.
-    """
+    """The folder of a bundled LM: summaries writes what a user likes; answers ranks, reflects, and answers requests."""
     return Path(__file__).parent / "bundled_weights" / name
 
 
@@ -50,14 +46,9 @@ def reads_few_names(folder: Path) -> bool:
 
 
 def taught_names(columns: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """What to call each column.
+    """What to call each column, given its distinct values.
 
-    Args:
-        columns: the distinct values of each, in the order of the prompt.
-
-    Returns:
-        A name per column: its own where the models know it and its role is free. A column keeps its name when
-        no role is left.
+    That is its own name where the models know it and its role is free, or no role is left; else one of a free role.
 
     Example:
         >>> taught_names({"Genres": ["War"], "year": ["1994", "1995"], "director": ["Bo"]})
@@ -93,13 +84,7 @@ def _roles_for(values: Sequence[str]) -> tuple[str, ...]:
 
 
 def with_readable_columns(log: AnyLog, lm_folder: Path | None, progress: Progress) -> tuple[AnyLog, dict[str, str]]:
-    """The log as the language model is shown it, and the new names of the columns that got one.
-
-    Args:
-        log: what the prompts are made from.
-        lm_folder: of the language model; None for one that has no folder.
-        progress: told which columns got another name.
-    """
+    """The log as the language model (None: one without a folder) is shown it, and the new names of its columns."""
     if lm_folder is None or not reads_few_names(lm_folder):
         return log, {}
     values = {attribute: log.items[attribute].explode().drop_nulls().unique().to_list() for attribute in log.attributes}

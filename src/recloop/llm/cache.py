@@ -81,7 +81,6 @@ class CompletionCache(SharedFile):
 
     @property
     def num_completions(self) -> int:
-        """How many completions the cache holds."""
         return self._connection.execute("select count(*) from completions").fetchone()[0]
 
     def read(self, lm_name: str, prompts: Sequence[Prompt], sampling: Sampling) -> list[dict[int, Completion]]:
@@ -139,10 +138,8 @@ class CompletionCache(SharedFile):
                 )
 
 
-def _row_of(completion: Completion) -> tuple[Any, ...]:
-    """Reason and raw text may quote a server: made fit for text files and tables."""
-    one = completion
-    quotes = printable(one.reason), printable(one.raw)
+def _row_of(one: Completion) -> tuple[Any, ...]:
+    quotes = printable(one.reason), printable(one.raw)  # of a server, perhaps: made fit for text files and tables
     return one.completion, one.text, one.num_tokens, one.is_finished, one.logp_sum, one.status.value, *quotes
 
 

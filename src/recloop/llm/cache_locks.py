@@ -67,9 +67,6 @@ def open_shared(path: Path) -> sqlite3.Connection:
 
     A statement waits up to a minute for other processes. So does the change of mode here: SQLite itself gives
     up at once when two processes change the mode of the same new file.
-
-    Raises:
-        sqlite3.Error: the file is something else, or stayed locked.
     """
     connection = sqlite3.connect(path, timeout=BUSY_WAIT_S, isolation_level=None)
     give_up_s = time.monotonic() + BUSY_WAIT_S
@@ -102,11 +99,7 @@ def transaction(connection: sqlite3.Connection) -> Generator[None]:
 
 
 class Leases:
-    """Claims on requests, each for a while. A claim of a dead process on this machine does not count.
-
-    Args:
-        connection: from `open_shared`, to a file that has `LEASE_TABLE`.
-    """
+    """Claims in a file's `LEASE_TABLE`, each for a while. That of a dead process on this machine does not count."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -136,13 +129,11 @@ class Leases:
             self._connection.execute("update leases set until_s = ? where holder = ?", (until_s, self.holder))
 
     def release(self, requests: Sequence[bytes]) -> None:
-        """Give these claims back."""
         self._connection.executemany(
             "delete from leases where request = ? and holder = ?", [(r, self.holder) for r in requests]
         )
 
     def release_all(self) -> None:
-        """Give every claim of this holder back."""
         self._connection.execute("delete from leases where holder = ?", (self.holder,))
 
     def _drop_dead_holders(self) -> None:

@@ -23,16 +23,14 @@ def own_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model's folder, or of the base where an adapter has none of its own."""
     from transformers import AutoTokenizer
 
-    has_own = (folder / "tokenizer_config.json").is_file()
-    return AutoTokenizer.from_pretrained(
-        folder if has_own else base_folder_of(folder), trust_remote_code=False, local_files_only=True
-    )
+    source = folder if (folder / "tokenizer_config.json").is_file() else base_folder_of(folder)
+    return AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
 
 
 def load_tokenizer(folder: Path) -> Any:
     """`own_tokenizer`, with a chat template that asks for no reasoning and says the same date every day.
 
-    Otherwise a run that is resumed tomorrow would have other prompts. The folder's template does not change.
+    Otherwise a run that is resumed tomorrow would have other prompts.
     """
     tokenizer = own_tokenizer(folder)
     template = tokenizer.chat_template
@@ -49,11 +47,7 @@ def messages_of(prompt: Prompt, tokenizer: Any) -> list[dict[str, str]]:
 
 @lru_cache(maxsize=4)
 def takes_system_role(tokenizer: Any) -> bool:
-    """Whether the chat template shows the system message; some refuse it, some leave it out.
-
-    Raises:
-        GenerationError: there is no chat template.
-    """
+    """Whether the chat template shows the system message; some refuse or omit it. GenerationError: there is none."""
     from jinja2 import TemplateError
 
     if not tokenizer.chat_template:

@@ -80,10 +80,7 @@ def tidy_completion(completion: Completion) -> Completion:
 
 
 def shorten_completion(completion: Completion, num_sentences: int) -> Completion:
-    """The completion with only its first sentences, marked finished where it had more; the raw text stays beside it.
-
-    Tokens and log-probability stay those of everything that was sampled.
-    """
+    """The completion cut to its first sentences; tokens and log-probability stay those of all that was sampled."""
     if completion.status is not CompletionStatus.OK:
         return completion
     text = first_sentences(completion.text, num_sentences)

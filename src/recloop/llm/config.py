@@ -63,5 +63,4 @@ class LmConfig(LocalLmConfig, frozen=True):
 
     @property
     def uses_server(self) -> bool:
-        """Whether the language model is behind a server."""
         return self.name.startswith(SCHEME)

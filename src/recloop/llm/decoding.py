@@ -32,17 +32,13 @@ COMPACT_BELOW = 0.75  # guess: below this share of unfinished prompts, finished 
 
 @dataclass(frozen=True, slots=True)
 class RawCompletion:
-    """One completion as token ids, without its end token, which `num_sampled` and `logp_sum` count.
-
-    is_finished: it reached an end token, or was stopped since the rest is not read.
-    end: the end token; None when it reached none.
-    """
+    """One completion as token ids, without its end token, which `num_sampled` and `logp_sum` count."""
 
     tokens: tuple[int, ...]
-    is_finished: bool
+    is_finished: bool  # it reached an end token, or was stopped since the rest is not read
     num_sampled: int
     logp_sum: float
-    end: int | None = None
+    end: int | None = None  # the end token; None when it reached none
 
 
 def decode(
@@ -57,8 +53,6 @@ def decode(
 
     Args:
         uniforms_BNTA: random numbers in [0, 1), `ATTEMPTS` per prompt, completion and position.
-        end_tokens: ids that end a completion.
-        temperature, top_p: as in `sample_tokens`.
         stop: says of the tokens so far which completions are over; None where only an end token ends one.
     """
     num_prompts, num_completions, max_tokens, _ = uniforms_BNTA.shape
@@ -123,11 +117,8 @@ def sample_tokens(
 def _draw_nucleus(
     probs_RV: Float[Tensor, "R V"], uniforms_RA: Float[Tensor, "R A"], top_p: float
 ) -> Int64[Tensor, " R"]:
-    """Draw from the whole vocabulary, and again where the token lies outside the nucleus.
-
-    To sort the vocabulary, the common way, takes longer than a small model itself. Only the rare rows that are
-    outside at every attempt but the last are sorted.
-    """
+    """Draw from the whole vocabulary, and again where the token lies outside the nucleus."""
+    # To sort the vocabulary takes longer than a small model itself: only rows outside at all but the last attempt are.
     cdf_RV = probs_RV.cumsum(dim=-1)
     tokens_R = _invert_cdf(cdf_RV, uniforms_RA[:, 0])
     if top_p == 1:
@@ -202,8 +193,6 @@ class SharedPrefix:
     Args:
         model: a causal LM with an inner ``model`` and a plain output embedding.
         prompts: token ids, at least one each.
-        num_completions: of each prompt.
-        max_tokens: of each completion.
         heads: prompts with a common beginning; None where each stands alone.
     """
 
@@ -243,7 +232,6 @@ class SharedPrefix:
         self._mask_HSC = self._as_mask(is_seen_HSC)
 
     def first_logits(self) -> Float[Tensor, "B V"]:
-        """Logits of the first token after each prompt."""
         return self._model.get_output_embeddings()(self._last_BD)
 
     def next_logits(self, tokens_R: np.ndarray, prompt_R: np.ndarray, completion_R: np.ndarray) -> Float[Tensor, "R V"]:
@@ -295,8 +283,7 @@ class SharedPrefix:
         self._last_BD[self._to_device(prompt_E)] = hidden_HWD[self._to_device(row_E), self._to_device(end_E - 1)]
 
     def _read(self, ids_HT: np.ndarray, **where: Tensor) -> Float[Tensor, "H T D"]:
-        ids = self._to_device(ids_HT)
-        output = self._model.model(input_ids=ids, cache=self._cache, use_cache=True, **where)
+        output = self._model.model(input_ids=self._to_device(ids_HT), cache=self._cache, use_cache=True, **where)
         return output.last_hidden_state
 
     def _keep(self, rows: np.ndarray) -> None:
@@ -348,16 +335,9 @@ class ExpandedPrefix:
         return self._read(torch.from_numpy(tokens_R[:, None]).to(self._model.device))
 
     def _read(self, ids_RT: Tensor) -> Float[Tensor, "R V"]:
-        where: dict[str, Tensor] = {}
+        more: dict[str, Any] = {"use_cache": True, "logits_to_keep": 1}
         if self._takes_positions:
             position_RT = (self._is_token_RT.cumsum(dim=-1) - 1).clamp(min=0)
-            where["position_ids"] = position_RT[:, -ids_RT.shape[1] :]
-        output = self._model(
-            input_ids=ids_RT,
-            attention_mask=self._is_token_RT,
-            cache=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-            **where,
-        )
+            more["position_ids"] = position_RT[:, -ids_RT.shape[1] :]
+        output = self._model(input_ids=ids_RT, attention_mask=self._is_token_RT, cache=self._cache, **more)
         return output.logits[:, -1]

@@ -95,11 +95,7 @@ def prompt_digest(prompt: Prompt) -> bytes:
 def completion_uniforms(digest: bytes, seed: int, completion: int, num: int) -> Float64[np.ndarray, " num"]:
     """The random numbers of one completion, uniform on [0, 1), from a counter-based generator.
 
-    They depend on seed, prompt and completion number only. So neither the batch of a prompt nor the order of
-    the work can change a completion.
-
-    Args:
-        digest: `prompt_digest` of the prompt.
+    They depend on seed, prompt and number only, so that neither batch nor order of the work can change a completion.
     """
     key = hashlib.sha256(digest + seed.to_bytes(16, "big") + completion.to_bytes(8, "big")).digest()[:16]
     return np.random.Generator(np.random.Philox(key=int.from_bytes(key, "big"))).random(num)

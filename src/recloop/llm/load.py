@@ -49,12 +49,7 @@ def load_lm(name: str | LanguageModel = "bundled", *, hook: PromptHook | None = 
 
 
 def lm_from_config(config: LmConfig, folder: Path | None = None, hook: PromptHook | None = None) -> LanguageModel:
-    """The configured language model, or one that was trained from it.
-
-    Args:
-        folder: of the trained one; None, or the configured folder, for the model before any training.
-        hook: as for `load_lm`.
-    """
+    """The configured language model; with the `folder` of one that was trained from it, the trained one."""
     if config.uses_server:
         return _server_lm(config, folder, hook)
     if hook is not None:
@@ -70,11 +65,7 @@ def open_local(config: LocalLmConfig, folder: Path) -> TransformersLM:
 
 
 def lm_folder(config: LmConfig) -> Path:
-    """Where the configured weights are on this machine; a stand-in where only a server has them.
-
-    Raises:
-        GenerationError: there is no such model.
-    """
+    """Where the configured weights are here, a stand-in where only a server has them; GenerationError for none."""
     if config.uses_server:
         weights = config.server.weights
         return find_model_folder(weights.removeprefix(WEIGHTS_SCHEME)) if weights else UNKNOWN_WEIGHTS

@@ -196,12 +196,9 @@ class TransformersLM:
 def sentence_stop(
     tokenizer: Any, vocab_size: int, num_sentences: int
 ) -> Callable[[Int64[np.ndarray, "R T"]], Bool[np.ndarray, " R"]]:
-    """Whether completions, given as tokens without padding, have more than their first sentences.
+    """Whether completions, as tokens without padding, have more than their first sentences.
 
-    Only a completion with a sentence mark can have more, so only those are turned into text.
-
-    Args:
-        vocab_size: number of tokens of the model's output; may exceed the tokenizer's.
+    Only those with a sentence mark are turned into text. `vocab_size` is the model's, and may exceed the tokenizer's.
     """
     is_mark_V = np.zeros(max(vocab_size, len(tokenizer)), dtype=bool)
     for number, token in enumerate(tokenizer.convert_ids_to_tokens(range(len(tokenizer)))):
@@ -222,16 +219,11 @@ def _load(folder: Path, device: Any, *, load_in_4bit: bool) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM
 
     adapter = adapter_config(folder)
-    smaller: dict[str, Any] = {}
+    loading: dict[str, Any] = {"dtype": torch.float32 if device.type == "cpu" else "auto", "use_safetensors": True}
     if load_in_4bit:
-        smaller = {"quantization_config": in_four_bits(device.type), "device_map": {"": device}}
+        loading |= {"quantization_config": in_four_bits(device.type), "device_map": {"": device}}
     model = AutoModelForCausalLM.from_pretrained(
-        base_folder_of(folder),
-        dtype=torch.float32 if device.type == "cpu" else "auto",
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
-        **smaller,
+        base_folder_of(folder), trust_remote_code=False, local_files_only=True, **loading
     )
     if adapter is not None and load_in_4bit:
         model.load_adapter(str(folder))  # merged, it would be rounded to 4 bits with the rest

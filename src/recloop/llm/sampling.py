@@ -25,6 +25,7 @@ from recloop.records import Completion, CompletionStatus, Prompt, UserCompletion
 CHUNK_COMPLETIONS = 1024  # committed together: a kill costs at most these, some ten seconds of the bundled LM
 CLAIMED_TOGETHER = 32
 OTHERS_POLL_S = 0.25
+CHECK_IT = "run recloop.testing.check_language_model on it"
 MANY = 20  # guess: with so many completions and none usable, model or settings are wrong
 
 
@@ -77,22 +78,14 @@ def sample_completions(
     progress: Progress = SILENT,
     purpose: str = "",
 ) -> UserCompletions:
-    """N completions for every prompt; only those that the cache lacks are generated.
+    """`generate` with an open cache, and its errors; only completions that the cache lacks are generated.
 
     For a model in this process, work is cut into chunks that depend on the prompts alone and are committed
     whole. So a run that was killed and resumed puts the same prompts into the same batches as one that was not,
     and even the last bits of a logit agree. Answers of a server are committed as they arrive.
 
     A prompt without a usable answer keeps its user: its completions are empty texts whose status says why.
-
-    Args:
-        prompts: one per user.
-        purpose: names the work in the cache's record of what a server has cost.
-
-    Raises:
-        GenerationError: two prompts of one user, or a server that is gone or refuses everything.
-        BudgetError: a language model behind a server has reached a cap.
-        ContractError: the language model leaves prompts or completions out, or mixes them up.
+    `purpose` names the work in the cache's record of what a server has cost.
     """
     repeated = [user for user, num in Counter(prompt.user for prompt in prompts).items() if num > 1]
     if repeated:
@@ -107,9 +100,8 @@ def sample_completions(
             chunks = [in_order[start : start + chunk] for start in range(0, len(in_order), chunk)]
             _fill_all(lm, chunks, sampling, cache, step)
     ordered = tuple(sorted(prompts, key=lambda prompt: prompt.user))
-    completions_UN = tuple(
-        tuple(held[number] for number in sampling.completion_numbers) for held in cache.read(lm.name, ordered, sampling)
-    )
+    held_U = cache.read(lm.name, ordered, sampling)
+    completions_UN = tuple(tuple(held[number] for number in sampling.completion_numbers) for held in held_U)
     return UserCompletions(np.array([prompt.user for prompt in ordered], dtype=np.int64), completions_UN, ordered)
 
 
@@ -176,26 +168,18 @@ def _checked(
         if not is_known or numbers != list(sampling.completion_numbers):
             raise ContractError(
                 f"{lm.name} must yield each position of {len(prompts)} prompts once, with completions "
-                f"{list(sampling.completion_numbers)}, got position {position} with completions {numbers}; "
-                f"run recloop.testing.check_language_model on it"
+                f"{list(sampling.completion_numbers)}, got position {position} with completions {numbers}; {CHECK_IT}"
             )
         seen.add(position)
         yield position, completions_N
     if len(seen) != len(prompts):
-        raise ContractError(
-            f"{lm.name} must answer every prompt, got {len(seen)} of {len(prompts)}; "
-            f"run recloop.testing.check_language_model on it"
-        )
+        raise ContractError(f"{lm.name} must answer every prompt, got {len(seen)} of {len(prompts)}; {CHECK_IT}")
 
 
 def _stream(
     lm: ServerLM, prompts: Sequence[Prompt], sampling: Sampling, cache: CompletionCache, step: Step, purpose: str
 ) -> None:
-    """Put a server's completions of `prompts` into the cache, each answer as it arrives.
-
-    Several processes may do this with one cache. A prompt is claimed before it is sent, so none is sent twice. A
-    process with nothing left to claim waits for the answers of the others.
-    """
+    """Cache a server's completions as they arrive; those of prompts that another process has claimed are waited for."""
     left = list({prompt_digest(prompt): prompt for prompt in prompts}.values())
     while True:
         held = cache.read(lm.name, left, sampling)

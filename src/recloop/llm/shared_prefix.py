@@ -1,8 +1,4 @@
-"""Prompts with a common beginning, so that it is read once.
-
-Re2LLM asks about every session with every hint, and the hint stands near the end. So all but some forty tokens
-of those prompts are the same.
-"""
+"""Prompts with a common beginning, so that it is read once: Re2LLM's are the same but for some forty tokens."""
 
 from __future__ import annotations
 
@@ -16,14 +12,10 @@ MOST_OWN = 4.0  # guess: the members' own tokens, in lengths of the head
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A common beginning of prompts.
+    """A common beginning of prompts."""
 
-    length: of the beginning; the whole length for a prompt that stands alone.
-    members: positions of the prompts, at least one.
-    """
-
-    length: int
-    members: tuple[int, ...]
+    length: int  # of the beginning; the whole length for a prompt that stands alone
+    members: tuple[int, ...]  # positions of the prompts, at least one
 
 
 def alone(prompts: Sequence[Sequence[object]]) -> list[Head]:

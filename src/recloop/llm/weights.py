@@ -22,11 +22,7 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def find_model_folder(folder_or_name: str | Path) -> Path:
-    """The local folder of a model: itself, or the one in Hugging Face's cache, downloaded when absent.
-
-    Raises:
-        GenerationError: it is neither.
-    """
+    """The local folder of a model: itself, or Hugging Face's, downloaded when absent; GenerationError for neither."""
     folder = Path(folder_or_name).expanduser()
     if (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
         return folder
@@ -47,10 +43,7 @@ def find_model_folder(folder_or_name: str | Path) -> Path:
 
 
 def weights_hash(folder: Path) -> str:
-    """SHA-256 of everything that decides a model's answers; for an adapter also of its base model.
-
-    The path does not enter, so a moved run folder finds its completions again.
-    """
+    """SHA-256 of what decides a model's answers, an adapter's base included; a folder that was moved has the same."""
     digest = hashlib.sha256()
     files = {path for pattern in IDENTITY_FILES for path in folder.glob(pattern) if path.is_file()}
     for path in sorted(files):
@@ -83,14 +76,7 @@ def base_folder_of(folder: Path) -> Path:
 
 
 def in_four_bits(device_type: str) -> Any:
-    """transformers' settings for linear layers in 4 bits (NF4, as in QLoRA, arXiv 2305.14314).
-
-    Args:
-        device_type: sums are in float32 on the CPU, in bfloat16 elsewhere.
-
-    Raises:
-        SettingError: bitsandbytes is not installed.
-    """
+    """transformers' settings for linear layers in 4 bits (NF4, as in QLoRA, arXiv 2305.14314); needs bitsandbytes."""
     if find_spec("bitsandbytes") is None:
         raise SettingError("load_in_4bit needs bitsandbytes, got none; pip install 'recloop[4bit]', or leave it off")
     import torch

@@ -72,18 +72,14 @@ class Basis(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a history says about one value.
-
-    excess: (rating - mean of the history) summed over its items; or items above the expected number; 0 for counts.
-    num_expected: items that carry it in other users' histories of this length; 0 where there is no comparison.
-    """
+    """What a history says about one value."""
 
     attribute: str
     value: str
     num_items: int
-    excess: float
+    excess: float  # (rating - mean of the history) summed over items; or items above the expected; 0 for counts
     basis: Basis
-    num_expected: float = 0.0
+    num_expected: float = 0.0  # items that carry it in other histories of this length; 0 without a comparison
 
     @property
     def polarity(self) -> Polarity | None:

@@ -92,11 +92,7 @@ def candidate_line(attributes: Sequence[str], item: HistoryItem) -> str:
 
 
 def line_from(attributes: Sequence[str], item: HistoryItem, attribute: str, value: str) -> str:
-    """The rest of a `candidate_line` from one of its values on: ``War | director Lee | "Title"``.
-
-    Raises:
-        ValueError: the item does not have the value.
-    """
+    """The rest of a `candidate_line` from a value on, which it must have: ``War | director Lee | "Title"``."""
     column = attributes.index(attribute)
     own = item.values[column]
     rest = replace(item, values=item.values[column + 1 :])

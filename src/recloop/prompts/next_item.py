@@ -52,20 +52,14 @@ class SessionText:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The candidates an answer ranks, best first, and its defects.
+    """The candidates an answer ranks, best first, and its defects."""
 
-    places: positions among the candidates, each once, at most as many as were asked for.
-    num_invented: entries that name no candidate. num_repeated: entries that name one again.
-    num_ambiguous: entries that could be two candidates. num_missing: how many fewer than asked for.
-    num_beyond: candidates named after the last place asked for.
-    """
-
-    places: tuple[int, ...]
-    num_invented: int
-    num_repeated: int
-    num_ambiguous: int
-    num_missing: int
-    num_beyond: int
+    places: tuple[int, ...]  # positions among the candidates, each once, at most as many as were asked for
+    num_invented: int  # entries that name no candidate
+    num_repeated: int  # entries that name one again
+    num_ambiguous: int  # entries that could be two candidates
+    num_missing: int  # how many fewer than asked for
+    num_beyond: int  # candidates named after the last place asked for
 
     @property
     def defects(self) -> dict[str, int]:
@@ -83,11 +77,7 @@ def clean_hint(text: str) -> str:
 
 
 def next_item_text(session: SessionText, hint: str = "", num_ranked: int = NUM_RANKED) -> str:
-    """The user turn: session, candidates, hint, task.
-
-    Raises:
-        SettingError: no item shown, no candidate, or two candidates whose titles read alike.
-    """
+    """The user turn: session, candidates, hint, task. SettingError without items or candidates of different titles."""
     titles = [item.title for item in session.candidates]
     if not session.shown or not titles or distinct_titles(titles) != titles:
         raise SettingError(

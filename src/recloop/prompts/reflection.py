@@ -30,17 +30,13 @@ LEADING_WORD = re.compile(r"^(?:hints?|tips?|advice|rule)\s*\d*\s*[:.)\-]\s*", r
 
 @dataclass(frozen=True, slots=True)
 class ParsedHints:
-    """The hints of a reply, and how many were left out, by reason.
-
-    num_leaking: they name the answer or a candidate. num_unfit: too short or too long for an instruction.
-    num_repeated: said twice. num_beyond: more than asked for.
-    """
+    """The hints of a reply, and how many were left out, by reason."""
 
     hints: tuple[str, ...]
-    num_leaking: int
-    num_unfit: int
-    num_repeated: int
-    num_beyond: int
+    num_leaking: int  # they name the answer or a candidate
+    num_unfit: int  # too short or too long for an instruction
+    num_repeated: int  # said twice
+    num_beyond: int  # more than asked for
 
 
 def reflection_text(
@@ -51,14 +47,7 @@ def reflection_text(
     num_hints: int,
     replies: Sequence[str] = (),
 ) -> str:
-    """The next turn: the first without a reply, the second after one, the third after two.
-
-    Args:
-        ranked: titles that the wrong list ranked.
-        num_ranked: places that were asked for.
-        answer: told from turn 2 on.
-        num_hints: most hints that turn 3 asks for.
-    """
+    """The next turn: the first without a reply, the second, with the answer, after one, the third after two."""
     given = "; ".join(f'"{title}"' for title in ranked) or "no candidate"
     asks = (
         f"The right one was: {candidate_line(session.attributes, answer)}\n{ASK_ANALYSIS}",

@@ -93,7 +93,6 @@ def reference_answer(
         <BLANKLINE>
         \\boxed{Velvet Harbour}
     """
-
     meeting: dict[Condition, list[int]] = {}
     for condition in sorted(wanted, key=lambda condition: attributes.index(condition.attribute)):
         column = attributes.index(condition.attribute)
@@ -121,13 +120,9 @@ def build_request_prompts(
     count_tokens: Callable[[str], int],
     around: int = CHAT_TOKENS,
 ) -> list[Prompt]:
-    """One prompt per request, with its number as the user; the oldest lines of a history are cut until it fits.
+    """One prompt per request, its number the user; the oldest history lines are cut until it fits, or SettingError.
 
-    Args:
-        around: tokens of the chat template, as `chat_tokens` counts them.
-
-    Raises:
-        SettingError: the budget does not hold a request with its candidates.
+    `around`: tokens of the chat template, as `chat_tokens` counts them.
     """
     noun, attributes = NOUNS[log.domain], log.attributes if config.show_attributes else ()
     shown = history_items(log, attributes)

@@ -49,15 +49,11 @@ class AnswerStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """A paragraph of an answer, its box and the blank lines after it included.
-
-    start, end: characters of the text; all paragraphs together cover it.
-    named: positions of the candidates it names, ascending.
-    """
+    """A paragraph of an answer, its box and the blank lines after it included; together they cover the text."""
 
     start: int
     end: int
-    named: tuple[int, ...]
+    named: tuple[int, ...]  # positions of the candidates it names, ascending
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,16 +25,12 @@ MAX_CHARS = 200_000  # far beyond any prompt: a template that writes more has an
 
 @dataclass(frozen=True, slots=True)
 class ShownItem:
-    """One item of a history, cleaned so that it stays within its line.
-
-    rating: None when the log is implicit. attributes: the values of each, perhaps none.
-    line: the item as the built-in templates write it, e.g. ``5 stars | "Title" | genre Drama, War``.
-    """
+    """One item of a history, cleaned so that it stays within its line."""
 
     title: str
-    rating: float | None
-    attributes: Mapping[str, tuple[str, ...]]
-    line: str
+    rating: float | None  # None when the log is implicit
+    attributes: Mapping[str, tuple[str, ...]]  # the values of each, perhaps none
+    line: str  # as the built-in templates write the item, e.g. ``5 stars | "Title" | genre Drama, War``
 
 
 @dataclass(frozen=True, slots=True)

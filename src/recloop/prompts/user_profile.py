@@ -112,12 +112,8 @@ def profile_writer(
 ) -> Callable[[int, np.ndarray, np.ndarray], Prompt]:
     """A function from a user, the items and the ratings of a history (oldest first) to the prompt.
 
-    The oldest items are left out until the prompt fits the token budget; the prompt says how many it shows.
-
-    Args:
-        lm: counts tokens, its chat template's included; None estimates them.
-        population_rates: what histories are compared with, from `population_rates_of`.
-        template: an object in place of ``config.template``.
+    The oldest items are left out until the prompt fits the token budget; the prompt says how many it shows. `lm`
+    counts tokens, its chat template's included (None estimates them); `template` takes the place of the configured one.
     """
     items_of = history_items(log)
     profiles = _profiles(log) if config.include_profile else {}
@@ -154,11 +150,8 @@ def profile_writer(
 
 
 def _fit(num_items: int, num_over: Callable[[int, int], int], max_prompt_tokens: int) -> tuple[int, int]:
-    """How many of the latest items, and how many counts on each side, a prompt has room for.
-
-    Counts say more per token than lines do, so they are shortened only where the prompt would not fit with them
-    and without any line.
-    """
+    """How many of the latest items, and how many counts on each side, a prompt has room for."""
+    # Counts say more per token than lines, so they are shortened only where without any line it would not fit.
     max_counted = MAX_COUNTED
     while (excess := num_over(0, max_counted)) > 0 and max_counted:
         max_counted //= 2
@@ -189,14 +182,8 @@ def count_lines(
     The counts follow all values, so that what follows a value in a summary also follows it here: a small model then
     names the next value, or none when none is left, by copying alone.
 
-    Args:
-        max_counted: values named on each side, strongest first.
-        population_rates: what the history is compared with, as in `weigh_history`.
-
-    Returns:
-        With ratings or population rates, under ``Counted, likes above the average:``, lines such as
-        ``By genre: likes Drama, War; dislikes Comedy. (6, 2; 3)``; otherwise, under ``Counted:``,
-        ``By genre: likes Drama; also Comedy. (6; 1)``
+    `max_counted` is the most values on each side, strongest first. With ratings or population rates:
+    ``By genre: likes Drama, War; dislikes Comedy. (6, 2; 3)``, else ``By genre: likes Drama; also Comedy. (6; 1)``
     """
     evidence = claims.weigh_history(attributes, items, population_rates)
     is_two_sided = any(e.basis is not claims.Basis.COUNT for e in evidence)

@@ -1,7 +1,6 @@
 """A language model behind an OpenAI-compatible server: `vllm serve`, llama.cpp, a hosted one with a key.
 
-The event loop that talks to the server has a thread of its own. So a caller that works on an answer for long,
-or has an event loop already, does not delay open requests.
+The event loop has a thread of its own, so that neither a slow caller nor the caller's own loop delays open requests.
 """
 
 from __future__ import annotations
@@ -99,11 +98,7 @@ class ServerLM:
 
         Yields what has come since the last time, and something at least every second. Taking the next list
         means that the last one is safe, which bounds what a kill can lose. An error is raised after everything
-        received has been yielded.
-
-        Args:
-            asks: prompts, each with the numbers of the completions wanted of it.
-            usage, has_answered: as in `Terms`.
+        received has been yielded. An ask is a prompt with the numbers of the completions wanted of it.
         """
         key = read_key(self._config.pace)
         terms = Terms(self._address, self._config, sampling, self.count_tokens, usage, has_answered)
@@ -195,11 +190,7 @@ async def _make_requests(requests: RequestQueue, terms: Terms, key: str | None, 
 
 
 async def _check_listed(wire: Wire, address: ServerAddress) -> None:
-    """A server that does not list its models is believed.
-
-    Raises:
-        GenerationError: it lists models, and not this one.
-    """
+    """GenerationError where a server lists models, and not this one; one that lists none is believed."""
     names = await wire.model_names()
     if names and not any(address.model in (name, name.partition(":")[0]) for name in names):
         raise GenerationError(

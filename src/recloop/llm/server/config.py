@@ -1,8 +1,4 @@
-"""Settings of a language model behind an OpenAI-compatible server, and its address.
-
-What decides an answer is in `ServerConfig` and enters the model's name. How fast, how patiently and with which
-key the server is asked is in `PaceConfig`, and may change while a run is stopped.
-"""
+"""Settings of a language model behind an OpenAI-compatible server, and its address."""
 
 from __future__ import annotations
 
@@ -26,7 +22,7 @@ UNDECIDING = {"revision", "weights", "trained_name"}  # in the name by themselve
 
 
 class ServerConfig(BaseModel, frozen=True, extra="forbid"):
-    """What a server is sent beside the prompt, and which weights it has."""
+    """What a server is sent beside the prompt, and which weights it has: what decides an answer and enters the name."""
 
     revision: str = setting(
         "",
@@ -107,10 +103,7 @@ class ServerAddress:
 
 
 def parse_address(name: str) -> ServerAddress:
-    """``openai:<base_url>#<model>`` taken apart.
-
-    Raises:
-        SettingError: it is something else, or carries a password or key.
+    """``openai:<base_url>#<model>`` taken apart; SettingError when it is something else, or carries a password or key.
 
     Example:
         >>> parse_address("openai:http://127.0.0.1:8000/v1#llama")

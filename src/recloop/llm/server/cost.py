@@ -1,7 +1,4 @@
-"""What a language model behind a server costs: requests, tokens, money, waste; caps on it; and a summary in words.
-
-Nothing slow is imported here, for ``recloop show`` reads it.
-"""
+"""What a language model behind a server costs, caps on it, and a summary in words; quick to import for the CLI."""
 
 from __future__ import annotations
 
@@ -34,33 +31,21 @@ class BudgetConfig(BaseModel, frozen=True, extra="forbid"):
     max_tokens: int | None = setting(None, "tokens read and written, waste included", ge=1)
     max_cost: float | None = setting(None, "money by lm.prices, waste included", gt=0)
 
-    @property
-    def has_caps(self) -> bool:
-        return any(cap is not None for cap in (self.max_requests, self.max_tokens, self.max_cost))
-
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Counts that add up. Waste is estimated: what was cut off on the way came without a bill.
+    """Counts that add up. Waste is estimated: what was cut off on the way came without a bill."""
 
-    requests: sent; retries: how many of them repeated one.
-    input_tokens: read, of which cached_tokens from the provider's cache; output_tokens: written.
-    wasted_requests: answered only in part, or unreadably; wasted_tokens: read and written for nothing.
-    throttled: answers that said "too many".
-    redactions: patterns taken out of prompts before they were sent.
-    request_s: seconds that requests were open, summed over requests.
-    """
-
-    requests: int = 0
-    retries: int = 0
-    input_tokens: int = 0
-    cached_tokens: int = 0
-    output_tokens: int = 0
-    wasted_requests: int = 0
-    wasted_tokens: int = 0
-    throttled: int = 0
-    redactions: int = 0
-    request_s: float = 0.0
+    requests: int = 0  # sent
+    retries: int = 0  # how many of them repeated one
+    input_tokens: int = 0  # read
+    cached_tokens: int = 0  # of these, from the provider's cache
+    output_tokens: int = 0  # written
+    wasted_requests: int = 0  # answered only in part, or unreadably
+    wasted_tokens: int = 0  # read and written for nothing
+    throttled: int = 0  # answers that said "too many"
+    redactions: int = 0  # patterns taken out of prompts before they were sent
+    request_s: float = 0.0  # that requests were open, summed over requests
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(getattr(self, name) + getattr(other, name) for name in COUNTS))
@@ -88,11 +73,7 @@ COUNTS = tuple(f.name for f in fields(Usage))
 
 
 def over_budget(usage: Usage, budget: BudgetConfig, prices: PriceConfig) -> BudgetError | None:
-    """The error to end with when `usage` is beyond a cap; None while all caps hold.
-
-    Args:
-        usage: so far, plus the most that the next request may add.
-    """
+    """The error to end with when `usage`, so far plus the most that the next request may add, is beyond a cap."""
     checks = (
         ("max_requests", usage.requests, budget.max_requests, ""),
         ("max_tokens", usage.tokens, budget.max_tokens, ""),

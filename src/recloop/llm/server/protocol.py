@@ -1,7 +1,4 @@
-"""One request to an OpenAI-compatible server: what is sent, and what its outcome means.
-
-A failure does not raise here: it is one of a few outcomes, and `recloop.llm.server.scheduler` decides.
-"""
+"""One request to an OpenAI-compatible server: what is sent, and what its outcome means; a failure does not raise."""
 
 from __future__ import annotations
 
@@ -221,8 +218,7 @@ def read_reply(data: bytes) -> Reply | Failed:
         return Failed(Failure.CUT, f"the answer is not JSON ({error})"[:REASON_CHARS], None, 200)
     choices = tuple(map(_choice, _dicts(_get(value, "choices"))))
     if not choices:
-        why = f"the answer has no choices ({error_text(data)})"
-        return Failed(Failure.CUT, why[:REASON_CHARS], None, 200)
+        return Failed(Failure.CUT, f"the answer has no choices ({error_text(data)})"[:REASON_CHARS], None, 200)
     return Reply(
         choices,
         _count(_get(value, "usage", "prompt_tokens")),

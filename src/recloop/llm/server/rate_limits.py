@@ -16,13 +16,7 @@ BACKOFF_BASE_S, BACKOFF_CAP_S = 0.5, 30.0
 
 
 class Concurrency:
-    """How many requests may be open: +1 per success until the first congestion, then as TCP does.
-
-    That is, +1 per `limit` successes, and half on congestion.
-
-    Args:
-        most: upper bound.
-    """
+    """How many requests may be open, at most `most`: +1 per success until the first congestion, then as TCP does."""
 
     def __init__(self, most: int) -> None:
         self._most, self._limit = most, float(min(START_CONCURRENCY, most))
@@ -72,11 +66,7 @@ class RateLimit:
 
 
 class Health:
-    """Whether the server answers: requested pauses, failures in a row, and how long an outage lasts.
-
-    Args:
-        max_outage_s: a server without any success for so long counts as gone.
-    """
+    """Whether the server answers: requested pauses, failures in a row, and outages; one of `max_outage_s` ends it."""
 
     def __init__(self, max_outage_s: float) -> None:
         self._max_outage_s = max_outage_s
@@ -116,10 +106,7 @@ class Health:
 
 
 def backoff_s(num_failures: int, rng: random.Random) -> float:
-    """A wait between half and all of base x 2^(failures - 1), never above the cap.
-
-    It is random, so that requests that failed together do not come back together.
-    """
+    """Half to all of base x 2^(failures - 1), capped; random, so that what failed together comes back apart."""
     return min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2 ** min(num_failures - 1, 30)) * rng.uniform(0.5, 1.0)
 
 

@@ -48,12 +48,7 @@ def redact(text: str, kinds: Sequence[Kind] = KINDS, regions: Sequence[str] = RE
 def outgoing(
     prompt: Prompt, kinds: Sequence[Kind], regions: Sequence[str] = REGIONS, hook: PromptHook | None = None
 ) -> tuple[Prompt, int]:
-    """The prompt as it may be sent, and how many patterns were taken out of it.
-
-    Args:
-        kinds, regions: as for `redact`.
-        hook: called with the redacted prompt; returns the one to send, or raises to send none.
-    """
+    """The prompt as it may be sent, redacted and then through the hook; and how many patterns were taken out of it."""
     system, num_system = redact(prompt.system, kinds, regions)
     text, num_text = redact(prompt.text, kinds, regions)
     sent = replace(prompt, system=system, text=text)

@@ -20,7 +20,7 @@ from recloop.llm.completion_text import MAX_RAW_CHARS, tidy_completion
 from recloop.llm.config import LmConfig
 from recloop.llm.language_model import Sampling
 from recloop.llm.server.config import ServerAddress
-from recloop.llm.server.cost import Usage, over_budget
+from recloop.llm.server.cost import BudgetConfig, Usage, over_budget
 from recloop.llm.server.protocol import Choice, Failed, Failure, Reply, Wire, request_body
 from recloop.llm.server.rate_limits import Concurrency, Health, RateLimit, backoff_s
 from recloop.records import Completion, CompletionStatus, Prompt
@@ -35,50 +35,37 @@ UNKNOWN = float("nan")
 
 @dataclass(slots=True)
 class Job:
-    """Some completions of one ask, in one request.
-
-    waiting: further completions of it, held back until the server has answered a request for one.
-    answered_at_failure: how many requests the server had answered when it last failed at this job.
-    """
+    """Some completions of one ask, in one request."""
 
     ask: int
     prompt: Prompt  # as it may be sent
     user: int
     completions: tuple[int, ...]
-    waiting: tuple[int, ...] = ()
+    waiting: tuple[int, ...] = ()  # completions held back until the server has answered a request for one
     num_sent: int = 0
     num_failures: int = 0
-    answered_at_failure: int = -1
+    answered_at_failure: int = -1  # requests the server had answered when it last failed at this job
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Everything that decides how requests are made.
-
-    usage: of the whole run so far; budgets count from here.
-    has_answered: whether the model has ever given a usable completion. A server that refuses everything is set up
-        wrongly; one that has answered before refuses single prompts.
-    """
+    """Everything that decides how requests are made."""
 
     address: ServerAddress
     config: LmConfig
     sampling: Sampling
     count_tokens: Callable[[str], int]
-    usage: Usage
-    has_answered: bool
+    usage: Usage  # of the whole run so far; budgets count from here
+    has_answered: bool  # usably, ever: a server that has answered refuses single prompts, else it is set up wrongly
 
 
 @dataclass(frozen=True, slots=True)
 class ServerReply:
-    """Some completions of one ask, perhaps not all of them yet; none when there is only usage.
+    """Some completions of one ask, perhaps not all of them yet; none when there is only usage."""
 
-    ask: position among the asks, in the order they were taken; -1 without completions.
-    usage: since the last answer.
-    """
-
-    ask: int
+    ask: int  # position among the asks, in the order they were taken; -1 without completions
     completions: tuple[Completion, ...]
-    usage: Usage
+    usage: Usage  # since the last answer
 
 
 class RequestQueue:
@@ -107,7 +94,6 @@ class RequestQueue:
         self._rng = random.Random()  # of waits only; completions do not depend on it
 
     def add(self, ask: int, prompt: Prompt, user: int, completions: Sequence[int], redactions: int) -> None:
-        """Take one ask into the queue."""
         if redactions:
             self._emit_usage(Usage(redactions=redactions))
         size = self._terms.config.server.completions_per_request
@@ -159,9 +145,8 @@ class RequestQueue:
             if not self._ready:
                 return next_s
             limit = 1 if self._health.is_troubled else self._concurrency.limit
-            if len(self._flying) >= limit:
-                return None
-            if len(self._flying) + self._num_unsaved >= UNSAVED_PER_OPEN * limit:
+            num_open = len(self._flying)
+            if num_open >= limit or num_open + self._num_unsaved >= UNSAVED_PER_OPEN * limit:
                 return None
             if self._takes_many is False and len(self._ready[0].completions) > 1:
                 job = self._ready.popleft()
@@ -174,15 +159,12 @@ class RequestQueue:
                 return wait_s
             if not self._is_affordable(may_cost):
                 return None
-            self._start(wire, self._ready.popleft(), may_cost, now_s)
+            self._requests.take(1, now_s)
+            self._tokens.take(may_cost.tokens, now_s)
+            task = self._loop.create_task(self._do(wire, self._ready.popleft(), may_cost))
+            self._flying[task] = may_cost
+            task.add_done_callback(self._landed)
         return None
-
-    def _start(self, wire: Wire, job: Job, may_cost: Usage, now_s: float) -> None:
-        self._requests.take(1, now_s)
-        self._tokens.take(may_cost.tokens, now_s)
-        task = self._loop.create_task(self._do(wire, job, may_cost))
-        self._flying[task] = may_cost
-        task.add_done_callback(self._landed)
 
     def _may_cost(self, job: Job) -> Usage:
         """The most that a request may use."""
@@ -193,7 +175,7 @@ class RequestQueue:
     def _is_affordable(self, may_cost: Usage) -> bool:
         """Whether the caps hold even if all open requests cost the most they may; if they never will, stops."""
         budget, prices = self._terms.config.budget, self._terms.config.prices
-        if not budget.has_caps:
+        if budget == BudgetConfig():  # no caps
             return True
         reserved = sum(self._flying.values(), self._usage + may_cost)
         error = over_budget(reserved, budget, prices)
@@ -255,9 +237,8 @@ class RequestQueue:
         if choice.is_refused:
             status, why = CompletionStatus.REFUSED, note or "the server's filter or the model declined"
             return Completion(user, number, "", num_tokens, True, UNKNOWN, status, why, choice.text[:MAX_RAW_CHARS])
-        return tidy_completion(
-            Completion(user, number, choice.text, num_tokens, choice.is_finished, UNKNOWN, reason=note)
-        )
+        given = Completion(user, number, choice.text, num_tokens, choice.is_finished, UNKNOWN, reason=note)
+        return tidy_completion(given)
 
     def _fail(self, job: Job, failed: Failed, usage: Usage, may_cost: Usage, now_s: float) -> None:
         if failed.kind is Failure.CUT:
