@@ -3,6 +3,7 @@
 import gzip
 import json
 
+import polars as pl
 import pytest
 
 from recloop.data.amazon import AmazonConfig, read_amazon
@@ -28,8 +29,12 @@ META_2014 = [
 ]
 
 
-def review(user, item, rating=5.0, time=0):
-    return json.dumps({"reviewerID": user, "asin": item, "overall": rating, "unixReviewTime": time, "summary": "x"})
+START = 978300000
+
+
+def review(user, item, rating=5.0, time: int | str = 0):
+    when = START + time if isinstance(time, int) else time
+    return json.dumps({"reviewerID": user, "asin": item, "overall": rating, "unixReviewTime": when, "summary": "x"})
 
 
 # z reviewed once and C is then left with one review: the core is x, y with A, B
@@ -63,7 +68,8 @@ def test_both_releases_are_read_alike(tmp_path, metadata, packed):
         (1, "B", "B", [], []),
     ]
     assert dataset.users["user_id"].to_list() == ["x", "y"]
-    assert dataset.interactions.rows() == [(0, 0, 5.0, 10), (0, 1, 4.0, 20), (1, 0, 1.0, 5), (1, 1, 5.0, 6)]
+    expected = [(0, 0, 5.0, 10), (0, 1, 4.0, 20), (1, 0, 1.0, 5), (1, 1, 5.0, 6)]
+    assert dataset.interactions.with_columns(pl.col("time") - START).rows() == expected
     assert dataset.positive_from_rating == 5
     assert dataset.domain == Domain.BOOKS
 
@@ -75,7 +81,7 @@ BAD = [
     (json.dumps({"asin": "A", "overall": 5, "unixReviewTime": 1}), "lacks reviewerID"),
     (review("x", "C", 6), "'6' is not a rating from 1 to 5"),
     (review("x", "C", "good"), "'good' is not a rating"),
-    (review("x", "C", 5, "then"), "'then' is not a time"),
+    (review("x", "C", 5, "then"), "'then' is not a number of s"),
     (review("x", "A", 5, 11), "'x, A' repeats the user and item"),
 ]
 

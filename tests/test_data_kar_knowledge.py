@@ -24,9 +24,15 @@ PROMPT = (
 def log_folder(folder):
     """User 1 met films 1..6 and 40 in this order; user 2 met films 7..10."""
     seen = {1: [1, 2, 3, 4, 5, 6, 40], 2: [7, 8, 9, 10]}
-    ratings = [f"{u}::{film}::5::{100 * u + place}" for u, films in seen.items() for place, film in enumerate(films)]
+    ratings = [
+        f"{u}::{film}::5::{978300000 + 100 * u + place}"
+        for u, films in seen.items()
+        for place, film in enumerate(films)
+    ]
     for user in (3, 4):  # so that every film was met by somebody
-        ratings += [f"{user}::{film.split('::')[0]}::3::{n}" for n, film in enumerate(MOVIES)][user - 3 :: 2]
+        ratings += [f"{user}::{film.split('::')[0]}::3::{978300000 + n}" for n, film in enumerate(MOVIES)][
+            user - 3 :: 2
+        ]
     users = [f"{u}::F::18::20::0" for u in (1, 2, 3, 4)]
     for name, lines in (("users", users), ("movies", MOVIES), ("ratings", ratings)):
         (folder / f"{name}.dat").write_text("\n".join(lines) + "\n")

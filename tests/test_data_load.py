@@ -60,7 +60,7 @@ def test_movielens_finds_what_lies_beside_it(tmp_path):
 
 
 def test_quarantined_rows_are_counted_aloud(tmp_path, capsys):
-    write(tmp_path, ratings=[*RATINGS, "1::30::9::1"])
+    write(tmp_path, ratings=[*RATINGS, "1::30::9::978300001"])
     quarantine = tmp_path / "bad.jsonl"
     config = DataConfig(name="ml-1m", path=tmp_path, on_bad_rows="quarantine", quarantine=quarantine)
     read_log(config, 0, Progress(sys.stdout))

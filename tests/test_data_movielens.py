@@ -17,7 +17,13 @@ MOVIES = [
     "7::Matrix, The (1999)::Sci-Fi",
     "30::Misérables, Les (1935)::Drama",
 ]
-RATINGS = ["5::7::4::100", "1::30::5::300", "1::2::3::200", "1::7::1::200", "5::2::5::90"]
+RATINGS = [
+    "5::7::4::978300100",
+    "1::30::5::978300300",
+    "1::2::3::978300200",
+    "1::7::1::978300200",
+    "5::2::5::978300090",
+]
 METADATA = [
     "7::The Matrix::1999::R::31 Mar 1999::Action::Ann Vale, Bo Crane(co-director)::x::Cy Dale, Ed Fox::p::u",
     "2::Heat::1995::UNRATED::1995::Action::N/A::x::N/A::p::url",
@@ -42,13 +48,13 @@ def test_a_small_folder_is_read_in_one_form(tmp_path):
         (1, "7", "The Matrix", ["1990s"], ["Sci-Fi"], []),
         (2, "30", "Les Misérables", ["1930s"], ["Drama"], []),
     ]
-    # by user, time, item: the two ratings of second 200 follow the item numbers
+    # by user, time, item: the two ratings of the same second follow the item numbers
     assert dataset.interactions.rows() == [
-        (0, 0, 3.0, 200),
-        (0, 1, 1.0, 200),
-        (0, 2, 5.0, 300),
-        (1, 0, 5.0, 90),
-        (1, 1, 4.0, 100),
+        (0, 0, 3.0, 978300200),
+        (0, 1, 1.0, 978300200),
+        (0, 2, 5.0, 978300300),
+        (1, 0, 5.0, 978300090),
+        (1, 1, 4.0, 978300100),
     ]
     assert dataset.item_knowledge is None
     assert dataset.attributes == ("era", "genre", "director")
@@ -104,12 +110,12 @@ def test_titles_are_written_as_spoken(raw, spoken):
 
 BAD = [
     ("ratings", "1::2::3", "does not have the 4 fields"),
-    ("ratings", "2::7::3::100", "'2' is not a user of users.dat"),
-    ("ratings", "9::8::3::100", "'8' is not a movie of movies.dat"),
-    ("ratings", "9::7::6::100", "'6' is not one of the rating values 1, 2, 3, 4, 5"),
+    ("ratings", "2::7::3::978300100", "'2' is not a user of users.dat"),
+    ("ratings", "9::8::3::978300100", "'8' is not a movie of movies.dat"),
+    ("ratings", "9::7::6::978300100", "'6' is not one of the rating values 1, 2, 3, 4, 5"),
     ("ratings", "9::7::four::100", "'four' is not one of the rating values"),
-    ("ratings", "9::7::4::yesterday", "'yesterday' is not a time in seconds"),
-    ("ratings", "5::7::2::101", "'5, 7' repeats the user and movie"),
+    ("ratings", "9::7::4::yesterday", "'yesterday' is not a number of s between 1990 and 2100"),
+    ("ratings", "5::7::2::978300101", "'5, 7' repeats the user and movie"),
     ("users", "5::M::56::16::70072", "'5' repeats the user"),
     ("users", "6::X::56::16::70072", "'X' is not one of the gender values M, F"),
     ("users", "6::M::57::16::70072", "'57' is not one of the age values"),
@@ -135,7 +141,7 @@ def test_a_bad_row_is_one_error_or_is_set_aside(tmp_path, file, row, complaint):
 
 
 def test_all_files_are_settled_in_one_error(tmp_path):
-    write(tmp_path, users=[*USERS, "x"], ratings=[*RATINGS, "1::30::9::1"])
+    write(tmp_path, users=[*USERS, "x"], ratings=[*RATINGS, "1::30::9::978300001"])
     with pytest.raises(DataError, match=r"(?s)2 rows are bad.*users\.dat line 4.*ratings\.dat line 6"):
         read_movielens(tmp_path)
 

@@ -214,7 +214,7 @@ def test_what_is_known_of_users_is_an_input_where_prompts_show_it(tmp_path: Path
     """Otherwise a run would go on with prompts of the users' table as it was."""
     rows = [f"u{user},i{item % 40},{item % 5 + 1},{item}" for user in range(12) for item in range(user, user + 16)]
     (tmp_path / "log.csv").write_text("\n".join(["user,item,rating,time", *rows]))
-    table = {"rating": "rating", "time": "time", "users": str(tmp_path / "users.csv")}
+    table = {"rating": "rating", "time": "time", "time_format": "order", "users": str(tmp_path / "users.csv")}
     settings = {
         "data": {"name": "table", "path": str(tmp_path / "log.csv"), "table": table},
         "prompt": {"include_profile": True},

@@ -46,7 +46,7 @@ class Log:
         column per name in `attributes` (an empty list where unknown).
     attributes: the item columns shown in prompts, in their order, e.g. ``("era", "genre", "director")``.
     interactions: ``user``, ``item``, ``rating`` (Float32; null throughout when implicit), ``time``
-        (Int64, seconds or a running number), sorted by user, time, item: the fixed tie-break.
+        (Float64, seconds since 1970 or a running number), sorted by user, time, item: the fixed tie-break.
     positive_from_rating: a rating of at least this is a positive label; None when the log is implicit,
         and then every interaction is positive.
     item_knowledge: ``item``, ``text``: texts about items that came with the log; None when absent.

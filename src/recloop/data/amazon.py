@@ -14,6 +14,7 @@ from recloop.data import checks
 from recloop.data.assemble import RawLog, attribute_labels, clean_text, keep_core, number_log
 from recloop.data.checks import STRICT, BadRowPolicy, Check, Rows
 from recloop.data.text_files import plain_text, read_objects
+from recloop.data.times import TIME, with_times
 from recloop.records import Domain, Log
 from recloop.settings import setting
 
@@ -59,22 +60,14 @@ def _read_reviews(path: Path) -> Rows:
         return {name: plain_text(found.get(key)) for name, key in keys.items()}
 
     rows = read_objects(path, "Amazon reviews", cells, dict.fromkeys(keys, pl.String))
-    time, reason = pl.col("time"), "is not a time in seconds (unixReviewTime)"
     is_rating = pl.col("rating").is_in([1.0, 2.0, 3.0, 4.0, 5.0])
-    return (
-        rows.with_columns(
-            rating=pl.col("rating_text").cast(pl.Float32, strict=False),
-            time=pl.col("time_text").cast(pl.Float64, strict=False).cast(pl.Int64, strict=False),
-        )
-        .check(
-            Check(pl.col("user_id").is_null(), pl.col("user_id"), "lacks reviewerID", "remove the line"),
-            Check(pl.col("item_id").is_null(), pl.col("item_id"), "lacks asin", "remove the line"),
-            Check(~is_rating, pl.col("rating_text"), "is not a rating from 1 to 5 (overall)", "correct it"),
-            Check(time < 0, pl.col("time_text"), reason, "correct it"),
-            checks.duplicate(["user_id", "item_id"], "user and item"),
-        )
-        .select("line", "user_id", "item_id", "rating", "time")
+    rows = rows.with_columns(rating=pl.col("rating_text").cast(pl.Float32, strict=False)).check(
+        Check(pl.col("user_id").is_null(), pl.col("user_id"), "lacks reviewerID", "remove the line"),
+        Check(pl.col("item_id").is_null(), pl.col("item_id"), "lacks asin", "remove the line"),
+        Check(~is_rating, pl.col("rating_text"), "is not a rating from 1 to 5 (overall)", "correct it"),
     )
+    rows = with_times(rows, "time_text", "s").check(checks.duplicate(["user_id", "item_id"], "user and item"))
+    return rows.select("line", "user_id", "item_id", "rating", time=pl.col(TIME))
 
 
 def _read_metadata(path: Path) -> Rows:

@@ -42,7 +42,7 @@ def number_log(raw: RawLog) -> Log:
     interactions = (
         raw.interactions.join(users.select("user", "user_id"), on="user_id")
         .join(items.select("item", "item_id"), on="item_id")
-        .select("user", "item", pl.col("rating").cast(pl.Float32), pl.col("time").cast(pl.Int64))
+        .select("user", "item", pl.col("rating").cast(pl.Float32), pl.col("time").cast(pl.Float64))
         .sort("user", "time", "item")
     )
     return Log(

@@ -13,6 +13,7 @@ from recloop.data import checks
 from recloop.data.assemble import RawLog, attribute_labels, clean_text, keep_rated_items, number_log
 from recloop.data.checks import STRICT, BadRowPolicy, Check, Rows
 from recloop.data.text_files import read_fields, read_json_object
+from recloop.data.times import TIME, with_times
 from recloop.errors import DataError
 from recloop.records import Domain, Log
 
@@ -138,15 +139,14 @@ def spoken_title(title: str) -> str:
 
 
 def _read_ratings(path: Path, user_ids: pl.Series, item_ids: pl.Series) -> Rows:
-    time = pl.col("time_text").cast(pl.Int64, strict=False)
-    return read_fields(
+    rows = read_fields(
         path, "MovieLens ratings", "::", _RATING_FIELDS,
         checks.known("user_id", user_ids, "is not a user of users.dat", "add the user or remove the line"),
         _known_movie_check(item_ids),
         _code_check("rating_text", ["1", "2", "3", "4", "5"]),
-        Check(time < 0, pl.col("time_text"), "is not a time in seconds", "give whole seconds"),
-        checks.duplicate(["user_id", "item_id"], "user and movie"),
-    ).select("user_id", "item_id", rating=pl.col("rating_text").cast(pl.Float32), time=time)  # fmt: skip
+    )  # fmt: skip
+    rows = with_times(rows, "time_text", "s").check(checks.duplicate(["user_id", "item_id"], "user and movie"))
+    return rows.select("user_id", "item_id", rating=pl.col("rating_text").cast(pl.Float32), time=pl.col(TIME))
 
 
 def _read_metadata(path: Path | None, item_ids: pl.Series) -> Rows:

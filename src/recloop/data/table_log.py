@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +13,10 @@ from recloop.data import checks
 from recloop.data.assemble import RawLog, attribute_labels, clean_text, keep_rated_items, number_log
 from recloop.data.checks import STRICT, BadRowPolicy, Check, Rows
 from recloop.data.table_files import read_table
+from recloop.data.times import TIME, with_times
 from recloop.errors import DataError, SettingError
 from recloop.records import Domain, Log
 from recloop.settings import setting
-
-LATEST_S = 10**11  # times in milliseconds are larger from 1973 on
-TIME = " time in seconds"  # put beside the columns of the log; its space keeps it apart from theirs
 
 
 class TableLogConfig(BaseModel, frozen=True, extra="forbid"):
@@ -29,8 +27,12 @@ class TableLogConfig(BaseModel, frozen=True, extra="forbid"):
     item: str = setting("item", "Column of item ids, in the log and in the table of items.")
     rating: str | None = setting(None, "Column of ratings; none when the log is implicit.")
     time: str | None = setting(
+        None, "Column of times, ISO 8601 or numbers since 1970; none when rows are in time order."
+    )
+    time_format: str | None = setting(
         None,
-        "Column of times: seconds (not milliseconds; at most 1e11), or ISO dates; none when rows are in time order.",
+        "How times are written that are neither: a format such as '%d/%m/%Y %H:%M'; s, ms, us or ns for numbers in "
+        "this unit; order for numbers that only tell what came first.",
     )
     rating_min: float = setting(1.0, "Lowest rating there is.")
     rating_max: float = setting(5.0, "Highest rating there is.")
@@ -59,6 +61,10 @@ class TableLogConfig(BaseModel, frozen=True, extra="forbid"):
                 f"positive_from_rating must be above rating_min and at most rating_max, got "
                 f"{self.positive_from_rating:g} with {self.rating_min:g} to {self.rating_max:g}; correct it"
             )
+        if self.time_format is not None and self.time is None:
+            raise SettingError(
+                f"time_format says how table.time is written, got {self.time_format!r} and no such column"
+            )
         return self
 
 
@@ -72,7 +78,7 @@ def read_table_log(
     """
     items = _read_items(config.items, config) if config.items else None
     users = _read_users(config.users, config) if config.users else None
-    log, unread = _read_interactions(path, config, items, users)
+    log, unread = _read_interactions(path, config, items, users, bad_rows.say)
     if unread:
         bad_rows.say(_unread_columns(path, config, unread))
     checks.settle([rows for rows in (items, users, log) if rows is not None], bad_rows)
@@ -87,7 +93,7 @@ def read_table_log(
 
 
 def _read_interactions(
-    path: Path, config: TableLogConfig, items: Rows | None, users: Rows | None
+    path: Path, config: TableLogConfig, items: Rows | None, users: Rows | None, say: Callable[[str], None]
 ) -> tuple[Rows, list[str]]:
     """The rows, and the columns that nothing reads."""
     columns = [config.user, config.item, *filter(None, (config.rating, config.time))]
@@ -101,19 +107,15 @@ def _read_interactions(
     if items is not None:
         known = items.good["item_id"]
         tests.append(checks.known(config.item, known, "is not in the table of items", "add or remove it"))
-    rating, time = pl.lit(None, dtype=pl.Float32), pl.col("line").cast(pl.Int64)
+    rating, time = pl.lit(None, dtype=pl.Float32), pl.col("line").cast(pl.Float64)
     if config.rating:
         rating = pl.col(config.rating).cast(pl.Float32, strict=False)
         is_rating = rating.is_between(config.rating_min, config.rating_max)
         reason = f"is not a rating from {config.rating_min:g} to {config.rating_max:g}"
         tests.append(Check(~is_rating, pl.col(config.rating), reason, "correct it or widen table.rating-max"))
     if config.time:
-        rows, time = rows.with_columns(_times(rows.good[config.time]).alias(TIME)), pl.col(TIME)
-        reason = "is neither a number nor a date such as 2024-01-31T12:00:00"
-        tests.append(Check(time.is_null(), pl.col(config.time), reason, "correct it"))
-        reason = "is not a time in seconds up to the year 5138"
-        is_far = ~time.is_between(-LATEST_S, LATEST_S)
-        tests.append(Check(is_far, pl.col(config.time), reason, "divide milliseconds by 1,000"))
+        rows = with_times(rows, config.time, config.time_format, say, "data.table.time_format")
+        time = pl.col(TIME)
     tests.append(checks.duplicate([config.user, config.item], "user and item"))
     log = rows.check(*tests).select(user_id=pl.col(config.user), item_id=pl.col(config.item), rating=rating, time=time)
     return log, [name for name in names if name not in columns]
@@ -126,21 +128,6 @@ def _unread_columns(path: Path, config: TableLogConfig, unread: Sequence[str]) -
     if config.time is None:
         parts.append("without table.time rows are taken to be in time order")
     return "; ".join(parts)
-
-
-def _times(texts: pl.Series) -> pl.Series:
-    """Whole seconds from numbers or ISO dates, null where neither; numbers are not tried as dates, which takes long."""
-    number = pl.col("text").cast(pl.Float64, strict=False)
-    whole = pl.when(number.is_finite()).then(number).cast(pl.Int64, strict=False)
-    frame = pl.DataFrame({"text": texts})
-    times = frame.select(pl.coalesce(pl.col("text").cast(pl.Int64, strict=False), whole)).to_series()
-    is_rest = times.is_null() & texts.is_not_null()
-    if not is_rest.any():
-        return times
-    rest = frame.filter(is_rest).select(
-        pl.col("text").str.to_datetime(strict=False, time_zone="UTC", time_unit="ms").dt.epoch("s")
-    )
-    return times.scatter(is_rest.arg_true(), rest.to_series())
 
 
 def _read_items(path: Path, config: TableLogConfig) -> Rows:
