@@ -14,6 +14,7 @@ from recloop.data.assemble import RawLog, attribute_labels, clean_text, keep_rat
 from recloop.data.checks import STRICT, BadRowPolicy, Check, Rows
 from recloop.data.table_files import read_table
 from recloop.data.times import TIME, with_times
+from recloop.data.titles import ABOUT, years_apart
 from recloop.errors import DataError, SettingError
 from recloop.records import Domain, Log
 from recloop.settings import setting
@@ -39,6 +40,7 @@ class TableLogConfig(BaseModel, frozen=True, extra="forbid"):
     positive_from_rating: float = setting(4.0, "A rating of at least this is positive.")
     items: Path | None = setting(None, "Table of items; none: the ids are the titles.")
     title: str = setting("title", "Column of titles in the table of items.")
+    year_from_title: bool | None = setting(None, ABOUT)
     attributes: tuple[str, ...] = setting((), "Columns of the table of items shown in prompts, in this order.")
     attribute_separator: str = setting("|", "Between several values in a cell.", min_length=1)
     users: Path | None = setting(None, "Table of users; its other columns are the profile.")
@@ -89,6 +91,7 @@ def read_table_log(
     threshold = config.positive_from_rating if config.rating else None
     name = path.name.split(".")[0]
     raw = RawLog(name, config.domain, users.good, items.good, config.attributes, log.good, threshold)
+    raw = years_apart(raw, config.year_from_title, bad_rows.say, "data.table.year_from_title")
     return number_log(keep_rated_items(raw, min_item_ratings))
 
 
