@@ -13,6 +13,7 @@ import re
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -200,6 +201,12 @@ def require_objects(
             )
         rows.append(found)
     return rows
+
+
+def first_keys(path: Path, what: str, num_lines: int = 100) -> dict[str, None]:
+    """The keys of the objects in the first lines of a file of one a line, in order; DataError as `open_bytes`."""
+    first = islice(_numbered_objects(path, what), num_lines)
+    return dict.fromkeys(key for _, found, _ in first if found is not None for key in found)
 
 
 def _numbered_objects(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
