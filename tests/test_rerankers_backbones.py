@@ -128,9 +128,14 @@ def test_mir_ignores_padding_of_the_history():
     torch.testing.assert_close(padded, cut)
 
 
-def test_prm_refuses_lists_longer_than_its_positions():
-    with pytest.raises(SettingError, match="at most 3 items, got 6"):
-        Prm(BatchShape(WIDTH, TOKEN, 3), CONFIG)(ListBatch(*batch()))
+def test_beyond_the_longest_list_of_the_fit_prm_uses_its_last_position():
+    torch.manual_seed(0)
+    short = Prm(BatchShape(WIDTH, TOKEN, 3), CONFIG).eval()
+    long = Prm(BatchShape(WIDTH, TOKEN, 6), CONFIG).eval()
+    state = short.state_dict()
+    state["position_L.weight"] = state["position_L.weight"][[0, 1, 2, 2, 2, 2]]
+    long.load_state_dict(state)
+    torch.testing.assert_close(short(ListBatch(*batch())), long(ListBatch(*batch())))
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():

@@ -68,6 +68,18 @@ def test_wider_padding_changes_nothing(kind):
     assert_close(scores[:, :, :6], reranker.score(lists, PROBLEM.vectors))
 
 
+@pytest.mark.parametrize("most", [1, 7, 40, 10_000])
+def test_lists_of_mixed_lengths_are_scored_as_if_alone(most, monkeypatch):
+    monkeypatch.setattr(fitted_module, "MAX_POSITIONS", most)
+    problem, reranker = PROBLEM, reranker_of("prm")
+    lengths_B = np.random.default_rng(0).integers(1, problem.test.items_BL.shape[1] + 1, size=len(problem.test))
+    is_item_BL = np.arange(problem.test.items_BL.shape[1]) < lengths_B[:, None]
+    mixed = replace(problem.test, is_item_BL=is_item_BL)
+    together = reranker.score(mixed, problem.vectors)
+    for row in range(len(mixed)):
+        assert_close(together[row : row + 1], reranker.score(mixed.take(np.array([row])), problem.vectors))
+
+
 def test_labels_are_not_read():
     blind = replace(PROBLEM.test, labels_BL=np.full_like(PROBLEM.test.labels_BL, np.nan))
     reranker = reranker_of("prm")

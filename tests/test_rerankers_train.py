@@ -212,6 +212,23 @@ def test_lists_of_the_wrong_group_are_refused(swap):
         fit(replace(problem, **{swap: problem.test}), problem.vectors)
 
 
+def padded(lists, list_len):
+    """The same lists in a table of more columns."""
+    wide = [np.pad(part, ((0, 0), (0, list_len - part.shape[1]))) for part in (lists.items_BL, lists.labels_BL)]
+    is_item_BL = np.pad(lists.is_item_BL, ((0, 0), (0, list_len - lists.is_item_BL.shape[1])))
+    return replace(lists, items_BL=wide[0], labels_BL=wide[1], is_item_BL=is_item_BL)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lists_are_fitted_and_scored_alike_whatever_the_longest_list_may_be(kind):
+    problem = random_problem()
+    wide = replace(problem, **{name: padded(getattr(problem, name), 300) for name in ("train", "valid", "test")})
+    scores = fit(problem, problem.vectors, kind=kind, max_epochs=2).score(problem.test, problem.vectors)
+    wide_scores = fit(wide, problem.vectors, kind=kind, max_epochs=2).score(wide.test, problem.vectors)
+    np.testing.assert_allclose(wide_scores[..., : scores.shape[-1]], scores, atol=1e-6)
+    assert np.isneginf(wide_scores[..., scores.shape[-1] :]).all()
+
+
 def test_lists_without_both_labels_teach_nothing():
     problem = random_problem()
     blank = replace(problem.train, labels_BL=np.zeros_like(problem.train.labels_BL))

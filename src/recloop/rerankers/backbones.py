@@ -104,6 +104,8 @@ class Dlcm(nn.Module):
 class Prm(nn.Module):
     """Self-attention with learned positions, then an MLP on ``[attended ; input]``.
 
+    Beyond the longest list of the fit every place has its last position.
+
     Source: Pei et al. 2019, arXiv 1904.06813; the MLP's input as in KAR's code.
     """
 
@@ -117,13 +119,8 @@ class Prm(nn.Module):
 
     def forward(self, batch: ListBatch) -> Float[Tensor, "X L"]:
         """One score per item."""
-        list_len, longest = batch.list_len, self.position_L.num_embeddings
-        if list_len > longest:
-            raise SettingError(
-                f"PRM has positions for lists of at most {longest} items, got {list_len}; "
-                f"fit it on lists as long as those it scores, or use setrank"
-            )
-        entered_XLA = batch.linear(self.enter) + self.position_L.weight[:list_len]
+        place_L = torch.arange(batch.list_len).clamp(max=self.position_L.num_embeddings - 1)
+        entered_XLA = batch.linear(self.enter) + self.position_L.weight[place_L]
         return self.score(batch, self.block(entered_XLA, batch.is_item_XL))
 
 

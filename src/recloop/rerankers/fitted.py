@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -161,15 +162,29 @@ def name_of(reranker: FittedReranker) -> str:
 
 
 def score_tensors(network: RerankNetwork, lists: ListTensors) -> Float32[np.ndarray, "B N L"]:
-    """Scores of all lists under all completions, in evaluation mode; ``-inf`` at padding."""
+    """Scores of all lists under all completions, in evaluation mode; ``-inf`` at padding.
+
+    Lists of one length are scored together, so that a short one costs what it costs among its like.
+    """
     num_lists, list_len = lists.items_BL.shape
     num_completions = 1 if lists.texts_UND is None else lists.texts_UND.shape[1]
-    step = max(1, MAX_POSITIONS // (num_completions * list_len))
     scores_BNL = torch.full((num_lists, num_completions, list_len), -torch.inf)
     network.eval()
     with torch.inference_mode():
-        for start in range(0, num_lists, step):
-            row_B = torch.arange(start, min(start + step, num_lists))
-            is_item_B1L = lists.is_item_BL[row_B][:, None]
-            scores_BNL[row_B] = network(lists, row_B, None).masked_fill(~is_item_B1L, -torch.inf)
+        for row_B, longest in _rows_of_like_length(lists.is_item_BL, num_completions):
+            is_item_B1L = lists.is_item_BL[row_B, :longest][:, None]
+            scores_BNL[row_B, :, :longest] = network(lists, row_B, None).masked_fill(~is_item_B1L, -torch.inf)
     return scores_BNL.numpy()
+
+
+def _rows_of_like_length(is_item_BL: torch.Tensor, num_completions: int) -> Iterator[tuple[torch.Tensor, int]]:
+    """Rows to score at once, at most `MAX_POSITIONS` with their completions and padding, and their longest length."""
+    length_B, order_B = torch.sort(is_item_BL.sum(dim=1), stable=True)
+    most = max(1, MAX_POSITIONS // num_completions)
+    start = 0
+    while start < len(order_B):
+        next_R = length_B[start : start + most]
+        fitting = int((next_R * torch.arange(1, len(next_R) + 1) <= most).sum())
+        end = start + max(1, fitting)
+        yield order_B[start:end], int(length_B[end - 1])
+        start = end

@@ -87,20 +87,22 @@ class RerankNetwork(nn.Module):
     def forward(
         self, lists: ListTensors, row_B: Int64[Tensor, " B"], completion_B: Int64[Tensor, " B"] | None
     ) -> Float[Tensor, "B N L"]:
-        """Scores of some of the lists.
+        """Scores of some of the lists, as long as the longest of these: padding beyond it costs nothing.
 
         Args:
             lists: texts and histories present exactly as the network was built for them.
             row_B: which lists.
             completion_B: one completion for each of them (N is 1); None for all completions.
         """
+        is_item_BL = lists.is_item_BL[row_B]
+        is_item_BL = is_item_BL[:, : int(is_item_BL.sum(dim=1).max())]
         history = self.history_tokens(lists, row_B)
-        item_I, row_BL = torch.unique(lists.items_BL[row_B], return_inverse=True)
+        item_I, row_BL = torch.unique(lists.items_BL[row_B, : is_item_BL.shape[1]], return_inverse=True)
         items_IW, adapted_IA = self.item_table(item_I)
         adapted_BLA = None if adapted_IA is None else rows_of(adapted_IA, row_BL)
         x_BLW = self.candidates(rows_of(items_IW, row_BL), adapted_BLA, history)
         texts_BNA = self.adapted_texts(lists, row_B, completion_B)
-        return self.score_inputs(x_BLW, texts_BNA, lists.is_item_BL[row_B], history)
+        return self.score_inputs(x_BLW, texts_BNA, is_item_BL, history)
 
     def score_inputs(
         self,

@@ -148,7 +148,7 @@ def _unfitted(config: RerankerConfig, data: FitData, backbone: Backbone) -> Fitt
         item_vector_width=0 if item_vectors_ID is None else item_vectors_ID.shape[1],
         user_vector_width=0 if scaler is None else len(scaler.centre_D),
         num_rating_buckets=len(edges) + 1,
-        max_list_len=data.train.items_BL.shape[1],
+        max_list_len=int(data.train.is_item_BL.sum(axis=1).max()),
     )
     network = build_network(config, shape, replace(features, item_vectors_ID=item_vectors_ID), backbone)
     return FittedReranker(config, shape, network, data.histories, edges, scaler, ())
@@ -210,7 +210,8 @@ def _pass(
     for row_B in order_B.split(batch):
         completion_B = None if completion_U is None else completion_U[lists.user_row_B[row_B]]
         scores_BL = network(lists, row_B, completion_B)[:, 0]
-        loss = loss_of(scores_BL, lists.labels_BL[row_B], lists.is_item_BL[row_B])
+        longest = scores_BL.shape[1]
+        loss = loss_of(scores_BL, lists.labels_BL[row_B, :longest], lists.is_item_BL[row_B, :longest])
         schedule.optimizer.zero_grad()
         loss.backward()
         schedule.optimizer.step()
