@@ -128,13 +128,13 @@ def test_a_log_without_an_ending_a_folder_and_nothing_are_told_apart(tmp_path):
         ({"name": "amazon", "path": "x"}, "data.metadata says where the items of amazon are"),
         (
             {"path": "x"},
-            "data.path is read for ml-1m, amazon, implicit, table only, got it with data.name simulated",
+            "data.path is read for movielens, ml-1m, amazon, implicit, table only, got it with data.name simulated",
         ),
         (
             {"name": "implicit", "path": "x", "min_item_ratings": 5},
-            "data.min_item_ratings is read for ml-1m, table",
+            "data.min_item_ratings is read for movielens, ml-1m, table",
         ),
-        ({"attributes": ["genre"]}, "data.attributes is read for ml-1m only"),
+        ({"attributes": ["genre"]}, "data.attributes is read for movielens, ml-1m only"),
         ({"name": "ml-1m", "path": "x", "attributes": ["genre", "genre"]}, "data.attributes must differ"),
         ({"name": "ml-1m", "path": "x", "attributes": []}, "data.attributes must name one column at least"),
         ({"name": "ml-1m", "path": "x", "attributes": ["plot"]}, "Input should be 'era', 'genre'"),

@@ -14,6 +14,7 @@ from recloop.data.checks import BadRowPolicy
 from recloop.data.implicit_log import ImplicitConfig, read_implicit
 from recloop.data.kar_knowledge import read_klg, with_item_texts, with_user_texts
 from recloop.data.movielens import ATTRIBUTES, MovieAttribute, read_movielens
+from recloop.data.movielens_forms import ML_1M, Form, movielens_form
 from recloop.data.simulated import SimulatedConfig, simulate_log
 from recloop.data.table_log import TableLogConfig, read_table_log
 from recloop.errors import SettingError
@@ -22,9 +23,11 @@ from recloop.records import Log
 from recloop.settings import setting, shown_first, validate
 
 _FROM_FILES = {"path", "on_bad_rows", "quarantine"}
+_OF_1M = ("metadata", "item_knowledge", "kar")
 _READ_BY = {
     "simulated": {"simulated"},
-    "ml-1m": {*_FROM_FILES, "metadata", "attributes", "item_knowledge", "kar", "min_item_ratings"},
+    "movielens": {*_FROM_FILES, *_OF_1M, "attributes", "min_item_ratings"},
+    "ml-1m": {*_FROM_FILES, *_OF_1M, "attributes", "min_item_ratings"},
     "amazon": {*_FROM_FILES, "metadata", "kar", "amazon"},
     "implicit": {*_FROM_FILES, "implicit"},
     "table": {*_FROM_FILES, "table", "min_item_ratings"},
@@ -34,15 +37,18 @@ _READ_BY = {
 class DataConfig(BaseModel, frozen=True, extra="forbid"):
     """Which log, where it is, and how much of it."""
 
-    name: Literal["simulated", "ml-1m", "amazon", "implicit", "table"] = shown_first("simulated", "Which reader.")
+    name: Literal["simulated", "movielens", "ml-1m", "amazon", "implicit", "table"] = shown_first(
+        "simulated", "Which reader."
+    )
     path: Path | None = shown_first(
-        None, "ml-1m, implicit: the folder; amazon: the file of reviews; table: the file of the log."
+        None, "movielens, ml-1m, implicit: the folder; amazon: the file of reviews; table: the file of the log."
     )
     metadata: Path | None = setting(
         None, "amazon: the metadata; ml-1m: movies_extrainfos.dat, found by itself in PATH-metadata."
     )
     attributes: tuple[MovieAttribute, ...] = setting(
-        ATTRIBUTES, "ml-1m: attributes of the items; actor and certificate need the metadata."
+        ATTRIBUTES,
+        "movielens, ml-1m: attributes of the items; director is of 1M alone, actor and certificate need the metadata.",
     )
     item_knowledge: Path | None = setting(
         None, "ml-1m: JSON of texts by movie; items.json in PATH-item-knowledge is found by itself."
@@ -102,7 +108,8 @@ def load_log(
     """The log of this name: simulated, or read from files that you have.
 
     Args:
-        name: ``simulated``, ``ml-1m``, ``amazon``, ``implicit`` or ``table`` (any CSV, TSV, Parquet or JSONL).
+        name: ``simulated``, ``movielens``, ``ml-1m``, ``amazon``, ``implicit`` or ``table`` (any CSV, TSV, Parquet
+            or JSONL).
         path, users, settings: fields of `DataConfig`: where it is, how many of its users to keep, and further
             ones, e.g. ``table={"user": "user_id", "item": "movie_id"}``.
         seed, progress: as for `read_log`.
@@ -135,11 +142,15 @@ def read_log(config: DataConfig, seed: int, progress: Progress = SILENT) -> Log:
     match config.name:
         case "simulated":
             log, _ = simulate_log(config.simulated, seed)
-        case "ml-1m":
+        case "movielens" | "ml-1m":
+            form = ML_1M if config.name == "ml-1m" else _movielens_form(config, path, policy)
+            is_1m = form is ML_1M
             log = read_movielens(
                 path,
-                metadata=config.metadata or _beside(path, "metadata", "movies_extrainfos.dat"),
-                item_knowledge=config.item_knowledge or _beside(path, "item-knowledge", "items.json"),
+                form=form,
+                metadata=config.metadata or (_beside(path, "metadata", "movies_extrainfos.dat") if is_1m else None),
+                item_knowledge=config.item_knowledge
+                or (_beside(path, "item-knowledge", "items.json") if is_1m else None),
                 attributes=config.attributes,
                 min_item_ratings=config.min_item_ratings,
                 bad_rows=policy,
@@ -156,6 +167,16 @@ def read_log(config: DataConfig, seed: int, progress: Progress = SILENT) -> Log:
         knowledge = read_klg(config.kar, replace(policy, quarantine=beside))
         log = with_user_texts(with_item_texts(log, knowledge), knowledge)
     return log if config.users is None else sample_users(log, config.users, seed)
+
+
+def _movielens_form(config: DataConfig, folder: Path, policy: BadRowPolicy) -> Form:
+    form = movielens_form(folder, policy.say)
+    given = next((name for name in _OF_1M if getattr(config, name) is not None), None)
+    if form is not ML_1M and given is not None:
+        raise SettingError(
+            f"data.{given} is about MovieLens-1M, got it with a log of the form {form.name}; leave it out"
+        )
+    return form
 
 
 def _beside(folder: Path, what: str, file: str) -> Path | None:
