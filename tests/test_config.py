@@ -143,13 +143,22 @@ def test_a_flag_that_stands_alone_is_true_and_only_for_yes_or_no() -> None:
         ("[dtaa]\nusers = 1\n", r"dtaa: no such setting in Settings"),
         ("[data]\nuser = 1\n", r"data.user: no such setting in Settings; did you mean data.users\?"),
         ("data = 3\n", r"data is a section, got the value 3; set one of its fields"),
-        ("[data\n", "a.toml is not TOML"),
+        ("[data\n", "a.toml cannot be read as TOML"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "a.toml"
     file.write_text(text)
     with pytest.raises(SettingError, match=message):
+        load_config(Settings, file, [])
+
+
+def test_a_byte_order_mark_is_read_and_another_encoding_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_bytes(b"\xef\xbb\xbf[data]\r\nusers = 3\r\n")
+    assert load_config(Settings, file, []).data.users == 3
+    file.write_text("[data]\nusers = 3\n", encoding="utf-16")
+    with pytest.raises(SettingError, match="its text is UTF-16; save it as UTF-8"):
         load_config(Settings, file, [])
 
 

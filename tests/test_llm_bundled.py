@@ -11,6 +11,7 @@ import pytest
 from recloop.cli import main
 from recloop.data.simulated import SimulatedConfig, simulate_log
 from recloop.data.simulated_sessions import SimulatedSessionsConfig, simulate_sessions
+from recloop.errors import SettingError
 from recloop.experiment.run_folder import RunFolder
 from recloop.llm.bundled import (
     STAND_INS,
@@ -107,6 +108,25 @@ def test_only_the_bundled_models_are_shown_other_names_and_it_is_said(simulated,
     for folder in (None, build_tiny_lm(tmp_path)):
         assert with_readable_columns(log, folder, SILENT) == (log, {})
     assert with_readable_columns(simulated, BUNDLED, SILENT) == (simulated, {})
+
+
+def test_a_log_without_attributes_is_refused_by_the_bundled_models_alone(simulated, tmp_path: Path) -> None:
+    nothing_known = simulated.items.with_columns(genre=pl.Series([[]] * simulated.num_items, dtype=pl.List(pl.String)))
+    for log in (replace(simulated, attributes=()), replace(simulated, attributes=("genre",), items=nothing_known)):
+        with pytest.raises(SettingError, match=r"got none in simulated; .* lm\.name transformers:NAME_OR_FOLDER"):
+            with_readable_columns(log, BUNDLED, SILENT)
+        for folder in (None, build_tiny_lm(tmp_path)):
+            assert with_readable_columns(log, folder, SILENT) == (log, {})
+
+
+def test_years_are_shown_as_decades(simulated, tmp_path: Path) -> None:
+    years = simulated.items.with_columns(pl.col("era").list.eval(pl.element().str.head(3) + "7"))
+    out = io.StringIO()
+    for old, names in (("era", {}), ("year", {"year": "era"})):
+        log = renamed(replace(simulated, items=years), era=old)
+        assert with_readable_columns(log, BUNDLED, Progress(out)) == (simulated, names)
+        assert f"the years of {old} are shown as decades, such as 1990s" in out.getvalue()
+        assert with_readable_columns(log, build_tiny_lm(tmp_path / old), SILENT) == (log, {})
 
 
 def test_columns_may_trade_names() -> None:

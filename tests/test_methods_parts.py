@@ -215,6 +215,10 @@ def test_what_is_known_of_users_is_an_input_where_prompts_show_it(tmp_path: Path
     rows = [f"u{user},i{item % 40},{item % 5 + 1},{item}" for user in range(12) for item in range(user, user + 16)]
     (tmp_path / "log.csv").write_text("\n".join(["user,item,rating,time", *rows]))
     table = {"rating": "rating", "time": "time", "time_format": "order", "users": str(tmp_path / "users.csv")}
+    (tmp_path / "items.csv").write_text(
+        "\n".join(["item,title,genre", *(f"i{item},T{item},g{item % 3}" for item in range(40))])
+    )
+    table |= {"items": str(tmp_path / "items.csv"), "attributes": ["genre"]}
     settings = {
         "data": {"name": "table", "path": str(tmp_path / "log.csv"), "table": table},
         "prompt": {"include_profile": True},

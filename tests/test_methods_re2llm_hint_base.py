@@ -42,6 +42,7 @@ def test_a_person_may_add_a_line_or_write_a_plain_list(tmp_path: Path) -> None:
         ("{", "JSON file of hints"),
         ('{"hint": []}', "list of hints"),
         ('["A.", "A."]', "'A.' twice"),
+        ('["A.", ]', "line 1 column 8 .*; take the comma before it out"),
         ("[3]", "a text or an object"),
         ('[{"text": "A.", "origin": {"sesion": 1}}]', "fields of one"),
         (json.dumps([f"Hint {n}" for n in range(201)]), "got 201"),
@@ -51,6 +52,18 @@ def test_a_file_that_makes_no_sense_is_refused(tmp_path: Path, text: str, match:
     (tmp_path / "hints.json").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=match):
         read_hint_base(tmp_path / "hints.json")
+
+
+def test_a_byte_order_mark_is_read_and_another_encoding_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "hints.json"
+    file.write_text('["Go by the décor."]', encoding="utf-8-sig")
+    assert read_hint_base(file).hints == (Hint("Go by the décor."),)
+    file.write_text('["Go by the décor."]', encoding="utf-16")
+    with pytest.raises(DataError, match=r"its text is UTF-16; save it as UTF-8$"):
+        read_hint_base(file)
+    file.write_text('["Go by the décor."]', encoding="latin-1")
+    with pytest.raises(DataError, match=r"its text is not UTF-8 at byte 13; save it as UTF-8$"):
+        read_hint_base(file)
 
 
 def test_likeness_is_the_highest_cosine() -> None:

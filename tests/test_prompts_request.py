@@ -1,5 +1,7 @@
 """The prompt of a request and its canonical answer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,8 +15,10 @@ from recloop.data.request_words import (
     one_of,
 )
 from recloop.errors import SettingError
+from recloop.llm.chat import CHAT_TOKENS
 from recloop.prompts.claims import HistoryItem
 from recloop.prompts.request import (
+    SYSTEM,
     RequestPromptConfig,
     build_request_prompts,
     clean_request,
@@ -129,8 +133,22 @@ def test_prompts_are_numbered_like_their_requests_and_lose_their_oldest_history_
     assert cut.num_items_shown + cut.num_items_cut == 3
     assert cut.num_items_cut > 0
     assert "Title 3" not in cut.text
-    with pytest.raises(SettingError, match="max_prompt_tokens must hold a request with its candidates"):
-        build_request_prompts(dataset, [request], tight, lambda text: 2 * words(text))
+
+
+def test_prompts_over_the_budget_are_one_error_that_names_the_setting_and_the_bound_over_all():
+    dataset = dataset_of([[(i, 4.0) for i in range(6)]], num_items=6)
+    requests = [a_request(), replace(a_request(mentioned=(4,)), number=1)]
+    enough = RequestPromptConfig(max_prompt_tokens=1000)
+    longest = max(words(prompt.text) for prompt in build_request_prompts(dataset, requests, enough, words))
+    least = 10 * (longest + words(SYSTEM)) + CHAT_TOKENS
+    with pytest.raises(SettingError) as caught:
+        build_request_prompts(
+            dataset, requests, RequestPromptConfig(max_prompt_tokens=64), lambda text: 10 * words(text)
+        )
+    assert str(caught.value) == (
+        f"prompt.max_prompt_tokens must hold every prompt, got 64, too few for 2 of 2; use at least {least} (and "
+        f"sft.max_prompt_tokens and grpo.max_prompt_tokens no less); or fewer requests.num_candidates"
+    )
 
 
 def test_models_that_know_the_items_are_shown_titles_alone():

@@ -9,6 +9,7 @@ import pytest
 
 from recloop.errors import SettingError
 from recloop.llm.chat import CHAT_TOKENS
+from recloop.prompts.budget import PromptTooLong, within_budget
 from recloop.prompts.claims import HistoryItem
 from recloop.prompts.lines import clean_title, clean_value
 from recloop.prompts.template import SYSTEM
@@ -86,6 +87,29 @@ def test_a_budget_without_room_for_the_task_is_refused():
             PromptConfig(max_prompt_tokens=64),
             lambda t: 9 * words(t),
         )
+
+
+def test_prompts_over_the_budget_are_one_error_with_the_bound_over_all():
+    lengths = {1: 90, 2: 70, 3: 200}
+
+    def make(user):
+        if lengths[user] > 80:
+            raise PromptTooLong("prompt.max_prompt_tokens", 80, lengths[user])
+        return user
+
+    assert within_budget(make, [2]) == [2]
+    with pytest.raises(SettingError, match=r"^prompt\.max_prompt_tokens .* too few for 2 of 3; use at least 200$"):
+        within_budget(make, [1, 2, 3])
+
+
+def test_without_attributes_a_prompt_asks_about_titles():
+    log = replace(dataset(["Red Moon"], [["Drama"]]), attributes=())
+    for template in ("counted", "attributed"):
+        config = PromptConfig(template=template)
+        [prompt] = build_prompts(log, histories([0], [3.0]), np.array([0]), config, words)
+        lines = prompt.text.splitlines()
+        assert lines[-2] == '3 stars | "Red Moon"'
+        assert lines[-1].startswith("Analyse the preferences that these titles show (consider genre, director")
 
 
 def test_hostile_titles_stay_inside_their_line():

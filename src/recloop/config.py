@@ -14,6 +14,7 @@ from typing import Any, cast, get_origin
 from pydantic import BaseModel
 
 from recloop.errors import SettingError
+from recloop.files import read_utf8
 from recloop.settings import Config, Setting, current_name, leaves, near_matches, settings_of, unknown_setting, validate
 
 Override = tuple[str, str | None]
@@ -60,12 +61,11 @@ def override(model: type[Config], tree: Mapping[str, Any], overrides: Sequence[O
 def read_toml(file: Path) -> dict[str, Any]:
     """A TOML file with its keys in snake case; SettingError when it is absent or not TOML."""
     try:
-        with file.open("rb") as handle:
-            return _copied(tomllib.load(handle))
+        return _copied(tomllib.loads(read_utf8(file)))
     except OSError as error:
         raise SettingError(f"{file} cannot be read as a configuration ({error.strerror}); check --config") from error
     except ValueError as error:
-        raise SettingError(f"{file} is not TOML ({error}); correct that line") from error
+        raise SettingError(f"{file} cannot be read as TOML: {error}; correct it") from error
 
 
 def parse_value(text: str, annotation: Any) -> Any:

@@ -32,6 +32,20 @@ def atomic_write_json(path: Path, value: Any) -> None:
     atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_utf8(path: Path) -> str:
+    """A text file of the user's, in UTF-8 with or without a byte order mark; ValueError says what to do with another.
+
+    Line ends become line feeds.
+    """
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        kind = "UTF-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else f"not UTF-8 at byte {error.start}"
+        raise ValueError(f"its text is {kind}; save it as UTF-8") from error
+    return text.replace("\r\n", "\n")
+
+
 def sha256_of_file(path: Path) -> str:
     """Hex digest of a file's bytes, read once in pieces."""
     with path.open("rb") as file:

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from recloop.data import request_words as words
 from recloop.data.item_graph import ItemGraph, build_item_graph
+from recloop.data.thin_logs import why_thin
 from recloop.errors import DataError
 from recloop.records import Condition, Group, Log, Request, RequestKind
 from recloop.settings import setting, shown_first
@@ -116,8 +117,9 @@ def make_requests(
                     number += 1
         if len(groups[group]) and not made[group]:
             raise DataError(
-                f"every group needs a request, got none for the {len(groups[group])} {group} users; use more than "
-                f"{log.num_items} items, or lower requests.num_candidates or requests.near_misses"
+                f"every group needs a request, got none for the {len(groups[group])} {group} users"
+                f"{why_thin(log)}; use more than {log.num_items} items, or lower "
+                f"requests.num_candidates or requests.near_misses"
             )
     return RequestSet({group: tuple(rows) for group, rows in made.items()}, dict(given_up))
 

@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel
 
+from recloop.data.thin_logs import why_thin
 from recloop.errors import DataError, SettingError
 from recloop.records import Domain, Log
 from recloop.settings import setting, shown_first
@@ -164,7 +165,7 @@ def sessions_of_log(log: Log, config: SessionConfig, seed: int) -> SessionTask:
         if len(pool) < wanted[part]:
             raise SettingError(
                 f"{log.name} must have {wanted[part]} sessions for {part}, got {len(pool)} of more than "
-                f"{config.min_items} items; lower num_{part} or min_items, or change cut"
+                f"{config.min_items} items{why_thin(log)}; {_fewer(part, pool)}"
             )
     chosen = {p: np.sort(order.choice(pool, wanted[p], replace=False)).tolist() for p, pool in pools.items()}
 
@@ -185,6 +186,11 @@ def sessions_of_log(log: Log, config: SessionConfig, seed: int) -> SessionTask:
         notes=(("sessions in the log", len(cut)),),
         user_ids=tuple(log.users["user_id"].to_list()),
     )
+
+
+def _fewer(part: str, pool: np.ndarray) -> str:
+    lower = f"sessions.num_{part} or " if len(pool) else ""
+    return f"lower {lower}sessions.min_items, or change sessions.cut (re2llm: data.sessions)"
 
 
 def task_digest(task: SessionTask) -> str:

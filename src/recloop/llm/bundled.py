@@ -13,6 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import polars as pl
+
+from recloop.errors import SettingError
 from recloop.progress import Progress
 
 if TYPE_CHECKING:
@@ -84,16 +87,31 @@ def _roles_for(values: Sequence[str]) -> tuple[str, ...]:
 
 
 def with_readable_columns(log: AnyLog, lm_folder: Path | None, progress: Progress) -> tuple[AnyLog, dict[str, str]]:
-    """The log as the language model (None: one without a folder) is shown it, and the new names of its columns."""
+    """The log as the language model (None: one without a folder) is shown it, and the new names of its columns.
+
+    SettingError: a bundled one has no attributes to read.
+    """
     if lm_folder is None or not reads_few_names(lm_folder):
         return log, {}
     values = {attribute: log.items[attribute].explode().drop_nulls().unique().to_list() for attribute in log.attributes}
+    if not any(values.values()):
+        raise SettingError(
+            f"the bundled language model (3.3M parameters) reads the attributes of items, got none in {log.name}; name "
+            f"their columns, or use a model that reads titles: lm.name transformers:NAME_OR_FOLDER, an instruct model "
+            f"of 0.5B parameters or more (transformers:Qwen/Qwen2.5-0.5B-Instruct), or openai:BASE_URL#MODEL"
+        )
     names = {old: new for old, new in taught_names(values).items() if old != new}
-    if not names:
-        return log, {}
-    progress.say(f"{columns_text(names)}: the bundled language model (3.3M parameters) knows few column names")
+    if names:
+        progress.say(f"{columns_text(names)}: the bundled language model (3.3M parameters) knows few column names")
+    dated = [one for one, known in values.items() if all(map(YEAR.fullmatch, known)) and any(map(str.isdigit, known))]
+    items = log.items
+    if dated:  # as it was taught; of a year it copies three digits and guesses one (docs/log.md)
+        progress.say(f"the years of {', '.join(dated)} are shown as decades, such as 1990s: it reads no single years")
+        decades = pl.col(dated).list.eval(pl.element().str.head(3) + "0s").list.unique(maintain_order=True)
+        items = items.with_columns(decades)
     attributes = tuple(names.get(attribute, attribute) for attribute in log.attributes)
-    return replace(log, items=log.items.rename(names), attributes=attributes), names
+    is_changed = bool(names or dated)
+    return replace(log, items=items.rename(names), attributes=attributes) if is_changed else log, names
 
 
 def columns_text(names: Mapping[str, str]) -> str:

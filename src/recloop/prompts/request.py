@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 from pydantic import BaseModel
 
-from recloop.errors import SettingError
 from recloop.llm.chat import CHAT_TOKENS
+from recloop.prompts.budget import PromptTooLong, within_budget
 from recloop.prompts.claims import HistoryItem
 from recloop.prompts.lines import NOUNS, candidate_line, history_items, history_line, line_from, one_line
 from recloop.records import Condition, Log, Prompt, Request
@@ -23,6 +23,7 @@ from recloop.settings import setting
 SYSTEM = "You recommend one item for a request, step by step."
 TASK = "Say what is wanted, check candidates, one a paragraph, and end with \\boxed{Title}."
 MAX_REQUEST_CHARS = 600
+TRAINING_BUDGETS = ("sft.max_prompt_tokens", "grpo.max_prompt_tokens")  # of ReRec, for the same prompts
 MAX_CHECKED = 6  # candidates that a reference answer checks, the right one last
 
 
@@ -127,8 +128,8 @@ def build_request_prompts(
     noun, attributes = NOUNS[log.domain], log.attributes if config.show_attributes else ()
     shown = history_items(log, attributes)
     budget = config.max_prompt_tokens - around - count_tokens(SYSTEM)
-    prompts: list[Prompt] = []
-    for request in requests:
+
+    def fitting(request: Request) -> Prompt:
         candidates, mentioned = shown(request.candidates), shown(request.mentioned)
         history = shown(request.history, request.rating)
         num_cut = 0
@@ -137,12 +138,10 @@ def build_request_prompts(
             text = request_text(noun, attributes, candidates, request.text, kept, mentioned)
             num_over = count_tokens(text) - budget
             if num_over <= 0:
-                break
+                return Prompt(request.number, SYSTEM, text, len(kept), num_cut)
             if not kept:
-                raise SettingError(
-                    f"max_prompt_tokens must hold a request with its candidates, got {config.max_prompt_tokens} for "
-                    f"request {request.number}; use at least {config.max_prompt_tokens + num_over}"
-                )
+                least = config.max_prompt_tokens + num_over
+                raise PromptTooLong("prompt.max_prompt_tokens", config.max_prompt_tokens, least)
             num_cut += max(1, min(len(kept), num_over // 30))  # a line has thirty tokens at most, about
-        prompts.append(Prompt(request.number, SYSTEM, text, len(kept), num_cut))
-    return prompts
+
+    return within_budget(fitting, requests, TRAINING_BUDGETS, "; or fewer requests.num_candidates")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from recloop.errors import ContractError, SettingError
+from recloop.files import read_utf8
 
 SYSTEM = "You summarise a user's preferences, step by step."
 BUILT_IN = ("counted", "attributed", "plain")
@@ -86,8 +87,8 @@ def open_template(template: str | Path | PromptTemplate) -> PromptTemplate:
     if isinstance(template, str | Path):
         file = _file_of(template)
         try:
-            return _read(file, file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
+            return _read(file, read_utf8(file))
+        except (OSError, ValueError) as error:
             raise SettingError(f"a prompt template must be a text file, got {file} with: {error}") from error
     if not callable(template):
         kind = type(template).__name__

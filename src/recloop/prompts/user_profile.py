@@ -18,10 +18,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, field_validator
 
-from recloop.errors import SettingError
 from recloop.llm.chat import CHAT_TOKENS, chat_tokens
 from recloop.llm.language_model import LanguageModel
 from recloop.prompts import claims
+from recloop.prompts.budget import PromptTooLong, within_budget
 from recloop.prompts.claims import HistoryItem, PopulationRates
 from recloop.prompts.lines import NOUNS, clean_value, history_items, history_line
 from recloop.prompts.template import ProfileFacts, PromptTemplate, PromptText, ShownItem, known_template, open_template
@@ -38,6 +38,9 @@ FACTORS = {
     Domain.PRODUCTS: "category, brand, purpose, price range, quality, style",
     Domain.GENERIC: "kind, maker, theme, style, quality",
 }
+
+
+ProfileWriter = Callable[[int, np.ndarray, np.ndarray], Prompt]
 
 
 class PromptConfig(BaseModel, frozen=True, extra="forbid"):
@@ -100,7 +103,14 @@ def profile_prompts(
         users = np.unique(np.concatenate([lists.of(group).user_B for group in Group]))
     rates = population_rates_of(log, lists.histories, np.unique(lists.train.user_B), config)
     write = profile_writer(log, config, lm, rates, writes)
-    return [write(user, *lists.histories.of(user)) for user in np.asarray(users).tolist()]
+    return write_prompts(write, lists.histories, np.asarray(users))
+
+
+def write_prompts(
+    write: ProfileWriter, histories: Histories, users: np.ndarray, beside: Sequence[str] = ()
+) -> list[Prompt]:
+    """The prompts of these users; `beside` as of `within_budget`."""
+    return within_budget(lambda user: write(user, *histories.of(user)), users.tolist(), beside)
 
 
 def profile_writer(
@@ -109,7 +119,7 @@ def profile_writer(
     lm: LanguageModel | None = None,
     population_rates: PopulationRates | None = None,
     template: PromptTemplate | None = None,
-) -> Callable[[int, np.ndarray, np.ndarray], Prompt]:
+) -> ProfileWriter:
     """A function from a user, the items and the ratings of a history (oldest first) to the prompt.
 
     The oldest items are left out until the prompt fits the token budget; the prompt says how many it shows. `lm`
@@ -158,10 +168,7 @@ def _fit(num_items: int, num_over: Callable[[int, int], int], max_prompt_tokens:
     if num_over(num_items, max_counted) <= 0:
         return num_items, max_counted
     if excess > 0:
-        raise SettingError(
-            f"max_prompt_tokens must hold a prompt without any history, got {max_prompt_tokens}; "
-            f"use at least {max_prompt_tokens + excess}"
-        )
+        raise PromptTooLong("prompt.max_prompt_tokens", max_prompt_tokens, max_prompt_tokens + excess)
     return bisect_right(range(1, num_items), 0, key=lambda n: num_over(n, max_counted)), max_counted
 
 
@@ -187,7 +194,7 @@ def count_lines(
     """
     evidence = claims.weigh_history(attributes, items, population_rates)
     is_two_sided = any(e.basis is not claims.Basis.COUNT for e in evidence)
-    lines = ["Counted, likes above the average:" if is_two_sided else "Counted:"]
+    lines = ["Counted, likes above the average:" if is_two_sided else "Counted:"] if attributes else []
     for attribute in attributes:
         sides = [
             [e for e in evidence if e.attribute == attribute and e.polarity is polarity][:max_counted]

@@ -15,12 +15,13 @@ from recloop.artifacts import arrays_of, read_rows, record_of, write_rows
 from recloop.data.lists import build_lists
 from recloop.data.load import read_log
 from recloop.data.splits import split_users
+from recloop.data.thin_logs import require_teaching_lists
 from recloop.experiment.step import StepKind
 from recloop.llm.bundled import columns_note, with_readable_columns
 from recloop.methods.study import Study
 from recloop.prompts.claims import PopulationRates
 from recloop.prompts.template import template_digest
-from recloop.prompts.user_profile import PromptConfig, population_rates_of, profile_writer
+from recloop.prompts.user_profile import PromptConfig, population_rates_of, profile_writer, write_prompts
 from recloop.records import CandidateLists, Group, Histories, Lists, Log, Prompt
 from recloop.rerankers.features import ItemFeatures, item_features, item_texts, tfidf_vectors
 
@@ -67,6 +68,7 @@ def prepare(study: Study) -> Task:
         if not step.is_done:
             groups = split_users(log.num_users, config.split, config.data_seed)
             lists = build_lists(log, groups, config.protocol, config.data_seed)
+            require_teaching_lists(log, groups, lists, needs_reward=config.rounds > 0)
             prompts = _prompts(study, log, lists)
             write_lists(step.folder / LISTS, lists)
             write_rows(step.folder / PROMPTS, prompts, Prompt)
@@ -99,7 +101,7 @@ def _prompts(study: Study, log: Log, lists: CandidateLists) -> list[Prompt]:
     users = np.unique(np.concatenate([lists.of(group).user_B for group in Group]))
     config, lm = study.config.prompt, study.open_lm(study.first_lm.folder)
     write = profile_writer(log, config, lm, _population_rates(log, lists, config), study.own.prompt)
-    return [write(user, *lists.histories.of(user)) for user in users.tolist()]
+    return write_prompts(write, lists.histories, users, ("dpo.max_prompt_tokens",) if study.config.rounds else ())
 
 
 def _population_rates(log: Log, lists: CandidateLists, config: PromptConfig) -> PopulationRates | None:
@@ -117,6 +119,9 @@ def log_digest(log: Log) -> str:
     for texts in (log.item_knowledge, log.user_knowledge):
         if texts is not None:
             digest.update(texts.write_json().encode())
+    if log.impressions is not None:
+        for column in log.impressions:
+            digest.update(column.fill_null(-1).to_numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from recloop.data.load import read_log
 from recloop.data.released_sessions import read_released
 from recloop.data.sessions import SessionTask, sessions_of_log, task_digest
 from recloop.data.simulated_sessions import simulate_sessions
-from recloop.errors import SettingError
 from recloop.experiment.step import StepKind
 from recloop.llm.bundled import columns_note, with_readable_columns
 from recloop.llm.cache import CompletionCache
@@ -20,6 +20,7 @@ from recloop.llm.sampling import sample_completions
 from recloop.methods.re2llm.config import SessionDataConfig
 from recloop.methods.study import COMPLETIONS_FILE, Study
 from recloop.progress import Progress
+from recloop.prompts.budget import PromptTooLong, within_budget
 from recloop.prompts.claims import HistoryItem
 from recloop.prompts.lines import NOUNS, clean_item
 from recloop.prompts.next_item import SYSTEM, Ranking, SessionText, next_item_text, parse_ranking, with_distinct_titles
@@ -96,7 +97,8 @@ def prepare(study: Study) -> Questions:
     items = clean_items(task)
     with study.step(PREPARE, "", {"sessions": task_digest(task), "lm": study.first_lm.digest}) as step:
         if not step.is_done:
-            cuts = [_fit(study, text) for text in session_texts(task, items)]
+            texts = session_texts(task, items)
+            cuts = within_budget(partial(_fit, study), texts, hint="; or fewer candidates")
             (step.folder / CUTS).write_text(json.dumps(cuts) + "\n", encoding="utf-8")
             step.note(
                 num_train=len(task.train),
@@ -148,10 +150,7 @@ def _fit(study: Study, text: SessionText) -> tuple[int, bool]:
         study, text, asked.max_prompt_tokens, lambda cut: next_item_text(cut, "", asked.num_ranked)
     )
     if cut is None:
-        raise SettingError(
-            f"question.max_prompt_tokens must hold the candidates, got {asked.max_prompt_tokens}; "
-            f"use at least {num_tokens}, or fewer candidates"
-        )
+        raise PromptTooLong("question.max_prompt_tokens", asked.max_prompt_tokens, num_tokens)
     return cut
 
 

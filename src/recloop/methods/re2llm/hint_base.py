@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recloop.errors import DataError
+from recloop.files import read_utf8
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -80,9 +81,11 @@ def read_hint_base(file: Path) -> HintBase:
         DataError: no such file, no such form, a hint that stands twice, or too many.
     """
     try:
-        told: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} must be a JSON file of hints, got {error}; check the path") from error
+        told: Any = json.loads(read_utf8(file))
+    except OSError as error:
+        raise DataError(f"{file} must be a JSON file of hints, got {error.strerror}; check the path") from error
+    except ValueError as error:
+        raise DataError(f"{file} must be a JSON file of hints, got: {error}{_mend(error)}") from error
     entries = told.get("hints") if isinstance(told, dict) else told
     if not isinstance(entries, list):
         raise DataError(f'{file} must be a list of hints or hold one under "hints"; write ["...", "..."]')
@@ -90,6 +93,14 @@ def read_hint_base(file: Path) -> HintBase:
     require_distinct([hint.text for hint in hints], str(file))
     counts = told.get("counts", {}) if isinstance(told, dict) else {}
     return HintBase(hints, {str(name): int(count) for name, count in counts.items()})
+
+
+def _mend(error: ValueError) -> str:
+    """What to do about text that is no JSON."""
+    if not isinstance(error, json.JSONDecodeError):
+        return ""
+    before = error.doc[: error.pos].rstrip()
+    return "; take the comma before it out" if before.endswith(",") else "; correct it there"
 
 
 def require_distinct(texts: Sequence[str], where: str) -> None:
