@@ -38,6 +38,15 @@ def test_order_is_kept_and_the_category_all_share_is_dropped(tmp_path):
     assert dataset.positive_from_rating is None
 
 
+def test_years_at_the_end_of_titles_are_an_attribute_unless_they_are_kept(tmp_path):
+    items = {item: {**one, "title": f"{one['title']} (1995)"} for item, one in ITEMS.items()}
+    log = read_implicit(write(tmp_path, items=items))
+    assert log.attributes == ("category", "brand", "year")
+    assert log.items.select("title", "year").row(1) == ("Saw", ["1995"])
+    kept = read_implicit(write(tmp_path, items=items), config=ImplicitConfig(year_from_title=False))
+    assert (kept.attributes, kept.items["title"][1]) == (("category", "brand"), "Saw (1995)")
+
+
 def test_a_top_category_not_shared_stays(tmp_path):
     items = {**ITEMS, "1": {"title": "Saw", "brand": "", "categories": "Garden,Saws"}}
     assert read_implicit(write(tmp_path, items=items)).items["category"][1].to_list() == ["Garden", "Saws"]

@@ -124,7 +124,10 @@ def test_years_are_shown_as_decades(simulated, tmp_path: Path) -> None:
     out = io.StringIO()
     for old, names in (("era", {}), ("year", {"year": "era"})):
         log = renamed(replace(simulated, items=years), era=old)
-        assert with_readable_columns(log, BUNDLED, Progress(out)) == (simulated, names)
+        shown, found = with_readable_columns(log, BUNDLED, Progress(out))
+        assert found == names
+        assert shown.attributes == simulated.attributes
+        assert shown.items.equals(simulated.items)
         assert f"the years of {old} are shown as decades, such as 1990s" in out.getvalue()
         assert with_readable_columns(log, build_tiny_lm(tmp_path / old), SILENT) == (log, {})
 

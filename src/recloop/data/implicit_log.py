@@ -20,6 +20,7 @@ from recloop.data import checks
 from recloop.data.assemble import RawLog, attribute_labels, clean_text, number_log
 from recloop.data.checks import STRICT, BadRowPolicy, Check, Rows
 from recloop.data.text_files import read_json_object
+from recloop.data.titles import ABOUT, years_apart
 from recloop.errors import DataError
 from recloop.records import Domain, Log
 from recloop.settings import setting
@@ -35,6 +36,8 @@ class ImplicitConfig(BaseModel, frozen=True, extra="forbid"):
         "An item's path of categories as one column, category; or apart: its first step as "
         "category, the steps below as subcategory.",
     )
+
+    year_from_title: bool | None = setting(None, ABOUT)
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -58,7 +61,8 @@ def read_implicit(folder: Path, bad_rows: BadRowPolicy = STRICT, config: Implici
     log = _read_interactions(interactions_path, items.good["item_id"])
     checks.settle([items, log], bad_rows)
     users = log.good.select("user_id").unique(maintain_order=True)
-    return number_log(RawLog("implicit", Domain.PRODUCTS, users, items.good, config.attributes, log.good, None))
+    raw = RawLog("implicit", Domain.PRODUCTS, users, items.good, config.attributes, log.good, None)
+    return number_log(years_apart(raw, config.year_from_title, bad_rows.say, "data.implicit.year_from_title"))
 
 
 def _only(folder: Path, pattern: str) -> Path:
