@@ -110,7 +110,7 @@ def test_a_setting_reads_the_folder_and_a_sample_of_users_keeps_its_texts(tmp_pa
         ids = some.users["user_id"].to_list()
         told = [(ids.index("1"), "Likes drama.", 3)] if "1" in ids else []
         assert some.user_knowledge.rows() == told
-    with pytest.raises(ValidationError, match=r"data\.kar is read for ml-1m, amazon only"):
+    with pytest.raises(ValidationError, match=r"data\.kar is read for movielens, ml-1m, amazon only"):
         DataConfig(kar=tmp_path)
 
 
