@@ -1,5 +1,7 @@
 """The first stage: fitted on train users, blind to what it must not see."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -52,6 +54,27 @@ def test_item_neighbours_equal_plain_cosines():
         got = [item for item in proposed[user] if item >= 0]
         assert set(got) == set(expected)
         assert np.allclose(score_I[got], score_I[expected], atol=1e-6)
+
+
+def test_where_items_come_again_those_of_the_window_are_proposed_and_each_counts_once():
+    dataset = random_dataset(np.random.default_rng(0), num_users=45, num_items=35, most=20)
+    log = dataset.interactions
+    again = log.filter(pl.col("user").is_in([1, 40])).with_columns(time=pl.col("time") + 1_000_000)
+    twice = replace(dataset, interactions=pl.concat([log, again]).sort("user", "time", "item"))
+    histories = histories_of(dataset)
+    before, after = (propose_items(one, histories, TRAIN, 35) for one in (dataset, twice))
+    assert all(set(row) == set(range(35)) for row in after.tolist())
+    positive = log.filter(pl.col("rating") >= 4)
+    liked_UI = np.zeros((45, 35))
+    liked_UI[positive["user"], positive["item"]] = 1
+    columns = liked_UI[TRAIN]
+    norms = np.maximum(np.linalg.norm(columns, axis=0), 1e-12)
+    popularity_I = 1e-6 * columns.sum(axis=0) / columns.sum(axis=0).max()
+    for user in (40, 44):
+        items, rating = histories.of(user)
+        assert not set(before[user]) & set(items)
+        score_I = (columns.T @ columns / norms / norms[:, None])[items[rating >= 4]].sum(axis=0) + popularity_I
+        assert np.allclose(score_I[after[user]], np.sort(score_I)[::-1], atol=1e-6)
 
 
 def test_labels_of_other_users_change_nothing():

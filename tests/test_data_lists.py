@@ -202,3 +202,42 @@ def test_a_pool_too_small_is_topped_up_uniformly():
 def test_a_chunk_must_leave_room_for_negatives():
     with pytest.raises(ValidationError, match="chunk=10 and list_len=10"):
         ProtocolConfig(chunk=10)
+
+
+def repeating_dataset(seed, num_items=30):
+    """A log whose users meet items again, before and after the window and within a chunk."""
+    dataset = random_dataset(np.random.default_rng(seed), num_items=num_items)
+    item = dataset.interactions["item"] % 9
+    return replace(dataset, interactions=dataset.interactions.with_columns(item=item))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", ["kar", "retrieved"])
+def test_an_item_that_comes_again_is_in_a_list_once_and_liked_if_it_ever_was(seed, kind):
+    dataset, row = repeating_dataset(seed), 0
+    groups = {Group.TRAIN: np.arange(0, dataset.num_users, 2), Group.TEST: np.arange(1, dataset.num_users, 2)}
+    made = build_lists(dataset, groups, ProtocolConfig(kind=kind), seed)
+    lists_of = {user: [] for user in range(dataset.num_users)}
+    for part in (made.train, made.test):
+        for user, items, labels in zip(part.user_B.tolist(), part.items_BL.tolist(), part.labels_BL, strict=True):
+            lists_of[user].append((items, labels))
+    num_again = 0
+    for user, window, later in plain_histories(dataset, 30):
+        assert made.histories.of(user)[0].tolist() == [item for item, _ in window]
+        own = {item for item, _ in window + later}
+        chunks = [later[first : first + 4] for first in range(0, len(later), 4)]
+        for real, (items, labels) in zip(chunks, lists_of[user], strict=True):
+            assert len(set(items)) == 10
+            assert set(items) & own == {item for item, _ in real}
+            assert {items[k] for k in np.flatnonzero(labels)} == {item for item, rating in real if rating >= 4}
+            num_again += len(real) > len({item for item, _ in real})
+            row += 1
+    assert row == len(made.train) + len(made.test)
+    assert num_again > 3
+
+
+def test_a_list_has_room_for_the_items_a_user_of_repeats_never_met():
+    # 8 interactions with 2 items of 6: a list of one of them and 4 others needs no more than there are
+    dataset = dataset_of([[(n % 2, 5) for n in range(8)]], num_items=6)
+    made = build_lists(dataset, ALL_TEST, ProtocolConfig(list_len=5, chunk=1), 0)
+    assert all(len(set(items)) == 5 for items in made.test.items_BL.tolist())

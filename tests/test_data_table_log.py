@@ -153,11 +153,11 @@ ROWS = "".join(f"u{n},i{n}\n" for n in range(3, 25))
             "the rest of the file in one cell in the row that begins on line 3",
         ),
         ('"who,what\n' + ROWS, "the rest of the file in one cell in the row that begins on line 1"),
-        ('who,what\nu1,"i1\n' + 9_000 * ROWS, "field larger than field limit .* begins on line 2"),
+        ('who,what\nu1,"i1\n' + 9_000 * ROWS, "the rest of the file in one cell in the row that begins on line 2"),
         # Closed by the next stray quote: cells "i1\nu2,i2\n", then what follows it up to the end of the line.
         ('who,what\nu1,"i1\nu2,i2\n",x,\nu3,i3\n', "4 cells for 2 columns in the row that begins on line 2"),
         ("who,what\nu1,i\r1\n", "a carriage return inside line 2"),
-        ("who,what\ru1,i1\ru2,i2\r", "a carriage return inside line 1"),
+        ("who,what\nu1,i\0", "a zero byte in line 2"),
     ],
 )
 def test_a_stray_quote_or_line_end_is_an_error_of_the_file_even_under_quarantine(tmp_path, content, complaint):
@@ -180,21 +180,25 @@ def test_a_packed_table_is_unpacked_or_named(tmp_path):
     dataset = read_table_log(path, IDS)
     assert (dataset.name, dataset.users["user_id"].to_list()) == ("log", ["é"])
     path.write_text("who,what\nu1,i1\n")
-    with pytest.raises(DataError, match="must be gzip as its name says"):
+    assert read_table_log(path, IDS).users["user_id"].to_list() == ["u1"]
+    path.write_bytes(gzip.compress(b"who,what\nu1,i1\n" * 99)[:-20])
+    with pytest.raises(DataError, match=r"must be whole, got .*log\.csv\.gz"):
         read_table_log(path, IDS)
 
 
 @pytest.mark.parametrize("name", ["log.csv", "log.jsonl"])
 def test_utf_16_is_named(tmp_path, name):
     (tmp_path / name).write_text('who,what\n{"who": "a", "what": "b"}\n', encoding="utf-16")
-    with pytest.raises(DataError, match=r"must be UTF-8, got .* which is marked as UTF-16; save it as UTF-8"):
+    with pytest.raises(DataError, match=r"must be UTF-8, got .* which is UTF-16; .* give data\.table\.encoding utf-16"):
         read_table_log(tmp_path / name, IDS)
 
 
 def test_a_header_in_another_encoding_than_the_rows_is_named(tmp_path):
     rows = "".join(f"é{n},i1\n" for n in range(3))
     (tmp_path / "log.csv").write_bytes("who,what,qué\n".encode() + rows.encode("latin-1"))
-    with pytest.raises(DataError, match=r"must begin with a header, got .* line 1 that is not in the encoding"):
+    with pytest.raises(
+        DataError, match=r"must be UTF-8, got .* with line 2 that is not: '.xe90,i1'.* data\.table\.encoding"
+    ):
         read_table_log(tmp_path / "log.csv", IDS, bad_rows=BadRowPolicy(tmp_path / "q"))
 
 
@@ -227,7 +231,7 @@ def test_a_bad_row_is_one_error_or_is_set_aside(tmp_path, column, value, complai
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("log.xls", "x", "got .xls"),
+        ("log.xls", "x", "must have a column 'who', got x"),
         ("log.csv", "", "which is empty"),
         ("log.csv", "who,what,rate,when\n", "with a header only"),
         ("log.csv", "who,what,when\na,x,1\n", "must have a column 'rate', got who, what, when"),
@@ -244,7 +248,128 @@ def test_a_table_of_the_wrong_form_is_one_clear_error(tmp_path, name, content, c
         read_table_log(tmp_path / name, CONFIG)
 
 
+def test_columns_are_found_whatever_their_case_and_the_space_around(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text(" User,ITEM , Rating\nu1, i1 , 5\n u1,i2,4\n")
+    dataset = read_table_log(path, TableLogConfig(rating="rating"))
+    assert dataset.users["user_id"].to_list() == ["u1"]
+    assert dataset.items["item_id"].to_list() == ["i1", "i2"]
+    path.write_text("User,USER,item\nu1,u2,i1\n")
+    with pytest.raises(DataError, match=r"one column 'user', got User, USER in .*; write data\.table\.user exactly as"):
+        read_table_log(path, TableLogConfig())
+    assert read_table_log(path, TableLogConfig(user="USER")).users["user_id"].to_list() == ["u2"]
+
+
+def test_each_table_names_its_own_column_of_ids(tmp_path):
+    items = write(tmp_path / "items.csv", {"id": ["x", "y"], "title": ["X", "Y"]})
+    users = write(tmp_path / "users.csv", {"uid": ["a", "b"], "job": ["cook", "clerk"]})
+    log = write(tmp_path / "log.csv", LOG)
+    with pytest.raises(DataError, match=r"a column 'what', got id, title in .* data\.table\.items_id"):
+        read_table_log(log, CONFIG.model_copy(update={"items": items}))
+    update = {"items": items, "items_id": "id", "users": users, "users_id": "uid"}
+    dataset = read_table_log(log, CONFIG.model_copy(update=update))
+    assert dataset.users["job"].to_list() == ["cook", "clerk"]
+    assert dataset.items["title"].to_list() == ["X", "Y"]
+
+
+def test_each_end_of_the_ratings_names_its_own_setting(tmp_path):
+    log = write(tmp_path / "log.csv", {**LOG, "rate": ["0.5", "5", "6"]})
+    with pytest.raises(DataError) as caught:
+        read_table_log(log, CONFIG)
+    assert "line 2: '0.5' is not a rating from 1 to 5; correct it, or say with --data.table.rating-min" in str(
+        caught.value
+    )
+    assert "line 4: '6' is not a rating from 1 to 5; correct it, or say with --data.table.rating-max" in str(
+        caught.value
+    )
+    wider = CONFIG.model_copy(update={"rating_min": 0.5, "rating_max": 6})
+    assert sorted(read_table_log(log, wider).interactions["rating"]) == [0.5, 5, 6]
+
+
+REPEATS = {
+    "user": ["u", "u", "u", "v"],
+    "item": ["x", "y", "x", "x"],
+    "rating": [1, 2, 5, 3],
+    "time": [3e8, 2e8, 1e8, 4e8],
+}
+COUNTED = {
+    "first": [("u", "x", 5.0), ("u", "y", 2.0), ("v", "x", 3.0)],
+    "last": [("u", "y", 2.0), ("u", "x", 1.0), ("v", "x", 3.0)],
+    "all": [("u", "x", 5.0), ("u", "y", 2.0), ("u", "x", 1.0), ("v", "x", 3.0)],
+}
+
+
+@pytest.mark.parametrize("which", COUNTED)
+def test_of_repeats_the_first_or_the_last_by_time_or_all_count(tmp_path, which):
+    times = [f"{int(1e9 + time)}" for time in REPEATS["time"]]
+    log = write(tmp_path / "log.csv", {**REPEATS, "time": times})
+    said = []
+    config = TableLogConfig(rating="rating", time="time", repeats=which)
+    dataset = read_table_log(log, config, bad_rows=BadRowPolicy(say=said.append))
+    ids = dataset.interactions.join(dataset.users, on="user").join(dataset.items, on="item").sort("user", "time")
+    assert ids.select("user_id", "item_id", "rating").rows() == COUNTED[which]
+    left = f"1 repeats of a user and item are left out: the {which} counts"
+    assert said == ([] if which == "all" else [left])
+    with pytest.raises(DataError, match=r"'u, x' repeats the user and item .* data\.table\.repeats which count"):
+        read_table_log(log, config.model_copy(update={"repeats": "error"}))
+
+
+def test_numbers_that_json_and_parquet_hold_are_read_as_people_write_them(tmp_path):
+    items = {
+        "what": [1.0, 2.0, 3.0],
+        "title": ["X", "Y", "Z"],
+        "year": [2011.0, None, float("nan")],
+        "mark": [7.5, 8.0, 9.0],
+    }
+    (tmp_path / "items.jsonl").write_text("".join(
+        f'{{"what": {n}, "title": "{t}", "year": {y}, "mark": {m}}}\n'
+        for n, t, y, m in [("1.0", "X", "2011.0", "7.5"), ("2.0", "Y", "null", "8.0"), ("3.0", "Z", "NaN", "9.0")]
+    ))  # fmt: skip
+    write(tmp_path / "items.parquet", items)
+    (tmp_path / "items.csv").write_text("what,title,year,mark\n1.0,X,2011.0,7.5\n2.0,Y,,8.0\n3.0,Z,,9.0\n")
+    log = write(tmp_path / "log.csv", {"who": ["a"] * 3, "what": ["1", "2", "3"]})
+    for kind, marks in {
+        "jsonl": ["7.5", "8", "9"],
+        "parquet": ["7.5", "8.0", "9.0"],
+        "csv": ["7.5", "8.0", "9.0"],
+    }.items():
+        config = IDS.model_copy(update={"items": tmp_path / f"items.{kind}", "attributes": ("year", "mark")})
+        read = read_table_log(log, config).items
+        assert read["year"].to_list() == [["2011"], [], []]
+        assert read["mark"].to_list() == [[mark] for mark in marks]
+
+
+def test_a_title_or_id_that_nobody_sees_is_a_bad_row_and_separators_are_no_values(tmp_path):
+    items = tmp_path / "items.jsonl"
+    rows = [("x", "\x01\x02", "|||"), ("y", "Y", "|;|"), ("z", "\u200b ", "a||a"), ("\u200b", "W", "")]
+    items.write_text("".join(json.dumps({"what": w, "title": t, "kind": k}) + "\n" for w, t, k in rows))
+    with items.open("a") as file:
+        file.write('{"what": "v", "title": NaN}\n')
+    log = write(tmp_path / "log.csv", {"who": ["a"], "what": ["y"]})
+    config = IDS.model_copy(update={"items": items, "attributes": ("kind",)})
+    with pytest.raises(DataError) as caught:
+        read_table_log(log, config)
+    for line, complaint in [(1, "has no title"), (3, "has no title"), (4, "has no id"), (5, "has no title")]:
+        assert f"line {line}: " in str(caught.value)
+        assert complaint in str(caught.value)
+    read = read_table_log(log, config, bad_rows=BadRowPolicy(tmp_path / "q"))
+    assert read.items["kind"].to_list() == [[]]
+
+
+def test_a_key_that_stands_twice_in_an_object_is_a_bad_row(tmp_path):
+    (tmp_path / "log.jsonl").write_text(
+        '{"who": 1, "what": 2}\n{"who": 1, "what": 2, "who": 3}\n' + "{'who': 1, 'what': 4, 'who': 3}\n"
+    )
+    with pytest.raises(DataError, match=r"(?s)line 2: .* with each key once.*line 3: .* with each key once"):
+        read_table_log(tmp_path / "log.jsonl", IDS)
+
+
 def test_settings_must_fit_together():
+    for columns in ({"user": "id", "item": "id"}, {"rating": "user"}, {"items": "i.csv", "items_id": "title"}):
+        with pytest.raises(ValidationError, match="must be different columns, got"):
+            TableLogConfig.model_validate(columns)
+    with pytest.raises(ValidationError, match="encoding must be one that Python knows, got 'klingon'"):
+        TableLogConfig(encoding="klingon")
     with pytest.raises(ValidationError, match="attributes are columns of the table of items"):
         TableLogConfig(attributes=("kind",))
     for attributes in (("kind", "kind"), ("title",), ("item_id",)):
@@ -252,3 +377,16 @@ def test_settings_must_fit_together():
             TableLogConfig(items="items.csv", attributes=attributes)
     with pytest.raises(ValidationError, match="positive_from_rating must be above rating_min"):
         TableLogConfig(rating="rate", positive_from_rating=9)
+
+
+def test_damaged_parquet_is_read_or_one_error_and_nothing_else_is_written(tmp_path, capfd):
+    path = write(tmp_path / "log.parquet", {"who": [f"u{n % 50}" for n in range(900)], "what": [*range(900)]})
+    raw, complaints = path.read_bytes(), 0
+    for place in range(8, len(raw), 37):
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 16]) + raw[place + 1 :])
+        try:
+            read_table_log(path, IDS, bad_rows=BadRowPolicy(tmp_path / "q"))
+        except DataError as error:
+            complaints += "log" in str(error)
+    assert complaints > 3
+    assert capfd.readouterr() == ("", "")

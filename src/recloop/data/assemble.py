@@ -35,21 +35,44 @@ def number_log(raw: RawLog) -> Log:
     """
     if raw.interactions.is_empty():
         raise DataError(f"{raw.name} must have interactions, got none; lower the filters or check the files")
-    users = raw.users.join(raw.interactions, on="user_id", how="semi", maintain_order="left")
-    items = raw.items.join(raw.interactions, on="item_id", how="semi", maintain_order="left")
+    met_users, met_items = (
+        raw.interactions.select(pl.col(name).unique().cast(pl.String)) for name in ("user_id", "item_id")
+    )
+    users = raw.users.join(met_users, on="user_id", how="semi", maintain_order="left")
+    items = raw.items.join(met_items, on="item_id", how="semi", maintain_order="left")
     users = users.select(_running_number("user"), pl.all())
     items = items.select(_running_number("item"), "item_id", "title", *raw.attributes)
-    interactions = (
-        raw.interactions.join(users.select("user", "user_id"), on="user_id")
-        .join(items.select("item", "item_id"), on="item_id")
-        .select("user", "item", pl.col("rating").cast(pl.Float32), pl.col("time").cast(pl.Float64))
-        .sort("user", "time", "item")
-    )
+    interactions = raw.interactions.select(
+        _numbers(raw.interactions["user_id"], users, "user"),
+        _numbers(raw.interactions["item_id"], items, "item"),
+        pl.col("rating").cast(pl.Float32),
+        pl.col("time").cast(pl.Float64),
+    ).drop_nulls(["user", "item"])
+    interactions = interactions.sort(_order(interactions), maintain_order=True)
     return Log(
         raw.name, raw.domain, users, items, raw.attributes, interactions, raw.positive_from_rating,
         None if raw.item_knowledge is None else numbered_texts(raw.item_knowledge, items, "item"),
         None if raw.user_knowledge is None else numbered_texts(raw.user_knowledge, users, "user"),
     )  # fmt: skip
+
+
+def _numbers(ids: pl.Series, known: pl.DataFrame, name: str) -> pl.Series:
+    """The number of the user or item (the `name`) that each id is; null for none."""
+    # Joined as categories: a join of texts takes several times as long.
+    number = known.select(name, id=pl.col(f"{name}_id").cast(pl.Categorical))
+    found = ids.cast(pl.Categorical).alias("id").to_frame()
+    return found.join(number, on="id", how="left", maintain_order="left")[name]
+
+
+def _order(interactions: pl.DataFrame) -> list[pl.Expr]:
+    """User, time and item, to sort by: as one number where that holds them all, since it takes a third of the time."""
+    user, time, item = pl.col("user"), pl.col("time"), pl.col("item")
+    is_whole, first, last, num_users, num_items = interactions.select(
+        (time % 1 == 0).all(), time.min().alias("first"), time.max().alias("last"), user.max() + 1, item.max() + 1
+    ).row(0)
+    if first is None or not is_whole or num_users * num_items * (int(last - first) + 1) >= 2**63:
+        return [user, time, item]
+    return [(user * int(last - first + 1) + (time - first).cast(pl.Int64)) * num_items + item]
 
 
 def numbered_texts(texts: pl.DataFrame, known: pl.DataFrame, name: str) -> pl.DataFrame:

@@ -44,6 +44,7 @@ class Check:
     reason: what is wrong, continuing "line 7: '9' ...".
     do: what the reader of the message should do.
     compares_rows: `is_bad` looks at several rows, and only those count that pass the checks of single rows.
+    is_any_bad: one value, the same as of `is_bad` and faster; None where there is nothing faster.
     """
 
     is_bad: pl.Expr
@@ -51,6 +52,7 @@ class Check:
     reason: str
     do: str
     compares_rows: bool = False
+    is_any_bad: pl.Expr | None = None
 
 
 def no_bad_rows() -> pl.DataFrame:
@@ -90,12 +92,16 @@ class Rows:
 def _split(rows: pl.DataFrame, file: Path, checks: Sequence[Check]) -> tuple[pl.DataFrame, pl.DataFrame]:
     if not checks:
         return rows, no_bad_rows()
+    any_bad = rows.select(
+        (check.is_bad.fill_null(True).any() if check.is_any_bad is None else check.is_any_bad).alias(str(number))
+        for number, check in enumerate(checks)
+    )
+    if not any(any_bad.row(0)):
+        return rows, no_bad_rows()  # a copy of a large log is gigabytes
     failed = pl.lit(None, dtype=pl.Int32)
     for number, check in reversed(list(enumerate(checks))):
         failed = pl.when(check.is_bad.fill_null(True)).then(pl.lit(number, dtype=pl.Int32)).otherwise(failed)
     which = rows.select(failed=failed).to_series()
-    if which.null_count() == rows.height:
-        return rows, no_bad_rows()  # a copy of a large log is gigabytes
     parts = [
         rows.filter(which == number).select(
             file=pl.lit(str(file)),
@@ -125,16 +131,21 @@ def known(column: str, ids: pl.Series, reason: str, do: str) -> Check:
     return Check(~pl.col(column).is_in(ids.implode()), pl.col(column), reason, do)
 
 
-def duplicate(columns: Sequence[str], what: str) -> Check:
-    """No two rows agree in these one or two columns of text; the first that is good otherwise is kept."""
+def duplicate(columns: Sequence[str], what: str, setting: str = "") -> Check:
+    """No two rows agree in these one or two columns of text; the first that is good otherwise is kept.
+
+    `setting` says, if there is such, which of the rows count.
+    """
     # One number a row instead of texts: that takes a seventh of the memory, gigabytes on a large log.
     codes = [pl.col(column).cast(pl.Categorical).to_physical().cast(pl.UInt64) for column in columns]
+    code = codes[0] if len(codes) == 1 else codes[0] * 2**32 + codes[1]
     return Check(
-        ~(codes[0] if len(codes) == 1 else codes[0] * 2**32 + codes[1]).is_first_distinct(),
+        ~code.is_first_distinct(),
         pl.concat_str([pl.col(column) for column in columns], separator=", "),
         f"repeats the {what} of an earlier line",
-        "keep one of the two lines",
+        "keep one of the two lines" + (f", or say with {setting} which count: first, last or all" if setting else ""),
         compares_rows=True,
+        is_any_bad=code.n_unique() < pl.len(),
     )
 
 

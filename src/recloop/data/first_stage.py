@@ -26,12 +26,15 @@ def propose_items(log: Log, histories: Histories, train_users: np.ndarray, top: 
     """The best items for every user, none of the knowledge window: Int64 [U, top], best first, -1 where too few.
 
     Only positive interactions count, each with weight 1. The model is fitted on all of the train users' and scores a
-    user by those in the window; without any, a user gets the most popular items. DataError: fewer than two train users.
+    user by those in the window; without any, a user gets the most popular items. In a log where users have items more
+    than once, those of the window are proposed too. DataError: fewer than two train users.
     """
     if len(train_users) < 2:
         raise DataError(f"a first stage needs two train users or more, got {len(train_users)}; use protocol kar")
     window_UI = _window_matrix(log, histories)
     met_UI = _window_matrix(log, histories, positives_only=False)
+    users, items = (log.interactions[name].to_numpy() for name in ("user", "item"))
+    comes_again = _matrix(log, users, items).nnz < log.interactions.height
     log_UI = _log_matrix(log)
     proposed = np.full((log.num_users, top), -1, dtype=np.int64)
     halves = (np.sort(train_users)[0::2], np.sort(train_users)[1::2])
@@ -45,7 +48,8 @@ def propose_items(log: Log, histories: Histories, train_users: np.ndarray, top: 
             scores_UI = np.where(window_UI[users].getnnz(axis=1)[:, None] > 0, score(window_UI[users]), 0.0)
             # A trace of popularity orders what the model leaves at 0.
             scores_UI += 1e-6 * popularity_I / max(popularity_I.max(), 1.0)
-            scores_UI[met_UI[users].nonzero()] = -np.inf
+            if not comes_again:
+                scores_UI[met_UI[users].nonzero()] = -np.inf
             proposed[users] = _best(scores_UI, top)
     return proposed
 
@@ -92,4 +96,6 @@ def _window_matrix(log: Log, histories: Histories, positives_only: bool = True) 
 def _matrix(log: Log, users: np.ndarray, items: np.ndarray) -> SparseMatrix:
     from scipy.sparse import csr_matrix
 
-    return csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=(log.num_users, log.num_items))
+    matrix = csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=(log.num_users, log.num_items))
+    matrix.data[:] = 1.0  # what a user met several times was added up
+    return matrix

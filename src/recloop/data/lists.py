@@ -182,8 +182,11 @@ def _chunk_lists(
     user_B = log.user_n[slot_n == 0]
     items_BL = np.full((len(user_B), protocol.list_len), -1, dtype=np.int64)
     labels_BL = np.zeros(items_BL.shape, dtype=np.float32)
-    items_BL[row_n, slot_n] = log.item_n
-    labels_BL[row_n, slot_n] = log.label_n
+    # An item that comes again in its list keeps its first slot, and counts as liked if it ever was.
+    _, first_n, same_n = np.unique(row_n * log.num_items + log.item_n, return_index=True, return_inverse=True)
+    items_BL[row_n[first_n], slot_n[first_n]] = log.item_n[first_n]
+    first_n = first_n[same_n]
+    np.maximum.at(labels_BL, (row_n[first_n], slot_n[first_n]), log.label_n)
     if proposed is None:
         _fill_uniform(items_BL, user_B, log, rng)
     else:
@@ -193,7 +196,7 @@ def _chunk_lists(
 
 def _fill_uniform(items_BL: np.ndarray, user_B: np.ndarray, log: _SplitLog, rng: np.random.Generator) -> None:
     """Replace every -1 by an item that is not the user's own and not yet in the list, uniformly."""
-    num_own_B = np.bincount(log.own_keys // log.num_items, minlength=log.histories.num_users)[user_B]
+    num_own_B = np.bincount(np.unique(log.own_keys) // log.num_items, minlength=log.histories.num_users)[user_B]
     num_open_B = (items_BL < 0).sum(axis=1)
     short = np.flatnonzero(log.num_items - num_own_B < num_open_B)
     if len(short):

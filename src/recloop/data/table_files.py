@@ -1,159 +1,158 @@
-"""Tables as files: CSV, TSV, Parquet or JSONL with named columns, read as text with the line of every row."""
+"""Tables as files: separated cells, Parquet or JSONL with named columns, read as text with the line of every row."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+import os
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import polars as pl
 
-from recloop.data import checks
+from recloop.data import file_kinds
 from recloop.data.checks import Rows
-from recloop.data.text_files import read_lines, read_object_table, require_file
+from recloop.data.separated import TableForm, read_separated
+from recloop.data.text_files import MAX_WHOLE, open_bytes, plain_name, read_object_table, require_file
 from recloop.errors import DataError
 
-END = "\x00 end of table"  # no line of a table
+_OBJECT = re.compile(rb"\s*(?:\{|\[\s*[\[{\]])")  # no first cell of a table
+_WHOLE = r"^-?\d+\.0$"
 
 
 def read_table(
     path: Path,
     what: str,
-    columns: Sequence[str],
+    columns: Mapping[str, str],
+    form: TableForm | None = None,
     *,
     with_others: bool = False,
     joined_by: Mapping[str, str] | None = None,
+    numbers: Sequence[str] = (),
 ) -> tuple[Rows, tuple[str, ...]]:
-    """``line`` (in Parquet the row's number, from 1) and the columns of a table, as text; the names of all its columns.
+    """``line`` (in Parquet the row's number, from 1) and the columns of a table, as text; the names of its others.
+
+    What a file is follows from its first bytes. Case and surrounding space do not tell columns apart, surrounding
+    space in cells is left out, and whole numbers written as ``2011.0`` throughout a column are ``2011``.
 
     Args:
-        columns: that it must have.
+        columns: that it must have, as they are called in what is returned, and the setting that names each.
         with_others: read its other columns too, those that hold text or numbers.
         joined_by: columns of Parquet and JSONL that may hold lists, with what joins the values in a cell.
+        numbers: columns that may have decimal commas.
 
     Raises:
-        DataError: absent, empty, of unknown kind or damaged, or a column is missing, not text or ``line``.
+        DataError: absent, empty, of another kind or damaged, or a column is missing, not text or ``line``.
     """
-    require_file(path, what)
-    wanted = None if with_others else columns
-    match Path(path.name.removesuffix(".gz")).suffix.lower().removeprefix("."):
-        case "csv" | "tsv" as kind:
-            rows = _read_separated(path, what, "," if kind == "csv" else "\t")
-            names = tuple(rows.good.columns[1:])
-        case "parquet":
-            rows, names = _read_parquet(path, what, wanted, joined_by or {})
-        case "jsonl" | "ndjson":
-            rows, names = read_object_table(path, what, wanted, joined_by or {})
-        case kind:
-            got = f".{kind}" if kind else "a name without an ending"
-            raise DataError(
-                f"{what} must be a .csv, .tsv, .parquet or .jsonl file, got {got} in {path}; convert it, or "
-                f"give the file the ending of what it is"
-            )
-    missing = [name for name in columns if name not in names]
-    if missing:
+    form = form or TableForm()
+    rows, names = _read(path, what, form, None if with_others else list(columns), joined_by or {}, numbers)
+    found = {name: _find(name, setting, names, path, what, form) for name, setting in columns.items()}
+    others = tuple(name for name in names if name not in found.values())
+    shared = [name for name in found if list(found.values()).count(found[name]) > 1]
+    if shared:
         raise DataError(
-            f"{what} must have a column {missing[0]!r}, got {', '.join(names)} in {path}; "
-            f"say in the table settings what the column is called"
+            f"{what} must have a column each for {' and '.join(shared)}, got one for both in {path}; name another"
         )
-    if "line" in (names if with_others else columns):
+    if "line" in found.values() or (with_others and "line" in names):
         raise DataError(f"{what} must have no column 'line', got {', '.join(names)} in {path}; rename it")
     if rows.good.is_empty() and rows.bad.is_empty():
         raise DataError(f"{what} must hold rows, got {path} with a header only; fetch the file again")
-    unreadable = [name for name in columns if name not in rows.good.columns]
+    unreadable = [name for name in found.values() if name not in rows.good.columns]
     if unreadable:
         raise DataError(
             f"{what} must hold text or numbers in column {unreadable[0]!r}, got none in {path}; "
             f"write the column as text in UTF-8"
         )
-    return rows if with_others else rows.select("line", *dict.fromkeys(columns)), names
+    kept = [name for name in rows.good.columns if name in others] * with_others
+    rows = rows.select("line", *(pl.col(name).alias(wanted) for wanted, name in found.items()), *kept)
+    return rows.with_columns(*map(_whole, rows.good.get_columns()[1:])), others
+
+
+def _read(
+    path: Path, what: str, form: TableForm, wanted: list[str] | None, joined: Mapping[str, str], numbers: Sequence[str]
+) -> tuple[Rows, tuple[str, ...]]:
+    plain = None if wanted is None else set(map(plain_name, wanted))
+    joined = {plain_name(name): separator for name, separator in joined.items()}
+
+    def is_wanted(name: str) -> bool:
+        return plain is None or plain_name(name) in plain
+
+    require_file(path, what)
+    with path.open("rb") as file:
+        is_parquet = file.read(len(file_kinds.PARQUET)) == file_kinds.PARQUET
+    ending = Path(path.name.lower().removesuffix(".gz")).suffix
+    if is_parquet or ending == ".parquet":
+        return _read_parquet(path, what, is_wanted, joined)
+    with open_bytes(path, what, form.encoding) as file:
+        is_objects = _OBJECT.match(file.read(file_kinds.HEAD_BYTES).removeprefix(b"\xef\xbb\xbf")) is not None
+    if is_objects or ending in (".jsonl", ".ndjson"):
+        return read_object_table(path, what, is_wanted, joined, form.encoding)
+    return read_separated(path, what, form, wanted, numbers)
+
+
+def _find(name: str, setting: str, names: Sequence[str], path: Path, what: str, form: TableForm) -> str:
+    """The column of a file that is meant."""
+    alike = [name] if name in names else [one for one in names if plain_name(one) == plain_name(name)]
+    if len(alike) == 1:
+        return alike[0]
+    got = f"{', '.join(alike or names)} in {path}"
+    if alike:
+        raise DataError(f"{what} must have one column {name!r}, got {got}; write {setting} exactly as one of them")
+    if not form.has_header:
+        raise DataError(
+            f"{what} must have a column {name!r}, got columns {got} without a header; say with {setting} which"
+        )
+    is_data = any(re.fullmatch(r"[\d.:-]+", one) for one in names)
+    more = "; where the first line is no header, set data.table.header to false" if is_data else ""
+    raise DataError(f"{what} must have a column {name!r}, got {got}; say with {setting} what it is called{more}")
+
+
+def _whole(cells: pl.Series) -> pl.Series:
+    """A column of whole numbers written as floats, without their ``.0``; any other as it is."""
+    first = cells.head(1)
+    if (first.str.len_bytes() > 0).any() and not first.str.contains(_WHOLE).any():
+        return cells
+    stated = cells.filter(cells.str.len_bytes() > 0)
+    is_whole = len(stated) > 0 and stated.str.contains(_WHOLE).all()
+    return cells.str.strip_suffix(".0") if is_whole else cells
 
 
 def _read_parquet(
-    path: Path, what: str, wanted: Sequence[str] | None, joined_by: Mapping[str, str]
+    path: Path, what: str, is_wanted: Callable[[str], bool], joined_by: Mapping[str, str]
 ) -> tuple[Rows, tuple[str, ...]]:
-    """``line`` and what can be read as text of the wanted columns, None for all; the names of all columns."""
+    """``line`` and what can be read as text of the wanted columns; the names of all columns."""
     try:
-        found = pl.read_parquet(path)
-    except pl.exceptions.PolarsError as error:
-        raise DataError(f"{what} must be Parquet, got {path} with: {error}; write it again") from error
+        with _silent_panics():
+            found = pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        reason = str(error).split("\n", 1)[0][:200]
+        raise DataError(f"{what} must be Parquet, got {path} with: {reason}; write it again") from error
     texts = [pl.int_range(1, found.height + 1, eager=True).alias("line")]
     for column in found.get_columns():
-        is_list = isinstance(column.dtype, pl.List | pl.Array) and column.name in joined_by
-        is_wanted = column.name != "line" and (wanted is None or column.name in wanted)
-        if not is_wanted or (column.dtype.is_nested() and not is_list):
+        separator = joined_by.get(plain_name(column.name))
+        is_list = isinstance(column.dtype, pl.List | pl.Array) and separator is not None
+        if column.name == "line" or not is_wanted(column.name) or (column.dtype.is_nested() and not is_list):
             continue
         with suppress(pl.exceptions.PolarsError):  # bytes that are not UTF-8, or a type that has no text
-            plain = column.cast(pl.List(pl.String) if is_list else pl.String)
-            texts.append(plain.list.join(joined_by[column.name], ignore_nulls=True) if is_list else plain)
+            if separator is not None and is_list:
+                column = column.cast(pl.List(pl.String)).list.join(separator, ignore_nulls=True)
+            elif column.dtype.is_float():
+                column = column.set(~column.is_finite().fill_null(value=False), None)
+                is_whole = ((column % 1 == 0) & (column.abs() < MAX_WHOLE)).all()
+                column = column.cast(pl.Int64) if is_whole else column
+            texts.append(column.cast(pl.String).str.strip_chars())
     return Rows(path, pl.DataFrame(texts)), tuple(found.columns)
 
 
-def _read_separated(path: Path, what: str, separator: str) -> Rows:
-    """A file with a header, quoted as in RFC 4180. Rows of other lengths are bad; one that spans lines is an error."""
-    lines = read_lines(path, what)
-    odd = lines.bad
-    records = _records(lines.good, path, what, separator)
-    header_line, names = next(records)
-    header = [name.strip() for name in names]
-    if len({*header, "line"}) < len(header) + 1:
-        raise DataError(
-            f"{what} must name each column once and none 'line', got {', '.join(header)} in {path}; rename one"
-        )
-    if (odd["line"] < header_line).any():
-        raise DataError(
-            f"{what} must begin with a header, got {path} with line {odd['line'].min()} that "
-            f"{odd['reason'][0]}; save the whole file as UTF-8"
-        )
-    cells: list[list[str]] = []
-    cell_lines: list[int] = []
-    ragged: list[tuple[int, str]] = []
-    for line, row in records:
-        if len(row) == len(header):
-            cells.append(row)
-            cell_lines.append(line)
-        else:
-            if any("\n" in cell for cell in row):
-                raise _quote_error(path, what, line, f"{len(row)} cells for {len(header)} columns")
-            ragged.append((line, separator.join(row)))
-    rows = pl.DataFrame(cells, schema=dict.fromkeys(header, pl.String), orient="row")
-    reason = f"does not have the {len(header)} cells of the header"
-    bad = checks.bad_rows(path, ragged, reason, "restore the row from its source")
-    rows = rows.select(pl.Series("line", cell_lines, dtype=pl.Int64), pl.all())
-    return Rows(path, rows, pl.concat([odd, bad]))
-
-
-def _records(lines: pl.DataFrame, path: Path, what: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The line each record begins on, and its cells."""
-    numbers = lines["line"].to_list()
-    # The module takes a quote that is never closed for a cell that ends with the file. A last row of ours,
-    # which that cell would take in, tells the two apart.
-    reader = csv.reader(io.StringIO("\n".join([*lines["text"], END])), delimiter=separator)
-    last, is_over = 0, False
-    while not is_over:
-        line = numbers[last] if last < len(numbers) else 0
-        try:
-            row = next(reader)
-        except csv.Error as error:
-            is_cr = "\r" in lines["text"][min(reader.line_num, len(numbers)) - 1]
-            if is_cr and reader.line_num == last + 1:
-                raise DataError(
-                    f"{what} must end its lines with a line feed, got {path} with a carriage return inside "
-                    f"line {line}; save it with other line ends"
-                ) from error
-            raise _quote_error(path, what, line, str(error)) from error
-        is_over = reader.line_num > len(numbers)
-        if is_over and row != [END]:
-            raise _quote_error(path, what, line, "the rest of the file in one cell")
-        last = reader.line_num
-        if not is_over:
-            yield line, row
-
-
-def _quote_error(path: Path, what: str, line: int, got: str) -> DataError:
-    return DataError(
-        f"{what} must close each quote that opens a cell, got {path} with {got} in the row that begins on "
-        f"line {line}; double or remove the stray quote"
-    )
+@contextmanager
+def _silent_panics() -> Generator[None]:
+    """Without what polars writes to standard error, past Python, when a damaged file takes it by surprise."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

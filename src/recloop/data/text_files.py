@@ -8,7 +8,9 @@ from __future__ import annotations
 import ast
 import codecs
 import gzip
+import io
 import json
+import math
 import re
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -19,11 +21,13 @@ from typing import IO, Any, cast
 
 import polars as pl
 
-from recloop.data import checks
+from recloop.data import checks, file_kinds
 from recloop.data.checks import Check, Rows
 from recloop.errors import DataError
 
 ROWS_AT_ONCE = 200_000
+ENCODING = "data.table.encoding"
+MAX_WHOLE = 2**53  # floats beyond it are not all the whole numbers they look like
 _HALF = re.compile(r"\\[uU](0000)?[dD]")  # of a surrogate pair, if the other half is not beside it
 
 
@@ -38,18 +42,44 @@ def require_file(path: Path, what: str) -> None:
 
 
 @contextmanager
-def open_bytes(path: Path, what: str) -> Generator[IO[bytes]]:
-    """The bytes of a file, unpacked if named ``.gz``; DataError if absent, empty, UTF-16 or no gzip as named."""
+def open_bytes(path: Path, what: str, encoding: str | None = None) -> Generator[IO[bytes]]:
+    """The bytes of a text file, unpacked if packed with gzip, in UTF-8 if written in another `encoding`.
+
+    Raises:
+        DataError: absent, empty, damaged gzip, a file of another kind such as a page or an archive, UTF-16 that
+            was not told, or text that is not in the encoding.
+    """
     require_file(path, what)
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        try:
-            if file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                raise DataError(f"{what} must be UTF-8, got {path} which is marked as UTF-16; save it as UTF-8")
-            yield cast("IO[bytes]", file)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DataError(
-                f"{what} must be gzip as its name says, got {path} with: {error}; fetch the file again"
-            ) from error
+    with path.open("rb") as raw:
+        is_packed = raw.peek(2)[:2] == file_kinds.GZIP
+        with gzip.GzipFile(fileobj=raw) if is_packed else raw as file:
+            try:
+                _require_text(file.peek(file_kinds.HEAD_BYTES)[: file_kinds.HEAD_BYTES], path, what, encoding)
+                yield cast("IO[bytes]", file) if encoding is None else _recoded(file.read(), path, what, encoding)
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+                raise DataError(f"{what} must be whole, got {path} with: {error}; fetch the file again") from error
+
+
+def _require_text(head: bytes, path: Path, what: str, encoding: str | None) -> None:
+    kind = file_kinds.other_kind(head)
+    if kind is not None:
+        raise DataError(f"{what} must be text, got {path} which is {kind[0]}; {kind[1]}")
+    if encoding is None and file_kinds.is_utf16(head):
+        raise DataError(
+            f"{what} must be UTF-8, got {path} which is UTF-16; save it as UTF-8, or for a table give {ENCODING} utf-16"
+        )
+
+
+def _recoded(raw: bytes, path: Path, what: str, encoding: str) -> IO[bytes]:
+    try:
+        return io.BytesIO(raw.decode(encoding).encode())
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        got = raw[: error.start].rsplit(b"\n", 1)[-1] + raw[error.start :].split(b"\n", 1)[0]
+        raise DataError(
+            f"{what} must be {encoding} as {ENCODING} says, got {path} with line {line} that is not: "
+            f"{repr(got[:60])[1:]}; give the encoding it is written in"
+        ) from error
 
 
 def read_lines(path: Path, what: str) -> Rows:
@@ -111,7 +141,11 @@ def split_fields(lines: pl.DataFrame, separator: str, names: Sequence[str]) -> p
 
 
 def read_objects(
-    path: Path, what: str, cells: Callable[[dict[str, Any]], dict[str, Any]], schema: Mapping[str, Any]
+    path: Path,
+    what: str,
+    cells: Callable[[dict[str, Any]], dict[str, Any]],
+    schema: Mapping[str, Any],
+    encoding: str | None = None,
 ) -> Rows:
     """A table from a file of one object a line: JSON, or a Python literal as in Amazon's metadata of 2014 (never run).
 
@@ -130,7 +164,7 @@ def read_objects(
         frames.append(pl.DataFrame(batch, schema={"line": pl.UInt32, **schema}))
         batch.clear()
 
-    for line, found, text in _numbered_objects(path, what):
+    for line, found, text in _numbered_objects(path, what, encoding):
         if found is None:
             odd.append((line, text))
             continue
@@ -138,40 +172,55 @@ def read_objects(
         if len(batch) == ROWS_AT_ONCE:
             finish_batch()
     finish_batch()
-    bad = checks.bad_rows(path, odd, "is not a JSON object in UTF-8", "restore the line from its source")
+    other, broken = ([one for one in odd if ("\ufffd" in one[1]) == is_other] for is_other in (True, False))
+    bad = pl.concat(
+        [
+            checks.bad_rows(path, other, "is not UTF-8", f"save it as UTF-8, or for a table give {ENCODING}"),
+            checks.bad_rows(path, broken, "is not a JSON object with each key once", "restore the line"),
+        ]
+    ).sort("line")
     return _require_rows(Rows(path, pl.concat(frames, how="diagonal"), bad), what)
 
 
 def read_object_table(
-    path: Path, what: str, wanted: Sequence[str] | None, joined_by: Mapping[str, str]
+    path: Path, what: str, is_wanted: Callable[[str], bool], joined_by: Mapping[str, str], encoding: str | None = None
 ) -> tuple[Rows, tuple[str, ...]]:
     """The cells of a file of one object a line, as text; DataError as `open_bytes`, or no line is an object.
 
     Args:
-        wanted: the keys that are read; None for all.
-        joined_by: keys whose value may be a list of plain values, with what joins these in the cell.
+        is_wanted: of a key, whether it is read.
+        joined_by: keys, by `plain_name`, whose value may be a list of plain values, with what joins these in the cell.
 
     Returns:
         ``line`` and the columns that hold a plain value anywhere, null where they do not; all keys, in the
         order of their first places. A key called ``line`` is not read.
     """
-    names: dict[str, None] = {}
+    names: dict[str, bool] = {}
     schema: dict[str, Any] = {}
 
     def cells(found: dict[str, Any]) -> dict[str, Any]:
-        names.update(dict.fromkeys(found))
-        kept = [name for name in found if name != "line" and (wanted is None or name in wanted)]
-        schema.update(dict.fromkeys(kept, pl.String))
-        return {name: plain_text(found[name], joined_by.get(name)) for name in kept}
+        for name in [name for name in found if name not in names]:
+            names[name] = name != "line" and is_wanted(name)
+            if names[name]:
+                schema[name] = pl.String
+        return {
+            name: plain_text(value, joined_by.get(plain_name(name))) for name, value in found.items() if names[name]
+        }
 
-    rows = read_objects(path, what, cells, schema)
+    rows = read_objects(path, what, cells, schema, encoding)
     if rows.good.is_empty():
         line, text = rows.bad.row(0)[1:3]
         raise DataError(
             f"{what} must hold a JSON object a line, got {path} without any (line {line}: {text[:80]!r}); "
-            f"save it as JSON lines in UTF-8"
+            f"save it as JSON lines in UTF-8, or say with {ENCODING} how it is written"
         )
-    return rows.select(*(one.name for one in rows.good if one.null_count() < len(one))), tuple(names)
+    rows = rows.select(*(one.name for one in rows.good if one.null_count() < len(one)))
+    return rows.with_columns(pl.col(pl.String).str.strip_chars()), tuple(names)
+
+
+def plain_name(name: str) -> str:
+    """A column's name without what does not tell columns apart: case and surrounding space."""
+    return name.strip().casefold()
 
 
 def _require_rows(rows: Rows, what: str) -> Rows:
@@ -181,12 +230,21 @@ def _require_rows(rows: Rows, what: str) -> Rows:
 
 
 def plain_text(value: Any, separator: str | None = None) -> str | None:
-    """A text or number, or with a separator a list of them, as text; None for any other value."""
-    if isinstance(value, str | int | float):
+    """A text or number, or with a separator a list of them, as text; None for any other value, and for NaN.
+
+    Example:
+        >>> plain_text(2011.0), plain_text(float("nan")), plain_text(["a", None, 2.5], "|")
+        ('2011', None, 'a|2.5')
+    """
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return str(int(value) if value.is_integer() and abs(value) < MAX_WHOLE else value)
+    if isinstance(value, str | int):
         return str(value)
     if separator is None or not isinstance(value, list):
         return None
-    return separator.join(str(one) for one in cast("list[Any]", value) if isinstance(one, str | int | float))
+    return separator.join(text for one in cast("list[Any]", value) if (text := plain_text(one)) is not None)
 
 
 def require_objects(
@@ -209,9 +267,11 @@ def first_keys(path: Path, what: str, num_lines: int = 100) -> dict[str, None]:
     return dict.fromkeys(key for _, found, _ in first if found is not None for key in found)
 
 
-def _numbered_objects(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
+def _numbered_objects(
+    path: Path, what: str, encoding: str | None = None
+) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
     """Line number, object (None where the line is no object in UTF-8) and text of the lines that are not blank."""
-    with open_bytes(path, what) as file:
+    with open_bytes(path, what, encoding) as file:
         for line, raw in enumerate(file, start=1):
             text = raw.decode("utf-8", errors="replace").strip().removeprefix("\ufeff")
             if text:
@@ -222,10 +282,14 @@ def _parse_object(text: str) -> dict[str, Any] | None:
     if "\ufffd" in text:
         return None
     try:
-        found: Any = json.loads(text)
+        found: Any = json.loads(text, object_pairs_hook=_each_key_once)
+    except DataError:
+        return None
     except (ValueError, RecursionError):  # ValueError: not JSON, or a number of more than 4,300 digits
         try:
-            found = ast.literal_eval(text)
+            tree = ast.parse(text, mode="eval")
+            keys = [ast.dump(key) for key in tree.body.keys if key] if isinstance(tree.body, ast.Dict) else []
+            found = ast.literal_eval(tree) if len(set(keys)) == len(keys) else None
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return None
     is_object = isinstance(found, dict) and all(isinstance(key, str) for key in cast("dict[Any, Any]", found))
@@ -234,24 +298,23 @@ def _parse_object(text: str) -> dict[str, Any] | None:
     return cast("dict[str, Any]", found)
 
 
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise DataError(f"each key once in an object, got {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return found
+
+
 def read_json(path: Path, what: str) -> Any:
     """The JSON value of a file; DataError as `open_bytes`, if it is no JSON in UTF-8, or an object has a key twice."""
-
-    def no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise DataError(f"{what} must have each key once in an object, got {twice!r} twice in {path}; keep one")
-        return found
-
     with open_bytes(path, what) as file:
         raw = file.read()
     try:
         text = raw.decode("utf-8-sig")
-        found: Any = json.loads(text, object_pairs_hook=no_key_twice)
-    except DataError:
-        raise
+        found: Any = json.loads(text, object_pairs_hook=_each_key_once)
+    except DataError as error:
+        raise DataError(f"{what} must have {error} in {path}; keep one") from error
     except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, or thousands of digits
         raise DataError(f"{what} must be JSON in UTF-8, got {path} with {error}; fetch the file again") from error
     if _has_half_character(text, found):

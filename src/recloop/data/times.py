@@ -41,6 +41,9 @@ def with_times(
         DataError: most cells are no time in this form, and there is a setting, which the message offers.
         SettingError: `form` is no format.
     """
+    whole = rows.good[column].cast(pl.Int64, strict=False)
+    if form in (None, "s") and whole.is_between(FIRST_S, LAST_S).fill_null(value=False).all():
+        return rows.with_columns(whole.cast(pl.Float64).alias(TIME))
     texts = rows.good[column].str.strip_chars()
     seconds, reason = _read(texts, form, say, setting)
     bad = seconds.is_null() & texts.is_not_null() & (texts.str.len_bytes() > 0)
