@@ -36,7 +36,8 @@ def number_log(raw: RawLog) -> Log:
     if raw.interactions.is_empty():
         raise DataError(f"{raw.name} must have interactions, got none; lower the filters or check the files")
     met_users, met_items = (
-        raw.interactions.select(pl.col(name).unique().cast(pl.String)) for name in ("user_id", "item_id")
+        raw.interactions.select(pl.col(name).unique(maintain_order=True).cast(pl.String))
+        for name in ("user_id", "item_id")
     )
     users = raw.users.join(met_users, on="user_id", how="semi", maintain_order="left")
     items = raw.items.join(met_items, on="item_id", how="semi", maintain_order="left")

@@ -168,7 +168,7 @@ def _read_interactions(
 
 def _id_checks(rows: Rows, column: str, known: pl.Series | None, reason: str) -> list[Check]:
     """Checks of a categorical column of ids: each id is looked at once, since there are far fewer than rows."""
-    ids = rows.good.select(pl.col(column).unique().cast(pl.String))
+    ids = rows.good.select(pl.col(column).unique(maintain_order=True).cast(pl.String))
     blank = ids.filter(is_blank(column))[column]
     unknown = blank.clear() if known is None else ids.filter(~pl.col(column).is_in(known.implode()))[column]
     text = pl.col(column).cast(pl.String)
