@@ -128,7 +128,7 @@ def test_a_log_without_an_ending_a_folder_and_nothing_are_told_apart(tmp_path):
         ({"name": "amazon", "path": "x"}, "data.metadata says where the items of amazon are"),
         (
             {"path": "x"},
-            "data.path is read for movielens, ml-1m, amazon, implicit, table only, got it with data.name simulated",
+            "data.path is read for movielens, ml-1m, mind, amazon, implicit, table only, got it with data.name",
         ),
         (
             {"name": "implicit", "path": "x", "min_item_ratings": 5},

@@ -16,6 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from recloop.data.impressions import lists_from_impressions as lists_from_impressions
+    from recloop.data.impressions import with_impressions as with_impressions
     from recloop.data.lists import candidate_lists as candidate_lists
     from recloop.data.load import load_log as load_log
     from recloop.encoders.load import encode as encode
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES_IN = {
+    "data.impressions": "lists_from_impressions with_impressions",
     "data.lists": "candidate_lists",
     "data.load": "load_log",
     "encoders.load": "encode load_encoder",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
@@ -64,7 +64,7 @@ def arrays_of(record: DataclassInstance, prefix: str) -> dict[str, np.ndarray]:
 
 
 def record_of(arrays: Mapping[str, np.ndarray], prefix: str, kind: type[Record], **others: Any) -> Record:
-    """The record that `arrays_of` took apart.
+    """The record that `arrays_of` took apart; fields that have a default may be absent.
 
     Args:
         others: its fields that are no arrays.
@@ -72,10 +72,11 @@ def record_of(arrays: Mapping[str, np.ndarray], prefix: str, kind: type[Record],
     Raises:
         RunError: an array is missing.
     """
-    names = [field.name for field in fields(kind) if field.name not in others]
-    missing = [name for name in names if f"{prefix}.{name}" not in arrays]
+    expected = [field for field in fields(kind) if field.name not in others]
+    names = [field.name for field in expected if f"{prefix}.{field.name}" in arrays]
+    missing = [field.name for field in expected if field.default is MISSING and field.name not in names]
     if missing:
-        raise RunError(f"a file of {prefix} must hold {', '.join(names)}, got none of {', '.join(missing)}; restore it")
+        raise RunError(f"a file of {prefix} must hold {', '.join(missing)} too, got {', '.join(names)}; restore it")
     return kind(**others, **{name: arrays[f"{prefix}.{name}"] for name in names})
 
 

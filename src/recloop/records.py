@@ -52,6 +52,9 @@ class Log:
     item_knowledge: ``item``, ``text``: texts about items that came with the log; None when absent.
     user_knowledge: ``user``, ``text``, ``num_shown``: texts about users that came with the log, and how many
         of the user's first interactions each text saw; these are the knowledge window. None when absent.
+    impressions: ``user``, ``list``, ``item``, ``label`` (Float32, 0 or a positive grade), ``position`` (Int64, from 1),
+        ``score`` (Float64, of the first stage), ``time`` (Float64); the last three null where unknown. Lists that users
+        were shown, sorted by user, time, list and position. None when absent.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Log:
     positive_from_rating: float | None
     item_knowledge: pl.DataFrame | None = None
     user_knowledge: pl.DataFrame | None = None
+    impressions: pl.DataFrame | None = None
 
     @property
     def num_users(self) -> int:
@@ -100,7 +104,10 @@ class Lists:
     """Candidate lists of one user group, the labels with them.
 
     A user may own several lists (rows). ``is_item_BL`` is True at real items, False at padding (item 0,
-    label 0). Labels are 0 or 1. Rows are sorted by user, then by time.
+    label 0). Labels are 0, or 1 or another positive grade. Rows are sorted by user, then by time.
+
+    position_BL: where each item was shown, from 1, NaN where unknown; None where lists were made, not shown.
+    score_BL: the first stage's, NaN where unknown; None where there is none.
     """
 
     group: Group
@@ -108,6 +115,8 @@ class Lists:
     items_BL: Int64[np.ndarray, "B L"]
     labels_BL: Float32[np.ndarray, "B L"]
     is_item_BL: Bool[np.ndarray, "B L"]
+    position_BL: Float32[np.ndarray, "B L"] | None = None
+    score_BL: Float32[np.ndarray, "B L"] | None = None
 
     def __post_init__(self) -> None:
         shapes = {self.items_BL.shape, self.labels_BL.shape, self.is_item_BL.shape}
@@ -122,7 +131,9 @@ class Lists:
 
     def take(self, rows: np.ndarray) -> Lists:
         """The lists at these row numbers (or where this mask is True), in that order."""
-        return Lists(self.group, self.user_B[rows], self.items_BL[rows], self.labels_BL[rows], self.is_item_BL[rows])
+        optional = [None if part is None else part[rows] for part in (self.position_BL, self.score_BL)]
+        arrays = self.items_BL[rows], self.labels_BL[rows], self.is_item_BL[rows]
+        return Lists(self.group, self.user_B[rows], *arrays, *optional)
 
     def require(self, *groups: Group) -> Lists:
         """Itself if it belongs to one of `groups`; LeakageError otherwise."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
+from recloop.data.impressions import with_impressions
 from recloop.errors import DataError, SettingError
 from recloop.records import Domain, Log
 
@@ -25,18 +26,20 @@ class RawLog:
     positive_from_rating: float | None
     item_knowledge: pl.DataFrame | None = None
     user_knowledge: pl.DataFrame | None = None
+    impressions: pl.DataFrame | None = None
 
 
 def number_log(raw: RawLog) -> Log:
     """The log with users and items numbered in the order of their frames, and interactions sorted; DataError if none.
 
     Users without interactions and items without any are left out: a candidate that is in nobody's history
-    would be known as a negative by its number alone.
+    would be known as a negative by its number alone. Users and items of impressions are kept.
     """
     if raw.interactions.is_empty():
         raise DataError(f"{raw.name} must have interactions, got none; lower the filters or check the files")
+    met = [raw.interactions] if raw.impressions is None else [raw.interactions, raw.impressions]
     met_users, met_items = (
-        raw.interactions.select(pl.col(name).unique(maintain_order=True).cast(pl.String))
+        pl.concat([one.select(pl.col(name).unique(maintain_order=True).cast(pl.String)) for one in met])
         for name in ("user_id", "item_id")
     )
     users = raw.users.join(met_users, on="user_id", how="semi", maintain_order="left")
@@ -50,11 +53,12 @@ def number_log(raw: RawLog) -> Log:
         pl.col("time").cast(pl.Float64),
     ).drop_nulls(["user", "item"])
     interactions = interactions.sort(_order(interactions), maintain_order=True)
-    return Log(
+    log = Log(
         raw.name, raw.domain, users, items, raw.attributes, interactions, raw.positive_from_rating,
         None if raw.item_knowledge is None else numbered_texts(raw.item_knowledge, items, "item"),
         None if raw.user_knowledge is None else numbered_texts(raw.user_knowledge, users, "user"),
     )  # fmt: skip
+    return log if raw.impressions is None else with_impressions(log, raw.impressions)
 
 
 def _numbers(ids: pl.Series, known: pl.DataFrame, name: str) -> pl.Series:
@@ -120,8 +124,20 @@ def sample_users(log: Log, num_users: int, seed: int) -> Log:
             met.join(users, on="user").join(items, on="item").drop("user", "item"), log.positive_from_rating,
             None if item_texts is None else item_texts.join(items, on="item").drop("item"),
             None if user_texts is None else user_texts.join(users, on="user").drop("user"),
+            None if log.impressions is None else _own_ids(log.impressions, log, drawn),
         )
     )  # fmt: skip
+
+
+def _own_ids(impressions: pl.DataFrame, log: Log, users: np.ndarray) -> pl.DataFrame:
+    """The impressions of some users under their ids."""
+    return (
+        impressions.filter(pl.col("user").is_in(users.tolist()))
+        .join(log.users.select("user", "user_id"), on="user")
+        .join(log.items.select("item", "item_id"), on="item")
+        .rename({"list": "list_id"})
+        .drop("user", "item")
+    )
 
 
 def clean_text(column: str) -> pl.Expr:

@@ -1,8 +1,8 @@
 """Candidate lists: the interactions after a user's knowledge window, mixed with items the user never met.
 
-There are three protocols. `kar`: chunks of real interactions and uniform negatives. `retrieved`: the same
+There are four protocols. `kar`: chunks of real interactions and uniform negatives. `retrieved`: the same
 chunks, with negatives from a first stage. `catalogue`: the first stage's best items of the whole catalogue, one
-list a user.
+list a user. `impressions`: the lists that users were shown (`recloop.data.impressions`).
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ import numpy as np
 from pydantic import BaseModel, model_validator
 
 from recloop.data.first_stage import propose_items
+from recloop.data.impressions import impression_lists
 from recloop.data.splits import SplitConfig, split_users
 from recloop.errors import DataError, LeakageError, SettingError
 from recloop.records import CandidateLists, Group, Histories, Lists, Log
 from recloop.settings import setting, shown_first, validate
 
 DRAWS_BEFORE_SEARCH = 64
-ProtocolName = Literal["kar", "retrieved", "catalogue"]
+ProtocolName = Literal["kar", "retrieved", "catalogue", "impressions"]
 
 
 class ProtocolConfig(BaseModel, frozen=True, extra="forbid"):
     """How candidate lists are made."""
 
     kind: ProtocolName = shown_first(
-        "kar", "Negatives uniform (kar) or from the first stage, or the first stage's top items."
+        "kar", "Negatives uniform (kar) or from the first stage, the first stage's top items, or lists as shown."
     )
     list_len: int = setting(10, "Items in a list of kar and retrieved.", ge=2)
     chunk: int = setting(4, "Most real interactions in a list of kar and retrieved.", ge=1)
@@ -61,8 +62,8 @@ def candidate_lists(
     """The candidate lists of four disjoint groups of users, and the histories they follow.
 
     Args:
-        protocol: ``kar`` (the next items and uniform negatives), ``retrieved`` (negatives from a first stage) or
-            ``catalogue`` (the first stage's best items).
+        protocol: ``kar`` (the next items and uniform negatives), ``retrieved`` (negatives from a first stage),
+            ``catalogue`` (the first stage's best items) or ``impressions`` (the lists that the log says were shown).
         split: fields of `SplitConfig`, e.g. ``{"train": 0.6, "reward": 0.2, "valid": 0, "test": 0.2}``.
         seed: of the groups, the negatives and the order inside a list.
         settings: further fields of `ProtocolConfig`, e.g. ``list_len``, ``window_max``.
@@ -99,6 +100,8 @@ def build_lists(log: Log, groups: dict[Group, np.ndarray], protocol: ProtocolCon
         SettingError: the catalogue is too small to fill a list with items the user never met.
     """
     _require_disjoint(groups)
+    if protocol.kind == "impressions":
+        return impression_lists(log, groups, seed, protocol.window_max)
     later = _split_log(log, protocol)
     rng = np.random.default_rng([seed, 0x11575])
     recall = None

@@ -13,6 +13,7 @@ from recloop.data.assemble import sample_users
 from recloop.data.checks import BadRowPolicy
 from recloop.data.implicit_log import ImplicitConfig, read_implicit
 from recloop.data.kar_knowledge import read_klg, with_item_texts, with_user_texts
+from recloop.data.mind import read_mind
 from recloop.data.movielens import ATTRIBUTES, MovieAttribute, read_movielens
 from recloop.data.movielens_forms import ML_1M, Form, movielens_form
 from recloop.data.simulated import SimulatedConfig, simulate_log
@@ -28,6 +29,7 @@ _READ_BY = {
     "simulated": {"simulated"},
     "movielens": {*_FROM_FILES, *_OF_1M, "attributes", "min_item_ratings"},
     "ml-1m": {*_FROM_FILES, *_OF_1M, "attributes", "min_item_ratings"},
+    "mind": _FROM_FILES,
     "amazon": {*_FROM_FILES, "metadata", "kar", "amazon"},
     "implicit": {*_FROM_FILES, "implicit"},
     "table": {*_FROM_FILES, "table", "min_item_ratings"},
@@ -37,11 +39,11 @@ _READ_BY = {
 class DataConfig(BaseModel, frozen=True, extra="forbid"):
     """Which log, where it is, and how much of it."""
 
-    name: Literal["simulated", "movielens", "ml-1m", "amazon", "implicit", "table"] = shown_first(
+    name: Literal["simulated", "movielens", "ml-1m", "mind", "amazon", "implicit", "table"] = shown_first(
         "simulated", "Which reader."
     )
     path: Path | None = shown_first(
-        None, "movielens, ml-1m, implicit: the folder; amazon: the file of reviews; table: the file of the log."
+        None, "movielens, ml-1m, mind, implicit: the folder; amazon: the file of reviews; table: the file of the log."
     )
     metadata: Path | None = setting(
         None, "amazon: the metadata; ml-1m: movies_extrainfos.dat, found by itself in PATH-metadata."
@@ -108,8 +110,8 @@ def load_log(
     """The log of this name: simulated, or read from files that you have.
 
     Args:
-        name: ``simulated``, ``movielens``, ``ml-1m``, ``amazon``, ``implicit`` or ``table`` (any CSV, TSV, Parquet
-            or JSONL).
+        name: ``simulated``, ``movielens``, ``ml-1m``, ``mind``, ``amazon``, ``implicit`` or ``table`` (any CSV, TSV,
+            Parquet or JSONL).
         path, users, settings: fields of `DataConfig`: where it is, how many of its users to keep, and further
             ones, e.g. ``table={"user": "user_id", "item": "movie_id"}``.
         seed, progress: as for `read_log`.
@@ -155,6 +157,8 @@ def read_log(config: DataConfig, seed: int, progress: Progress = SILENT) -> Log:
                 min_item_ratings=config.min_item_ratings,
                 bad_rows=policy,
             )
+        case "mind":
+            log = read_mind(path, policy)
         case "amazon":
             assert config.metadata is not None
             log = read_amazon(path, config.metadata, config.amazon, policy)

@@ -37,6 +37,7 @@ STOPPING_METRIC = "ndcg@5"
 FINAL_LR_SHARE = 0.1  # lr falls linearly to this share of itself
 WEIGHT_DECAY = 0.0
 LISTS_PER_USER = 4  # lists of one user in the same step, so that its text is adapted once for them
+BATCHES_SORTED = 8  # whose lists are sorted by length; where all have one length the order stays as drawn
 MIN_BATCH = 32
 MIN_STEPS_PER_PASS = 16
 ITEM_VECTOR_WIDTH = 64
@@ -199,7 +200,7 @@ def _pass(
 ) -> float:
     """The mean loss of one pass over the train lists."""
     network = reranker.network
-    order_B = torch.from_numpy(epoch_order(user_B, LISTS_PER_USER, rng))
+    order_B = _near_lengths(torch.from_numpy(epoch_order(user_B, LISTS_PER_USER, rng)), lists.is_item_BL, batch)
     completion_U = None
     if lists.texts_UND is not None:
         num_users, num_completions = lists.texts_UND.shape[:2]
@@ -225,6 +226,13 @@ def _pass(
             )
         step(len(row_B))
     return total / len(user_B)
+
+
+def _near_lengths(order_B: Int64[Tensor, " B"], is_item_BL: Bool[Tensor, "B L"], batch: int) -> Int64[Tensor, " B"]:
+    """The order with the lists of every few batches sorted by length: a batch costs what its longest list does."""
+    length_B = is_item_BL.sum(dim=1)[order_B]
+    part_B = torch.arange(len(order_B)) // (BATCHES_SORTED * batch)
+    return order_B[torch.sort(part_B * (is_item_BL.shape[1] + 1) + length_B, stable=True).indices]
 
 
 def _average_of(network: RerankNetwork, num_steps: float) -> AveragedModel | None:

@@ -1,0 +1,164 @@
+"""Lists that users were shown, with what they clicked: a table of impressions, and candidate lists made of it.
+
+Nothing is invented: the negatives are what was shown and not clicked. Of own candidates with a retriever's scores the
+same holds. The order of items inside a list is drawn, so that no model reads the position; where each item was
+shown stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recloop.data.splits import SplitConfig, split_users
+from recloop.errors import DataError
+from recloop.records import CandidateLists, Group, Histories, Lists, Log
+from recloop.settings import validate
+
+MIN_LIST = 2  # a list of one item cannot be ordered
+OPTIONAL = ("position", "score", "time")
+WINDOW_MAX = 30
+
+
+def with_impressions(log: Log, shown: pl.DataFrame) -> Log:
+    """The log with these impressions, numbered and sorted.
+
+    Args:
+        shown: a row per item of a list: ``user_id``, ``item_id`` (as in the log), ``list_id``, ``label`` (0, or 1 or
+            another positive grade), and where known ``position`` (from 1), ``score`` (of the first stage, higher is
+            better) and ``time`` (seconds since 1970). Where an item stands twice in a list, its best label counts.
+
+    Raises:
+        DataError: a column is missing, a user or item is not in the log, a label is negative or missing, or a list has
+            two users.
+    """
+    missing = [name for name in ("user_id", "list_id", "item_id", "label") if name not in shown.columns]
+    if missing:
+        raise DataError(
+            f"impressions must have the columns user_id, list_id, item_id and label, got {', '.join(shown.columns)}; "
+            f"rename or add {', '.join(missing)}"
+        )
+    frame = shown.with_columns(
+        pl.col("user_id", "item_id").cast(pl.String),
+        pl.col("label").cast(pl.Float32, strict=False),
+        *(pl.lit(None, dtype=pl.Float64).alias(name) for name in OPTIONAL if name not in shown.columns),
+    ).with_columns(pl.col("score", "time", "position").cast(pl.Float64))
+    _check(frame, log)
+    users, items = log.users.select("user", "user_id"), log.items.select("item", "item_id")
+    numbered = frame.join(users, on="user_id", maintain_order="left").join(items, on="item_id", maintain_order="left")
+    lists = numbered.select(pl.col("list_id").unique(maintain_order=True)).with_row_index("list")
+    one_each = (
+        numbered.join(lists, on="list_id", maintain_order="left")
+        .with_columns(pl.col("list").cast(pl.Int64), pl.col("time").min().over("list_id"))
+        .group_by("user", "list", "item", maintain_order=True)
+        .agg(pl.col("label").max(), pl.col("position").min(), pl.col("score").max(), pl.col("time").first())
+        .with_columns(pl.col("position").cast(pl.Int64))
+        .sort("user", "time", "list", "position", maintain_order=True)
+    )
+    return replace(log, impressions=one_each)
+
+
+def _check(frame: pl.DataFrame, log: Log) -> None:
+    for name, known in (("user", log.users["user_id"]), ("item", log.items["item_id"])):
+        strange = frame.filter(~pl.col(f"{name}_id").is_in(known.implode()))
+        if strange.height:
+            raise DataError(
+                f"impressions must be of {name}s of the log, got {strange[f'{name}_id'].n_unique()} that are not "
+                f"(first: {strange[f'{name}_id'][0]!r}); read the log and its impressions together"
+            )
+    bad = frame.filter(~(pl.col("label") >= 0).fill_null(False) | pl.col("label").is_nan())
+    if bad.height:
+        row = bad.row(0, named=True)
+        raise DataError(
+            f"a label must be 0 or positive, got {row['label']} for item {row['item_id']!r} of list "
+            f"{row['list_id']!r}; correct it"
+        )
+    owners = frame.group_by("list_id", maintain_order=True).agg(pl.col("user_id").n_unique())
+    shared = owners.filter(pl.col("user_id") > 1)
+    if shared.height:
+        raise DataError(f"a list must be one user's, got list {shared['list_id'][0]!r} of several; number lists apart")
+
+
+def lists_from_impressions(
+    log: Log,
+    shown: pl.DataFrame | None = None,
+    *,
+    split: SplitConfig | Mapping[str, Any] | None = None,
+    seed: int = 0,
+    window_max: int = WINDOW_MAX,
+) -> CandidateLists:
+    """Candidate lists as users were shown them, of four disjoint groups of users, and the histories before them.
+
+    Args:
+        shown: impressions, see `with_impressions`; None for those the log has.
+        split: fields of `SplitConfig`.
+        seed: of the groups and of the order inside a list.
+        window_max: most interactions in a history, the latest before the user's first list.
+
+    Returns:
+        Lists keep their length; shorter ones are padded. Those of one item are left out.
+
+    Raises:
+        DataError: there are no impressions, or see `with_impressions`.
+    """
+    log = log if shown is None else with_impressions(log, shown)
+    config = split if isinstance(split, SplitConfig) else validate(SplitConfig, split or {})
+    return impression_lists(log, split_users(log.num_users, config, seed), seed, window_max)
+
+
+def impression_lists(log: Log, groups: Mapping[Group, np.ndarray], seed: int, window_max: int) -> CandidateLists:
+    """`lists_from_impressions` of given groups of users; one left out has no lists."""
+    frame = log.impressions
+    if frame is None or frame.is_empty():
+        raise DataError(f"{log.name} must have impressions for such lists, got none; give them, or make lists with kar")
+    frame = frame.filter(pl.len().over("list") >= MIN_LIST)
+    histories = _histories_before(log, frame, window_max)
+    first_n = np.append(True, np.diff(frame["list"].to_numpy()) != 0)
+    row_n = np.cumsum(first_n) - 1
+    place_n = np.arange(len(row_n)) - np.flatnonzero(first_n)[row_n]
+    shape = int(row_n[-1]) + 1, int(place_n.max()) + 1
+    order_BL = np.full(shape, np.inf)
+    order_BL[row_n, place_n] = np.random.default_rng([seed, 0x5808]).random(len(row_n))
+    order_BL = np.argsort(order_BL, axis=1)
+    user_B = frame["user"].to_numpy()[first_n]
+
+    def table(name: str, padding: float, dtype: type) -> np.ndarray:
+        values_BL = np.full(shape, padding, dtype=dtype)
+        values_BL[row_n, place_n] = frame[name].fill_null(np.nan).to_numpy() if padding != 0 else frame[name].to_numpy()
+        return np.take_along_axis(values_BL, order_BL, axis=1)
+
+    is_item_BL = np.zeros(shape, dtype=bool)
+    is_item_BL[row_n, place_n] = True
+    lists = Lists(
+        Group.TEST,
+        user_B,
+        table("item", 0, np.int64),
+        table("label", 0, np.float32),
+        np.take_along_axis(is_item_BL, order_BL, axis=1),
+        *(None if frame[name].is_null().all() else table(name, np.nan, np.float32) for name in ("position", "score")),
+    )
+    of_group = {group: lists.take(np.isin(user_B, groups.get(group, []))) for group in Group}
+    by_group: dict[str, Any] = {group.value: replace(taken, group=group) for group, taken in of_group.items()}
+    return CandidateLists(histories, **by_group)
+
+
+def _histories_before(log: Log, frame: pl.DataFrame, window_max: int) -> Histories:
+    """The latest interactions of every user before the first list; all of them where lists have no time."""
+    first = frame.group_by("user").agg(pl.col("time").min().alias("first"))
+    before = (
+        log.interactions.join(first, on="user", how="left", maintain_order="left")
+        .filter(pl.col("first").is_null() | (pl.col("time") < pl.col("first")))
+        .group_by("user", maintain_order=True)
+        .tail(window_max)
+        .sort("user", maintain_order=True)
+    )
+    counts_U = np.bincount(before["user"].to_numpy(), minlength=log.num_users)
+    return Histories(
+        np.concatenate([[0], np.cumsum(counts_U)]).astype(np.int64),
+        before["item"].to_numpy().astype(np.int64),
+        before["rating"].fill_null(float("nan")).to_numpy().astype(np.float32),
+    )
