@@ -1,6 +1,7 @@
 """What every test file may use, and the environment they run in."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch and the Hugging Face libraries are imported by any test.
@@ -15,6 +16,14 @@ os.environ["JAXTYPING_DISABLE"] = "1"
 import pytest
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_preflight() -> Iterator[None]:
+    """Models of random weights write nothing of use, and a run would stop; `tests/test_methods_preflight.py` looks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recloop.methods.preflight.NUM_PROMPTS", 0)
+        yield
 
 
 @pytest.fixture(scope="session")

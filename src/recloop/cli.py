@@ -22,12 +22,16 @@ from recloop import __version__
 from recloop.errors import RecloopError, SettingError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from recloop.config import Override
     from recloop.experiment.run_folder import RunFolder
+    from recloop.methods.method import Method
 
 UNANSWERED = 3
 STEPS = {
     "prepare": "Read or simulate the data and split it.",
+    "preflight": "Check 20 completions before a run costs anything.",
     "embed": "Fit the item embeddings of the reward (rerec).",
     "explore": "Find hints by reflecting on mistakes (re2llm).",
     "sample": "Let the language model write.",
@@ -198,7 +202,7 @@ def resume(*words: Words) -> int:
 
     names, overrides = sorted_words(words)
     for key, _ in overrides:
-        if not key.startswith(tuple(f"{section}." for section in PASSING)):
+        if key not in PASSING and not key.startswith(tuple(f"{section}." for section in PASSING)):
             allowed = ", ".join(PASSING)
             raise SettingError(f"resume takes no settings, got --{key}; a run keeps its own, apart from {allowed}")
     if len(names) != 1:
@@ -301,6 +305,8 @@ def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, u
     if source is not None:
         require_source_run(source, name)
     if options.dry_run:
+        if any(kind.verb == "preflight" for kind in method.steps):
+            print(checked(method, config))
         print(method.forecast(config) if method.forecast is not None else f"{name} has no forecast")
         if source is not None:
             print(forecast_of_reuse(method.steps, config.model_dump(mode="json"), source))
@@ -309,6 +315,25 @@ def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, u
         if source is not None:
             reuse_run(run, source)
         return _execute(run, until)
+
+
+def checked(method: Method, config: BaseModel) -> str:
+    """What the first steps of a run find, done in a folder that is removed; a server is not asked."""
+    from tempfile import TemporaryDirectory
+
+    from recloop.experiment.run_folder import RunFolder
+    from recloop.methods.method import run_method
+    from recloop.progress import SILENT
+
+    tree = config.model_dump(mode="json")
+    is_sampled = tree.get("preflight", "off") != "off" and not tree["lm"]["name"].startswith("openai:")
+    verb = "preflight" if is_sampled else "prepare"
+    with TemporaryDirectory() as folder, RunFolder.open(Path(folder) / "run", tree, method=method.name) as run:
+        run_method(method, config, run, SILENT, verb)
+        made = run.manifest["steps"].get(verb, {})
+    findings = [f"  {what:<48} {found:>5}   {bound}" for what, found, bound, _ in made.get("findings", ())]
+    head = f"preflight, {made['num_checked']} completions:" if findings else "the log has what the run needs"
+    return "\n".join([head, *findings])
 
 
 def _resume(folder: Path, until: str | None, overrides: Sequence[Override] = ()) -> int:

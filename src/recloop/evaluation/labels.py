@@ -12,6 +12,7 @@ from recloop.errors import SettingError
 if TYPE_CHECKING:
     from recloop.evaluation.significance import Comparison, Contrast
 
+CHANCE = "chance"  # candidates in random order
 REWARD_MODEL_PREFIX = "reward_model_"  # of a variant that the reward model scores in place of an evaluator
 
 
@@ -41,7 +42,7 @@ class VariantLabel:
 
 
 _WITHOUT_LM = (
-    ("chance", "Chance", "One of the candidates, drawn at random: its expected value."),
+    (CHANCE, "Chance", "The candidates in random order: the expected value."),
     ("popularity", "Popularity", "Candidates by how often the training sessions hold them."),
     ("item_knn", "Item kNN", "Candidates by the cosine of their training sessions with those of the items shown."),
     ("sasrec", "SASRec", "Self-attention over item ids, fitted on the same sessions."),

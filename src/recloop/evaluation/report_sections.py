@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from recloop.errors import DataError
-from recloop.evaluation.tables import VariantTable
+from recloop.evaluation.tables import VariantTable, below_chance
 from recloop.experiment.reuse import own_steps, reused_in_words
 from recloop.experiment.run_folder import METRICS
 from recloop.llm.server.cost import describe_server_usage
@@ -227,7 +227,12 @@ def run_report(
     shared += [("Reused", line) for line in reused_in_words(steps)]
     shared += [("Sampling", line) for line in describe_server_usage(own_steps(steps))]
     is_demonstration = any(table.main.is_demonstration for table in tables)
-    every = (*opening_sections(tables), *sections, *closing_sections(tables, steps))
+    every = (
+        preflight_section(steps.get("preflight", {})),
+        *opening_sections(tables),
+        *sections,
+        *closing_sections(tables, steps),
+    )
     return Report(title, summary, (*facts, *shared), every, is_demonstration, run.manifest["versions"])
 
 
@@ -235,7 +240,17 @@ def opening_sections(tables: Sequence[VariantTable]) -> tuple[Section, ...]:
     """What the first contrasts say, and the tables."""
     claiming = [table for table in tables if table.main.contrasts]
     claims = tuple(Claims(table, table.title if len(claiming) > 1 else "") for table in claiming)
-    return Section("result", "Result", claims), Section("tables", "Tables", tuple(map(MainTable, tables)))
+    told = tuple(Note(f"{table.title}. {text}") for table in tables if (text := below_chance(table)))
+    return Section("result", "Result", told + claims), Section("tables", "Tables", tuple(map(MainTable, tables)))
+
+
+def preflight_section(made: Mapping[str, Any]) -> Section:
+    """What was found in the completions that were checked first; empty where none was."""
+    if "findings" not in made:
+        return Section("preflight", "Before the run", ())
+    rows = tuple(tuple(row) for row in made["findings"])
+    caption = f"{made['num_checked']} completions of the language model, before any training"
+    return Section("preflight", "Before the run", (PlainTable(caption, ("Share", "Found", "Bound", ""), rows),))
 
 
 def closing_sections(tables: Sequence[VariantTable], steps: Mapping[str, Mapping[str, Any]]) -> tuple[Section, ...]:

@@ -14,6 +14,7 @@ import polars as pl
 from pydantic import BaseModel, Field, model_validator
 
 from recloop.errors import SettingError
+from recloop.evaluation.labels import CHANCE
 from recloop.evaluation.per_user_scores import Mean, VariantScores
 from recloop.evaluation.significance import StatisticsConfig, compare
 from recloop.records import Group
@@ -171,6 +172,24 @@ def variant_from_ranks(
         for seed, ranks in ranks_by_seed.items()
     }
     return variant_from_lists(name, values, user_S[order], metrics)
+
+
+def chance_scores(
+    num_candidates_S: Int64[np.ndarray, " S"], seeds: Sequence[int], user_S: Int64[np.ndarray, " S"],
+    metrics: MetricsConfig,
+) -> VariantScores:  # fmt: skip
+    """What a random order of all candidates scores on sessions, which have one answer each: the expected values.
+
+    Example:
+        >>> metrics = MetricsConfig(names=("hr@1", "mrr@2"), empty="zero", mean="user")
+        >>> chance_scores(np.array([4]), [0], np.array([0]), metrics).values_SUM.tolist()
+        [[[0.25, 0.375]]]
+    """
+    order = np.argsort(user_S, kind="stable")
+    num_S = num_candidates_S[order]
+    expected = {n: [metric_of_rank(m, np.arange(1, n + 1)).mean() for m in metrics.names] for n in set(num_S.tolist())}
+    values = np.array([expected[n] for n in num_S.tolist()])
+    return variant_from_lists(CHANCE, dict.fromkeys(seeds, values), user_S[order], metrics)
 
 
 def variant_from_lists(

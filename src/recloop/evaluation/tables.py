@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from recloop.errors import DataError, SettingError
-from recloop.evaluation.labels import VariantLabel, conventions, in_table_order, metric_title, ranker_of, variant_label
+from recloop.evaluation.labels import (
+    CHANCE,
+    VariantLabel,
+    conventions,
+    in_table_order,
+    metric_title,
+    ranker_of,
+    variant_label,
+)
 from recloop.evaluation.per_user_scores import VariantScores
 from recloop.evaluation.results import COMPLETIONS, PER_USER
 from recloop.evaluation.significance import LEVEL, Comparison, StatisticsConfig, compare
@@ -128,6 +136,19 @@ def make_table(
     return VariantTable(title, by(settings.tested, found), others, ordered, labels, reference, settings.units, reranker)
 
 
+def below_chance(table: VariantTable) -> str:
+    """One sentence on the variants that are worse than a random order by the tested metric; empty for none."""
+    chance = table.main.estimates.get(CHANCE)
+    if chance is None:
+        return ""
+    worse = {table.labels[name].label: one for name, one in table.main.estimates.items() if one.value < chance.value}
+    if not worse:
+        return ""
+    told = ", ".join(f"{label} {one.value:.4f}" for label, one in worse.items())
+    metric = metric_title(table.main.metric)
+    return f"Below chance ({metric} {chance.value:.4f}): {told}. A difference among these says nothing of taste."
+
+
 def write_results(
     folder: Path, step: RunStep, tables: Sequence[VariantTable], completions: Sequence[pl.DataFrame]
 ) -> None:
@@ -198,6 +219,7 @@ def _results_json(tables: Sequence[VariantTable]) -> dict[str, Any]:
                 "unit": table.units.name,
                 "reranker": table.reranker,
                 "is_demonstration": table.main.is_demonstration,
+                "below_chance": below_chance(table),
                 "metrics": [_comparison_json(comparison) for comparison in table.comparisons],
             }
             for table in tables

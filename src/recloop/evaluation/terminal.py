@@ -82,4 +82,6 @@ def describe_table(table: Mapping[str, Any], labels: Mapping[str, str]) -> str:
         difference = f"{contrast['difference']['value']:>+8.4f}"
         tests.append(f"  {pair:<{2 * width + 9}} {difference}  {p:>8} {p_holm:>9}  {contrast['verdict']}")
     head = f"{table['title']}{mark}\n{over}"
+    chance = table.get("below_chance", "")  # a run made before has none
+    lines += ["  " + chance] if chance else []
     return "\n".join([head, *lines, "", *(tests if main["contrasts"] else [])]).rstrip()

@@ -32,7 +32,7 @@ from recloop.files import atomic_write_json, atomic_write_text, digest_of_files,
 METRICS, LOCK = "metrics.jsonl", ".lock"
 STEPS, SCRATCH = "steps", ".scratch"
 BEFORE_MANIFEST = {LOCK, CONFIG, f".{CONFIG}.part", f".{MANIFEST}.part"}  # what a kill can leave of a new run
-PASSING = ("lm.pace", "lm.budget", "lm.prices")  # decide no result, so a run may go on with others
+PASSING = ("lm.pace", "lm.budget", "lm.prices", "preflight")  # decide no result, so a run may go on with others
 REUSED = "reused_from"  # in the entry of a step that another run did
 RESERVED = frozenset({"inputs", "outputs", "folder", "fingerprint", "wall_s", "peak_memory_bytes", REUSED})
 

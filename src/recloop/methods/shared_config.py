@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel
 
 from recloop.errors import SettingError
 from recloop.evaluation.score import MetricsConfig
+
+PreflightMode = Literal["stop", "warn", "off"]
+ABOUT_PREFLIGHT = "check 20 completions before a run costs anything, and stop or warn where they are of no use"
 
 
 def complete_sections(model: type[BaseModel], given: Any) -> Any:

@@ -15,7 +15,13 @@ from recloop.evaluation.score import MetricsConfig
 from recloop.evaluation.significance import StatisticsConfig
 from recloop.llm.config import LmConfig
 from recloop.llm.server.config import SCHEME
-from recloop.methods.shared_config import complete_sections, require_distinct, require_primary_metric
+from recloop.methods.shared_config import (
+    ABOUT_PREFLIGHT,
+    PreflightMode,
+    complete_sections,
+    require_distinct,
+    require_primary_metric,
+)
 from recloop.prompts.user_profile import PromptConfig
 from recloop.rerankers.config import RerankerConfig, RerankerKind
 from recloop.rerankers.metrics import MetricName
@@ -77,6 +83,7 @@ class Dpo4RecConfig(BaseModel, frozen=True, extra="forbid"):
     seeds: tuple[int, ...] = shown_first(
         (0,), "one whole loop each: sampling, fits, training; claims need three", min_length=1
     )
+    preflight: PreflightMode = shown_first("stop", ABOUT_PREFLIGHT)
     data_seed: int = setting(0, "of the simulated log, the users kept, the groups and the lists", ge=0)
     backbones: tuple[RerankerKind, ...] = shown_first(
         ("prm",), "evaluators: one table each; the reward model is reranker.kind", min_length=1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,16 @@ from recloop.encoders.sentence import EncoderCache, count_cut, encode_completion
 from recloop.errors import DataError
 from recloop.experiment.run_folder import RunStep
 from recloop.experiment.step import StepKind
+from recloop.llm.bundled import reads_few_names
 from recloop.llm.cache import CompletionCache, usage_note
 from recloop.llm.completion_text import shorten_completion
 from recloop.llm.language_model import Sampling
 from recloop.llm.sampling import completions_note, sample_completions
 from recloop.methods.dpo4rec.config import CompletionsConfig
 from recloop.methods.dpo4rec.data import Task
+from recloop.methods.preflight import Trial, preflight
 from recloop.methods.study import COMPLETIONS_FILE, VECTORS_FILE, LmRef, Study
+from recloop.prompts.plausibility import check_profiles
 from recloop.records import Completion, Group, UserCompletions, UserVectors
 
 VECTORS = "vectors.safetensors"
@@ -86,15 +90,8 @@ def sample_for(
 
     A server is not told to stop there: the cache keeps all it wrote, and serves other numbers of sentences too.
     """
-    config, room = study.config.lm, study.config.completions.sentences
-    sampling = Sampling(
-        num_completions=num,
-        temperature=config.temperature if temperature is None else temperature,
-        top_p=config.top_p,
-        max_tokens=config.max_tokens,
-        seed=seed,
-        sentences=None if config.uses_server else room,
-    )
+    room = study.config.completions.sentences
+    sampling = _sampling(study, num, seed, temperature)
     prompts = [task.prompts[user] for user in users.tolist()]
     with CompletionCache(study.run.path / COMPLETIONS_FILE) as cache:
         found = sample_completions(study.open_lm(lm.folder), prompts, sampling, cache, study.progress, purpose)
@@ -102,6 +99,31 @@ def sample_for(
         return found
     shortened = (tuple(shorten_completion(one, room) for one in row_N) for row_N in found.completions_UN)
     return UserCompletions(found.user_U, tuple(shortened))
+
+
+def _sampling(study: Study, num: int, seed: int, temperature: float | None = None) -> Sampling:
+    config = study.config.lm
+    return Sampling(
+        num_completions=num,
+        temperature=config.temperature if temperature is None else temperature,
+        top_p=config.top_p,
+        max_tokens=config.max_tokens,
+        seed=seed,
+        sentences=None if config.uses_server else study.config.completions.sentences,
+    )
+
+
+def check_texts(study: Study, task: Task) -> None:
+    """Preflight: some of the first texts about train and valid users, by form, grounding and repetition."""
+
+    def plan() -> Trial:
+        reads_form = study.own.encoder is None and study.config.encoder.name == "claims"
+        is_canonical = reads_form or reads_few_names(study.first_lm.folder)
+        prompts = [task.prompts[user] for user in task.users_of(*GROUPS[FIT]).tolist()]
+        check = partial(check_profiles, attributes=task.log.attributes, is_canonical=is_canonical)
+        return Trial(prompts, _sampling(study, 1, study.config.seeds[0]), check)
+
+    preflight(study, {"prompts": task.digest}, plan)
 
 
 def fixed_texts(variant: str, text_of_user: Mapping[int, str], task: Task) -> UserTexts:

@@ -16,17 +16,25 @@ from recloop.methods.dpo4rec.ablations import SAMPLE_MATCHED
 from recloop.methods.dpo4rec.compare import EVALUATE, compare_variants
 from recloop.methods.dpo4rec.data import PREPARE, Task, prepare
 from recloop.methods.dpo4rec.evaluate import evaluate_variant, fit_reward_model, score_reward_model
-from recloop.methods.dpo4rec.generate import ENCODE, SAMPLE, SAMPLE_UNTUNED, encode_user_texts, sample_user_texts
+from recloop.methods.dpo4rec.generate import (
+    ENCODE,
+    SAMPLE,
+    SAMPLE_UNTUNED,
+    check_texts,
+    encode_user_texts,
+    sample_user_texts,
+)
 from recloop.methods.dpo4rec.names import TRAINED, Scored, Trained, variant_after_rounds
 from recloop.methods.dpo4rec.report import report_run
 from recloop.methods.dpo4rec.reward import pair_completions, reward_by_function, reward_user_texts
 from recloop.methods.dpo4rec.train import TRAIN, train_dpo_round
 from recloop.methods.dpo4rec.variants import evaluate_variants
+from recloop.methods.preflight import PREFLIGHT
 from recloop.methods.study import Study
 from recloop.records import Pair
 
 STEPS = (
-    PREPARE, SAMPLE_UNTUNED, SAMPLE, SAMPLE_MATCHED, ENCODE, evaluate.FIT_REWARD_MODEL, reward.REWARD_STEP,
+    PREPARE, PREFLIGHT, SAMPLE_UNTUNED, SAMPLE, SAMPLE_MATCHED, ENCODE, evaluate.FIT_REWARD_MODEL, reward.REWARD_STEP,
     reward.PAIRS_STEP, TRAIN, evaluate.FIT_EVALUATOR, evaluate.SCORE, EVALUATE, REPORT_STEP,
 )  # fmt: skip
 
@@ -34,6 +42,7 @@ STEPS = (
 def dpo4rec(study: Study) -> None:
     """Algorithm 1 for every seed, then the table that says whether it helped."""
     task = prepare(study)  # train, reward, valid and test users, disjoint; their lists and prompts
+    check_texts(study, task)  # before anything is paid
     scored: list[Scored] = []
     for seed in study.config.seeds:
         scored += run_seed(study, task, seed)

@@ -16,7 +16,13 @@ from recloop.evaluation.score import MetricsConfig
 from recloop.evaluation.significance import StatisticsConfig
 from recloop.llm.config import LmConfig
 from recloop.methods.re2llm.hint_base import MAX_HINTS
-from recloop.methods.shared_config import complete_sections, require_distinct, require_primary_metric
+from recloop.methods.shared_config import (
+    ABOUT_PREFLIGHT,
+    PreflightMode,
+    complete_sections,
+    require_distinct,
+    require_primary_metric,
+)
 from recloop.settings import setting, shown_first
 from recloop.training.hint_policy import PolicyConfig
 
@@ -111,6 +117,7 @@ class Re2llmConfig(BaseModel, frozen=True, extra="forbid"):
     """All of it. What a section leaves out keeps the value it has here, not the section's own default."""
 
     seeds: tuple[int, ...] = shown_first((0, 1, 2), "of the policy and its baselines; claims need three", min_length=1)
+    preflight: PreflightMode = shown_first("stop", ABOUT_PREFLIGHT)
     data_seed: int = setting(0, "of the simulated log, the sessions kept and the candidates", ge=0)
     reward: str = shown_first("ndcg@10", "the reward of a hint is its gain in this metric")
     primary_metric: str = shown_first("ndcg@10", "the metric that is tested; one of metrics.names")

@@ -183,8 +183,7 @@ def ask_often(
     study: Study, texts: Mapping[int, str], purpose: str, num_answers: int, temperature: float
 ) -> dict[int, tuple[Completion, ...]]:
     """As `ask`, several answers to every text."""
-    lm = study.config.lm
-    sampling = Sampling(num_answers, temperature, lm.top_p, lm.max_tokens, study.config.data_seed)
+    sampling = sampling_of(study, num_answers, temperature)
     prompts = [Prompt(number, SYSTEM, text, 0, 0) for number, text in texts.items()]
     if not prompts:
         return {}
@@ -192,3 +191,9 @@ def ask_often(
         lm_here = study.open_lm(study.first_lm.folder)
         found = sample_completions(lm_here, prompts, sampling, cache, study.progress, purpose)
     return dict(zip(found.user_U.tolist(), found.completions_UN, strict=True))
+
+
+def sampling_of(study: Study, num_answers: int, temperature: float) -> Sampling:
+    """How every question of a run is answered."""
+    lm = study.config.lm
+    return Sampling(num_answers, temperature, lm.top_p, lm.max_tokens, study.config.data_seed)

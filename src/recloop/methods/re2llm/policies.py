@@ -13,7 +13,7 @@ import numpy as np
 
 from recloop.data.sessions import Session
 from recloop.evaluation.per_user_scores import VariantScores
-from recloop.evaluation.score import variant_from_ranks
+from recloop.evaluation.score import chance_scores, variant_from_ranks
 from recloop.experiment.run_folder import RunStep
 from recloop.experiment.step import StepKind
 from recloop.methods.re2llm.answers import Answers, States
@@ -137,4 +137,7 @@ def score_choices(study: Study, questions: Questions, answers: Answers, chosen: 
         name: {seed: ranks_SH[np.arange(len(hints)), hints] for seed, hints in by_seed.items()}
         for name, by_seed in chosen.hints.items()
     }
-    return [variant_from_ranks(name, by_seed, user_S, study.config.metrics) for name, by_seed in ranks.items()]
+    metrics = study.config.metrics
+    num_S = np.array([len(session.candidates) for session in task.test], dtype=np.int64)
+    chance = chance_scores(num_S, study.config.seeds, user_S, metrics)
+    return [chance, *(variant_from_ranks(name, by_seed, user_S, metrics) for name, by_seed in ranks.items())]

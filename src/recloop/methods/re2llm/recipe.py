@@ -11,20 +11,23 @@ learning asks nothing; the table has simple ways to choose a hint beside the pol
 from __future__ import annotations
 
 from recloop.evaluation.report import REPORT_STEP
+from recloop.methods.preflight import PREFLIGHT
 from recloop.methods.re2llm.answers import ENCODE, SAMPLE, answer_all, encode_sessions
 from recloop.methods.re2llm.data import PREPARE, prepare
 from recloop.methods.re2llm.policies import TRAIN, choose_hints
+from recloop.methods.re2llm.readiness import check_rankings
 from recloop.methods.re2llm.reflection import EXPLORE, explore
 from recloop.methods.re2llm.repeats import SAMPLE_REPEATS, repeat_answers
 from recloop.methods.re2llm.report import EVALUATE, Findings, compare_choices, report_choices
 from recloop.methods.study import Study
 
-STEPS = (PREPARE, EXPLORE, SAMPLE, ENCODE, TRAIN, EVALUATE, SAMPLE_REPEATS, REPORT_STEP)
+STEPS = (PREPARE, PREFLIGHT, EXPLORE, SAMPLE, ENCODE, TRAIN, EVALUATE, SAMPLE_REPEATS, REPORT_STEP)
 
 
 def re2llm(study: Study) -> None:
     """Reflective exploration, reinforcement utilisation, then the table that says whether they helped."""
     questions = prepare(study)  # few-shot training sessions and test sessions, in words
+    check_rankings(study, questions)  # before anything is paid
     base = explore(study, questions)  # training sessions only: mistakes, reflection, two filters
     answers = answer_all(study, questions, base)  # every session with every hint, once
     states = encode_sessions(study, questions)  # the mean vector of the items shown

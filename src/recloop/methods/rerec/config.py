@@ -15,7 +15,7 @@ from recloop.errors import SettingError
 from recloop.evaluation.significance import StatisticsConfig
 from recloop.llm.config import LocalLmConfig
 from recloop.methods.rerec.forgetting import RetentionConfig
-from recloop.methods.shared_config import complete_sections, require_distinct
+from recloop.methods.shared_config import ABOUT_PREFLIGHT, PreflightMode, complete_sections, require_distinct
 from recloop.prompts.request import RequestPromptConfig
 from recloop.rewards.advantages import AdvantageConfig, Penalty
 from recloop.rewards.curriculum import CurriculumConfig
@@ -66,6 +66,7 @@ class ReRecConfig(BaseModel, frozen=True, extra="forbid"):
     seeds: tuple[int, ...] = shown_first(
         (0,), "one supervised model and all its variants each; claims need three", min_length=1
     )
+    preflight: PreflightMode = shown_first("stop", ABOUT_PREFLIGHT)
     data_seed: int = setting(0, "of the simulated log, the groups and the requests", ge=0)
     variants: tuple[VariantName, ...] = shown_first(
         ("grpo_ndcg", "rerec"),

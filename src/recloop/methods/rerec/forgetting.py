@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 TASKS_FILE = "retention_tasks.json.gz"
 NUM_TASKS = 200  # that the file holds
 MAX_ANSWER_TOKENS = 200
+CHANCE_OF_TASKS = 1 / 20  # every session has twenty candidates
 
 
 class RetentionConfig(BaseModel, frozen=True, extra="forbid"):

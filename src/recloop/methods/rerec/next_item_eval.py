@@ -15,7 +15,7 @@ from recloop.data.sessions import Session, SessionConfig, SessionTask, cut_sessi
 from recloop.data.splits import split_users
 from recloop.errors import DataError
 from recloop.evaluation.per_user_scores import VariantScores
-from recloop.evaluation.score import MetricsConfig, variant_from_ranks
+from recloop.evaluation.score import MetricsConfig, chance_scores, variant_from_ranks
 from recloop.experiment.step import StepKind
 from recloop.files import atomic_write_json
 from recloop.llm.cache import CompletionCache
@@ -137,4 +137,6 @@ def next_item_scores(study: RequestStudy, task: SessionTask, steps: dict[tuple[s
         stored = json.loads((study.run.folder(step) / RANKS).read_text(encoding="utf-8"))
         ranks.setdefault(name, {})[seed] = np.array(stored, dtype=np.int64)
     user_S = np.array([session.user for session in task.test], dtype=np.int64)
-    return [variant_from_ranks(name, by_seed, user_S, NEXT_METRICS) for name, by_seed in ranks.items()]
+    num_S = np.array([len(session.candidates) for session in task.test], dtype=np.int64)
+    chance = chance_scores(num_S, study.config.seeds, user_S, NEXT_METRICS)
+    return [chance, *(variant_from_ranks(name, by_seed, user_S, NEXT_METRICS) for name, by_seed in ranks.items())]

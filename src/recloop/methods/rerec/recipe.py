@@ -10,9 +10,11 @@ supervision, reinforcement and report; `docs/sources.md` lists the others.
 from __future__ import annotations
 
 from recloop.evaluation.report import REPORT_STEP
+from recloop.methods.preflight import PREFLIGHT
 from recloop.methods.rerec.config import variant_of
 from recloop.methods.rerec.data import EMBED, PREPARE, RequestStudy, embed_items, prepare, prepare_elsewhere
 from recloop.methods.rerec.next_item_eval import NEXT_BASELINES, SAMPLE_NEXT, cut_histories
+from recloop.methods.rerec.readiness import check_answers
 from recloop.methods.rerec.report import (
     ANSWER,
     EVALUATE,
@@ -25,7 +27,8 @@ from recloop.methods.rerec.report import (
 from recloop.methods.rerec.train import REINFORCE, SUPERVISE, reinforce, supervise
 
 STEPS = (
-    PREPARE, EMBED, SUPERVISE, REINFORCE, ANSWER, RETENTION, SAMPLE_NEXT, NEXT_BASELINES, EVALUATE, REPORT_STEP,
+    PREPARE, PREFLIGHT, EMBED, SUPERVISE, REINFORCE, ANSWER, RETENTION, SAMPLE_NEXT, NEXT_BASELINES,
+    EVALUATE, REPORT_STEP,
 )  # fmt: skip
 
 
@@ -35,6 +38,7 @@ def rerec(study: RequestStudy) -> None:
     task = prepare(study)  # requests of train, reward, valid and test users; ground truth by the graph
     tests = [task.tests, *prepare_elsewhere(study)]  # the second: requests about other logs
     next_items = cut_histories(study, task)  # test users' histories, for a look beside the method
+    check_answers(study, task)  # before anything is trained
     vectors_ID = embed_items(study, task)  # LightGCN on train users, for preference alignment
     answered: list[AnsweredTests] = []
     for seed in config.seeds:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from recloop.data.sessions import SessionTask
-from recloop.evaluation.labels import variant_label
+from recloop.evaluation.labels import CHANCE, variant_label
 from recloop.evaluation.per_user_scores import (
     SCORES_FILE,
     VariantScores,
@@ -32,7 +32,7 @@ from recloop.llm.cache import CompletionCache
 from recloop.llm.language_model import Sampling
 from recloop.llm.sampling import sample_completions
 from recloop.methods.rerec.data import BASE_MODEL, RequestStudy, RequestTask, TestSet
-from recloop.methods.rerec.forgetting import evaluate_retention
+from recloop.methods.rerec.forgetting import CHANCE_OF_TASKS, evaluate_retention
 from recloop.methods.rerec.next_item_eval import NEXT_METRICS, next_item_scores, rank_next
 from recloop.methods.rerec.train import SUPERVISED
 from recloop.methods.study import COMPLETIONS_FILE, LmRef, derived_seed
@@ -40,7 +40,7 @@ from recloop.prompts.request_answer import AnswerStatus, read_answer
 from recloop.records import Completion, Request
 from recloop.rewards.request_reward import ndcg_of
 
-CHANCE, PLAIN, FULL = "chance", "grpo_ndcg", "rerec"
+PLAIN, FULL = "grpo_ndcg", "rerec"
 ABLATIONS = ("no_penalty", "published_penalty", "no_qas", "no_pas", "no_curriculum", "published_curriculum")
 CONTRASTS = (
     (FULL, PLAIN), (FULL, SUPERVISED), (PLAIN, SUPERVISED), (SUPERVISED, BASE_MODEL), (FULL, BASE_MODEL),
@@ -149,7 +149,7 @@ def request_scores(name: str, seed: int, requests: Sequence[Request], values_SUM
     return VariantScores(name, "user", "drop", MEASURED, (seed,), numbers, np.ones_like(numbers), values_SUM)
 
 
-def chance_scores(study: RequestStudy, requests: Sequence[Request]) -> VariantScores:
+def chance_of_requests(study: RequestStudy, requests: Sequence[Request]) -> VariantScores:
     """The expected scores of a random draw: one over the number of candidates, one item named."""
     share = np.array([[1 / len(request.candidates)] * len(MEASURED) for request in requests])
     return join_seeds([request_scores(CHANCE, seed, requests, share[None]) for seed in study.config.seeds])
@@ -167,7 +167,9 @@ def compare_answers(
     if retention := [one.retention for one in answered if one.retention is not None]:
         title = "Retention: invented sessions, ranked by the right hint"
         accuracy = replace(settings, metrics=(ACCURACY,), units=Units("session"))
-        tables.append(make_table(title, _read_scores(study, retention), (), accuracy, BASE_MODEL))
+        rows = _read_scores(study, retention)
+        chance = replace(rows[0], name=CHANCE, values_SUM=np.full_like(rows[0].values_SUM, CHANCE_OF_TASKS))
+        tables.append(make_table(title, [chance, *rows], (), accuracy, BASE_MODEL))
     if next_items is not None:
         ranked = {(one.variant, one.seed): one.next for one in answered if one.next is not None}
         rows = next_item_scores(study, next_items, ranked)
@@ -207,7 +209,7 @@ def _request_tables(
 ) -> list[VariantTable]:
     """All requests of a test set, tested; of the run's own also those of each kind."""
     requests = tests.requests
-    rows = [chance_scores(study, requests), *_read_scores(study, [one.steps[tests.name] for one in answered])]
+    rows = [chance_of_requests(study, requests), *_read_scores(study, [one.steps[tests.name] for one in answered])]
     numbers = {request.number: tests.asker_of(request) for request in requests}
     units = Units("request", [numbers.get(number, "") for number in range(1 + max(numbers))])
     settings = replace(settings, units=units)
