@@ -238,7 +238,7 @@ def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(
     assert [metric["metric"] for metric in next_item["metrics"]] == ["hr@1", "ndcg@10"]
     assert next_item["metrics"][0]["num_users"] == 3
     ranked = {row["name"] for row in next_item["metrics"][0]["variants"]}
-    assert ranked == {"popularity", "item_knn", "sasrec", "base_model", "supervised", "rerec"}
+    assert ranked == {"chance", "popularity", "item_knn", "sasrec", "base_model", "supervised", "rerec"}
     elsewhere = next(table for table in results["tables"] if table["title"] == "Elsewhere: other")
     assert elsewhere["metrics"][0]["num_users"] == 5  # requests
     assert {row["name"] for row in elsewhere["metrics"][0]["variants"]} == rows
