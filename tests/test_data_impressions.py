@@ -8,7 +8,7 @@ import pytest
 
 import recloop as rl
 from recloop.data.impressions import impression_lists, lists_from_impressions, with_impressions
-from recloop.errors import DataError
+from recloop.errors import DataError, SettingError
 from recloop.evaluation.score import compare_variants
 from recloop.records import Domain, Group, Log
 from recloop.rerankers.list_baselines import AsShown, FirstStage, ItemKnn, Popularity
@@ -105,6 +105,9 @@ WRONG = [
     (lambda f: f.with_columns(user_id=pl.lit("x")), r"of users of the log"),
     (lambda f: f.with_columns(label=-1.0), r"0 or positive, got -1.0 for item"),
     (lambda f: f.with_columns(label=pl.lit("clicked")), r"0 or positive, got None"),
+    (lambda f: f.with_columns(user_id=pl.lit(None, dtype=pl.String)), r"of users of the log, .*first: None"),
+    (lambda f: f.with_columns(score=pl.lit("high")), r"score of an impression must be a number, got 'high'"),
+    (lambda f: f.to_dict(), r"a frame of polars, pandas or datasets, got dict"),
     (lambda f: f.with_columns(list_id=pl.lit("one")), r"must be one user's, got list 'one'"),
 ]
 
@@ -113,6 +116,22 @@ WRONG = [
 def test_wrong_impressions_are_one_error(change, complaint):
     with pytest.raises(DataError, match=re.compile(complaint)):
         with_impressions(log_of(), change(shown_rows()))
+
+
+def test_frames_of_pandas_and_datasets_are_read_alike():
+    from datasets import Dataset
+
+    log, shown = log_of(), shown_rows()
+    expected = with_impressions(log, shown).impressions
+    assert with_impressions(log, shown.to_pandas()).impressions.equals(expected)
+    assert with_impressions(log, Dataset.from_dict(shown.to_dict(as_series=False))).impressions.equals(expected)
+
+
+def test_lists_that_cannot_be_made_are_one_error():
+    with pytest.raises(SettingError, match="window_max must be at least 1, got 0"):
+        lists_from_impressions(log_of(), shown_rows(), split=ALL, window_max=0)
+    with pytest.raises(DataError, match="a list must hold 2 items to be ranked, got none"):
+        lists_from_impressions(log_of(), shown_rows(lengths=(1,)), split=ALL)
 
 
 def test_a_log_without_impressions_says_what_to_do():

@@ -94,6 +94,8 @@ def test_a_format_holds_for_the_whole_column():
     assert read(["31.01.2024 13:00 +0100"], "%d.%m.%Y %H:%M %z") == ([NOON], [])
     with pytest.raises((DataError, SettingError), match="time_format"):
         read(["31/01/2024"], "%Q")
+    with pytest.raises(SettingError, match=r"must be s, ms, us, ns, order or a format such as .*got 'minutes'"):
+        read(["31/01/2024"], "minutes")
 
 
 def test_fractions_keep_their_order():

@@ -15,38 +15,44 @@ import numpy as np
 import polars as pl
 
 from recloop.data.splits import SplitConfig, split_users
-from recloop.errors import DataError
+from recloop.errors import DataError, SettingError
 from recloop.records import CandidateLists, Group, Histories, Lists, Log
 from recloop.settings import validate
 
 MIN_LIST = 2  # a list of one item cannot be ordered
+NEEDED = ("user_id", "list_id", "item_id", "label")
 OPTIONAL = ("position", "score", "time")
 WINDOW_MAX = 30
 
 
-def with_impressions(log: Log, shown: pl.DataFrame) -> Log:
+def with_impressions(log: Log, shown: Any) -> Log:
     """The log with these impressions, numbered and sorted.
 
     Args:
-        shown: a row per item of a list: ``user_id``, ``item_id`` (as in the log), ``list_id``, ``label`` (0, or 1 or
-            another positive grade), and where known ``position`` (from 1), ``score`` (of the first stage, higher is
+        shown: a frame of polars, pandas or `datasets`, a row per item of a list: ``user_id``, ``item_id`` (as in the
+            log), ``list_id``, ``label`` (0, or 1 or another positive grade), and where known ``position`` (from 1), ``score`` (of the first stage, higher is
             better) and ``time`` (seconds since 1970). Where an item stands twice in a list, its best label counts.
 
     Raises:
-        DataError: a column is missing, a user or item is not in the log, a label is negative or missing, or a list has
-            two users.
+        DataError: `shown` is no frame, a column is missing, a user or item is not in the log, a label is negative or
+            missing, another number is none, or a list has two users.
     """
-    missing = [name for name in ("user_id", "list_id", "item_id", "label") if name not in shown.columns]
+    shown = _polars_frame(shown)
+    missing = [name for name in NEEDED if name not in shown.columns]
     if missing:
         raise DataError(
-            f"impressions must have the columns user_id, list_id, item_id and label, got {', '.join(shown.columns)}; "
-            f"rename or add {', '.join(missing)}"
+            f"impressions must have the columns {', '.join(NEEDED)}, got {', '.join(shown.columns)}; rename or add "
+            f"{', '.join(missing)}"
         )
-    frame = shown.with_columns(
-        pl.col("user_id", "item_id").cast(pl.String),
-        pl.col("label").cast(pl.Float32, strict=False),
-        *(pl.lit(None, dtype=pl.Float64).alias(name) for name in OPTIONAL if name not in shown.columns),
-    ).with_columns(pl.col("score", "time", "position").cast(pl.Float64))
+    absent = [pl.lit(None, dtype=pl.Float64).alias(name) for name in OPTIONAL if name not in shown.columns]
+    given = [*NEEDED, *(name for name in OPTIONAL if name in shown.columns)]
+    frame = shown.select(given).with_columns(pl.col("user_id", "item_id").cast(pl.String), *absent)
+    numbers = frame.with_columns(pl.col("label", *OPTIONAL).cast(pl.Float64, strict=False).fill_nan(None))
+    for name in OPTIONAL:
+        odd = frame.filter(numbers[name].is_null() & frame[name].is_not_null())
+        if odd.height and odd[name].dtype == pl.String:
+            raise DataError(f"the {name} of an impression must be a number, got {odd[name][0]!r}; correct or drop it")
+    frame = numbers.with_columns(pl.col("label").cast(pl.Float32))
     _check(frame, log)
     users, items = log.users.select("user", "user_id"), log.items.select("item", "item_id")
     numbered = frame.join(users, on="user_id", maintain_order="left").join(items, on="item_id", maintain_order="left")
@@ -62,15 +68,29 @@ def with_impressions(log: Log, shown: pl.DataFrame) -> Log:
     return replace(log, impressions=one_each)
 
 
+def _polars_frame(shown: Any) -> pl.DataFrame:
+    if isinstance(shown, pl.DataFrame):
+        return shown
+    module = type(shown).__module__.split(".")[0]
+    if module == "pandas":
+        return pl.from_pandas(shown)
+    if module == "datasets":
+        return shown.to_polars()
+    raise DataError(
+        f"impressions must be a frame of polars, pandas or datasets, got {type(shown).__name__}; make one, e.g. with "
+        f"polars.DataFrame"
+    )
+
+
 def _check(frame: pl.DataFrame, log: Log) -> None:
     for name, known in (("user", log.users["user_id"]), ("item", log.items["item_id"])):
-        strange = frame.filter(~pl.col(f"{name}_id").is_in(known.implode()))
+        strange = frame.filter(~pl.col(f"{name}_id").is_in(known.implode()).fill_null(False))
         if strange.height:
             raise DataError(
                 f"impressions must be of {name}s of the log, got {strange[f'{name}_id'].n_unique()} that are not "
                 f"(first: {strange[f'{name}_id'][0]!r}); read the log and its impressions together"
             )
-    bad = frame.filter(~(pl.col("label") >= 0).fill_null(False) | pl.col("label").is_nan())
+    bad = frame.filter(~(pl.col("label") >= 0).fill_null(False))
     if bad.height:
         row = bad.row(0, named=True)
         raise DataError(
@@ -85,7 +105,7 @@ def _check(frame: pl.DataFrame, log: Log) -> None:
 
 def lists_from_impressions(
     log: Log,
-    shown: pl.DataFrame | None = None,
+    shown: Any = None,
     *,
     split: SplitConfig | Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -104,7 +124,10 @@ def lists_from_impressions(
 
     Raises:
         DataError: there are no impressions, or see `with_impressions`.
+        SettingError: `window_max` is below 1.
     """
+    if window_max < 1:
+        raise SettingError(f"window_max must be at least 1, got {window_max}; 30 is the default")
     log = log if shown is None else with_impressions(log, shown)
     config = split if isinstance(split, SplitConfig) else validate(SplitConfig, split or {})
     return impression_lists(log, split_users(log.num_users, config, seed), seed, window_max)
@@ -116,6 +139,8 @@ def impression_lists(log: Log, groups: Mapping[Group, np.ndarray], seed: int, wi
     if frame is None or frame.is_empty():
         raise DataError(f"{log.name} must have impressions for such lists, got none; give them, or make lists with kar")
     frame = frame.filter(pl.len().over("list") >= MIN_LIST)
+    if frame.is_empty():
+        raise DataError(f"a list must hold {MIN_LIST} items to be ranked, got none that does; check the column list_id")
     histories = _histories_before(log, frame, window_max)
     first_n = np.append(True, np.diff(frame["list"].to_numpy()) != 0)
     row_n = np.cumsum(first_n) - 1

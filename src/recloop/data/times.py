@@ -105,6 +105,9 @@ def _iso(texts: pl.Series) -> pl.Series:
 
 
 def _formatted(texts: pl.Series, form: str, setting: str) -> pl.Series:
+    choices = f"{setting} must be s, ms, us, ns, order or a format such as '%d/%m/%Y %H:%M', got {form!r}"
+    if "%" not in form:
+        raise SettingError(f"{choices}; choose one of them")
     frame = pl.DataFrame({"text": texts})
     has_clock = any(mark in form for mark in ("%H", "%I", "%T", "%R", "%X", "%s", "%c", "%+", "%r"))
     try:
@@ -116,8 +119,6 @@ def _formatted(texts: pl.Series, form: str, setting: str) -> pl.Series:
             read = pl.col("text").str.to_date(form, strict=False).cast(pl.Datetime("us"))
         micros = frame.select(read.dt.epoch("us")).to_series()
     except (pl.exceptions.PolarsError, ValueError) as error:
-        raise SettingError(
-            f"{setting} must be s, ms, us, ns, order or a format such as '%d/%m/%Y %H:%M', got {form!r} ({error})"
-        ) from error
+        raise SettingError(f"{choices} ({error}); correct it") from error
     seconds = (micros // UNITS["us"]).cast(pl.Float64) + (micros % UNITS["us"]).cast(pl.Float64) / UNITS["us"]
     return seconds.set(~seconds.is_between(FIRST_S, LAST_S).fill_null(False), None)
