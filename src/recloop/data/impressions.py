@@ -30,8 +30,9 @@ def with_impressions(log: Log, shown: Any) -> Log:
 
     Args:
         shown: a frame of polars, pandas or `datasets`, a row per item of a list: ``user_id``, ``item_id`` (as in the
-            log), ``list_id``, ``label`` (0, or 1 or another positive grade), and where known ``position`` (from 1), ``score`` (of the first stage, higher is
-            better) and ``time`` (seconds since 1970). Where an item stands twice in a list, its best label counts.
+            log), ``list_id``, ``label`` (0, or 1 or another positive grade), and where known ``position`` (from 1),
+            ``score`` (of the first stage, higher is better) and ``time`` (seconds since 1970). Where an item stands
+            twice in a list, its best label counts.
 
     Raises:
         DataError: `shown` is no frame, a column is missing, a user or item is not in the log, a label is negative or
