@@ -131,3 +131,13 @@ def test_names_twice_are_an_error_and_a_column_that_is_not_wanted_is_not_kept(tm
         read(tmp_path / "log.csv")
     (tmp_path / "log.csv").write_text("b,a,line\n1,2,3\n")
     assert read(tmp_path / "log.csv", ["a"])[0].good.equals(pl.DataFrame({"line": [2], "a": ["2"]}))
+
+
+def test_the_limit_of_the_csv_module_stays_as_it_was(tmp_path):
+    before = csv.field_size_limit()
+    (tmp_path / "log.csv").write_text('a,b\n1,"x\ny"\n')
+    read(tmp_path / "log.csv")
+    (tmp_path / "bad.csv").write_text('a,b\n1,"x\n')
+    with pytest.raises(DataError):
+        read(tmp_path / "bad.csv")
+    assert csv.field_size_limit() == before

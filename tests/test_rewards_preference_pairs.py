@@ -92,7 +92,7 @@ def test_random_labels_leave_pairs_with_a_cut_completion_as_they_are():
     assert 25 < sum(pair.chosen == "b" for pair in mixed) < 75
 
 
-def test_duplicates_are_judged_after_tokenising():
+def test_duplicates_are_found_after_tokenising():
     def same(first, second):
         return first[:3] == second[:3]  # a model that reads three characters
 

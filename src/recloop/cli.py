@@ -323,10 +323,11 @@ def checked(method: Method, config: BaseModel) -> str:
 
     from recloop.experiment.run_folder import RunFolder
     from recloop.methods.method import run_method
+    from recloop.methods.preflight import is_tried
     from recloop.progress import SILENT
 
     tree = config.model_dump(mode="json")
-    is_sampled = tree.get("preflight", "off") != "off" and not tree["lm"]["name"].startswith("openai:")
+    is_sampled = is_tried(config) and not tree["lm"]["name"].startswith("openai:")
     verb = "preflight" if is_sampled else "prepare"
     with TemporaryDirectory() as folder, RunFolder.open(Path(folder) / "run", tree, method=method.name) as run:
         run_method(method, config, run, SILENT, verb)

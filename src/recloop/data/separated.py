@@ -257,7 +257,6 @@ def _records(cells: _Cells, odd_lines: pl.Series) -> Iterator[tuple[int, list[st
     numbers = lines["line"].to_list()
     if not numbers:
         raise DataError(f"{cells.what} must hold rows, got {cells.path} with blank lines only; fetch the file again")
-    csv.field_size_limit(len(cells.raw) + len(END))
     # The module takes a quote that is never closed for a cell that ends with the file. A last row of ours,
     # which that cell would take in, tells the two apart.
     quoting = csv.QUOTE_MINIMAL if cells.is_quoted else csv.QUOTE_NONE
@@ -266,6 +265,7 @@ def _records(cells: _Cells, odd_lines: pl.Series) -> Iterator[tuple[int, list[st
     last, is_over = 0, False
     while not is_over:
         line = numbers[last] if last < len(numbers) else 0
+        limit = csv.field_size_limit(len(cells.raw) + len(END))  # of the whole process, so it is set back at once
         try:
             row = next(reader)
         except csv.Error as error:
@@ -276,6 +276,8 @@ def _records(cells: _Cells, odd_lines: pl.Series) -> Iterator[tuple[int, list[st
                     f"inside line {line}; save it with other line ends"
                 ) from error
             raise _quote_error(cells, line, str(error)) from error
+        finally:
+            csv.field_size_limit(limit)
         is_over = reader.line_num > len(numbers)
         if is_over and row != [END]:
             raise _quote_error(cells, line, "the rest of the file in one cell")

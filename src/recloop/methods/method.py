@@ -60,6 +60,8 @@ def run_method(
         objects: see `Method.open_study`.
     """
     require_command(method.name, method.steps, until)
+    if until == "preflight" and getattr(config, "preflight", "") == "off":
+        raise SettingError("preflight must not be off for a run until preflight, got off; leave the setting out")
     study = method.open_study(config, run, progress, until, **objects)
     try:
         method.recipe(study)

@@ -41,6 +41,11 @@ class Trial:
     is_taught: bool = False
 
 
+def is_tried(config: Any) -> bool:
+    """Whether a run with this configuration has the step."""
+    return NUM_PROMPTS > 0 and getattr(config, "preflight", "off") != "off"
+
+
 def preflight(study: Any, inputs: Mapping[str, Any], plan: Callable[[], Trial]) -> None:
     """Sample a completion of 20 prompts, and check them; the step notes what was found.
 
@@ -51,7 +56,7 @@ def preflight(study: Any, inputs: Mapping[str, Any], plan: Callable[[], Trial]) 
     Raises:
         GenerationError: a share is beyond its bound, and the setting is ``stop``.
     """
-    if not NUM_PROMPTS or study.config.preflight == "off":
+    if not is_tried(study.config):
         return
     with study.step(PREFLIGHT, "", {"lm": study.first_lm.digest, **inputs}) as step:
         if not step.is_done:
