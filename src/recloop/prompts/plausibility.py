@@ -13,8 +13,8 @@ from recloop.records import Completion, CompletionStatus, Prompt
 
 # Of the bundled model: 95 to 99% on logs like those it was taught, 39 to 61% with columns that it does not know.
 MIN_IN_FORM = 0.7
-# `recloop preflight rerec --quick`, whose run is of use: 65% finished, 60% readable. Of 20, fewer than 30% would be found
-# in one of 1,000 such runs. On titles that the model cannot copy 2% are readable.
+# `recloop preflight rerec --quick`, whose run is of use: 65% finished, 60% readable. Of 20, fewer than 30% would be
+# found in one of 1,000 such runs. On titles that the model cannot copy 2% are readable.
 MIN_FINISHED = 0.3
 MIN_READABLE = 0.3
 MIN_GROUNDED = 0.8  # of the bundled model on simulated data: 99%; invented and glued values bring it far below
