@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_texts_are_measured_as_vectors_are_and_written_once(shared_data, tmp_pat
     variants = json.loads((tmp_path / "reproduction.json").read_text())["variants"]
     assert [one["name"] for one in variants] == ["text", "shuffled text", "all that is supported"]
     assert len({one["means"]["ndcg@5"] for one in variants}) == 3  # three different things were read
-    with sqlite3.connect(tmp_path / "completions.sqlite") as cache:
+    with closing(sqlite3.connect(tmp_path / "completions.sqlite")) as cache, cache:
         completions = cache.execute("select count(*), count(distinct text) from completions").fetchone()
     assert completions[0] == 60
     assert completions[1] > 40

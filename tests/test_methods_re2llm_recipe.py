@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import zlib
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def test_exploration_found_the_three_attributes_and_says_from_which_mistake(with
 def test_every_prompt_is_asked_once_and_no_more_than_forecast(with_signal: Done) -> None:
     import sqlite3
 
-    with sqlite3.connect(with_signal.path / "completions.sqlite") as cache:
+    with closing(sqlite3.connect(with_signal.path / "completions.sqlite")) as cache:
         (held,) = cache.execute("select count(*) from prompts").fetchone()
     num_hints = len(read_hint_base(with_signal.path / HINTS).hints)
     calls = count_calls(with_signal.config, 120, 150, num_hints)

@@ -99,6 +99,8 @@ def _mend(error: ValueError) -> str:
     """What to do about text that is no JSON."""
     if not isinstance(error, json.JSONDecodeError):
         return ""
+    if error.msg.startswith("Illegal trailing comma"):  # from Python 3.13 on
+        return "; take the comma out"
     before = error.doc[: error.pos].rstrip()
     return "; take the comma before it out" if before.endswith(",") else "; correct it there"
 
