@@ -19,8 +19,19 @@ def execute(path: Path) -> None:
         NotebookClient(notebook, timeout=900, record_timing=False, resources={"metadata": {"path": folder}}).execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
+            cell.outputs = joined([one for one in cell.outputs if one.get("name") != "stderr"])
     nbformat.write(notebook, path)
+
+
+def joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """What a cell printed, as one output however often it was flushed."""
+    kept: list[nbformat.NotebookNode] = []
+    for one in outputs:
+        if kept and kept[-1].output_type == one.output_type == "stream":
+            kept[-1].text += one.text
+        else:
+            kept.append(one)
+    return kept
 
 
 def main(names: list[str]) -> None:
