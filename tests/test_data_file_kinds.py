@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from recloop.data.file_kinds import is_utf16, other_kind
-from recloop.data.table_log import TableLogConfig, read_table_log
+from recloop.data.table_config import TableLogConfig
+from recloop.data.table_log import read_table_log
 from recloop.errors import DataError
 
 

@@ -81,8 +81,8 @@ def test_histories_are_the_latest_before_the_first_list():
     shown = shown_rows().with_columns(time=pl.lit(4.0))
     histories = lists_from_impressions(log, shown, split=ALL, window_max=2).histories
     assert [histories.of(u)[0].tolist() for u in (0, 5)] == [[2, 3], [7, 8]]  # of times 0 to 3
-    untimed = lists_from_impressions(log, shown.drop("time"), split=ALL).histories
-    assert untimed.of(0)[0].tolist() == [0, 1, 2, 3, 4, 5]
+    few = shown_rows(lengths=(2,)).drop("time")  # of user 0: items 0 and 5
+    assert lists_from_impressions(log, few, split=ALL).histories.of(0)[0].tolist() == [1, 2, 3, 4]
 
 
 def test_a_list_of_one_item_is_left_out_and_an_item_shown_twice_counts_once():

@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from recloop.data.checks import BadRowPolicy
-from recloop.data.table_log import TableLogConfig, read_table_log
+from recloop.data.table_config import TableLogConfig
+from recloop.data.table_log import read_table_log
 from recloop.errors import DataError, SettingError
 from recloop.settings import validate
 

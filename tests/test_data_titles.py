@@ -4,7 +4,8 @@ import polars as pl
 import pytest
 
 from recloop.data.checks import BadRowPolicy
-from recloop.data.table_log import TableLogConfig, read_table_log
+from recloop.data.table_config import TableLogConfig
+from recloop.data.table_log import read_table_log
 from recloop.data.titles import without_year, year_of
 from recloop.errors import SettingError
 

@@ -15,9 +15,10 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "recloop"
 # A room imports only rooms above it (and itself).
 ROOMS = (
-    "errors", "settings", "records", "progress", "files", "artifacts", "experiment", "data", "rerankers",
+    "errors", "settings", "progress", "records", "files", "artifacts", "experiment", "data", "rerankers",
     "llm", "prompts", "encoders", "rewards", "training", "evaluation", "methods", "testing", "config", "cli",
 )  # fmt: skip
+ALSO = {"records": {"data"}}  # Log.from_frames, where users look for it, is made in data
 HEAVY = (
     "torch",
     "transformers",
@@ -63,7 +64,7 @@ def test_a_module_keeps_to_its_room_and_its_size(path: Path) -> None:
     room = room_of(path)
     if room != "__init__":
         assert room in ROOMS, f"{room} is no room of the house; add it to ROOMS or move the module"
-        above = ROOMS[: ROOMS.index(room) + 1]
+        above = {*ROOMS[: ROOMS.index(room) + 1], *ALSO.get(room, ())}
         below = {other for other in imported_rooms(tree) if other not in above}
         assert not below, f"{room} may import {', '.join(above)}; got {sorted(below)}"
     assert text.count("\n") <= MAX_MODULE_LINES

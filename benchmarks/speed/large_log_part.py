@@ -97,7 +97,8 @@ def prepare(file: Path) -> None:
     import time
 
     from recloop.data.lists import ProtocolConfig, build_lists
-    from recloop.data.table_log import TableLogConfig, read_table_log
+    from recloop.data.table_config import TableLogConfig
+    from recloop.data.table_log import read_table_log
     from recloop.experiment.run_folder import peak_memory_bytes
     from recloop.records import Group
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from recloop.errors import DataError, LeakageError
 if TYPE_CHECKING:
     import polars as pl
     from jaxtyping import Bool, Float32, Int64
+
+    from recloop.progress import Progress
 
 
 class Group(StrEnum):
@@ -67,6 +69,49 @@ class Log:
     item_knowledge: pl.DataFrame | None = None
     user_knowledge: pl.DataFrame | None = None
     impressions: pl.DataFrame | None = None
+
+    @classmethod
+    def from_frames(
+        cls,
+        interactions: Any,
+        items: Any = None,
+        users: Any = None,
+        impressions: Any = None,
+        *,
+        name: str = "log",
+        progress: Progress | None = None,
+        **columns: Any,
+    ) -> Log:
+        """The log in data frames of polars, pandas or `datasets`, checked as files are.
+
+        Args:
+            interactions: a row each; columns ``user_id``, ``item_id``, and where known ``rating`` and ``time`` (dates,
+                ISO 8601 or numbers since 1970). Without ratings every interaction is positive, without times rows are
+                in time order.
+            items: ``item_id``, ``title``, and columns that `attributes` names; their cells are lists, or text with
+                ``|`` between values. Without it the ids are the titles.
+            users: ``user_id``; its other columns are the profile.
+            impressions: the lists that users were shown, a row for each item: ``user_id``, ``item_id``, ``list_id``,
+                ``label`` (0, or 1 or another grade), and where known ``position``, ``score``, ``time``.
+            name: of the log, in reports.
+            progress: told what was found out about the tables; None for the terminal.
+            columns: what the columns are called or mean where they differ, e.g. ``user="visitor"``,
+                ``attributes=("genre",)``, ``rating_max=10``, ``repeats="all"``: fields of
+                `recloop.data.table_config.TableColumns`.
+
+        Raises:
+            DataError: no frame, a column is missing, or rows are bad; all of them in one message.
+            SettingError: an unknown name, or two that are one column.
+
+        Example:
+            >>> import polars as pl
+            >>> bought = pl.DataFrame({"user_id": ["a", "a", "b"], "item_id": [7, 9, 7]})
+            >>> Log.from_frames(bought).num_items
+            2
+        """
+        from recloop.data.table_log import log_from_frames
+
+        return log_from_frames(interactions, items, users, impressions, name=name, progress=progress, **columns)
 
     @property
     def num_users(self) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
+from recloop.data.frames import TableSource
 from recloop.errors import DataError
 from recloop.files import atomic_write_text
 from recloop.progress import SILENT
@@ -30,6 +31,7 @@ class BadRowPolicy:
 
     quarantine: Path | None = None
     say: Callable[[str], None] = SILENT.say
+    instead: str = "set them aside with --data.on-bad-rows quarantine"  # of repairing them, where that is an error
 
 
 STRICT = BadRowPolicy()
@@ -69,7 +71,7 @@ class Rows:
     bad: ``file, line, value, reason, do``, of the first check that each row failed.
     """
 
-    file: Path
+    file: TableSource
     good: pl.DataFrame
     bad: pl.DataFrame = field(default_factory=no_bad_rows)
 
@@ -89,7 +91,7 @@ class Rows:
         return replace(self, good=self.good.with_columns(*columns, **named))
 
 
-def _split(rows: pl.DataFrame, file: Path, checks: Sequence[Check]) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _split(rows: pl.DataFrame, file: TableSource, checks: Sequence[Check]) -> tuple[pl.DataFrame, pl.DataFrame]:
     if not checks:
         return rows, no_bad_rows()
     any_bad = rows.select(
@@ -154,7 +156,7 @@ def settle(found: Sequence[Rows], policy: BadRowPolicy) -> None:
     bad = pl.concat([no_bad_rows(), *(rows.bad for rows in found)])
     if policy.quarantine is None:
         if bad.height:
-            raise DataError(_describe(bad))
+            raise DataError(_describe(bad, policy.instead))
         return
     policy.quarantine.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in bad.iter_rows(named=True)]
@@ -165,7 +167,7 @@ def settle(found: Sequence[Rows], policy: BadRowPolicy) -> None:
         policy.say(f"{bad.height} bad rows set aside in {policy.quarantine}: {reasons}")
 
 
-def _describe(bad: pl.DataFrame) -> str:
+def _describe(bad: pl.DataFrame, instead: str) -> str:
     shown = [
         f"  {file} line {line}: {value[:80]!r} {reason}; {do}"
         for file, line, value, reason, do in bad.head(BAD_ROWS_SHOWN).iter_rows()
@@ -173,4 +175,4 @@ def _describe(bad: pl.DataFrame) -> str:
     more = bad.height - len(shown)
     head = "1 row is bad:" if bad.height == 1 else f"{bad.height} rows are bad:"
     shown += [f"  and {more} more"] if more else []
-    return "\n".join([head, *shown, "repair the rows, or set them aside with --data.on-bad-rows quarantine"])
+    return "\n".join([head, *shown, f"repair the rows, or {instead}"])

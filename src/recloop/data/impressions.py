@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from recloop.data.frames import as_polars
 from recloop.data.splits import SplitConfig, split_users
 from recloop.errors import DataError, SettingError
 from recloop.records import CandidateLists, Group, Histories, Lists, Log
@@ -38,7 +39,7 @@ def with_impressions(log: Log, shown: Any) -> Log:
         DataError: `shown` is no frame, a column is missing, a user or item is not in the log, a label is negative or
             missing, another number is none, or a list has two users.
     """
-    shown = _polars_frame(shown)
+    shown = as_polars(shown, "impressions")
     missing = [name for name in NEEDED if name not in shown.columns]
     if missing:
         raise DataError(
@@ -67,20 +68,6 @@ def with_impressions(log: Log, shown: Any) -> Log:
         .sort("user", "time", "list", "position", maintain_order=True)
     )
     return replace(log, impressions=one_each)
-
-
-def _polars_frame(shown: Any) -> pl.DataFrame:
-    if isinstance(shown, pl.DataFrame):
-        return shown
-    module = type(shown).__module__.split(".")[0]
-    if module == "pandas":
-        return pl.from_pandas(shown)
-    if module == "datasets":
-        return shown.to_polars()
-    raise DataError(
-        f"impressions must be a frame of polars, pandas or datasets, got {type(shown).__name__}; make one, e.g. with "
-        f"polars.DataFrame"
-    )
 
 
 def _check(frame: pl.DataFrame, log: Log) -> None:
@@ -173,11 +160,16 @@ def impression_lists(log: Log, groups: Mapping[Group, np.ndarray], seed: int, wi
 
 
 def _histories_before(log: Log, frame: pl.DataFrame, window_max: int) -> Histories:
-    """The latest interactions of every user before the first list; all of them where lists have no time."""
+    """The latest interactions of every user before the first list.
+
+    Where lists have no time, those with items of none of the user's lists: the others may be what was clicked there.
+    """
     first = frame.group_by("user").agg(pl.col("time").min().alias("first"))
+    listed = frame.select("user", "item", is_listed=pl.lit(True)).unique()
     before = (
         log.interactions.join(first, on="user", how="left", maintain_order="left")
-        .filter(pl.col("first").is_null() | (pl.col("time") < pl.col("first")))
+        .join(listed, on=["user", "item"], how="left", maintain_order="left")
+        .filter((pl.col("time") < pl.col("first")).fill_null(pl.col("is_listed").is_null()))
         .group_by("user", maintain_order=True)
         .tail(window_max)
         .sort("user", maintain_order=True)

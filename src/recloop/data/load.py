@@ -17,9 +17,10 @@ from recloop.data.mind import read_mind
 from recloop.data.movielens import ATTRIBUTES, MovieAttribute, read_movielens
 from recloop.data.movielens_forms import ML_1M, Form, movielens_form
 from recloop.data.simulated import SimulatedConfig, simulate_log
-from recloop.data.table_log import TableLogConfig, read_table_log
+from recloop.data.table_config import TableLogConfig
+from recloop.data.table_log import read_table_log
 from recloop.errors import SettingError
-from recloop.progress import SILENT, Progress
+from recloop.progress import SILENT, Progress, terminal_progress
 from recloop.records import Log
 from recloop.settings import setting, shown_first, validate
 
@@ -104,7 +105,7 @@ def load_log(
     path: Path | str | None = None,
     seed: int = 0,
     users: int | None = None,
-    progress: Progress = SILENT,
+    progress: Progress | None = None,
     **settings: Any,
 ) -> Log:
     """The log of this name: simulated, or read from files that you have.
@@ -114,7 +115,8 @@ def load_log(
             Parquet or JSONL).
         path, users, settings: fields of `DataConfig`: where it is, how many of its users to keep, and further
             ones, e.g. ``table={"user": "user_id", "item": "movie_id"}``.
-        seed, progress: as for `read_log`.
+        seed: as for `read_log`.
+        progress: told what was found out about the files; None for the terminal.
 
     Raises:
         SettingError: an unknown name or setting, one that is not read for this log, or more users than there are.
@@ -128,7 +130,7 @@ def load_log(
         raise SettingError(f"a log must be one of {', '.join(_READ_BY)}, got {name!r}; use table for one of your own")
     given = {"path": path, "users": users}
     tree = {"name": name, **{key: value for key, value in given.items() if value is not None}, **settings}
-    return read_log(validate(DataConfig, tree), seed, progress)
+    return read_log(validate(DataConfig, tree), seed, progress or terminal_progress())
 
 
 def read_log(config: DataConfig, seed: int, progress: Progress = SILENT) -> Log:

@@ -12,6 +12,7 @@ import polars as pl
 
 from recloop.data import file_kinds
 from recloop.data.checks import Rows
+from recloop.data.frames import NamedFrame, TableSource
 from recloop.data.separated import TableForm, read_separated
 from recloop.data.text_files import MAX_WHOLE, open_bytes, plain_name, read_object_table, require_file
 from recloop.errors import DataError
@@ -21,7 +22,7 @@ _WHOLE = r"^-?\d+\.0$"
 
 
 def read_table(
-    path: Path,
+    path: TableSource,
     what: str,
     columns: Mapping[str, str],
     form: TableForm | None = None,
@@ -30,15 +31,16 @@ def read_table(
     joined_by: Mapping[str, str] | None = None,
     numbers: Sequence[str] = (),
 ) -> tuple[Rows, tuple[str, ...]]:
-    """``line`` (in Parquet the row's number, from 1) and the columns of a table, as text; the names of its others.
+    """``line`` and the columns of a table, as text; the names of its others.
 
+    In Parquet and in frames the line is the row's number, from 1.
     What a file is follows from its first bytes. Case and surrounding space do not tell columns apart, surrounding
     space in cells is left out, and whole numbers written as ``2011.0`` throughout a column are ``2011``.
 
     Args:
         columns: that it must have, as they are called in what is returned, and the setting that names each.
         with_others: read its other columns too, those that hold text or numbers.
-        joined_by: columns of Parquet and JSONL that may hold lists, with what joins the values in a cell.
+        joined_by: columns of Parquet, JSONL and frames that may hold lists, with what joins the values in a cell.
         numbers: columns that may have decimal commas.
 
     Raises:
@@ -69,7 +71,12 @@ def read_table(
 
 
 def _read(
-    path: Path, what: str, form: TableForm, wanted: list[str] | None, joined: Mapping[str, str], numbers: Sequence[str]
+    path: TableSource,
+    what: str,
+    form: TableForm,
+    wanted: list[str] | None,
+    joined: Mapping[str, str],
+    numbers: Sequence[str],
 ) -> tuple[Rows, tuple[str, ...]]:
     plain = None if wanted is None else set(map(plain_name, wanted))
     joined = {plain_name(name): separator for name, separator in joined.items()}
@@ -77,6 +84,8 @@ def _read(
     def is_wanted(name: str) -> bool:
         return plain is None or plain_name(name) in plain
 
+    if isinstance(path, NamedFrame):
+        return _texts(path.frame, path, is_wanted, joined)
     require_file(path, what)
     with path.open("rb") as file:
         is_parquet = file.read(len(file_kinds.PARQUET)) == file_kinds.PARQUET
@@ -90,7 +99,7 @@ def _read(
     return read_separated(path, what, form, wanted, numbers)
 
 
-def _find(name: str, setting: str, names: Sequence[str], path: Path, what: str, form: TableForm) -> str:
+def _find(name: str, setting: str, names: Sequence[str], path: TableSource, what: str, form: TableForm) -> str:
     """The column of a file that is meant."""
     alike = [name] if name in names else [one for one in names if plain_name(one) == plain_name(name)]
     if len(alike) == 1:
@@ -102,7 +111,7 @@ def _find(name: str, setting: str, names: Sequence[str], path: Path, what: str, 
         raise DataError(
             f"{what} must have a column {name!r}, got columns {got} without a header; say with {setting} which"
         )
-    is_data = any(re.fullmatch(r"[\d.:-]+", one) for one in names)
+    is_data = isinstance(path, Path) and any(re.fullmatch(r"[\d.:-]+", one) for one in names)
     more = "; where the first line is no header, set data.table.header to false" if is_data else ""
     raise DataError(f"{what} must have a column {name!r}, got {got}; say with {setting} what it is called{more}")
 
@@ -127,6 +136,13 @@ def _read_parquet(
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         reason = str(error).split("\n", 1)[0][:200]
         raise DataError(f"{what} must be Parquet, got {path} with: {reason}; write it again") from error
+    return _texts(found, path, is_wanted, joined_by)
+
+
+def _texts(
+    found: pl.DataFrame, source: TableSource, is_wanted: Callable[[str], bool], joined_by: Mapping[str, str]
+) -> tuple[Rows, tuple[str, ...]]:
+    """``line`` and what can be read as text of the wanted columns of a frame; the names of all columns."""
     texts = [pl.int_range(1, found.height + 1, eager=True).alias("line")]
     for column in found.get_columns():
         separator = joined_by.get(plain_name(column.name))
@@ -140,8 +156,10 @@ def _read_parquet(
                 column = column.set(~column.is_finite().fill_null(value=False), None)
                 is_whole = ((column % 1 == 0) & (column.abs() < MAX_WHOLE)).all()
                 column = column.cast(pl.Int64) if is_whole else column
+            elif isinstance(column.dtype, pl.Datetime) and column.dtype.time_zone is not None:
+                column = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
             texts.append(column.cast(pl.String).str.strip_chars())
-    return Rows(path, pl.DataFrame(texts)), tuple(found.columns)
+    return Rows(source, pl.DataFrame(texts)), tuple(found.columns)
 
 
 @contextmanager

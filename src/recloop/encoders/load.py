@@ -11,7 +11,7 @@ from recloop.encoders.sentence import EncoderCache, MiniLmEncoder, SentenceEncod
 from recloop.encoders.static import StaticEncoder
 from recloop.errors import SettingError
 from recloop.llm.weights import find_model_folder, weights_hash
-from recloop.progress import SILENT, Progress
+from recloop.progress import Progress, terminal_progress
 from recloop.records import UserCompletions, UserVectors
 from recloop.settings import shown_first, validate
 
@@ -82,17 +82,23 @@ def encoder_inputs(config: EncoderConfig, own: TextEncoder | None) -> dict[str, 
 
 
 def encode(
-    encoder: TextEncoder, texts: UserCompletions, *, cache: str | Path | None = None, progress: Progress = SILENT
+    encoder: TextEncoder,
+    texts: UserCompletions,
+    *,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> UserVectors:
     """The vectors of all completions: rows and numbers as they stand in `texts`.
 
     Args:
         cache: SQLite file of vectors; what it holds is not encoded again. None keeps nothing.
+        progress: told how far it is; None for the terminal.
 
     Raises:
         ContractError: users have different numbers of completions, or the encoder breaks its protocol.
         RunError: the cache is another kind of file.
     """
+    progress = progress or terminal_progress()
     if cache is None:
         return encode_completions(encoder, texts, None, progress)
     with EncoderCache(cache) as opened:

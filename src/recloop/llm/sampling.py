@@ -19,7 +19,7 @@ from recloop.llm.language_model import LanguageModel, Sampling, prompt_digest
 from recloop.llm.server.client import ServerLM
 from recloop.llm.server.cost import Usage
 from recloop.llm.shared_prefix import share_heads
-from recloop.progress import SILENT, Progress, Step
+from recloop.progress import SILENT, Progress, Step, terminal_progress
 from recloop.records import Completion, CompletionStatus, Prompt, UserCompletions
 
 CHUNK_COMPLETIONS = 1024  # committed together: a kill costs at most these, some ten seconds of the bundled LM
@@ -39,7 +39,7 @@ def generate(
     max_tokens: int = 64,
     seed: int = 0,
     cache: str | Path | None = None,
-    progress: Progress = SILENT,
+    progress: Progress | None = None,
 ) -> UserCompletions:
     """The users in ascending order with their prompts and N completions each.
 
@@ -52,6 +52,7 @@ def generate(
         max_tokens: longest completion, its end token included.
         seed: the same seed, prompt and model give the same completions.
         cache: SQLite file of completions; what it holds is not generated again. None keeps nothing.
+        progress: told how far it is; None for the terminal.
 
     Raises:
         SettingError: a setting out of bounds.
@@ -67,7 +68,7 @@ def generate(
     """
     sampling = Sampling(n, temperature, top_p, max_tokens, seed)
     with CompletionCache(":memory:" if cache is None else cache) as opened:
-        return sample_completions(lm, prompts, sampling, opened, progress)
+        return sample_completions(lm, prompts, sampling, opened, progress or terminal_progress())
 
 
 def sample_completions(

@@ -12,7 +12,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from recloop.errors import SettingError, TrainingError
-from recloop.progress import SILENT
+from recloop.progress import SILENT, terminal_progress
 from recloop.records import CandidateLists, Group, Histories, Lists, Log, UserVectors
 from recloop.rerankers.backbones import BACKBONES, softmax_loss
 from recloop.rerankers.config import RerankerConfig
@@ -64,7 +64,7 @@ def fit_reranker(
     vectors: UserVectors | None = None,
     *,
     seed: int = 0,
-    progress: Progress = SILENT,
+    progress: Progress | None = None,
     **settings: Any,
 ) -> FittedReranker:
     """A reranker fitted on train users; of its epochs, the one with the best NDCG@5 of valid users.
@@ -75,6 +75,7 @@ def fit_reranker(
         lists: those of train and valid users are read.
         vectors: encoded texts of at least those users; None for a reranker without texts.
         seed: of weights, order and dropout.
+        progress: told how far it is; None for the terminal.
         settings: fields of `recloop.rerankers.config.RerankerConfig`, e.g. ``max_epochs=5``.
 
     Raises:
@@ -92,9 +93,8 @@ def fit_reranker(
     config = validate(RerankerConfig, settings if own else {"kind": kind, **settings})
     vectors_ID = tfidf_vectors(item_texts(log), ITEM_VECTOR_WIDTH, seed) if config.use_item_knowledge else None
     features = item_features(log, vectors_ID)
-    return fit_network(
-        config, FitData(features, lists.histories, lists.train, lists.valid, vectors), seed, progress, own
-    )
+    data = FitData(features, lists.histories, lists.train, lists.valid, vectors)
+    return fit_network(config, data, seed, progress or terminal_progress(), own)
 
 
 def fit_network(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from recloop.llm.chat import messages_of
 from recloop.llm.weights import base_folder_of
-from recloop.progress import SILENT, Progress
+from recloop.progress import Progress, terminal_progress
 from recloop.records import Pair, Prompt
 from recloop.settings import setting, shown_first, validate
 from recloop.training.dataset import Row, prompts_of, reply_of, select_rows
@@ -65,7 +65,7 @@ def train_dpo(
     out: str | Path,
     reference: LanguageModel | TrainedModel | str | Path | None = None,
     seed: int = 0,
-    progress: Progress = SILENT,
+    progress: Progress | None = None,
     **settings: Any,
 ) -> TrainedModel:
     """The language model trained by DPO on preference pairs; ``load_lm(f"transformers:{trained.folder}")`` opens it.
@@ -79,6 +79,7 @@ def train_dpo(
         out: folder of the trained model; absent, or holding this very result.
         reference: the reference model; `lm` by default.
         seed: of order, thinning and adapter initialisation.
+        progress: told how far it is; None for the terminal.
         settings: fields of `DpoConfig`, e.g. ``beta=0.1, learning_rate=5e-5``.
 
     Raises:
@@ -86,7 +87,7 @@ def train_dpo(
         DataError, SettingError, ContractError, TrainingError, RunError: see `run_dpo`.
     """
     folder = folder_of(lm)
-    run = TrainingRun(folder, Path(out), seed, folder_of(reference or folder), progress=progress)
+    run = TrainingRun(folder, Path(out), seed, folder_of(reference or folder), progress=progress or terminal_progress())
     return run_dpo(run, prompts_of(pairs), pairs.pairs, validate(DpoConfig, settings))
 
 

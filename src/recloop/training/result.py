@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -108,7 +108,7 @@ class TrainedModel:
     """
 
     folder: Path
-    log: tuple[Mapping[str, float], ...]
+    log: tuple[Mapping[str, float], ...] = field(repr=False)
     num_rows: int
     num_thinned: int
     num_too_long: int

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recloop.llm.chat import messages_of
-from recloop.progress import SILENT, Progress
+from recloop.progress import Progress, terminal_progress
 from recloop.records import Pair, Prompt
 from recloop.rewards.preference_pairs import best_of_n
 from recloop.settings import validate
@@ -36,14 +36,14 @@ def train_sft(
     *,
     out: str | Path,
     seed: int = 0,
-    progress: Progress = SILENT,
+    progress: Progress | None = None,
     **settings: Any,
 ) -> TrainedModel:
     """The language model fine-tuned on the chosen completion of every user with a pair.
 
     Arguments, resuming and errors are those of `train_dpo`; `settings` are fields of `SftConfig`.
     """
-    run = TrainingRun(folder_of(lm), Path(out), seed, progress=progress)
+    run = TrainingRun(folder_of(lm), Path(out), seed, progress=progress or terminal_progress())
     return run_sft(run, prompts_of(pairs), pairs.pairs, validate(SftConfig, settings))
 
 

@@ -1,0 +1,164 @@
+"""Logs in data frames, and impressions in tables: the same log and the same checks as from files."""
+
+from datetime import UTC, datetime
+
+import datasets
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+import recloop as rl
+from recloop.data.checks import BadRowPolicy
+from recloop.data.table_config import TableLogConfig
+from recloop.data.table_log import read_table_log
+from recloop.errors import DataError, SettingError
+from recloop.progress import Progress
+
+BOUGHT = {
+    "user_id": ["b", "a", "a"],
+    "item_id": [7, 5, 7],
+    "rating": [5.0, 2.5, 4.0],
+    "time": [978300007, 978300009, 978300008],
+}
+ITEMS = {"item_id": [5, 7, 9], "title": ["X", "Y (1995)", "Z"], "kind": [["p", "q"], [], ["p"]]}
+USERS = {"user_id": ["a", "b"], "town": ["Ulm", "Bonn"]}
+SHOWN = {
+    "user_id": ["a"] * 3 + ["b"] * 2,
+    "list_id": [1, 1, 1, 2, 2],
+    "item_id": [5, 7, 9, 9, 5],
+    "label": [0, 1, 0, 1, 0],
+    "position": [1, 2, 3, 1, 2],
+    "time": [978300100, 978300100, 978300100, 978300200, 978300200],
+}
+MAKERS = {"polars": pl.DataFrame, "pandas": pd.DataFrame, "datasets": datasets.Dataset.from_dict}
+
+
+def told():
+    lines = []
+    progress = Progress(None)
+    progress.say = lines.append
+    return progress, lines
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_every_kind_of_frame_is_read_as_the_file_is(tmp_path, make):
+    log = rl.Log.from_frames(make(BOUGHT), make(ITEMS), make(USERS), make(SHOWN), attributes=("kind",))
+    pl.DataFrame(BOUGHT).write_parquet(tmp_path / "log.parquet")
+    for name, table in (("items", ITEMS), ("users", USERS), ("shown", SHOWN)):
+        pl.DataFrame(table).write_parquet(tmp_path / f"{name}.parquet")
+    table = {
+        "user": "user_id", "item": "item_id", "rating": "rating", "time": "time", "attributes": ("kind",),
+        "items": tmp_path / "items.parquet", "users": tmp_path / "users.parquet",
+        "impressions": tmp_path / "shown.parquet", "list": "list_id", "position": "position", "shown_at": "time",
+    }  # fmt: skip
+    read = rl.load_log("table", path=tmp_path / "log.parquet", table=table)
+    for part in ("users", "items", "interactions", "impressions"):
+        assert getattr(log, part).equals(getattr(read, part)), part
+    assert log.users.rows() == [(0, "a", "Ulm"), (1, "b", "Bonn")]
+    assert log.items.rows()[0] == (0, "5", "X", ["p", "q"])
+    assert log.interactions.rows() == [(0, 1, 4.0, 978300008.0), (0, 0, 2.5, 978300009.0), (1, 1, 5.0, 978300007.0)]
+    assert log.impressions.rows()[0] == (0, 0, 0, 0.0, 1, None, 978300100.0)
+
+
+def test_times_may_be_dates_with_or_without_a_zone():
+    when = [datetime(2020, 1, 1, 12, tzinfo=UTC), datetime(2020, 1, 2), datetime(2020, 1, 3)]
+    plain = pl.DataFrame({**BOUGHT, "time": [moment.replace(tzinfo=None) for moment in when]})
+    zoned = plain.with_columns(pl.col("time").dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo"))
+    first, second = (rl.Log.from_frames(frame).interactions for frame in (plain, zoned))
+    assert first.equals(second)
+    assert first["time"].max() == 1577880000.0 + 1.5 * 86400
+
+
+def test_what_nothing_reads_is_said():
+    progress, lines = told()
+    log = rl.Log.from_frames(pl.DataFrame({**BOUGHT, "shop": [1, 2, 3]}), rating=None, progress=progress)
+    assert log.positive_from_rating is None
+    [line] = lines
+    assert line.startswith("nothing reads the columns rating, shop of the frame of interactions; without rating every")
+
+
+@pytest.mark.parametrize(
+    ("changes", "columns", "message"),
+    [
+        ({"user_id": None}, {}, r"'user_id', got item_id, rating, time in the frame of interactions; say with user"),
+        ({"rating": [5.0, 9.0, 4.0]}, {}, r"line 2: '9' is not a rating .*with rating_max.*\n.*or leave them out"),
+        ({"rating": [5.0, np.nan, 4.0]}, {}, "line 2: '.missing.' is not a rating"),
+        ({"item_id": [7, 7, 7]}, {}, r"line 3: 'a, 7' repeats the user and item .* with repeats which count"),
+        ({"time": ["1/2/2020", "2/2/2020", "3/2/2020"]}, {}, "say how times are written with time_format"),
+    ],
+)  # fmt: skip
+def test_a_frame_is_checked_as_a_file_is(changes, columns, message):
+    table = {name: cells for name, cells in (BOUGHT | changes).items() if cells is not None}
+    with pytest.raises(DataError, match=f"(?s){message}"):
+        rl.Log.from_frames(pl.DataFrame(table), **columns)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (({"user_id": ["a"]},), DataError, "interactions must be a frame of polars, pandas or datasets, got dict"),
+        ((pl.DataFrame(BOUGHT), [1]), DataError, "items must be a frame .* got list"),
+        ((pl.DataFrame(BOUGHT), None, None, 3), DataError, "impressions must be a frame .* got int"),
+        ((pd.DataFrame({"user_id": ["a", 1], "item_id": [1, 2]}),), DataError, "plain columns, got a frame of pandas"),
+    ],
+)
+def test_what_is_no_frame_is_one_error(arguments, error, message):
+    with pytest.raises(error, match=message):
+        rl.Log.from_frames(*arguments)
+
+
+def test_settings_are_those_of_the_columns_alone():
+    with pytest.raises(SettingError, match=r"usr.*did you mean user"):
+        rl.Log.from_frames(pl.DataFrame(BOUGHT), usr="user_id")
+    with pytest.raises(SettingError, match="attributes are columns of the table of items"):
+        rl.Log.from_frames(pl.DataFrame(BOUGHT), attributes=("kind",))
+    with pytest.raises(SettingError, match="position is a column of the table of impressions"):
+        rl.Log.from_frames(pl.DataFrame(BOUGHT), position="place")
+    with pytest.raises(SettingError, match="user and item must be different columns"):
+        rl.Log.from_frames(pl.DataFrame(BOUGHT), item="user_id")
+
+
+def lists_in(tmp_path, **changes):
+    (tmp_path / "log.csv").write_text("user,item,when\na,5,2020-01-01\nb,7,2020-01-01\n")
+    table = {"user": ["a", "a", "b", "b"], "item": [5, 7, 9, 5], "list": [1, 1, 2, 2], "label": [0, 1, 1, 0]}
+    pl.DataFrame(table | {name: cells for name, cells in changes.items() if cells is not None}).write_csv(
+        tmp_path / "shown.csv"
+    )
+    return tmp_path / "log.csv"
+
+
+def read_lists(path, **settings):
+    config = TableLogConfig(time="when", impressions=path.with_name("shown.csv"), **settings)
+    return read_table_log(path, config, bad_rows=BadRowPolicy())
+
+
+def test_lists_in_a_table_bring_items_and_users_that_the_log_lacks(tmp_path):
+    log = read_lists(lists_in(tmp_path, user=["a", "a", "c", "c"]))
+    assert log.users["user_id"].to_list() == ["a", "b", "c"]
+    assert log.items["item_id"].to_list() == ["5", "7", "9"]
+    assert log.impressions["time"].is_null().all()
+
+
+def test_without_times_a_history_leaves_out_what_was_listed(tmp_path):
+    log = read_lists(lists_in(tmp_path))
+    histories = rl.lists_from_impressions(log, split={"train": 0.5, "reward": 0, "valid": 0, "test": 0.5}).histories
+    assert histories.of(0)[0].tolist() == []  # 5 stands in the user's list: it may be what was chosen there
+    assert log.items["item_id"][histories.of(1)[0]].to_list() == ["7"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "message"),
+    [
+        ({"label": [0, "yes", 1, 0]}, {}, "shown.csv line 3: 'yes' is not 0 or a positive grade"),
+        ({"label": [0, -1, 1, 0]}, {}, "line 3: '-1' is not 0 or a positive grade"),
+        ({"list": [1, "", 2, 2]}, {}, "line 3: '7' is of no list"),
+        ({"place": [1, 2, "top", 2]}, {"position": "place"}, "line 4: 'top' is not a number, as a position is"),
+        ({}, {"score": "points"}, "table of impressions must have a column 'points'.*data.table.score"),
+        ({"list": [1, 1, 1, 1]}, {}, "a list must be one user's, got list '1' of several"),
+        ({"at": [1, 2, 3, 4]}, {"shown_at": "at"}, "say how times are written with data.table.time_format"),
+    ],
+)
+def test_wrong_lists_are_one_error(tmp_path, changes, settings, message):
+    with pytest.raises(DataError, match=f"(?s){message}"):
+        read_lists(lists_in(tmp_path, **{name: list(map(str, cells)) for name, cells in changes.items()}), **settings)
