@@ -43,8 +43,10 @@ class VariantLabel:
 
 _WITHOUT_LM = (
     (CHANCE, "Chance", "The candidates in random order: the expected value."),
-    ("popularity", "Popularity", "Candidates by how often the training sessions hold them."),
-    ("item_knn", "Item kNN", "Candidates by the cosine of their training sessions with those of the items shown."),
+    ("as_shown", "As shown", "The order in which users were shown the list."),
+    ("first_stage", "First stage", "Candidates by the scores that came with the lists."),
+    ("popularity", "Popularity", "Candidates by how often training users or sessions chose them."),
+    ("item_knn", "Item kNN", "Candidates by the cosine of who chose them, in training, with who chose the history."),
     ("sasrec", "SASRec", "Self-attention over item ids, fitted on the same sessions."),
     ("no_text", "No text", "The reranker alone: item ids and attributes, no text, no history."),
     ("id_history", "ID history", "The reranker also reads ids and ratings of the items the language model is shown."),

@@ -99,8 +99,8 @@ class CompletionCache(SharedFile):
 
     def usage(self, purpose: str | None = None) -> Usage:
         """What language models behind a server have cost, in all or for one purpose."""
-        query = "select what, sum(amount) from usage where ?1 is null or purpose = ?1 group by what"
-        rows = self._connection.execute(query, (purpose,))
+        query = "select what, sum(amount) from usage where ? is null or purpose = ? group by what"
+        rows = self._connection.execute(query, (purpose, purpose))
         return Usage(**{what: amount if what.endswith("_s") else int(amount) for what, amount in rows})
 
     def has_usable(self, lm_name: str) -> bool:

@@ -113,8 +113,8 @@ class Leases:
         with transaction(self._connection):
             self._drop_dead_holders()
             self._connection.executemany(
-                "insert into leases values (?1, ?2, ?3) on conflict (request) do update "
-                "set holder = ?2, until_s = ?3 where holder = ?2 or until_s < ?4",
+                "insert into leases values (?, ?, ?) on conflict (request) do update set holder = excluded.holder, "
+                "until_s = excluded.until_s where holder = excluded.holder or until_s < ?",
                 [(request, self.holder, now_s + LEASE_S, now_s) for request in requests],
             )
             query = "select request from leases where holder = ?"

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from packaging.version import Version
 from torch import Tensor
+from transformers import __version__ as transformers_version
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from recloop.llm.shared_prefix import Head, alone
@@ -26,6 +28,8 @@ from recloop.llm.shared_prefix import Head, alone
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Float64, Int64
 
+# What models call the cache, as an argument and in their output.
+CACHE = "cache" if Version(transformers_version) >= Version("5.24") else "past_key_values"
 ATTEMPTS = 8  # random numbers per token; all but the first serve draws that fall outside the nucleus
 COMPACT_BELOW = 0.75  # guess: below this share of unfinished prompts, finished ones leave the cache
 
@@ -283,7 +287,8 @@ class SharedPrefix:
         self._last_BD[self._to_device(prompt_E)] = hidden_HWD[self._to_device(row_E), self._to_device(end_E - 1)]
 
     def _read(self, ids_HT: np.ndarray, **where: Tensor) -> Float[Tensor, "H T D"]:
-        output = self._model.model(input_ids=self._to_device(ids_HT), cache=self._cache, use_cache=True, **where)
+        seen = {CACHE: self._cache, "use_cache": True}
+        output = self._model.model(input_ids=self._to_device(ids_HT), **seen, **where)
         return output.last_hidden_state
 
     def _keep(self, rows: np.ndarray) -> None:
@@ -335,9 +340,9 @@ class ExpandedPrefix:
         return self._read(torch.from_numpy(tokens_R[:, None]).to(self._model.device))
 
     def _read(self, ids_RT: Tensor) -> Float[Tensor, "R V"]:
-        more: dict[str, Any] = {"use_cache": True, "logits_to_keep": 1}
+        more: dict[str, Any] = {CACHE: self._cache, "use_cache": True, "logits_to_keep": 1}
         if self._takes_positions:
             position_RT = (self._is_token_RT.cumsum(dim=-1) - 1).clamp(min=0)
             more["position_ids"] = position_RT[:, -ids_RT.shape[1] :]
-        output = self._model(input_ids=ids_RT, attention_mask=self._is_token_RT, cache=self._cache, **more)
+        output = self._model(input_ids=ids_RT, attention_mask=self._is_token_RT, **more)
         return output.logits[:, -1]

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from trl.trainer.utils import FusedCausalLMOutput
 
+from recloop.llm.decoding import CACHE
+
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int64
     from transformers import PreTrainedModel
@@ -75,7 +77,8 @@ def _score_replies(
         shared_RP = ids_RT[:, :num_shared].masked_fill(~is_shared_RP, -1)
         prompts_BP, prompt_of_R = shared_RP.unique(dim=0, return_inverse=True)
         is_read_BP = (prompts_BP >= 0).long()
-        cache = model.base_model(input_ids=prompts_BP.clamp(min=0), attention_mask=is_read_BP, use_cache=True).cache
+        seen = model.base_model(input_ids=prompts_BP.clamp(min=0), attention_mask=is_read_BP, use_cache=True)
+        cache = getattr(seen, CACHE)
     parts = [
         _read_replies(model, ids_RT[n], labels_RT[n], own_len_R[n], is_shared_RP[n], _rows_of(cache, prompt_of_R[n]))
         for n in order_R.split(ROWS_TOGETHER)
@@ -118,8 +121,8 @@ def _read_replies(
         input_ids=ids_RT.gather(1, positions_RS),
         attention_mask=torch.cat([is_shared_RP, is_own_RS], dim=1).long(),
         position_ids=positions_RS,
-        cache=cache,
         use_cache=cache is not None,
+        **{CACHE: cache},
     ).last_hidden_state
     next_RS = (positions_RS + 1).clamp(max=last_place)
     is_scored_RS = is_own_RS & (labels_RT.gather(1, next_RS) != -100) & (positions_RS < last_place)

@@ -42,6 +42,8 @@ from recloop.training.shared_prompt import SHARING_TYPES
 LORA_ABOVE = 500_000_000  # parameters; smaller models are cheaper to train whole
 COMPLETE = "complete"  # marks a checkpoint that was written to its end
 INPUTS = "inputs.json"
+_CHECKPOINTS = ("activation_checkpointing", "gradient_checkpointing")  # since transformers 5.23, and before
+CHECKPOINTING = next(name for name in _CHECKPOINTS if name in TrainingArguments.__dataclass_fields__)
 
 
 # Our names of what every trainer logs -> the trainer's.
@@ -182,7 +184,7 @@ def trainer_arguments(job: TrainingJob, *, uses_lora: bool) -> dict[str, Any]:
         "seed": job.run.seed,
         "use_cpu": not on_gpu,
         "bf16": on_gpu and uses_lora,
-        "activation_checkpointing": uses_lora,
+        CHECKPOINTING: uses_lora,
         "max_length": None,
         "num_train_epochs": 1,
         "train_sampling_strategy": "sequential",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from recloop.methods.dpo4rec.data import Task
-from recloop.methods.dpo4rec.evaluate import evaluate_variant, load_reranker
+from recloop.methods.dpo4rec.evaluate import SCORE, evaluate_variant, load_reranker, write_scores
 from recloop.methods.dpo4rec.generate import (
     FIT,
     GROUPS,
@@ -16,12 +18,25 @@ from recloop.methods.dpo4rec.generate import (
     encode_user_texts,
     fixed_texts,
 )
-from recloop.methods.dpo4rec.names import BEST_TEMPLATE, HISTORY_TEXT, PUBLISHED_TEXT, RATING_MEAN, Scored, Trained
+from recloop.methods.dpo4rec.names import (
+    AS_SHOWN,
+    BEST_TEMPLATE,
+    FIRST_STAGE,
+    HISTORY_TEXT,
+    ITEM_KNN,
+    POPULARITY,
+    PUBLISHED_TEXT,
+    RATING_MEAN,
+    Scored,
+    Trained,
+)
 from recloop.methods.study import Study
 from recloop.prompts.claims import PopulationRates, true_claims, write_summary
 from recloop.prompts.lines import history_items, history_line
 from recloop.records import Histories, Log
 from recloop.rerankers.features import rating_weighted_means
+from recloop.rerankers.list_baselines import AsShown, FirstStage, ItemKnn, Popularity
+from recloop.rerankers.protocol import Reranker
 
 
 def history_texts(study: Study, task: Task, trained: Trained) -> UserTexts:  # noqa: ARG001
@@ -89,6 +104,30 @@ def supported_texts(
         claims = [c for c, _ in true_claims(log.attributes, lines_of(*histories.of(user)), population_rates)]
         texts[user] = write_summary([claim for claim in claims if claim.attribute in attributes], attributes)
     return texts
+
+
+def list_baselines(study: Study, task: Task, seed: int) -> list[Scored]:
+    """Rankings of shown lists without training, in every backbone's table: as shown, first stage, popularity, kNN."""
+    lists, num_items = task.lists, task.log.num_items
+    rankers: dict[str, Reranker] = {
+        AS_SHOWN: AsShown(),
+        FIRST_STAGE: FirstStage(),
+        POPULARITY: Popularity.fit(num_items, lists.histories, lists.train),
+        ITEM_KNN: ItemKnn.fit(num_items, lists.histories, lists.train),
+    }
+    needed = {AS_SHOWN: ("positions", lists.test.position_BL), FIRST_STAGE: ("scores", lists.test.score_BL)}
+    scored: list[Scored] = []
+    for name, ranker in rankers.items():
+        what, known_BL = needed.get(name, ("", lists.test.labels_BL))
+        if known_BL is None or np.isnan(known_BL[lists.test.is_item_BL]).any():
+            study.progress.say(f"no variant {name}: not every shown list of test users has {what}")
+            continue
+        with study.step(SCORE, f"{name}.s{seed}", {"lists": task.digest}) as step:
+            rows = [Scored(name, backbone, seed, step.name, name) for backbone in study.config.backbones]
+            if not step.is_done:
+                write_scores(study, task, [ranker], None, rows[0], step.folder)
+        scored += rows
+    return scored
 
 
 def best_valid_ndcg(study: Study, step: str) -> float:

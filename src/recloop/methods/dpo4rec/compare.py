@@ -17,12 +17,16 @@ from recloop.experiment.step import StepKind
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import ROWS, SCORES
 from recloop.methods.dpo4rec.names import (
+    AS_SHOWN,
     BEST_OF_N,
     BEST_TEMPLATE,
+    FIRST_STAGE,
     HISTORY_TEXT,
     ID_HISTORY,
+    ITEM_KNN,
     MATCHED,
     NO_TEXT,
+    POPULARITY,
     PUBLISHED_TEXT,
     RANDOM_LABELS,
     RATING_MEAN,
@@ -42,10 +46,11 @@ EVALUATE = StepKind("evaluate")
 # The first three are claimed at the top: training changes length and entropy, so beating `untuned` says little.
 BASELINES_OF_TRAINED = (
     RANDOM_LABELS, UNTUNED, SHUFFLED, MATCHED, SFT_BEST_OF_N, NO_TEXT, ID_HISTORY, RATING_MEAN,
-    HISTORY_TEXT, BEST_TEMPLATE, PUBLISHED_TEXT,
+    HISTORY_TEXT, BEST_TEMPLATE, PUBLISHED_TEXT, AS_SHOWN, FIRST_STAGE, POPULARITY, ITEM_KNN,
 )  # fmt: skip
 BASELINES_OF_UNTUNED = (
-    SHUFFLED, NO_TEXT, ID_HISTORY, RATING_MEAN, HISTORY_TEXT, BEST_TEMPLATE, PUBLISHED_TEXT,
+    SHUFFLED, NO_TEXT, ID_HISTORY, RATING_MEAN, HISTORY_TEXT, BEST_TEMPLATE, PUBLISHED_TEXT, AS_SHOWN, FIRST_STAGE,
+    POPULARITY, ITEM_KNN,
 )  # fmt: skip
 REFERENCES = (NO_TEXT, SHUFFLED, UNTUNED)  # the first there is: core variants have none without text
 

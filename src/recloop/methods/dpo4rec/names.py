@@ -10,6 +10,7 @@ from recloop.methods.study import LmRef
 from recloop.records import Pair
 
 NO_TEXT, ID_HISTORY, RATING_MEAN, HISTORY_TEXT = "no_text", "id_history", "rating_mean", "history_text"
+AS_SHOWN, FIRST_STAGE, POPULARITY, ITEM_KNN = "as_shown", "first_stage", "popularity", "item_knn"
 SHUFFLED, BEST_TEMPLATE, UNTUNED, MATCHED = "shuffled", "best_template", "untuned", "untuned_matched"
 PUBLISHED_TEXT = "published_text"
 SFT_BEST_OF_N, RANDOM_LABELS, TRAINED, BEST_OF_N = "sft_best_of_n", "random_label_dpo", "trained", "best_of_n"

@@ -8,7 +8,13 @@ from typing import Literal
 
 from recloop.methods.dpo4rec import names
 from recloop.methods.dpo4rec.ablations import match_untuned, random_label_texts, sft_texts, shuffled_vectors
-from recloop.methods.dpo4rec.baselines import best_template, history_texts, published_texts, rating_means
+from recloop.methods.dpo4rec.baselines import (
+    best_template,
+    history_texts,
+    list_baselines,
+    published_texts,
+    rating_means,
+)
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import evaluate_variant, score_reward_model
 from recloop.methods.dpo4rec.generate import UserTexts, UserTextVectors, encode_user_texts
@@ -58,7 +64,10 @@ def evaluate_variants(study: Study, task: Task, trained: Trained) -> list[Scored
     for variant in VARIANTS:
         if study.config.variants in variant.asked and (trained.pairs or not variant.of_training):
             scored += _evaluate(study, task, trained, variant)
-    return scored + (best_template(study, task, trained.seed) if study.config.variants == "all" else [])
+    if study.config.variants == "all":
+        scored += best_template(study, task, trained.seed)
+        scored += list_baselines(study, task, trained.seed) if study.config.protocol.kind == "impressions" else []
+    return scored
 
 
 def _evaluate(study: Study, task: Task, trained: Trained, variant: Variant) -> list[Scored]:
