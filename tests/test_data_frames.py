@@ -58,7 +58,7 @@ def test_every_kind_of_frame_is_read_as_the_file_is(tmp_path, make):
     assert log.users.rows() == [(0, "a", "Ulm"), (1, "b", "Bonn")]
     assert log.items.rows()[0] == (0, "5", "X", ["p", "q"])
     assert log.interactions.rows() == [(0, 1, 4.0, 978300008.0), (0, 0, 2.5, 978300009.0), (1, 1, 5.0, 978300007.0)]
-    assert log.impressions.rows()[0] == (0, 0, 0, 0.0, 1, None, 978300100.0)
+    assert log.impressions.rows()[0] == (0, 0, "1", 0, 0.0, 1, None, 978300100.0)
 
 
 def test_times_may_be_dates_with_or_without_a_zone():

@@ -20,9 +20,10 @@ def read_run(run_path: Path, qrels_path: Path) -> tuple[Lists, np.ndarray]:
     )
     assert joined.height == qrels.height
     assert not joined.select(pl.struct("query", "score").is_duplicated().any()).item()
-    parts = joined["query"].str.split_exact(".", 1).struct
-    user, number = parts.field("field_0").cast(pl.Int64), parts.field("field_1").cast(pl.Int64)
-    queries = joined.with_columns(user=user, number=number).sort("user", "number", maintain_order=True)
+    user = as_numbers(joined["query"].str.replace(r"\.\d+$", ""))
+    number = joined["query"].str.extract(r"(\d+)$").cast(pl.Int64)
+    queries = joined.with_columns(as_numbers(joined["item"]), user=user, number=number)
+    queries = queries.sort("user", "number", maintain_order=True)
     lists = queries.partition_by("query", maintain_order=True)
     shape = (len(lists), max(part.height for part in lists))
     items_BL, labels_BL = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
@@ -32,6 +33,11 @@ def read_run(run_path: Path, qrels_path: Path) -> tuple[Lists, np.ndarray]:
         scores_BL[b, : part.height], is_item_BL[b, : part.height] = part["score"], True
     user_B = np.array([part["user"][0] for part in lists])
     return Lists(Group.TEST, user_B, items_BL, labels_BL, is_item_BL), scores_BL
+
+
+def as_numbers(ids: pl.Series) -> pl.Series:
+    """Ids that are numbers as such; others by the order in which they come."""
+    return ids.cast(pl.Int64) if ids.str.contains(r"^\d+$").all() else ids.rank("dense").cast(pl.Int64)
 
 
 def recompute(run_paths: Sequence[Path], qrels_path: Path, metrics: MetricsConfig) -> dict[str, float]:
@@ -47,6 +53,6 @@ def recompute(run_paths: Sequence[Path], qrels_path: Path, metrics: MetricsConfi
 
 
 def _read(path: Path, columns: list[str]) -> pl.DataFrame:
-    types = {"query": pl.String, "item": pl.Int64, "label": pl.Int64, "s": pl.Float32}
+    types = {"query": pl.String, "item": pl.String, "label": pl.Int64, "s": pl.Float32}
     schema = {column: types.get(column, pl.String) for column in columns}
     return pl.read_csv(path, has_header=False, separator=" ", schema=schema)

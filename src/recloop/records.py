@@ -54,9 +54,10 @@ class Log:
     item_knowledge: ``item``, ``text``: texts about items that came with the log; None when absent.
     user_knowledge: ``user``, ``text``, ``num_shown``: texts about users that came with the log, and how many
         of the user's first interactions each text saw; these are the knowledge window. None when absent.
-    impressions: ``user``, ``list``, ``item``, ``label`` (Float32, 0 or a positive grade), ``position`` (Int64, from 1),
-        ``score`` (Float64, of the first stage), ``time`` (Float64); the last three null where unknown. Lists that users
-        were shown, sorted by user, time, list and position. None when absent.
+    impressions: ``user``, ``list``, ``list_id`` (as in the source, text), ``item``, ``label`` (Float32, 0 or a positive
+        grade), ``position`` (Int64, from 1), ``score`` (Float64, of the first stage), ``time`` (Float64); the last
+        three null where unknown. Lists that users were shown, sorted by user, time, list and position. None when
+        absent.
     """
 
     name: str
@@ -153,6 +154,7 @@ class Lists:
 
     position_BL: where each item was shown, from 1, NaN where unknown; None where lists were made, not shown.
     score_BL: the first stage's, NaN where unknown; None where there is none.
+    list_B: the number of each in ``Log.impressions``; None where lists were made.
     """
 
     group: Group
@@ -162,6 +164,7 @@ class Lists:
     is_item_BL: Bool[np.ndarray, "B L"]
     position_BL: Float32[np.ndarray, "B L"] | None = None
     score_BL: Float32[np.ndarray, "B L"] | None = None
+    list_B: Int64[np.ndarray, " B"] | None = None
 
     def __post_init__(self) -> None:
         shapes = {self.items_BL.shape, self.labels_BL.shape, self.is_item_BL.shape}
@@ -176,7 +179,8 @@ class Lists:
 
     def take(self, rows: np.ndarray) -> Lists:
         """The lists at these row numbers (or where this mask is True), in that order."""
-        optional = [None if part is None else part[rows] for part in (self.position_BL, self.score_BL)]
+        shown = self.position_BL, self.score_BL, self.list_B
+        optional = [None if part is None else part[rows] for part in shown]
         arrays = self.items_BL[rows], self.labels_BL[rows], self.is_item_BL[rows]
         return Lists(self.group, self.user_B[rows], *arrays, *optional)
 

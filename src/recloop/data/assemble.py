@@ -135,8 +135,7 @@ def _own_ids(impressions: pl.DataFrame, log: Log, users: np.ndarray) -> pl.DataF
         impressions.filter(pl.col("user").is_in(users.tolist()))
         .join(log.users.select("user", "user_id"), on="user")
         .join(log.items.select("item", "item_id"), on="item")
-        .rename({"list": "list_id"})
-        .drop("user", "item")
+        .drop("user", "item", "list")
     )
 
 

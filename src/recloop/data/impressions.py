@@ -48,7 +48,7 @@ def with_impressions(log: Log, shown: Any) -> Log:
         )
     absent = [pl.lit(None, dtype=pl.Float64).alias(name) for name in OPTIONAL if name not in shown.columns]
     given = [*NEEDED, *(name for name in OPTIONAL if name in shown.columns)]
-    frame = shown.select(given).with_columns(pl.col("user_id", "item_id").cast(pl.String), *absent)
+    frame = shown.select(given).with_columns(pl.col("user_id", "item_id", "list_id").cast(pl.String), *absent)
     numbers = frame.with_columns(pl.col("label", *OPTIONAL).cast(pl.Float64, strict=False).fill_nan(None))
     for name in OPTIONAL:
         odd = frame.filter(numbers[name].is_null() & frame[name].is_not_null())
@@ -62,7 +62,7 @@ def with_impressions(log: Log, shown: Any) -> Log:
     one_each = (
         numbered.join(lists, on="list_id", maintain_order="left")
         .with_columns(pl.col("list").cast(pl.Int64), pl.col("time").min().over("list_id"))
-        .group_by("user", "list", "item", maintain_order=True)
+        .group_by("user", "list", "list_id", "item", maintain_order=True)
         .agg(pl.col("label").max(), pl.col("position").min(), pl.col("score").max(), pl.col("time").first())
         .with_columns(pl.col("position").cast(pl.Int64))
         .sort("user", "time", "list", "position", maintain_order=True)
@@ -146,14 +146,13 @@ def impression_lists(log: Log, groups: Mapping[Group, np.ndarray], seed: int, wi
 
     is_item_BL = np.zeros(shape, dtype=bool)
     is_item_BL[row_n, place_n] = True
-    lists = Lists(
-        Group.TEST,
-        user_B,
-        table("item", 0, np.int64),
-        table("label", 0, np.float32),
-        np.take_along_axis(is_item_BL, order_BL, axis=1),
-        *(None if frame[name].is_null().all() else table(name, np.nan, np.float32) for name in ("position", "score")),
+    position_BL, score_BL = (
+        None if frame[name].is_null().all() else table(name, np.nan, np.float32) for name in ("position", "score")
     )
+    is_item_BL = np.take_along_axis(is_item_BL, order_BL, axis=1)
+    items_BL, labels_BL = table("item", 0, np.int64), table("label", 0, np.float32)
+    list_B = frame["list"].to_numpy()[first_n]
+    lists = Lists(Group.TEST, user_B, items_BL, labels_BL, is_item_BL, position_BL, score_BL, list_B)
     of_group = {group: lists.take(np.isin(user_B, groups.get(group, []))) for group in Group}
     by_group: dict[str, Any] = {group.value: replace(taken, group=group) for group, taken in of_group.items()}
     return CandidateLists(histories, **by_group)

@@ -1,15 +1,19 @@
 """Run and qrels files as TREC tools read them, for tables to be recomputed from.
 
-One query per list, named ``USER.NUMBER`` (the user's number in the log; the list's place among that user's
-lists, from 0); documents are item numbers of the log. Scores are strictly decreasing even as 32-bit floats,
-because tools break ties each in their own way. Every candidate is in the qrels, also those with label 0, so
-that lists without a positive are not lost (trec_eval leaves them out of its mean unless told otherwise).
+Users and items have the ids of the log's own files. One query per list: the id of a list that was shown, else
+``USER.NUMBER``, the list's place among that user's lists, from 0. A blank or ``%`` in an id is written as in a URL,
+since TREC separates by blanks. Scores are strictly decreasing even as 32-bit floats, because tools break ties each in
+their own way. Every candidate is in the qrels, also those with label 0, so that lists without a positive are not lost
+(trec_eval leaves them out of its mean unless told otherwise).
 """
 
 from __future__ import annotations
 
+import string
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import numpy as np
 import polars as pl
@@ -17,12 +21,43 @@ import polars as pl
 from recloop.errors import ContractError, DataError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float32, Int64
+    from jaxtyping import Float32
 
-    from recloop.records import Lists
+    from recloop.records import Lists, Log
 
 
-def write_qrels(path: Path, lists: Lists) -> None:
+@dataclass(frozen=True, slots=True)
+class TrecIds:
+    """What queries and documents are called: `query_B` by list, `item_I` by item number of the log."""
+
+    query_B: pl.Series
+    item_I: pl.Series
+
+
+def trec_ids(log: Log, lists: Lists) -> TrecIds:
+    """Queries and documents under the ids of a log's own files."""
+    _, first_U, row_B = np.unique(lists.user_B, return_index=True, return_inverse=True)
+    number_B = np.arange(len(lists)) - first_U[row_B]
+    users = log.users["user_id"].gather(lists.user_B)
+    queries = pl.DataFrame({"user": users, "number": number_B}).select(pl.concat_str("user", "number", separator="."))
+    query_B = queries.to_series()
+    if lists.list_B is not None and log.impressions is not None:
+        ids = log.impressions.select("list", "list_id").unique("list").sort("list")
+        query_B = ids["list_id"].gather(ids["list"].search_sorted(lists.list_B))
+    return TrecIds(one_word(query_B), one_word(log.items["item_id"]))
+
+
+def one_word(ids: pl.Series) -> pl.Series:
+    """Ids without blanks, as TREC wants them; others stay as they are."""
+    is_odd = ids.str.contains(r"[\s%]")
+    if not is_odd.any():
+        return ids
+    kept = string.punctuation.replace("%", "")
+    written = [quote(one, safe=kept) if odd else one for one, odd in zip(ids, is_odd, strict=True)]
+    return pl.Series(ids.name, written, dtype=pl.String)
+
+
+def write_qrels(path: Path, lists: Lists, ids: TrecIds) -> None:
     """The labels of all candidates: ``query 0 item label``.
 
     Raises:
@@ -30,18 +65,20 @@ def write_qrels(path: Path, lists: Lists) -> None:
     """
     _check_distinct(lists)
     row_n, place_n = np.nonzero(lists.is_item_BL)
-    columns = {"query": _queries(lists, row_n), "iteration": np.zeros(len(row_n), np.int64)}
-    columns |= {"item": lists.items_BL[row_n, place_n], "label": lists.labels_BL[row_n, place_n].astype(np.int64)}
+    columns = {"query": ids.query_B.gather(row_n), "iteration": np.zeros(len(row_n), np.int64)}
+    columns |= {"item": ids.item_I.gather(lists.items_BL[row_n, place_n])}
+    columns |= {"label": lists.labels_BL[row_n, place_n].astype(np.int64)}
     pl.DataFrame(columns).write_csv(path, include_header=False, separator=" ")
 
 
-def write_run(path: Path, scores_BL: Float32[np.ndarray, "B L"], lists: Lists, tag: str) -> None:
+def write_run(path: Path, scores_BL: Float32[np.ndarray, "B L"], lists: Lists, ids: TrecIds, tag: str) -> None:
     """One ranking per list: ``query Q0 item rank score tag``, ranks from 1.
 
     Args:
         path: written over.
         scores_BL: higher is better; equal scores keep the input order.
         lists: the lists that were scored.
+        ids: of these lists (`trec_ids`).
         tag: name of the system, without blanks.
 
     Raises:
@@ -62,9 +99,9 @@ def write_run(path: Path, scores_BL: Float32[np.ndarray, "B L"], lists: Lists, t
     row_n, rank_n = np.nonzero(is_item_BL)
     table = pl.DataFrame(
         {
-            "query": _queries(lists, row_n),
+            "query": ids.query_B.gather(row_n),
             "iteration": pl.repeat("Q0", len(row_n), eager=True),
-            "item": np.take_along_axis(lists.items_BL, order_BL, axis=1)[row_n, rank_n],
+            "item": ids.item_I.gather(np.take_along_axis(lists.items_BL, order_BL, axis=1)[row_n, rank_n]),
             "rank": rank_n + 1,
             "score": score_BL[row_n, rank_n],
             "tag": pl.repeat(tag, len(row_n), eager=True),
@@ -74,22 +111,14 @@ def write_run(path: Path, scores_BL: Float32[np.ndarray, "B L"], lists: Lists, t
 
 
 def write_runs(
-    folder: Path, variant: str, seed: int, scores_BNL: Float32[np.ndarray, "B N L"], lists: Lists
+    folder: Path, variant: str, seed: int, scores_BNL: Float32[np.ndarray, "B N L"], lists: Lists, ids: TrecIds
 ) -> list[Path]:
     """A run file per completion, ``VARIANT.seedS.completionN.trec``."""
     tags = [f"{variant}.seed{seed}.completion{completion}" for completion in range(scores_BNL.shape[1])]
     paths = [folder / f"{tag}.trec" for tag in tags]
     for completion, (tag, path) in enumerate(zip(tags, paths, strict=True)):
-        write_run(path, scores_BNL[:, completion], lists, tag)
+        write_run(path, scores_BNL[:, completion], lists, ids, tag)
     return paths
-
-
-def _queries(lists: Lists, row_n: Int64[np.ndarray, " n"]) -> pl.Series:
-    """The query of each line, given the list it is from."""
-    _, first_U, row_B = np.unique(lists.user_B, return_index=True, return_inverse=True)
-    number_B = np.arange(len(lists)) - first_U[row_B]
-    parts = pl.DataFrame({"user": lists.user_B[row_n], "number": number_B[row_n]})
-    return parts.select(query=pl.concat_str("user", "number", separator=".")).to_series()
 
 
 def _strictly_decreasing(scores_BL: np.ndarray) -> Float32[np.ndarray, "B L"]:

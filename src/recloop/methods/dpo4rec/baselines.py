@@ -35,7 +35,6 @@ from recloop.prompts.claims import PopulationRates, true_claims, write_summary
 from recloop.prompts.lines import history_items, history_line
 from recloop.records import Histories, Log
 from recloop.rerankers.features import rating_weighted_means
-from recloop.rerankers.list_baselines import AsShown, FirstStage, ItemKnn, Popularity
 from recloop.rerankers.protocol import Reranker
 
 
@@ -108,6 +107,8 @@ def supported_texts(
 
 def list_baselines(study: Study, task: Task, seed: int) -> list[Scored]:
     """Rankings of shown lists without training, in every backbone's table: as shown, first stage, popularity, kNN."""
+    from recloop.rerankers.list_baselines import AsShown, FirstStage, ItemKnn, Popularity
+
     lists, num_items = task.lists, task.log.num_items
     rankers: dict[str, Reranker] = {
         AS_SHOWN: AsShown(),

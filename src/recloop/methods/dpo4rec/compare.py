@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 from safetensors.numpy import load_file
 
 from recloop.evaluation.labels import REWARD_MODEL_PREFIX
 from recloop.evaluation.per_user_scores import join_by_name, read_variant_scores
-from recloop.evaluation.tables import COMPLETION_COLUMNS, TableSettings, Units, VariantTable, make_table, write_results
-from recloop.evaluation.trec import write_qrels, write_runs
+from recloop.evaluation.tables import (
+    COMPLETION_COLUMNS,
+    TableSettings,
+    Units,
+    VariantTable,
+    make_table,
+    write_parquet,
+    write_results,
+)
+from recloop.evaluation.trec import trec_ids, write_qrels, write_runs
 from recloop.experiment.step import StepKind
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import ROWS, SCORES
+from recloop.methods.dpo4rec.generate import ENCODE, read_vectors
 from recloop.methods.dpo4rec.names import (
     AS_SHOWN,
     BEST_OF_N,
@@ -40,8 +51,9 @@ from recloop.methods.dpo4rec.names import (
 )
 from recloop.methods.dpo4rec.reward import REWARDS
 from recloop.methods.study import Study, derived_seed
+from recloop.records import Group
 
-QRELS = "qrels.trec"
+QRELS, VECTORS_OF_USERS, PROMPTS_OF_USERS = "qrels.trec", "vectors.parquet", "prompts.parquet"
 EVALUATE = StepKind("evaluate")
 # The first three are claimed at the top: training changes length and entropy, so beating `untuned` says little.
 BASELINES_OF_TRAINED = (
@@ -67,8 +79,10 @@ def compare_variants(study: Study, task: Task, scored: Sequence[Scored]) -> tupl
     with study.step(EVALUATE, "", inputs, "runs") as step:
         if not step.is_done:
             write_trec(study, task, scored, step.folder)
-            write_qrels(study.run.path / QRELS, task.lists.test)
+            write_qrels(study.run.path / QRELS, task.lists.test, trec_ids(task.log, task.lists.test))
             write_results(study.run.path, step, tables, completions_of(study, task))
+            write_parquet(study.run.path / PROMPTS_OF_USERS, [prompts_of(task)])
+            write_parquet(study.run.path / VECTORS_OF_USERS, vectors_of(study, task))
     return tuple(tables)
 
 
@@ -105,12 +119,39 @@ def name_of(scored: Scored) -> str:
 
 def write_trec(study: Study, task: Task, scored: Sequence[Scored], folder: Path) -> None:
     """A run file per variant, ranker, seed and completion; best-of-N has none, for it mixes completions."""
-    ranked = [one for one in scored if one.variant != BEST_OF_N]
+    ranked, ids = [one for one in scored if one.variant != BEST_OF_N], trec_ids(task.log, task.lists.test)
     with study.progress.stage("write rankings", len(ranked), "variants") as advance:
         for one in ranked:
             scores_BNL = load_file(study.run.folder(one.step) / SCORES)["scores_BNL"]
-            write_runs(folder, f"{one.ranker}.{one.variant}", one.seed, scores_BNL, task.lists.test)
+            write_runs(folder, f"{one.ranker}.{one.variant}", one.seed, scores_BNL, task.lists.test, ids)
             advance()
+
+
+def prompts_of(task: Task) -> pl.DataFrame:
+    """What the language model was asked about every user of a list: ``user_id, group, system, text``."""
+    group_of = {int(user): group.value for group in Group for user in np.unique(task.lists.of(group).user_B)}
+    ids = task.log.users["user_id"].to_list()
+    rows = [(ids[user], group_of[user], prompt.system, prompt.text) for user, prompt in task.prompts.items()]
+    return pl.DataFrame(rows, schema=dict.fromkeys(("user_id", "group", "system", "text"), pl.String), orient="row")
+
+
+def vectors_of(study: Study, task: Task) -> list[pl.DataFrame]:
+    """The vector of every text of the untuned and the trained model: ``user_id, variant, seed, number, vector``."""
+    frames: list[pl.DataFrame] = []
+    for variant, seed in itertools.product((UNTUNED, TRAINED), study.config.seeds):
+        step = ENCODE.named(f"{variant}.s{seed}")
+        for part in read_vectors(study.run.folder(step)).values() if step in study.run.manifest["steps"] else ():
+            num_users, num, width = part.vectors_UND.shape
+            vectors = pl.Series(part.vectors_UND.reshape(-1, width), dtype=pl.Array(pl.Float32, width))
+            columns = {
+                "user_id": task.log.users["user_id"].gather(part.user_U.repeat(num)),
+                "variant": pl.repeat(variant, num_users * num, eager=True),
+                "seed": pl.repeat(seed, num_users * num, dtype=pl.Int64, eager=True),
+                "number": np.tile(np.arange(num), num_users),
+                "vector": vectors,
+            }
+            frames.append(pl.DataFrame(columns))
+    return frames
 
 
 def completions_of(study: Study, task: Task) -> list[pl.DataFrame]:

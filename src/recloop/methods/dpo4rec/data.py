@@ -120,7 +120,7 @@ def log_digest(log: Log) -> str:
         if texts is not None:
             digest.update(texts.write_json().encode())
     if log.impressions is not None:
-        for column in log.impressions:
+        for column in log.impressions.drop("list_id"):
             digest.update(column.fill_null(-1).to_numpy().tobytes())
     return digest.hexdigest()
 

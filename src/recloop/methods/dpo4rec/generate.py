@@ -159,9 +159,14 @@ def encode_user_texts(study: Study, texts: UserTexts, seed: int) -> UserTextVect
             distinct = {one.text for one in written}
             cut = count_cut(encoder, sorted(distinct))
             step.note(encoder=encoder.name, distinct_texts=len(distinct), texts_cut=cut)
-    arrays = load_file(study.run.folder(step.name) / VECTORS)
-    parts = {part: record_of(arrays, part, UserVectors) for part in GROUPS if f"{part}.user_U" in arrays}
+    parts = read_vectors(study.run.folder(step.name))
     return UserTextVectors(texts.variant, study.run.digest(step.name), parts)
+
+
+def read_vectors(folder: Path) -> dict[str, UserVectors]:
+    """The vectors that a done step left in its folder, by part."""
+    arrays = load_file(folder / VECTORS)
+    return {part: record_of(arrays, part, UserVectors) for part in GROUPS if f"{part}.user_U" in arrays}
 
 
 def write_user_texts(study: Study, step: RunStep, parts: Mapping[str, UserCompletions], num_drawn: int = 1) -> None:
