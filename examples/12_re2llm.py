@@ -16,7 +16,7 @@ hints = ["Go by genre: put candidates with the genre of the latest items first."
 (folder / "hints.json").write_text(json.dumps(hints))
 results = rl.run(
     "re2llm",
-    data={"simulated": {"num_train": 60, "num_test": 40, "num_candidates": 10, "num_items": 240}},
+    data={"simulated_sessions": {"num_train": 60, "num_test": 40, "num_candidates": 10, "num_items": 240}},
     out=folder / "run",
     explore={"file": str(folder / "hints.json")},
     policy={"steps": 2000},

@@ -328,7 +328,7 @@ def test_an_option_that_a_method_is_not_asked_with_is_refused(
 
 
 def test_quick_makes_re2llm_small_and_what_is_said_besides_wins(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", "re2llm", "--quick", "--dry-run", "--data.simulated.num-test", "30"]) == 0
+    assert cli.main(["run", "re2llm", "--quick", "--dry-run", "--data.simulated-sessions.num-test", "30"]) == 0
     assert "120 training and 30 test sessions" in capsys.readouterr().out
     assert cli.main(["run", "re2llm", "--dry-run", "--explore.max-hints", "9"]) == 0
     assert "up to 9" in capsys.readouterr().out
@@ -348,4 +348,4 @@ def test_a_methods_help_shows_what_matters_first(name: str, capsys: pytest.Captu
     said = capsys.readouterr().out
     flags = [line for line in said.partition("settings of")[2].splitlines() if line.startswith("  --")]
     assert 25 <= len(flags) <= 35
-    assert all("  " in flag[4:] for flag in flags)
+    assert all("  " in flag[4:] or len(flag) > 90 for flag in flags)  # what is long has its words below it

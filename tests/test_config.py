@@ -255,7 +255,13 @@ FORMER = (
     ("dpo4rec", "data.world.num_users", "data.simulated.num_users"),
     ("dpo4rec", "data.facets", "data.attributes"),
     ("dpo4rec", "data.table.facet_separator", "data.table.attribute_separator"),
-    ("re2llm", "data.log.world.useful_facets", "data.log.simulated.useful_attributes"),
+    ("re2llm", "data.log.world.useful_facets", "data.simulated.useful_attributes"),
+    ("re2llm", "data.world.num_train", "data.simulated_sessions.num_train"),
+    ("re2llm", "data.simulated.num_train", "data.simulated_sessions.num_train"),
+    ("re2llm", "data.simulated.num_test", "data.simulated_sessions.num_test"),
+    ("re2llm", "data.simulated.num_candidates", "data.simulated_sessions.num_candidates"),
+    ("re2llm", "data.simulated.max_items", "data.simulated_sessions.max_items"),
+    ("re2llm", "data.sessions.cut", "sessions.cut"),
     ("dpo4rec", "data.table.stars", "data.table.rating"),
     ("dpo4rec", "data.table.stars_min", "data.table.rating_min"),
     ("dpo4rec", "data.table.stars_max", "data.table.rating_max"),
@@ -327,3 +333,13 @@ def test_an_old_value_is_an_error_that_says_the_new_one(method: str, setting: st
 def test_values_from_python_meet_the_same_errors() -> None:
     with pytest.raises(SettingError, match=r"data.user: no such setting in Settings; did you mean data.users\?"):
         validate(Settings, {"data": {"user": 3}})
+
+
+def test_one_data_block_serves_all_three_methods(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'data_seed = 3\n[data]\nname = "table"\npath = "log.csv"\nusers = 50\non_bad_rows = "quarantine"\n'
+        '[data.table]\nuser = "who"\nitem = "what"\ntime = "when"\n'
+    )
+    read = [load_config(method_named(name).config, file, []).data for name in METHODS]
+    assert len({one.model_dump_json(include={"name", "path", "users", "on_bad_rows", "table"}) for one in read}) == 1

@@ -172,7 +172,7 @@ def test_hints_of_ones_own_go_by_the_names_that_are_shown(tmp_path: Path, monkey
     monkeypatch.setattr(sessions_study, "load_sessions", load)
     (tmp_path / "hints.json").write_text('["Go by shelf."]')
     config = Re2llmConfig(
-        data={"simulated": {"num_train": 4, "num_test": 4, "num_items": 240}},
+        data={"simulated_sessions": {"num_train": 4, "num_test": 4, "num_items": 240}},
         explore={"file": tmp_path / "hints.json"},
     )
     with RunFolder.open(tmp_path / "run", config.model_dump(mode="json"), method="re2llm") as folder:

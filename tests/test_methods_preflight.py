@@ -18,7 +18,7 @@ from tiny_lm import build_tiny_lm
 
 SIMULATED = {"data": {"simulated": {"num_users": 60, "num_items": 150, "num_interactions": 24}}}
 REQUESTS = {"data": {"simulated": {"num_users": 24, "num_items": 120, "num_interactions": 16}}}
-SESSIONS = {"data": {"simulated": {"num_train": 24, "num_test": 10, "num_items": 240}}}
+SESSIONS = {"data": {"simulated_sessions": {"num_train": 24, "num_test": 10, "num_items": 240}}}
 CASES = (("dpo4rec", Dpo4RecConfig, SIMULATED), ("rerec", ReRecConfig, REQUESTS), ("re2llm", Re2llmConfig, SESSIONS))
 
 

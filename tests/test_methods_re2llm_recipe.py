@@ -36,14 +36,14 @@ from recloop.records import Prompt
 from recloop.testing import FakeEncoder
 
 SMALL: dict[str, Any] = {
-    "data": {"simulated": {"num_train": 120, "num_test": 150, "num_items": 240}},
+    "data": {"simulated_sessions": {"num_train": 120, "num_test": 150, "num_items": 240}},
     "policy": {"steps": 1536, "lr": 1e-3},
     "explore": {"max_mistakes": 48},
     "statistics": {"num_flips": 5000, "num_resamples": 200},
 }
 TINY = SMALL | {
     "seeds": [0],
-    "data": {"simulated": {"num_train": 24, "num_test": 12, "num_items": 240}},
+    "data": {"simulated_sessions": {"num_train": 24, "num_test": 12, "num_items": 240}},
     "policy": {"steps": 32, "rollout": 32},
 }
 
@@ -74,8 +74,8 @@ class Done:
 
 
 def done_in(path: Path, signal: float, seeds: list[int]) -> Done:
-    simulated = SMALL["data"]["simulated"] | {"signal": signal}
-    config = config_of(SMALL, seeds=seeds, data={"simulated": simulated})
+    simulated = SMALL["data"]["simulated_sessions"] | {"signal": signal}
+    config = config_of(SMALL, seeds=seeds, data={"simulated_sessions": simulated})
     lm = FakeHintFollower()
     do(config, path, lm)
     main = results_of(path)
@@ -162,7 +162,7 @@ def test_a_run_answers_for_a_session_of_titles(with_signal: Done) -> None:
         config = with_signal.config
         from recloop.data.simulated_sessions import simulate_sessions
 
-        task = simulate_sessions(config.data.simulated, config.data_seed)
+        task = simulate_sessions(config.data.simulated_sessions, config.data_seed)
         titles = task.items["title"].to_list()
         right = 0
         for session in task.test[:20]:
@@ -444,20 +444,18 @@ IMPLICIT, TABLE = ({"name": name, "path": "x"} for name in ("implicit", "table")
         ({"seeds": [1, 1]}, "seeds must differ"),
         ({"explore": {"hints": "released"}}, "come with released data"),
         ({"data": {"name": "released"}}, "give --data.path"),
-        ({"data": {"name": "log", "simulated": {"num_train": 7}}}, "data.simulated is not read"),
         (
-            {"data": {"name": "log", "log": IMPLICIT}},
-            r"cut day reads times, got a log of implicit .*; set data.sessions.cut to user \[type",
+            {"data": {"name": "ml-1m", "path": "x", "simulated_sessions": {"num_train": 7}}},
+            "read for simulated-sessions",
         ),
-        ({"data": {"name": "log", "log": IMPLICIT, "sessions": {"cut": "gap"}}}, "cut gap reads times"),
+        ({"sessions": {"cut": "gap"}}, "sessions are settings of a log that is cut"),
+        ({"data": IMPLICIT}, r"cut day reads times, got a log of implicit .*; set sessions.cut to user \[type"),
+        ({"data": IMPLICIT, "sessions": {"cut": "gap"}}, "cut gap reads times"),
         (
-            {"data": {"name": "log", "log": IMPLICIT, "sessions": {"cut": "user"}}},
-            "split time .* an order within each user only; set data.sessions.split to session",
+            {"data": IMPLICIT, "sessions": {"cut": "user"}},
+            "split time .* an order within each user only; set sessions.split to session",
         ),
-        (
-            {"data": {"name": "log", "log": TABLE}},
-            "cut day .*; set data.sessions.cut to user, or name the column of times in data.log.table.time",
-        ),
+        ({"data": TABLE}, "cut day .*; set sessions.cut to user, or name the column of times in data.table.time"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], match: str) -> None:
@@ -475,8 +473,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], match
     ],
 )
 def test_a_log_may_be_cut_by_what_it_knows(log: dict[str, Any], sessions: dict[str, Any]) -> None:
-    data = Re2llmConfig.model_validate({"data": {"name": "log", "log": log, "sessions": sessions}}).data
-    assert data.sessions.cut == sessions["cut"]
+    assert Re2llmConfig.model_validate({"data": log, "sessions": sessions}).sessions.cut == sessions["cut"]
 
 
 def test_the_fake_keeps_the_promises_of_a_language_model_and_follows_a_hint() -> None:

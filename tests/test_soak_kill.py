@@ -53,9 +53,9 @@ SETTINGS: dict[str, dict[str, str]] = {
     },
     "re2llm": {
         "seeds": "[0]",
-        "data.simulated.num-train": "24",
-        "data.simulated.num-test": "12",
-        "data.simulated.num-items": "240",
+        "data.simulated-sessions.num-train": "24",
+        "data.simulated-sessions.num-test": "12",
+        "data.simulated-sessions.num-items": "240",
         "explore.max-mistakes": "12",
         "policy.steps": "64",
         "policy.rollout": "32",

@@ -114,8 +114,10 @@ def _paragraph(setting: Setting) -> str:
 
 def _line(setting: Setting) -> str:
     head = f"  {setting.flag} [{setting.facts}]".ljust(HEAD_WIDTH)
-    about = textwrap.shorten(setting.info.description or "", max(30, WIDTH - len(head)), placeholder=" ...")
-    return f"{head}  {about}"
+    if len(head) > WIDTH - 30:  # a long choice: what it is about stands below it
+        head = f"{head}\n{'':{HEAD_WIDTH}}"
+    room = WIDTH - len(head.rpartition("\n")[2])
+    return f"{head}  {textwrap.shorten(setting.info.description or '', room, placeholder=' ...')}"
 
 
 def _resolve(typed: str, model: type[BaseModel], settings: Mapping[str, Setting]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, model_validator
 
@@ -24,10 +25,10 @@ from recloop.progress import SILENT, Progress, terminal_progress
 from recloop.records import Log
 from recloop.settings import setting, shown_first, validate
 
-_FROM_FILES = {"path", "on_bad_rows", "quarantine"}
+_FROM_FILES = {"users", "path", "on_bad_rows", "quarantine"}
 _OF_1M = ("metadata", "item_knowledge", "kar")
 _READ_BY = {
-    "simulated": {"simulated"},
+    "simulated": {"users", "simulated"},
     "movielens": {*_FROM_FILES, *_OF_1M, "attributes", "min_item_ratings"},
     "ml-1m": {*_FROM_FILES, *_OF_1M, "attributes", "min_item_ratings"},
     "mind": _FROM_FILES,
@@ -39,6 +40,8 @@ _READ_BY = {
 
 class DataConfig(BaseModel, frozen=True, extra="forbid"):
     """Which log, where it is, and how much of it."""
+
+    READ_BY: ClassVar[Mapping[str, Set[str]]] = _READ_BY  # the settings that are read for each name
 
     name: Literal["simulated", "movielens", "ml-1m", "mind", "amazon", "implicit", "table"] = shown_first(
         "simulated", "Which reader."
@@ -74,10 +77,10 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _nothing_unread(self) -> DataConfig:
-        readable = _READ_BY[self.name] | {"name", "users"}
+        readable = self.READ_BY[self.name] | {"name"}
         for field, info in type(self).model_fields.items():
             if field not in readable and getattr(self, field) != info.default:
-                readers = ", ".join(name for name, fields in _READ_BY.items() if field in fields)
+                readers = ", ".join(name for name, fields in self.READ_BY.items() if field in fields)
                 raise SettingError(
                     f"data.{field} is read for {readers} only, got it with data.name {self.name}; leave it out"
                 )

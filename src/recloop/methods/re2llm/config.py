@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, model_validator
 
@@ -26,6 +27,8 @@ from recloop.methods.shared_config import (
 from recloop.settings import setting, shown_first
 from recloop.training.hint_policy import PolicyConfig
 
+SIMULATED, RELEASED = "simulated-sessions", "released"
+
 
 class AnswerLmConfig(LmConfig, frozen=True):
     """Which language model answers; it stays as it is. At temperature 0 each prompt has one answer."""
@@ -35,45 +38,19 @@ class AnswerLmConfig(LmConfig, frozen=True):
     max_tokens: int = shown_first(200, "longest answer: a list of titles, or a reflection", ge=1)
 
 
-class SessionDataConfig(BaseModel, frozen=True, extra="forbid"):
-    """Where sessions come from."""
+class SessionDataConfig(DataConfig, frozen=True):
+    """Where sessions come from: a log of any kind, cut as `sessions` says, or sessions as such."""
 
-    name: Literal["simulated", "log", "released"] = shown_first(
-        "simulated", "simulated logs: simulated; log: cut out of a log (data.log); released: files as Re2LLM's"
-    )
-    path: Path | None = shown_first(None, "released: the folder of one domain")
-    simulated: SimulatedSessionsConfig = setting(SimulatedSessionsConfig(), "the simulated sessions")
-    log: DataConfig = setting(DataConfig(), "the log")
-    sessions: SessionConfig = setting(SessionConfig(), "how a log is cut; how many are kept")
+    READ_BY: ClassVar[Mapping[str, Set[str]]] = {
+        **DataConfig.READ_BY,
+        SIMULATED: {"simulated_sessions"},
+        RELEASED: {"path"},
+    }
 
-    @model_validator(mode="after")
-    def _nothing_unread(self) -> SessionDataConfig:
-        read = {"simulated": {"simulated"}, "log": {"log", "sessions"}, "released": {"path", "sessions"}}[self.name]
-        for field, info in type(self).model_fields.items():
-            if field not in read | {"name"} and getattr(self, field) != info.default:
-                raise SettingError(f"data.{field} is not read for data.name {self.name}, got it; leave it out")
-        if self.name == "released" and self.path is None:
-            raise SettingError("data.path says where the released sessions are, got none; give --data.path")
-        return self
-
-    @model_validator(mode="after")
-    def _times_are_there(self) -> SessionDataConfig:
-        if self.name != "log" or self.log.has_times:
-            return self
-        name, cut = self.log.name, self.sessions.cut
-        if cut != "user":
-            also = ", or name the column of times in data.log.table.time" if name == "table" else ""
-            raise SettingError(
-                f"data.sessions.cut {cut} reads times, got a log of {name} that has an order only; "
-                f"set data.sessions.cut to user{also}"
-            )
-        # The rows of a table are in one order for all users.
-        if self.sessions.split == "time" and name != "table":
-            raise SettingError(
-                f"data.sessions.split time compares the times of users, got a log of {name} with an order "
-                f"within each user only; set data.sessions.split to session"
-            )
-        return self
+    name: Literal[  # pyright: ignore[reportIncompatibleVariableOverride]
+        "simulated-sessions", "released", "simulated", "movielens", "ml-1m", "mind", "amazon", "implicit", "table"
+    ] = shown_first(SIMULATED, "Simulated sessions, sessions released with Re2LLM, or a log that is cut into sessions.")
+    simulated_sessions: SimulatedSessionsConfig = setting(SimulatedSessionsConfig(), "The simulated sessions.")
 
 
 class QuestionConfig(BaseModel, frozen=True, extra="forbid"):
@@ -121,7 +98,8 @@ class Re2llmConfig(BaseModel, frozen=True, extra="forbid"):
     data_seed: int = setting(0, "of the simulated log, the sessions kept and the candidates", ge=0)
     reward: str = shown_first("ndcg@10", "the reward of a hint is its gain in this metric")
     primary_metric: str = shown_first("ndcg@10", "the metric that is tested; one of metrics.names")
-    data: SessionDataConfig = setting(SessionDataConfig(), "the sessions")
+    data: SessionDataConfig = setting(SessionDataConfig(), "the sessions, or the log that they are cut from")
+    sessions: SessionConfig = setting(SessionConfig(), "how a log is cut; how many sessions are kept")
     question: QuestionConfig = setting(QuestionConfig(), "sessions in words")
     lm: AnswerLmConfig = setting(AnswerLmConfig(), "the language model")
     encoder: EncoderConfig = setting(EncoderConfig(), "the encoder of items and hints")
@@ -148,19 +126,43 @@ class Re2llmConfig(BaseModel, frozen=True, extra="forbid"):
                 raise SettingError(
                     f"a session has one answer and is measured by ndcg@K, hr@K, mrr@K; got {metric}; use one"
                 )
-        if self.explore.hints == "released" and self.data.name != "released":
+        self._times_are_there()
+        if self.data.name == SIMULATED and self.sessions != SessionConfig():
+            raise SettingError(
+                f"sessions are settings of a log that is cut, got them with data.name {SIMULATED}; set "
+                f"data.simulated_sessions"
+            )
+        if self.explore.hints == "released" and self.data.name != RELEASED:
             raise SettingError(
                 f"explore.hints released come with released data, got data.name {self.data.name}; "
                 f"explore, or name a file in explore.file"
             )
         return self
 
+    def _times_are_there(self) -> None:
+        name, cut = self.data.name, self.sessions.cut
+        if name in (SIMULATED, RELEASED) or self.data.has_times:
+            return
+        if cut != "user":
+            also = ", or name the column of times in data.table.time" if name == "table" else ""
+            raise SettingError(
+                f"sessions.cut {cut} reads times, got a log of {name} that has an order only; set sessions.cut to "
+                f"user{also}"
+            )
+        # The rows of a table are in one order for all users.
+        if self.sessions.split == "time" and name != "table":
+            raise SettingError(
+                f"sessions.split time compares the times of users, got a log of {name} with an order within each "
+                f"user only; set sessions.split to session"
+            )
+
 
 def quick_overrides(config: Re2llmConfig) -> list[tuple[str, str]]:
     """What ``--quick`` sets where nothing else was said: a demonstration within minutes."""
-    sizes = "data.simulated" if config.data.name == "simulated" else "data.sessions"
+    is_simulated = config.data.name == SIMULATED
+    sizes = "data.simulated-sessions" if is_simulated else "sessions"
     settings = [(f"{sizes}.num-train", "120"), (f"{sizes}.num-test", "100")]
-    settings += [("data.simulated.num-items", "240")] if config.data.name == "simulated" else []
+    settings += [(f"{sizes}.num-items", "240")] if is_simulated else []
     return [
         *settings,
         ("explore.max-hints", "6"),

@@ -41,7 +41,7 @@ def count_calls(config: Re2llmConfig, num_train: int, num_test: int, num_hints: 
 
 def forecast(config: Re2llmConfig) -> str:
     """The plan of a run, from its data and settings; reads the data, writes nothing, loads no model."""
-    task = load_sessions(config.data, config.data_seed, SILENT)
+    task = load_sessions(config, SILENT)
     num_hints: int | None = None
     if config.explore.file is not None:
         num_hints = len(read_hint_base(config.explore.file).hints)

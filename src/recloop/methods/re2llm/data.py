@@ -17,7 +17,7 @@ from recloop.llm.cache import CompletionCache
 from recloop.llm.chat import chat_tokens
 from recloop.llm.language_model import Sampling
 from recloop.llm.sampling import sample_completions
-from recloop.methods.re2llm.config import SessionDataConfig
+from recloop.methods.re2llm.config import RELEASED, SIMULATED, Re2llmConfig
 from recloop.methods.study import COMPLETIONS_FILE, Study
 from recloop.progress import Progress
 from recloop.prompts.budget import PromptTooLong, within_budget
@@ -28,7 +28,7 @@ from recloop.records import Completion, Log, Prompt
 from recloop.rerankers.metrics import NOT_RANKED
 
 CUTS = "prompts.json"
-PREPARE = StepKind("prepare", reads=("data", "data_seed", "question", "lm"))
+PREPARE = StepKind("prepare", reads=("data", "sessions", "data_seed", "question", "lm"))
 
 PromptOf = Callable[[SessionText], str]
 
@@ -71,23 +71,20 @@ class Questions:
         return range(len(self.task.train), len(self.texts))
 
 
-def load_sessions(config: SessionDataConfig, seed: int, progress: Progress, log: Log | None = None) -> SessionTask:
+def load_sessions(config: Re2llmConfig, progress: Progress, log: Log | None = None) -> SessionTask:
     """The sessions that the configuration names, or those of a log that was passed as an object."""
-    if log is not None:
-        return sessions_of_log(log, config.sessions, seed)
-    match config.name:
-        case "simulated":
-            return simulate_sessions(config.simulated, seed)
-        case "log":
-            return sessions_of_log(read_log(config.log, seed, progress), config.sessions, seed)
-        case "released":
-            assert config.path is not None
-            return read_released(config.path, config.sessions.num_train, config.sessions.num_test, seed)
+    data, sessions, seed = config.data, config.sessions, config.data_seed
+    if log is None and data.name == SIMULATED:
+        return simulate_sessions(data.simulated_sessions, seed)
+    if log is None and data.name == RELEASED:
+        assert data.path is not None
+        return read_released(data.path, sessions.num_train, sessions.num_test, seed)
+    return sessions_of_log(log or read_log(data, seed, progress), sessions, seed)
 
 
 def readable_sessions(study: Study) -> tuple[SessionTask, dict[str, str]]:
     """`load_sessions`, with columns under names that the language model can read, and those that are new."""
-    task = load_sessions(study.config.data, study.config.data_seed, study.progress, study.own.log)
+    task = load_sessions(study.config, study.progress, study.own.log)
     return with_readable_columns(task, study.first_lm.folder, study.progress)
 
 
