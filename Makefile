@@ -40,7 +40,7 @@ test: $(VENV)/.dev  ## all tests but the long ones (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -q -m "not soak"
 
 fast: $(VENV)/.dev  ## the tests that take no time (under 30 seconds)
-	$(BIN)/python -m pytest -q -m "not soak and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not soak and not slow"
 
 examples: $(VENV)/.dev  ## every script in examples/, in an empty folder (about 12 minutes)
 	@folder=$$(mktemp -d) && python="$(abspath $(BIN))/python" && cd "$$folder" && for script in $(CURDIR)/examples/*.py; do \

@@ -93,6 +93,7 @@ def test_a_ratio_compares_rates_taken_side_by_side():
     assert make_figure(against=None).ratios is None
 
 
+@pytest.mark.slow
 def test_implementations_take_turns_and_a_slow_machine_repeats_less(monkeypatch):
     calls, steps = [], []
     found = race(

@@ -327,6 +327,7 @@ def test_an_option_that_a_method_is_not_asked_with_is_refused(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_quick_makes_re2llm_small_and_what_is_said_besides_wins(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "re2llm", "--quick", "--dry-run", "--data.simulated-sessions.num-test", "30"]) == 0
     assert "120 training and 30 test sessions" in capsys.readouterr().out
@@ -334,6 +335,7 @@ def test_quick_makes_re2llm_small_and_what_is_said_besides_wins(capsys: pytest.C
     assert "up to 9" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_quick_makes_rerec_small_and_what_is_said_besides_wins(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "rerec", "--quick", "--dry-run", "--seeds", "[4]"]) == 0
     quick = capsys.readouterr().out

@@ -162,3 +162,24 @@ def test_without_times_a_history_leaves_out_what_was_listed(tmp_path):
 def test_wrong_lists_are_one_error(tmp_path, changes, settings, message):
     with pytest.raises(DataError, match=f"(?s){message}"):
         read_lists(lists_in(tmp_path, **{name: list(map(str, cells)) for name, cells in changes.items()}), **settings)
+
+
+def test_a_log_says_how_it_was_read(tmp_path):
+    (tmp_path / "log.csv").write_text("user;item;shop\na;x;1\nb;y;2\n;z;3\n")
+    quarantine = {"on_bad_rows": "quarantine", "quarantine": tmp_path / "bad.jsonl"}
+    log = rl.load_log("table", path=tmp_path / "log.csv", users=1, **quarantine)
+    head, *rest = log.reading
+    assert head == "reader table: 2 interactions of 2 users with 2 items; kept 1 users, drawn"
+    assert any("semicolons" in line for line in rest)
+    assert any("nothing reads the columns shop" in line for line in rest)
+    assert any("1 bad rows set aside" in line and "has no user" in line for line in rest)
+    frames = rl.Log.from_frames(pl.DataFrame(BOUGHT), impressions=pl.DataFrame(SHOWN))
+    assert frames.reading[0] == "frames: 3 interactions of 2 users with 3 items, 2 lists shown"
+
+
+def test_lists_of_one_item_are_counted_and_left_out():
+    alone = pl.DataFrame({"user_id": ["a"], "list_id": ["9"], "item_id": [5], "label": [1]})
+    shown = pl.concat([pl.DataFrame(SHOWN).select(alone.columns).cast({"list_id": pl.String}), alone])
+    log = rl.Log.from_frames(pl.DataFrame(BOUGHT), impressions=shown)
+    lists = rl.lists_from_impressions(log, split={"train": 0.5, "reward": 0, "valid": 0, "test": 0.5})
+    assert lists.notes == ("1 of 3 lists hold one item and are left out",)

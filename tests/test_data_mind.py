@@ -63,6 +63,7 @@ def test_a_bad_row_is_one_error_or_is_set_aside(tmp_path, row, complaint):
     assert log.impressions["list"].n_unique() == 5
 
 
+@pytest.mark.slow
 def test_every_published_row_equals_a_plain_reading(shared_data):
     folder = shared_data / "mind-sample"
     log = read_mind(folder)

@@ -132,6 +132,7 @@ def test_more_sessions_than_there_are_is_refused(tmp_path: Path) -> None:
         read_released(write(tmp_path / "movie"), 5, None, seed=0)
 
 
+@pytest.mark.slow
 def test_the_released_files_load(shared_data: Path) -> None:
     folder = shared_data / "re2llm"
     movie = read_released(folder / "movie", 500, 500, seed=0)

@@ -136,6 +136,7 @@ def test_without_profiles_nobody_is_asked_as_a_group():
     assert requests.num_given_up["demographic"] > 0
 
 
+@pytest.mark.slow
 def test_what_cannot_be_asked_is_one_clear_error():
     dataset, groups = simulated()
     bare = replace(dataset, attributes=())

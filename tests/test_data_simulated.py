@@ -62,6 +62,7 @@ def test_another_attribute_can_be_the_useful_one():
     assert abs(scores["genre"] - scores["constant"]) < 0.03
 
 
+@pytest.mark.slow
 def test_two_attributes_can_be_useful_together():
     scores = attribute_scores(useful_attributes=("era", "genre"), num_items=400)
     assert scores["era"] > scores["constant"] + 0.1

@@ -380,6 +380,7 @@ def test_settings_must_fit_together():
         TableLogConfig(rating="rate", positive_from_rating=9)
 
 
+@pytest.mark.slow
 def test_damaged_parquet_is_read_or_one_error_and_nothing_else_is_written(tmp_path, capfd):
     path = write(tmp_path / "log.parquet", {"who": [f"u{n % 50}" for n in range(900)], "what": [*range(900)]})
     raw, complaints = path.read_bytes(), 0

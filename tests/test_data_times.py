@@ -51,6 +51,7 @@ def test_mixed_zones_become_one(tmp_path):
     assert read(texts) == ([NOON] * 3, [])
 
 
+@pytest.mark.slow
 @given(st.datetimes(datetime(1991, 1, 1), datetime(2099, 1, 1)), st.integers(-23, 23))
 def test_a_time_is_read_as_the_standard_library_reads_it(moment, hours):
     zoned = moment.replace(tzinfo=timezone(timedelta(hours=hours)))

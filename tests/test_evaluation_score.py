@@ -8,7 +8,14 @@ from pydantic import ValidationError
 
 from recloop.errors import ContractError, DataError, LeakageError, SettingError
 from recloop.evaluation.per_user_scores import VariantScores
-from recloop.evaluation.score import MetricsConfig, best_of_n, chosen_shares, completion_values, evaluate
+from recloop.evaluation.score import (
+    MetricsConfig,
+    best_of_n,
+    chance_of_lists,
+    chosen_shares,
+    completion_values,
+    evaluate,
+)
 from recloop.records import Group, Lists, UserVectors
 
 METRICS = ("ndcg@5", "map_kar@3", "mrr@10")
@@ -190,3 +197,12 @@ def max_over_completions(reranker: NoisyTaste, lists: Lists) -> float:
 
     values_BN = compute_completion_metrics("ndcg@5", reranker.score(lists, None), lists)
     return float(user_means(values_BN, lists.user_B, "drop")[1].max(axis=1).mean())
+
+
+def test_chance_is_what_random_orders_score() -> None:
+    labels_BL = np.array([[1, 0, 0, 0]] * 400, np.float32)
+    lists = Lists(Group.TEST, np.arange(400), np.tile(np.arange(4), (400, 1)), labels_BL, np.ones((400, 4), bool))
+    config = MetricsConfig(names=("hr@1", "ndcg@5"), empty="drop", mean="user")
+    expected = np.mean(1 / np.log2(np.arange(4) + 2))
+    assert chance_of_lists(lists, "hr@1", config, 0) == pytest.approx(0.25, abs=0.02)
+    assert chance_of_lists(lists, "ndcg@5", config, 0) == pytest.approx(expected, abs=0.01)

@@ -87,6 +87,7 @@ def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
             yield from outside_functions(node)
 
 
+@pytest.mark.slow
 def test_no_modules_import_each_other_in_a_circle_not_even_for_types() -> None:
     trees = {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in modules()}
     imports: dict[str, set[str]] = {}
@@ -118,6 +119,7 @@ def test_a_module_says_what_it_is(path: Path) -> None:
         assert ast.get_docstring(ast.parse(text)), "a module begins with a sentence on what it holds"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [

@@ -95,6 +95,7 @@ def test_the_name_follows_the_weights_not_the_folder(lm_folder, lm, tmp_path):
     assert TransformersLM(build_tiny_lm(tmp_path / "other", seed=1), device="cpu").name != lm.name
 
 
+@pytest.mark.slow
 # peft reads an attribute that transformers is about to rename.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_an_adapter_folder_answers_as_its_merged_model(lm_folder, lm, tmp_path):

@@ -64,6 +64,7 @@ def test_replies_clearly_below_chance_are_beyond_a_bound_and_bad_luck_is_not():
     assert not unreadable.is_within
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "config", "settings"), CASES)
 def test_a_model_for_something_else_is_stopped_and_may_be_let_through(method, config, settings, tmp_path: Path):
     """Random weights write no text about a user, and the bundled model for such texts does not rank."""
@@ -79,6 +80,7 @@ def test_a_model_for_something_else_is_stopped_and_may_be_let_through(method, co
     assert preflight_section(made).parts[0].rows == tuple(map(tuple, made["findings"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "config", "settings"), CASES)
 def test_the_bundled_models_pass_on_simulated_data(method, config, settings, tmp_path: Path):
     do_method(method, config.model_validate(settings), tmp_path, "preflight")
@@ -86,6 +88,7 @@ def test_the_bundled_models_pass_on_simulated_data(method, config, settings, tmp
     assert all(row[-1] == "" for row in findings)
 
 
+@pytest.mark.slow
 def test_texts_of_a_run_are_the_same_with_and_without_it(tmp_path: Path):
     for mode in ("off", "stop"):
         config = Dpo4RecConfig.model_validate(SIMULATED | {"preflight": mode, "rounds": 0})
@@ -96,6 +99,7 @@ def test_texts_of_a_run_are_the_same_with_and_without_it(tmp_path: Path):
         assert (tmp_path / "off" / name).read_bytes() == (tmp_path / "stop" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_dry_run_checks_too_and_writes_nothing(tmp_path: Path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.toml").write_text("[data.simulated]\nnum_users = 60\nnum_items = 150\nnum_interactions = 24\n")

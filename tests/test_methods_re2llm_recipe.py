@@ -362,6 +362,7 @@ def test_a_language_model_that_leaves_no_hint_ends_in_a_table_without_gain(tmp_p
     assert rows["ppo"] == rows["no_hint"] == rows["best_hint"]
 
 
+@pytest.mark.slow
 def test_through_an_endpoint_the_table_is_the_same_and_every_call_is_counted_there(tmp_path: Path) -> None:
     do(config_of(TINY), tmp_path / "local")
     follower = FakeHintFollower()
@@ -389,6 +390,7 @@ def test_halves_do_not_flatter_where_hints_mean_nothing_and_find_the_best_where_
     assert score_on_halves(noise_SHR)[0].mean() == pytest.approx(2.5, abs=0.02)
 
 
+@pytest.mark.slow
 def test_repeated_answers_tell_what_the_best_hint_is_worth(tmp_path: Path) -> None:
     lm = FakeHintFollower()
     plain = config_of(TINY)

@@ -73,6 +73,7 @@ def prepared(tmp_path_factory):
         yield study, prepare(study)
 
 
+@pytest.mark.slow
 def test_every_canonical_answer_is_right_by_the_written_rule(prepared):
     _, task = prepared
     kinds = set()

@@ -52,6 +52,7 @@ value = st.from_regex(r"[A-Z][a-z]{1,6}( [A-Z][a-z]{1,6}| Jr\.|-[A-Z][a-z]+|'s)?
 claim = st.builds(Claim, st.sampled_from(ATTRIBUTES), st.sampled_from(Polarity), value)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(claim, max_size=8, unique=True))
 def test_what_is_written_is_read_back(claims: list[Claim]):

@@ -196,6 +196,7 @@ def test_a_backbone_of_ones_own_is_fitted_saved_and_loaded(tmp_path):
         FittedReranker.load(tmp_path, Pointwise)
 
 
+@pytest.mark.slow
 def test_a_backbone_of_ones_own_learns_and_may_read_the_history():
     problem = taste_problem(num_users=200)
     learnt = fit(problem, problem.vectors, own=Pointwise, max_epochs=8, min_epoch_steps=40)
@@ -206,6 +207,7 @@ def test_a_backbone_of_ones_own_learns_and_may_read_the_history():
     assert not np.array_equal(without, reranker.score(PROBLEM.test, PROBLEM.vectors))
 
 
+@pytest.mark.slow
 def test_the_public_fit_takes_a_name_or_a_class():
     import recloop as rl
 

@@ -46,6 +46,7 @@ def ndcg_of(problem, vectors, **settings):
     return user_means(values_B, problem.test.user_B, "drop")[1].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adaptor", ["hea", "mlp"])
 def test_true_knowledge_beats_none_and_random_vectors_do_not(adaptor):
     problem = taste_problem()
@@ -63,6 +64,7 @@ def test_every_backbone_learns_from_true_knowledge(kind):
     assert ndcg_of(problem, problem.vectors, kind=kind, max_epochs=10) > 0.95
 
 
+@pytest.mark.slow
 def test_the_id_history_tells_which_items_are_liked_by_its_rating_only():
     problem = taste_problem()
     blind = replace(problem.histories, rating=np.ones_like(problem.histories.rating))
@@ -70,6 +72,7 @@ def test_the_id_history_tells_which_items_are_liked_by_its_rating_only():
     assert ndcg_of(replace(problem, histories=blind), None, use_id_history=True, max_epochs=8) < 0.9
 
 
+@pytest.mark.slow
 def test_item_knowledge_speaks_for_items_never_seen_in_training():
     # Item i is of kind i % 4 and has no attribute; training shows items 0..19, the others hold items 20..39.
     problem = taste_problem()

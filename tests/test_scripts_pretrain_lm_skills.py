@@ -115,6 +115,7 @@ def test_a_canonical_list_by_hand():
     assert next_item.parse_ranking(drawn.text, titles, 3).places[0] == 0
 
 
+@pytest.mark.slow
 def test_lessons_are_parsed_as_they_were_meant(words):
     rng = np.random.default_rng(2)
     for _ in range(30):

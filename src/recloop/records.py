@@ -58,6 +58,7 @@ class Log:
         grade), ``position`` (Int64, from 1), ``score`` (Float64, of the first stage), ``time`` (Float64); the last
         three null where unknown. Lists that users were shown, sorted by user, time, list and position. None when
         absent.
+    reading: what was found out while it was read, a sentence each: how much was read, and what was left out.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Log:
     item_knowledge: pl.DataFrame | None = None
     user_knowledge: pl.DataFrame | None = None
     impressions: pl.DataFrame | None = None
+    reading: tuple[str, ...] = ()
 
     @classmethod
     def from_frames(
@@ -204,6 +206,7 @@ class CandidateLists:
     valid: Lists
     test: Lists
     first_stage_recall: float | None = None  # share of positives that the first stage proposed; None for `kar`
+    notes: tuple[str, ...] = ()  # what was left out when they were made
 
     def of(self, group: Group) -> Lists:
         lists: Lists = getattr(self, group.value)

@@ -129,6 +129,14 @@ def sample_users(log: Log, num_users: int, seed: int) -> Log:
     )  # fmt: skip
 
 
+def counts_of(log: Log) -> str:
+    """How much there is of a log, in words."""
+    told = f"{log.interactions.height:,} interactions of {log.num_users:,} users with {log.num_items:,} items"
+    if log.impressions is not None:
+        told += f", {log.impressions['list'].n_unique():,} lists shown"
+    return told
+
+
 def _own_ids(impressions: pl.DataFrame, log: Log, users: np.ndarray) -> pl.DataFrame:
     """The impressions of some users under their ids."""
     return (

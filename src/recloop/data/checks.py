@@ -38,6 +38,18 @@ STRICT = BadRowPolicy()
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """A listener that passes on what it is told, and keeps it."""
+
+    say: Callable[[str], None]
+    lines: list[str] = field(default_factory=list[str])
+
+    def __call__(self, line: str) -> None:
+        self.lines.append(line)
+        self.say(line)
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """One thing that can be wrong with a row.
 

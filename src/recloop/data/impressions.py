@@ -126,7 +126,9 @@ def impression_lists(log: Log, groups: Mapping[Group, np.ndarray], seed: int, wi
     frame = log.impressions
     if frame is None or frame.is_empty():
         raise DataError(f"{log.name} must have impressions for such lists, got none; give them, or make lists with kar")
+    num_shown = frame["list"].n_unique()
     frame = frame.filter(pl.len().over("list") >= MIN_LIST)
+    num_short = num_shown - frame["list"].n_unique()
     if frame.is_empty():
         raise DataError(f"a list must hold {MIN_LIST} items to be ranked, got none that does; check the column list_id")
     histories = _histories_before(log, frame, window_max)
@@ -155,7 +157,8 @@ def impression_lists(log: Log, groups: Mapping[Group, np.ndarray], seed: int, wi
     lists = Lists(Group.TEST, user_B, items_BL, labels_BL, is_item_BL, position_BL, score_BL, list_B)
     of_group = {group: lists.take(np.isin(user_B, groups.get(group, []))) for group in Group}
     by_group: dict[str, Any] = {group.value: replace(taken, group=group) for group, taken in of_group.items()}
-    return CandidateLists(histories, **by_group)
+    notes = (f"{num_short:,} of {num_shown:,} lists hold one item and are left out",) if num_short else ()
+    return CandidateLists(histories, **by_group, notes=notes)
 
 
 def _histories_before(log: Log, frame: pl.DataFrame, window_max: int) -> Histories:

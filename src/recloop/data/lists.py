@@ -118,7 +118,9 @@ def build_lists(log: Log, groups: dict[Group, np.ndarray], protocol: ProtocolCon
             made = _chunk_lists(later, protocol, proposed, rng)
         else:
             made = _catalogue_lists(later, proposed, rng)
-    by_group = {group.value: Lists(group, *made).take(np.isin(made[0], groups.get(group, []))) for group in Group}
+    by_group: dict[str, Any] = {
+        group.value: Lists(group, *made).take(np.isin(made[0], groups.get(group, []))) for group in Group
+    }
     return CandidateLists(later.histories, **by_group, first_stage_recall=recall)
 
 

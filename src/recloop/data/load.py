@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, model_validator
 
 from recloop.data.amazon import AmazonConfig, read_amazon
-from recloop.data.assemble import sample_users
-from recloop.data.checks import BadRowPolicy
+from recloop.data.assemble import counts_of, sample_users
+from recloop.data.checks import BadRowPolicy, Heard
 from recloop.data.implicit_log import ImplicitConfig, read_implicit
 from recloop.data.kar_knowledge import read_klg, with_item_texts, with_user_texts
 from recloop.data.mind import read_mind
@@ -144,7 +144,8 @@ def read_log(config: DataConfig, seed: int, progress: Progress = SILENT) -> Log:
         progress: takes the count of bad rows set aside, and the columns of a table that nothing reads.
     """
     quarantine = config.quarantine if config.on_bad_rows == "quarantine" else None
-    policy = BadRowPolicy(quarantine, progress.say)
+    heard = Heard(progress.say)
+    policy = BadRowPolicy(quarantine, heard)
     path = config.path or Path()  # only what is simulated has none
     match config.name:
         case "simulated":
@@ -175,7 +176,11 @@ def read_log(config: DataConfig, seed: int, progress: Progress = SILENT) -> Log:
         beside = quarantine and quarantine.with_stem(quarantine.stem + "-kar")
         knowledge = read_klg(config.kar, replace(policy, quarantine=beside))
         log = with_user_texts(with_item_texts(log, knowledge), knowledge)
-    return log if config.users is None else sample_users(log, config.users, seed)
+    read = f"reader {config.name}: {counts_of(log)}"
+    if config.users is not None:
+        log = sample_users(log, config.users, seed)
+        read += f"; kept {config.users:,} users, drawn"
+    return replace(log, reading=(read, *heard.lines))
 
 
 def _movielens_form(config: DataConfig, folder: Path, policy: BadRowPolicy) -> Form:

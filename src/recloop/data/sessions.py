@@ -82,6 +82,7 @@ class SessionTask:
     hints: that came with the data; empty otherwise.
     notes: counts of what was left out or repaired.
     user_ids: as in the source, by user; empty where it has none.
+    reading: of the log they were cut from (`Log.reading`).
     """
 
     name: str
@@ -93,6 +94,7 @@ class SessionTask:
     hints: tuple[str, ...] = ()
     notes: tuple[tuple[str, int], ...] = ()
     user_ids: tuple[str, ...] = ()
+    reading: tuple[str, ...] = ()
 
     @property
     def sessions(self) -> tuple[Session, ...]:
@@ -185,12 +187,13 @@ def sessions_of_log(log: Log, config: SessionConfig, seed: int) -> SessionTask:
         tuple(map(complete, chosen["test"])),
         notes=(("sessions in the log", len(cut)),),
         user_ids=tuple(log.users["user_id"].to_list()),
+        reading=log.reading,
     )
 
 
 def _fewer(part: str, pool: np.ndarray) -> str:
     lower = f"sessions.num_{part} or " if len(pool) else ""
-    return f"lower {lower}sessions.min_items, or change sessions.cut (re2llm: data.sessions)"
+    return f"lower {lower}sessions.min_items, or change sessions.cut"
 
 
 def task_digest(task: SessionTask) -> str:

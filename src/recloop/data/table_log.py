@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 
 from recloop.data import checks
-from recloop.data.assemble import RawLog, attribute_labels, clean_text, keep_rated_items, number_log
-from recloop.data.checks import STRICT, BadRowPolicy, Check, Rows
+from recloop.data.assemble import RawLog, attribute_labels, clean_text, counts_of, keep_rated_items, number_log
+from recloop.data.checks import STRICT, BadRowPolicy, Check, Heard, Rows
 from recloop.data.frames import NamedFrame, TableSource, as_polars
 from recloop.data.separated import TableForm
 from recloop.data.table_config import TableColumns, TableLogConfig
@@ -87,10 +87,12 @@ def log_from_frames(
         found |= {key: column for key, column in shown.items() if key == "list" or column in there}
     config = validate(TableColumns, found | columns)
     config.require_tables(items=items is not None, impressions=impressions is not None)
-    form = TableForm(say=progress.say)
-    policy = BadRowPolicy(say=progress.say, instead="leave them out")
+    heard = Heard(progress.say)
+    form = TableForm(say=heard)
+    policy = BadRowPolicy(say=heard, instead="leave them out")
     log, beside = sources["interactions"], [sources.get(what) for what in ("items", "users", "impressions")]
-    return _read_log(_Tables(config, log, *beside, forms=(form,) * 4, bad_rows=policy, of=""), name, 0)
+    read = _read_log(_Tables(config, log, *beside, forms=(form,) * 4, bad_rows=policy, of=""), name, 0)
+    return replace(read, reading=(f"frames: {counts_of(read)}", *heard.lines))
 
 
 def _read_log(tables: _Tables, name: str, min_item_ratings: int) -> Log:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from recloop.evaluation.significance import Comparison, Contrast
 
 CHANCE = "chance"  # candidates in random order
+EMPTY_LISTS = {"drop": "left out", "zero": "counted as 0"}  # those without a positive, by the setting metrics.empty
 REWARD_MODEL_PREFIX = "reward_model_"  # of a variant that the reward model scores in place of an evaluator
 
 
@@ -203,7 +204,7 @@ def conventions(table: Comparison, unit: str = "user") -> str:
     if unit != "user":
         return f"Mean over {table.num_users:,} test {unit}s; {seeds}."
     mean = "every user weighs the same" if table.mean == "user" else "every list weighs the same"
-    empty = "left out" if table.empty == "drop" else "counted as 0"
+    empty = EMPTY_LISTS[table.empty]
     return (
         f"{table.mean.capitalize()} mean ({mean}) over {table.num_users:,} test users with "
         f"{table.num_lists:,} lists; lists without a liked item are {empty}; {seeds}."

@@ -23,6 +23,7 @@ from recloop.rerankers.metrics import (
     MetricName,
     checked_scores,
     compute_completion_metrics,
+    compute_metric,
     metric_of_rank,
     user_means,
 )
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from recloop.records import Lists, UserVectors
     from recloop.rerankers.protocol import Reranker
 
+CHANCE_ORDERS = 20
 TIE = 1e-12  # means this close are equal but for rounding
 
 
@@ -190,6 +192,15 @@ def chance_scores(
     expected = {n: [metric_of_rank(m, np.arange(1, n + 1)).mean() for m in metrics.names] for n in set(num_S.tolist())}
     values = np.array([expected[n] for n in num_S.tolist()])
     return variant_from_lists(CHANCE, dict.fromkeys(seeds, values), user_S[order], metrics)
+
+
+def chance_of_lists(lists: Lists, metric: str, metrics: MetricsConfig, seed: int) -> float:
+    """The mean of a metric with the candidates in random order, over `CHANCE_ORDERS` orders drawn by `seed`."""
+    rng = np.random.default_rng([seed, 0xC4A9CE])
+    drawn = (rng.random(lists.items_BL.shape, dtype=np.float32) for _ in range(CHANCE_ORDERS))
+    values = {number: compute_metric(metric, scores_BL, lists)[:, None] for number, scores_BL in enumerate(drawn)}
+    only = metrics.model_copy(update={"names": (metric,)})
+    return variant_from_lists(CHANCE, values, lists.user_B, only).average(metric)
 
 
 def variant_from_lists(

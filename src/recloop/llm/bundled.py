@@ -125,8 +125,9 @@ def columns_note(names: Mapping[str, str]) -> dict[str, Any]:
 
 
 def columns_fact(made: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """The report's line on new names, from what that step noted."""
-    return (("Columns", columns_text(made["columns"])),) if "columns" in made else ()
+    """The report's lines on what was read and on new names, from what that step noted."""
+    read = (("Read", "; ".join(made["reading"])),) if made.get("reading") else ()
+    return (*read, ("Columns", columns_text(made["columns"]))) if "columns" in made else read
 
 
 def in_shown_names(text: str, names: Mapping[str, str]) -> str:

@@ -34,6 +34,8 @@ def forecast(config: Dpo4RecConfig) -> str:
     lists = build_lists(log, groups, config.protocol, config.data_seed)
     users = {part: len(np.unique(np.concatenate([lists.of(g).user_B for g in of]))) for part, of in GROUPS.items()}
     lines = [
+        *log.reading,
+        *lists.notes,
         f"{log.name}: {log.num_users:,} users, {log.num_items:,} items; lists: "
         + ", ".join(f"{len(lists.of(g)):,} {g}" for parts in GROUPS.values() for g in parts),
         f"seeds {config.seeds}, rounds of training {config.rounds}, evaluators {', '.join(config.backbones)}",

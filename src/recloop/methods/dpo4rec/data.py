@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -77,8 +78,12 @@ def prepare(study: Study) -> Task:
                 num_items=log.num_items,
                 num_interactions=log.interactions.height,
                 num_lists={group.value: len(lists.of(group)) for group in Group},
+                num_lists_without_positive={
+                    group.value: int((lists.of(group).labels_BL <= 0).all(axis=1).sum()) for group in Group
+                },
                 num_users_with_lists={g.value: len(np.unique(lists.of(g).user_B)) for g in Group},
                 num_history_items_cut=sum(prompt.num_items_cut for prompt in prompts),
+                reading=[*log.reading, *lists.notes],
                 **columns_note(columns),
             )
     folder = study.run.folder("prepare")
@@ -144,6 +149,6 @@ def write_lists(file: Path, lists: CandidateLists) -> None:
 def read_lists(file: Path) -> CandidateLists:
     """What `write_lists` wrote."""
     arrays = load_file(file)
-    groups = {group.value: record_of(arrays, group.value, Lists, group=group) for group in Group}
+    groups: dict[str, Any] = {group.value: record_of(arrays, group.value, Lists, group=group) for group in Group}
     recall = float(arrays[RECALL]) if RECALL in arrays else None
     return CandidateLists(record_of(arrays, "histories", Histories), **groups, first_stage_recall=recall)

@@ -10,9 +10,10 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from recloop.evaluation import report_sections as parts
-from recloop.evaluation.labels import reward_title, variant_label
+from recloop.evaluation.labels import EMPTY_LISTS, metric_title, reward_title, variant_label
 from recloop.evaluation.report import report_step
 from recloop.evaluation.report_sections import Chart, Charts, Note, RewardSummary, Section, curve_of, logged_rows
+from recloop.evaluation.score import chance_of_lists
 from recloop.evaluation.tables import VariantTable
 from recloop.llm.bundled import columns_fact
 from recloop.methods.dpo4rec.data import Task
@@ -91,15 +92,19 @@ def facts(study: Study, task: Task) -> tuple[tuple[str, str], ...]:
     config, made = study.config, study.run.manifest["steps"]["prepare"]
     dpo = config.dpo
     counts = zip(made["num_users_with_lists"].items(), made["num_lists"].values(), strict=True)
+    empty = ", ".join(f"{num:,} {group}" for group, num in made["num_lists_without_positive"].items())
+    chance = chance_of_lists(task.lists.test, config.primary_metric, config.metrics, config.data_seed)
     groups = "; ".join(f"{group} {users:,} with {lists:,} lists" for (group, users), lists in counts)
     fits = f" ({config.reward.num_models} fits)" if config.reward.num_models > 1 else ""
     room = "" if config.completions.sentences is None else f"; sentences read of each: {config.completions.sentences}"
     beside = f", SFT weight {dpo.sft_weight:g}" if dpo.sft_weight else ""
     return (
         ("Data", f"{task.log.name}: {task.log.num_users:,} users, {task.log.num_items:,} items"),
-        ("Users", groups),
         *columns_fact(made),
+        ("Users", groups),
+        ("Lists without a positive", f"{empty}: {EMPTY_LISTS[config.metrics.empty]}"),
         ("Candidates", f"{config.protocol.kind} protocol"),
+        ("Chance", f"{metric_title(config.primary_metric)} {chance:.4f} with the test candidates in random order"),
         ("Language model", config.lm.name),
         ("Text encoder", config.encoder.name),
         ("Rerankers", f"reward model {config.reranker.kind}{fits}, evaluators {', '.join(config.backbones)}"),

@@ -54,6 +54,7 @@ def forecast(config: Re2llmConfig) -> str:
     read = total * (config.question.max_prompt_tokens + config.lm.max_tokens)
     sessions = f"{len(task.train):,} training and {len(task.test):,} test sessions"
     lines = [
+        *task.reading,
         f"{task.name}: {task.items.height:,} items, {sessions}",
         f"  hints        {hints}, and the empty one",
         f"  answers      at most {calls.answers:>9,} prompts: sessions x (hints + 1)",

@@ -104,6 +104,7 @@ def prepare(study: Study) -> Questions:
                 num_items_cut=sum(cut for cut, _ in cuts),
                 num_without_attributes=sum(not has_attributes for _, has_attributes in cuts),
                 data_notes=dict(task.notes),
+                reading=list(task.reading),
                 **columns_note(columns),
             )
     cuts = json.loads((study.run.folder("prepare") / CUTS).read_text(encoding="utf-8"))

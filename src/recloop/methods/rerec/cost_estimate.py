@@ -41,6 +41,7 @@ def forecast(config: ReRecConfig) -> str:
     )
     counts = ", ".join(f"at most {num:,} {group}" for group, num in most.items())
     lines = [
+        *dataset.reading,
         f"{dataset.name}: {dataset.num_users:,} users, {dataset.num_items:,} items; requests: {counts}",
         f"seeds {config.seeds}, variants {', '.join(config.variants)}; amounts of one seed, time of all",
     ]

@@ -138,7 +138,7 @@ def _prepare(
     with study.step(PREPARE, name, inputs | known) as step:
         if not step.is_done:
             _write_requests(study, step, dataset, make(dataset))
-            step.note(**columns_note(columns))
+            step.note(reading=list(log.reading), **columns_note(columns))
     folder = study.run.folder(step.name)
     rows = json.loads((folder / REQUESTS).read_text(encoding="utf-8"))
     requests = {group: tuple(_request(row) for row in rows[group.value]) for group in Group}
