@@ -392,3 +392,20 @@ def test_damaged_parquet_is_read_or_one_error_and_nothing_else_is_written(tmp_pa
             complaints += "log" in str(error)
     assert complaints > 3
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_row_may_be_a_basket_that_stands_for_a_user(tmp_path):
+    (tmp_path / "baskets.csv").write_text("1,rolls,milk,,\n2,milk,beer,rolls, \n3,tea,,,\n")
+    config = TableLogConfig(header=False, user="1", item="2", baskets=True, repeats="all")
+    log = read_table_log(tmp_path / "baskets.csv", config)
+    titles, users = log.items["title"].to_list(), log.users["user_id"].to_list()
+    assert users == ["1", "2", "3"]
+    bought = {(users[u], titles[i]) for u, i in log.interactions.select("user", "item").rows()}
+    assert bought == {("1", "rolls"), ("1", "milk"), ("2", "milk"), ("2", "beer"), ("2", "rolls"), ("3", "tea")}
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_a_log_without_users_is_told_what_can_stand_for_them(tmp_path, header):
+    (tmp_path / "baskets.csv").write_text("1,rolls,milk\n2,milk,beer\n")
+    with pytest.raises(DataError, match=r"column 'user'.*no users, a column of baskets or sessions can stand for them"):
+        read_table_log(tmp_path / "baskets.csv", TableLogConfig(header=header))

@@ -37,6 +37,10 @@ class TableColumns(BaseModel, frozen=True, extra="forbid"):
     repeats: Literal["error", "first", "last", "all"] = setting(
         "error", "What counts where a user has an item more than once; all: each time, as for plays and purchases."
     )
+    baskets: bool = setting(
+        False,
+        "A row is a basket: columns that have no other meaning hold its items too, one a cell; empty ones are none.",
+    )
     rating_min: float = setting(1.0, "Lowest rating there is.")
     rating_max: float = setting(5.0, "Highest rating there is.")
     positive_from_rating: float = setting(4.0, "A rating of at least this is positive.")

@@ -107,12 +107,14 @@ def _find(name: str, setting: str, names: Sequence[str], path: TableSource, what
     got = f"{', '.join(alike or names)} in {path}"
     if alike:
         raise DataError(f"{what} must have one column {name!r}, got {got}; write {setting} exactly as one of them")
+    no_users = "; where there are no users, a column of baskets or sessions can stand for them"
+    more = no_users if setting.endswith("user") else ""
     if not form.has_header:
         raise DataError(
-            f"{what} must have a column {name!r}, got columns {got} without a header; say with {setting} which"
+            f"{what} must have a column {name!r}, got columns {got} without a header; say with {setting} which{more}"
         )
     is_data = isinstance(path, Path) and any(re.fullmatch(r"[\d.:-]+", one) for one in names)
-    more = "; where the first line is no header, set data.table.header to false" if is_data else ""
+    more += "; where the first line is no header, set data.table.header to false" if is_data else ""
     raise DataError(f"{what} must have a column {name!r}, got {got}; say with {setting} what it is called{more}")
 
 

@@ -126,7 +126,13 @@ def _read_interactions(tables: _Tables, items: Rows | None, users: Rows | None) 
     config, say = tables.columns, tables.bad_rows.say
     keys = ("user", "item", *(key for key in ("rating", "time") if getattr(config, key)))
     columns = {getattr(config, key): f"{tables.of}{key}" for key in keys}
-    rows, unread = read_table(tables.log, "the log", columns, tables.forms[0], numbers=list(columns)[2:])
+    rows, unread = read_table(
+        tables.log, "the log", columns, tables.forms[0], numbers=list(columns)[2:], with_others=config.baskets
+    )
+    if config.baskets:
+        cells = pl.concat_list(config.item, *unread).alias(config.item)
+        rows, unread = replace(rows, good=rows.good.with_columns(cells).drop(unread).explode(config.item)), ()
+        rows = replace(rows, good=rows.good.filter(~is_blank(config.item)))
     rows = rows.with_columns(pl.col(config.user, config.item).cast(pl.Categorical))
     tests = _owner_checks(rows, config, items, users)
     rating, time = pl.lit(None, dtype=pl.Float32), pl.col("line").cast(pl.Float64)
