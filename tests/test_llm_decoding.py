@@ -12,6 +12,7 @@ from transformers import (  # noqa: E402
     Qwen2ForCausalLM,
 )
 
+from recloop.errors import GenerationError  # noqa: E402
 from recloop.llm.decoding import ATTEMPTS, ExpandedPrefix, SharedPrefix, decode, sample_tokens  # noqa: E402
 from recloop.llm.shared_prefix import share_heads  # noqa: E402
 
@@ -220,3 +221,11 @@ def test_prompts_that_begin_alike_share_a_row_and_come_to_the_same(build):
             assert completion.logp_sum == pytest.approx(logp, abs=1e-4)
             num_finished += is_finished
     assert 4 < num_finished < 18  # whole rows end before others and are moved out
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_weights_that_are_no_numbers_are_one_error(temperature):
+    logits_RV = torch.zeros(3, 11)
+    logits_RV[1] = torch.nan
+    with pytest.raises(GenerationError, match="got NaN; its weights hold some that are no numbers"):
+        sample_tokens(logits_RV, np.full((3, ATTEMPTS), 0.5), temperature, 1.0)

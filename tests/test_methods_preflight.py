@@ -6,7 +6,7 @@ import pytest
 
 from method_cases import do_method
 from recloop.cli import main
-from recloop.errors import GenerationError, SettingError
+from recloop.errors import GenerationError, RecloopError, SettingError
 from recloop.evaluation.report_sections import preflight_section
 from recloop.experiment.run_folder import RunFolder
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
@@ -117,3 +117,12 @@ def test_a_run_until_a_step_that_it_does_not_have_is_refused(tmp_path: Path):
     config = Dpo4RecConfig.model_validate(SIMULATED | {"preflight": "off"})
     with pytest.raises(SettingError, match="leave the setting out"):
         do_method("dpo4rec", config, tmp_path, "preflight")
+
+
+@pytest.mark.slow
+def test_an_encoder_that_cannot_be_had_is_told_before_anything_is_written(tmp_path: Path):
+    config = Dpo4RecConfig.model_validate(SIMULATED | {"encoder": {"name": f"sentence:{tmp_path / 'absent'}"}})
+    with pytest.raises(RecloopError, match="absent"):
+        do_method("dpo4rec", config, tmp_path / "run", "sample")
+    assert list(RunFolder.look(tmp_path / "run").manifest["steps"]) == ["prepare"]
+    assert not (tmp_path / "run" / "completions.sqlite").exists()

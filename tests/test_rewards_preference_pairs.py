@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recloop.errors import DataError
+from recloop.errors import DataError, TrainingError
 from recloop.records import Completion, Pair, Prompt, Rewards, UserCompletions
 from recloop.rewards.files import write_pairs, write_pairs_jsonl, write_rewards
-from recloop.rewards.preference_pairs import PairConfig, best_of_n, find_pairs, random_label_pairs
+from recloop.rewards.preference_pairs import PairConfig, PairSet, best_of_n, find_pairs, random_label_pairs
 
 ALL_PAIRS = PairConfig(mode="all_pairs", min_gap=0.0)
 BEST_WORST = PairConfig(mode="best_worst", min_gap=0.0)
@@ -200,3 +200,19 @@ def test_jsonl_is_conversational_and_described_for_llama_factory(tmp_path):
     assert all(column in row for column in info["columns"].values())
     with pytest.raises(DataError, match="got none for user 6"):
         write_pairs_jsonl(tmp_path / "x.jsonl", [Pair(0, 6, 0, 1, "a", "b", 1.0, 0.0)], prompts)
+
+
+@pytest.mark.parametrize(
+    ("dropped", "do"),
+    [
+        ({"num_unfinished": 9, "num_tied": 1}, "raise lm.max_tokens, so that completions end"),
+        ({"num_tied": 9}, "reward by a finer metric"),
+        ({"num_below_gap": 9}, "lower pairs.min_gap"),
+        ({"num_duplicates": 9}, "raise lm.temperature"),
+        ({}, "give reward users completions and lists"),
+    ],
+)
+def test_no_pair_is_an_error_that_names_what_would_mend_its_cause(dropped, do):
+    counts = dict.fromkeys(("num_tied", "num_below_gap", "num_unfinished", "num_duplicates"), 0) | dropped
+    with pytest.raises(TrainingError, match=do):
+        PairSet((), sum(counts.values()), **counts).require_some()

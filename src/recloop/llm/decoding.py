@@ -23,6 +23,7 @@ from torch import Tensor
 from transformers import __version__ as transformers_version
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from recloop.errors import GenerationError
 from recloop.llm.shared_prefix import Head, alone
 
 if TYPE_CHECKING:
@@ -106,15 +107,24 @@ def sample_tokens(
         uniforms_RA: random numbers in [0, 1).
         temperature: divides the logits; 0 takes the largest.
         top_p: a token is drawn only if the tokens likelier than it hold less than this mass.
+
+    Raises:
+        GenerationError: a row has no probabilities, for its logits are not all numbers.
     """
     logits_RV = logits_RV.float()
+    total_R = logits_RV.logsumexp(dim=-1)
+    if total_R.isnan().any():
+        raise GenerationError(
+            "a language model must give every token a probability, got NaN; its weights hold some that are no numbers, "
+            "or overflow in this precision: save or fetch them again"
+        )
     if temperature == 0:
         tokens_R = logits_RV.argmax(dim=-1)
     else:
         probs_RV = (logits_RV if temperature == 1 else logits_RV / temperature).softmax(dim=-1)
         uniforms = torch.as_tensor(uniforms_RA, dtype=torch.float32, device=logits_RV.device)
         tokens_R = _draw_nucleus(probs_RV, uniforms, top_p)
-    logps_R = logits_RV.gather(1, tokens_R[:, None])[:, 0] - logits_RV.logsumexp(dim=-1)
+    logps_R = logits_RV.gather(1, tokens_R[:, None])[:, 0] - total_R
     return tokens_R.cpu().numpy(), logps_R.double().cpu().numpy()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import BaseModel
 
-from recloop.errors import DataError
+from recloop.errors import DataError, TrainingError
 from recloop.records import Completion, CompletionStatus, Pair, Prompt, Rewards, UserCompletions
 from recloop.rewards.function import RewardFunction, rewards_of
 from recloop.settings import setting, shown_first, validate
@@ -29,6 +29,15 @@ class PairConfig(BaseModel, frozen=True, extra="forbid"):
         "completions of a user that differ in reward",
     )
     min_gap: float = setting(0.0, "least difference in reward, in the metric's unit; equal rewards never pair", ge=0.0)
+
+
+_REMEDIES = {
+    "num_unfinished": "raise lm.max_tokens, so that completions end before the limit",
+    "num_tied": "draw more completions, or reward by a finer metric such as loglik",
+    "num_below_gap": "lower pairs.min_gap",
+    "num_duplicates": "draw more completions, or raise lm.temperature",
+    "num_unusable": "see in completions.parquet why texts are of no use",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,14 @@ class PairSet:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def require_some(self) -> PairSet:
+        """Itself; TrainingError where it is empty, with what would mend the most frequent cause."""
+        if self.pairs:
+            return self
+        most = max(_REMEDIES, key=lambda name: getattr(self, name))
+        do = _REMEDIES[most] if getattr(self, most) else "give reward users completions and lists"
+        raise TrainingError(f"training needs at least one pair, got {self}; {do}")
 
     @property
     def share_kept(self) -> float:

@@ -88,7 +88,7 @@ def train_dpo(
     """
     folder = folder_of(lm)
     run = TrainingRun(folder, Path(out), seed, folder_of(reference or folder), progress=progress or terminal_progress())
-    return run_dpo(run, prompts_of(pairs), pairs.pairs, validate(DpoConfig, settings))
+    return run_dpo(run, prompts_of(pairs.require_some()), pairs.pairs, validate(DpoConfig, settings))
 
 
 def run_dpo(run: TrainingRun, prompts: Mapping[int, Prompt], pairs: Sequence[Pair], config: DpoConfig) -> TrainedModel:

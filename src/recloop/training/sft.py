@@ -44,7 +44,7 @@ def train_sft(
     Arguments, resuming and errors are those of `train_dpo`; `settings` are fields of `SftConfig`.
     """
     run = TrainingRun(folder_of(lm), Path(out), seed, progress=progress or terminal_progress())
-    return run_sft(run, prompts_of(pairs), pairs.pairs, validate(SftConfig, settings))
+    return run_sft(run, prompts_of(pairs.require_some()), pairs.pairs, validate(SftConfig, settings))
 
 
 def run_sft(run: TrainingRun, prompts: Mapping[int, Prompt], pairs: Sequence[Pair], config: SftConfig) -> TrainedModel:

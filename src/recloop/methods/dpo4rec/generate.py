@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from recloop.artifacts import arrays_of, read_rows, record_of, write_rows
-from recloop.encoders.sentence import EncoderCache, count_cut, encode_completions
+from recloop.encoders.sentence import EncoderCache, count_cut, encode_completions, encode_texts
 from recloop.errors import DataError
 from recloop.experiment.run_folder import RunStep
 from recloop.experiment.step import StepKind
@@ -117,6 +117,7 @@ def check_texts(study: Study, task: Task) -> None:
     """Preflight: some of the first texts about train and valid users, by form, grounding and repetition."""
 
     def plan() -> Trial:
+        encode_texts(study.open_encoder(), ["A text, to see that the encoder is there."])
         reads_form = study.own.encoder is None and study.config.encoder.name == "claims"
         is_canonical = reads_form or reads_few_names(study.first_lm.folder)
         prompts = [task.prompts[user] for user in task.users_of(*GROUPS[FIT]).tolist()]

@@ -100,6 +100,7 @@ def pair_completions(
             counts = {name: value for name, value in asdict(found).items() if name.startswith("num_")}
             atomic_write_json(step.folder / COUNTS, counts)
             step.log({"round": round, "seed": seed, "num_pairs": len(found.pairs), **counts})
+            found.require_some()
     publish_rewards(study, task.log, task.prompts)
     return read_pairs(study.run.folder(step.name) / PAIRS, task.log)
 
