@@ -110,6 +110,7 @@ def test_implementations_take_turns_and_a_slow_machine_repeats_less(monkeypatch)
     assert sum(steps) == 3 + 4
 
 
+@pytest.mark.slow
 def test_the_page_says_what_was_found(tmp_path):
     write_part(tmp_path, make_part())
     missed = make_figure(
@@ -166,6 +167,7 @@ def test_a_part_measured_again_replaces_its_old_file(tmp_path):
         read_parts(tmp_path / FOLDER)
 
 
+@pytest.mark.slow
 def test_growth_is_given_as_a_power_and_drawn_over_logarithms():
     """20 is to 0.2 as 100 is to 1: the first power; three points lie on one line, equally far apart."""
     growth = make_part().findings.growths[0]
@@ -306,6 +308,7 @@ def test_the_amount_of_work_follows_the_share(tmp_path):
     assert (bench.amount(1000, 1), bench.amount(1000, 300)) == (100, 300)
 
 
+@pytest.mark.slow
 def test_help_lists_the_parts():
     command = [sys.executable, "-m", "benchmarks.speed", "--help"]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)

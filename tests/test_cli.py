@@ -80,6 +80,7 @@ def method(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> StandIn:
     return stand_in
 
 
+@pytest.mark.slow
 def test_help_lists_every_command_quickly_and_imports_nothing_heavy() -> None:
     script = (
         "import sys; from recloop.cli import main;"
@@ -151,6 +152,7 @@ def test_without_out_a_run_gets_a_folder_of_its_own(method: StandIn, tmp_path: P
     assert [p.name.rpartition("-")[0].rpartition("-")[0] for p in (tmp_path / "runs").iterdir()] == ["own"]
 
 
+@pytest.mark.slow
 def test_a_step_command_runs_up_to_it_by_method_or_by_folder(
     method: StandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -291,6 +293,7 @@ def test_a_defect_keeps_its_traceback(method: StandIn) -> None:
         cli.main(["run", "own", "--out", "r"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["--version"]])
 def test_a_reader_that_has_left_is_no_failure(words: list[str]) -> None:
     script = f"import sys; from recloop.cli import main; sys.stdin.read(); sys.exit(main({words!r}))"
@@ -303,6 +306,7 @@ def test_a_reader_that_has_left_is_no_failure(words: list[str]) -> None:
     assert (process.returncode, said) == (0, b"")
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_asked_by_its_method(method: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "own", "--seed", "2", "--out", "r"]) == 0
     capsys.readouterr()

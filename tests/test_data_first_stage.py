@@ -96,6 +96,7 @@ def test_a_train_users_own_labels_do_not_reach_its_own_proposals():
     assert (before != after).any()  # but they do teach the model of the others
 
 
+@pytest.mark.slow
 def test_it_finds_more_than_chance_where_there_is_something_to_find():
     # Users share tastes in genres, so neighbours in the window predict what is met later.
     dataset, _ = simulate_log(SimulatedConfig(num_users=200), 0)

@@ -88,6 +88,7 @@ def test_a_folder_without_the_files_is_named(tmp_path):
         read_implicit(tmp_path)
 
 
+@pytest.mark.slow
 def test_amazon_scientific_has_its_counts(shared_data):
     dataset = read_implicit(shared_data / "amazon-scientific")
     assert (dataset.num_users, dataset.num_items, dataset.interactions.height) == (8317, 4344, 58_492)

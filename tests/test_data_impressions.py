@@ -146,6 +146,7 @@ def test_the_protocol_reads_the_impressions_of_the_log():
     np.testing.assert_array_equal(lists.test.items_BL, direct.test.items_BL)
 
 
+@pytest.mark.slow
 def test_baselines_by_hand():
     log = with_impressions(log_of(), shown_rows())
     lists = lists_from_impressions(log, split=ALL)

@@ -39,6 +39,7 @@ def everything(made):
     return [request for group in Group for request in made[3].of(group)]
 
 
+@pytest.mark.slow
 def test_exactly_one_candidate_satisfies_each_request(made):
     dataset, graph, _, _ = made
     items = dataset.items.to_dicts()
@@ -129,6 +130,7 @@ def test_requests_are_a_function_of_the_seed():
     assert make(dataset, groups, per_user=1) != make(dataset, groups, seed=1, per_user=1)
 
 
+@pytest.mark.slow
 def test_without_profiles_nobody_is_asked_as_a_group():
     dataset, groups = simulated(with_profiles=False)
     requests = make(dataset, groups)

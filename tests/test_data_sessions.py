@@ -130,6 +130,7 @@ def test_in_a_world_the_format_tells_the_attribute_and_the_attribute_the_answer(
     assert shares == pytest.approx([0.6, 0.25, 0.15], abs=0.07)
 
 
+@pytest.mark.slow
 def test_without_signal_the_answer_is_any_candidate() -> None:
     task = simulate_sessions(SimulatedSessionsConfig(signal=0.0, num_train=900), seed=2)
     rows = task.items.rows(named=True)

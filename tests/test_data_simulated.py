@@ -39,6 +39,7 @@ def attribute_scores(seed=0, **changes):
     return scores | {"constant": ndcg_at_5(np.zeros(labels_BL.shape), labels_BL)}
 
 
+@pytest.mark.slow
 def test_at_full_signal_only_the_useful_attribute_tells():
     scores = attribute_scores(signal=1.0)
     assert scores["genre"] > scores["constant"] + 0.4
@@ -46,16 +47,19 @@ def test_at_full_signal_only_the_useful_attribute_tells():
     assert abs(scores["director"] - scores["constant"]) < 0.03
 
 
+@pytest.mark.slow
 def test_without_signal_no_attribute_tells():
     scores = attribute_scores(signal=0.0)
     assert max(scores.values()) - min(scores.values()) < 0.04
 
 
+@pytest.mark.slow
 def test_the_dial_is_monotone():
     useful = [attribute_scores(signal=signal)["genre"] for signal in (0.0, 0.5, 1.0)]
     assert (np.diff(useful) > 0.15).all()
 
 
+@pytest.mark.slow
 def test_another_attribute_can_be_the_useful_one():
     scores = attribute_scores(useful_attributes=("director",))
     assert scores["director"] > scores["constant"] + 0.4
@@ -70,6 +74,7 @@ def test_two_attributes_can_be_useful_together():
     assert abs(scores["director"] - scores["constant"]) < 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal", [0.0, 1.0])
 def test_the_rating_of_the_window_show_every_taste(signal):
     dataset, truth = simulated(signal=signal)
@@ -88,6 +93,7 @@ def test_the_rating_of_the_window_show_every_taste(signal):
     assert wrong / tastes < 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal", [0.0, 1.0])
 def test_popularity_tells_nothing(signal):
     dataset, _ = simulated(signal=signal)

@@ -146,6 +146,7 @@ def test_quoted_cells_may_span_lines(tmp_path):
 ROWS = "".join(f"u{n},i{n}\n" for n in range(3, 25))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [

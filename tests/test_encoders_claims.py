@@ -112,6 +112,7 @@ def test_clauses_go_to_their_side_under_their_head(text: str, affirmed: str, den
     assert split_polarity(text) == (affirmed, denied)
 
 
+@pytest.mark.slow
 def test_both_halves_are_an_encoder() -> None:
     encoder = PolarityEncoder(FakeEncoder())
     check_encoder(encoder)

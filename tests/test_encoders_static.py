@@ -19,6 +19,7 @@ def encoder():
     return StaticEncoder()
 
 
+@pytest.mark.slow
 def test_a_vector_is_the_mean_of_its_tokens_rare_words_counting_most(encoder):
     """From "the" on the ranks are 1, 2, ...; what stands before weighs as rank 1 and [UNK] nothing."""
     from safetensors.numpy import load_file
@@ -54,6 +55,7 @@ def test_texts_beyond_one_chunk_keep_their_places(encoder, monkeypatch):
     assert np.array_equal(encoder.encode(texts), whole_BD)
 
 
+@pytest.mark.slow
 def test_the_setting_names_it():
     encoder = load_encoder("static")
     assert isinstance(encoder, StaticEncoder)

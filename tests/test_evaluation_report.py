@@ -94,6 +94,7 @@ def words_of(page: str) -> str:
     return " ".join(" ".join(parse(page).texts).split())
 
 
+@pytest.mark.slow
 def test_every_variant_contrast_and_metric_is_there(table: VariantTable, page: str) -> None:
     text = words_of(page)
     for name, estimate in table.main.estimates.items():
@@ -116,6 +117,7 @@ def test_conventions_are_said(page: str) -> None:
     assert "corrected by Holm for all 10 lines" in text
 
 
+@pytest.mark.slow
 def test_single_seed_is_a_demonstration(page: str) -> None:
     single = words_of(render_report(made_up_report(1)))
     assert "Demonstration: one seed" in single

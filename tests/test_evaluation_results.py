@@ -115,6 +115,7 @@ def test_it_shows_itself(folder):
     assert results.report_path == folder / "report.html"
 
 
+@pytest.mark.slow
 def test_intervals_are_plotted_or_matplotlib_is_asked_for(folder, monkeypatch):
     results = Results(folder)
     pytest.importorskip("matplotlib")

@@ -173,6 +173,7 @@ def test_shares_never_see_the_list_they_are_for() -> None:
         np.testing.assert_array_equal(chosen_shares(changed, user_B)[b], before[b])
 
 
+@pytest.mark.slow
 def test_best_of_n_wins_with_signal_and_earns_the_mean_without() -> None:
     num_users = 1_500
     lists, vectors = make_lists(num_users, 4), vectors_of(num_users, 6)

@@ -92,6 +92,7 @@ def test_random_p_approaches_the_exact_one(monkeypatch: pytest.MonkeyPatch) -> N
     assert (np.abs(random - exact) < 4.5 * standard_error + 1e-5).all()
 
 
+@pytest.mark.slow
 def test_random_p_equals_scipy_on_many_users() -> None:
     differences_UC = rng(5).normal(0.1, 1, (200, 1))
     expected = stats.permutation_test(
@@ -108,6 +109,7 @@ def test_random_p_is_never_zero() -> None:
     assert p == pytest.approx(1 / 2_001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_exact", [0, 16])
 def test_false_positives_are_as_frequent_as_promised(monkeypatch: pytest.MonkeyPatch, max_exact: int) -> None:
     monkeypatch.setattr(significance, "MAX_EXACT", max_exact)

@@ -106,12 +106,14 @@ def test_no_modules_import_each_other_in_a_circle_not_even_for_types() -> None:
         pytest.fail(f"imports go round: {' <- '.join(error.args[1])}; move what both need into the upper one")
 
 
+@pytest.mark.slow
 def test_a_class_name_is_used_once() -> None:
     nodes = (node for path in modules() for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     uses = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
     assert [name for name, number in uses.items() if number > 1] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
 def test_a_module_says_what_it_is(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
@@ -140,6 +142,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", [p for p in modules() if ">>> " in p.read_text(encoding="utf-8")], ids=lambda path: path.stem
 )
@@ -161,6 +164,7 @@ def test_no_folder_is_called_after_nothing() -> None:
     assert not names & {"utils", "util", "common", "helpers", "base", "misc"}
 
 
+@pytest.mark.slow
 def test_trust_in_remote_code_and_pickles_is_never_given() -> None:
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -161,6 +161,7 @@ def test_requests_are_put_in_the_names_that_are_shown() -> None:
     assert in_shown_names("of shelf War", {}) == "of shelf War"
 
 
+@pytest.mark.slow
 def test_hints_of_ones_own_go_by_the_names_that_are_shown(tmp_path: Path, monkeypatch) -> None:
     simulated = sessions_study.load_sessions
 

@@ -194,6 +194,7 @@ def test_a_cache_of_an_older_layout_is_refused(tmp_path):
         CompletionCache(path)
 
 
+@pytest.mark.slow
 def test_two_writers_at_once_agree(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_module, "CHUNK_COMPLETIONS", 8)
     prompts, results = make_prompts(range(40)), []

@@ -69,6 +69,7 @@ def test_a_dead_process_of_this_machine_holds_nothing_up(open_leases):
     assert str(os.getpid()) in other.holder
 
 
+@pytest.mark.slow
 def test_a_new_file_that_another_is_writing_is_waited_for(tmp_path):
     path = tmp_path / "file.sqlite"
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
@@ -83,6 +84,7 @@ def test_a_new_file_that_another_is_writing_is_waited_for(tmp_path):
         timer.join()
 
 
+@pytest.mark.slow
 def test_many_open_a_new_file_at_once(tmp_path):
     failures = []
 

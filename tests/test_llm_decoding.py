@@ -99,6 +99,7 @@ def test_logits_equal_a_plain_forward_pass_over_prompt_and_completion(case):
         assert (prefix.next_logits(tokens, prompt, completion) - expected).abs().max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", MODELS)
 @torch.inference_mode()
 def test_decode_equals_one_completion_at_a_time_without_a_cache(case):
@@ -139,6 +140,7 @@ def slow_completion(model, prompt, uniforms_TA, end_tokens, temperature, top_p):
     return tokens, logp, False
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_a_completion_is_the_same_whatever_batch_it_is_in():
     model, prompts = llama(), random_prompts(8, seed=3)
@@ -205,6 +207,7 @@ def branching_prompts(seed=4):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [llama, lambda: llama(2), qwen])
 @torch.inference_mode()
 def test_prompts_that_begin_alike_share_a_row_and_come_to_the_same(build):

@@ -41,6 +41,7 @@ def test_an_object_is_returned_as_it_is():
     assert load_lm(lm) is lm
 
 
+@pytest.mark.slow
 def test_a_name_stands_for_its_weights():
     lm = load_lm("bundled", device="cpu")
     assert lm.name == load_lm(f"transformers:{bundled_lm_folder()}", device="cpu").name
@@ -48,6 +49,7 @@ def test_a_name_stands_for_its_weights():
     assert lm.name != load_lm("bundled:answers", device="cpu").name
 
 
+@pytest.mark.slow
 def test_a_server_is_not_asked_before_the_first_prompt():
     lm = load_lm("openai:http://127.0.0.1:1/v1#m", pace={"max_outage_s": 0.1}, budget={"max_requests": 1})
     assert lm.name.startswith("openai:http://127.0.0.1:1/v1#m-")

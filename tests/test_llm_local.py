@@ -39,10 +39,12 @@ def ask(lm, prompts, sampling=SAMPLING):
     return [answers[position] for position in range(len(prompts))]
 
 
+@pytest.mark.slow
 def test_it_keeps_the_contract(lm):
     check_language_model(lm)
 
 
+@pytest.mark.slow
 def test_small_batches_give_the_same_completions_as_one(lm_folder, lm):
     prompts = make_prompts(9)
     narrow = TransformersLM(lm_folder, device="cpu", batch_tokens=200)
@@ -208,6 +210,7 @@ def wide_folder(tmp_path_factory):
     return build_tiny_lm(tmp_path_factory.mktemp("wide"), width=64)  # 4 bits come in blocks of 64 weights
 
 
+@pytest.mark.slow
 def test_in_four_bits_it_keeps_the_contract_under_a_name_of_its_own(wide_folder):
     lm = TransformersLM(wide_folder, device="cpu")
     small = TransformersLM(wide_folder, device="cpu", load_in_4bit=True)
@@ -218,6 +221,7 @@ def test_in_four_bits_it_keeps_the_contract_under_a_name_of_its_own(wide_folder)
     assert layer.weight.element_size() * layer.weight.numel() * 2 == layer.in_features * layer.out_features
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_in_four_bits_an_adapter_is_not_rounded_with_its_base(wide_folder, tmp_path):
     import torch

@@ -28,6 +28,7 @@ def completions_of(lm, **settings):
     return [completion for position in range(len(prompts)) for completion in found[position]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_sentences", [1, 2])
 def test_a_stopped_completion_is_the_beginning_of_the_whole_one(lm, num_sentences):
     whole, stopped = completions_of(lm), completions_of(lm, sentences=num_sentences)

@@ -210,6 +210,7 @@ def test_a_damaged_manifest_is_not_shown(tmp_path: Path, text: str, got: str) ->
         show(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_is_known_of_users_is_an_input_where_prompts_show_it(tmp_path: Path) -> None:
     """Otherwise a run would go on with prompts of the users' table as it was."""
     rows = [f"u{user},i{item % 40},{item % 5 + 1},{item}" for user in range(12) for item in range(user, user + 16)]

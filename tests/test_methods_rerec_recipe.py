@@ -88,6 +88,7 @@ def test_every_canonical_answer_is_right_by_the_written_rule(prepared):
     assert kinds == set(RequestKind) - {RequestKind.DEMOGRAPHIC}  # a simulated log has no profiles
 
 
+@pytest.mark.slow
 def test_requests_survive_being_written_and_read(prepared):
     study, task = prepared
     again = prepare(study)  # found done
@@ -208,6 +209,7 @@ def test_another_log_needs_no_word_about_the_world():
         validate(ReRecConfig, {"data": {"name": "ml-1m", "path": "x", "simulated": {"num_users": 24}}})
 
 
+@pytest.mark.slow
 def test_the_plan_counts_requests():
     assert "variants grpo_ndcg, rerec" in forecast(ReRecConfig())
     here = forecast(config_of())

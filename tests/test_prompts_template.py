@@ -74,6 +74,7 @@ def test_built_in_templates_equal_plain_python(template: str) -> None:
         assert open_template(template)(facts) == PromptText(SYSTEM, as_python(template, facts))
 
 
+@pytest.mark.slow
 def test_a_file_of_ones_own_writes_both_turns(tmp_path: Path) -> None:
     file = tmp_path / "mine.jinja"
     file.write_text(
@@ -95,6 +96,7 @@ def test_a_file_of_ones_own_writes_both_turns(tmp_path: Path) -> None:
     assert profile_prompts(log, lists, file, users=[3])[0].text == "Another."  # not what was read before
 
 
+@pytest.mark.slow
 def test_an_object_writes_the_prompt_and_the_budget_cuts_for_it() -> None:
     log = load_log(users=20)
     lists = candidate_lists(log)

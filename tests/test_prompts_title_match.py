@@ -92,6 +92,7 @@ def test_a_year_behind_a_title_may_be_the_next_title() -> None:
     assert named("Heat (1972), 1995") is NoTitle.UNKNOWN
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.text(alphabet="ab! (2)", max_size=6), max_size=8))
 def test_distinct_titles_differ_in_words_and_the_first_of_each_stays(titles: list[str]) -> None:

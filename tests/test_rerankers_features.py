@@ -48,6 +48,7 @@ def test_an_item_is_described_by_its_knowledge_or_else_by_title_and_attributes()
     ]
 
 
+@pytest.mark.slow
 def test_texts_on_one_subject_have_closer_vectors():
     texts = ["red wine from old vines", "old vines give red wine", "fast cars on race tracks", "race cars"]
     vectors = tfidf_vectors(texts, 3, seed=0)

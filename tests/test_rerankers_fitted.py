@@ -28,6 +28,7 @@ def assert_close(got, expected):
     np.testing.assert_allclose(got[real], expected[real], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_equals_its_lists_one_by_one(kind):
     reranker = reranker_of(kind)
@@ -68,6 +69,7 @@ def test_wider_padding_changes_nothing(kind):
     assert_close(scores[:, :, :6], reranker.score(lists, PROBLEM.vectors))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [1, 7, 40, 10_000])
 def test_lists_of_mixed_lengths_are_scored_as_if_alone(most, monkeypatch):
     monkeypatch.setattr(fitted_module, "MAX_POSITIONS", most)

@@ -114,6 +114,7 @@ def test_labels_of_valid_users_choose_the_epoch_and_touch_nothing_else():
         assert torch.equal(value, other.network.state_dict()[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_seed_gives_the_same_scores_and_another_seed_others(kind):
     problem = random_problem()
@@ -159,6 +160,7 @@ def test_the_weights_kept_are_an_exponential_average_of_all_steps(monkeypatch):
     assert fitted.curve[0].train_loss == fit(problem, problem.vectors, max_epochs=1).curve[0].train_loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_threads_sum_a_gradient_in_one_order(kind):
     """A thousand lists read a hundred distinct rows, so threads meet at the same row all the time."""
@@ -222,6 +224,7 @@ def padded(lists, list_len):
     return replace(lists, items_BL=wide[0], labels_BL=wide[1], is_item_BL=is_item_BL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_lists_are_fitted_and_scored_alike_whatever_the_longest_list_may_be(kind):
     problem = random_problem()

@@ -206,6 +206,7 @@ def test_reliability_tells_signal_from_noise():
     assert "noise" in str(nothing)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_truth():
     # Noise drawn afresh: the true correlation is 0, so about 95 of 100 intervals must hold it.
     found = [split_half_reliability(reward_lists(*random_case(40, 2, 1e6, s), "loglik"), seed=s) for s in range(60)]

@@ -47,6 +47,7 @@ def test_an_untrained_model_writes_nothing_well_formed(tmp_path: Path) -> None:
     assert 1 <= skill.tokens_per_completion <= 8
 
 
+@pytest.mark.slow
 def test_more_users_than_the_log_has_are_refused() -> None:
     with pytest.raises(SettingError, match="has 400 users, got users=401"):
         evaluate_lm(EvaluateLmConfig(users=401))

@@ -36,6 +36,7 @@ def words():
     return Words(english_words(), np.random.default_rng(0))
 
 
+@pytest.mark.slow
 def test_only_the_answer_continues_a_session(words):
     rng = np.random.default_rng(1)
     for _ in range(50):
@@ -46,6 +47,7 @@ def test_only_the_answer_continues_a_session(words):
         assert carriers == [task.answer]
 
 
+@pytest.mark.slow
 def test_requests_about_the_same_candidates_have_one_right_answer_each(words):
     rng = np.random.default_rng(4)
     said: set[str] = set()
@@ -139,6 +141,7 @@ def test_lessons_are_parsed_as_they_were_meant(words):
         assert all(branch.answers[0].endswith("}") for branch in asked)
 
 
+@pytest.mark.slow
 def test_only_the_answer_of_a_request_meets_all_of_it(words):
     rng = np.random.default_rng(3)
     for size in (1, 2, 3) * 15:
@@ -189,6 +192,7 @@ def go_by_the_hint(text: str) -> str:
     return "1. " + offered[0].split('"')[1]
 
 
+@pytest.mark.slow
 def test_a_model_that_follows_hints_is_separated_from_one_that_does_not():
     follower = evaluate_next_item(Scripted(go_by_the_hint), 60, 8, SAMPLING)
     assert follower.right["right hint"] == 1.0
@@ -200,6 +204,7 @@ def test_a_model_that_follows_hints_is_separated_from_one_that_does_not():
     assert deaf.p_hint == 1.0
 
 
+@pytest.mark.slow
 def test_requests_count_the_box_and_nothing_else():
     def name_the_last(text):
         return f"Some thought.\n\n\\boxed{{{text.splitlines()[-3].split(chr(34))[1]}}}"

@@ -36,13 +36,14 @@ SMALL = PretrainConfig(
     reading_tokens=3000, lessons_per_shard=4, batch_tokens=1024, warmup_steps=2, checkpoint_every_s=0.001,
 )  # fmt: skip
 
+pytestmark = pytest.mark.slow  # a tokenizer is trained first
+
 
 @pytest.fixture(scope="module")
 def tokenizer():
     return make_tokenizer(SMALL)
 
 
-@pytest.mark.slow
 def test_every_summary_of_the_corpus_is_true():
     rng = np.random.default_rng(0)
     words = Words(english_words(), rng)
@@ -82,7 +83,6 @@ def test_without_ratings_every_set_of_sides_is_equally_likely_and_little_is_left
         assert min(4, held) <= len(claims) <= 7
 
 
-@pytest.mark.slow
 def test_at_every_place_of_a_summary_any_option_can_continue_to_a_true_summary():
     """Cut a summary at a place, take another option there, end as soon as possible: still true."""
     rng = np.random.default_rng(5)
@@ -115,7 +115,6 @@ def test_at_every_place_of_a_summary_any_option_can_continue_to_a_true_summary()
     assert num_others > 1000
 
 
-@pytest.mark.slow
 def test_allowed_tokens_are_those_of_all_options_that_begin_as_the_taken_one(tokenizer):
     def encode(texts: list[str]) -> list[list[int]]:
         return tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -199,7 +198,6 @@ def test_padding_changes_no_loss(tokenizer):
     assert together.item() == pytest.approx(float(one_by_one), rel=1e-5)
 
 
-@pytest.mark.slow
 def test_negatives_represent_the_whole_vocabulary(tokenizer):
     """Negatives, each weighted by how many tokens it represents, give the right sum, so the right loss."""
     torch.manual_seed(0)
@@ -219,7 +217,6 @@ def test_negatives_represent_the_whole_vocabulary(tokenizer):
     assert np.mean(few) == pytest.approx(whole, rel=0.05)
 
 
-@pytest.mark.slow
 def test_counted_lessons_tell_the_truth_of_all_items_and_show_some():
     rng = np.random.default_rng(2)
     words = Words(english_words(), rng)
@@ -310,7 +307,6 @@ def test_learning_rate_warms_up_and_falls_to_zero():
     assert learning_rate_at(99, 100_000, config) == 0.0
 
 
-@pytest.mark.slow
 def test_a_stopped_run_ends_where_an_unstopped_one_does(tokenizer, tmp_path: Path, monkeypatch):
     import json
 

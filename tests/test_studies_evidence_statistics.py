@@ -36,6 +36,7 @@ def test_p_of_three_folds_is_that_of_the_sign_flip_test_over_all_their_users(shi
     assert p == pytest.approx(exact, rel=0.1, abs=3 / config.num_flips)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_mean_of_the_population_95_times_in_100() -> None:
     rng = np.random.default_rng(1)
     hits = 0

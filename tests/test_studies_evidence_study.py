@@ -291,6 +291,7 @@ def test_a_claim_needs_a_small_p_every_fold_and_three_of_them(folds: list[dict[s
     assert verdict(None, 0.01, 3) == "*not run yet*"
 
 
+@pytest.mark.slow
 def test_figures_are_whole_svg_files_with_text_escaped() -> None:
     intervals = [
         Interval("a < b & c", 0.01, -0.01, 0.03, (0.02, 0.0)),

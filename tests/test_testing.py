@@ -224,6 +224,7 @@ def pointwise(score):
     return Pointwise
 
 
+@pytest.mark.slow
 def test_backbones_that_keep_their_word_pass():
     for backbone in (*BACKBONES.values(), pointwise(lambda scores: scores)):
         check_reranker(backbone)
