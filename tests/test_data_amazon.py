@@ -159,7 +159,7 @@ BAD_2023 = [
     (review_2023("", "C") | {"user_id": None}, "lacks user_id"),
     (review_2023("x", "C") | {"parent_asin": None}, "lacks parent_asin"),
     (review_2023("x", "C", 0.0), "'0' is not a rating from 1 to 5 (rating)"),
-    (review_2023("x", "C") | {"timestamp": START}, "is not a number of ms between 1990 and 2100"),
+    (review_2023("x", "C") | {"timestamp": START}, "is not a number of milliseconds since 1970 between 1990 and 2100"),
 ]
 
 

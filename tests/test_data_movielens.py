@@ -114,7 +114,7 @@ BAD = [
     ("ratings", "9::8::3::978300100", "'8' is not a movie of movies.dat"),
     ("ratings", "9::7::6::978300100", "'6' is not one of the rating values 1, 2, 3, 4, 5"),
     ("ratings", "9::7::four::100", "'four' is not one of the rating values"),
-    ("ratings", "9::7::4::yesterday", "'yesterday' is not a number of s between 1990 and 2100"),
+    ("ratings", "9::7::4::yesterday", "'yesterday' is not a number of seconds since 1970 between 1990 and 2100"),
     ("ratings", "5::7::2::978300101", "'5, 7' repeats the user and movie"),
     ("users", "5::M::56::16::70072", "'5' repeats the user"),
     ("users", "6::X::56::16::70072", "'X' is not one of the gender values M, F"),

@@ -121,7 +121,7 @@ BAD = [
     (FILES_10M, "ratings.dat", f"ten::185::4::{T}", "'ten' is not a whole number"),
     (FILES_CSV, "ratings.csv", f"9,1,5.5,{T}", "'5.5' is not one of the rating values 0.5, 1"),
     (FILES_CSV, "ratings.csv", f"9,4,5,{T}", "'4' is not a movie of movies.csv"),
-    (FILES_CSV, "ratings.csv", f"9,1,5,{T * 1000}", "is not a number of s between 1990 and 2100"),
+    (FILES_CSV, "ratings.csv", f"9,1,5,{T * 1000}", "is not a number of seconds since 1970 between 1990 and 2100"),
     (FILES_CSV, "ratings.csv", f"10,1,5,{T + 3}", "'10, 1' repeats the user and movie"),
     (FILES_CSV, "movies.csv", '4,"Heat (1995)"', "does not have the 3 fields movieId,title,genres"),
     (FILES_CSV, "movies.csv", "4,,Drama", "'4' has no title"),

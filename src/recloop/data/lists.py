@@ -206,6 +206,8 @@ def _fill_uniform(items_BL: np.ndarray, user_B: np.ndarray, log: _SplitLog, rng:
     short = np.flatnonzero(log.num_items - num_own_B < num_open_B)
     if len(short):
         row = short[0]
+        if log.num_items == 1:
+            raise DataError("a list needs items that its user never met, got a log of one item; use a whole log")
         raise SettingError(
             f"a list of {items_BL.shape[1]} needs {num_open_B[row]} items its user never met, got "
             f"{log.num_items - num_own_B[row]} for user {user_B[row]}; lower list_len"

@@ -17,6 +17,7 @@ from recloop.progress import SILENT
 
 FIRST_S, LAST_S = 631_152_000, 4_102_444_800  # 1990 and 2100: a number outside them is no time of a log
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+IN_WORDS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 ORDER = "order"
 TIME = " time in seconds"  # put beside the columns of a log; its space keeps it apart from theirs
 _ISO = (
@@ -65,7 +66,9 @@ def _read(texts: pl.Series, form: str | None, say: Callable[[str], None], settin
     if form == ORDER:
         return number, "is not a number"
     if form in UNITS:
-        return _scaled(texts, number, UNITS[form]), f"is not a number of {form} between 1990 and 2100"
+        return _scaled(
+            texts, number, UNITS[form]
+        ), f"is not a number of {IN_WORDS[form]} since 1970 between 1990 and 2100"
     if form is not None:
         return _formatted(texts, form, setting), f"is not a time of the form {form!r} between 1990 and 2100"
     is_date = texts.str.contains(r"^(19|20|21)\d{6}(\d{6})?$").fill_null(False)  # 20240131: in no unit a time of a log
