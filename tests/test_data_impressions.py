@@ -97,7 +97,7 @@ def test_a_list_of_one_item_is_left_out_and_an_item_shown_twice_counts_once():
 
 
 WRONG = [
-    (lambda f: f.drop("label"), r"must have the columns .*add label"),
+    (lambda f: f.drop("label", "time"), "impressions without labels must have times"),
     (
         lambda f: f.with_columns(item_id=pl.lit("nobody")),
         r"of items of the log, got 1 that are not \(first: 'nobody'\)",
@@ -173,6 +173,79 @@ def test_baselines_by_hand():
             assert knn[row, place] == pytest.approx(sum(cosines), abs=1e-5)
     with pytest.raises(DataError, match="give impressions a position"):
         AsShown().score(rl.candidate_lists(rl.load_log(users=40)).test)
+
+
+def test_groups_by_time_part_early_users_from_late_ones_and_drop_what_outlasts_a_group():
+    log = log_of(8)
+    shown = shown_rows(8)
+    start = pl.col("user_id").str.slice(1).cast(pl.Float64) * 10  # user n begins at 10 n, with a list every 6
+    shown = shown.with_columns(time=start + pl.col("list_id").str.slice(2).cast(pl.Float64) * 6)
+    lists = lists_from_impressions(log, shown, split=ALL, groups="time")
+    assert [set(lists.of(group).user_B) for group in Group] == [{0, 1, 2, 3}, set(), {4, 5}, {6, 7}]
+    times = rl.with_impressions(log, shown).impressions
+    of_list = dict(times.select("list", "time").iter_rows())
+    latest = max(of_list[number] for number in lists.train.list_B.tolist())
+    assert latest < min(of_list[number] for number in lists.valid.list_B.tolist())
+    assert max(of_list[n] for n in lists.valid.list_B.tolist()) < min(of_list[n] for n in lists.test.list_B.tolist())
+    assert lists.notes == ("2 of 24 lists were shown when a later group had begun and are left out",)
+    with pytest.raises(DataError, match="groups by time need the time of every list"):
+        lists_from_impressions(log, shown.drop("time"), split=ALL, groups="time")
+
+
+def test_candidates_of_ones_own_are_labelled_by_what_is_liked_later_and_may_serve_the_test_alone():
+    log = rl.load_log("simulated", users=60)
+    ids, items = log.users["user_id"].to_list(), log.items["item_id"].to_list()
+    own = log.interactions.with_columns(place=pl.int_range(pl.len()).over("user"), num=pl.len().over("user"))
+    rng = np.random.default_rng(0)
+    rows = []
+    for user in range(log.num_users):
+        mine = own.filter(pl.col("user") == user)
+        half = mine["time"][mine.height // 2]
+        candidates = {*mine["item"].to_list()[-4:], *rng.choice(log.num_items, 9, replace=False).tolist()}
+        rows += [(ids[user], f"c{user}", items[item], float(rng.random()), half) for item in candidates]
+    candidates = pl.DataFrame(rows, schema=["user_id", "list_id", "item_id", "score", "time"], orient="row")
+    with_own = with_impressions(log, candidates)
+    lists = rl.candidate_lists(with_own, "kar", test="impressions")
+    alone = rl.candidate_lists(log, "kar")
+    np.testing.assert_array_equal(lists.train.items_BL, alone.train.items_BL)
+    assert set(lists.test.user_B) == set(alone.test.user_B)
+    assert len(lists.test) == len(np.unique(lists.test.user_B))
+    liked = own.filter((pl.col("rating") >= 4) & (pl.col("place") >= pl.col("num") // 2))
+    liked = set(liked.select("user", "item").iter_rows())
+    for row, user in enumerate(lists.test.user_B.tolist()):
+        items_L, is_item_L = lists.test.items_BL[row].tolist(), lists.test.is_item_BL[row]
+        got = {
+            item
+            for item, label, real in zip(items_L, lists.test.labels_BL[row], is_item_L, strict=True)
+            if real * label
+        }
+        assert got == {item for item, real in zip(items_L, is_item_L, strict=True) if real and (user, item) in liked}
+        assert len(lists.histories.of(user)[0]) == min(30, (own["user"] == user).sum() // 2)
+    other = int(lists.train.user_B[0])
+    np.testing.assert_array_equal(lists.histories.of(other)[0], alone.histories.of(other)[0])
+    with pytest.raises(DataError, match="impressions without labels must have times"):
+        with_impressions(log, candidates.drop("time"))
+
+
+@pytest.mark.slow
+def test_the_first_stages_score_is_a_feature_where_it_is_wanted(tmp_path):
+    log = rl.load_log("simulated", users=200)
+    shown = biased_impressions(log, 1, 0.0)
+    rng = np.random.default_rng(0)
+    shown = shown.with_columns(score=100 + 10 * pl.col("label") + pl.Series(rng.normal(0, 5, shown.height)))
+    lists = lists_from_impressions(log, shown, split=ALL)
+    found = {}
+    for use_scores in (False, True):
+        reranker = rl.fit_reranker("prm", log, lists, max_epochs=4, use_scores=use_scores)
+        found[use_scores] = rl.evaluate(reranker, lists.test, metrics=("ndcg@5",), empty="drop", name="x").average(
+            "ndcg@5"
+        )
+    assert found[True] > found[False] + 0.1
+    reranker.save(tmp_path)
+    again = type(reranker).load(tmp_path)
+    np.testing.assert_array_equal(again.score(lists.test, None), reranker.score(lists.test, None))
+    with pytest.raises(DataError, match="reads the first stage's scores, got lists without"):
+        reranker.score(rl.candidate_lists(log).test, None)
 
 
 def biased_impressions(log, seed, bias):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,7 @@ from recloop.records import CandidateLists, Group, Histories, Lists, Log
 from recloop.settings import validate
 
 MIN_LIST = 2  # a list of one item cannot be ordered
-NEEDED = ("user_id", "list_id", "item_id", "label")
+NEEDED = ("user_id", "list_id", "item_id")
 OPTIONAL = ("position", "score", "time")
 WINDOW_MAX = 30
 
@@ -33,7 +33,8 @@ def with_impressions(log: Log, shown: Any) -> Log:
         shown: a frame of polars, pandas or `datasets`, a row per item of a list: ``user_id``, ``item_id`` (as in the
             log), ``list_id``, ``label`` (0, or 1 or another positive grade), and where known ``position`` (from 1),
             ``score`` (of the first stage, higher is better) and ``time`` (seconds since 1970). Where an item stands
-            twice in a list, its best label counts.
+            twice in a list, its best label counts. Without labels, as for candidates of a retriever of your own, 1
+            stands for what the user came to like at the list's time or later.
 
     Raises:
         DataError: `shown` is no frame, a column is missing, a user or item is not in the log, a label is negative or
@@ -46,8 +47,12 @@ def with_impressions(log: Log, shown: Any) -> Log:
             f"impressions must have the columns {', '.join(NEEDED)}, got {', '.join(shown.columns)}; rename or add "
             f"{', '.join(missing)}"
         )
+    has_labels = "label" in shown.columns
+    if not has_labels and "time" not in shown.columns:
+        raise DataError("impressions without labels must have times, to tell what was liked later; give one of the two")
     absent = [pl.lit(None, dtype=pl.Float64).alias(name) for name in OPTIONAL if name not in shown.columns]
-    given = [*NEEDED, *(name for name in OPTIONAL if name in shown.columns)]
+    absent += [] if has_labels else [pl.lit(0.0).alias("label")]
+    given = [*NEEDED, *(name for name in ("label", *OPTIONAL) if name in shown.columns)]
     frame = shown.select(given).with_columns(pl.col("user_id", "item_id", "list_id").cast(pl.String), *absent)
     numbers = frame.with_columns(pl.col("label", *OPTIONAL).cast(pl.Float64, strict=False).fill_nan(None))
     for name in OPTIONAL:
@@ -67,7 +72,18 @@ def with_impressions(log: Log, shown: Any) -> Log:
         .with_columns(pl.col("position").cast(pl.Int64))
         .sort("user", "time", "list", "position", maintain_order=True)
     )
-    return replace(log, impressions=one_each)
+    return replace(log, impressions=one_each if has_labels else _labelled(one_each, log))
+
+
+def _labelled(shown: pl.DataFrame, log: Log) -> pl.DataFrame:
+    """Lists with label 1 at what the user came to like at their time or later."""
+    liked, least = log.interactions, log.positive_from_rating
+    if least is not None:
+        liked = liked.filter(pl.col("rating") >= least)
+    last = liked.group_by("user", "item").agg(pl.col("time").max().alias("last"))
+    found = shown.join(last, on=["user", "item"], how="left", maintain_order="left")
+    is_liked = (pl.col("last") >= pl.col("time")).fill_null(False)
+    return found.with_columns(label=is_liked.cast(pl.Float32)).drop("last")
 
 
 def _check(frame: pl.DataFrame, log: Log) -> None:
@@ -96,6 +112,7 @@ def lists_from_impressions(
     shown: Any = None,
     *,
     split: SplitConfig | Mapping[str, Any] | None = None,
+    groups: Literal["user", "time"] = "user",
     seed: int = 0,
     window_max: int = WINDOW_MAX,
 ) -> CandidateLists:
@@ -104,6 +121,8 @@ def lists_from_impressions(
     Args:
         shown: impressions, see `with_impressions`; None for those the log has.
         split: fields of `SplitConfig`.
+        groups: ``user``: drawn; ``time``: by when a user's first list was shown, train users first and test users last,
+            without the lists of a group that were shown when a later group had begun.
         seed: of the groups and of the order inside a list.
         window_max: most interactions in a history, the latest before the user's first list.
 
@@ -118,11 +137,14 @@ def lists_from_impressions(
         raise SettingError(f"window_max must be at least 1, got {window_max}; 30 is the default")
     log = log if shown is None else with_impressions(log, shown)
     config = split if isinstance(split, SplitConfig) else validate(SplitConfig, split or {})
-    return impression_lists(log, split_users(log.num_users, config, seed), seed, window_max)
+    drawn = split_users(log.num_users, config, seed)
+    return impression_lists(log, drawn, seed, window_max, by_time=groups == "time")
 
 
-def impression_lists(log: Log, groups: Mapping[Group, np.ndarray], seed: int, window_max: int) -> CandidateLists:
-    """`lists_from_impressions` of given groups of users; one left out has no lists."""
+def impression_lists(
+    log: Log, groups: Mapping[Group, np.ndarray], seed: int, window_max: int, *, by_time: bool = False
+) -> CandidateLists:
+    """`lists_from_impressions` of given groups of users, one left out has no lists; by time their sizes alone count."""
     frame = log.impressions
     if frame is None or frame.is_empty():
         raise DataError(f"{log.name} must have impressions for such lists, got none; give them, or make lists with kar")
@@ -131,6 +153,12 @@ def impression_lists(log: Log, groups: Mapping[Group, np.ndarray], seed: int, wi
     num_short = num_shown - frame["list"].n_unique()
     if frame.is_empty():
         raise DataError(f"a list must hold {MIN_LIST} items to be ranked, got none that does; check the column list_id")
+    notes = [f"{num_short:,} of {num_shown:,} lists hold one item and are left out"] if num_short else []
+    if by_time:
+        num_lists = frame["list"].n_unique()
+        frame, groups = _cut_by_time(frame, groups)
+        num_late = num_lists - frame["list"].n_unique()
+        notes += [f"{num_late:,} of {num_lists:,} lists were shown when a later group had begun and are left out"]
     histories = _histories_before(log, frame, window_max)
     first_n = np.append(True, np.diff(frame["list"].to_numpy()) != 0)
     row_n = np.cumsum(first_n) - 1
@@ -157,8 +185,26 @@ def impression_lists(log: Log, groups: Mapping[Group, np.ndarray], seed: int, wi
     lists = Lists(Group.TEST, user_B, items_BL, labels_BL, is_item_BL, position_BL, score_BL, list_B)
     of_group = {group: lists.take(np.isin(user_B, groups.get(group, []))) for group in Group}
     by_group: dict[str, Any] = {group.value: replace(taken, group=group) for group, taken in of_group.items()}
-    notes = (f"{num_short:,} of {num_shown:,} lists hold one item and are left out",) if num_short else ()
-    return CandidateLists(histories, **by_group, notes=notes)
+    return CandidateLists(histories, **by_group, notes=tuple(notes))
+
+
+def _cut_by_time(
+    frame: pl.DataFrame, groups: Mapping[Group, np.ndarray]
+) -> tuple[pl.DataFrame, dict[Group, np.ndarray]]:
+    """Users in the order of their first lists, in groups of these shares; the lists shown before the next group's."""
+    if frame["time"].is_null().any():
+        raise DataError("groups by time need the time of every list, got some without; give impressions a time")
+    first = frame.group_by("user").agg(pl.col("time").min()).sort("time", "user")
+    sizes_G = np.array([len(groups.get(group, ())) for group in Group], dtype=np.float64)
+    ends_G = np.round(np.cumsum(sizes_G) / sizes_G.sum() * first.height).astype(np.int64)
+    kept: list[pl.DataFrame] = []
+    cut: dict[Group, np.ndarray] = {}
+    for group, start, end in zip(Group, [0, *ends_G[:-1].tolist()], ends_G.tolist(), strict=True):
+        users = first[start:end]
+        cut[group] = np.sort(users["user"].to_numpy())
+        own = frame.filter(pl.col("user").is_in(cut[group].tolist()))
+        kept.append(own.filter(pl.col("time") < first["time"][end]) if end < first.height else own)
+    return pl.concat(kept).sort("user", "time", "list", "position", maintain_order=True), cut
 
 
 def _histories_before(log: Log, frame: pl.DataFrame, window_max: int) -> Histories:

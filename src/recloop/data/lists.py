@@ -31,19 +31,35 @@ class ProtocolConfig(BaseModel, frozen=True, extra="forbid"):
     kind: ProtocolName = shown_first(
         "kar", "Negatives uniform (kar) or from the first stage, the first stage's top items, or lists as shown."
     )
+    test: Literal["same", "impressions"] = setting(
+        "same",
+        "impressions: test users have the lists that came with the log, such as a retriever's, all others as above.",
+    )
+    groups: Literal["user", "time"] = setting(
+        "user", "impressions: groups of users are drawn, or by when their first list was shown, test users last."
+    )
     list_len: int = setting(10, "Items in a list of kar and retrieved.", ge=2)
     chunk: int = setting(4, "Most real interactions in a list of kar and retrieved.", ge=1)
     window_max: int = setting(30, "Most interactions in the knowledge window.", ge=1)
     catalogue_top: int = setting(100, "Items the first stage proposes: catalogue's list, retrieved's pool.", ge=2)
 
     @model_validator(mode="after")
-    def _chunk_leaves_room(self) -> ProtocolConfig:
+    def _fits_together(self) -> ProtocolConfig:
+        if self.kind == "impressions" and self.test != "same":
+            raise SettingError("with kind impressions all groups have lists that were shown; leave test out")
+        if self.kind != "impressions" and self.groups != "user":
+            raise SettingError(f"groups by time are of kind impressions, got kind {self.kind}; leave groups out")
         if self.chunk >= self.list_len:
             raise SettingError(
                 f"chunk must be below list_len so that lists hold negatives, got chunk={self.chunk} and "
                 f"list_len={self.list_len}; lower chunk"
             )
         return self
+
+    @property
+    def has_shown_tests(self) -> bool:
+        """Whether test users have lists that came with the log."""
+        return "impressions" in (self.kind, self.test)
 
 
 def window_lens(num_interactions_U: np.ndarray, window_max: int) -> np.ndarray:
@@ -101,7 +117,8 @@ def build_lists(log: Log, groups: dict[Group, np.ndarray], protocol: ProtocolCon
     """
     _require_disjoint(groups)
     if protocol.kind == "impressions":
-        return impression_lists(log, groups, seed, protocol.window_max)
+        by_time = protocol.groups == "time"
+        return impression_lists(log, groups, seed, protocol.window_max, by_time=by_time)
     later = _split_log(log, protocol)
     rng = np.random.default_rng([seed, 0x11575])
     recall = None
@@ -121,7 +138,27 @@ def build_lists(log: Log, groups: dict[Group, np.ndarray], protocol: ProtocolCon
     by_group: dict[str, Any] = {
         group.value: Lists(group, *made).take(np.isin(made[0], groups.get(group, []))) for group in Group
     }
+    if protocol.test == "impressions":
+        shown = impression_lists(log, {Group.TEST: groups[Group.TEST]}, seed, protocol.window_max)
+        histories = _histories_of(later.histories, shown.histories, groups[Group.TEST])
+        by_group["test"], by_group["notes"] = shown.test, shown.notes
+        return CandidateLists(histories, **by_group, first_stage_recall=recall)
     return CandidateLists(later.histories, **by_group, first_stage_recall=recall)
+
+
+def _histories_of(made: Histories, shown: Histories, users: np.ndarray) -> Histories:
+    """Those of `users` as `shown` has them, all others as `made`."""
+    is_shown_U = np.isin(np.arange(made.num_users), users)
+    parts = [(made, ~is_shown_U), (shown, is_shown_U)]
+    user_n = np.concatenate([np.repeat(np.arange(one.num_users), np.diff(one.offsets_U1)) for one, _ in parts])
+    is_kept_n = np.concatenate([np.repeat(mask_U, np.diff(one.offsets_U1)) for one, mask_U in parts])
+    order = np.argsort(user_n[is_kept_n], kind="stable")
+    items, rating = (
+        np.concatenate([getattr(one, name) for one, _ in parts])[is_kept_n] for name in ("items", "rating")
+    )
+    counts_U = np.bincount(user_n[is_kept_n], minlength=made.num_users)
+    offsets = np.concatenate([[0], np.cumsum(counts_U)]).astype(np.int64)
+    return Histories(offsets, items[order], rating[order])
 
 
 _Made = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # `Lists` of all users, without their group

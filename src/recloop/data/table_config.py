@@ -49,7 +49,10 @@ class TableColumns(BaseModel, frozen=True, extra="forbid"):
     attributes: tuple[str, ...] = setting((), "Columns of the table of items shown in prompts, in this order.")
     attribute_separator: str = setting("|", "Between several values in a cell.", min_length=1)
     list: str = setting("list", "Column of list ids in the table of impressions.")
-    label: str = setting("label", "Column of its labels: 0, or 1 (or another grade) for what was clicked.")
+    label: str | None = setting(
+        "label",
+        "Column of its labels: 0, or 1 (or another grade) for a click; none: 1 for what is liked later.",
+    )
     position: str | None = setting(None, "Column of the place where an item was shown, from 1.")
     score: str | None = setting(None, "Column of the first stage's scores, higher is better.")
     shown_at: str | None = setting(

@@ -80,11 +80,13 @@ def log_from_frames(
         if frame is not None or what == "interactions"
     }
     names = sources["interactions"].frame.columns
-    found = {"user": "user_id", "item": "item_id"} | {one: one for one in ("rating", "time") if one in names}
+    found: dict[str, str | None] = {"user": "user_id", "item": "item_id"}
+    found.update({one: one for one in ("rating", "time") if one in names})
     if "impressions" in sources:
         shown = {"list": "list_id", "shown_at": "time", "position": "position", "score": "score"}
         there = sources["impressions"].frame.columns
-        found |= {key: column for key, column in shown.items() if key == "list" or column in there}
+        found.update({key: column for key, column in shown.items() if key == "list" or column in there})
+        found.update({} if "label" in there else {"label": None})
     config = validate(TableColumns, found | columns)
     config.require_tables(items=items is not None, impressions=impressions is not None)
     heard = Heard(progress.say)
@@ -240,16 +242,17 @@ def _read_users(tables: _Tables, source: TableSource) -> Rows:
 def _read_impressions(tables: _Tables, source: TableSource, items: Rows | None, users: Rows | None) -> Rows:
     config, say = tables.columns, tables.bad_rows.say
     optional = [key for key in ("position", "score", "shown_at") if getattr(config, key)]
-    keys = ["user", "item", "list", "label", *optional]
+    keys = ["user", "item", "list", *(["label"] if config.label else []), *optional]
     columns = {getattr(config, key): f"{tables.of}{key}" for key in keys}
     rows, _ = read_table(source, "the table of impressions", columns, tables.forms[3], numbers=list(columns)[3:])
     rows = rows.with_columns(pl.col(config.user, config.item).cast(pl.Categorical))
     tests = _owner_checks(rows, config, items, users)
     tests.append(Check(is_blank(config.list), pl.col(config.item), "is of no list", "give it the list's id"))
-    label = pl.col(config.label).cast(pl.Float32, strict=False)
-    grade = "is not 0 or a positive grade"
-    tests.append(Check(~(label.is_finite() & (label >= 0)), pl.col(config.label), grade, "correct it"))
-    made = {f"{key}_id": pl.col(getattr(config, key)) for key in ("user", "item", "list")} | {"label": label}
+    made = {f"{key}_id": pl.col(getattr(config, key)) for key in ("user", "item", "list")}
+    if config.label:
+        made["label"] = label = pl.col(config.label).cast(pl.Float32, strict=False)
+        grade = "is not 0 or a positive grade"
+        tests.append(Check(~(label.is_finite() & (label >= 0)), pl.col(config.label), grade, "correct it"))
     for key in ("position", "score"):
         name = getattr(config, key)
         if name:

@@ -28,6 +28,9 @@ class RerankerConfig(BaseModel, frozen=True, extra="forbid"):
     )
     use_id_history: bool = setting(False, "let candidates attend to the items and ratings of the knowledge window")
     use_item_knowledge: bool = setting(False, "give the adapted item vectors to the candidates")
+    use_scores: bool = setting(
+        False, "give the candidates the first stage's scores that came with the lists, standardised in each list"
+    )
     embed: int = setting(32, "width of item, attribute value and rating embeddings", ge=2)
     adapted: int = setting(32, "width of an adapted knowledge vector", ge=2)
     expert_hidden: int = setting(128, "hidden width of an expert, and of the MLP adaptor", ge=2)

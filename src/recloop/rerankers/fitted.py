@@ -82,7 +82,8 @@ class FittedReranker:
             )
         texts = None if user_vectors is None or self.scaler is None else (user_vectors, self.scaler)
         history = (self.histories, self.rating_edges) if self.network.tokens is not None else None
-        return list_tensors(lists, self.shape.num_items, texts, history)
+        with_scores = self.config.use_scores
+        return list_tensors(lists, self.shape.num_items, texts, history, with_scores=with_scores)
 
     def save(self, folder: Path) -> None:
         """Write ``reranker.safetensors`` and ``reranker.json`` into a folder, made if absent."""

@@ -52,6 +52,7 @@ class ListTensors:
 
     texts_UND: scaled text vectors, N completions per user; None for a reranker without text.
     history: windows of the users; None for a reranker without history.
+    score_BL: of the first stage, standardised within each list; None for a reranker that does not read them.
     """
 
     items_BL: Int64[Tensor, "B L"]
@@ -60,6 +61,7 @@ class ListTensors:
     user_row_B: Int64[Tensor, " B"]
     texts_UND: Float[Tensor, "U N D"] | None
     history: HistoryTensors | None
+    score_BL: Float[Tensor, "B L"] | None = None
 
 
 def list_tensors(
@@ -67,6 +69,8 @@ def list_tensors(
     num_items: int,
     texts: tuple[UserVectors, VectorScaler] | None,
     history: tuple[Histories, tuple[float, ...]] | None,
+    *,
+    with_scores: bool = False,
 ) -> ListTensors:
     """Check lists and gather what belongs to their users.
 
@@ -74,9 +78,11 @@ def list_tensors(
         num_items: how many items the reranker knows.
         texts: vectors of at least these users and the scaler to apply.
         history: windows and the edges of rating buckets.
+        with_scores: take the first stage's scores along.
 
     Raises:
-        DataError: an unknown item, a list without items, padding before an item, a user without a text.
+        DataError: an unknown item, a list without items, padding before an item, a user without a text, or wanted
+            scores are missing.
     """
     _check_lists(lists, num_items)
     user_U, user_row_B = np.unique(lists.user_B, return_inverse=True)
@@ -91,7 +97,27 @@ def list_tensors(
         user_row_B=torch.from_numpy(user_row_B.astype(np.int64)),
         texts_UND=texts_UND,
         history=None if history is None else history_tensors(history[0], user_U, history[1]),
+        score_BL=torch.from_numpy(standardised_scores(lists)) if with_scores else None,
     )
+
+
+def standardised_scores(lists: Lists) -> Float32[np.ndarray, "B L"]:
+    """The first stage's scores with mean 0 and variance 1 in each list; 0 at padding and where all are equal.
+
+    Raises:
+        DataError: an item has none.
+    """
+    score_BL, is_item_BL = lists.score_BL, lists.is_item_BL
+    if score_BL is None or np.isnan(score_BL[is_item_BL]).any():
+        raise DataError(
+            "a reranker with use_scores reads the first stage's scores, got lists without; give impressions a score "
+            "for every item, or leave use_scores out"
+        )
+    score_BL = np.where(is_item_BL, score_BL, 0).astype(np.float64)
+    num_B1 = is_item_BL.sum(axis=1, keepdims=True)
+    apart_BL = np.where(is_item_BL, score_BL - score_BL.sum(axis=1, keepdims=True) / num_B1, 0)
+    spread_B1 = np.sqrt((apart_BL**2).sum(axis=1, keepdims=True) / num_B1)
+    return (apart_BL / np.where(spread_B1 > 0, spread_B1, 1)).astype(np.float32)
 
 
 def _check_lists(lists: Lists, num_items: int) -> None:

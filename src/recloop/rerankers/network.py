@@ -50,8 +50,8 @@ class NetworkShape:
 class RerankNetwork(nn.Module):
     """Scores lists; adapted vectors of the batch's distinct users and items are computed once.
 
-    A candidate's features are ``[id ; attributes ; what it reads in the history ; item vector ; text ; match]``,
-    all but the first two where the configuration asks for them.
+    A candidate's features are ``[id ; attributes ; what it reads in the history ; item vector ; first stage's score ;
+    text ; match]``, all but the first two where the configuration asks for them.
     """
 
     def __init__(self, config: RerankerConfig, shape: NetworkShape, backbone: Backbone) -> None:
@@ -76,6 +76,7 @@ class RerankNetwork(nn.Module):
         if config.use_id_history:
             self.read_history = HistoryAttention(item_width, config.embed)
             width += config.embed
+        width += config.use_scores
         self.match: nn.Linear | None = None
         if self.has_texts:
             self.match = nn.Linear(width - config.adapted, config.adapted)
@@ -101,6 +102,8 @@ class RerankNetwork(nn.Module):
         items_IW, adapted_IA = self.item_table(item_I)
         adapted_BLA = None if adapted_IA is None else rows_of(adapted_IA, row_BL)
         x_BLW = self.candidates(rows_of(items_IW, row_BL), adapted_BLA, history)
+        if lists.score_BL is not None:
+            x_BLW = torch.cat([x_BLW, lists.score_BL[row_B, : is_item_BL.shape[1], None]], dim=-1)
         texts_BNA = self.adapted_texts(lists, row_B, completion_B)
         return self.score_inputs(x_BLW, texts_BNA, is_item_BL, history)
 

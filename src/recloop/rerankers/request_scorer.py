@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from recloop.errors import DataError
+from recloop.errors import DataError, SettingError
 from recloop.records import Group, Lists
 
 if TYPE_CHECKING:
@@ -74,6 +74,10 @@ def prepare_requests(fitted: FittedReranker, users: np.ndarray, user_vectors: Us
     Raises:
         ContractError, DataError: see `FittedReranker.score`.
     """
+    if fitted.config.use_scores:
+        raise SettingError(
+            "a request brings candidates without first-stage scores, got a reranker with use_scores; use one without"
+        )
     network = fitted.network.eval()
     users = np.unique(users)
     # A list of one item for each user: the form in which a network takes texts and histories.

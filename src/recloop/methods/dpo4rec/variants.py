@@ -66,7 +66,7 @@ def evaluate_variants(study: Study, task: Task, trained: Trained) -> list[Scored
             scored += _evaluate(study, task, trained, variant)
     if study.config.variants == "all":
         scored += best_template(study, task, trained.seed)
-        scored += list_baselines(study, task, trained.seed) if study.config.protocol.kind == "impressions" else []
+        scored += list_baselines(study, task, trained.seed) if study.config.protocol.has_shown_tests else []
     return scored
 
 
