@@ -77,7 +77,6 @@ def fit_item_embeddings(
         )
     user_vectors, item_vectors = _fit(user_E, item_E, num_users, dataset.num_items, fit, seed, progress)
     met_UI: Any = csr_matrix((np.ones(len(user_E), np.float32), (user_E, item_E)), (num_users, dataset.num_items))
-    met_UI.data[:] = 1.0  # an item met twice is one edge
     score_knn = fit_knn(met_UI)
     k = min(RECALL_K, dataset.num_items)
     recall = _recall(lambda users: user_vectors[users] @ item_vectors.T, met_UI, held_U, k)
@@ -104,6 +103,7 @@ def _edges(dataset: Log, train_users: np.ndarray) -> tuple[np.ndarray, np.ndarra
     log = dataset.interactions
     if dataset.positive_from_rating is not None:
         log = log.filter(log["rating"] >= dataset.positive_from_rating)
+    log = log.unique(["user", "item"], keep="first", maintain_order=True)  # an item met twice is one edge
     place_of = np.full(dataset.num_users, -1, dtype=np.int64)
     place_of[train_users] = np.arange(len(train_users))
     user_E, item_E = place_of[log["user"].to_numpy()], log["item"].to_numpy()

@@ -61,6 +61,8 @@ def prepare(study: Study) -> Task:
     config, lm = study.config, study.first_lm
     read = study.own.log or read_log(config.data, config.data_seed, study.progress)
     log, columns = with_readable_columns(read, lm.folder, study.progress)
+    if log.impressions is not None and not config.protocol.has_shown_tests:
+        study.progress.say(f"nothing reads the lists shown of {log.name}; protocol.kind impressions ranks them")
     inputs = {"dataset": log_digest(log), "lm": lm.digest}
     inputs |= profiles_digest(log) if config.prompt.include_profile else {}
     inputs |= template_digest(config.prompt.template)
