@@ -12,10 +12,11 @@ import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
+import recloop as rl
 from method_cases import do_method
 from recloop.artifacts import read_rows
 from recloop.data.load import read_log
-from recloop.errors import DataError, SettingError
+from recloop.errors import DataError, RunError, SettingError
 from recloop.experiment.run_folder import RunFolder
 from recloop.files import sha256_of_folder
 from recloop.methods.dpo4rec import data as task
@@ -23,6 +24,7 @@ from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.evaluate import ROWS
 from recloop.methods.predict import FinishedRun
 from recloop.methods.study import derived_seed
+from recloop.progress import SILENT
 from recloop.prompts.claims import population_rates
 from recloop.prompts.lines import history_items
 from recloop.prompts.user_profile import MAX_COUNTED, count_lines
@@ -364,3 +366,72 @@ def test_an_encoder_that_reads_nothing_in_the_completions_is_refused(tmp_path: P
     config = Dpo4RecConfig.model_validate(SIMULATED | {"rounds": 0})
     with pytest.raises(DataError, match=r"encoder blind must read something .* use encoder.name=minilm"):
         do_method("dpo4rec", config, tmp_path / "run", lm=FakeLM(), encoder=BlindEncoder())
+
+
+SHOWN = {"split": {"train": 0.4, "reward": 0.2, "valid": 0.2, "test": 0.2}, "reranker": {"max_epochs": 1}}
+
+
+def log_with_lists() -> rl.Log:
+    """Plays without attributes, and what users were shown later, with places and scores."""
+    rng = np.random.default_rng(0)
+    plays = [
+        (f"u{user}", f"i{item}", n) for user in range(40) for n, item in enumerate(rng.choice(60, 8, replace=False))
+    ]
+    shown = [
+        (f"u{user}", f"u{user}/{number}", f"i{item}", place + 1, float(-place), float(place == number), 100 + number)
+        for user in range(40)
+        for number in range(3)
+        for place, item in enumerate(rng.choice(60, 5 + number, replace=False))
+    ]
+    names = ["user_id", "list_id", "item_id", "position", "score", "label", "time"]
+    frames = (pl.DataFrame(plays, schema=["user_id", "item_id", "time"], orient="row"),
+              pl.DataFrame(shown, schema=names, orient="row"))  # fmt: skip
+    frames = [frame.with_columns(pl.col("time") + 1_600_000_000) for frame in frames]
+    return rl.Log.from_frames(frames[0], impressions=frames[1], progress=SILENT)
+
+
+def test_without_a_language_model_what_needs_none_is_compared_on_lists_that_were_shown(tmp_path: Path) -> None:
+    results = rl.run(
+        "dpo4rec", data=log_with_lists(), out=tmp_path / "run", encoder=FakeEncoder(), variants="without_lm",
+        protocol={"kind": "impressions"}, progress=SILENT, **SHOWN,
+    )  # fmt: skip
+    assert set(results.table()["variant"]) == {
+        "as_shown", "first_stage", "popularity", "item_knn", "no_text", "id_history", "rating_mean", "history_text",
+    }  # fmt: skip
+    by_name = dict(results.table().select("variant", "value").iter_rows())
+    assert by_name["as_shown"] == by_name["first_stage"]
+    assert set(results.contrasts()["variant"]) == {"id_history"}
+    queries = {line.split()[0] for line in (tmp_path / "run" / "qrels.trec").read_text().splitlines()}
+    assert all("/" in query for query in queries)
+    assert not (tmp_path / "run" / "completions.sqlite").exists()
+    report = results.report_path.read_text()
+    assert "compared without a language model" in report
+    assert "120 lists shown" in report
+    with pytest.raises(RunError, match="made without a language model"):
+        rl.load(tmp_path / "run", data=log_with_lists(), encoder=FakeEncoder())
+
+
+def test_without_a_language_model_there_are_no_rounds() -> None:
+    assert Dpo4RecConfig.model_validate({"variants": "without_lm"}).rounds == 0
+    with pytest.raises(ValueError, match="train nothing, got rounds=2"):
+        Dpo4RecConfig.model_validate({"variants": "without_lm", "rounds": 2})
+
+
+def test_what_a_run_wrote_is_joined_by_the_users_own_ids(whole: Done) -> None:
+    keys = ["user_id", "variant", "seed", "number"]
+    completions, vectors = (pl.read_parquet(whole.path / f"{name}.parquet") for name in ("completions", "vectors"))
+    joined = completions.filter(pl.col("variant").is_in(["untuned", "trained"])).join(vectors, on=keys)
+    assert joined.height == vectors.height > 0
+    assert vectors.select(keys).is_unique().all()
+    prompts = pl.read_parquet(whole.path / "prompts.parquet")
+    assert prompts["user_id"].is_unique().all()
+    assert set(prompts["group"]) == {"train", "reward", "valid", "test"}
+    assert set(joined["user_id"]) == set(prompts["user_id"])
+    # Every positive of the test lists is an interaction of the log under the same ids.
+    log = read_log(whole.config.data, whole.config.data_seed)
+    ids = log.interactions.join(log.users, on="user").join(log.items, on="item")
+    met = set(ids.select("user_id", "item_id").iter_rows())
+    rows = [line.split() for line in (whole.path / "qrels.trec").read_text().splitlines()]
+    positives = {(query.rpartition(".")[0], item) for query, _, item, label in rows if label != "0"}
+    assert positives
+    assert positives <= met

@@ -44,13 +44,15 @@ def load(run: str | Path, *, data: Log | None = None, **objects: Any) -> Finishe
         data, objects: those that the run was made with, where it was made with objects (see `recloop.run`).
 
     Raises:
-        RunError: no run there, one that is not finished, or one that was made with other objects.
+        RunError: no run there, one that is not finished, was made with other objects or without a language model.
     """
     given = objects | ({} if data is None else {"log": data})
     folder = RunFolder.look(Path(run))
     require_objects(folder, given)
     if not folder.is_done("report"):
         raise RunError(f"{run} is not finished; go on with: recloop resume {run}")
+    if folder.config.get("variants") == "without_lm":
+        raise RunError(f"{run} was made without a language model and left none to use; make one with other variants")
     return FinishedRun(folder, given)
 
 

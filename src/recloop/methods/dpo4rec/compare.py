@@ -81,8 +81,9 @@ def compare_variants(study: Study, task: Task, scored: Sequence[Scored]) -> tupl
             write_trec(study, task, scored, step.folder)
             write_qrels(study.run.path / QRELS, task.lists.test, trec_ids(task.log, task.lists.test))
             write_results(study.run.path, step, tables, completions_of(study, task))
-            write_parquet(study.run.path / PROMPTS_OF_USERS, [prompts_of(task)])
-            write_parquet(study.run.path / VECTORS_OF_USERS, vectors_of(study, task))
+            if study.config.uses_lm:
+                write_parquet(study.run.path / PROMPTS_OF_USERS, [prompts_of(task)])
+                write_parquet(study.run.path / VECTORS_OF_USERS, vectors_of(study, task))
     return tuple(tables)
 
 
@@ -105,11 +106,13 @@ def make_backbone_table(study: Study, task: Task, backbone: str, scored: Sequenc
 
 
 def contrasts_of(names: Sequence[str]) -> list[tuple[str, str]]:
-    """What is tested: the trained variant (or the untuned) against every baseline, also under the reward model."""
+    """What is tested: the trained variant (or the untuned, or ID history) against every baseline."""
     best, baselines = (TRAINED, BASELINES_OF_TRAINED) if TRAINED in names else (UNTUNED, BASELINES_OF_UNTUNED)
+    if UNTUNED not in names:  # no language model
+        best, baselines = ID_HISTORY, BASELINES_OF_UNTUNED
     wanted = [(best, baseline) for baseline in baselines]
     wanted += [(REWARD_MODEL_PREFIX + TRAINED, REWARD_MODEL_PREFIX + name) for name in (RANDOM_LABELS, UNTUNED)]
-    return [(name, against) for name, against in wanted if name in names and against in names]
+    return [(name, against) for name, against in wanted if name in names and against in names and name != against]
 
 
 def name_of(scored: Scored) -> str:

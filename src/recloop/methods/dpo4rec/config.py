@@ -29,6 +29,7 @@ from recloop.rewards.preference_pairs import PairConfig
 from recloop.settings import setting, shown_first
 from recloop.training.dpo import DpoConfig
 
+WITHOUT_LM = "without_lm"
 METRICS = (
     "ndcg@5", "map@5", "mrr@10", "ndcg@1", "ndcg@3", "ndcg@7", "ndcg@10", "map_min@5", "map_kar@5", "hr@1", "hr@3",
     "hr@5", "loglik",
@@ -88,10 +89,10 @@ class Dpo4RecConfig(BaseModel, frozen=True, extra="forbid"):
     backbones: tuple[RerankerKind, ...] = shown_first(
         ("prm",), "evaluators: one table each; the reward model is reranker.kind", min_length=1
     )
-    variants: Literal["all", "core", "trained"] = shown_first(
+    variants: Literal["all", "core", "trained", "without_lm"] = shown_first(
         "all",
         "core: only shuffled, untuned, random-label DPO and trained; trained: only untuned and trained, to choose "
-        "settings by valid users",
+        "settings by valid users; without_lm: only those that need no language model, and no rounds",
     )
     primary_metric: str = setting("ndcg@5", "the metric that is tested; one of metrics.names")
     reference: Literal["first", "previous"] = setting(
@@ -117,12 +118,16 @@ class Dpo4RecConfig(BaseModel, frozen=True, extra="forbid"):
     @model_validator(mode="before")
     @classmethod
     def _complete_sections(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("variants") == WITHOUT_LM:
+            given = {"rounds": 0, **given}
         return complete_sections(cls, given)
 
     @model_validator(mode="after")
     def _holds_together(self) -> Dpo4RecConfig:
         require_primary_metric(self.primary_metric, self.metrics)
         require_distinct(seeds=self.seeds, backbones=self.backbones)
+        if self.rounds and not self.uses_lm:
+            raise SettingError(f"variants {WITHOUT_LM} train nothing, got rounds={self.rounds}; leave rounds out")
         if self.rounds and not self.split.reward:
             raise SettingError(
                 f"training needs reward users, got split.reward=0 and rounds={self.rounds}; use rounds=0"
@@ -140,3 +145,8 @@ class Dpo4RecConfig(BaseModel, frozen=True, extra="forbid"):
                 f"of up to {self.prompt.max_prompt_tokens} (prompt.max_prompt_tokens); raise it"
             )
         return self
+
+    @property
+    def uses_lm(self) -> bool:
+        """Whether a language model writes anything."""
+        return self.variants != WITHOUT_LM

@@ -58,12 +58,15 @@ def plan(config: Dpo4RecConfig, users: dict[str, int], num_train_lists: int, num
     num_controls = controls_of(config)
     _, num_drawn = sampled_of_one_seed(config, users)
     matched = num_of_table(config, users) if num_rounds and wants_all else 0  # of several drawn, one is encoded
-    num_fixed_texts = HISTORY_TEXTS + num_attributes + TEMPLATES_BESIDE_ATTRIBUTES if wants_all else 0
-    num_fixed_texts += wants_all and config.data.kar is not None
+    has_fixed = wants_all or not config.uses_lm
+    num_fixed_texts = HISTORY_TEXTS + num_attributes + TEMPLATES_BESIDE_ATTRIBUTES if has_fixed else 0
+    num_fixed_texts += has_fixed and config.data.kar is not None
     num_texts = num_drawn - (COMPLETIONS_PER_SLOT - 1) * matched + num_fixed_texts * (users[FIT] + users[TEST])
-    num_variants = 1 + (config.variants != "trained") + num_rounds + num_controls + (matched > 0)
-    num_variants += num_fixed_texts + VARIANTS_WITHOUT_TEXT if wants_all else 0
-    num_fits = num_variants * len(config.backbones) + config.reward.num_models
+    num_variants = (
+        1 + (config.variants != "trained") + num_rounds + num_controls + (matched > 0) if config.uses_lm else 0
+    )
+    num_variants = written + (num_fixed_texts + VARIANTS_WITHOUT_TEXT if has_fixed else 0)
+    num_fits = num_variants * len(config.backbones) + config.reward.num_models * config.uses_lm
     epochs = min(EPOCHS_PER_FIT, config.reranker.max_epochs)
     pairs_of_user = math.comb(config.completions.reward, 2) if config.pairs.mode == "all_pairs" else 1
     num_pairs = min(users[REWARD] * pairs_of_user, config.dpo.max_pairs) * config.dpo.epochs
@@ -86,6 +89,8 @@ def plan(config: Dpo4RecConfig, users: dict[str, int], num_train_lists: int, num
 
 def sampled_of_one_seed(config: Dpo4RecConfig, users: dict[str, int]) -> tuple[int, int]:
     """Requests and completions of all models; a request may give several, and a matched one is drawn several times."""
+    if not config.uses_lm:
+        return 0, 0
     matched = COMPLETIONS_PER_SLOT if config.rounds and config.variants == "all" else 0
     requests = completions = 0
     for with_rewards, num_models in ((True, config.rounds), (False, 1 + controls_of(config) + matched)):
@@ -102,7 +107,7 @@ def num_of_table(config: Dpo4RecConfig, users: dict[str, int]) -> int:
 
 def controls_of(config: Dpo4RecConfig) -> int:
     """Number of language models trained as controls: on random labels and, with all variants, by SFT."""
-    return {"all": 2, "core": 1, "trained": 0}[config.variants] if config.rounds else 0
+    return {"all": 2, "core": 1, "trained": 0}[config.variants] if config.rounds else 0  # without_lm has no rounds
 
 
 def tokens_of_a_completion(config: Dpo4RecConfig) -> int:

@@ -60,7 +60,7 @@ def prepare(study: Study) -> Task:
     """Read the log; split its users, build lists and prompts, or find them built."""
     config, lm = study.config, study.first_lm
     read = study.own.log or read_log(config.data, config.data_seed, study.progress)
-    log, columns = with_readable_columns(read, lm.folder, study.progress)
+    log, columns = with_readable_columns(read, lm.folder, study.progress) if config.uses_lm else (read, {})
     if log.impressions is not None and not config.protocol.has_shown_tests:
         study.progress.say(f"nothing reads the lists shown of {log.name}; protocol.kind impressions ranks them")
     inputs = {"dataset": log_digest(log), "lm": lm.digest}
@@ -106,6 +106,8 @@ def prepare(study: Study) -> Task:
 
 def _prompts(study: Study, log: Log, lists: CandidateLists) -> list[Prompt]:
     users = np.unique(np.concatenate([lists.of(group).user_B for group in Group]))
+    if not study.config.uses_lm:
+        return [Prompt(user, "", "", 0, 0) for user in users.tolist()]
     config, lm = study.config.prompt, study.open_lm(study.first_lm.folder)
     write = profile_writer(log, config, lm, _population_rates(log, lists, config), study.own.prompt)
     return write_prompts(write, lists.histories, users, ("dpo.max_prompt_tokens",) if study.config.rounds else ())

@@ -42,10 +42,11 @@ STEPS = (
 def dpo4rec(study: Study) -> None:
     """Algorithm 1 for every seed, then the table that says whether it helped."""
     task = prepare(study)  # train, reward, valid and test users, disjoint; their lists and prompts
-    check_texts(study, task)  # before anything is paid
     scored: list[Scored] = []
+    if study.config.uses_lm:
+        check_texts(study, task)  # before anything is paid
     for seed in study.config.seeds:
-        scored += run_seed(study, task, seed)
+        scored += run_seed(study, task, seed) if study.config.uses_lm else evaluate_variants(study, task, seed)
     report_run(study, task, compare_variants(study, task, scored))
 
 
@@ -72,5 +73,5 @@ def run_seed(study: Study, task: Task, seed: int) -> list[Scored]:
         scored += score_reward_model(study, task, reward_model, vectors, seed, texts.variant)
         if r == rounds:
             trained = Trained(seed, reward_model, reference_lm, taught, texts, vectors)
-            scored += evaluate_variants(study, task, trained)
+            scored += evaluate_variants(study, task, seed, trained)
     return scored

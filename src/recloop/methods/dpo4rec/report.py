@@ -50,6 +50,8 @@ def make_report(study: Study, task: Task, tables: Sequence[VariantTable]) -> par
         f"gives each completion a reward ({rewarded_by}). The best and worst completion of a user make a "
         f"preference pair, and the pairs train the language model in {rounds} of DPO."
     )
+    if not config.uses_lm:
+        summary = "Rerankers of the same lists and users, compared without a language model."
     examples = example_sections(study, task, rewards[0]) if rewards else ()
     sections = (Section("rewards", "Rewards", rewards), *training_sections(study, own_rows), *examples)
     return parts.run_report(study.run, f"DPO4Rec on {task.log.name}", summary, facts(study, task), tables, sections)
@@ -105,7 +107,7 @@ def facts(study: Study, task: Task) -> tuple[tuple[str, str], ...]:
         ("Lists without a positive", f"{empty}: {EMPTY_LISTS[config.metrics.empty]}"),
         ("Candidates", f"{config.protocol.kind} protocol"),
         ("Chance", f"{metric_title(config.primary_metric)} {chance:.4f} with the test candidates in random order"),
-        ("Language model", config.lm.name),
+        ("Language model", config.lm.name if config.uses_lm else "none"),
         ("Text encoder", config.encoder.name),
         ("Rerankers", f"reward model {config.reranker.kind}{fits}, evaluators {', '.join(config.backbones)}"),
         ("Completions per user", f"{config.completions.reward} for rewards, {config.completions.test} for test{room}"),

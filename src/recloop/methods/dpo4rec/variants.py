@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from recloop.methods.dpo4rec import names
 from recloop.methods.dpo4rec.ablations import match_untuned, random_label_texts, sft_texts, shuffled_vectors
@@ -21,7 +21,8 @@ from recloop.methods.dpo4rec.generate import UserTexts, UserTextVectors, encode_
 from recloop.methods.dpo4rec.names import Scored, Trained
 from recloop.methods.study import Study
 
-Asked = Literal["all", "core", "trained"]
+Asked = Literal["all", "core", "trained", "without_lm"]
+NO_LM: tuple[Asked, ...] = ("all", "without_lm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Variant:
     """
 
     name: str
-    texts: Callable[[Study, Task, Trained], UserTexts | UserTextVectors | None] | None
+    texts: Callable[[Study, Task, Any], UserTexts | UserTextVectors | None] | None
     asked: tuple[Asked, ...] = ("all",)
     of_training: bool = False
     uses_id_history: bool = False
@@ -49,29 +50,29 @@ VARIANTS = (
     Variant(names.RANDOM_LABELS, random_label_texts, ("all", "core"), of_training=True),
     Variant(names.SFT_BEST_OF_N, sft_texts, of_training=True),
     Variant(names.MATCHED, match_untuned, of_training=True),
-    Variant(names.NO_TEXT, None),
-    Variant(names.ID_HISTORY, None, uses_id_history=True),
-    Variant(names.RATING_MEAN, rating_means),
-    Variant(names.HISTORY_TEXT, history_texts),
-    Variant(names.PUBLISHED_TEXT, published_texts),
+    Variant(names.NO_TEXT, None, NO_LM),
+    Variant(names.ID_HISTORY, None, NO_LM, uses_id_history=True),
+    Variant(names.RATING_MEAN, rating_means, NO_LM),
+    Variant(names.HISTORY_TEXT, history_texts, NO_LM),
+    Variant(names.PUBLISHED_TEXT, published_texts, NO_LM),
 )
 """Beside what the loop itself evaluates (untuned, trained) and the best fixed template, chosen among several."""
 
 
-def evaluate_variants(study: Study, task: Task, trained: Trained) -> list[Scored]:
-    """Every variant that was asked for, of one seed."""
+def evaluate_variants(study: Study, task: Task, seed: int, trained: Trained | None = None) -> list[Scored]:
+    """Every variant that was asked for, of one seed; `trained` is its whole loop, None without a language model."""
     scored: list[Scored] = []
     for variant in VARIANTS:
-        if study.config.variants in variant.asked and (trained.pairs or not variant.of_training):
-            scored += _evaluate(study, task, trained, variant)
-    if study.config.variants == "all":
-        scored += best_template(study, task, trained.seed)
-        scored += list_baselines(study, task, trained.seed) if study.config.protocol.has_shown_tests else []
+        if study.config.variants in variant.asked and (not variant.of_training or (trained and trained.pairs)):
+            scored += _evaluate(study, task, seed, trained, variant)
+    if study.config.variants in NO_LM:
+        scored += best_template(study, task, seed)
+        scored += list_baselines(study, task, seed) if study.config.protocol.has_shown_tests else []
     return scored
 
 
-def _evaluate(study: Study, task: Task, trained: Trained, variant: Variant) -> list[Scored]:
-    seed, name = trained.seed, variant.name
+def _evaluate(study: Study, task: Task, seed: int, trained: Trained | None, variant: Variant) -> list[Scored]:
+    name = variant.name
     if variant.texts is None:
         return evaluate_variant(study, task, None, seed, name, uses_id_history=variant.uses_id_history)
     made = variant.texts(study, task, trained)
@@ -79,6 +80,6 @@ def _evaluate(study: Study, task: Task, trained: Trained, variant: Variant) -> l
         return []
     vectors = encode_user_texts(study, made, seed) if isinstance(made, UserTexts) else made
     scored = evaluate_variant(study, task, vectors, seed, name)
-    if variant.of_training:
+    if variant.of_training and trained:
         scored += score_reward_model(study, task, trained.reward_model, vectors, seed, name)
     return scored
