@@ -21,6 +21,7 @@ from recloop.experiment.run_folder import RunFolder
 from recloop.files import sha256_of_folder
 from recloop.methods.dpo4rec import data as task
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
+from recloop.methods.dpo4rec.cost_estimate import plan
 from recloop.methods.dpo4rec.evaluate import ROWS
 from recloop.methods.predict import FinishedRun
 from recloop.methods.study import derived_seed
@@ -435,3 +436,12 @@ def test_what_a_run_wrote_is_joined_by_the_users_own_ids(whole: Done) -> None:
     positives = {(query.rpartition(".")[0], item) for query, _, item, label in rows if label != "0"}
     assert positives
     assert positives <= met
+
+
+def test_the_plan_without_a_language_model_samples_and_trains_nothing() -> None:
+    steps = {
+        step[0]: step for step in plan(Dpo4RecConfig(variants="without_lm"), {"fit": 9, "reward": 4, "test": 3}, 99, 2)
+    }
+    assert steps["sample"][1].startswith("up to 0 completions")
+    assert steps["train"][1].startswith("0 times")
+    assert steps["fit"][1].startswith("7 rerankers")  # four texts by rule, and three that read none

@@ -62,10 +62,8 @@ def plan(config: Dpo4RecConfig, users: dict[str, int], num_train_lists: int, num
     num_fixed_texts = HISTORY_TEXTS + num_attributes + TEMPLATES_BESIDE_ATTRIBUTES if has_fixed else 0
     num_fixed_texts += has_fixed and config.data.kar is not None
     num_texts = num_drawn - (COMPLETIONS_PER_SLOT - 1) * matched + num_fixed_texts * (users[FIT] + users[TEST])
-    num_variants = (
-        1 + (config.variants != "trained") + num_rounds + num_controls + (matched > 0) if config.uses_lm else 0
-    )
-    num_variants = written + (num_fixed_texts + VARIANTS_WITHOUT_TEXT if has_fixed else 0)
+    written = 1 + (config.variants != "trained") + num_rounds + num_controls + (matched > 0)
+    num_variants = written * config.uses_lm + (num_fixed_texts + VARIANTS_WITHOUT_TEXT if has_fixed else 0)
     num_fits = num_variants * len(config.backbones) + config.reward.num_models * config.uses_lm
     epochs = min(EPOCHS_PER_FIT, config.reranker.max_epochs)
     pairs_of_user = math.comb(config.completions.reward, 2) if config.pairs.mode == "all_pairs" else 1

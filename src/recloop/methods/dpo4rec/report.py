@@ -16,6 +16,7 @@ from recloop.evaluation.report_sections import Chart, Charts, Note, RewardSummar
 from recloop.evaluation.score import chance_of_lists
 from recloop.evaluation.tables import VariantTable
 from recloop.llm.bundled import columns_fact
+from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import SCORES
 from recloop.methods.dpo4rec.generate import REWARD, read_user_texts
@@ -92,25 +93,36 @@ def example_sections(study: Study, task: Task, summary: RewardSummary) -> tuple[
 def facts(study: Study, task: Task) -> tuple[tuple[str, str], ...]:
     """What was run, in a few lines."""
     config, made = study.config, study.run.manifest["steps"]["prepare"]
-    dpo = config.dpo
     counts = zip(made["num_users_with_lists"].items(), made["num_lists"].values(), strict=True)
-    empty = ", ".join(f"{num:,} {group}" for group, num in made["num_lists_without_positive"].items())
+    empty = ", ".join(f"{num:,} {group}" for group, num in made["num_lists_without_positive"].items() if num)
     chance = chance_of_lists(task.lists.test, config.primary_metric, config.metrics, config.data_seed)
     groups = "; ".join(f"{group} {users:,} with {lists:,} lists" for (group, users), lists in counts)
     fits = f" ({config.reward.num_models} fits)" if config.reward.num_models > 1 else ""
-    room = "" if config.completions.sentences is None else f"; sentences read of each: {config.completions.sentences}"
-    beside = f", SFT weight {dpo.sft_weight:g}" if dpo.sft_weight else ""
+    reward_model = f"reward model {config.reranker.kind}{fits}, " if config.uses_lm else ""
     return (
         ("Data", f"{task.log.name}: {task.log.num_users:,} users, {task.log.num_items:,} items"),
         *columns_fact(made),
         ("Users", groups),
-        ("Lists without a positive", f"{empty}: {EMPTY_LISTS[config.metrics.empty]}"),
+        ("Lists without a positive", f"{empty}: {EMPTY_LISTS[config.metrics.empty]}" if empty else "none"),
         ("Candidates", f"{config.protocol.kind} protocol"),
         ("Chance", f"{metric_title(config.primary_metric)} {chance:.4f} with the test candidates in random order"),
         ("Language model", config.lm.name if config.uses_lm else "none"),
         ("Text encoder", config.encoder.name),
-        ("Rerankers", f"reward model {config.reranker.kind}{fits}, evaluators {', '.join(config.backbones)}"),
-        ("Completions per user", f"{config.completions.reward} for rewards, {config.completions.test} for test{room}"),
+        ("Rerankers", f"{reward_model}evaluators {', '.join(config.backbones)}"),
+        *(training_facts(config) if config.uses_lm else ()),
+    )
+
+
+def training_facts(config: Dpo4RecConfig) -> tuple[tuple[str, str], ...]:
+    """What was sampled and how it trained."""
+    num, dpo = config.completions, config.dpo
+    room = "" if num.sentences is None else f"; sentences read of each: {num.sentences}"
+    sampled = ("Completions per user", f"{num.reward} for rewards, {num.test} for test{room}")
+    if not config.rounds:
+        return (sampled,)
+    beside = f", SFT weight {dpo.sft_weight:g}" if dpo.sft_weight else ""
+    return (
+        sampled,
         ("DPO", f"beta {dpo.beta:g}, learning rate {dpo.learning_rate:g}, epochs {dpo.epochs}{beside}"),
         ("DPO's reference model", f"the model before {'round 1' if config.reference == 'first' else 'each round'}"),
     )
