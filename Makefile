@@ -5,6 +5,9 @@ PYTHON ?= python3.11
 # Resolves to the CPU build where pip knows of one; a torch that is already in $(VENV) is kept.
 TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -q
+# One test process a core, with one thread each: more threads wait for one another.
+SIDE_BY_SIDE := -n auto --maxprocesses 4
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
@@ -37,10 +40,10 @@ run: $(VENV)/.run  ## DPO4Rec on the built-in simulated data: every variant, one
 	$(BIN)/recloop run dpo4rec --out runs/demo
 
 test: $(VENV)/.dev  ## all tests but the long ones (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -q -m "not soak"
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not soak"
 
 fast: $(VENV)/.dev  ## the tests that take no time (under 30 seconds)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not soak and not slow"
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not soak and not slow"
 
 examples: $(VENV)/.dev  ## every script in examples/, in an empty folder (about 12 minutes)
 	@folder=$$(mktemp -d) && python="$(abspath $(BIN))/python" && cd "$$folder" && for script in $(CURDIR)/examples/*.py; do \
@@ -51,10 +54,10 @@ notebooks: $(VENV)/.dev  ## execute examples/*.ipynb and keep their output (abou
 	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.execute_notebooks
 
 soak: $(VENV)/.dev  ## kills in every stage, faults and other long tests
-	RECLOOP_SOAK=full $(BIN)/python -m pytest -q -m soak
+	RECLOOP_SOAK=full $(PYTEST) -m soak
 
 soak-short: $(VENV)/.dev  ## the same with two kills
-	RECLOOP_SOAK=short $(BIN)/python -m pytest -q -m soak
+	RECLOOP_SOAK=short $(PYTEST) -m soak
 
 lint: $(VENV)/.dev  ## ruff: rules and format
 	$(BIN)/ruff check .

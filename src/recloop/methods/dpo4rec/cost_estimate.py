@@ -69,7 +69,8 @@ def plan(config: Dpo4RecConfig, users: dict[str, int], num_train_lists: int, num
     pairs_of_user = math.comb(config.completions.reward, 2) if config.pairs.mode == "all_pairs" else 1
     num_pairs = min(users[REWARD] * pairs_of_user, config.dpo.max_pairs) * config.dpo.epochs
     num_trainings = num_rounds * (1 + num_controls)
-    num_prompts, num_tokens = sum(users.values()) * (1 + num_rounds + num_controls), tokens_of_a_completion(config)
+    num_prompts = sum(users.values()) * (1 + num_rounds + num_controls) * config.uses_lm
+    num_tokens = tokens_of_a_completion(config)
     amounts = (
         ("sample", f"up to {num_seeds * num_drawn:,} completions, about {num_seeds * num_drawn * num_tokens:,} tokens"),
         ("encode", f"up to {num_seeds * num_texts:,} texts, equal ones once"),
