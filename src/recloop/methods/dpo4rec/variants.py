@@ -61,14 +61,12 @@ VARIANTS = (
 
 def evaluate_variants(study: Study, task: Task, seed: int, trained: Trained | None = None) -> list[Scored]:
     """Every variant that was asked for, of one seed; `trained` is its whole loop, None without a language model."""
-    scored: list[Scored] = []
+    wanted, is_shown = study.config.variants, study.config.protocol.has_shown_tests
+    scored = list_baselines(study, task, seed) if is_shown and wanted in NO_LM else []
     for variant in VARIANTS:
-        if study.config.variants in variant.asked and (not variant.of_training or (trained and trained.pairs)):
+        if wanted in variant.asked and (not variant.of_training or (trained and trained.pairs)):
             scored += _evaluate(study, task, seed, trained, variant)
-    if study.config.variants in NO_LM:
-        scored += best_template(study, task, seed)
-        scored += list_baselines(study, task, seed) if study.config.protocol.has_shown_tests else []
-    return scored
+    return scored + (best_template(study, task, seed) if wanted in NO_LM else [])
 
 
 def _evaluate(study: Study, task: Task, seed: int, trained: Trained | None, variant: Variant) -> list[Scored]:
