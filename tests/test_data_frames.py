@@ -14,6 +14,7 @@ from recloop.data.table_config import TableLogConfig
 from recloop.data.table_log import read_table_log
 from recloop.errors import DataError, SettingError
 from recloop.progress import Progress
+from recloop.rerankers.list_baselines import AsShown
 
 BOUGHT = {
     "user_id": ["b", "a", "a"],
@@ -155,7 +156,14 @@ def test_without_times_a_history_leaves_out_what_was_listed(tmp_path):
         ({"list": [1, "", 2, 2]}, {}, "line 3: '7' is of no list"),
         ({"place": [1, 2, "top", 2]}, {"position": "place"}, "line 4: 'top' is not a number, as a position is"),
         ({}, {"score": "points"}, "table of impressions must have a column 'points'.*data.table.score"),
-        ({"list": [1, 1, 1, 1]}, {}, "a list must be one user's, got list '1' of several"),
+        (
+            {"list": [1, 1, 1, 1], "item": [5, 7, 9, 4]},
+            {},
+            "got list '1' of 'a' and 'b'; number lists apart",
+        ),
+        ({"item": [5, 5, 9, 5]}, {}, "line 3: '1, 5' repeats the list and item of an earlier line"),
+        ({"place": [1, 2, 0, 1]}, {"position": "place"}, "must be a whole number from 1, got 0; count from 1"),
+        ({"place": [1, 2, 1.5, 1]}, {"position": "place"}, "must be a whole number from 1, got 1.5"),
         ({"at": [1, 2, 3, 4]}, {"shown_at": "at"}, "say how times are written with data.table.time_format"),
     ],
 )
@@ -183,3 +191,61 @@ def test_lists_of_one_item_are_counted_and_left_out():
     log = rl.Log.from_frames(pl.DataFrame(BOUGHT), impressions=shown)
     lists = rl.lists_from_impressions(log, split={"train": 0.5, "reward": 0, "valid": 0, "test": 0.5})
     assert lists.notes == ("1 of 3 lists hold one item and are left out",)
+
+
+def test_times_of_lists_want_times_of_the_log_since_all_would_lie_before():
+    bought, shown = pl.DataFrame(BOUGHT), pl.DataFrame(SHOWN)
+    with pytest.raises(DataError, match="got shown_at and no times of the log; name them with time, or"):
+        rl.Log.from_frames(bought.drop("time"), impressions=shown)
+    ordered = bought.with_columns(time=pl.Series([1, 2, 3]))
+    with pytest.raises(DataError, match="got times of the lists and a mere order of the log"):
+        rl.with_impressions(rl.Log.from_frames(ordered, time_format="order"), shown.filter(pl.col("item_id") != 9))
+
+
+def test_clicks_are_named_or_said_to_be_absent():
+    bought, shown = pl.DataFrame(BOUGHT), pl.DataFrame(SHOWN)
+    with pytest.raises(DataError, match=r"must have a column 'label'.*say with label what it is called"):
+        rl.Log.from_frames(bought, impressions=shown.rename({"label": "clicked"}))
+    log = rl.Log.from_frames(bought, impressions=shown.drop("label").with_columns(time=pl.lit(978300000)), label=None)
+    assert log.reading[-1] == "lists without labels: 1 of 5 items were liked later"
+    assert log.impressions.filter(pl.col("label") > 0).select("user", "list_id").rows() == [(1, "1")]
+
+
+def test_clicks_may_be_true_and_false(tmp_path):
+    bought, shown = pl.DataFrame(BOUGHT), pl.DataFrame(SHOWN)
+    clicks = shown.with_columns(pl.col("label").cast(pl.Boolean))
+    logs = [rl.Log.from_frames(bought, impressions=one) for one in (shown, clicks)]
+    assert logs[0].impressions.equals(logs[1].impressions)
+    assert rl.with_impressions(logs[0], clicks).impressions.equals(logs[0].impressions)
+
+
+def test_what_lists_hold_beside_is_said_and_users_without_a_history_are_counted():
+    shown = pl.DataFrame(SHOWN).with_columns(device=pl.lit("phone"), user_id=pl.lit("c"))
+    log = rl.Log.from_frames(pl.DataFrame(BOUGHT), impressions=shown)
+    assert "nothing reads the columns device of the frame of impressions" in log.reading
+    assert "1 users of lists have no interactions: their histories are empty" in log.reading
+    made = rl.candidate_lists(rl.load_log(users=40))
+    assert made.notes == ()
+
+
+def test_lists_that_other_protocols_do_not_read_are_said():
+    log = rl.load_log("simulated", users=40)
+    ids = log.users["user_id"][0], log.items["item_id"]
+    shown = {"user_id": [ids[0]] * 2, "list_id": [1, 1], "item_id": ids[1][:2].to_list(), "label": [0, 1]}
+    [note] = rl.candidate_lists(rl.with_impressions(log, pl.DataFrame(shown))).notes
+    assert note == "1 lists shown are not read by protocol kar; protocol.kind impressions ranks them"
+
+
+def test_lists_nobody_clicked_in_and_wrong_arguments_are_one_error():
+    log = rl.Log.from_frames(pl.DataFrame(BOUGHT), impressions=pl.DataFrame(SHOWN))
+    split = {"train": 0.5, "reward": 0, "valid": 0, "test": 0.5}
+    with pytest.raises(DataError, match="got no positive label in any; check the labels"):
+        rl.lists_from_impressions(log, pl.DataFrame(SHOWN).with_columns(label=pl.lit(0)), split=split)
+    with pytest.raises(SettingError, match="groups must be one of user, time, got 'date'"):
+        rl.lists_from_impressions(log, groups="date")
+    lists = rl.lists_from_impressions(log, split=split)
+    with pytest.raises(SettingError, match=r"must be an object, got the class AsShown"):
+        rl.evaluate(AsShown, lists.test, metrics="ndcg@5", empty="drop")
+    with pytest.raises(SettingError, match=r"pass one, e.g. lists.test"):
+        rl.evaluate(AsShown(), lists, metrics="ndcg@5", empty="drop")
+    assert rl.evaluate(AsShown(), lists.test, metrics="ndcg@5", empty="drop").metrics == ("ndcg@5",)

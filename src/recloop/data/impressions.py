@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
 
 from recloop.data.frames import as_polars
 from recloop.data.splits import SplitConfig, split_users
+from recloop.data.times import FIRST_S
 from recloop.errors import DataError, SettingError
 from recloop.records import CandidateLists, Group, Histories, Lists, Log
 from recloop.settings import validate
@@ -24,6 +25,7 @@ MIN_LIST = 2  # a list of one item cannot be ordered
 NEEDED = ("user_id", "list_id", "item_id")
 OPTIONAL = ("position", "score", "time")
 WINDOW_MAX = 30
+ListGroups = Literal["user", "time"]
 
 
 def with_impressions(log: Log, shown: Any) -> Log:
@@ -55,12 +57,17 @@ def with_impressions(log: Log, shown: Any) -> Log:
     given = [*NEEDED, *(name for name in ("label", *OPTIONAL) if name in shown.columns)]
     frame = shown.select(given).with_columns(pl.col("user_id", "item_id", "list_id").cast(pl.String), *absent)
     numbers = frame.with_columns(pl.col("label", *OPTIONAL).cast(pl.Float64, strict=False).fill_nan(None))
+    off = numbers["position"].drop_nulls()
+    off = off.filter((off < 1) | (off % 1 != 0))
+    if len(off):
+        raise DataError(f"the position of an impression must be a whole number from 1, got {off[0]:g}; count from 1")
     for name in OPTIONAL:
         odd = frame.filter(numbers[name].is_null() & frame[name].is_not_null())
         if odd.height and odd[name].dtype == pl.String:
             raise DataError(f"the {name} of an impression must be a number, got {odd[name][0]!r}; correct or drop it")
     frame = numbers.with_columns(pl.col("label").cast(pl.Float32))
     _check(frame, log)
+    _require_one_clock(frame, log)
     users, items = log.users.select("user", "user_id"), log.items.select("item", "item_id")
     numbered = frame.join(users, on="user_id", maintain_order="left").join(items, on="item_id", maintain_order="left")
     lists = numbered.select(pl.col("list_id").unique(maintain_order=True)).with_row_index("list")
@@ -72,7 +79,25 @@ def with_impressions(log: Log, shown: Any) -> Log:
         .with_columns(pl.col("position").cast(pl.Int64))
         .sort("user", "time", "list", "position", maintain_order=True)
     )
-    return replace(log, impressions=one_each if has_labels else _labelled(one_each, log))
+    if has_labels:
+        return replace(log, impressions=one_each)
+    labelled = _labelled(one_each, log)
+    told = f"lists without labels: {int(labelled['label'].sum()):,} of {labelled.height:,} items were liked later"
+    return replace(log, impressions=labelled, reading=(*log.reading, told))
+
+
+def _require_one_clock(shown: pl.DataFrame, log: Log) -> None:
+    """DataError where one of lists and log has times and the other an order only: all would seem to lie before."""
+    latest = shown["time"].drop_nulls()
+    if latest.is_empty() or log.interactions.is_empty():
+        return
+    is_dated = [float(times.max() or 0) >= FIRST_S for times in (latest, log.interactions["time"])]  # pyright: ignore[reportArgumentType]
+    if is_dated[0] != is_dated[1]:
+        has, lacks = ("lists", "log") if is_dated[0] else ("log", "lists")
+        raise DataError(
+            f"a history is what came before a list, got times of the {has} and a mere order of the {lacks}; give both "
+            f"times, or leave those of the lists out (shown_at)"
+        )
 
 
 def _labelled(shown: pl.DataFrame, log: Log) -> pl.DataFrame:
@@ -92,7 +117,8 @@ def _check(frame: pl.DataFrame, log: Log) -> None:
         if strange.height:
             raise DataError(
                 f"impressions must be of {name}s of the log, got {strange[f'{name}_id'].n_unique()} that are not "
-                f"(first: {strange[f'{name}_id'][0]!r}); read the log and its impressions together"
+                f"(first: {strange[f'{name}_id'][0]!r}); items and users that nobody met are not in a log: read both "
+                f"together, as in Log.from_frames(interactions, items, impressions=shown)"
             )
     bad = frame.filter(~(pl.col("label") >= 0).fill_null(False))
     if bad.height:
@@ -104,7 +130,11 @@ def _check(frame: pl.DataFrame, log: Log) -> None:
     owners = frame.group_by("list_id", maintain_order=True).agg(pl.col("user_id").n_unique())
     shared = owners.filter(pl.col("user_id") > 1)
     if shared.height:
-        raise DataError(f"a list must be one user's, got list {shared['list_id'][0]!r} of several; number lists apart")
+        first = shared["list_id"][0]
+        users = frame.filter(pl.col("list_id") == first)["user_id"].unique(maintain_order=True).to_list()[:2]
+        raise DataError(
+            f"a list must be one user's, got list {first!r} of {users[0]!r} and {users[1]!r}; number lists apart"
+        )
 
 
 def lists_from_impressions(
@@ -112,7 +142,7 @@ def lists_from_impressions(
     shown: Any = None,
     *,
     split: SplitConfig | Mapping[str, Any] | None = None,
-    groups: Literal["user", "time"] = "user",
+    groups: ListGroups = "user",
     seed: int = 0,
     window_max: int = WINDOW_MAX,
 ) -> CandidateLists:
@@ -133,6 +163,8 @@ def lists_from_impressions(
         DataError: there are no impressions, or see `with_impressions`.
         SettingError: `window_max` is below 1.
     """
+    if groups not in get_args(ListGroups):
+        raise SettingError(f"groups must be one of {', '.join(get_args(ListGroups))}, got {groups!r}; choose one")
     if window_max < 1:
         raise SettingError(f"window_max must be at least 1, got {window_max}; 30 is the default")
     log = log if shown is None else with_impressions(log, shown)
@@ -152,7 +184,9 @@ def impression_lists(
     frame = frame.filter(pl.len().over("list") >= MIN_LIST)
     num_short = num_shown - frame["list"].n_unique()
     if frame.is_empty():
-        raise DataError(f"a list must hold {MIN_LIST} items to be ranked, got none that does; check the column list_id")
+        raise DataError(f"a list must hold {MIN_LIST} items to be ranked, got none that does; check the ids of lists")
+    if not (frame["label"] > 0).any():
+        raise DataError("a list can teach by what was liked in it, got no positive label in any; check the labels")
     notes = [f"{num_short:,} of {num_shown:,} lists hold one item and are left out"] if num_short else []
     if by_time:
         num_lists = frame["list"].n_unique()
@@ -193,7 +227,7 @@ def _cut_by_time(
 ) -> tuple[pl.DataFrame, dict[Group, np.ndarray]]:
     """Users in the order of their first lists, in groups of these shares; the lists shown before the next group's."""
     if frame["time"].is_null().any():
-        raise DataError("groups by time need the time of every list, got some without; give impressions a time")
+        raise DataError("groups by time need the time of every list, got some without; give it (shown_at)")
     first = frame.group_by("user").agg(pl.col("time").min()).sort("time", "user")
     sizes_G = np.array([len(groups.get(group, ())) for group in Group], dtype=np.float64)
     ends_G = np.round(np.cumsum(sizes_G) / sizes_G.sum() * first.height).astype(np.int64)

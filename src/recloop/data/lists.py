@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, model_validator
 
 from recloop.data.first_stage import propose_items
-from recloop.data.impressions import impression_lists
+from recloop.data.impressions import ListGroups, impression_lists
 from recloop.data.splits import SplitConfig, split_users
 from recloop.errors import DataError, LeakageError, SettingError
 from recloop.records import CandidateLists, Group, Histories, Lists, Log
@@ -35,7 +35,7 @@ class ProtocolConfig(BaseModel, frozen=True, extra="forbid"):
         "same",
         "impressions: test users have the lists that came with the log, such as a retriever's, all others as above.",
     )
-    groups: Literal["user", "time"] = setting(
+    groups: ListGroups = setting(
         "user", "impressions: groups of users are drawn, or by when their first list was shown, test users last."
     )
     list_len: int = setting(10, "Items in a list of kar and retrieved.", ge=2)
@@ -143,6 +143,11 @@ def build_lists(log: Log, groups: dict[Group, np.ndarray], protocol: ProtocolCon
         histories = _histories_of(later.histories, shown.histories, groups[Group.TEST])
         by_group["test"], by_group["notes"] = shown.test, shown.notes
         return CandidateLists(histories, **by_group, first_stage_recall=recall)
+    if log.impressions is not None:
+        num_shown = log.impressions["list"].n_unique()
+        by_group["notes"] = (
+            f"{num_shown:,} lists shown are not read by protocol {protocol.kind}; protocol.kind impressions ranks them",
+        )
     return CandidateLists(later.histories, **by_group, first_stage_recall=recall)
 
 

@@ -176,6 +176,8 @@ def read_log(config: DataConfig, seed: int, progress: Progress = SILENT) -> Log:
         beside = quarantine and quarantine.with_stem(quarantine.stem + "-kar")
         knowledge = read_klg(config.kar, replace(policy, quarantine=beside))
         log = with_user_texts(with_item_texts(log, knowledge), knowledge)
+    for line in log.reading:
+        heard(line)
     read = f"reader {config.name}: {counts_of(log)}"
     if config.users is not None:
         log = sample_users(log, config.users, seed)

@@ -88,8 +88,7 @@ class TableColumns(BaseModel, frozen=True, extra="forbid"):
         given = [name for name in OF_LISTS if getattr(self, name) != type(self).model_fields[name].default]
         if given and not impressions:
             raise SettingError(
-                f"{given[0]} is a column of the table of impressions, got it without such a table; give "
-                f"table.impressions"
+                f"{given[0]} is a column of the table of impressions, got it without such a table; give it too"
             )
         self._require_apart("user", "item", "rating", "time")
         if items:

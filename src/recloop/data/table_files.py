@@ -58,7 +58,8 @@ def read_table(
     if "line" in found.values() or (with_others and "line" in names):
         raise DataError(f"{what} must have no column 'line', got {', '.join(names)} in {path}; rename it")
     if rows.good.is_empty() and rows.bad.is_empty():
-        raise DataError(f"{what} must hold rows, got {path} with a header only; fetch the file again")
+        do = "fetch the file again" if isinstance(path, Path) else "pass one with rows"
+        raise DataError(f"{what} must hold rows, got {path} with a header only; {do}")
     unreadable = [name for name in found.values() if name not in rows.good.columns]
     if unreadable:
         raise DataError(

@@ -86,7 +86,8 @@ def log_from_frames(
         shown = {"list": "list_id", "shown_at": "time", "position": "position", "score": "score"}
         there = sources["impressions"].frame.columns
         found.update({key: column for key, column in shown.items() if key == "list" or column in there})
-        found.update({} if "label" in there else {"label": None})
+    if isinstance(columns.get("attributes"), str):
+        columns["attributes"] = (columns["attributes"],)
     config = validate(TableColumns, found | columns)
     config.require_tables(items=items is not None, impressions=impressions is not None)
     heard = Heard(progress.say)
@@ -94,6 +95,8 @@ def log_from_frames(
     policy = BadRowPolicy(say=heard, instead="leave them out")
     log, beside = sources["interactions"], [sources.get(what) for what in ("items", "users", "impressions")]
     read = _read_log(_Tables(config, log, *beside, forms=(form,) * 4, bad_rows=policy, of=""), name, 0)
+    for line in read.reading:
+        heard(line)
     return replace(read, reading=(f"frames: {counts_of(read)}", *heard.lines))
 
 
@@ -106,6 +109,8 @@ def _read_log(tables: _Tables, name: str, min_item_ratings: int) -> Log:
     if unread:
         say(_unread_columns(tables, unread))
     checks.settle([rows for rows in (items, users, log, shown) if rows is not None], tables.bad_rows)
+    if shown is not None:
+        _require_lists(tables, log, shown)
     met = [log.good] if shown is None else [log.good, shown.good]
     item_table = _each_once(met, "item_id").with_columns(title="item_id") if items is None else items.good
     user_table = _each_once(met, "user_id") if users is None else users.good
@@ -116,6 +121,23 @@ def _read_log(tables: _Tables, name: str, min_item_ratings: int) -> Log:
     )  # fmt: skip
     raw = years_apart(raw, config.year_from_title, say, f"{tables.of}year_from_title")
     return number_log(keep_rated_items(raw, min_item_ratings))
+
+
+def _require_lists(tables: _Tables, log: Rows, shown: Rows) -> None:
+    """DataError where no list is left or times are those of lists alone; says how many users of lists did nothing."""
+    if shown.good.is_empty():
+        raise DataError(
+            f"the table of impressions must hold good rows, got {shown.bad.height:,} bad ones in {shown.file}"
+        )
+    if tables.columns.shown_at and not tables.columns.time:
+        raise DataError(
+            f"a history is what came before a list, got {tables.of}shown_at and no times of the log; name them with "
+            f"{tables.of}time, or leave {tables.of}shown_at out"
+        )
+    users = shown.good["user_id"].cast(pl.String).unique()
+    num_new = int((~users.is_in(log.good["user_id"].cast(pl.String).unique().implode())).sum())
+    if num_new:
+        tables.bad_rows.say(f"{num_new:,} users of lists have no interactions: their histories are empty")
 
 
 def _each_once(tables: Sequence[pl.DataFrame], ids: str) -> pl.DataFrame:
@@ -244,15 +266,19 @@ def _read_impressions(tables: _Tables, source: TableSource, items: Rows | None, 
     optional = [key for key in ("position", "score", "shown_at") if getattr(config, key)]
     keys = ["user", "item", "list", *(["label"] if config.label else []), *optional]
     columns = {getattr(config, key): f"{tables.of}{key}" for key in keys}
-    rows, _ = read_table(source, "the table of impressions", columns, tables.forms[3], numbers=list(columns)[3:])
+    rows, unread = read_table(source, "the table of impressions", columns, tables.forms[3], numbers=list(columns)[3:])
+    if unread:
+        say(f"nothing reads the columns {', '.join(unread)} of {source}")
     rows = rows.with_columns(pl.col(config.user, config.item).cast(pl.Categorical))
     tests = _owner_checks(rows, config, items, users)
     tests.append(Check(is_blank(config.list), pl.col(config.item), "is of no list", "give it the list's id"))
     made = {f"{key}_id": pl.col(getattr(config, key)) for key in ("user", "item", "list")}
     if config.label:
-        made["label"] = label = pl.col(config.label).cast(pl.Float32, strict=False)
+        text = pl.col(config.label).str.to_lowercase().replace({"true": "1", "false": "0"})
+        made["label"] = label = text.cast(pl.Float32, strict=False)
         grade = "is not 0 or a positive grade"
         tests.append(Check(~(label.is_finite() & (label >= 0)), pl.col(config.label), grade, "correct it"))
+    tests.append(checks.duplicate([config.list, config.item], "list and item"))
     for key in ("position", "score"):
         name = getattr(config, key)
         if name:

@@ -17,7 +17,7 @@ from recloop.errors import SettingError
 from recloop.evaluation.labels import CHANCE
 from recloop.evaluation.per_user_scores import Mean, VariantScores
 from recloop.evaluation.significance import StatisticsConfig, compare
-from recloop.records import Group
+from recloop.records import CandidateLists, Group
 from recloop.rerankers.metrics import (
     Empty,
     MetricName,
@@ -98,7 +98,12 @@ def evaluate(
         scores.of("ndcg@5").mean()
     """
     name = options.pop("name", "variant")
-    config = validate(MetricsConfig, {"mean": "user", **options, "names": tuple(metrics), "empty": empty})
+    names = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    config = validate(MetricsConfig, {"mean": "user", **options, "names": names, "empty": empty})
+    if isinstance(reranker, type):
+        raise SettingError(f"a reranker must be an object, got the class {reranker.__name__}; make one of it")
+    if isinstance(lists, CandidateLists):
+        raise SettingError("lists must be those of one group, got all four; pass one, e.g. lists.test")
     by_seed = reranker if isinstance(reranker, Mapping) else {0: reranker}
     values_by_seed = {
         seed: completion_values(checked_scores(fitted, lists, vectors), lists, config.names)

@@ -61,8 +61,6 @@ def prepare(study: Study) -> Task:
     config, lm = study.config, study.first_lm
     read = study.own.log or read_log(config.data, config.data_seed, study.progress)
     log, columns = with_readable_columns(read, lm.folder, study.progress) if config.uses_lm else (read, {})
-    if log.impressions is not None and not config.protocol.has_shown_tests:
-        study.progress.say(f"nothing reads the lists shown of {log.name}; protocol.kind impressions ranks them")
     inputs = {"dataset": log_digest(log), "lm": lm.digest}
     inputs |= profiles_digest(log) if config.prompt.include_profile else {}
     inputs |= template_digest(config.prompt.template)
@@ -71,6 +69,8 @@ def prepare(study: Study) -> Task:
         if not step.is_done:
             groups = split_users(log.num_users, config.split, config.data_seed)
             lists = build_lists(log, groups, config.protocol, config.data_seed)
+            for note in lists.notes:
+                study.progress.say(note)
             require_teaching_lists(log, groups, lists, needs_reward=config.rounds > 0)
             prompts = _prompts(study, log, lists)
             write_lists(step.folder / LISTS, lists)
