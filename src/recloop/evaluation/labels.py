@@ -44,7 +44,7 @@ class VariantLabel:
 
 _WITHOUT_LM = (
     (CHANCE, "Chance", "The candidates in random order: the expected value."),
-    ("as_shown", "As shown", "The order in which users were shown the list."),
+    ("as_shown", "As shown", "The order that users were shown; clicks that fall with the place favour it."),
     ("first_stage", "First stage", "Candidates by the scores that came with the lists."),
     ("popularity", "Popularity", "Candidates by how often training users or sessions chose them."),
     ("item_knn", "Item kNN", "Candidates by the cosine of who chose them, in training, with who chose the history."),
