@@ -393,3 +393,30 @@ def test_a_run_of_an_earlier_version_is_named_as_such(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(RunError, match=r"is a run of recloop 0\.1, .* start a new run folder"):
         RunFolder.reopen(tmp_path)
+
+
+def test_a_file_of_a_finished_step_that_is_not_what_it_wrote_is_noticed_when_it_is_read(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        write_stage(run, "first", "text")
+        assert (run.folder("first") / "out.txt").read_text() == "text"
+    (tmp_path / "steps" / "first" / "out.txt").write_text("tEXt")  # as long as before
+    for attempt in (RunFolder.look, RunFolder.reopen):
+        run = attempt(tmp_path)
+        with pytest.raises(RunError, match=r"out\.txt must be what step first wrote, got another file; restore it, or"):
+            run.folder("first")
+        run.close()
+    (tmp_path / "steps" / "first" / "out.txt").write_text("text")
+    assert RunFolder.look(tmp_path).folder("first").is_dir()
+
+
+def test_a_configuration_that_was_edited_after_steps_were_done_is_not_believed(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path, {"seed": 1, "preflight": "stop", "lm": {"pace": {"n": 1}}}) as run:
+        write_stage(run, "first", "text")
+    file = tmp_path / "config.json"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps(told | {"seed": 2}))
+    for attempt in (RunFolder.look, RunFolder.reopen, lambda path: RunFolder.open(path, told | {"seed": 2})):
+        with pytest.raises(RunError, match=r"config\.json was changed after steps were done"):
+            attempt(tmp_path)
+    file.write_text(json.dumps(told | {"preflight": "off", "lm": {"pace": {"n": 9}}}))  # these decide nothing
+    RunFolder.reopen(tmp_path).close()

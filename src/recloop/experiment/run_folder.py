@@ -11,6 +11,7 @@ POSIX only: the lock is ``flock``.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -33,6 +34,7 @@ METRICS, LOCK = "metrics.jsonl", ".lock"
 STEPS, SCRATCH = "steps", ".scratch"
 BEFORE_MANIFEST = {LOCK, CONFIG, f".{CONFIG}.part", f".{MANIFEST}.part"}  # what a kill can leave of a new run
 PASSING = ("lm.pace", "lm.budget", "lm.prices", "preflight")  # decide no result, so a run may go on with others
+CONFIG_DIGEST = "config_sha256"  # of the settings that decide results
 REUSED = "reused_from"  # in the entry of a step that another run did
 RESERVED = frozenset({"inputs", "outputs", "folder", "fingerprint", "wall_s", "peak_memory_bytes", REUSED})
 
@@ -78,6 +80,7 @@ class RunFolder:
     def __init__(self, path: Path, config: dict[str, Any], manifest: dict[str, Any], lock: int) -> None:
         self.path, self.config, self.manifest = path, config, manifest
         self._lock = lock
+        self._whole: set[str] = set()  # steps whose files are known to be what they wrote
 
     @classmethod
     def open(cls, path: Path, config: Mapping[str, Any], *, method: str = "dpo4rec") -> Self:
@@ -103,6 +106,7 @@ class RunFolder:
                 remove_folder(path / SCRATCH)  # of a step with another configuration
                 manifest = manifests.new_manifest(method)
             atomic_write_json(path / CONFIG, settings)
+            manifest[CONFIG_DIGEST] = _digest_of(settings)
             run = cls(path, settings, manifest, lock)
             run._write_manifest()
         except BaseException:
@@ -152,11 +156,21 @@ class RunFolder:
         return step in self.manifest["steps"]
 
     def folder(self, step: str) -> Path:
-        """Where a done step left its files; RunError when it is not done."""
+        """Where a done step left its files; RunError when it is not done, or a file is not what it wrote."""
         if not self.is_done(step):
             done = ", ".join(self.manifest["steps"]) or "none"
             raise RunError(f"step {step} of {self.path} is not done (done: {done}); run it first")
-        return self.path / self.manifest["steps"][step]["folder"]
+        entry = self.manifest["steps"][step]
+        if step not in self._whole:
+            for relative, facts in entry["outputs"].items():
+                path = require_inside(self.path, f"{entry['folder']}/{relative}")
+                if not path.is_file() or sha256_of_file(path) != facts["sha256"]:
+                    raise RunError(
+                        f"{path} must be what step {step} wrote, got {'another' if path.is_file() else 'no'} file; "
+                        f"restore it, or begin anew under another --out (--reuse-from takes the steps that are whole)"
+                    )
+            self._whole.add(step)
+        return self.path / entry["folder"]
 
     def digest(self, step: str) -> str:
         """One sha256 for all files of a done step: an input of the steps that read them."""
@@ -221,6 +235,7 @@ class RunFolder:
             "peak_memory_bytes": peak_memory_bytes(),
             **step.notes,
         }
+        self._whole.add(name)
         self._write_manifest()
         remove_folder(scratch)
 
@@ -309,7 +324,31 @@ def _read_run(path: Path, what_for: str) -> tuple[dict[str, Any], dict[str, Any]
     for name in (MANIFEST, CONFIG):
         if not (path / name).exists():
             raise RunError(f"{path} has no {name}, so there is no run {what_for}; check the path")
-    return read_manifest(path), read_object(path / CONFIG)
+    manifest, config = read_manifest(path), read_object(path / CONFIG)
+    _require_unedited(path, manifest, config)
+    return manifest, config
+
+
+def _digest_of(config: Mapping[str, Any]) -> str:
+    """SHA-256 of the settings that decide results."""
+    deciding = json.loads(json.dumps(config))
+    for key in PASSING:
+        *sections, name = key.split(".")
+        part: Any = deciding
+        for section in sections:
+            part = part.get(section) if isinstance(part, dict) else None  # pyright: ignore[reportUnknownMemberType]
+        if isinstance(part, dict):
+            part.pop(name, None)  # pyright: ignore[reportUnknownMemberType]
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def _require_unedited(path: Path, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """RunError where the configuration is not the one that the done steps were made with."""
+    if manifest["steps"] and manifest.get(CONFIG_DIGEST, _digest_of(config)) != _digest_of(config):
+        raise RunError(
+            f"{path / CONFIG} was changed after steps were done, which were made with other settings; put it back, or "
+            f"begin anew under another --out"
+        )
 
 
 def _manifest_to_go_on(path: Path, config: dict[str, Any], method: str) -> dict[str, Any] | None:
@@ -328,6 +367,7 @@ def _manifest_to_go_on(path: Path, config: dict[str, Any], method: str) -> dict[
             f"{path} holds files but no {missing[0]}, so it is not a run folder; choose a new or empty folder"
         )
     manifest, old = read_manifest(path), read_object(path / CONFIG)
+    _require_unedited(path, manifest, old)
     changed = [line for line in differing_keys(old, config) if not line.startswith(PASSING)]
     if manifest["method"] == method and not changed:
         now = differing_keys(manifest["versions"], manifests.versions())
