@@ -252,3 +252,11 @@ def test_what_was_committed_survives_sigkill(tmp_path, monkeypatch):
     assert lm.num_asked == 1600 - held
     with CompletionCache(tmp_path / "whole.sqlite") as cache:
         assert sample_completions(FakeLM(), prompts, SAMPLING, cache).completions_UN == resumed.completions_UN
+
+
+def test_only_its_owner_reads_the_file(tmp_path):
+    with CompletionCache(tmp_path / "completions.sqlite") as cache:
+        sample_completions(FakeLM(), make_prompts(range(2)), SAMPLING, cache)
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes["completions.sqlite"] == 0o600
+    assert set(modes.values()) == {0o600}  # what SQLite writes beside it too

@@ -95,3 +95,10 @@ def test_a_run_is_no_model_and_a_model_has_weights(base: Path, tmp_path: Path) -
     with pytest.raises(GenerationError, match=r"got no \.safetensors in \S+/run/lm/trained\.s0"):
         export_model(run / "lm" / "trained.s0", out, merge=True)
     assert not out.exists()
+
+
+def test_who_may_read_the_folder_may_read_the_model(base: Path, tmp_path: Path) -> None:
+    assert (base / "model.safetensors").is_file()
+    export_model(base, tmp_path / "copy", merge=False)
+    folder = (tmp_path / "copy").stat().st_mode & 0o666
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "copy").iterdir()} == {folder}

@@ -198,7 +198,7 @@ def resume(*words: Words) -> int:
     Settings under --lm.pace, --lm.budget and --lm.prices may change, since
     they decide no result.
     """
-    from recloop.experiment.run_folder import PASSING
+    from recloop.experiment.manifest import PASSING
 
     names, overrides = sorted_words(words)
     for key, _ in overrides:

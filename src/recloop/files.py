@@ -66,8 +66,17 @@ def digest_of_files(sha256_of: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def open_files(folder: Path) -> None:
+    """Let whoever may read a folder read its files: safetensors makes them readable by their owner alone."""
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(mode)
+
+
 def settle(part: Path, final: Path) -> None:
     """Give a finished folder its name; what had the name before is gone. Never half a folder has it."""
+    open_files(part)
     for path in [*part.rglob("*"), part]:
         fsync(path)
     remove_folder(final)

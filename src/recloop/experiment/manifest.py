@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -13,6 +14,8 @@ from typing import Any, cast
 from recloop.errors import RunError
 
 CONFIG, MANIFEST = "config.json", "manifest.json"
+PASSING = ("lm.pace", "lm.budget", "lm.prices", "preflight")  # decide no result, so a run may go on with others
+CONFIG_DIGEST = "config_sha256"  # of the settings that decide results
 PARTS = {"method": str, "versions": dict, "resumed_with": list, "steps": dict}
 PARTS_OF_STEP = {"folder": str, "inputs": dict, "outputs": dict, "fingerprint": str, "wall_s": int | float}
 CHARS_SHOWN = 60  # of a file that is no manifest
@@ -52,6 +55,28 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         for relative in (name, entry["folder"], *(f"{entry['folder']}/{file}" for file in entry["outputs"])):
             require_inside(folder, relative)
     return manifest
+
+
+def digest_of(config: Mapping[str, Any]) -> str:
+    """SHA-256 of the settings that decide results."""
+    deciding = json.loads(json.dumps(config))
+    for key in PASSING:
+        *sections, name = key.split(".")
+        part: Any = deciding
+        for section in sections:
+            part = part.get(section) if isinstance(part, dict) else None  # pyright: ignore[reportUnknownMemberType]
+        if isinstance(part, dict):
+            part.pop(name, None)  # pyright: ignore[reportUnknownMemberType]
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def require_unedited(path: Path, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """RunError where the configuration is not the one that the done steps were made with."""
+    if manifest["steps"] and manifest.get(CONFIG_DIGEST, digest_of(config)) != digest_of(config):
+        raise RunError(
+            f"{path / CONFIG} was changed after steps were done, which were made with other settings; put it back, or "
+            f"begin anew under another --out"
+        )
 
 
 def require_inside(folder: Path, relative: str) -> Path:

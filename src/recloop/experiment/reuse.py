@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from recloop.errors import RunError
-from recloop.experiment.manifest import CONFIG, MANIFEST, differing_keys, read_manifest, read_object, versions
-from recloop.experiment.run_folder import PASSING, REUSED, RunFolder
+from recloop.experiment.manifest import CONFIG, MANIFEST, PASSING, differing_keys, read_manifest, read_object, versions
+from recloop.experiment.run_folder import REUSED, RunFolder
 from recloop.progress import Progress
 
 SOURCE_RUN = "reuses_from"  # in the manifest: the folder of the other run

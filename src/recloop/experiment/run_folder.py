@@ -11,7 +11,6 @@ POSIX only: the lock is ``flock``.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -27,14 +26,20 @@ from typing import Any, Self
 
 from recloop.errors import RunError
 from recloop.experiment import manifest as manifests
-from recloop.experiment.manifest import CONFIG, MANIFEST, differing_keys, read_manifest, read_object, require_inside
+from recloop.experiment.manifest import (
+    CONFIG,
+    MANIFEST,
+    PASSING,
+    differing_keys,
+    read_manifest,
+    read_object,
+    require_inside,
+)
 from recloop.files import atomic_write_json, atomic_write_text, digest_of_files, remove_folder, settle, sha256_of_file
 
 METRICS, LOCK = "metrics.jsonl", ".lock"
 STEPS, SCRATCH = "steps", ".scratch"
 BEFORE_MANIFEST = {LOCK, CONFIG, f".{CONFIG}.part", f".{MANIFEST}.part"}  # what a kill can leave of a new run
-PASSING = ("lm.pace", "lm.budget", "lm.prices", "preflight")  # decide no result, so a run may go on with others
-CONFIG_DIGEST = "config_sha256"  # of the settings that decide results
 REUSED = "reused_from"  # in the entry of a step that another run did
 RESERVED = frozenset({"inputs", "outputs", "folder", "fingerprint", "wall_s", "peak_memory_bytes", REUSED})
 
@@ -106,7 +111,7 @@ class RunFolder:
                 remove_folder(path / SCRATCH)  # of a step with another configuration
                 manifest = manifests.new_manifest(method)
             atomic_write_json(path / CONFIG, settings)
-            manifest[CONFIG_DIGEST] = _digest_of(settings)
+            manifest[manifests.CONFIG_DIGEST] = manifests.digest_of(settings)
             run = cls(path, settings, manifest, lock)
             run._write_manifest()
         except BaseException:
@@ -325,30 +330,8 @@ def _read_run(path: Path, what_for: str) -> tuple[dict[str, Any], dict[str, Any]
         if not (path / name).exists():
             raise RunError(f"{path} has no {name}, so there is no run {what_for}; check the path")
     manifest, config = read_manifest(path), read_object(path / CONFIG)
-    _require_unedited(path, manifest, config)
+    manifests.require_unedited(path, manifest, config)
     return manifest, config
-
-
-def _digest_of(config: Mapping[str, Any]) -> str:
-    """SHA-256 of the settings that decide results."""
-    deciding = json.loads(json.dumps(config))
-    for key in PASSING:
-        *sections, name = key.split(".")
-        part: Any = deciding
-        for section in sections:
-            part = part.get(section) if isinstance(part, dict) else None  # pyright: ignore[reportUnknownMemberType]
-        if isinstance(part, dict):
-            part.pop(name, None)  # pyright: ignore[reportUnknownMemberType]
-    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
-
-
-def _require_unedited(path: Path, manifest: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """RunError where the configuration is not the one that the done steps were made with."""
-    if manifest["steps"] and manifest.get(CONFIG_DIGEST, _digest_of(config)) != _digest_of(config):
-        raise RunError(
-            f"{path / CONFIG} was changed after steps were done, which were made with other settings; put it back, or "
-            f"begin anew under another --out"
-        )
 
 
 def _manifest_to_go_on(path: Path, config: dict[str, Any], method: str) -> dict[str, Any] | None:
@@ -367,7 +350,7 @@ def _manifest_to_go_on(path: Path, config: dict[str, Any], method: str) -> dict[
             f"{path} holds files but no {missing[0]}, so it is not a run folder; choose a new or empty folder"
         )
     manifest, old = read_manifest(path), read_object(path / CONFIG)
-    _require_unedited(path, manifest, old)
+    manifests.require_unedited(path, manifest, old)
     changed = [line for line in differing_keys(old, config) if not line.startswith(PASSING)]
     if manifest["method"] == method and not changed:
         now = differing_keys(manifest["versions"], manifests.versions())

@@ -8,7 +8,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -68,6 +68,9 @@ def open_shared(path: Path) -> sqlite3.Connection:
     A statement waits up to a minute for other processes. So does the change of mode here: SQLite itself gives
     up at once when two processes change the mode of the same new file.
     """
+    if str(path) != ":memory:":
+        with suppress(OSError):  # what is wrong with the path is SQLite's to say
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # it holds texts about users
     connection = sqlite3.connect(path, timeout=BUSY_WAIT_S, isolation_level=None)
     give_up_s = time.monotonic() + BUSY_WAIT_S
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from recloop.errors import GenerationError, RunError
 from recloop.experiment.manifest import MANIFEST
+from recloop.files import open_files
 from recloop.llm.chat import own_tokenizer
 from recloop.llm.weights import adapter_config, find_model_folder, reading
 from recloop.training.result import TRAINING_FILE
@@ -35,6 +36,7 @@ def export_model(folder: Path, out: Path, *, merge: bool) -> str:
         shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*OWN_FILES))
     else:
         _merge(folder, find_model_folder(adapter["base_model_name_or_path"]), out)
+    open_files(out)
     if adapter is None or merge:
         return f"model in {out}\n  vllm serve {out}\n  transformers serve {out}"
     base = adapter["base_model_name_or_path"]
