@@ -75,7 +75,7 @@ def require_unedited(path: Path, manifest: Mapping[str, Any], config: Mapping[st
     if manifest["steps"] and manifest.get(CONFIG_DIGEST, digest_of(config)) != digest_of(config):
         raise RunError(
             f"{path / CONFIG} was changed after steps were done, which were made with other settings; put it back, or "
-            f"begin anew under another --out"
+            f"start a new run folder"
         )
 
 

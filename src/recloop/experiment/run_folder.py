@@ -172,7 +172,7 @@ class RunFolder:
                 if not path.is_file() or sha256_of_file(path) != facts["sha256"]:
                     raise RunError(
                         f"{path} must be what step {step} wrote, got {'another' if path.is_file() else 'no'} file; "
-                        f"restore it, or begin anew under another --out (--reuse-from takes the steps that are whole)"
+                        f"restore it, or start a new run folder (--reuse-from takes the steps that are whole)"
                     )
             self._whole.add(step)
         return self.path / entry["folder"]
