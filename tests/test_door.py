@@ -15,6 +15,7 @@ import pytest
 import recloop as rl
 from recloop.cli import main
 
+pytestmark = pytest.mark.slow  # a plan each
 USERS, ITEMS, EACH = 24, 40, 12
 DAY_S = 86_400
 START_S = 1_600_000_000
