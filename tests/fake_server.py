@@ -28,6 +28,7 @@ class Seen:
     prompt: str
     body: dict[str, Any]
     headers: dict[str, str]
+    path: str = ""
     fault: str = ""
     delivered: list[str] = field(default_factory=list)
 
@@ -52,6 +53,7 @@ class FakeServer:
         port: 0 for any.
         write: (prompt, seed, place among the choices) -> the text of an honest answer.
         models: what ``/v1/models`` lists; None to know no such address. Any name is answered all the same.
+        change: (request as seen, the answer as JSON) -> the body to send in its place.
     """
 
     def __init__(
@@ -63,7 +65,9 @@ class FakeServer:
         port: int = 0,
         write: Callable[[str, int | None, int], str] = text_for,
         models: tuple[str, ...] | None = None,
+        change: Callable[[Seen, dict[str, Any]], bytes] = lambda seen, value: json.dumps(value).encode(),
     ) -> None:
+        self.change = change
         self.fault, self.takes_n, self.delay_s, self.port = fault, takes_n, delay_s, port
         self.write, self.models = write, models
         self.seen: list[Seen] = []
@@ -127,7 +131,7 @@ class FakeServer:
             return True
         body = json.loads(await reader.readexactly(int(headers.get("content-length", 0))))
         prompt = "\n".join(message["content"] for message in body["messages"])
-        seen = Seen(len(self.seen), prompt, body, headers)
+        seen = Seen(len(self.seen), prompt, body, headers, head[0].split()[1])
         self.seen.append(seen)
         seen.fault = self.fault(seen)
         if not seen.fault and self.takes_n is None and seen.n > 1:
@@ -223,7 +227,7 @@ class FakeServer:
         usage = {"prompt_tokens": 100, "completion_tokens": 10 * num, "total_tokens": 100 + 10 * num}
         usage |= {"prompt_tokens_details": {"cached_tokens": 40}}
         value = {"choices": [] if seen.fault == "no-choices" else choices, "usage": usage}
-        payload = json.dumps(value).encode()
+        payload = self.change(seen, value)
         if seen.fault == "truncated":
             payload = payload[: len(payload) // 2]
         if seen.fault == "latin1":

@@ -268,7 +268,7 @@ def test_half_a_character_costs_no_answer(cache, fault, tokenizer):
     match fault:
         case "422":
             assert odd.status is CompletionStatus.REJECTED
-            assert odd.reason == "HTTP 422: no model reads  422"
+            assert odd.reason == "HTTP 422: no model reads \\ud83d 422"
         case "filtered":
             assert odd.status is CompletionStatus.REFUSED
             assert odd.raw.startswith("By genre")

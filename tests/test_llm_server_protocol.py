@@ -6,70 +6,10 @@ from pydantic import ValidationError
 from recloop.errors import SettingError
 from recloop.llm.language_model import Sampling
 from recloop.llm.server.config import PaceConfig, ServerAddress, ServerConfig, parse_address, read_key
-from recloop.llm.server.cost import BudgetConfig, PriceConfig, Usage, over_budget
-from recloop.llm.server.protocol import (
-    Choice,
-    Failed,
-    Failure,
-    completion_seed,
-    error_text,
-    outcome_of_status,
-    read_reply,
-    request_body,
-)  # fmt: skip
-from recloop.llm.server.scheduler import share_out
+from recloop.llm.server.cost import BudgetConfig, PriceConfig, Usage, over_budget, share_out
+from recloop.llm.server.protocol import completion_seed, outcome_of_status, request_body
+from recloop.llm.server.reply import Failure
 from recloop.records import Prompt
-
-
-def body_of(*messages, usage=None, **more):
-    choices = [{"message": message, "finish_reason": "stop"} | more for message in messages]
-    return json.dumps({"choices": choices} | ({"usage": usage} if usage else {})).encode()
-
-
-@pytest.mark.parametrize(
-    ("message", "more", "choice"),
-    [
-        ({"content": "a"}, {}, Choice("a", True, False)),
-        ({"content": "a"}, {"finish_reason": "length"}, Choice("a", False, False)),
-        ({"content": None}, {}, Choice("", True, False)),
-        ({"content": None, "refusal": "No."}, {}, Choice("No.", True, True)),
-        ({"content": "a"}, {"finish_reason": "content_filter"}, Choice("a", True, True)),
-        ({"content": [{"text": "a"}, {"text": "b"}, "c"]}, {}, Choice("ab", True, False)),
-        ({"content": "b", "reasoning_content": "long"}, {}, Choice("b", True, False)),
-        (None, {}, Choice("", True, False)),
-    ],
-)  # fmt: skip
-def test_choices_are_read_as_servers_write_them(message, more, choice):
-    assert read_reply(body_of(message, **more)).choices == (choice,)
-
-
-def test_usage_is_read_where_there_is_any():
-    usage = {"prompt_tokens": 9, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 3}}
-    reply = read_reply(body_of({"content": "a"}, usage=usage))
-    assert (reply.input_tokens, reply.cached_tokens, reply.output_tokens) == (9, 3, 4)
-    odd = read_reply(body_of({"content": "a"}, usage={"prompt_tokens": "9", "completion_tokens": -1}))
-    assert (odd.input_tokens, odd.cached_tokens, odd.output_tokens) == (None, None, None)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b'{"choices": []}',
-        b'{"choices": 3}',
-        b'{"choices": [3]}',
-        b'{"error": "busy"}',
-        b"[" * 100_000,
-    ],
-)
-def test_what_is_no_answer_counts_as_cut_off(body):
-    outcome = read_reply(body)
-    assert isinstance(outcome, Failed)
-    assert outcome.kind is Failure.CUT
-    assert len(outcome.reason) <= 300
 
 
 @pytest.mark.parametrize(
@@ -92,20 +32,6 @@ def test_what_is_no_answer_counts_as_cut_off(body):
 )
 def test_a_status_says_whether_to_ask_again(status, said, kind):
     assert outcome_of_status(status, said, None).kind is kind
-
-
-@pytest.mark.parametrize(
-    ("data", "text"),
-    [
-        (b'{"error": {"message": "too  long", "code": "c"}}', "too long c"),
-        (b'{"detail": "no\\nmodel"}', "no model"),
-        (b'{"error": "busy"}', "busy"),
-        (b"<html>Bad\n Gateway</html>", "<html>Bad Gateway</html>"),
-        (b"\xff", "\ufffd"),
-    ],
-)
-def test_what_a_server_says_becomes_one_line(data, text):
-    assert error_text(data) == text
 
 
 def test_seeds_differ_by_completion_and_seed_and_fit_31_bits():

@@ -43,32 +43,33 @@ HARMLESS = [
 
 @pytest.mark.parametrize(("found", "word"), PERSONAL)
 def test_what_identifies_somebody_is_replaced(found, word):
-    assert redact(f"Before {found}, after.") == (f"Before {word}, after.", 1)
-    assert redact(found) == (word, 1)
+    taken_out = found.removeprefix(word.partition("[")[0])
+    assert redact(f"Before {found}, after.") == (f"Before {word}, after.", [taken_out])
+    assert redact(found) == (word, [taken_out])
 
 
 @pytest.mark.parametrize("text", HARMLESS)
 def test_what_histories_are_made_of_stays(text):
-    assert redact(text) == (text, 0)
+    assert redact(text) == (text, [])
 
 
 def test_only_the_kinds_asked_for_are_replaced():
     text = "ann@example.org 10.0.0.7"
-    assert redact(text, ["ip"]) == ("ann@example.org [ip]", 1)
-    assert redact(text, []) == (text, 0)
+    assert redact(text, ["ip"]) == ("ann@example.org [ip]", ["10.0.0.7"])
+    assert redact(text, []) == (text, [])
 
 
 def test_national_numbers_are_found_where_their_country_is_named():
     text = "Ring 030 901820."
-    assert redact(text) == (text, 0)
-    assert redact(text, regions=("DE",)) == ("Ring [phone].", 1)
-    assert redact("Ring +49 30 901820.", regions=()) == ("Ring [phone].", 1)
+    assert redact(text) == (text, [])
+    assert redact(text, regions=("DE",)) == ("Ring [phone].", ["030 901820"])
+    assert redact("Ring +49 30 901820.", regions=()) == ("Ring [phone].", ["+49 30 901820"])
     with pytest.raises(ValidationError, match="country codes such as US or DE, got UK"):
         ServerConfig(phone_regions=("UK",))
 
 
 def test_both_parts_of_a_prompt_pass_and_then_the_hook():
     prompt = Prompt(7, "Ask ann@example.org.", "Call 212-555-0100.", 3, 1)
-    sent, num = outgoing(prompt, ["email", "phone"], hook=lambda p: replace(p, text=p.text + " Now."))
+    sent, taken_out = outgoing(prompt, ["email", "phone"], hook=lambda p: replace(p, text=p.text + " Now."))
     assert sent == Prompt(7, "Ask [email].", "Call [phone]. Now.", 3, 1)
-    assert num == 2
+    assert taken_out == ["ann@example.org", "212-555-0100"]

@@ -1,11 +1,31 @@
 """Every exception recloop raises on purpose: also the standard class it replaces. A message says what, got, do."""
 
+import unicodedata
 from collections.abc import Generator
 from contextlib import contextmanager
 
+BIDI_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+UNSHOWN = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode categories: control, surrogate, line and paragraph separators
+
+
+def shown(text: str) -> str:
+    """Text from outside as a terminal may show it: what would steer it stands escaped; line breaks and tabs stay.
+
+    Example:
+        >>> shown("title\\x1b[2J")
+        'title\\\\x1b[2J'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    is_plain = {c: c in "\n\t" or (c not in BIDI_MARKS and unicodedata.category(c) not in UNSHOWN) for c in set(text)}
+    return "".join(c if is_plain[c] else c.encode("unicode_escape").decode() for c in text)
+
 
 class RecloopError(Exception):
-    """Root of every error recloop raises on purpose."""
+    """Root of every error recloop raises on purpose. Its message quotes what others wrote, fit for a terminal."""
+
+    def __str__(self) -> str:
+        return shown(super().__str__())
 
 
 class DataError(RecloopError, ValueError):

@@ -12,6 +12,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from recloop.errors import shown
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
@@ -53,7 +55,8 @@ class Progress:
             self.say(f"{name}: {amount}in {format_seconds(elapsed_s)}{rate}")
 
     def say(self, text: str) -> None:
-        """One line of news, above the bars."""
+        """One line of news, above the bars. It may quote what others wrote."""
+        text = shown(text)
         if self.bars is not None:
             self.bars.console.print(text, markup=False, highlight=False)
         elif self.out is not None:

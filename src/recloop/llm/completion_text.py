@@ -7,38 +7,32 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import replace
 
+from recloop.llm.reasoning import has_tool_call, without_reasoning
+from recloop.llm.refusals import is_refusal
 from recloop.records import Completion, CompletionStatus
 
 MAX_REPLY_CHARS = 20_000  # guess: ten times the longest knowledge text of KAR; a longer answer is endless
 MAX_RAW_CHARS = 2_000  # of a raw text that has no use
-REFUSAL_CHARS = 400  # a longer text that begins with an excuse goes on to say something
+CALLED_A_TOOL = "the model called a tool in place of an answer"
+REASONING_ONLY = "reasoning used up max_tokens; raise lm.max_tokens, or let the model reason less"
 BARRED = frozenset({"Cc", "Cs", "Co", "Cn"})  # Unicode categories: control, surrogate, private use, unassigned
 
-REASONING = "think|thinking|reasoning|thought"
-CLOSED_REASONING = re.compile(rf"<({REASONING})>.*?</\1>", re.DOTALL | re.IGNORECASE)
-REASONING_END = re.compile(rf"^.*</({REASONING})>", re.DOTALL | re.IGNORECASE)  # its begin was in the prompt
-OPEN_REASONING = re.compile(rf"<({REASONING})>.*$", re.DOTALL | re.IGNORECASE)
 ROLE_MARKER = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|\[/?INST\]")
 FENCE_LINE = re.compile(r"^[ \t]*(```|~~~)[\w+-]*[ \t]*$", re.MULTILINE)
 LINE_MARK = re.compile(r"^[ \t]*(#{1,6}[ \t]+|[*•-][ \t]+|>[ \t]+)", re.MULTILINE)
 EMPHASIS = re.compile(r"(\*\*\*|\*\*|__|`)(?=\S)(.+?)(?<=\S)\1")
-CANNOT = r"(cannot|can't|can not|could not|couldn't|won't|will not|am unable|'m unable|am not able|'m not able)"
 # A sentence does not end after an initial ("J. Smith") or before a lower-case letter ("Steven E. de Souza").
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!\b[A-Z]\.)\s+(?=[^\sa-z])")
-REFUSAL = re.compile(
-    rf"(i'?m |i am )?(really |very |so )?sorry,? (but )?(,? ?i ?{CANNOT}|that)"
-    rf"|unfortunately,? i ?{CANNOT}"
-    rf"|i ?{CANNOT} (to )?(help|assist|comply|fulfil|provide|answer|do th(at|is)|continue|engage|analy[sz]e)"
-    r"|i must (respectfully )?decline|i have to decline"
-    r"|as an ai( language)?( model| assistant)?,? i ?(can|do|am|'m)",
-    re.IGNORECASE,
-)
 
 
-def tidy(raw: str) -> tuple[str, CompletionStatus, str]:
+def tidy(raw: str, marks: Sequence[tuple[str, str]] = ()) -> tuple[str, CompletionStatus, str]:
     """The usable text of an answer, empty unless its status is ok; the status; and what was found or removed.
+
+    Args:
+        marks: begin and end of reasoning, beyond those of `recloop.llm.reasoning`.
 
     Example:
         >>> tidy("<think>Two dramas.</think>Likes **drama**.")
@@ -46,16 +40,20 @@ def tidy(raw: str) -> tuple[str, CompletionStatus, str]:
         >>> tidy("I'm sorry, but I can't help with that.")[1]
         <CompletionStatus.REFUSED: 'refused'>
     """
-    if len(raw) > MAX_REPLY_CHARS:
-        return "", CompletionStatus.TOO_LONG, f"{len(raw):,} characters where {MAX_REPLY_CHARS:,} are allowed"
-    text, removed = printable(raw), []
-    if text != raw:
-        removed.append("characters that are no text")
-    for name, step in (("reasoning", without_reasoning), ("markers", _unmarked), ("markdown", _plain)):
-        shorter = step(text)
-        if shorter != text:
+    text = printable(raw)
+    removed = ["characters that are no text"] if text != raw else []
+    answer = without_reasoning(text, marks)
+    if len(answer) > MAX_REPLY_CHARS:
+        return "", CompletionStatus.TOO_LONG, f"{len(answer):,} characters where {MAX_REPLY_CHARS:,} are allowed"
+    if has_tool_call(answer):
+        return "", CompletionStatus.EMPTY, CALLED_A_TOOL
+    if answer != text:
+        removed.append("reasoning")
+    for name, step in (("markers", _unmarked), ("markdown", _plain)):
+        text = step(answer)
+        if text != answer:
             removed.append(name)
-        text = shorter
+        answer = text
     text = text.strip()
     reason = f"removed {', '.join(removed)}" if removed else ""
     if not text:
@@ -65,16 +63,18 @@ def tidy(raw: str) -> tuple[str, CompletionStatus, str]:
     return text, CompletionStatus.OK, reason
 
 
-def tidy_completion(completion: Completion) -> Completion:
-    """The completion with its usable text; the raw text stays beside it where the two differ."""
+def tidy_completion(completion: Completion, marks: Sequence[tuple[str, str]] = ()) -> Completion:
+    """The completion with its usable text; the raw text stays beside it where the two differ. See `tidy`."""
     if completion.status is not CompletionStatus.OK:
         return completion
-    text, status, why = tidy(completion.text)
+    text, status, why = tidy(completion.text, marks)
     if text == completion.text and status is CompletionStatus.OK:
         return completion
-    raw = completion.raw or completion.text
-    if status is CompletionStatus.TOO_LONG:
-        raw = raw[:MAX_RAW_CHARS]
+    raw = (completion.raw or completion.text)[
+        : MAX_RAW_CHARS if status is CompletionStatus.TOO_LONG else MAX_REPLY_CHARS
+    ]
+    if status is CompletionStatus.EMPTY and raw.strip() and why != CALLED_A_TOOL:
+        why = "nothing but reasoning" if completion.is_finished else REASONING_ONLY
     reason = "; ".join(filter(None, (completion.reason, why)))
     return replace(completion, text=text, status=status, reason=reason, raw=printable(raw))
 
@@ -106,17 +106,6 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(c for c in text if c in "\n\t" or (unicodedata.category(c) not in BARRED and c != "\ufffd"))
-
-
-def without_reasoning(text: str) -> str:
-    """The text after and between blocks of reasoning; a block that was never closed reaches to the end."""
-    return OPEN_REASONING.sub("", REASONING_END.sub("", CLOSED_REASONING.sub("", text)))
-
-
-def is_refusal(text: str) -> bool:
-    """Whether a short text begins by declining."""
-    straight = text.replace("’", "'").lstrip("\"' ")
-    return len(text) <= REFUSAL_CHARS and REFUSAL.match(straight) is not None
 
 
 def _unmarked(text: str) -> str:

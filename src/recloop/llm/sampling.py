@@ -26,6 +26,7 @@ CHUNK_COMPLETIONS = 1024  # committed together: a kill costs at most these, some
 CLAIMED_TOGETHER = 32
 OTHERS_POLL_S = 0.25
 CHECK_IT = "run recloop.testing.check_language_model on it"
+REDACTED_SHOWN = 5
 MANY = 20  # guess: with so many completions and none usable, model or settings are wrong
 
 
@@ -95,6 +96,7 @@ def sample_completions(
     num_wanted = len(prompts) * sampling.num_completions
     with progress.stage("sample completions", total=num_wanted, unit="completions") as step:
         if isinstance(lm, ServerLM):
+            _say_what_is_taken_out(lm, in_order, progress)
             _stream(lm, in_order, sampling, cache, step, purpose)
         else:
             chunk = max(1, CHUNK_COMPLETIONS // sampling.num_completions)
@@ -175,6 +177,15 @@ def _checked(
         yield position, completions_N
     if len(seen) != len(prompts):
         raise ContractError(f"{lm.name} must answer every prompt, got {len(seen)} of {len(prompts)}; {CHECK_IT}")
+
+
+def _say_what_is_taken_out(lm: ServerLM, prompts: Sequence[Prompt], progress: Progress) -> None:
+    if found := lm.taken_out(prompts):
+        examples = ", ".join(text for text, _ in found.most_common(REDACTED_SHOWN))
+        progress.say(
+            f"{found.total():,} personal details are taken out of prompts before they are sent, {len(found):,} "
+            f"different ones, as {examples}; lm.server.redact says what is taken for one"
+        )
 
 
 def _stream(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -74,6 +75,12 @@ class ServerLM:
             return -(-len(encoded) // BYTES_PER_TOKEN)
         return len(self._tokenizer(encoded.decode(), add_special_tokens=False, verbose=False).input_ids)
 
+    def taken_out(self, prompts: Sequence[Prompt]) -> Counter[str]:
+        """The personal details that are taken out of these prompts before they are sent, and how often each."""
+        server = self._config.server
+        sent = (outgoing(prompt, server.redact, server.phone_regions) for prompt in prompts)
+        return Counter(text for _, found in sent for text in found)
+
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, tuple[Completion, ...]]]:
         """Yield (position in `prompts`, its completions) as prompts are complete.
 
@@ -100,9 +107,9 @@ class ServerLM:
         means that the last one is safe, which bounds what a kill can lose. An error is raised after everything
         received has been yielded. An ask is a prompt with the numbers of the completions wanted of it.
         """
-        key = read_key(self._config.pace)
+        wire = Wire(self._address, self._config.server, self._config.pace, read_key(self._config.pace))
         terms = Terms(self._address, self._config, sampling, self.count_tokens, usage, has_answered)
-        worker = _Worker(terms, key, self._must_be_listed)
+        worker = _Worker(terms, wire, self._must_be_listed)
         server, most_open = self._config.server, ASKS_AHEAD * self._config.pace.max_concurrency
         num_missing: dict[int, int] = {}
         num_asked, is_exhausted = 0, False
@@ -115,9 +122,9 @@ class ServerLM:
                         worker.tell(worker.requests.close)
                         break
                     prompt, numbers = ask
-                    sent, num_redacted = outgoing(prompt, server.redact, server.phone_regions, self._hook)
+                    sent, taken_out = outgoing(prompt, server.redact, server.phone_regions, self._hook)
                     num_missing[num_asked] = len(numbers)
-                    worker.tell(worker.requests.add, num_asked, sent, prompt.user, numbers, num_redacted)
+                    worker.tell(worker.requests.add, num_asked, sent, prompt.user, numbers, len(taken_out))
                     num_asked += 1
                 answers = worker.next(TICK_S)
                 if answers is None:
@@ -136,12 +143,12 @@ class ServerLM:
 class _Worker:
     """The thread with the event loop, in which `requests` are made."""
 
-    def __init__(self, terms: Terms, key: str | None, must_be_listed: bool) -> None:
+    def __init__(self, terms: Terms, wire: Wire, must_be_listed: bool) -> None:
         self._answers: queue.SimpleQueue[ServerReply | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._loop = asyncio.new_event_loop()
         self.requests = RequestQueue(terms, self._answers.put, self._loop)
-        self._main = self._loop.create_task(_make_requests(self.requests, terms, key, must_be_listed))
+        self._main = self._loop.create_task(_make_requests(self.requests, terms, wire, must_be_listed))
         self._thread = threading.Thread(target=self._work, name="recloop-server", daemon=True)
         self._thread.start()
 
@@ -182,8 +189,8 @@ class _Worker:
             self._answers.put(None)
 
 
-async def _make_requests(requests: RequestQueue, terms: Terms, key: str | None, must_be_listed: bool) -> None:
-    async with Wire(terms.address, terms.config.pace, key) as wire:
+async def _make_requests(requests: RequestQueue, terms: Terms, wire: Wire, must_be_listed: bool) -> None:
+    async with wire:
         if must_be_listed:
             await _check_listed(wire, terms.address)
         await requests.run(wire)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import accumulate, pairwise
 from typing import Any
 
 from pydantic import BaseModel
@@ -45,6 +46,9 @@ class Usage:
     wasted_tokens: int = 0  # read and written for nothing
     throttled: int = 0  # answers that said "too many"
     redactions: int = 0  # patterns taken out of prompts before they were sent
+    odd_ends: int = 0  # answers that ended for a reason unknown here
+    odd_counts: int = 0  # answers whose numbers of tokens cannot be; they were estimated
+    other_models: int = 0  # answers that name another model than was asked
     request_s: float = 0.0  # that requests were open, summed over requests
 
     def __add__(self, other: Usage) -> Usage:
@@ -57,7 +61,7 @@ class Usage:
     def cost(self, prices: PriceConfig) -> float:
         """Money; a wasted token costs the higher price, since nobody knows which side it was on."""
         cached = prices.input if prices.cached_input is None else prices.cached_input
-        fresh = self.input_tokens - self.cached_tokens
+        fresh = max(0, self.input_tokens - self.cached_tokens)
         written = self.output_tokens * prices.output
         waste = self.wasted_tokens * max(prices.input, prices.output)
         return (fresh * prices.input + self.cached_tokens * cached + written + waste) / 1e6
@@ -70,6 +74,12 @@ class Usage:
 
 
 COUNTS = tuple(f.name for f in fields(Usage))
+ODD = {
+    "odd_ends": "answers ended for a reason that recloop does not know and count as unfinished",
+    "odd_counts": "answers came with impossible numbers of tokens, which were estimated in their place",
+    "other_models": "answers name another model than the one asked for",
+    "redactions": "personal details were taken out of prompts before they were sent",
+}
 
 
 def over_budget(usage: Usage, budget: BudgetConfig, prices: PriceConfig) -> BudgetError | None:
@@ -89,6 +99,18 @@ def over_budget(usage: Usage, budget: BudgetConfig, prices: PriceConfig) -> Budg
     return None
 
 
+def share_out(total: int, guesses: Sequence[int]) -> list[int]:
+    """Whole numbers of tokens, one per guess, in proportion to the guesses and with this total.
+
+    Example:
+        >>> share_out(10, [1, 1, 2])
+        [2, 3, 5]
+    """
+    ends = list(accumulate(guesses if sum(guesses) else [1] * len(guesses), initial=0))
+    marks = [total * end // max(1, ends[-1]) for end in ends]
+    return [after - before for before, after in pairwise(marks)]
+
+
 def num_unanswered(steps: Mapping[str, Mapping[str, Any]]) -> int:
     """Completions of a run whose prompts no server answered, by its manifest's steps."""
     return sum(entry.get("unusable", {}).get(status, 0) for entry in steps.values() for status in UNANSWERED)
@@ -99,13 +121,15 @@ def describe_server_usage(steps: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines: list[str] = []
     notes = [entry["server"] for entry in steps.values() if "server" in entry]
     if notes:
-        total = {key: sum(note[key] for note in notes) for key in notes[0] if key != "currency"}
+        keys = dict.fromkeys(key for note in notes for key in note if key != "currency")
+        total = {key: sum(note.get(key, 0) for note in notes) for key in keys}
         lines.append(
             f"language model behind a server: {total['requests']:,} requests ({total['retries']:,} retries), "
             f"{total['input_tokens']:,} tokens read ({total['cached_tokens']:,} cached), "
             f"{total['output_tokens']:,} written, {total['wasted_tokens']:,} wasted, "
             f"{total['cost']:.2f} {notes[0]['currency']}"
         )
+        lines += [f"{total[key]:,} {what}" for key, what in ODD.items() if total.get(key)]
     unusable: Counter[str] = Counter()
     for entry in steps.values():
         unusable.update(entry.get("unusable", {}))

@@ -3,71 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
-from enum import Enum
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from recloop.llm.language_model import Sampling, chat_messages
-from recloop.llm.server.config import PaceConfig, ServerAddress, ServerConfig
+from recloop.llm.server.config import PaceConfig, ServerAddress, ServerConfig, with_secrets
 from recloop.llm.server.rate_limits import retry_after_s
 from recloop.llm.server.redaction import redact
+from recloop.llm.server.reply import REASON_CHARS, Failed, Failure, Reply, error_text, get, get_dicts, read_reply
 from recloop.records import Prompt
 
 if TYPE_CHECKING:
     import httpx2
 
 MAX_BODY_BYTES = 16 << 20  # more of one answer is not read
-REASON_CHARS = 300
 LISTING_S = 20.0  # longest wait for the names of a server's models
 FILTERED = ("content_filter", "content_policy_violation", "moderation_blocked")
 NO_CREDIT = ("insufficient_quota", "billing_hard_limit_reached", "insufficient_balance")
+PIECE_CHARS = 6  # of a secret; a shorter piece tells nobody anything
 KEY_LIKE = re.compile(r"\b(sk|pk|key|api|hf|gsk|xai)[-_][\w*.-]{6,}", re.IGNORECASE)
-
-
-class Failure(Enum):
-    """Why a request brought no answer."""
-
-    UNREACHED = "unreached"  # nothing was sent
-    CUT = "cut"  # sent, and then timed out, reset, or unreadable: may be billed
-    SERVER = "server"  # the server says it failed
-    THROTTLED = "throttled"  # too many requests
-    REJECTED = "rejected"  # the server will never answer this request
-    FATAL = "fatal"  # it will answer no request: key, model name, address, credit
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A request without an answer. retry_after_s: how long the server asks to wait; None when it does not."""
-
-    kind: Failure
-    reason: str
-    retry_after_s: float | None = None
-    status: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One text of an answer. is_finished: False when the token limit cut it. is_refused: a filter, or the model."""
-
-    text: str
-    is_finished: bool
-    is_refused: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer. Token counts are None where the server does not give them; note: what was odd about it."""
-
-    choices: tuple[Choice, ...]
-    input_tokens: int | None
-    cached_tokens: int | None
-    output_tokens: int | None
-    note: str = ""
 
 
 def completion_seed(seed: int, completion: int) -> int:
@@ -86,8 +47,12 @@ def request_body(
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         config.length_field: sampling.max_tokens,
-        "stream": False,
+        "stream": config.stream,
     }
+    for field in config.omit:
+        del body[field]
+    if config.stream:
+        body["stream_options"] = {"include_usage": True}
     if len(completions) > 1:
         body["n"] = len(completions)
     if config.send_seed:
@@ -98,12 +63,16 @@ def request_body(
 class Wire:
     """An HTTP client for one server. Enter it inside the event loop that uses it."""
 
-    def __init__(self, address: ServerAddress, pace: PaceConfig, key: str | None) -> None:
+    def __init__(self, address: ServerAddress, config: ServerConfig, pace: PaceConfig, key: str | None) -> None:
         import httpx2
 
-        self._url, self._models_url = f"{address.base_url}/chat/completions", f"{address.base_url}/models"
-        self._timeout_s, self._key = pace.timeout_s, key
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        query, in_query = with_secrets(config.query, "lm.server.query")
+        more, in_headers = with_secrets(pace.headers, "lm.pace.headers")
+        self._url, self._models_url = (
+            str(httpx2.URL(f"{address.base_url}/{end}", params=query or None)) for end in ("chat/completions", "models")
+        )
+        self._timeout_s, self._secrets = pace.timeout_s, [*filter(None, [key]), *in_query, *in_headers]
+        headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream", **more}
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
         has_tls = address.base_url.startswith("https:")
@@ -149,7 +118,7 @@ class Wire:
         try:
             async with asyncio.timeout(LISTING_S):
                 response = await client.get(self._models_url)
-            listed = _dicts(_get(json.loads(response.content), "data")) if response.status_code == 200 else []
+            listed = get_dicts(get(json.loads(response.content), "data")) if response.status_code == 200 else []
             return tuple(name for model in listed if isinstance(name := model.get("id"), str))
         except (TimeoutError, ValueError, RecursionError, *self._broken):
             return ()
@@ -167,15 +136,18 @@ class Wire:
                     return Failed(Failure.REJECTED, f"the answer is longer than {MAX_BODY_BYTES >> 20} MiB", None, 200)
             data = b"".join(parts)
             if response.status_code == 200:
-                return read_reply(data)
+                outcome = read_reply(data)
+                is_reply = isinstance(outcome, Reply)
+                return outcome if is_reply else replace(outcome, reason=self._clean(outcome.reason))
             asked_wait_s = retry_after_s(response.headers.get("retry-after"), datetime.now(UTC))
             return outcome_of_status(response.status_code, self._clean(error_text(data)), asked_wait_s)
 
     def _clean(self, text: str) -> str:
-        """Without the key, anything like a key, or personal details: servers quote what they got."""
-        if self._key:
-            text = text.replace(self._key, "[key]")
-        return redact(KEY_LIKE.sub("[key]", text))[0][:REASON_CHARS]
+        """Without keys, anything like a key, or personal details: servers quote what they got."""
+        text = KEY_LIKE.sub("[key]", text)
+        for secret in self._secrets:
+            text = without_secret(text, secret)
+        return redact(text)[0][:REASON_CHARS]
 
 
 def outcome_of_status(status: int, said: str, asked_wait_s: float | None) -> Failed:
@@ -195,61 +167,22 @@ def outcome_of_status(status: int, said: str, asked_wait_s: float | None) -> Fai
     return Failed(kind, reason, asked_wait_s, status)
 
 
-def error_text(data: bytes) -> str:
-    """What a server says about an error, in one line."""
-    text = data[:4000].decode("utf-8", "replace")
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    inner = _get(value, "error") or value
-    if isinstance(inner, dict):
-        parts = [_get(inner, key) for key in ("message", "detail", "code", "type")]
-        return " ".join(" ".join(str(part) for part in parts if part).split()) or text
-    return " ".join(str(inner if isinstance(value, dict) else text).split())
+def without_secret(text: str, secret: str) -> str:
+    """The text with every piece of a secret replaced, also where it stands escaped, in base64 or in part.
 
-
-def read_reply(data: bytes) -> Reply | Failed:
-    """The answer in a body of status 200; a body that holds none counts as cut off on the way."""
-    text = data.decode("utf-8", "replace")
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return Failed(Failure.CUT, f"the answer is not JSON ({error})"[:REASON_CHARS], None, 200)
-    choices = tuple(map(_choice, _dicts(_get(value, "choices"))))
-    if not choices:
-        return Failed(Failure.CUT, f"the answer has no choices ({error_text(data)})"[:REASON_CHARS], None, 200)
-    return Reply(
-        choices,
-        _count(_get(value, "usage", "prompt_tokens")),
-        _count(_get(value, "usage", "prompt_tokens_details", "cached_tokens")),
-        _count(_get(value, "usage", "completion_tokens")),
-        "bytes that are no UTF-8 were left out" if "\ufffd" in text else "",
-    )
-
-
-def _choice(choice: dict[str, Any]) -> Choice:
-    content, refusal = _get(choice, "message", "content"), _get(choice, "message", "refusal")
-    ended = choice.get("finish_reason")
-    if isinstance(content, list):
-        content = "".join(str(part.get("text") or "") for part in _dicts(content))
-    text = content if isinstance(content, str) else ""
-    is_refused = bool(refusal) or ended == "content_filter"
-    return Choice(text or (str(refusal) if refusal else ""), ended != "length", is_refused)
-
-
-def _get(value: Any, *keys: str) -> Any:
-    """What lies at these keys, one in the other; None where a value on the way is no JSON object."""
-    for key in keys:
-        value = cast(dict[str, Any], value).get(key) if isinstance(value, dict) else None
-    return value
-
-
-def _dicts(value: Any) -> list[dict[str, Any]]:
-    """The JSON objects of a list; none where it is no list."""
-    parts = cast(list[Any], value) if isinstance(value, list) else []
-    return [cast(dict[str, Any], part) for part in parts if isinstance(part, dict)]
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    Example:
+        >>> without_secret("no access for sk-very-sec..., ask us", "sk-very-secret-0123")
+        'no access for [key]..., ask us'
+    """
+    in_base64 = [base64.b64encode(b"\0" * shift + secret.encode())[4:-4].decode() for shift in range(3)]
+    forms = {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], quote(secret, safe=""), *in_base64}
+    for form in forms:
+        pieces = {form[at : at + PIECE_CHARS] for at in range(max(1, len(form) - PIECE_CHARS + 1))} - {""}
+        width = min(PIECE_CHARS, len(form))
+        hidden = {
+            n for at in range(len(text) - width + 1) if text[at : at + width] in pieces for n in range(at, at + width)
+        }
+        if width and hidden:
+            marked = "".join("\0" if n in hidden else c for n, c in enumerate(text))
+            text = re.sub("\0+", "[key]", marked)
+    return text

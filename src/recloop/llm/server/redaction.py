@@ -25,34 +25,34 @@ IP = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f:]*:[0-9A-Fa-f
 SEVEN_DIGITS = re.compile(r"\d(?:[^\d\n]{0,4}\d){6}")  # the shortest telephone number; most prompts have none
 
 
-def redact(text: str, kinds: Sequence[Kind] = KINDS, regions: Sequence[str] = REGIONS) -> tuple[str, int]:
-    """The text with every pattern of these kinds replaced by its name in brackets, and how many there were.
+def redact(text: str, kinds: Sequence[Kind] = KINDS, regions: Sequence[str] = REGIONS) -> tuple[str, list[str]]:
+    """The text with every pattern of these kinds replaced by its name in brackets, and what was replaced.
 
     Args:
         regions: countries whose national telephone numbers are found; international ones always are.
 
     Example:
-        >>> redact("ann@example.org, 4111 1111 1111 1111, +44 20 7946 0958, from 10.0.0.7; part 0500-12345")
-        ('[email], [card], [phone], from [ip]; part 0500-12345', 4)
+        >>> redact("ann@example.org, 4111 1111 1111 1111, from 10.0.0.7; part 0500-12345")
+        ('[email], [card], from [ip]; part 0500-12345', ['ann@example.org', '4111 1111 1111 1111', '10.0.0.7'])
     """
-    num_found = 0
+    found: list[str] = []
     for kind in KINDS:
         if kind in kinds:
             spans = _phones(text, regions) if kind == "phone" else _matches(kind, text)
-            num_found += len(spans)
+            found += [text[start:end] for start, end in spans]
             for start, end in reversed(spans):
                 text = f"{text[:start]}[{kind}]{text[end:]}"
-    return text, num_found
+    return text, found
 
 
 def outgoing(
     prompt: Prompt, kinds: Sequence[Kind], regions: Sequence[str] = REGIONS, hook: PromptHook | None = None
-) -> tuple[Prompt, int]:
-    """The prompt as it may be sent, redacted and then through the hook; and how many patterns were taken out of it."""
-    system, num_system = redact(prompt.system, kinds, regions)
-    text, num_text = redact(prompt.text, kinds, regions)
+) -> tuple[Prompt, list[str]]:
+    """The prompt as it may be sent, redacted and then through the hook; and what was taken out of it."""
+    system, in_system = redact(prompt.system, kinds, regions)
+    text, in_text = redact(prompt.text, kinds, regions)
     sent = replace(prompt, system=system, text=text)
-    return (sent if hook is None else hook(sent)), num_system + num_text
+    return (sent if hook is None else hook(sent)), in_system + in_text
 
 
 def _matches(kind: Kind, text: str) -> list[tuple[int, int]]:

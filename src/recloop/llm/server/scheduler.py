@@ -13,16 +13,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import accumulate, count, pairwise
+from itertools import count
 
 from recloop.errors import BudgetError, GenerationError
-from recloop.llm.completion_text import MAX_RAW_CHARS, tidy_completion
+from recloop.llm.completion_text import CALLED_A_TOOL, MAX_RAW_CHARS, tidy_completion
 from recloop.llm.config import LmConfig
 from recloop.llm.language_model import Sampling
 from recloop.llm.server.config import ServerAddress
-from recloop.llm.server.cost import BudgetConfig, Usage, over_budget
-from recloop.llm.server.protocol import Choice, Failed, Failure, Reply, Wire, request_body
+from recloop.llm.server.cost import BudgetConfig, Usage, over_budget, share_out
+from recloop.llm.server.protocol import Wire, request_body
 from recloop.llm.server.rate_limits import Concurrency, Health, RateLimit, backoff_s
+from recloop.llm.server.reply import Choice, Failed, Failure, Reply, is_other_model, remedy
 from recloop.records import Completion, CompletionStatus, Prompt
 
 MAX_ATTEMPTS = 5  # failures at one prompt, while the server answers others, before the prompt is put aside
@@ -57,6 +58,11 @@ class Terms:
     count_tokens: Callable[[str], int]
     usage: Usage  # of the whole run so far; budgets count from here
     has_answered: bool  # usably, ever: a server that has answered refuses single prompts, else it is set up wrongly
+
+    @property
+    def must_be_asked(self) -> bool:
+        """Whether only the model asked for may answer: its weights are known here, or it was trained here."""
+        return bool(self.config.server.weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +217,10 @@ class RequestQueue:
             self._takes_many = len(taken) > 1
         if job.waiting:  # a request for one is answered where a request for several was not
             self._takes_many = False
-        guesses = [terms.count_tokens(choice.text) for choice in reply.choices]
+        other = reply.model if is_other_model(reply.model, terms.address.model) else ""
+        if other and terms.must_be_asked:
+            self._stop = self._wrong_model(other)
+        guesses = [terms.count_tokens(choice.text + choice.beside) for choice in reply.choices]
         written = sum(guesses) if reply.output_tokens is None else reply.output_tokens
         tokens = share_out(written, guesses)
         used = Usage(
@@ -219,10 +228,14 @@ class RequestQueue:
             cached_tokens=reply.cached_tokens or 0,
             output_tokens=sum(tokens[: len(taken)]),
             wasted_tokens=sum(tokens[len(taken) :]),
+            odd_ends=sum(bool(choice.odd_end) for choice in taken),
+            odd_counts=int(reply.has_odd_counts),
+            other_models=int(bool(other)),
         )
         self._tokens.take(used.tokens - may_cost.tokens, self._loop.time())
+        note = "; ".join(filter(None, (reply.note, f"answered by {other}" if other else "")))
         completions = tuple(
-            self._completion(job.user, number, choice, num, reply.note)
+            self._completion(job.user, number, choice, num, note)
             for number, choice, num in zip(job.completions, taken, tokens, strict=False)
         )
         self._emit_usage(usage + used, job.ask, completions)
@@ -234,11 +247,15 @@ class RequestQueue:
     def _completion(self, user: int, number: int, choice: Choice, num: int, note: str) -> Completion:
         most = self._terms.sampling.max_tokens
         num_tokens = min(num, most) if choice.is_finished else most
-        if choice.is_refused:
-            status, why = CompletionStatus.REFUSED, note or "the server's filter or the model declined"
-            return Completion(user, number, "", num_tokens, True, UNKNOWN, status, why, choice.text[:MAX_RAW_CHARS])
-        given = Completion(user, number, choice.text, num_tokens, choice.is_finished, UNKNOWN, reason=note)
-        return tidy_completion(given)
+        if choice.is_refused or choice.calls_tool:
+            status = CompletionStatus.REFUSED if choice.is_refused else CompletionStatus.EMPTY
+            what = "the server's filter or the model declined" if choice.is_refused else CALLED_A_TOOL
+            why, raw = "; ".join(filter(None, (note, what))), (choice.text or choice.beside)[:MAX_RAW_CHARS]
+            return Completion(user, number, "", num_tokens, True, UNKNOWN, status, why, raw)
+        ended = f"the server ended it with {choice.odd_end!r}" if choice.odd_end else ""
+        why = "; ".join(filter(None, (note, ended)))
+        given = Completion(user, number, choice.text, num_tokens, choice.is_finished, UNKNOWN, reason=why)
+        return tidy_completion(replace(given, raw=choice.beside), self._terms.config.server.marks)
 
     def _fail(self, job: Job, failed: Failed, usage: Usage, may_cost: Usage, now_s: float) -> None:
         if failed.kind is Failure.CUT:
@@ -289,7 +306,7 @@ class RequestQueue:
         elif is_end or len(self._refused) >= MANY_REJECTED:
             self._stop = GenerationError(
                 f"{self._terms.address.host} refuses every prompt, {len(self._refused)} so far "
-                f"({self._refused[0][1]}); check model name, lm.server and lm.max_tokens"
+                f"({self._refused[0][1]}); {remedy(self._refused[0][1])}"
             )
 
     def _put_aside(self, job: Job, status: CompletionStatus, reason: str) -> None:
@@ -323,6 +340,13 @@ class RequestQueue:
         if self._health.is_gone(now_s):
             self._give_up(failed)
 
+    def _wrong_model(self, other: str) -> GenerationError:
+        address = self._terms.address
+        return GenerationError(
+            f"{address.host} must answer as {address.model}, whose weights are those here, got an answer of {other}; "
+            f"serve the model under that name, or name it as the server does, then go on with the run"
+        )
+
     def _count_failure(self, job: Job, failed: Failed) -> None:
         """A failure is due to the prompt if the server answered others since the last one; else it is an outage."""
         if failed.kind is not Failure.UNREACHED and self._num_answered > job.answered_at_failure:
@@ -352,15 +376,3 @@ class RequestQueue:
         self._usage += usage
         self._num_unsaved += bool(completions)
         self._emit(ServerReply(ask, completions, usage))
-
-
-def share_out(total: int, guesses: Sequence[int]) -> list[int]:
-    """Whole numbers of tokens, one per guess, in proportion to the guesses and with this total.
-
-    Example:
-        >>> share_out(10, [1, 1, 2])
-        [2, 3, 5]
-    """
-    ends = list(accumulate(guesses if sum(guesses) else [1] * len(guesses), initial=0))
-    marks = [total * end // max(1, ends[-1]) for end in ends]
-    return [after - before for before, after in pairwise(marks)]
