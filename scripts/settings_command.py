@@ -10,7 +10,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from pydantic import BaseModel
 
-from recloop.cli import Config, Help, HelpAll, Words, dispatch, guarded, new_app, sorted_words
+from recloop.cli import Config, Help, HelpAll, Words, dispatch, new_app, sorted_words
+from recloop.exits import guarded
 from recloop.errors import SettingError
 
 Out = Annotated[Path | None, Parameter(name="--out", help="The folder to write into.")]

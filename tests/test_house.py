@@ -16,7 +16,8 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "recloop"
 # A room imports only rooms above it (and itself).
 ROOMS = (
     "errors", "settings", "progress", "records", "files", "artifacts", "experiment", "data", "rerankers",
-    "llm", "prompts", "encoders", "rewards", "training", "evaluation", "methods", "testing", "config", "cli",
+    "llm", "prompts", "encoders", "rewards", "training", "evaluation", "methods", "testing", "config",
+    "exits", "cli",
 )  # fmt: skip
 ALSO = {"records": {"data"}}  # Log.from_frames, where users look for it, is made in data
 HEAVY = (

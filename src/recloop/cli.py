@@ -1,16 +1,9 @@
-"""The command line: parse, call, print, exit code.
-
-Exit codes: 0 done, 1 the work failed (one message, no traceback), 2 the command or a setting is wrong,
-3 done, but a model behind a server gave some prompts no answer (the summary counts them), 130 interrupted.
-Anything else that goes wrong is a defect and shows its traceback.
-"""
+"""The command line: parse, call, print. `recloop.exits` says what the exit codes mean."""
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from recloop import __version__
-from recloop.errors import RecloopError, SettingError
+from recloop.errors import RecloopError, SettingError, shown
+from recloop.exits import ending_of, guarded
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -100,38 +94,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do one command; the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     return guarded(lambda: dispatch(words))
-
-
-def guarded(work: Callable[[], int], *, is_alone: bool = False) -> int:
-    """The exit code of `work`, with one line in place of the traceback of an expected error.
-
-    Args:
-        is_alone: nothing else runs on the machine, as in a measurement of speed.
-    """
-    # Threads that spin while they wait slow every other process; threads that sleep slow each other.
-    if not is_alone:
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # One thread is the faster choice beside another job, and a fixed number sums in a fixed order.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("MKL_DYNAMIC", "FALSE")
-    os.environ.setdefault("MKL_CBWR", "AUTO")
-    # Others import it wherever it is installed; on a machine without a GPU it warns that it is slow there.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    try:
-        return work()
-    except RecloopError as error:
-        print(f"recloop: {error}", file=sys.stderr)
-        return 2 if isinstance(error, SettingError) else 1
-    except KeyboardInterrupt:
-        print("recloop: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader (`| head`) has left
-        return 0
-    except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # the same, met by rich
-            return 0
-        raise
 
 
 def dispatch(words: Sequence[str], program: App = app) -> int:
@@ -219,7 +181,7 @@ def show(folder: Path, /) -> None:
     """
     from recloop.evaluation.terminal import show as show_run
 
-    print(show_run(folder))
+    print(shown(show_run(folder)))
 
 
 @app.command(sort_key=3)
@@ -248,7 +210,7 @@ def ask(folder: Path, question: str, /, *, user: str | None = None, candidates: 
     with RunFolder.reopen(folder) as run:
         method = method_named(run.manifest["method"])
         given = {name: text for name, text in options.items() if text is not None}
-        print(ask_method(method, validate(method.config, run.config), run, question, **given))
+        print(shown(ask_method(method, validate(method.config, run.config), run, question, **given)))
 
 
 @app.command(sort_key=4)
@@ -306,10 +268,10 @@ def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, u
         require_source_run(source, name)
     if options.dry_run:
         if any(kind.verb == "preflight" for kind in method.steps):
-            print(checked(method, config))
-        print(method.forecast(config) if method.forecast is not None else f"{name} has no forecast")
+            print(shown(checked(method, config)))
+        print(shown(method.forecast(config) if method.forecast is not None else f"{name} has no forecast"))
         if source is not None:
-            print(forecast_of_reuse(method.steps, config.model_dump(mode="json"), source))
+            print(shown(forecast_of_reuse(method.steps, config.model_dump(mode="json"), source)))
         return 0
     with RunFolder.open(options.out or new_folder(name), config.model_dump(mode="json"), method=name) as run:
         if source is not None:
@@ -362,10 +324,13 @@ def _execute(run: RunFolder, until: str | None) -> int:
     method = method_named(run.manifest["method"])
     try:
         reached = run_method(method, validate(method.config, run.config), run, terminal_progress(), until)
-    except KeyboardInterrupt:
-        print(f"\nrecloop: interrupted; go on with: recloop resume {run.path}", file=sys.stderr)
-        return 130
-    print(reached or show_run(run.path))
+    except BaseException as error:
+        if isinstance(error, RecloopError) or (ending := ending_of(error)) is None:
+            raise
+        told, code = ending
+        print(shown(f"\nrecloop: {told}; go on with: recloop resume {run.path}"), file=sys.stderr)
+        return code
+    print(shown(reached or show_run(run.path)))
     return UNANSWERED if num_unanswered(run.manifest["steps"]) else 0
 
 
