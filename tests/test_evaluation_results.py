@@ -15,6 +15,7 @@ from recloop.evaluation.report_sections import closing_sections
 from recloop.evaluation.results import Results
 from recloop.evaluation.significance import StatisticsConfig
 from recloop.evaluation.tables import TableSettings, Units, make_table, metric_lines, write_completions, write_tables
+from recloop.evaluation.terminal import show
 
 ENTRY = {"folder": "steps/x", "inputs": {}, "outputs": {}, "wall_s": 1.0, "peak_memory_bytes": 2**20, "fingerprint": ""}
 FEW = StatisticsConfig(num_resamples=200, num_flips=200)
@@ -147,3 +148,39 @@ def test_lines_for_metrics_and_sections_of_every_report(folder):
     assert [(cost.verb, cost.wall_s, cost.num_tokens) for cost in costs.costs] == [
         *(("sample", 2.0, 12), ("evaluate", 1.0, None)),
     ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"value": ', '"value": "'),
+        ('"tables": [', '"tables": [3, '),
+        ('"metrics": [', '"metrics": [], "x": ['),
+        ('"p": ', '"p": [], "x": '),
+    ],
+)
+def test_results_that_somebody_made_up_are_one_error(folder, old, new):
+    text = (folder / "results.json").read_text()
+    (folder / "results.json").write_text(text.replace(old, new, 1))
+    for read in (lambda: Results(folder).table(), lambda: show(folder), lambda: repr(Results(folder))):
+        with pytest.raises(RunError, match=r"results\.json (is not JSON|must be what a run wrote)"):
+            read()
+
+
+def test_every_metric_has_the_variants_of_the_first_and_each_a_label(folder):
+    told = json.loads((folder / "results.json").read_text())
+    del told["tables"][0]["metrics"][1]["variants"][0]
+    (folder / "results.json").write_text(json.dumps(told))
+    with pytest.raises(RunError, match="every metric needs the same variants"):
+        show(folder)
+
+
+@pytest.mark.parametrize("name", ["results.json", "per_user.parquet", "completions.parquet"])
+def test_a_file_that_is_not_what_the_run_wrote_is_not_read(folder, name):
+    manifest = json.loads(manifest_of("sample.x", "evaluate", "report"))
+    manifest["steps"]["evaluate"]["published"] = {name: {"sha256": 64 * "0", "bytes": (folder / name).stat().st_size}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    results = Results(folder)
+    read = {"results.json": results.table, "per_user.parquet": results.per_user}.get(name, results.completions)
+    with pytest.raises(RunError, match=rf"{name} is not what the run wrote; recloop resume .* makes it again"):
+        read()

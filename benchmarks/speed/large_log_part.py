@@ -99,7 +99,7 @@ def prepare(file: Path) -> None:
     from recloop.data.lists import ProtocolConfig, build_lists
     from recloop.data.table_config import TableLogConfig
     from recloop.data.table_log import read_table_log
-    from recloop.experiment.run_folder import peak_memory_bytes
+    from recloop.experiment.peak_memory import peak_memory_bytes
     from recloop.records import Group
 
     start_s = time.perf_counter()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from recloop.evaluation.significance import Contrast
     from recloop.evaluation.tables import VariantTable
 
-REPORT_STEP = StepKind("report")
+REPORT_STEP = StepKind("report", is_cheap=True)
 OTHERS_IN_MAIN = 3  # metrics beside the tested one in the main table; all are in the appendix
 CLAIMS = 3  # contrasts of each table that are put in a sentence at the top
 METRICS_PER_TABLE = 8  # of the appendix; what a printed page holds
@@ -41,6 +41,7 @@ def report_step(study: Steps, make: Callable[[], parts.Report]) -> None:
     with study.step(REPORT_STEP, "", {"evaluate": study.run.digest("evaluate")}) as step:
         if not step.is_done:
             write_report(study.run.path, make())
+            step.publish(REPORT)
 
 
 def write_report(folder: Path, report: parts.Report) -> Path:

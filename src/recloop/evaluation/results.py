@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from recloop.errors import RunError, SettingError, needs_extra
 from recloop.evaluation.labels import ranker_of
-from recloop.evaluation.terminal import REPORT, RESULTS, show
-from recloop.experiment.manifest import read_manifest
+from recloop.evaluation.terminal import REPORT, RESULTS, read_results, show
+from recloop.experiment.manifest import read_manifest, require_published
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,7 +35,8 @@ class Results:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._steps, self.method = (read_manifest(self.folder)[name] for name in ("steps", "method"))
+        self._manifest = read_manifest(self.folder)
+        self._steps, self.method = self._manifest["steps"], self._manifest["method"]
 
     @property
     def report_path(self) -> Path:
@@ -178,12 +178,13 @@ class Results:
 
     @cached_property
     def _read(self) -> dict[str, Any]:
-        return json.loads(self._file(RESULTS).read_text(encoding="utf-8"))
+        self._file(RESULTS)
+        return read_results(self.folder, self._manifest)
 
     def _file(self, name: str) -> Path:
-        if "evaluate" not in self._steps or not (self.folder / name).is_file():
+        if "evaluate" not in self._steps:
             raise RunError(f"{self.folder} has no {name} yet; go on with: recloop resume {self.folder}")
-        return self.folder / name
+        return require_published(self.folder, self._manifest, name)
 
     def _comparisons(self, metric: str | None) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """Each table with the comparison by one metric, or by its tested one."""

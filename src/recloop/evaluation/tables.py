@@ -155,6 +155,7 @@ def write_results(
     """The files of tables and completions into a run folder; a line per table, variant and metric into its log."""
     write_tables(folder, tables)
     write_completions(folder, completions)
+    step.publish(RESULTS, LATEX, PER_USER, COMPLETIONS)
     step.log(*metric_lines(tables))
 
 

@@ -4,16 +4,90 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, Field, model_validator
 
 from recloop.errors import RunError
 from recloop.evaluation.labels import p_value
-from recloop.experiment.manifest import CONFIG, MANIFEST, read_manifest, read_object
+from recloop.experiment.manifest import CONFIG, MANIFEST, read_manifest, read_object, require_form, require_published
 from recloop.experiment.reuse import own_steps, reused_in_words
 from recloop.progress import format_seconds
 
 RESULTS, REPORT = "results.json", "report.html"
 OTHERS_SHOWN = 3  # metrics beside the tested one
+
+
+class _Form(BaseModel, strict=True, extra="allow", allow_inf_nan=False):
+    """What may stand in results.json, as `recloop.evaluation.tables` writes it."""
+
+
+class _Interval(_Form):
+    value: float
+    low: float
+    high: float
+    by_seed: list[float]
+
+
+class _Variant(_Form):
+    name: str
+    estimate: _Interval
+
+
+class _Contrast(_Form):
+    name: str
+    against: str
+    difference: _Interval
+    p: float
+    p_holm: float
+    verdict: str
+
+
+class _Comparison(_Form):
+    metric: str
+    mean: str
+    empty: str
+    num_users: int
+    num_lists: int
+    variants: Annotated[list[_Variant], Field(min_length=1)]
+    contrasts: list[_Contrast]
+
+
+class _Table(_Form):
+    title: str
+    unit: str
+    reranker: str
+    is_demonstration: bool
+    below_chance: str = ""  # a run made before has none
+    metrics: Annotated[list[_Comparison], Field(min_length=1)]
+
+
+class _Results(_Form):
+    tables: Annotated[list[_Table], Field(min_length=1)]
+    labels: dict[str, str]
+
+    @model_validator(mode="after")
+    def _has_all(self) -> Self:
+        for table in self.tables:
+            names = [one.name for one in table.metrics[0].variants]
+            told = [pair for one in table.metrics for c in one.contrasts for pair in (c.name, c.against)]
+            if any([v.name for v in one.variants] != names for one in table.metrics) or not {*names, *told} <= {
+                *self.labels
+            }:
+                raise ValueError("every metric needs the same variants, and each a label")
+        return self
+
+
+def read_results(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of a run and the labels of its variants, from results.json.
+
+    Raises:
+        RunError: it is gone, or not what the run wrote.
+    """
+    path = require_published(folder, manifest, RESULTS)
+    results = read_object(path)
+    require_form(path, results, _Results)
+    return results
 
 
 def show(folder: Path) -> str:
@@ -24,10 +98,11 @@ def show(folder: Path) -> str:
     """
     if not (folder / CONFIG).is_file() or not (folder / MANIFEST).is_file():
         raise RunError(f"{folder} holds no run (no {CONFIG} or {MANIFEST}); check the path")
-    steps: Mapping[str, Any] = read_manifest(folder)["steps"]
+    manifest = read_manifest(folder)
+    steps: Mapping[str, Any] = manifest["steps"]
     parts = [describe_steps(steps)]
     if "evaluate" in steps:
-        results = read_object(folder / RESULTS)
+        results = read_results(folder, manifest)
         parts += [describe_table(table, results["labels"]) for table in results["tables"]]
     end = f"report: {folder / REPORT}" if "report" in steps else f"not finished; go on with: recloop resume {folder}"
     return "\n\n".join([*parts, end])

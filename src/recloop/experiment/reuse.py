@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from recloop.errors import RunError
-from recloop.experiment.manifest import CONFIG, MANIFEST, PASSING, differing_keys, read_manifest, read_object, versions
+from recloop.experiment.manifest import (
+    CONFIG,
+    MANIFEST,
+    PASSING,
+    changed_files,
+    differing_keys,
+    read_manifest,
+    read_object,
+    versions,
+)
 from recloop.experiment.run_folder import REUSED, RunFolder
 from recloop.progress import Progress
 
@@ -60,10 +69,16 @@ def reuse_step(run: RunFolder, name: str, reads: Sequence[str], fingerprint: str
     source = Path(run.manifest[SOURCE_RUN])
     if not (source / MANIFEST).is_file():
         return
-    entry = read_manifest(source)["steps"].get(name)
-    if entry is None or not (name == FIRST or REUSED in run.manifest["steps"][FIRST]):
+    theirs, ours = read_manifest(source)["steps"], run.manifest["steps"]
+    entry = theirs.get(name)
+    if entry is None or not (name == FIRST or theirs[FIRST]["fingerprint"] == ours[FIRST]["fingerprint"]):
         return
     if entry["fingerprint"] == fingerprint:
+        if changed := changed_files(source, {**entry, "published": {}}):
+            progress.say(
+                f"{name} is not reused from {source.name} but done again: {changed[0]} is gone or changed there"
+            )
+            return
         run.copy_step(name, source, entry)
         progress.say(f"{name} is reused from {source.name}")
     elif name == FIRST:
@@ -78,7 +93,9 @@ def settings_read(config: Mapping[str, Any], paths: Iterable[str]) -> dict[str, 
     for path in paths:
         value: Any = config
         for key in path.split("."):
-            value = value[key]
+            if not isinstance(value, dict) or key not in value:
+                raise RunError(f"a run's {CONFIG} must hold {path}, got none; restore it, or reuse another run")
+            value = cast(dict[str, Any], value)[key]
         if isinstance(value, dict):
             parts = cast(dict[str, Any], value)
             value = {key: part for key, part in parts.items() if f"{path}.{key}" not in PASSING}

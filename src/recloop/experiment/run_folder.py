@@ -13,14 +13,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,13 +33,14 @@ from recloop.experiment.manifest import (
     read_object,
     require_inside,
 )
-from recloop.files import atomic_write_json, atomic_write_text, digest_of_files, remove_folder, settle, sha256_of_file
+from recloop.experiment.peak_memory import peak_memory_bytes, reset_peak_memory
+from recloop.files import atomic_write_bytes, atomic_write_json, digest_of_files, remove_folder, settle, sha256_of_file
 
 METRICS, LOCK = "metrics.jsonl", ".lock"
 STEPS, SCRATCH = "steps", ".scratch"
 BEFORE_MANIFEST = {LOCK, CONFIG, f".{CONFIG}.part", f".{MANIFEST}.part"}  # what a kill can leave of a new run
 REUSED = "reused_from"  # in the entry of a step that another run did
-RESERVED = frozenset({"inputs", "outputs", "folder", "fingerprint", "wall_s", "peak_memory_bytes", REUSED})
+RESERVED = frozenset({"inputs", "outputs", "folder", "fingerprint", "wall_s", "peak_memory_bytes", "published", REUSED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,7 @@ class RunStep:
     final: where `folder` will be when the step is done.
     scratch: survives a kill, is removed when the step is done; made on first use by the caller.
     notes: facts for the step's entry in the manifest, by `note`.
+    published: names of the files that it leaves at the top of the run, by `publish`.
     """
 
     name: str
@@ -62,6 +62,11 @@ class RunStep:
     scratch: Path
     is_done: bool
     notes: dict[str, Any] = field(default_factory=dict[str, Any])
+    published: list[str] = field(default_factory=list[str])
+
+    def publish(self, *names: str) -> None:
+        """Files that the step has written for people, at the top of the run: they are known by their digests too."""
+        self.published.extend(names)
 
     def note(self, **values: Any) -> None:
         """Facts for the step's entry in the manifest, e.g. ``tokens=12_345``."""
@@ -167,13 +172,13 @@ class RunFolder:
             raise RunError(f"step {step} of {self.path} is not done (done: {done}); run it first")
         entry = self.manifest["steps"][step]
         if step not in self._whole:
-            for relative, facts in entry["outputs"].items():
-                path = require_inside(self.path, f"{entry['folder']}/{relative}")
-                if not path.is_file() or sha256_of_file(path) != facts["sha256"]:
-                    raise RunError(
-                        f"{path} must be what step {step} wrote, got {'another' if path.is_file() else 'no'} file; "
-                        f"restore it, or start a new run folder (--reuse-from takes the steps that are whole)"
-                    )
+            if changed := manifests.changed_files(self.path, {**entry, "published": {}}):
+                path = self.path / changed[0]
+                raise RunError(
+                    f"{path} must be what step {step} wrote, got {'another' if path.is_file() else 'no'} file; restore "
+                    f"it, or begin a run with the same settings, another --out and --reuse-from {self.path}: it takes "
+                    f"the steps that are whole"
+                )
             self._whole.add(step)
         return self.path / entry["folder"]
 
@@ -185,7 +190,13 @@ class RunFolder:
 
     @contextmanager
     def step(
-        self, name: str, inputs: Mapping[str, Any], folder: str | None = None, fingerprint: str = ""
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        folder: str | None = None,
+        fingerprint: str = "",
+        *,
+        redo: bool = False,
     ) -> Generator[RunStep]:
         """Do a step, or find it done.
 
@@ -198,6 +209,7 @@ class RunFolder:
                 files, digests of earlier steps.
             folder: where the files go, relative to the run folder; ``steps/<name>`` when None.
             fingerprint: of all that decides the result; kept in the manifest for `recloop.experiment.reuse`.
+            redo: do it again though it is done. Its entry stays as it was where the same files come out.
 
         Raises:
             RunError: the step is done but was made from other inputs, or its files are gone or cut short.
@@ -213,36 +225,49 @@ class RunFolder:
         """
         final = self.path / (f"{STEPS}/{name}" if folder is None else folder)
         scratch = self.path / SCRATCH / name
-        if self.is_done(name):
-            self._check_done(name, json.loads(json.dumps(dict(inputs))))
-            yield RunStep(name, final, final, scratch, True)
+        old = self.manifest["steps"].get(name)
+        if old is not None and (changed := differing_keys(old["inputs"], json.loads(json.dumps(dict(inputs))))):
+            raise RunError(
+                f"step {name} of {self.path} was made from other inputs ({'; '.join(changed)}); "
+                f"put the old inputs back or start a new run folder"
+            )
+        step = RunStep(name, final, final, scratch, True)
+        if old is not None and not redo:
+            self.folder(name)
+            if self._lock >= 0:
+                remove_folder(scratch)  # a kill may have left it, and checkpoints are large
+            yield step
             return
         if self._lock < 0:
             raise RunError(f"step {name} of {self.path} is not done, and the run is not open; run it first")
-        with _written_beside(final) as part:
-            step = RunStep(name, part, final, scratch, False)
-            reset_peak_memory()
-            start_s = time.monotonic()
+        with self._as_before(name), self._doing(step, dict(inputs), fingerprint) as (step, entry):
             yield step
-            wall_s = time.monotonic() - start_s
-            files = [path for path in sorted(part.rglob("*")) if path.is_file()]
-            outputs = {
-                path.relative_to(part).as_posix(): {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
-                for path in files
-            }
-            settle(part, final)
-        self.manifest["steps"][name] = {
-            "folder": final.relative_to(self.path).as_posix(),
-            "inputs": dict(inputs),
-            "outputs": outputs,
-            "fingerprint": fingerprint,
-            "wall_s": round(wall_s, 3),
-            "peak_memory_bytes": peak_memory_bytes(),
-            **step.notes,
-        }
+        files = ("outputs", "published")
+        if old is None or any(old.get(one) != entry.get(one) for one in files):
+            self.manifest["steps"][name] = entry
         self._whole.add(name)
         self._write_manifest()
         remove_folder(scratch)
+
+    @contextmanager
+    def _doing(
+        self, step: RunStep, inputs: dict[str, Any], fingerprint: str
+    ) -> Generator[tuple[RunStep, dict[str, Any]]]:
+        """A step while it is done, and the entry that is filled when it ends."""
+        entry: dict[str, Any] = {"folder": step.final.relative_to(self.path).as_posix(), "inputs": inputs}
+        with _written_beside(step.final) as part:
+            step = replace(step, folder=part, is_done=False)
+            reset_peak_memory()
+            start_s = time.monotonic()
+            yield step, entry
+            wall_s = time.monotonic() - start_s
+            files = [path for path in sorted(part.rglob("*")) if path.is_file()]
+            entry["outputs"] = {path.relative_to(part).as_posix(): _facts(path) for path in files}
+            settle(part, step.final)
+        if step.published:
+            entry["published"] = {name: _facts(self.path / name) for name in step.published}
+        entry |= {"fingerprint": fingerprint, "wall_s": round(wall_s, 3), "peak_memory_bytes": peak_memory_bytes()}
+        entry |= step.notes
 
     def copy_step(self, name: str, source: Path, entry: Mapping[str, Any]) -> None:
         """Copy a step that another run has done and that would be the same here, and count it as done.
@@ -270,29 +295,27 @@ class RunFolder:
         self.manifest["steps"][name] = {**entry, REUSED: source.name}
         self._write_manifest()
 
-    def _check_done(self, name: str, inputs: dict[str, Any]) -> None:
-        entry = self.manifest["steps"][name]
-        changed = differing_keys(entry["inputs"], inputs)
-        if changed:
-            raise RunError(
-                f"step {name} of {self.path} was made from other inputs ({'; '.join(changed)}); "
-                f"put the old inputs back or start a new run folder"
-            )
-        for relative, facts in entry["outputs"].items():
-            path = require_inside(self.path, f"{entry['folder']}/{relative}")
-            size = path.stat().st_size if path.is_file() else None
-            if size != facts["bytes"]:
-                raise RunError(
-                    f"{path} of the finished step {name} should have {facts['bytes']} bytes, got "
-                    f"{'no file' if size is None else size}; restore it or start a new run folder"
-                )
+    @contextmanager
+    def _as_before(self, name: str) -> Generator[None]:
+        """The manifest without a step and those after it, as the step found it when it was first done."""
+        steps = self.manifest["steps"]
+        if name in steps:
+            self.manifest["steps"] = dict(takewhile(lambda item: item[0] != name, steps.items()))
+        try:
+            yield
+        finally:
+            self.manifest["steps"] = steps
 
     def _write_manifest(self) -> None:
         """The manifest, then metrics.jsonl as the rows of the done steps, in the order they were done."""
+        self.manifest[manifests.MANIFEST_DIGEST] = manifests.digest_of_manifest(self.manifest)
         atomic_write_json(self.path / MANIFEST, self.manifest)
         files = [self.path / entry["folder"] / METRICS for entry in self.manifest["steps"].values()]
-        rows = "".join(file.read_text(encoding="utf-8") for file in files if file.exists())
-        atomic_write_text(self.path / METRICS, rows)
+        atomic_write_bytes(self.path / METRICS, b"".join(file.read_bytes() for file in files if file.is_file()))
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    return {"sha256": sha256_of_file(path), "bytes": path.stat().st_size}
 
 
 @contextmanager
@@ -305,23 +328,6 @@ def _written_beside(final: Path) -> Generator[Path]:
         yield part
     finally:
         remove_folder(part)
-
-
-def peak_memory_bytes() -> int:
-    """Most memory this process held since `reset_peak_memory`; since its start where that is impossible."""
-    status = Path("/proc/self/status")
-    if status.exists() and (found := re.search(r"^VmHWM:\s+(\d+)", status.read_text(), re.MULTILINE)):
-        return int(found[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def reset_peak_memory() -> None:
-    """Start a new count for `peak_memory_bytes` where the system allows it (Linux)."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return  # not Linux, or not permitted: the peak is then that of the whole process
 
 
 def _read_run(path: Path, what_for: str) -> tuple[dict[str, Any], dict[str, Any]]:

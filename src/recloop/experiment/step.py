@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recloop.errors import SettingError
-from recloop.experiment.manifest import CONFIG, differing_keys, read_object, versions
+from recloop.experiment.manifest import CONFIG, changed_files, differing_keys, read_object, versions
 from recloop.experiment.reuse import reuse_step, settings_read
 from recloop.experiment.run_folder import RunFolder, RunStep
 from recloop.progress import Progress
@@ -24,12 +24,14 @@ class StepKind:
     verb: how the names of its steps begin; with `is_command`, ``recloop VERB`` stops after the first of them.
     reads: the settings, dotted, that decide its result beyond its inputs. None: it is done again in every run.
     part: of the verb's steps those whose names go on with this word, e.g. ``untuned`` of ``sample.untuned.s0``.
+    is_cheap: it only puts together what other steps left. It is done again where a file of it is gone or changed.
     """
 
     verb: str
     reads: tuple[str, ...] | None = None
     part: str = ""
     is_command: bool = True
+    is_cheap: bool = False
 
     @property
     def label(self) -> str:
@@ -76,7 +78,11 @@ class Steps:
         if kind.reads is not None:
             fingerprint = fingerprint_of(settings_read(self.run.config, kind.reads), inputs)
             reuse_step(self.run, name, kind.reads, fingerprint, self.progress)
-        with self.run.step(name, inputs, folder, fingerprint) as step:
+        entry = self.run.manifest["steps"].get(name)
+        changed = changed_files(self.run.path, entry) if kind.is_cheap and entry is not None else []
+        if changed:
+            self.progress.say(f"{name} is done again, since these were gone or changed: {', '.join(changed)}")
+        with self.run.step(name, inputs, folder, fingerprint, redo=bool(changed)) as step:
             yield step
         if kind.verb == self.until:
             raise StepReached(name)

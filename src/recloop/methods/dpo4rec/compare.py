@@ -54,7 +54,7 @@ from recloop.methods.study import Study, derived_seed
 from recloop.records import Group
 
 QRELS, VECTORS_OF_USERS, PROMPTS_OF_USERS = "qrels.trec", "vectors.parquet", "prompts.parquet"
-EVALUATE = StepKind("evaluate")
+EVALUATE = StepKind("evaluate", is_cheap=True)
 # The first three are claimed at the top: training changes length and entropy, so beating `untuned` says little.
 BASELINES_OF_TRAINED = (
     RANDOM_LABELS, UNTUNED, SHUFFLED, MATCHED, SFT_BEST_OF_N, NO_TEXT, ID_HISTORY, RATING_MEAN,
@@ -80,10 +80,12 @@ def compare_variants(study: Study, task: Task, scored: Sequence[Scored]) -> tupl
         if not step.is_done:
             write_trec(study, task, scored, step.folder)
             write_qrels(study.run.path / QRELS, task.lists.test, trec_ids(task.log, task.lists.test))
+            step.publish(QRELS)
             write_results(study.run.path, step, tables, completions_of(study, task))
             if study.config.uses_lm:
                 write_parquet(study.run.path / PROMPTS_OF_USERS, [prompts_of(task)])
                 write_parquet(study.run.path / VECTORS_OF_USERS, vectors_of(study, task))
+                step.publish(PROMPTS_OF_USERS, VECTORS_OF_USERS)
     return tuple(tables)
 
 

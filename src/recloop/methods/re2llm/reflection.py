@@ -79,13 +79,17 @@ def explore(study: Study, questions: Questions) -> HintBase:
                 base = reflect(study, questions, step.name)
             require_distinct([hint.text for hint in base.hints], "the run")
             write_hint_base(step.folder / HINTS, base)
-            atomic_write_text(study.run.path / HINTS, (step.folder / HINTS).read_text(encoding="utf-8"))
             step.note(
                 num_hints=len(base.hints),
                 hint_counts=base.counts,
                 **usage_note(study.run.path / COMPLETIONS_FILE, step.name, study.config.lm),
             )
-    return read_hint_base(study.run.folder("explore") / HINTS)
+    kept, shown = study.run.folder("explore") / HINTS, study.run.path / HINTS
+    if not shown.exists():
+        atomic_write_text(shown, kept.read_text(encoding="utf-8"))
+    elif shown.read_bytes() != kept.read_bytes():  # may be somebody's work
+        study.progress.say(f"{shown} was edited and is left as it is; this run goes by {kept}")
+    return read_hint_base(kept)
 
 
 def reflect(study: Study, questions: Questions, purpose: str) -> HintBase:

@@ -37,7 +37,7 @@ from recloop.rerankers.metrics import metric_of_rank
 
 NUM_BANDS = 3
 WAYS = (NO_HINT, SINGLE, PPO)  # compared where sessions are looked at in groups
-EVALUATE = StepKind("evaluate")
+EVALUATE = StepKind("evaluate", is_cheap=True)
 
 
 def compare_choices(study: Study, questions: Questions, answers: Answers, chosen: Chosen) -> tuple[VariantTable, ...]:

@@ -51,7 +51,7 @@ ACCURACY = "hr@1"
 MEASURED = (ACCURACY, "ndcg@5")
 ANSWER = StepKind("sample", reads=("answering",))
 RETENTION = StepKind("sample", reads=("retention",), part="retention")
-EVALUATE = StepKind("evaluate")
+EVALUATE = StepKind("evaluate", is_cheap=True)
 
 
 @dataclass(frozen=True, slots=True)
