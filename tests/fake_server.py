@@ -169,7 +169,7 @@ class FakeServer:
             await asyncio.sleep(self.delay_s)
         writer.write(head + payload)
         await writer.drain()
-        if fault not in ("truncated", "no-choices"):
+        if fault not in ("truncated", "no-choices", "broken off"):
             seen.delivered = texts
         return True
 

@@ -35,7 +35,7 @@ class BudgetConfig(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Counts that add up. Waste is estimated: what was cut off on the way came without a bill."""
+    """Counts that add up. What was cut off on the way came without a bill: it counts as the most it may have cost."""
 
     requests: int = 0  # sent
     retries: int = 0  # how many of them repeated one

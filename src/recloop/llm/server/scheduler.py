@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
+from math import ceil
 
 from recloop.errors import BudgetError, GenerationError
 from recloop.llm.completion_text import CALLED_A_TOOL, MAX_RAW_CHARS, tidy_completion
@@ -92,6 +93,7 @@ class RequestQueue:
         self._usage = terms.usage
         self._num_answered = 0
         self._num_unsaved = 0  # answers handed over and not yet committed
+        self._read_factor = 1.0  # most that a prompt had more tokens than were estimated: a chat template adds some
         self._takes_many: bool | None = None  # n > 1; None until it was tried
         self._ticket = count()  # orders jobs that come back at the same moment
         self._is_closed = False
@@ -174,9 +176,12 @@ class RequestQueue:
 
     def _may_cost(self, job: Job) -> Usage:
         """The most that a request may use."""
-        read = self._terms.count_tokens(job.prompt.system) + self._terms.count_tokens(job.prompt.text)
+        read = ceil(self._read_factor * self._estimate(job.prompt))
         written = self._terms.sampling.max_tokens * len(job.completions)
         return Usage(requests=1, input_tokens=read, output_tokens=written)
+
+    def _estimate(self, prompt: Prompt) -> int:
+        return self._terms.count_tokens(prompt.system) + self._terms.count_tokens(prompt.text)
 
     def _is_affordable(self, may_cost: Usage) -> bool:
         """Whether the caps hold even if all open requests cost the most they may; if they never will, stops."""
@@ -232,6 +237,8 @@ class RequestQueue:
             odd_counts=int(reply.has_odd_counts),
             other_models=int(bool(other)),
         )
+        if reply.input_tokens is not None:
+            self._read_factor = max(self._read_factor, reply.input_tokens / max(1, self._estimate(job.prompt)))
         self._tokens.take(used.tokens - may_cost.tokens, self._loop.time())
         note = "; ".join(filter(None, (reply.note, f"answered by {other}" if other else "")))
         completions = tuple(
@@ -259,7 +266,7 @@ class RequestQueue:
 
     def _fail(self, job: Job, failed: Failed, usage: Usage, may_cost: Usage, now_s: float) -> None:
         if failed.kind is Failure.CUT:
-            usage += Usage(wasted_requests=1, wasted_tokens=may_cost.input_tokens)
+            usage += Usage(wasted_requests=1, wasted_tokens=may_cost.tokens)  # the bill may hold all of it
         elif failed.kind is Failure.THROTTLED:
             usage += Usage(throttled=1)
         self._tokens.take(-may_cost.tokens, now_s)
