@@ -92,6 +92,9 @@ def has_step_since(run: Path, begun: float) -> bool:
 @pytest.mark.soak
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_ended_by_any_signal_at_any_moment_ends_as_if_nothing_had_happened(method: str, tmp_path: Path) -> None:
+    for number in (signal.SIGHUP, signal.SIGINT):  # ignored under nohup and in the background, and so in children
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     whole, chance = whole_run(method), random.Random(f"{method} {SEED}")
     expected, files = result_of(whole), files_of(whole)
     counts: Counter[str] = Counter()
