@@ -11,7 +11,7 @@ SIDE_BY_SIDE := -n auto --maxprocesses 4
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test fast examples notebooks soak soak-short lint types format bench bench-speed bench-quick clean
+.PHONY: help install run test fast examples notebooks soak soak-short fuzz lint types format bench bench-speed bench-quick clean
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -58,6 +58,10 @@ soak: $(VENV)/.dev  ## kills in every stage, faults and other long tests
 
 soak-short: $(VENV)/.dev  ## the same with two kills
 	RECLOOP_SOAK=short $(PYTEST) -m soak
+
+# FUZZ: e.g. "--seed 7 --minutes 20", or "--only readers --seed 0 --case 4711" for one input.
+fuzz: $(VENV)/.dev  ## odd inputs to every reader of files, settings, runs, models and answers (two minutes)
+	$(BIN)/python -m fuzz $(FUZZ)
 
 lint: $(VENV)/.dev  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ ALLOWED = {
     "src/recloop/methods/dpo4rec/evaluate.py": 'f"judge {number}" if number else "judge"',
     "studies/evidence/extras.py": 'f"judge {number}" if number else "judge"',
 }
-WRITTEN = ("src", "examples", "benchmarks", "studies", "scripts", "docs", "README.md", "CONTRIBUTING.md")
+WRITTEN = ("src", "examples", "benchmarks", "studies", "scripts", "fuzz", "docs", "README.md", "CONTRIBUTING.md")
 HISTORY = ("docs/log.md",)
 
 

@@ -21,6 +21,7 @@ Override = tuple[str, str | None]
 """(key, value) as typed, e.g. ``("data.on-bad-rows", "quarantine")``; value None: the flag stood alone."""
 COMMAND_FLAGS = ("config", "out", "reuse_from", "dry_run", "quick", "help_all")  # of `recloop run`: no settings
 LOCAL_MODEL = re.compile(r"(?P<kind>transformers|sentence):(?P<folder>\.{1,2}/.*)")  # relative to this folder
+MAX_CHARS, MAX_DOTS = 1_000_000, 1_000  # of a TOML file, and of one of its keys: reading takes the square of these
 WIDTH, HEAD_WIDTH = 116, 44  # of the lines of `--help`, and of the flags in them
 
 
@@ -45,8 +46,11 @@ def override(model: type[Config], tree: Mapping[str, Any], overrides: Sequence[O
     """A configuration given as a tree of values, with typed overrides as for `load_config`."""
     settings = {setting.key: setting for setting in settings_of(model)}
     changed = _copied(tree)
+    spelled: dict[str, str] = {}
     for typed, text in overrides:
         key = _resolve(typed, model, settings)
+        if typed != spelled.setdefault(key, typed):
+            raise SettingError(f"--{spelled[key]} and --{typed} are one setting twice; give it once")
         annotation = settings[key].info.annotation
         if text is None and bool not in leaves(annotation):
             raise SettingError(f"--{typed} needs a value, got none; write --{typed} VALUE")
@@ -54,6 +58,8 @@ def override(model: type[Config], tree: Mapping[str, Any], overrides: Sequence[O
         inner: Any = changed
         for section in sections:
             inner = inner.setdefault(section, {})
+            if not isinstance(inner, dict):
+                raise SettingError(f"{section} is a section, got the value {inner!r}; set one of its fields")
         inner[name] = True if text is None else parse_value(text, annotation)
     return validate(model, changed)
 
@@ -61,10 +67,17 @@ def override(model: type[Config], tree: Mapping[str, Any], overrides: Sequence[O
 def read_toml(file: Path) -> dict[str, Any]:
     """A TOML file with its keys in snake case; SettingError when it is absent or not TOML."""
     try:
-        return _copied(tomllib.loads(read_utf8(file)))
+        text = read_utf8(file)
+        if len(text) > MAX_CHARS or any(part.count(".") > MAX_DOTS for part in re.split(r"[=\n]", text)):
+            raise SettingError(
+                f"{file} is far larger than settings are, or its keys have too many parts; check --config"
+            )
+        return _copied(tomllib.loads(text))
     except OSError as error:
         raise SettingError(f"{file} cannot be read as a configuration ({error.strerror}); check --config") from error
-    except ValueError as error:
+    except SettingError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise SettingError(f"{file} cannot be read as TOML: {error}; correct it") from error
 
 
@@ -78,8 +91,8 @@ def parse_value(text: str, annotation: Any) -> Any:
     if (is_many and text.startswith("[")) or (is_table and text.startswith("{")):
         try:
             return json.loads(text)
-        except ValueError as error:
-            raise SettingError(f"{text!r} is not JSON ({error}); quote it for the shell") from error
+        except (ValueError, RecursionError) as error:
+            raise SettingError(f"{text[:80]!r} is not JSON ({error}); quote it for the shell") from error
     if is_many:
         return [part.strip() for part in text.split(",") if part.strip()]
     return text
@@ -141,10 +154,13 @@ def _resolve(typed: str, model: type[BaseModel], settings: Mapping[str, Setting]
 
 def _copied(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The same tables with keys in snake case; a change to them leaves the given ones alone."""
-    return {
-        key.replace("-", "_"): _copied(cast(Mapping[str, Any], value)) if isinstance(value, Mapping) else value
-        for key, value in tree.items()
-    }
+    copied: dict[str, Any] = {}
+    for typed, value in tree.items():
+        key = typed.replace("-", "_")
+        if key in copied:
+            raise SettingError(f"{key} and {key.replace('_', '-')} are one setting twice; give it once")
+        copied[key] = _copied(cast(Mapping[str, Any], value)) if isinstance(value, Mapping) else value
+    return copied
 
 
 def _with_absolute_paths(config: Config) -> Config:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -152,10 +153,29 @@ def settings_of(
 def validate(model: type[Config], tree: Mapping[str, Any]) -> Config:
     """The configuration these sections and values make; SettingError names every value that does not fit."""
     try:
-        return model.model_validate(tree)
+        config = model.model_validate(tree)
     except ValidationError as error:
         lines = [_explain(fault, model) for fault in error.errors(include_url=False)]
         raise SettingError("the settings do not hold together:\n  " + "\n  ".join(lines)) from error
+    for key, value in _numbers(config):
+        if not math.isfinite(value):
+            raise SettingError(f"{key} must be a finite number, got {value}; give one, or leave it out")
+    return config
+
+
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """The floats of a configuration, with their dotted keys."""
+    if isinstance(value, BaseModel):
+        for name, part in value:
+            yield from _numbers(part, f"{key}.{name}" if key else name)
+    elif isinstance(value, tuple | list):
+        for part in cast(Sequence[object], value):
+            yield from _numbers(part, key)
+    elif isinstance(value, dict):
+        for name, part in cast(dict[str, object], value).items():
+            yield from _numbers(part, f"{key}.{name}")
+    elif isinstance(value, float):
+        yield key, value
 
 
 def current_name(key: str) -> str:

@@ -45,7 +45,8 @@ def number_log(raw: RawLog) -> Log:
     users = raw.users.join(met_users, on="user_id", how="semi", maintain_order="left")
     items = raw.items.join(met_items, on="item_id", how="semi", maintain_order="left")
     users = users.select(_running_number("user"), pl.all())
-    items = items.select(_running_number("item"), "item_id", "title", *raw.attributes)
+    values = [pl.col(name).list.eval(one_line(pl.element())) for name in raw.attributes]
+    items = items.select(_running_number("item"), "item_id", clean_text("title"), *values)
     interactions = raw.interactions.select(
         _numbers(raw.interactions["user_id"], users, "user"),
         _numbers(raw.interactions["item_id"], items, "item"),
@@ -149,7 +150,12 @@ def _own_ids(impressions: pl.DataFrame, log: Log, users: np.ndarray) -> pl.DataF
 
 def clean_text(column: str) -> pl.Expr:
     """One line of text without control characters or double spaces."""
-    return pl.col(column).str.replace_all(r"[\p{Cc}\s]+", " ").str.strip_chars()
+    return one_line(pl.col(column))
+
+
+def one_line(text: pl.Expr) -> pl.Expr:
+    """`clean_text` of an expression."""
+    return text.str.replace_all(r"[\p{Cc}\s]+", " ").str.strip_chars()
 
 
 def attribute_labels(values: pl.Expr, unstated: Sequence[str] = ("",)) -> pl.Expr:

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from recloop.data.frames import TableSource
-from recloop.errors import DataError
+from recloop.errors import DataError, shown
 from recloop.files import atomic_write_text
 from recloop.progress import SILENT
 
@@ -39,12 +39,13 @@ STRICT = BadRowPolicy()
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A listener that passes on what it is told, and keeps it."""
+    """A listener that passes on what it is told, fit for a terminal, and keeps it."""
 
     say: Callable[[str], None]
     lines: list[str] = field(default_factory=list[str])
 
     def __call__(self, line: str) -> None:
+        line = shown(line)
         self.lines.append(line)
         self.say(line)
 

@@ -47,7 +47,7 @@ def read_klg(folder: Path, bad_rows: BadRowPolicy = STRICT) -> KarKnowledge:
     known = pl.Series(list(index), dtype=pl.String)
     users = users.check(checks.known("user_id", known, f"is not in {index_path.name}", "add its number"))
     rows = [
-        (line, user, n if type(n) is int and n >= 1 else None, f"{user}: {n}")
+        (line, user, n if type(n) is int and 1 <= n < 2**31 else None, f"{user}: {n}")
         for line, (user, n) in enumerate(index.items(), start=1)
     ]
     schema = {"line": pl.Int64, "user_id": pl.String, "num_shown": pl.Int64, "entry": pl.String}

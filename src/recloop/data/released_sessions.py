@@ -141,9 +141,10 @@ def _read_table(file: Path, number: str, *columns: str) -> pl.DataFrame:
         lines = numbered(opened.read().decode("latin-1").split("\n"))
     header = lines["text"][0]
     names = header.split("\t")
-    missing = [name for name in (number, *columns) if name not in names]
-    if missing:
-        raise DataError(f"{file} must begin with a header that has {missing[0]}, got {header[:60]!r}; fetch it again")
+    odd = [name for name in (number, *columns, *names) if names.count(name) != 1 or name in lines.columns]
+    if odd:
+        name = odd[0] + " once" * (odd[0] in names)
+        raise DataError(f"{file} must begin with a header that has {name}, got {header[:60]!r}; fetch it again")
     rows = split_fields(lines.filter(pl.col("text").str.strip_chars() != "")[1:].rename({"line": LINE}), "\t", names)
     numbers = rows[number].cast(pl.Int64, strict=False)
     if numbers.has_nulls():

@@ -17,7 +17,7 @@ import polars as pl
 
 from recloop.data import checks
 from recloop.data.checks import Rows
-from recloop.data.text_files import ENCODING, numbered, open_bytes, plain_name
+from recloop.data.text_files import ENCODING, numbered, open_bytes, plain_name, require_short_lines
 from recloop.errors import DataError
 from recloop.progress import SILENT
 
@@ -71,6 +71,7 @@ def read_separated(
     """
     with open_bytes(path, what, form.encoding) as file:
         raw = _line_feeds(file.read(), path, what, form.say)
+    require_short_lines(raw, path, what)
     bad = _not_utf8(raw, path, what)
     separator = form.separator or _sniff_separator(raw, path, form, wanted or ())
     if len(separator) > 1:

@@ -27,6 +27,8 @@ from recloop.errors import DataError
 
 ROWS_AT_ONCE = 200_000
 ENCODING = "data.table.encoding"
+MAX_LINE_BYTES = 8 << 20  # guess: no cell is longer, and reading a longer one takes many times its size
+MAX_UNPACKED, FREE_BYTES = 100, 64 << 20  # times its size that a file may unpack to, and bytes that any file may
 MAX_WHOLE = 2**53  # floats beyond it are not all the whole numbers they look like
 _HALF = re.compile(r"\\[uU](0000)?[dD]")  # of a surrogate pair, if the other half is not beside it
 
@@ -52,12 +54,47 @@ def open_bytes(path: Path, what: str, encoding: str | None = None) -> Generator[
     require_file(path, what)
     with path.open("rb") as raw:
         is_packed = raw.peek(2)[:2] == file_kinds.GZIP
-        with gzip.GzipFile(fileobj=raw) if is_packed else raw as file:
+        unpacked = _Unpacked(gzip.GzipFile(fileobj=raw), path, what) if is_packed else None
+        with raw if unpacked is None else io.BufferedReader(unpacked) as file:
             try:
                 _require_text(file.peek(file_kinds.HEAD_BYTES)[: file_kinds.HEAD_BYTES], path, what, encoding)
                 yield cast("IO[bytes]", file) if encoding is None else _recoded(file.read(), path, what, encoding)
             except (gzip.BadGzipFile, EOFError, zlib.error) as error:
                 raise DataError(f"{what} must be whole, got {path} with: {error}; fetch the file again") from error
+
+
+class _Unpacked(io.RawIOBase):
+    """The bytes of a gzip file; DataError where they are far more than data packs into so few."""
+
+    def __init__(self, packed: gzip.GzipFile, path: Path, what: str) -> None:
+        self._packed, self._path, self._what = packed, path, what
+        self._left = max(FREE_BYTES, MAX_UNPACKED * path.stat().st_size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        num = self._packed.readinto(buffer)
+        self._left -= num
+        if self._left < 0:
+            raise DataError(
+                f"{self._what} must unpack to at most {MAX_UNPACKED} times its size, got {self._path} with more; if it "
+                f"is what you expect, unpack it yourself"
+            )
+        return num
+
+
+def require_short_lines(raw: bytes, path: Path, what: str) -> None:
+    """DataError where a line is so long that it is none: more than twice `MAX_LINE_BYTES`, or less."""
+    starts = range(0, len(raw) - MAX_LINE_BYTES, MAX_LINE_BYTES)
+    if any(raw.find(b"\n", start, start + MAX_LINE_BYTES) < 0 for start in starts):
+        raise _long_line(path, what)
+
+
+def _long_line(path: Path, what: str) -> DataError:
+    return DataError(
+        f"{what} must have lines of at most {MAX_LINE_BYTES >> 20} MiB, got a longer one in {path}; write it again"
+    )
 
 
 def _require_text(head: bytes, path: Path, what: str, encoding: str | None) -> None:
@@ -90,6 +127,7 @@ def read_lines(path: Path, what: str) -> Rows:
     """
     with open_bytes(path, what) as file:
         raw = file.read().removeprefix(codecs.BOM_UTF8)
+    require_short_lines(raw, path, what)
     bad = checks.no_bad_rows()
     try:
         texts = raw.decode("utf-8").split("\n")
@@ -272,7 +310,9 @@ def _numbered_objects(
 ) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
     """Line number, object (None where the line is no object in UTF-8) and text of the lines that are not blank."""
     with open_bytes(path, what, encoding) as file:
-        for line, raw in enumerate(file, start=1):
+        for line, raw in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), start=1):
+            if len(raw) > MAX_LINE_BYTES:
+                raise _long_line(path, what)
             text = raw.decode("utf-8", errors="replace").strip().removeprefix("\ufeff")
             if text:
                 yield line, _parse_object(text), text

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from recloop.errors import ContractError
+from recloop.errors import ContractError, GenerationError
 from recloop.llm.cache_locks import SharedFile, transaction
 from recloop.llm.weights import find_model_folder, reading, weights_hash
 from recloop.progress import SILENT, Progress
@@ -61,6 +62,7 @@ class SentenceEncoder:
         from sentence_transformers import SentenceTransformer
 
         with reading(folder, "sentence encoder"):
+            _require_known_modules(folder)
             self._model = SentenceTransformer(
                 str(folder),
                 device=device,
@@ -68,9 +70,14 @@ class SentenceEncoder:
                 local_files_only=True,
                 model_kwargs={"use_safetensors": True},
             )
-        width = self._model.get_embedding_dimension()
-        assert width is not None
-        self.width = width
+            width = self._model.get_embedding_dimension()
+            probe_D = self._model.encode("a probe", convert_to_numpy=True, show_progress_bar=False)
+            if width is None or probe_D.shape != (width,) or not np.isfinite(probe_D).all():
+                raise GenerationError(
+                    f"the encoder in {folder} must give finite vectors of one width, got shape {probe_D.shape} for "
+                    f"{width}; fetch it again"
+                )
+        self.width = int(width)
         self.max_tokens: int | None = self._model.max_seq_length  # with the markers around a text
         self.name = f"sentence-{self.max_tokens}-{weights_hash(folder)[:16]}"
 
@@ -86,6 +93,17 @@ class SentenceEncoder:
             return 0
         ids = self._model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
         return sum(len(row) > self.max_tokens for row in ids)
+
+
+def _require_known_modules(folder: Path) -> None:
+    """GenerationError where an encoder's parts are not those of sentence-transformers: others would be code to run."""
+    file = folder / "modules.json"
+    modules = json.loads(file.read_bytes()) if file.is_file() else []
+    odd = [kind for one in modules if not (kind := str(one["type"])).startswith("sentence_transformers.")]
+    if odd:
+        raise GenerationError(
+            f"the modules of an encoder must be of sentence_transformers, got {odd[0]!r} in {file}; do not trust it"
+        )
 
 
 class MiniLmEncoder(SentenceEncoder):

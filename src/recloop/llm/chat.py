@@ -8,7 +8,8 @@ from typing import Any
 
 from recloop.errors import GenerationError
 from recloop.llm.language_model import LanguageModel, chat_messages
-from recloop.llm.weights import base_folder_of
+from recloop.llm.template_limits import limited_rendering, require_modest
+from recloop.llm.weights import base_folder_of, reading
 from recloop.records import Prompt
 
 CHAT_TOKENS = 16  # guess: what a chat template adds around the two turns, where it cannot be counted
@@ -24,7 +25,8 @@ def own_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     source = folder if (folder / "tokenizer_config.json").is_file() else base_folder_of(folder)
-    return AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+    with reading(source, "tokenizer"):
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -32,9 +34,15 @@ def load_tokenizer(folder: Path) -> Any:
 
     Otherwise a run that is resumed tomorrow would have other prompts.
     """
+    from jinja2 import TemplateError
+
     tokenizer = own_tokenizer(folder)
     template = tokenizer.chat_template
     if isinstance(template, str):
+        try:
+            require_modest(template)
+        except (TemplateError, OverflowError, RecursionError) as error:
+            raise _bad_template(tokenizer, error) from error
         settled = [text for name, text in SETTLED.items() if name in template]
         tokenizer.chat_template = "".join([*settled, template])
     return tokenizer
@@ -55,11 +63,46 @@ def takes_system_role(tokenizer: Any) -> bool:
             f"a language model must come with a chat template, got none in {tokenizer.name_or_path}; "
             f"use an instruction-tuned model, or set tokenizer.chat_template and save it again"
         )
-    probe = Prompt(user=0, system="Be brief.", text="text", num_items_shown=0, num_items_cut=0)
+    probe = Prompt(user=0, system="Be brief.", text="A probe.", num_items_shown=0, num_items_cut=0)
     try:
-        return "Be brief." in tokenizer.apply_chat_template(chat_messages(probe), tokenize=False)
+        has_role = "Be brief." in _rendered(tokenizer, chat_messages(probe))
     except TemplateError:
-        return False
+        has_role = False
+    if "A probe." not in render_chat(tokenizer, chat_messages(probe, has_system_role=has_role)):
+        raise GenerationError(
+            f"a chat template must show what it is asked, got one that does not in {tokenizer.name_or_path}; "
+            f"use another model"
+        )
+    return has_role
+
+
+def render_chat(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str:
+    """The conversation in the chat template; GenerationError where that fails or has no end."""
+    from jinja2 import TemplateError
+
+    try:
+        return _rendered(tokenizer, messages, **options)
+    except TemplateError as error:
+        raise _bad_template(tokenizer, error) from error
+
+
+def _rendered(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        with limited_rendering("<template>"):
+            return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    except TemplateError:
+        raise
+    except Exception as error:  # whatever a template of others can raise
+        raise _bad_template(tokenizer, error) from error
+
+
+def _bad_template(tokenizer: Any, error: Exception) -> GenerationError:
+    return GenerationError(
+        f"the chat template of {tokenizer.name_or_path} must write a conversation, got: {error}; use another model, or "
+        f"mend tokenizer.chat_template and save it again"
+    )
 
 
 def chat_tokens(lm: LanguageModel) -> int:

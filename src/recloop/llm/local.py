@@ -12,11 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recloop.errors import GenerationError
-from recloop.llm.chat import load_tokenizer, messages_of, takes_system_role
+from recloop.llm.chat import load_tokenizer, messages_of, render_chat, takes_system_role
 from recloop.llm.completion_text import first_sentences
 from recloop.llm.language_model import Sampling, completion_uniforms, prompt_digest
 from recloop.llm.shared_prefix import Head, alone, share_heads
-from recloop.llm.weights import adapter_config, base_folder_of, find_model_folder, in_four_bits, reading, weights_hash
+from recloop.llm.weights import (
+    adapter_config,
+    base_folder_of,
+    find_model_folder,
+    in_four_bits,
+    reading,
+    require_fit_sizes,
+    weights_hash,
+)
 from recloop.records import Completion, Prompt
 
 if TYPE_CHECKING:
@@ -64,8 +72,9 @@ class TransformersLM:
         self._device = torch.device(("cuda" if has_cuda else "cpu") if device == "auto" else device)
         with reading(self.folder, "causal LM"):
             self._model, self._tokenizer = _load(self.folder, self._device, load_in_4bit=load_in_4bit)
-        takes_system_role(self._tokenizer)
-        self._end_tokens = end_tokens_of(self._model, self._tokenizer)
+            takes_system_role(self._tokenizer)
+            self._end_tokens = end_tokens_of(self._model, self._tokenizer)
+            _require_usable(self._model, self._tokenizer, self._end_tokens)
         layers = DynamicCache(config=self._model.config).layers
         self._shares_prefix = self._model.config.model_type in SHARED_PREFIX_ARCHITECTURES and all(
             type(layer) is DynamicLayer for layer in layers
@@ -79,9 +88,7 @@ class TransformersLM:
 
     def render(self, prompt: Prompt) -> str:
         """The prompt inside the chat template, up to where the answer begins."""
-        return self._tokenizer.apply_chat_template(
-            messages_of(prompt, self._tokenizer), tokenize=False, add_generation_prompt=True
-        )
+        return render_chat(self._tokenizer, messages_of(prompt, self._tokenizer), add_generation_prompt=True)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, tuple[Completion, ...]]]:
         """Yield (position in `prompts`, its completions), longest prompts first.
@@ -114,7 +121,7 @@ class TransformersLM:
     def _end_of_reply(self) -> int:
         """The end token with which the chat template closes a reply; some models have several."""
         talk = [{"role": "user", "content": "t"}, {"role": "assistant", "content": "r"}]
-        text = self._tokenizer.apply_chat_template(talk, tokenize=False)
+        text = render_chat(self._tokenizer, talk)
         ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids
         return next((token for token in reversed(ids) if token in self._end_tokens), self._tokenizer.eos_token_id)
 
@@ -218,13 +225,12 @@ def _load(folder: Path, device: Any, *, load_in_4bit: bool) -> tuple[Any, Any]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    adapter = adapter_config(folder)
+    adapter, base = adapter_config(folder), base_folder_of(folder)
+    require_fit_sizes(base)
     loading: dict[str, Any] = {"dtype": torch.float32 if device.type == "cpu" else "auto", "use_safetensors": True}
     if load_in_4bit:
         loading |= {"quantization_config": in_four_bits(device.type), "device_map": {"": device}}
-    model = AutoModelForCausalLM.from_pretrained(
-        base_folder_of(folder), trust_remote_code=False, local_files_only=True, **loading
-    )
+    model = AutoModelForCausalLM.from_pretrained(base, trust_remote_code=False, local_files_only=True, **loading)
     if adapter is not None and load_in_4bit:
         model.load_adapter(str(folder))  # merged, it would be rounded to 4 bits with the rest
     elif adapter is not None:
@@ -235,6 +241,24 @@ def _load(folder: Path, device: Any, *, load_in_4bit: bool) -> tuple[Any, Any]:
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     return (model if load_in_4bit else model.to(device)).eval(), load_tokenizer(folder)
+
+
+def _require_usable(model: Any, tokenizer: Any, end_tokens: Sequence[int]) -> None:
+    """GenerationError where a first token has no finite score, or tokens have no place in the model."""
+    import torch
+
+    vocab_size = model.get_input_embeddings().weight.shape[0]
+    tokenizer(["A probe."], add_special_tokens=False)
+    beyond = max([*tokenizer.get_vocab().values(), *end_tokens], default=0)
+    if beyond >= vocab_size or not end_tokens:
+        raise GenerationError(
+            f"tokens must end a text and be below the {vocab_size:,} of the model, got {beyond:,} as the largest and "
+            f"{len(end_tokens)} that end; use the tokenizer that the model was trained with"
+        )
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([[end_tokens[0]]], device=model.device)).logits
+    if not torch.isfinite(logits).all():
+        raise GenerationError("its scores are no finite numbers; fetch or train the model again")
 
 
 def end_tokens_of(model: Any, tokenizer: Any) -> tuple[int, ...]:

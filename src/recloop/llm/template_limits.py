@@ -32,6 +32,8 @@ def require_modest(source: str) -> None:
 @contextmanager
 def limited_rendering(file: str) -> Generator[None]:
     """Inside, templates compiled under this file name raise OverflowError where they go on without an end."""
+    from jinja2.utils import Namespace
+
     num_steps = 0
 
     def each_line(frame: FrameType, event: str, argument: Any) -> Any:  # noqa: ARG001
@@ -40,8 +42,8 @@ def limited_rendering(file: str) -> Generator[None]:
         if num_steps > MAX_STEPS:
             raise OverflowError(f"it takes more than {MAX_STEPS:,} steps")
         for value in frame.f_locals.values():
-            if type(value).__name__ == "Namespace":
-                value = max(map(str, vars(value)["_Namespace__attrs"].values()), key=len, default="")
+            if isinstance(value, Namespace):
+                value = max(map(str, object.__getattribute__(value, "_Namespace__attrs").values()), key=len, default="")
             if isinstance(value, str) and len(value) > MAX_CHARS:
                 raise OverflowError(f"it makes a text of more than {MAX_CHARS:,} characters")
         return each_line

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from recloop.errors import GenerationError, RecloopError, SettingError
 
@@ -18,6 +19,10 @@ IDENTITY_FILES = (
     *("*.safetensors", "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json"),
     *("chat_template*", "vocab*", "merges.txt", "modules.json", "sentence_bert_config.json", "[0-9]_*/*"),
 )
+BASE = "base_model_name_or_path"
+SIZES = ("hidden_size", "n_embd", "d_model", "vocab_size", "intermediate_size", "max_position_embeddings")
+MAX_RANK = 4_096  # guess
+MAX_PARAMETERS_TOLD = 64  # guess: times those stored; four-bit weights are stored as an eighth
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -50,7 +55,8 @@ def weights_hash(folder: Path) -> str:
         digest.update(f"{path.relative_to(folder)}\0{_file_hash(path)}\0".encode())
     adapter = adapter_config(folder)
     if adapter is not None:
-        digest.update(weights_hash(find_model_folder(adapter.pop("base_model_name_or_path"))).encode())
+        digest.update(weights_hash(base_folder_of(folder)).encode())
+        del adapter[BASE]
         digest.update(json.dumps(adapter, sort_keys=True).encode())
     return digest.hexdigest()
 
@@ -64,15 +70,67 @@ def _file_hash(path: Path) -> str:
 
 
 def adapter_config(folder: Path) -> dict[str, Any] | None:
-    """The peft configuration of an adapter folder; None where a folder holds a whole model."""
+    """The peft configuration of an adapter folder; None for a whole model's, GenerationError where it is damaged."""
     path = folder / "adapter_config.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    adapter = _read_object(path)
+    if not isinstance(adapter.get(BASE), str) or not adapter[BASE]:
+        raise GenerationError(
+            f"{path} must name the model it adapts as {BASE}, got {adapter.get(BASE)!r}; save it again"
+        )
+    if not isinstance(adapter.get("r"), int) or not 0 < adapter["r"] <= MAX_RANK:
+        raise GenerationError(
+            f"{path} must have a rank r from 1 to {MAX_RANK}, got {adapter.get('r')!r}; save it again"
+        )
+    return adapter
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise GenerationError(f"{path} cannot be read ({error}); fetch or save the model again") from error
+    if not isinstance(value, dict):
+        raise GenerationError(f"{path} must hold a JSON object, got another value; fetch or save the model again")
+    return cast("dict[str, Any]", value)
 
 
 def base_folder_of(folder: Path) -> Path:
     """The folder of the whole model: itself, or the one a peft adapter was trained on."""
     adapter = adapter_config(folder)
-    return folder if adapter is None else find_model_folder(adapter["base_model_name_or_path"])
+    if adapter is None:
+        return folder
+    base = find_model_folder(adapter[BASE])
+    if (base / "adapter_config.json").is_file():
+        raise GenerationError(
+            f"the base of the adapter {folder} must be a whole model, got the adapter {base}; merge it"
+        )
+    return base
+
+
+def require_fit_sizes(folder: Path) -> None:
+    """GenerationError where the configuration describes far more than the weights hold: all of it would be made."""
+    from safetensors import safe_open
+
+    shapes: list[list[int]] = []
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "np") as weights:
+            shapes += [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118
+    path = folder / "config.json"
+    if not shapes or not path.is_file():
+        return
+    most = MAX_PARAMETERS_TOLD * sum(map(math.prod, shapes))
+    told = _read_object(path)
+    for part in (told, *(cast("dict[str, Any]", one) for one in told.values() if isinstance(one, dict))):
+        size = {name: value for name, value in part.items() if isinstance(value, int)}
+        width = max((abs(size.get(name, 1)) for name in ("hidden_size", "n_embd", "d_model")), default=1)
+        size["heads"] = size.get("num_attention_heads", 1) * size.get("head_dim", 1)
+        layers = max(size.get(name, 0) for name in ("num_hidden_layers", "n_layer", "num_layers"))
+        if layers > len(shapes) or any(width * size.get(name, 0) > most for name in (*SIZES, "heads")):
+            raise GenerationError(
+                f"{path} must describe the weights beside it, got sizes far beyond them; fetch or save the model again"
+            )
 
 
 def in_four_bits(device_type: str) -> Any:
@@ -93,17 +151,17 @@ def in_four_bits(device_type: str) -> Any:
 @contextmanager
 def reading(folder: Path, kind: str) -> Generator[None]:
     """No progress bars of transformers inside, and one error for everything that can be wrong with a folder."""
-    from safetensors import SafetensorError
     from transformers.utils import logging
 
     had_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
+        require_fit_sizes(folder)
         yield
     except RecloopError:
         raise
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        why = (str(error) or repr(error)).splitlines()[0]
+    except Exception as error:  # others' code at others' files raises whatever it likes
+        why = (str(error) or repr(error)).splitlines()[0][:300]
         raise GenerationError(
             f"the model in {folder} cannot be read ({why}); it must be a {kind} "
             f"saved with save_pretrained, weights as safetensors, needing no code of its own"

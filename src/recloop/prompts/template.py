@@ -17,6 +17,7 @@ from typing import Protocol
 
 from recloop.errors import ContractError, SettingError
 from recloop.files import read_utf8
+from recloop.llm.template_limits import limited_rendering, require_modest
 
 SYSTEM = "You summarise a user's preferences, step by step."
 BUILT_IN = ("counted", "attributed", "plain")
@@ -127,9 +128,12 @@ def _read(file: Path, text: str) -> PromptTemplate:
 
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     try:
+        require_modest(text)
         code = environment.compile(text, filename=str(file))
     except TemplateSyntaxError as error:
         raise SettingError(f"{file}, line {error.lineno}: {error.message}; correct the template") from error
+    except (ArithmeticError, RecursionError, SyntaxError, ValueError) as error:  # of Jinja, or of the code it makes
+        raise SettingError(f"{file} is no template: {error}; correct it") from error
     template = environment.template_class.from_code(environment, code, environment.make_globals(None))
 
     def write(facts: ProfileFacts) -> PromptText:
@@ -137,11 +141,12 @@ def _read(file: Path, text: str) -> PromptTemplate:
         parts: list[str] = []
         num_chars = 0
         try:
-            for part in template.root_render_func(context):
-                num_chars += len(part)
-                if num_chars > MAX_CHARS:
-                    raise OverflowError(f"it writes more than {MAX_CHARS:,} characters")
-                parts.append(part)
+            with limited_rendering(str(file)):
+                for part in template.root_render_func(context):
+                    num_chars += len(part)
+                    if num_chars > MAX_CHARS:
+                        raise OverflowError(f"it writes more than {MAX_CHARS:,} characters")
+                    parts.append(part)
         except Exception as error:  # whatever a template can raise
             frames = [f for f in traceback.walk_tb(error.__traceback__) if f[0].f_code.co_filename == str(file)]
             line = f", line {template.get_corresponding_lineno(frames[-1][1])}" if frames else ""

@@ -9,7 +9,7 @@ from recloop.errors import GenerationError, RunError
 from recloop.experiment.manifest import MANIFEST
 from recloop.files import open_files
 from recloop.llm.chat import own_tokenizer
-from recloop.llm.weights import adapter_config, find_model_folder, reading
+from recloop.llm.weights import BASE, adapter_config, base_folder_of, find_model_folder, reading
 from recloop.training.result import TRAINING_FILE
 
 OWN_FILES = (TRAINING_FILE, "metrics.jsonl", ".*")  # of no use in serving
@@ -33,13 +33,13 @@ def export_model(folder: Path, out: Path, *, merge: bool) -> str:
         raise RunError(f"an export needs a new or empty folder, got {out}; choose another")
     adapter = adapter_config(folder)
     if adapter is None or not merge:
-        shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*OWN_FILES))
+        _copy(folder, out)
     else:
-        _merge(folder, find_model_folder(adapter["base_model_name_or_path"]), out)
+        _merge(folder, base_folder_of(folder), out)
     open_files(out)
     if adapter is None or merge:
         return f"model in {out}\n  vllm serve {out}\n  transformers serve {out}"
-    base = adapter["base_model_name_or_path"]
+    base = adapter[BASE]
     return (
         f"adapter in {out}, of base {base}\n"
         f"  vllm serve {base} --enable-lora --max-lora-rank {adapter['r']} --lora-modules {out.name}={out}\n"
@@ -56,6 +56,17 @@ def _require_weights(folder: Path) -> None:
         raise GenerationError(
             f"a model's folder must hold its weights, got no .safetensors in {folder}; save it with save_pretrained"
         )
+
+
+def _copy(folder: Path, out: Path) -> None:
+    """The folder's files; Hugging Face's cache has links in place of files, and no links to folders."""
+    linked = [path for path in folder.rglob("*") if path.is_symlink() and not path.is_file()]
+    if linked:
+        raise GenerationError(f"a model's folder may hold links to files only, got {linked[0]}; remove it")
+    try:
+        shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*OWN_FILES))
+    except OSError as error:
+        raise GenerationError(f"{folder} cannot be copied to {out} ({error}); check both") from error
 
 
 def _merge(folder: Path, base: Path, out: Path) -> None:
