@@ -90,10 +90,12 @@ def test_a_key_comes_from_the_environment_only(monkeypatch):
 
 def test_money_is_counted_by_kind_of_token():
     prices = PriceConfig(input=2.0, cached_input=0.5, output=8.0)
-    spent = Usage(requests=3, input_tokens=1000, cached_tokens=400, output_tokens=100, wasted_tokens=10)
-    # 600 x 2 + 400 x 0.5 + 100 x 8 + 10 x 8
-    assert spent.cost(prices) == pytest.approx(2280 / 1e6)
-    assert spent.cost(PriceConfig(input=2.0)) == pytest.approx((2000 + 20) / 1e6)
+    spent = Usage(
+        requests=3, input_tokens=1000, cached_tokens=400, output_tokens=100, wasted_tokens=10, wasted_output_tokens=7
+    )
+    # (600 + 3) x 2 + 400 x 0.5 + (100 + 7) x 8
+    assert spent.cost(prices) == pytest.approx(2262 / 1e6)
+    assert spent.cost(PriceConfig(input=2.0)) == pytest.approx((2000 + 6) / 1e6)
     assert (spent + spent).cost(prices) == pytest.approx(2 * spent.cost(prices))
     assert spent.tokens == 1110
 

@@ -44,6 +44,7 @@ class Usage:
     output_tokens: int = 0  # written
     wasted_requests: int = 0  # answered only in part, or unreadably
     wasted_tokens: int = 0  # read and written for nothing
+    wasted_output_tokens: int = 0  # of these, written
     throttled: int = 0  # answers that said "too many"
     redactions: int = 0  # patterns taken out of prompts before they were sent
     odd_ends: int = 0  # answers that ended for a reason unknown here
@@ -59,12 +60,12 @@ class Usage:
         return self.input_tokens + self.output_tokens + self.wasted_tokens
 
     def cost(self, prices: PriceConfig) -> float:
-        """Money; a wasted token costs the higher price, since nobody knows which side it was on."""
+        """Money, waste included."""
         cached = prices.input if prices.cached_input is None else prices.cached_input
         fresh = max(0, self.input_tokens - self.cached_tokens)
-        written = self.output_tokens * prices.output
-        waste = self.wasted_tokens * max(prices.input, prices.output)
-        return (fresh * prices.input + self.cached_tokens * cached + written + waste) / 1e6
+        written = self.output_tokens + self.wasted_output_tokens
+        read = fresh + self.wasted_tokens - self.wasted_output_tokens
+        return (read * prices.input + self.cached_tokens * cached + written * prices.output) / 1e6
 
     def as_note(self, prices: PriceConfig) -> dict[str, Any]:
         """The counts for a manifest, with their cost."""

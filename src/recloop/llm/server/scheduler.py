@@ -233,6 +233,7 @@ class RequestQueue:
             cached_tokens=reply.cached_tokens or 0,
             output_tokens=sum(tokens[: len(taken)]),
             wasted_tokens=sum(tokens[len(taken) :]),
+            wasted_output_tokens=sum(tokens[len(taken) :]),
             odd_ends=sum(bool(choice.odd_end) for choice in taken),
             odd_counts=int(reply.has_odd_counts),
             other_models=int(bool(other)),
@@ -266,7 +267,8 @@ class RequestQueue:
 
     def _fail(self, job: Job, failed: Failed, usage: Usage, may_cost: Usage, now_s: float) -> None:
         if failed.kind is Failure.CUT:
-            usage += Usage(wasted_requests=1, wasted_tokens=may_cost.tokens)  # the bill may hold all of it
+            written = may_cost.output_tokens  # the bill may hold all of it
+            usage += Usage(wasted_requests=1, wasted_tokens=may_cost.tokens, wasted_output_tokens=written)
         elif failed.kind is Failure.THROTTLED:
             usage += Usage(throttled=1)
         self._tokens.take(-may_cost.tokens, now_s)
