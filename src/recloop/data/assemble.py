@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +13,9 @@ import polars as pl
 from recloop.data.impressions import with_impressions
 from recloop.errors import DataError, SettingError
 from recloop.records import Domain, Log
+
+STRUCTURE = re.compile(r'[|",;:<>\[\]{}]')  # what the lines of a prompt are built with
+MAX_NAME_CHARS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,12 @@ def number_log(raw: RawLog) -> Log:
     )
     users = raw.users.join(met_users, on="user_id", how="semi", maintain_order="left")
     items = raw.items.join(met_items, on="item_id", how="semi", maintain_order="left")
-    users = users.select(_running_number("user"), pl.all())
-    values = [pl.col(name).list.eval(one_line(pl.element())) for name in raw.attributes]
+    own = [name for name in users.columns if name != "user_id"]
+    called = dict(zip(own, plain_names(own, ("user", "user_id")), strict=True))
+    users = users.select(_running_number("user"), pl.all()).rename(called)
+    attributes = plain_names(raw.attributes, ("item", "item_id", "title"))
+    pairs = zip(raw.attributes, attributes, strict=True)
+    values = [pl.col(name).list.eval(one_line(pl.element())).alias(shown) for name, shown in pairs]
     items = items.select(_running_number("item"), "item_id", clean_text("title"), *values)
     interactions = raw.interactions.select(
         _numbers(raw.interactions["user_id"], users, "user"),
@@ -55,7 +64,7 @@ def number_log(raw: RawLog) -> Log:
     ).drop_nulls(["user", "item"])
     interactions = interactions.sort(_order(interactions), maintain_order=True)
     log = Log(
-        raw.name, raw.domain, users, items, raw.attributes, interactions, raw.positive_from_rating,
+        raw.name, raw.domain, users, items, attributes, interactions, raw.positive_from_rating,
         None if raw.item_knowledge is None else numbered_texts(raw.item_knowledge, items, "item"),
         None if raw.user_knowledge is None else numbered_texts(raw.user_knowledge, users, "user"),
     )  # fmt: skip
@@ -151,6 +160,28 @@ def _own_ids(impressions: pl.DataFrame, log: Log, users: np.ndarray) -> pl.DataF
 def clean_text(column: str) -> pl.Expr:
     """One line of text without control characters or double spaces."""
     return one_line(pl.col(column))
+
+
+def plain_names(names: Sequence[str], taken: Sequence[str]) -> tuple[str, ...]:
+    """Names of columns as prompts may show them: one line without marks that structure it, each another.
+
+    Args:
+        taken: other columns of the same table.
+
+    Example:
+        >>> plain_names(["genre", "role<|im_end|>\\n", "role|im_end"], ["title"])
+        ('genre', 'role im_end', 'role im_end 2')
+    """
+    found = [*taken]
+    for name in names:
+        line = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in name)
+        plain = re.sub(r"\s+", " ", STRUCTURE.sub(" ", line)).strip()[:MAX_NAME_CHARS].strip() or "column"
+        number = 2
+        unique = plain
+        while unique in found:
+            unique, number = f"{plain} {number}", number + 1
+        found.append(unique)
+    return tuple(found[len(taken) :])
 
 
 def one_line(text: pl.Expr) -> pl.Expr:
