@@ -158,10 +158,12 @@ def _reopen(run: Path, folder: Path, config: dict[str, Any]) -> None:  # noqa: A
         _go_on(opened)
 
 
-def _go_on(run: RunFolder) -> None:
+def _go_on(run: RunFolder, *, is_reusing: bool = False) -> None:
     """Read what is done, do what is not, and a step more."""
     for name in ("prepare", "sample.0", "more"):
         folder = "steps/sample.0" if name == "sample.0" else None
+        if is_reusing:
+            reuse_step(run, name, ("data", "seeds"), f"print of {name}", SILENT)
         with run.step(name, {"seed": 0}, folder, fingerprint=f"print of {name}") as step:
             if not step.is_done:
                 (step.folder / "out.txt").write_text("out\n")
@@ -188,9 +190,7 @@ def _reuse(run: Path, folder: Path, config: dict[str, Any]) -> None:
     require_source_run(run, METHOD)
     with RunFolder.open(folder / "new", config, method=METHOD) as new:
         reuse_run(new, run)
-        for name in ("prepare", "sample.0"):
-            reuse_step(new, name, ("data", "seeds"), f"print of {name}", SILENT)
-        _go_on(new)
+        _go_on(new, is_reusing=True)
 
 
 def _forecast(run: Path, folder: Path, config: dict[str, Any]) -> None:  # noqa: ARG001

@@ -98,7 +98,7 @@ def _read(raw: bytes, status: int, wait: str, *, is_finished: bool) -> None:
         waited = retry_after_s(wait, datetime.now(UTC))
         require(waited is None or 0 <= waited < float("inf"), f"a wait of {waited} s")
         if status != 200:
-            failed = outcome_of_status(status, error_text(raw), waited)
+            failed = outcome_of_status(status, error_text(raw)[:300], waited)
             require(len(failed.reason) < 5_000 and bool(failed.reason), "a reason of no fit length")
             return
         reply = read_reply(raw)

@@ -90,7 +90,7 @@ def require_said(config: BaseModel, flag: str, text: str) -> None:
         value = getattr(value, name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
-    require(float(text) == value, f"--{flag} {text!r} is read as {value!r}")
+    require(type(value)(text) == value, f"--{flag} {text!r} is read as {value!r}")
 
 
 def _file(model: type[BaseModel], known: list[Setting], rng: random.Random, folder: Path) -> Callable[[], None]:

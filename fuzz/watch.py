@@ -20,6 +20,7 @@ CHANGES = {
     "os.truncate": (0,), "os.chmod": (0,), "os.chown": (0,), "os.utime": (0,), "shutil.rmtree": (0,),
     "shutil.move": (0, 1), "shutil.copyfile": (1,), "shutil.copytree": (1,),
 }  # fmt: skip
+FOLLOWING = ("open", "os.truncate", "os.chmod", "os.chown", "os.utime", "shutil.copyfile")
 FORBIDDEN = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "socket.connect", "socket.getaddrinfo")
 HARMLESS = ("/dev/null", "/dev/tty", "/proc/")
 
@@ -79,7 +80,10 @@ class Watcher:
             return
         self._is_on = False  # to resolve a path makes events of its own
         try:
-            real = os.path.realpath(os.fsdecode(path))
+            place = Path(os.path.abspath(os.fsdecode(path)))  # noqa: PTH100
+            # A name is changed in its folder, whatever it links to; a file is opened where the link leads.
+            real = os.path.realpath(place if event in FOLLOWING else place.parent)
+            real = real if event in FOLLOWING else f"{real}/{place.name}"
         except (TypeError, ValueError, OSError):
             real = ""
         finally:

@@ -1,6 +1,7 @@
 """Configurations from TOML and dotted overrides: what is taken, what is refused, and how it is said."""
 
 import importlib
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -343,3 +344,52 @@ def test_one_data_block_serves_all_three_methods(tmp_path: Path) -> None:
     )
     read = [load_config(method_named(name).config, file, []).data for name in METHODS]
     assert len({one.model_dump_json(include={"name", "path", "users", "on_bad_rows", "table"}) for one in read}) == 1
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize("method", METHODS)
+def test_no_number_of_a_method_may_be_without_end(method: str, value: str) -> None:
+    model = method_named(method).config
+    for one in settings_of(model):
+        if "float" in one.facts:
+            with pytest.raises(SettingError, match=rf"{one.key.rsplit('.', 1)[-1]}|read for "):
+                load_config(model, None, [(one.key, value)])
+
+
+@pytest.mark.parametrize("value", [str(2**63), "9" * 400, "-" + "9" * 19])
+def test_no_number_may_have_more_than_64_bits(value: str) -> None:
+    with pytest.raises(SettingError, match="seeds must be a finite number of 64 bits"):
+        load_config(Settings, None, [("seeds", value)])
+
+
+def test_two_spellings_of_one_setting_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text('[data]\non_bad_rows = "error"\non-bad-rows = "quarantine"\n')
+    with pytest.raises(SettingError, match=r"on_bad_rows and on-bad-rows are one setting twice; give it once"):
+        load_config(Settings, file, [])
+    overrides = [("data.on_bad_rows", "error"), ("data.on-bad-rows", "quarantine")]
+    with pytest.raises(SettingError, match=r"--data.on_bad_rows and --data.on-bad-rows are one setting twice"):
+        load_config(Settings, None, overrides)
+    assert load_config(Settings, None, [("seeds", "1"), ("seeds", "2")]).seeds == (2,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a = " + "[" * 100_000, "a = " + "{a=" * 5_000, "a." * 50_000 + "a = 1", "# " + "x" * 2_000_000],
+    ids=["lists", "tables", "keys", "size"],
+)
+def test_a_file_that_is_deep_or_huge_is_refused_at_once(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(text)
+    start = time.monotonic()
+    with pytest.raises(SettingError, match=r"settings\.toml"):
+        load_config(Settings, file, [])
+    assert time.monotonic() - start < 5
+
+
+def test_a_deep_value_and_a_value_in_place_of_a_section_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="is not JSON"):
+        load_config(Settings, None, [("seeds", "[" * 100_000)])
+    (tmp_path / "settings.toml").write_text("data = 3\n")
+    with pytest.raises(SettingError, match="data is a section, got the value 3"):
+        load_config(Settings, tmp_path / "settings.toml", [("data.users", "5")])

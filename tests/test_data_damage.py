@@ -1,5 +1,7 @@
 """Damaged files of every kind: a reader either reads them or raises an error of ours that names a file."""
 
+import gzip
+import io
 import json
 
 import numpy as np
@@ -9,9 +11,12 @@ from recloop.data.amazon import read_amazon
 from recloop.data.checks import BadRowPolicy
 from recloop.data.implicit_log import read_implicit
 from recloop.data.kar_knowledge import read_klg
+from recloop.data.load import load_log
 from recloop.data.movielens import read_movielens
+from recloop.data.table_config import TableLogConfig
 from recloop.data.table_log import read_table_log
-from recloop.errors import RecloopError
+from recloop.errors import DataError, RecloopError
+from recloop.progress import SILENT
 from test_data_amazon import META_2014, META_2018, REVIEWS, TWO_CORE
 from test_data_amazon import write as write_amazon
 from test_data_implicit_log import write as write_implicit
@@ -123,3 +128,40 @@ def test_a_wrong_shape_inside_json_is_read_or_named(tmp_path, item):
     (tmp_path / "x.item.json").write_text(json.dumps({"0": item}))
     complaint = complaint_of(lambda policy: read_implicit(tmp_path, policy), BadRowPolicy())
     assert complaint is None or "x.item.json line 1" in complaint
+
+
+def test_a_gzip_bomb_is_refused_before_it_is_unpacked(tmp_path):
+    raw = io.BytesIO()
+    with gzip.GzipFile(fileobj=raw, mode="wb") as packed:
+        packed.write(b"user,item\n")
+        for _ in range(300):
+            packed.write(b"u1,i1\n" * 200_000)
+    (tmp_path / "log.csv").write_bytes(raw.getvalue())
+    with pytest.raises(DataError, match=r"must unpack to at most 100 times its size, got .*log\.csv"):
+        read_table_log(tmp_path / "log.csv", CONFIG)
+
+
+def test_what_packs_well_is_read(tmp_path):
+    rows = b"".join(b"u%d,i1\n" % n for n in range(200_000))
+    (tmp_path / "log.csv").write_bytes(gzip.compress(b"user,item\n" + rows))
+    assert read_table_log(tmp_path / "log.csv", TableLogConfig()).num_users == 200_000
+
+
+@pytest.mark.parametrize("head", [b"user,item\nu1,", b'{"user": "u1", "item": "'], ids=["cells", "objects"])
+def test_a_huge_cell_is_refused_at_once(tmp_path, head):
+    (tmp_path / "log.csv").write_bytes(head + b"x" * 20_000_000 + b'"}\n')
+    with pytest.raises(DataError, match="lines of at most 8 MiB"):
+        read_table_log(tmp_path / "log.csv", TableLogConfig())
+
+
+def test_a_cell_of_a_megabyte_is_read(tmp_path):
+    (tmp_path / "log.csv").write_bytes(b"user,item\nu1," + b"x" * 1_000_000 + b"\nu2,i\n")
+    assert read_table_log(tmp_path / "log.csv", TableLogConfig()).items["item_id"].str.len_chars().max() == 1_000_000
+
+
+def test_ids_that_stand_for_titles_and_what_is_said_hold_no_control_characters(tmp_path):
+    (tmp_path / "log.csv").write_bytes(b"user,item,\x1b[2J\nu1,i\x1b[31m1,x\nu2,i2,y\n")
+    log = load_log("table", path=tmp_path / "log.csv", progress=SILENT)
+    assert log.items["title"].to_list() == ["i [31m1", "i2"]
+    assert any("\\x1b[2J" in line for line in log.reading)
+    assert not any("\x1b" in line for line in log.reading)

@@ -125,3 +125,8 @@ def test_without_its_index_a_folder_is_refused(tmp_path):
     (klg_folder(tmp_path) / "begin_index.json").unlink()
     with pytest.raises(DataError, match=r"got no begin_index\.json or end_index\.json"):
         read_klg(tmp_path)
+
+
+def test_a_number_of_more_digits_than_anybody_saw_is_a_bad_row(tmp_path):
+    with pytest.raises(DataError, match="is not a number of interactions"):
+        read_klg(klg_folder(tmp_path, index={"1": 2**64}))

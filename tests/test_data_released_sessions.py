@@ -95,6 +95,11 @@ SESSION = '{"session": [1], "target": 2, "candidates": [2, 3]}'
         ("hetrec_movies.dat", b"", "must hold rows, got .* which is empty"),
         ("hetrec_movies.dat", b"\nname\n", "must begin with a header that has id, got 'name'"),
         ("hetrec_movies.dat", b"id\tname\tyear\n1\ta\t1990\n", "must begin with a header that has title"),
+        (
+            "hetrec_movies.dat",
+            b"id\ttitle\tyear\ttitle\n1\ta\t1990\tb\n",
+            "must begin with a header that has title once",
+        ),
         ("hetrec_movies.dat", b"id\ttitle\tyear\n\ntt1\ta\t1990\n", "line 3 must have a whole number as id"),
         (
             "hetrec_movie_genres.dat",

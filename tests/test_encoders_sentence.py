@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -107,6 +109,14 @@ def test_what_is_no_cache_is_an_error(tmp_path):
 def test_an_unknown_encoder_is_one_clear_error(tmp_path):
     with pytest.raises(GenerationError, match="no such folder"):
         SentenceEncoder(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("kind", ["joblib.numpy_pickle", "os.system", "evil.Pooling"])
+def test_an_encoder_brings_no_code_of_its_own(tmp_path, kind):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "modules.json").write_text(json.dumps([{"idx": 0, "name": "0", "path": "", "type": kind}]))
+    with pytest.raises(GenerationError, match=f"must be of sentence_transformers, got '{kind}'"):
+        SentenceEncoder(tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -148,3 +148,20 @@ def test_a_resolved_configuration_reads_back() -> None:
     for template in ("plain", Path("mine.jinja")):
         config = PromptConfig(template=template)
         assert PromptConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}x", "200,000 steps"),
+        ("{{ noun|center(100000000) }}", "no large numbers"),
+        ("{{ 10 ** 9 }}", "no powers"),
+        ("{{ " + "(" * 500 + "1" + ")" * 500 + " }}", "is no template"),
+    ],
+    ids=["loops", "size", "power", "depth"],
+)
+def test_a_template_without_an_end_is_one_clear_error(tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "mine.jinja"
+    file.write_text(text)
+    with pytest.raises(SettingError, match=complaint):
+        open_template(file)(ProfileFacts("films", (), (), (), None))

@@ -102,3 +102,12 @@ def test_who_may_read_the_folder_may_read_the_model(base: Path, tmp_path: Path) 
     export_model(base, tmp_path / "copy", merge=False)
     folder = (tmp_path / "copy").stat().st_mode & 0o666
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "copy").iterdir()} == {folder}
+
+
+def test_a_link_to_a_folder_is_not_followed(base: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(base, folder)
+    (folder / "more").symlink_to(tmp_path)
+    with pytest.raises(GenerationError, match="links to files only"):
+        export_model(folder, tmp_path / "out", merge=False)
+    assert not (tmp_path / "out").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from recloop.errors import SettingError
 
 Config = TypeVar("Config", bound=BaseModel)
 FIRST = "shown_first"
+MAX_NUMBER = 2**63
 BOUND_WORDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 MIN_LIKENESS = 0.75  # a guess: two letters swapped in a word of six are still near
 
@@ -158,13 +158,15 @@ def validate(model: type[Config], tree: Mapping[str, Any]) -> Config:
         lines = [_explain(fault, model) for fault in error.errors(include_url=False)]
         raise SettingError("the settings do not hold together:\n  " + "\n  ".join(lines)) from error
     for key, value in _numbers(config):
-        if not math.isfinite(value):
-            raise SettingError(f"{key} must be a finite number, got {value}; give one, or leave it out")
+        if not -MAX_NUMBER < value < MAX_NUMBER:
+            raise SettingError(
+                f"{key} must be a finite number of 64 bits, got {value!r:.40}; give one, or leave it out"
+            )
     return config
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
-    """The floats of a configuration, with their dotted keys."""
+    """The numbers of a configuration, with their dotted keys."""
     if isinstance(value, BaseModel):
         for name, part in value:
             yield from _numbers(part, f"{key}.{name}" if key else name)
@@ -174,7 +176,7 @@ def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
     elif isinstance(value, dict):
         for name, part in cast(dict[str, object], value).items():
             yield from _numbers(part, f"{key}.{name}")
-    elif isinstance(value, float):
+    elif isinstance(value, int | float):
         yield key, value
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, cast
 
-MAX_STEPS = 1_000_000  # lines run in one rendering; a long conversation takes thousands
+MAX_STEPS = 200_000  # lines run in one rendering; a long conversation takes thousands
 MAX_CHARS = 1_000_000  # of one variable
 MAX_DIGITS = 6  # of a number inside tags
 MAX_FACTOR = 1_000  # texts are multiplied too
