@@ -1,15 +1,19 @@
 """What of a run folder was damaged, edited or made up is refused in one error, or made again."""
 
+import errno
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from recloop.errors import RunError
+from recloop.errors import GenerationError, RunError
 from recloop.evaluation.results import Results
 from recloop.evaluation.terminal import show
+from recloop.experiment import disk
 from recloop.experiment.reuse import reuse_from, settings_read
 from recloop.experiment.run_folder import RunFolder
 from recloop.experiment.step import StepKind, Steps
@@ -221,3 +225,94 @@ def test_what_a_servers_requests_came_to_may_stand_in_a_manifest(folder: Path) -
     note = Usage(requests=3, request_s=0.5).as_note(PriceConfig())
     edited(folder, lambda told: told["steps"]["sample"].update(server=note))
     assert RunFolder.look(folder).manifest["steps"]["sample"]["server"] == note
+
+
+def out_is_a_file(folder: Path) -> Path:
+    (folder / "file").write_text("mine")
+    return folder / "file"
+
+
+def out_is_a_link_to_nothing(folder: Path) -> Path:
+    (folder / "link").symlink_to(folder / "nowhere")
+    return folder / "link"
+
+
+def out_lies_below_a_file(folder: Path) -> Path:
+    return out_is_a_file(folder) / "run"
+
+
+def out_has_a_long_name(folder: Path) -> Path:
+    return folder / (300 * "n")
+
+
+def out_has_a_long_path(folder: Path) -> Path:
+    return folder.joinpath(*(50 * [100 * "n"]))
+
+
+def out_is_a_link_to_itself(folder: Path) -> Path:
+    (folder / "round").symlink_to(folder / "round")
+    return folder / "round"
+
+
+BAD_PLACES = [
+    out_is_a_file, out_is_a_link_to_nothing, out_lies_below_a_file, out_has_a_long_name, out_has_a_long_path,
+    out_is_a_link_to_itself,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", BAD_PLACES)
+def test_a_place_that_can_hold_no_run_is_one_error_and_stays_as_it_is(
+    place: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    out = place(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(RunError, match=r"(a run needs a folder, got|cannot hold a run \().* choose another --out"):
+        RunFolder.open(out, CONFIG)
+    for read in (RunFolder.look, RunFolder.reopen, show, Results):
+        with pytest.raises(RunError, match=r"no run|cannot be read"):
+            read(out)
+    with RunFolder.open(tmp_path / "run", CONFIG) as run, pytest.raises(RunError, match="a run folder is wanted"):
+        reuse_from(run, out)
+    shutil.rmtree(tmp_path / "run")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_place_that_may_not_be_written_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(RunError, match=r"run cannot hold a run \(Permission denied\); .* another --out"):
+        RunFolder.open(tmp_path / "run", CONFIG)
+
+
+FULL = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EDQUOT, "Disk quota exceeded"),
+    RuntimeError("I/O error: No space left on device (os error 28)"),  # safetensors
+    ValueError("database or disk is full"),
+]
+
+
+@pytest.mark.parametrize("error", FULL)
+def test_a_disk_that_is_full_ends_a_step_with_the_command_that_goes_on(tmp_path: Path, error: Exception) -> None:
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        told = rf"{tmp_path} cannot be written, .* what is done stays: make room, .* recloop resume {tmp_path}"
+        with pytest.raises(RunError, match=told), run.step("prepare", {}) as step:
+            (step.folder / "half").write_text("h")
+            raise error
+        assert not list(tmp_path.rglob("half"))
+        with run.step("prepare", {}) as step:
+            (step.folder / "whole").write_text("w")
+    assert RunFolder.look(tmp_path).is_done("prepare")
+
+
+def test_a_library_that_hides_the_reason_is_seen_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        with pytest.raises(ValueError, match="of the step"), run.step("prepare", {}):
+            raise ValueError("of the step")
+        monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+        with pytest.raises(RunError, match="the disk is full"), run.step("prepare", {}):
+            raise RuntimeError("unexpected pos 6300800 vs 6300688")  # torch.save
+        with pytest.raises(GenerationError, match="mine"), run.step("prepare", {}):
+            raise GenerationError("mine")

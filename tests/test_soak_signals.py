@@ -102,7 +102,7 @@ def test_a_run_ended_by_any_signal_at_any_moment_ends_as_if_nothing_had_happened
     while num_kills < NUM_KILLS:
         victim = tmp_path / f"victim-{num_victims}"
         for _ in range(min(KILLS_PER_VICTIM, NUM_KILLS - num_kills)):
-            number = SIGNALS[num_kills % len(SIGNALS)]
+            number = SIGNALS[(num_kills + num_victims) % len(SIGNALS)]
             is_begun = (victim / "manifest.json").exists()
             words = ["resume", str(victim)] if is_begun else ["run", method, *words_of(method), "--out", str(victim)]
             is_at_call = num_kills // len(SIGNALS) % 2 == 0
@@ -119,6 +119,7 @@ def test_a_run_ended_by_any_signal_at_any_moment_ends_as_if_nothing_had_happened
             counts["before any step was done"] += not steps
         finish(start("resume", str(victim)))
         num_victims += 1
+        assert num_victims <= NUM_KILLS, "the signals do not end the runs"
         got = result_of(victim)
         for what in expected:
             assert got[what] == expected[what], f"{what} of {victim}, {num_kills} kills"

@@ -10,7 +10,15 @@ from pydantic import BaseModel, Field, model_validator
 
 from recloop.errors import RunError
 from recloop.evaluation.labels import p_value
-from recloop.experiment.manifest import CONFIG, MANIFEST, read_manifest, read_object, require_form, require_published
+from recloop.experiment.manifest import (
+    CONFIG,
+    MANIFEST,
+    has_file,
+    read_manifest,
+    read_object,
+    require_form,
+    require_published,
+)
 from recloop.experiment.reuse import own_steps, reused_in_words
 from recloop.progress import format_seconds
 
@@ -96,7 +104,7 @@ def show(folder: Path) -> str:
     Raises:
         RunError: the folder is no run, or is damaged.
     """
-    if not (folder / CONFIG).is_file() or not (folder / MANIFEST).is_file():
+    if not all(has_file(folder, name) for name in (CONFIG, MANIFEST)):
         raise RunError(f"{folder} holds no run (no {CONFIG} or {MANIFEST}); check the path")
     manifest = read_manifest(folder)
     steps: Mapping[str, Any] = manifest["steps"]

@@ -160,6 +160,14 @@ def digest_of_manifest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
+def has_file(folder: Path, name: str) -> bool:
+    """Whether a folder has a file; one whose path cannot be has none."""
+    try:
+        return (folder / name).is_file()
+    except OSError:
+        return False
+
+
 def changed_files(folder: Path, entry: Mapping[str, Any]) -> list[str]:
     """Which of the files that a step wrote are gone or other ones, relative to the run folder.
 

@@ -19,6 +19,7 @@ from recloop.experiment.manifest import (
     PASSING,
     changed_files,
     differing_keys,
+    has_file,
     read_manifest,
     read_object,
     versions,
@@ -33,7 +34,7 @@ Entries = Mapping[str, Mapping[str, Any]]
 
 def require_source_run(source: Path, method: str) -> None:
     """RunError unless this is the folder of a run of the same method, made with the same versions."""
-    if not (source / MANIFEST).is_file():
+    if not has_file(source, MANIFEST):
         raise RunError(f"a run folder is wanted to reuse, got {source}; check the path")
     manifest = read_manifest(source)
     if manifest["method"] != method:
@@ -67,7 +68,7 @@ def reuse_step(run: RunFolder, name: str, reads: Sequence[str], fingerprint: str
     if SOURCE_RUN not in run.manifest or run.is_done(name):
         return
     source = Path(run.manifest[SOURCE_RUN])
-    if not (source / MANIFEST).is_file():
+    if not has_file(source, MANIFEST):
         return
     theirs, ours = read_manifest(source)["steps"], run.manifest["steps"]
     entry = theirs.get(name)

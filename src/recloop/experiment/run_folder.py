@@ -24,6 +24,7 @@ from typing import Any, Self
 
 from recloop.errors import RunError
 from recloop.experiment import manifest as manifests
+from recloop.experiment.disk import names_a_full_disk, names_a_useless_folder
 from recloop.experiment.manifest import (
     CONFIG,
     MANIFEST,
@@ -107,18 +108,20 @@ class RunFolder:
                 method or with another configuration (says where). Then nothing was written.
         """
         path, settings = Path(path), json.loads(json.dumps(config))
-        _manifest_to_go_on(path, settings, method)  # a folder that is refused gets no lock
-        path.mkdir(parents=True, exist_ok=True)
+        with names_a_useless_folder(path):
+            _manifest_to_go_on(path, settings, method)  # a folder that is refused gets no lock
+            path.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(path)
         try:
             manifest = _manifest_to_go_on(path, settings, method)  # another process may have had it
             if manifest is None:
                 remove_folder(path / SCRATCH)  # of a step with another configuration
                 manifest = manifests.new_manifest(method)
-            atomic_write_json(path / CONFIG, settings)
             manifest[manifests.CONFIG_DIGEST] = manifests.digest_of(settings)
             run = cls(path, settings, manifest, lock)
-            run._write_manifest()
+            with names_a_useless_folder(path):
+                atomic_write_json(path / CONFIG, settings)
+                run._write_manifest()
         except BaseException:
             os.close(lock)
             raise
@@ -246,7 +249,8 @@ class RunFolder:
         if old is None or any(old.get(one) != entry.get(one) for one in files):
             self.manifest["steps"][name] = entry
         self._whole.add(name)
-        self._write_manifest()
+        with names_a_full_disk(self.path):
+            self._write_manifest()
         remove_folder(scratch)
 
     @contextmanager
@@ -255,7 +259,7 @@ class RunFolder:
     ) -> Generator[tuple[RunStep, dict[str, Any]]]:
         """A step while it is done, and the entry that is filled when it ends."""
         entry: dict[str, Any] = {"folder": step.final.relative_to(self.path).as_posix(), "inputs": inputs}
-        with _written_beside(step.final) as part:
+        with _written_beside(step.final) as part, names_a_full_disk(self.path):  # asked before the part is removed
             step = replace(step, folder=part, is_done=False)
             reset_peak_memory()
             start_s = time.monotonic()
@@ -333,7 +337,7 @@ def _written_beside(final: Path) -> Generator[Path]:
 def _read_run(path: Path, what_for: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Manifest and configuration of a run."""
     for name in (MANIFEST, CONFIG):
-        if not (path / name).exists():
+        if not manifests.has_file(path, name):
             raise RunError(f"{path} has no {name}, so there is no run {what_for}; check the path")
     manifest, config = read_manifest(path), read_object(path / CONFIG)
     manifests.require_unedited(path, manifest, config)
@@ -345,8 +349,9 @@ def _manifest_to_go_on(path: Path, config: dict[str, Any], method: str) -> dict[
 
     A run of which no step is done gives way to one with another configuration: nothing is lost with it.
     """
-    if path.exists() and not path.is_dir():
-        raise RunError(f"a run needs a folder, got the file {path}; choose another --out")
+    if os.path.lexists(path) and not path.is_dir():
+        what = "a link to nothing" if path.is_symlink() and not path.exists() else "a file"
+        raise RunError(f"a run needs a folder, got {what}, {path}; choose another --out")
     names = {file.name for file in path.iterdir()} if path.is_dir() else set[str]()
     if names <= BEFORE_MANIFEST and (CONFIG not in names or read_object(path / CONFIG) == config):
         return None
