@@ -71,7 +71,7 @@ class Watcher:
         if event in FORBIDDEN:
             self.seen.append(f"{event} {arguments[:2]!r}"[:300])
         elif event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITES:
-            self._hear_write(event, arguments[0])
+            self._hear_write("open beside a link" if arguments[2] & os.O_NOFOLLOW else event, arguments[0])
         for place in CHANGES.get(event, ()):
             self._hear_write(event, arguments[place])
 

@@ -30,8 +30,12 @@ def require_modest(source: str) -> None:
 
 
 @contextmanager
-def limited_rendering(file: str) -> Generator[None]:
-    """Inside, templates compiled under this file name raise OverflowError where they go on without an end."""
+def limited_rendering(file: str, *, may_set: bool = True) -> Generator[None]:
+    """Inside, templates compiled under this file name raise OverflowError where they go on without an end.
+
+    Args:
+        may_set: whether they set variables, which then are looked at in every step.
+    """
     from jinja2.utils import Namespace
 
     num_steps = 0
@@ -41,7 +45,7 @@ def limited_rendering(file: str) -> Generator[None]:
         num_steps += 1
         if num_steps > MAX_STEPS:
             raise OverflowError(f"it takes more than {MAX_STEPS:,} steps")
-        for value in frame.f_locals.values():
+        for value in frame.f_locals.values() if may_set else ():
             if isinstance(value, Namespace):
                 value = max(map(str, object.__getattribute__(value, "_Namespace__attrs").values()), key=len, default="")
             if isinstance(value, str) and len(value) > MAX_CHARS:

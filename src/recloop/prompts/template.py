@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import traceback
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
@@ -141,7 +142,7 @@ def _read(file: Path, text: str) -> PromptTemplate:
         parts: list[str] = []
         num_chars = 0
         try:
-            with limited_rendering(str(file)):
+            with nullcontext() if file.parent == FOLDER else limited_rendering(str(file), may_set="set" in text):
                 for part in template.root_render_func(context):
                     num_chars += len(part)
                     if num_chars > MAX_CHARS:
