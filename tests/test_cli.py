@@ -17,7 +17,7 @@ from recloop.experiment.step import StepKind, Steps
 from recloop.methods import registry
 from recloop.methods.method import Method
 
-VERBS = ("run", "resume", "show", "ask", "export", *cli.STEPS)
+VERBS = ("run", "resume", "show", "ask", "export", "prompts", *cli.STEPS)
 PROGRAMS = (
     "benchmarks.speed", "benchmarks.simulated_data", "benchmarks.kar_reproduction", "studies.evidence",
     "scripts.pretrain_lm", "scripts.evaluate_lm",
@@ -355,3 +355,39 @@ def test_a_methods_help_shows_what_matters_first(name: str, capsys: pytest.Captu
     flags = [line for line in said.partition("settings of")[2].splitlines() if line.startswith("  --")]
     assert 25 <= len(flags) <= 35
     assert all("  " in flag[4:] or len(flag) > 90 for flag in flags)  # what is long has its words below it
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", registry.METHODS)
+def test_the_prompts_of_a_run_are_shown_and_nothing_is_kept(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = {
+        "dpo4rec": ["--data.simulated.num-users", "60", "--prompt.template", "short"],
+        "rerec": ["--data.simulated.num-users", "60", "--requests.per-user", "3"],
+        "re2llm": ["--data.simulated-sessions.num-train", "30", "--data.simulated-sessions.num-test", "12"],
+    }
+    asks = {"dpo4rec": "which they dislike.", "rerec": "\\boxed{Title}.", "re2llm": "one title per line."}
+    assert cli.main(["prompts", name, *small[name]]) == 0
+    told = capsys.readouterr().out
+    assert told.splitlines()[0].partition(" of ")[0].endswith("prompts")
+    assert "[system] You " in told
+    assert told.rstrip().endswith(asks[name])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["prompts"], "one method is wanted, got none"),
+        (["prompts", "own", "silent"], "got own silent"),
+        (["prompts", "silent"], "silent shows no prompts"),
+        (["prompts", "own", "--sed", "3"], "did you mean seed?"),
+    ],
+)
+def test_prompts_of_no_method_are_refused(
+    method: StandIn, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words) == 2
+    assert said in capsys.readouterr().err

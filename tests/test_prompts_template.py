@@ -10,6 +10,7 @@ from recloop.data.lists import candidate_lists
 from recloop.data.load import load_log
 from recloop.errors import ContractError, SettingError
 from recloop.prompts.template import (
+    BUILT_IN,
     MAX_CHARS,
     SYSTEM,
     ProfileFacts,
@@ -59,6 +60,18 @@ def as_python(template: str, facts: ProfileFacts) -> str:
         head = f"Given a user's {facts.noun} history over time, oldest first: {'; '.join(items) or 'nothing yet'}."
         task = f"Analyse the user's preferences (consider {facts.factors}), with clear explanations from the history."
         return "\n".join([head, *told, task])
+    if template == "dpo4rec":
+        items = [f'"{i.title}"' + ("" if i.rating is None else f", {i.rating:g} stars") + ";" for i in facts.shown]
+        task = f"Summarise what the user prefers, factor by factor: {facts.factors}. "
+        task += "Give examples from the history for each."
+        head = f"The user's {facts.noun} over time, oldest first:"
+        return "\n".join([*told, head, *(items or ["nothing yet"]), task])
+    if template == "short":
+        verb = "met" if facts.mean_rating is None else "rated"
+        head, kinds = f"A person {verb} these {facts.noun}, oldest first:", ", ".join(facts.attributes) or "kinds"
+        task = f"In two sentences, say which {kinds} of {facts.noun} this person likes and which they dislike."
+        person = [line.replace("The user", "The person") for line in told]
+        return "\n".join([head, *(item.line for item in facts.shown), *person, task])
     counted = template == "counted"
     items = facts.history if counted else facts.shown
     counts = facts.counts if counted else ()
@@ -67,11 +80,17 @@ def as_python(template: str, facts: ProfileFacts) -> str:
     return "\n".join([header(facts.noun, items, len(lines)), *lines, *counts, *told, task])
 
 
-@pytest.mark.parametrize("template", ["counted", "attributed", "plain"])
+SYSTEMS = {
+    "short": "You describe people's taste.",
+    "dpo4rec": "You are a helpful assistant that summarises and extracts user preferences, step by step.",
+}
+
+
+@pytest.mark.parametrize("template", BUILT_IN)
 def test_built_in_templates_equal_plain_python(template: str) -> None:
     for seed in range(60):
         facts = made_up_facts(seed)
-        assert open_template(template)(facts) == PromptText(SYSTEM, as_python(template, facts))
+        assert open_template(template)(facts) == PromptText(SYSTEMS.get(template, SYSTEM), as_python(template, facts))
 
 
 @pytest.mark.slow
@@ -134,9 +153,9 @@ def test_an_error_in_a_template_names_file_and_line(tmp_path: Path, text: str, c
 
 
 def test_what_is_no_template_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match=r"must be counted, attributed, plain or a \.jinja file, got 'countd'"):
+    with pytest.raises(SettingError, match=r"must be counted, attributed, short, plain, dpo4rec or a \.jinja file, got 'countd'"):
         open_template("countd")
-    with pytest.raises(ValueError, match=r"must be counted, attributed, plain or a \.jinja file, got 'countd'"):
+    with pytest.raises(ValueError, match=r"must be counted, attributed, short, plain, dpo4rec or a \.jinja file, got 'countd'"):
         PromptConfig(template="countd")
     with pytest.raises(SettingError, match=r"absent\.jinja"):
         open_template(tmp_path / "absent.jinja")

@@ -172,6 +172,31 @@ def resume(*words: Words) -> int:
     return _resume(Path(names[0]), None, overrides)
 
 
+@app.command(sort_key=5, help_flags=[], usage="recloop prompts METHOD [--config FILE] [--SETTING VALUE ...]")
+def prompts(*words: Words, config: Config = None, help: Help = False) -> None:
+    """Show the prompts of a run, and ask nothing.
+
+    For a prompt of your own: --prompt.template my_prompt.jinja
+
+    For example:
+      recloop prompts dpo4rec --prompt.template plain
+    """
+    from recloop.config import load_config
+    from recloop.methods.method import prompts_of
+    from recloop.methods.registry import METHODS, method_named
+
+    names, overrides = sorted_words(words)
+    if help:
+        app.help_print(["prompts"])
+        return
+    if len(names) != 1:
+        raise SettingError(
+            f"one method is wanted, got {' '.join(names) or 'none'}; the methods are {', '.join(METHODS)}"
+        )
+    method = method_named(names[0])
+    print(shown(prompts_of(method, load_config(method.config, config, overrides))))
+
+
 @app.command(sort_key=2)
 def show(folder: Path, /) -> None:
     """Show what a run has done, and its table.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import BaseModel
@@ -12,7 +14,7 @@ from pydantic import BaseModel
 from recloop.errors import SettingError
 from recloop.experiment.run_folder import RunFolder
 from recloop.experiment.step import StepKind, StepReached, Steps, require_command
-from recloop.progress import Progress
+from recloop.progress import SILENT, Progress
 
 
 def open_steps(config: BaseModel, run: RunFolder, progress: Progress, until: str | None) -> Steps:  # noqa: ARG001
@@ -68,6 +70,16 @@ def run_method(
     except StepReached as reached:
         return f"{reached} is done; go on with: recloop resume {run.path}"
     return None
+
+
+def prompts_of(method: Method, config: BaseModel) -> str:
+    """The prompts of a run with this configuration, in words; they are made in a folder that is removed."""
+    with TemporaryDirectory() as folder, RunFolder.open(Path(folder) / "run", config.model_dump(mode="json")) as run:
+        try:
+            method.recipe(method.open_study(config, run, SILENT, "prompts"))
+        except StepReached as reached:
+            return str(reached)
+    raise SettingError(f"{method.name} shows no prompts; use one of the methods dpo4rec, rerec, re2llm")
 
 
 def ask_method(method: Method, config: BaseModel, run: RunFolder, question: str, **options: str) -> str:

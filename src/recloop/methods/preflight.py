@@ -1,4 +1,4 @@
-"""Preflight: a few completions of a method's own prompts are checked before a run costs anything."""
+"""Before a run costs anything: its prompts to look at, and a few completions of them that are checked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recloop.errors import GenerationError
-from recloop.experiment.step import StepKind
+from recloop.experiment.step import StepKind, StepReached
 from recloop.llm.cache import CompletionCache, usage_note
 from recloop.llm.sampling import sample_completions
 from recloop.llm.server.client import ServerLM
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 NUM_PROMPTS = 20
 SEED = 0x9EF
 PREFLIGHT = StepKind("preflight")
+LOOK = "prompts"  # in place of a verb: the prompts are shown, and nothing is asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,31 @@ def preflight(study: Any, inputs: Mapping[str, Any], plan: Callable[[], Trial]) 
     Raises:
         GenerationError: a share is beyond its bound, and the setting is ``stop``.
     """
+    if study.until == LOOK:
+        raise StepReached(prompts_text(plan().prompts, study.open_lm(study.first_lm.folder).count_tokens))
     if not is_tried(study.config):
         return
     with study.step(PREFLIGHT, "", {"lm": study.first_lm.digest, **inputs}) as step:
         if not step.is_done:
             _try(study, step, plan())
+
+
+def prompts_text(prompts: Sequence[Prompt], count_tokens: Callable[[str], int]) -> str:
+    """How long prompts are, and the first and the longest of them in full."""
+    sizes = np.array([count_tokens(prompt.system) + count_tokens(prompt.text) for prompt in prompts])
+    num_cut = sum(prompt.num_items_cut > 0 for prompt in prompts)
+    head = (
+        f"{len(prompts):,} prompts of {sizes.min():,} to {sizes.max():,} tokens without the chat template, median "
+        f"{int(np.median(sizes)):,}; {num_cut:,} leave out the oldest items"
+    )
+    parts = [head]
+    for number in dict.fromkeys((0, int(sizes.argmax()))):
+        prompt = prompts[number]
+        num_items = prompt.num_items_shown + prompt.num_items_cut
+        items = f", {prompt.num_items_shown} of {num_items} items" if num_items else ""
+        title = f"--- prompt {number + 1}, {sizes[number]:,} tokens{items}"
+        parts.append(f"{title}\n[system] {prompt.system}\n[user] {prompt.text}")
+    return "\n\n".join(parts)
 
 
 def _try(study: Any, step: Any, trial: Trial) -> None:

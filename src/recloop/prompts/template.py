@@ -21,7 +21,7 @@ from recloop.files import read_utf8
 from recloop.llm.template_limits import limited_rendering, require_modest
 
 SYSTEM = "You summarise a user's preferences, step by step."
-BUILT_IN = ("counted", "attributed", "plain")
+BUILT_IN = ("counted", "attributed", "short", "plain", "dpo4rec")
 FOLDER = Path(__file__).parent / "templates"
 MAX_CHARS = 200_000  # far beyond any prompt: a template that writes more has an endless loop
 

@@ -46,10 +46,11 @@ ProfileWriter = Callable[[int, np.ndarray, np.ndarray], Prompt]
 class PromptConfig(BaseModel, frozen=True, extra="forbid"):
     """How a history is put into words."""
 
-    template: Literal["counted", "attributed", "plain"] | Path = setting(
+    template: Literal["counted", "attributed", "short", "plain", "dpo4rec"] | Path = setting(
         "counted",
         "attributed: attributes beside each title; counted: the same, and under it which values the "
-        "whole history repeats; plain: KAR's, titles and ratings; or a .jinja file of your own",
+        "whole history repeats; short: asks for two sentences; plain: KAR's, titles and ratings; dpo4rec: the same by "
+        "factors, with the user's description; or a .jinja file of your own",
     )
     likes_by: Literal["rating", "share"] = setting(
         "rating",
@@ -79,7 +80,7 @@ def profile_prompts(
     Args:
         log: the log.
         lists: its candidate lists; prompts show the knowledge windows that they follow.
-        template: ``counted``, ``attributed``, ``plain``, a ``.jinja`` file, or an object that writes the prompt
+        template: the name of a built-in one, a ``.jinja`` file, or an object that writes the prompt
             (`recloop.prompts.template` names the variables).
         lm: counts the tokens of the budget; None estimates them from the characters.
         users: whose prompts; None for everybody who has a list.
