@@ -13,12 +13,14 @@ import polars as pl
 from fuzz import frames, values
 from fuzz.bombs import bomb
 from fuzz.examples import Example, examples
-from fuzz.mutate import mutated_file
+from fuzz.mutate import mutated_file, odd_text
 from fuzz.target import Case, Kind, require
+from recloop.data.load import load_log
 from recloop.errors import shown
+from recloop.progress import SILENT
 from recloop.records import Log
 
-SHARE_OF_VALUES, SHARE_OF_FRAMES, SHARE_OF_BOMBS = 0.15, 0.1, 0.001
+SHARE_OF_VALUES, SHARE_OF_FRAMES, SHARE_OF_PATHS, SHARE_OF_BOMBS = 0.15, 0.1, 0.03, 0.001
 
 
 def _make(work: Path) -> Case:  # noqa: ARG001
@@ -32,9 +34,26 @@ def _make(work: Path) -> Case:  # noqa: ARG001
             return values.case(rng, folder)
         if drawn < SHARE_OF_VALUES + SHARE_OF_FRAMES:
             return frames.case(rng)
+        if drawn > 1 - SHARE_OF_PATHS:
+            return _odd_path(rng, folder)
         return _damaged(rng.choice(known), rng, folder)
 
     return case
+
+
+def _odd_path(rng: random.Random, folder: Path) -> Callable[[], None]:
+    """A path that is none: a link to itself, a file in place of a folder, a name of thousands of characters."""
+    (folder / "file").write_text("user,item\nu1,i1\n")
+    (folder / "loop").symlink_to(folder / "loop")
+    path = folder / rng.choice(("loop", "file", "file/x", "loop/x", "", "..", odd_text(rng)))
+    name = rng.choice(("movielens", "ml-1m", "mind", "amazon", "implicit", "table"))
+    settings: dict[str, Any] = {"metadata": path} if name == "amazon" else {}
+    if rng.random() < 0.5:
+        settings |= {
+            "on_bad_rows": "quarantine",
+            "quarantine": folder / rng.choice(("file", "file/x", "loop", "", "q")),
+        }
+    return lambda: check_log(load_log(name, path=path, progress=SILENT, **settings))
 
 
 def _damaged(example: Example, rng: random.Random, folder: Path) -> Callable[[], None]:

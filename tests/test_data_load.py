@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from recloop.data.load import DataConfig, read_log
+from recloop.data.load import DataConfig, load_log, read_log
 from recloop.data.simulated import SimulatedConfig
 from recloop.errors import DataError, SettingError
-from recloop.progress import Progress
+from recloop.progress import SILENT, Progress
 from recloop.records import Domain
 from test_data_movielens import METADATA, RATINGS, write
 
@@ -149,3 +149,21 @@ def test_settings_nobody_reads_are_refused(settings, complaint):
 def test_a_resolved_configuration_reads_back():
     config = DataConfig(name="ml-1m", path="x", users=3)
     assert DataConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize("name", ["movielens", "ml-1m", "mind", "amazon", "implicit", "table"])
+@pytest.mark.parametrize("odd", ["loop", "loop/x", "file/x", ".", "x" * 3000, "\x00", "nowhere"])
+def test_a_path_that_is_none_is_one_clear_error(name, odd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    Path("file").write_text("user,item\nu1,i1\n")
+    settings = {"metadata": odd} if name == "amazon" else {}
+    with pytest.raises(DataError):
+        load_log(name, path=odd, progress=SILENT, **settings)
+
+
+def test_a_quarantine_that_cannot_be_written_is_one_clear_error(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item\nu1,i1\nu2\n")
+    settings = {"on_bad_rows": "quarantine", "quarantine": tmp_path / "log.csv" / "bad.jsonl"}
+    with pytest.raises(DataError, match=r"bad rows cannot be set aside .*name another file as data.quarantine"):
+        load_log("table", path=tmp_path / "log.csv", progress=SILENT, **settings)

@@ -171,9 +171,12 @@ def settle(found: Sequence[Rows], policy: BadRowPolicy) -> None:
         if bad.height:
             raise DataError(_describe(bad, policy.instead))
         return
-    policy.quarantine.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in bad.iter_rows(named=True)]
-    atomic_write_text(policy.quarantine, "".join(lines))
+    try:
+        policy.quarantine.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(policy.quarantine, "".join(lines))
+    except OSError as error:
+        raise DataError(f"bad rows cannot be set aside ({error}); name another file as data.quarantine") from error
     if bad.height:
         counts = bad.group_by("reason", maintain_order=True).len().iter_rows()
         reasons = "; ".join(f"{count} {reason}" for reason, count in counts)

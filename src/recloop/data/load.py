@@ -20,7 +20,7 @@ from recloop.data.movielens_forms import ML_1M, Form, movielens_form
 from recloop.data.simulated import SimulatedConfig, simulate_log
 from recloop.data.table_config import TableLogConfig
 from recloop.data.table_log import read_table_log
-from recloop.errors import SettingError
+from recloop.errors import DataError, SettingError
 from recloop.progress import SILENT, Progress, terminal_progress
 from recloop.records import Log
 from recloop.settings import setting, shown_first, validate
@@ -68,7 +68,7 @@ class DataConfig(BaseModel, frozen=True, extra="forbid"):
     min_item_ratings: int = setting(0, "Leave items with fewer interactions out.", ge=0)
     on_bad_rows: Literal["error", "quarantine"] = shown_first("error", "Stop at bad rows, or set them aside and go on.")
     quarantine: Path = setting(
-        Path("quarantine.jsonl"), "File that takes the bad rows set aside; the default lies where the command is given."
+        Path("quarantine.jsonl"), "File that takes the bad rows set aside; the default lies in the run's folder."
     )
     simulated: SimulatedConfig = setting(SimulatedConfig(), "The simulated data.")
     amazon: AmazonConfig = setting(AmazonConfig(), "What is kept of an Amazon log.")
@@ -146,14 +146,32 @@ def read_log(config: DataConfig, seed: int, progress: Progress = SILENT) -> Log:
     quarantine = config.quarantine if config.on_bad_rows == "quarantine" else None
     heard = Heard(progress.say)
     policy = BadRowPolicy(quarantine, heard)
+    try:
+        log = _read_named(config, seed, policy)
+        if config.kar is not None:
+            beside = quarantine and quarantine.with_stem(quarantine.stem + "-kar")
+            knowledge = read_klg(config.kar, replace(policy, quarantine=beside))
+            log = with_user_texts(with_item_texts(log, knowledge), knowledge)
+    except OSError as error:
+        raise DataError(f"{config.name} cannot be read ({error}); check data.path and who may read it") from error
+    for line in log.reading:
+        heard(line)
+    read = f"reader {config.name}: {counts_of(log)}"
+    if config.users is not None:
+        log = sample_users(log, config.users, seed)
+        read += f"; kept {config.users:,} users, drawn"
+    return replace(log, reading=(read, *heard.lines))
+
+
+def _read_named(config: DataConfig, seed: int, policy: BadRowPolicy) -> Log:
     path = config.path or Path()  # only what is simulated has none
     match config.name:
         case "simulated":
-            log, _ = simulate_log(config.simulated, seed)
+            return simulate_log(config.simulated, seed)[0]
         case "movielens" | "ml-1m":
             form = ML_1M if config.name == "ml-1m" else _movielens_form(config, path, policy)
             is_1m = form is ML_1M
-            log = read_movielens(
+            return read_movielens(
                 path,
                 form=form,
                 metadata=config.metadata or (_beside(path, "metadata", "movies_extrainfos.dat") if is_1m else None),
@@ -164,25 +182,14 @@ def read_log(config: DataConfig, seed: int, progress: Progress = SILENT) -> Log:
                 bad_rows=policy,
             )
         case "mind":
-            log = read_mind(path, policy)
+            return read_mind(path, policy)
         case "amazon":
             assert config.metadata is not None
-            log = read_amazon(path, config.metadata, config.amazon, policy)
+            return read_amazon(path, config.metadata, config.amazon, policy)
         case "implicit":
-            log = read_implicit(path, policy, config.implicit)
+            return read_implicit(path, policy, config.implicit)
         case "table":
-            log = read_table_log(path, config.table, min_item_ratings=config.min_item_ratings, bad_rows=policy)
-    if config.kar is not None:
-        beside = quarantine and quarantine.with_stem(quarantine.stem + "-kar")
-        knowledge = read_klg(config.kar, replace(policy, quarantine=beside))
-        log = with_user_texts(with_item_texts(log, knowledge), knowledge)
-    for line in log.reading:
-        heard(line)
-    read = f"reader {config.name}: {counts_of(log)}"
-    if config.users is not None:
-        log = sample_users(log, config.users, seed)
-        read += f"; kept {config.users:,} users, drawn"
-    return replace(log, reading=(read, *heard.lines))
+            return read_table_log(path, config.table, min_item_ratings=config.min_item_ratings, bad_rows=policy)
 
 
 def _movielens_form(config: DataConfig, folder: Path, policy: BadRowPolicy) -> Form:
@@ -197,5 +204,6 @@ def _movielens_form(config: DataConfig, folder: Path, policy: BadRowPolicy) -> F
 
 def _beside(folder: Path, what: str, file: str) -> Path | None:
     """``FOLDER-WHAT/FILE`` if it is there."""
-    found = folder.with_name(f"{folder.resolve().name}-{what}") / file
+    folder = folder.absolute()
+    found = folder.parent / f"{folder.name}-{what}" / file
     return found if found.is_file() else None
