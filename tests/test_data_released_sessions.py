@@ -93,6 +93,7 @@ SESSION = '{"session": [1], "target": 2, "candidates": [2, 3]}'
         ("sessions_test.jsonl", SESSION.encode() + b"\n\xff", "line 2 must be an object in UTF-8"),
         ("hints.json", b'["\xff"]', "must be JSON in UTF-8"),
         ("hetrec_movies.dat", b"", "must hold rows, got .* which is empty"),
+        ("hetrec_movies.dat", b"\n\r\n", "must begin with a header that has id, got ''"),
         ("hetrec_movies.dat", b"\nname\n", "must begin with a header that has id, got 'name'"),
         ("hetrec_movies.dat", b"id\tname\tyear\n1\ta\t1990\n", "must begin with a header that has title"),
         (
