@@ -535,3 +535,16 @@ def test_killed_with_sigkill_in_its_stages_a_run_ends_as_if_nothing_had_happened
     assert without_times(victim) == without_times(whole)
     policies = [(f / "steps" / "train.s0" / "policy.safetensors").read_bytes() for f in (victim, whole)]
     assert policies[0] == policies[1]
+
+
+@pytest.mark.slow
+def test_edited_hints_stay_as_they_are_and_deleted_ones_are_shown_again(tmp_path: Path) -> None:
+    config, shown = config_of(TINY), tmp_path / "run" / HINTS
+    do(config, tmp_path / "run")
+    whole = shown.read_bytes()
+    shown.write_text("mine")
+    do(config, tmp_path / "run")
+    assert shown.read_text() == "mine"
+    shown.unlink()
+    do(config, tmp_path / "run")
+    assert shown.read_bytes() == whole

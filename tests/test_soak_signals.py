@@ -22,10 +22,10 @@ from whole_runs import DEADLINE_S, SETTINGS, files_of, finish, manifest_of, resu
 
 IS_FULL = os.environ.get("RECLOOP_SOAK", "short") == "full"
 NUM_KILLS = 100 if IS_FULL else 6
-KILLS_PER_VICTIM = 14  # then it may end
+KILLS_PER_VICTIM = 25  # then it may end
 METHODS = tuple(SETTINGS) if IS_FULL else ("re2llm",)
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-LAST_CALL, LAST_DELAY_S = 90, 2.0  # a step makes 10 to 60 of the calls
+LAST_CALL, LAST_DELAY_S = 50, 1.2  # a step makes 10 to 60 of the calls
 SEED = int(os.environ.get("RECLOOP_SOAK_SEED", "0"))
 
 # Runs the command line and sends itself a signal at the n-th call; an interrupt twice, also in the cleaning up.

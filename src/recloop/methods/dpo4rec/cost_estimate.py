@@ -7,12 +7,12 @@ import math
 import numpy as np
 
 from recloop.data.lists import build_lists
-from recloop.data.load import read_log
 from recloop.data.splits import split_users
 from recloop.methods.cost_estimate import PlannedStep, plan_lines, server_plan, times_note
 from recloop.methods.dpo4rec.ablations import COMPLETIONS_PER_SLOT
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.generate import FIT, GROUPS, REWARD, TEST, num_completions
+from recloop.methods.run_log import read_plan_log
 
 # Guesses from runs of the bundled LM and MiniLM on two cores; other models take their own time.
 COMPLETION_TOKENS, SENTENCE_TOKENS = 45, 15  # per completion, where it is read to its end; per sentence where not
@@ -29,7 +29,7 @@ VARIANTS_WITHOUT_TEXT = 3  # no text, ID history, rating mean
 
 def forecast(config: Dpo4RecConfig) -> str:
     """The plan of a run, from its data and settings; reads the data, writes nothing, loads no model."""
-    log = read_log(config.data, config.data_seed)
+    log = read_plan_log(config.data, config.data_seed)
     groups = split_users(log.num_users, config.split, config.data_seed)
     lists = build_lists(log, groups, config.protocol, config.data_seed)
     users = {part: len(np.unique(np.concatenate([lists.of(g).user_B for g in of]))) for part, of in GROUPS.items()}

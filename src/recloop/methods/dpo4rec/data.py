@@ -14,11 +14,11 @@ from safetensors.numpy import load_file, save_file
 
 from recloop.artifacts import arrays_of, read_rows, record_of, write_rows
 from recloop.data.lists import build_lists
-from recloop.data.load import read_log
 from recloop.data.splits import split_users
 from recloop.data.thin_logs import require_teaching_lists
 from recloop.experiment.step import StepKind
 from recloop.llm.bundled import columns_note, with_readable_columns
+from recloop.methods.run_log import read_run_log
 from recloop.methods.study import Study
 from recloop.prompts.claims import PopulationRates
 from recloop.prompts.template import template_digest
@@ -59,7 +59,7 @@ PREPARE = StepKind("prepare", reads=("data", "data_seed", "split", "protocol", "
 def prepare(study: Study) -> Task:
     """Read the log; split its users, build lists and prompts, or find them built."""
     config, lm = study.config, study.first_lm
-    read = study.own.log or read_log(config.data, config.data_seed, study.progress)
+    read = study.own.log or read_run_log(config.data, config.data_seed, study.progress, study.run.path)
     log, columns = with_readable_columns(read, lm.folder, study.progress) if config.uses_lm else (read, {})
     inputs = {"dataset": log_digest(log), "lm": lm.digest}
     inputs |= profiles_digest(log) if config.prompt.include_profile else {}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from recloop.methods.cost_estimate import server_plan
 from recloop.methods.re2llm.config import Re2llmConfig
 from recloop.methods.re2llm.data import load_sessions
 from recloop.methods.re2llm.hint_base import read_hint_base
 from recloop.methods.re2llm.reflection import HINTS_PER_MISTAKE
-from recloop.progress import SILENT
+from recloop.methods.run_log import read_plan_log
 
 TURNS = 3  # of reflection
 ANSWER_TOKENS = 80  # a guess: ten titles
@@ -41,7 +42,7 @@ def count_calls(config: Re2llmConfig, num_train: int, num_test: int, num_hints: 
 
 def forecast(config: Re2llmConfig) -> str:
     """The plan of a run, from its data and settings; reads the data, writes nothing, loads no model."""
-    task = load_sessions(config, SILENT)
+    task = load_sessions(config, partial(read_plan_log, seed=config.data_seed))
     num_hints: int | None = None
     if config.explore.file is not None:
         num_hints = len(read_hint_base(config.explore.file).hints)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from recloop.data.load import read_log
+from recloop.data.load import DataConfig
 from recloop.data.released_sessions import read_released
 from recloop.data.sessions import SessionTask, sessions_of_log, task_digest
 from recloop.data.simulated_sessions import simulate_sessions
@@ -18,8 +18,8 @@ from recloop.llm.chat import chat_tokens
 from recloop.llm.language_model import Sampling
 from recloop.llm.sampling import sample_completions
 from recloop.methods.re2llm.config import RELEASED, SIMULATED, Re2llmConfig
+from recloop.methods.run_log import read_run_log
 from recloop.methods.study import COMPLETIONS_FILE, Study
-from recloop.progress import Progress
 from recloop.prompts.budget import PromptTooLong, within_budget
 from recloop.prompts.claims import HistoryItem
 from recloop.prompts.lines import NOUNS, clean_item
@@ -71,20 +71,26 @@ class Questions:
         return range(len(self.task.train), len(self.texts))
 
 
-def load_sessions(config: Re2llmConfig, progress: Progress, log: Log | None = None) -> SessionTask:
-    """The sessions that the configuration names, or those of a log that was passed as an object."""
+def load_sessions(config: Re2llmConfig, read: Callable[[DataConfig], Log], log: Log | None = None) -> SessionTask:
+    """The sessions that the configuration names, or those of a log that was passed as an object.
+
+    Args:
+        read: reads a log that they are cut from.
+    """
     data, sessions, seed = config.data, config.sessions, config.data_seed
     if log is None and data.name == SIMULATED:
         return simulate_sessions(data.simulated_sessions, seed)
     if log is None and data.name == RELEASED:
         assert data.path is not None
         return read_released(data.path, sessions.num_train, sessions.num_test, seed)
-    return sessions_of_log(log or read_log(data, seed, progress), sessions, seed)
+    return sessions_of_log(log or read(data), sessions, seed)
 
 
 def readable_sessions(study: Study) -> tuple[SessionTask, dict[str, str]]:
     """`load_sessions`, with columns under names that the language model can read, and those that are new."""
-    task = load_sessions(study.config, study.progress, study.own.log)
+    config, progress = study.config, study.progress
+    read = partial(read_run_log, seed=config.data_seed, progress=progress, folder=study.run.path)
+    task = load_sessions(config, read, study.own.log)
     return with_readable_columns(task, study.first_lm.folder, study.progress)
 
 

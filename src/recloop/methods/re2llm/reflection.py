@@ -79,6 +79,7 @@ def explore(study: Study, questions: Questions) -> HintBase:
                 base = reflect(study, questions, step.name)
             require_distinct([hint.text for hint in base.hints], "the run")
             write_hint_base(step.folder / HINTS, base)
+            atomic_write_text(study.run.path / HINTS, (step.folder / HINTS).read_text(encoding="utf-8"))
             step.note(
                 num_hints=len(base.hints),
                 hint_counts=base.counts,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from recloop.data.load import read_log
 from recloop.data.splits import split_users
 from recloop.methods.cost_estimate import plan_lines, times_note
 from recloop.methods.rerec.config import ReRecConfig
+from recloop.methods.run_log import read_plan_log
 from recloop.records import Group
 
 # Guesses for the bundled LM on two cores; other models take their own time.
@@ -16,7 +16,7 @@ FINE_TUNED_PER_S = 6.0
 
 def forecast(config: ReRecConfig) -> str:
     """The plan of a run, from its data and settings; reads the data, writes nothing, loads no model."""
-    dataset = read_log(config.data, config.data_seed)
+    dataset = read_plan_log(config.data, config.data_seed)
     groups = split_users(dataset.num_users, config.split, config.data_seed)
     most = {group: len(users) * config.requests.per_user for group, users in groups.items()}
     taught = min(most[Group.TRAIN], config.sft.max_pairs) * config.sft.epochs if config.supervised else 0

@@ -13,7 +13,6 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from recloop.data.item_graph import ItemGraph, build_item_graph
-from recloop.data.load import read_log
 from recloop.data.recbench import FILES, read_recbench
 from recloop.data.requests import RequestSet, make_requests
 from recloop.data.splits import split_users
@@ -27,6 +26,7 @@ from recloop.llm.local import TransformersLM
 from recloop.llm.weights import weights_hash
 from recloop.methods.dpo4rec.data import log_digest, profiles_digest
 from recloop.methods.rerec.config import ReRecConfig, TransferConfig
+from recloop.methods.run_log import read_run_log
 from recloop.methods.study import LmRef, derived_seed
 from recloop.progress import Progress
 from recloop.prompts.lines import NOUNS, clean_title
@@ -113,7 +113,7 @@ def prepare(study: RequestStudy) -> RequestTask:
     def make(dataset: Log) -> RequestSet:
         return _make_requests(study, dataset, split_users(dataset.num_users, config.split, config.data_seed))
 
-    log = study.own_log or read_log(config.data, config.data_seed, study.progress)
+    log = study.own_log or read_run_log(config.data, config.data_seed, study.progress, study.run.path)
     return _prepare(study, "", log, {}, make)
 
 
@@ -125,7 +125,7 @@ def prepare_elsewhere(study: RequestStudy) -> list[TestSet]:
         if place.recbench is not None:
             there = [name for name in FILES if (place.recbench / name).is_file()]
             inputs["recbench"] = digest_of_files({n: sha256_of_file(place.recbench / n) for n in there})
-        log = read_log(place.data, study.config.data_seed, study.progress)
+        log = read_run_log(place.data, study.config.data_seed, study.progress, study.run.path, place.name)
         found.append(_prepare(study, place.name, log, inputs, partial(_requests_elsewhere, study, place)).tests)
     return found
 

@@ -1,0 +1,55 @@
+"""Bad rows that a run sets aside lie in its folder; a plan writes nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from recloop import cli
+from recloop.data.load import DataConfig
+from recloop.methods.run_log import read_plan_log, read_run_log
+from recloop.progress import SILENT
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataConfig:
+    """A log with a bad row, read in an empty working directory."""
+    file = tmp_path / "log.csv"
+    file.write_text("user,item,rating\n" + "".join(f"u{n},i{n % 3},4\n" for n in range(6)) + "u1,i1,x\n")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return DataConfig(name="table", path=file, on_bad_rows="quarantine")
+
+
+@pytest.mark.parametrize(("name", "file"), [("", "quarantine.jsonl"), ("books", "quarantine-books.jsonl")])
+def test_bad_rows_lie_beside_the_run(data: DataConfig, tmp_path: Path, name: str, file: str) -> None:
+    log = read_run_log(data, 0, SILENT, tmp_path / "run", name)
+    assert log.interactions.height == 6
+    rows = [json.loads(line) for line in (tmp_path / "run" / file).read_text().splitlines()]
+    assert [row["line"] for row in rows] == [8]
+    assert not list(Path.cwd().iterdir())
+
+
+def test_a_file_that_a_setting_names_takes_them(data: DataConfig, tmp_path: Path) -> None:
+    read_run_log(data.model_copy(update={"quarantine": Path("bad.jsonl")}), 0, SILENT, tmp_path / "run")
+    assert [file.name for file in Path.cwd().iterdir()] == ["bad.jsonl"]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("named", [{}, {"quarantine": Path("bad.jsonl")}])
+def test_a_plan_counts_them_and_writes_nothing(data: DataConfig, named: dict[str, Path]) -> None:
+    log = read_plan_log(data.model_copy(update=named), 0)
+    assert any(line.startswith("1 bad rows set aside: ") for line in log.reading)
+    assert not list(Path.cwd().iterdir())
+
+
+def test_a_dry_run_writes_nothing(data: DataConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "".join(f"u{u},i{i},{1 + (u * i) % 5}\n" for u in range(60) for i in range(u % 3, 60, 3))
+    assert data.path is not None
+    data.path.write_text("user,item,rating\n" + rows + "u1,i1,x\n")
+    words = ["run", "dpo4rec", "--data", "table", "--data.path", str(data.path), "--data.on-bad-rows", "quarantine"]
+    words += ["--variants", "without_lm", "--dry-run"]
+    code = cli.main(words)
+    assert code == 0, capsys.readouterr().err
+    assert "1 bad rows set aside" in capsys.readouterr().out
+    assert not list(Path.cwd().iterdir())
