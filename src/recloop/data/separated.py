@@ -17,7 +17,7 @@ import polars as pl
 
 from recloop.data import checks
 from recloop.data.checks import Rows
-from recloop.data.text_files import ENCODING, numbered, open_bytes, plain_name, require_short_lines
+from recloop.data.text_files import ENCODING, is_utf8, numbered, open_bytes, plain_name, require_short_lines
 from recloop.errors import DataError
 from recloop.progress import SILENT
 
@@ -119,7 +119,7 @@ def _not_utf8(raw: bytes, path: Path, what: str) -> pl.DataFrame:
     except UnicodeDecodeError:
         pass
     beyond = {line: text for line, text in enumerate(raw.split(b"\n"), start=1) if not text.isascii()}
-    odd = [(line, text.decode(errors="backslashreplace")) for line, text in beyond.items() if not _is_utf8(text)]
+    odd = [(line, text.decode(errors="backslashreplace")) for line, text in beyond.items() if not is_utf8(text)]
     if 2 * len(odd) >= len(beyond) or odd[0][0] == 1:
         line = odd[0][0]
         raise DataError(
@@ -127,14 +127,6 @@ def _not_utf8(raw: bytes, path: Path, what: str) -> pl.DataFrame:
             f"say how it is written with {ENCODING}, e.g. latin-1, cp1251 or shift_jis, or save it as UTF-8"
         )
     return checks.bad_rows(path, odd, "is not UTF-8 as the other lines are", "save the whole file as UTF-8")
-
-
-def _is_utf8(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _sniff_separator(raw: bytes, path: Path, form: TableForm, wanted: Sequence[str]) -> str:

@@ -144,15 +144,16 @@ def numbered(texts: Sequence[str]) -> pl.DataFrame:
 
 
 def _decode_mixed(path: Path, raw_lines: list[bytes]) -> tuple[list[str], pl.DataFrame]:
-    is_utf8 = {line: _is_utf8(raw) for line, raw in enumerate(raw_lines, start=1) if not raw.isascii()}
-    encoding = "utf-8" if 2 * sum(is_utf8.values()) > len(is_utf8) else "latin-1"
+    is_read = {line: is_utf8(raw) for line, raw in enumerate(raw_lines, start=1) if not raw.isascii()}
+    encoding = "utf-8" if 2 * sum(is_read.values()) > len(is_read) else "latin-1"
     texts = [raw.decode(encoding, errors="replace") for raw in raw_lines]
-    odd = [(line, texts[line - 1]) for line, fits in is_utf8.items() if fits != (encoding == "utf-8")]
+    odd = [(line, texts[line - 1]) for line, fits in is_read.items() if fits != (encoding == "utf-8")]
     reason = f"is not in the encoding of the other lines ({encoding})"
     return texts, checks.bad_rows(path, odd, reason, "save the whole file as UTF-8")
 
 
-def _is_utf8(raw: bytes) -> bool:
+def is_utf8(raw: bytes) -> bool:
+    """Whether the bytes are UTF-8."""
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError:

@@ -34,14 +34,12 @@ def load_tokenizer(folder: Path) -> Any:
 
     Otherwise a run that is resumed tomorrow would have other prompts.
     """
-    from jinja2 import TemplateError
-
     tokenizer = own_tokenizer(folder)
     template = tokenizer.chat_template
     if isinstance(template, str):
         try:
             require_modest(template)
-        except (TemplateError, OverflowError, RecursionError) as error:
+        except Exception as error:  # one of Jinja's, or a limit is passed
             raise _bad_template(tokenizer, error) from error
         settled = [text for name, text in SETTLED.items() if name in template]
         tokenizer.chat_template = "".join([*settled, template])
@@ -56,8 +54,6 @@ def messages_of(prompt: Prompt, tokenizer: Any) -> list[dict[str, str]]:
 @lru_cache(maxsize=4)
 def takes_system_role(tokenizer: Any) -> bool:
     """Whether the chat template shows the system message; some refuse or omit it. GenerationError: there is none."""
-    from jinja2 import TemplateError
-
     if not tokenizer.chat_template:
         raise GenerationError(
             f"a language model must come with a chat template, got none in {tokenizer.name_or_path}; "
@@ -65,8 +61,8 @@ def takes_system_role(tokenizer: Any) -> bool:
         )
     probe = Prompt(user=0, system="Be brief.", text="A probe.", num_items_shown=0, num_items_cut=0)
     try:
-        has_role = "Be brief." in _rendered(tokenizer, chat_messages(probe))
-    except TemplateError:
+        has_role = "Be brief." in render_chat(tokenizer, chat_messages(probe))
+    except GenerationError:
         has_role = False
     if "A probe." not in render_chat(tokenizer, chat_messages(probe, has_system_role=has_role)):
         raise GenerationError(
@@ -78,22 +74,9 @@ def takes_system_role(tokenizer: Any) -> bool:
 
 def render_chat(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str:
     """The conversation in the chat template; GenerationError where that fails or has no end."""
-    from jinja2 import TemplateError
-
-    try:
-        return _rendered(tokenizer, messages, **options)
-    except TemplateError as error:
-        raise _bad_template(tokenizer, error) from error
-
-
-def _rendered(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str:
-    from jinja2 import TemplateError
-
     try:
         with limited_rendering("<template>"):
             return tokenizer.apply_chat_template(messages, tokenize=False, **options)
-    except TemplateError:
-        raise
     except Exception as error:  # whatever a template of others can raise
         raise _bad_template(tokenizer, error) from error
 
