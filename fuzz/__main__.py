@@ -37,7 +37,8 @@ def main() -> int:
     options = parser.parse_args()
     keep = options.keep.absolute()
     resource.setrlimit(resource.RLIMIT_DATA, (MAX_HELD, MAX_HELD))
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+    memory = Path("/dev/shm")  # thousands of folders are made and removed
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=memory if memory.is_dir() else None) as folder:
         work = Path(folder).resolve()
         chosen = [KINDS[name] for name in options.only or KINDS]
         cases = {kind.name: kind.make(work) for kind in chosen}

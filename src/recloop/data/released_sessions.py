@@ -139,7 +139,7 @@ def _read_table(file: Path, number: str, *columns: str) -> pl.DataFrame:
     """Columns of a tab-separated latin-1 table without quoting; `number` becomes ``number``, a whole one."""
     with open_bytes(file, file.name) as opened:
         lines = numbered(opened.read().decode("latin-1").split("\n"))
-    header = lines["text"][0] if lines.height else ""
+    header = str(lines["text"][0]) if lines.height else ""
     names = header.split("\t")
     odd = [name for name in (number, *columns, *names) if names.count(name) != 1 or name in lines.columns]
     if odd:
