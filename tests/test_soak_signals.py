@@ -9,16 +9,24 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from whole_runs import DEADLINE_S, SETTINGS, files_of, finish, manifest_of, result_of, start, whole_run, words_of
+from whole_runs import (
+    DEADLINE_S,
+    SETTINGS,
+    files_of,
+    finish,
+    forked,
+    manifest_of,
+    result_of,
+    start,
+    whole_run,
+    words_of,
+)
 
 IS_FULL = os.environ.get("RECLOOP_SOAK", "short") == "full"
 NUM_KILLS = 100 if IS_FULL else 6
@@ -28,54 +36,30 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LAST_CALL, LAST_DELAY_S = 50, 1.2  # a step makes 10 to 60 of the calls
 SEED = int(os.environ.get("RECLOOP_SOAK_SEED", "0"))
 
-# Runs the command line and sends itself a signal at the n-th call; an interrupt twice, also in the cleaning up.
-ENDS_ITSELF = textwrap.dedent(
-    """
-    import os, sys
-    at, when, number, times, *words = sys.argv[1:]
-    calls = 0
 
-    def counted(function):
-        def call(*args, **kwargs):
-            global calls
-            calls += 1
-            is_here = int(at) <= calls < int(at) + int(times)
-            if is_here and when == "before":
-                os.kill(os.getpid(), int(number))
-            result = function(*args, **kwargs)
-            if is_here and when == "after":
-                os.kill(os.getpid(), int(number))
-            return result
-        return call
-
-    for name in ("fsync", "rename", "replace", "unlink", "rmdir"):
-        setattr(os, name, counted(getattr(os, name)))
-    from recloop.cli import main
-    sys.exit(main(words))
-    """
-)
+def ended_at_a_call(words: list[str], chance: random.Random, number: signal.Signals) -> int | None:
+    """The exit code of a command that sends itself a signal at a call drawn by chance; of SIGINT two, now and then."""
+    times = 2 if number is signal.SIGINT and chance.random() < 0.5 else 1
+    process = forked(words, (chance.randint(1, LAST_CALL), chance.choice(("before", "after")), int(number), times))
+    process.join(DEADLINE_S)
+    return process.exitcode
 
 
-def ended_at_a_call(words: list[str], chance: random.Random, number: signal.Signals) -> int:
-    """The exit code of a command that sends itself a signal at a call drawn by chance."""
-    times = "2" if number is signal.SIGINT and chance.random() < 0.5 else "1"
-    told = [str(chance.randint(1, LAST_CALL)), chance.choice(("before", "after")), str(int(number)), times]
-    command = [sys.executable, "-c", ENDS_ITSELF, *told, *words]
-    return subprocess.run(command, capture_output=True, timeout=DEADLINE_S, check=False).returncode
-
-
-def ended_at_a_time(words: list[str], run: Path, chance: random.Random, number: signal.Signals) -> int:
+def ended_at_a_time(words: list[str], run: Path, chance: random.Random, number: signal.Signals) -> int | None:
     """The exit code of a command that is sent a signal at a time drawn by chance after a step of it began."""
-    begun, process = time.time(), start(*words)
-    while process.poll() is None and not has_step_since(run, begun):
+    begun, process = time.time(), forked(words)
+    while process.is_alive() and not has_step_since(run, begun):
         time.sleep(0.005)
     time.sleep(chance.uniform(0, LAST_DELAY_S))
-    if process.poll() is None:
+    if process.is_alive():
+        assert process.pid is not None
         os.kill(process.pid, number)
         if number is signal.SIGINT and chance.random() < 0.5:
             time.sleep(chance.uniform(0, 0.05))
-            process.send_signal(number)
-    return process.wait(timeout=DEADLINE_S)
+            if process.is_alive():
+                os.kill(process.pid, number)
+    process.join(DEADLINE_S)
+    return process.exitcode
 
 
 def has_step_since(run: Path, begun: float) -> bool:
@@ -92,9 +76,6 @@ def has_step_since(run: Path, begun: float) -> bool:
 @pytest.mark.soak
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_ended_by_any_signal_at_any_moment_ends_as_if_nothing_had_happened(method: str, tmp_path: Path) -> None:
-    for number in (signal.SIGHUP, signal.SIGINT):  # ignored under nohup and in the background, and so in children
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
     whole, chance = whole_run(method), random.Random(f"{method} {SEED}")
     expected, files = result_of(whole), files_of(whole)
     counts: Counter[str] = Counter()
@@ -117,6 +98,7 @@ def test_a_run_ended_by_any_signal_at_any_moment_ends_as_if_nothing_had_happened
             num_kills += 1
             steps = manifest_of(victim)["steps"] if (victim / "manifest.json").exists() else {}
             counts["before any step was done"] += not steps
+            print(method, num_kills, number.name, "call" if is_at_call else "time", code, len(steps), flush=True)
         finish(start("resume", str(victim)))
         num_victims += 1
         assert num_victims <= NUM_KILLS, "the signals do not end the runs"
