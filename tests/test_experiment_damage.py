@@ -13,7 +13,7 @@ import pytest
 from recloop.errors import GenerationError, RunError
 from recloop.evaluation.results import Results
 from recloop.evaluation.terminal import show
-from recloop.experiment import disk
+from recloop.experiment import disk, run_folder
 from recloop.experiment.reuse import reuse_from, settings_read
 from recloop.experiment.run_folder import RunFolder
 from recloop.experiment.step import StepKind, Steps
@@ -284,6 +284,18 @@ def test_a_place_that_may_not_be_written_is_one_error(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(RunError, match=r"run cannot hold a run \(Permission denied\); .* another --out"):
         RunFolder.open(tmp_path / "run", CONFIG)
+
+
+def test_a_run_that_may_only_be_read_is_shown_and_does_not_go_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(run_folder.os, "open", refuse)
+    assert RunFolder.look(folder).is_done("sample")
+    with pytest.raises(
+        RunError, match=r"must be writable for a run to go on, got Read-only file system; .* copy the folder"
+    ):
+        RunFolder.reopen(folder)
 
 
 FULL = [

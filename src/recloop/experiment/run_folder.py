@@ -10,6 +10,7 @@ POSIX only: the lock is ``flock``.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -382,13 +383,14 @@ def _take_lock(path: Path) -> int:
     try:
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
-        raise RunError(
-            f"{path / LOCK} must be a plain file, got {error.strerror}; remove it or choose another --out"
-        ) from error
+        is_link = error.errno == errno.ELOOP
+        what = f"{path / LOCK} must be a plain file" if is_link else f"{path} must be writable for a run to go on"
+        do = "remove it or choose another --out" if is_link else "allow it, or copy the folder"
+        raise RunError(f"{what}, got {error.strerror}; {do}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        holder = os.read(lock, 32).decode().strip() or "unknown"
+        holder = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
         os.close(lock)
         raise RunError(f"{path} is in use by process {holder}; wait until it ends or choose another --out") from error
     os.truncate(lock, 0)
