@@ -328,3 +328,38 @@ def test_a_library_that_hides_the_reason_is_seen_through(tmp_path: Path, monkeyp
             raise RuntimeError("unexpected pos 6300800 vs 6300688")  # torch.save
         with pytest.raises(GenerationError, match="mine"), run.step("prepare", {}):
             raise GenerationError("mine")
+
+
+LINKS = [
+    ".config.json.part",
+    "qrels.trec",
+    "completions.sqlite",
+    ".scratch",
+    "steps/.sample.part",
+    "lm",
+    ".scratch/a/b",
+]
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_a_link_anywhere_in_a_run_is_refused_before_anything_is_written(
+    folder: Path, name: str, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "kept").write_text("mine")
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).symlink_to(victim)
+    before = contents(folder)
+    for goes_on in (RunFolder.reopen, lambda path: RunFolder.open(path, CONFIG, method="mine")):
+        with pytest.raises(RunError, match=r"may hold no symbolic links, got .*; replace it by what it points to"):
+            goes_on(folder)
+    assert contents(folder) == before
+    assert contents(victim) == {"kept": b"mine"}
+
+
+def test_a_log_that_no_step_wrote_is_not_taken_over(folder: Path) -> None:
+    before = contents(folder)["metrics.jsonl"]
+    edited(folder, lambda told: told["steps"]["sample"]["outputs"].pop("metrics.jsonl"))
+    RunFolder.reopen(folder).close()
+    assert len((folder / "metrics.jsonl").read_bytes()) < len(before)

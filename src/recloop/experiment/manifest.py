@@ -233,9 +233,20 @@ def require_inside(folder: Path, relative: str) -> Path:
     path = folder
     for part in parts:
         path = path / part
-        if path.is_symlink():
-            raise RunError(f"a run folder may hold no symbolic links, got {path}; replace it by what it points to")
+        _require_no_link(path)
     return path
+
+
+def require_no_links(folder: Path) -> None:
+    """RunError where a run folder holds a symbolic link: what is written to it would land somewhere else."""
+    for root, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            _require_no_link(Path(root, name))
+
+
+def _require_no_link(path: Path) -> None:
+    if path.is_symlink():
+        raise RunError(f"a run folder may hold no symbolic links, got {path}; replace it by what it points to")
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -114,6 +114,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(path)
         try:
+            manifests.require_no_links(path)
             manifest = _manifest_to_go_on(path, settings, method)  # another process may have had it
             if manifest is None:
                 remove_folder(path / SCRATCH)  # of a step with another configuration
@@ -315,7 +316,8 @@ class RunFolder:
         """The manifest, then metrics.jsonl as the rows of the done steps, in the order they were done."""
         self.manifest[manifests.MANIFEST_DIGEST] = manifests.digest_of_manifest(self.manifest)
         atomic_write_json(self.path / MANIFEST, self.manifest)
-        files = [self.path / entry["folder"] / METRICS for entry in self.manifest["steps"].values()]
+        entries = self.manifest["steps"].values()
+        files = [self.path / entry["folder"] / METRICS for entry in entries if METRICS in entry["outputs"]]
         atomic_write_bytes(self.path / METRICS, b"".join(file.read_bytes() for file in files if file.is_file()))
 
 
