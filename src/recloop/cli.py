@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from recloop import __version__
-from recloop.errors import RecloopError, SettingError, shown
+from recloop.errors import GenerationError, RecloopError, SettingError, shown
 from recloop.exits import ending_of, guarded
 
 if TYPE_CHECKING:
@@ -309,12 +309,19 @@ def checked(method: Method, config: BaseModel) -> str:
     from tempfile import TemporaryDirectory
 
     from recloop.experiment.run_folder import RunFolder
+    from recloop.llm.load import local_folder
     from recloop.methods.method import run_method
     from recloop.methods.preflight import is_tried
     from recloop.progress import SILENT
 
     tree = config.model_dump(mode="json")
-    is_sampled = is_tried(config) and not tree["lm"]["name"].startswith("openai:")
+    name = tree.get("lm", {}).get("name", "")
+    if name and not name.startswith("openai:"):
+        try:
+            local_folder(name)
+        except GenerationError as error:
+            return f"prompts are not made, and nothing is checked: {error}"
+    is_sampled = is_tried(config) and not name.startswith("openai:")
     verb = "preflight" if is_sampled else "prepare"
     with TemporaryDirectory() as folder, RunFolder.open(Path(folder) / "run", tree, method=method.name) as run:
         run_method(method, config, run, SILENT, verb)

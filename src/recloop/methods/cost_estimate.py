@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
+from math import prod
+from pathlib import Path
 
+from recloop.llm.bundled import bundled_lm_folder
 from recloop.llm.config import LmConfig, LocalLmConfig
 from recloop.llm.server.cost import Usage
 from recloop.progress import format_seconds
 
+BUNDLED_PARAMETERS = 3_300_000
+BYTES_PER_PARAMETER = 4, 2  # here on a CPU, on a GPU
 PlannedStep = tuple[str, str, float]  # verb, amount in words, seconds on two CPU cores
 
 
@@ -19,11 +26,46 @@ def plan_lines(steps: Sequence[PlannedStep]) -> list[str]:
     ]
 
 
-def times_note(lm: LocalLmConfig, verbs: str) -> list[str]:
-    """A warning where times were guessed for another language model."""
-    if lm.name.startswith("bundled"):
+def num_parameters(lm: LocalLmConfig) -> int | None:
+    """How large a model in this process is, by its weights or else its name; None where neither says it.
+
+    Example:
+        >>> num_parameters(LocalLmConfig(name="transformers:org/Model-1.5B-Instruct"))
+        1500000000
+    """
+    kind, _, name = lm.name.partition(":")
+    folder = Path(name) if kind == "transformers" else bundled_lm_folder()
+    files = sorted(folder.glob("model*.safetensors")) if folder.is_dir() else []
+    if files:
+        return sum(_numbers_in(file) for file in files)
+    found = re.search(r"(\d+(?:\.\d+)?)([BM])(?![a-z])", name, re.IGNORECASE)
+    return round(float(found[1]) * {"B": 1e9, "M": 1e6}[found[2].upper()]) if found else None
+
+
+def _numbers_in(file: Path) -> int:
+    with file.open("rb") as opened:
+        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+    return sum(prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+
+
+def slowness(lm: LocalLmConfig) -> float:
+    """How many times longer than the bundled model this one takes: about in proportion to its parameters."""
+    return (num_parameters(lm) or BUNDLED_PARAMETERS) / BUNDLED_PARAMETERS
+
+
+def lm_note(lm: LocalLmConfig, verbs: str) -> list[str]:
+    """What the model wants, and how far the times of these steps can be believed."""
+    if lm.name.startswith(("bundled", "openai:")):
         return []
-    return [f"  times of {verbs} are those of the bundled model, not of {lm.name}"]
+    size = num_parameters(lm)
+    if size is None:
+        return [f"  times of {verbs} are those of the bundled model: {lm.name} does not say its size"]
+    on_cpu, on_gpu = (f"{size * num_bytes / 1e9:,.1f} GB" for num_bytes in BYTES_PER_PARAMETER)
+    memory = f"{on_cpu} on a CPU (float32), {on_gpu} on a GPU (bfloat16)"
+    return [
+        f"  {lm.name}: {size / 1e9:,.2f} B parameters, {memory}; twice that to train it with LoRA",
+        f"  times of {verbs} are in proportion to its parameters, on two CPU cores; a GPU takes a small part of them",
+    ]
 
 
 def server_plan(asked: str, lm: LmConfig, num_completions: int, tokens_read: int, tokens_each: int) -> list[str]:

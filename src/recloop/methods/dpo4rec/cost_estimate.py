@@ -8,13 +8,13 @@ import numpy as np
 
 from recloop.data.lists import build_lists
 from recloop.data.splits import split_users
-from recloop.methods.cost_estimate import PlannedStep, plan_lines, server_plan, times_note
+from recloop.methods.cost_estimate import PlannedStep, lm_note, plan_lines, server_plan, slowness
 from recloop.methods.dpo4rec.ablations import COMPLETIONS_PER_SLOT
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.generate import FIT, GROUPS, REWARD, TEST, num_completions
 from recloop.methods.run_log import read_plan_log
 
-# Guesses from runs of the bundled LM and MiniLM on two cores; other models take their own time.
+# Guesses from runs of the bundled LM and MiniLM on two cores.
 COMPLETION_TOKENS, SENTENCE_TOKENS = 45, 15  # per completion, where it is read to its end; per sentence where not
 TOKENS_PER_S = 2_000.0
 PROMPTS_PER_S = 40.0  # read before anything is written
@@ -49,7 +49,7 @@ def forecast(config: Dpo4RecConfig) -> str:
             f"{read:,} tokens read and {completions * config.lm.max_tokens:,} written; "
         )
         lines += server_plan(asked, config.lm, completions, read, COMPLETION_TOKENS)
-    return "\n".join([*lines, *times_note(config.lm, "sample and train")])
+    return "\n".join([*lines, *lm_note(config.lm, "sample and train")])
 
 
 def plan(config: Dpo4RecConfig, users: dict[str, int], num_train_lists: int, num_attributes: int) -> list[PlannedStep]:
@@ -77,10 +77,11 @@ def plan(config: Dpo4RecConfig, users: dict[str, int], num_train_lists: int, num
         ("train", f"{num_seeds * num_trainings} times, up to {num_pairs:,} pairs each"),
         ("fit", f"{num_seeds * num_fits} rerankers on {num_train_lists:,} lists, about {epochs} epochs each"),
     )
+    slow = 1.0 if config.lm.uses_server else slowness(config.lm)
     seconds = (
-        num_drawn * num_tokens / TOKENS_PER_S + num_prompts / PROMPTS_PER_S,
+        slow * (num_drawn * num_tokens / TOKENS_PER_S + num_prompts / PROMPTS_PER_S),
         num_texts / FAST_ENCODERS.get(config.encoder.name, TEXTS_PER_S),
-        num_trainings * num_pairs / PAIRS_PER_S,
+        slow * num_trainings * num_pairs / PAIRS_PER_S,
         num_fits * epochs * num_train_lists / LISTS_PER_S,
     )
     return [(*amount, num_seeds * wall_s) for amount, wall_s in zip(amounts, seconds, strict=True)]

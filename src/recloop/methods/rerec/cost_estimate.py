@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from recloop.data.splits import split_users
-from recloop.methods.cost_estimate import plan_lines, times_note
+from recloop.methods.cost_estimate import lm_note, plan_lines, slowness
 from recloop.methods.rerec.config import ReRecConfig
 from recloop.methods.run_log import read_plan_log
 from recloop.records import Group
 
-# Guesses for the bundled LM on two cores; other models take their own time.
+# Guesses for the bundled LM on two cores.
 ANSWERS_PER_S = 12.0
 REINFORCED_PER_S = 6.0
 FINE_TUNED_PER_S = 6.0
@@ -26,7 +26,7 @@ def forecast(config: ReRecConfig) -> str:
     answered = (most[Group.TEST] + elsewhere) * config.answering.completions * num_models
     next_items = min(config.next_item.users, len(groups[Group.TEST]))
     other_skills = (config.retention.tasks + next_items) * num_models
-    reinforced, num_seeds = asked * config.grpo.num_generations, len(config.seeds)
+    reinforced, num_seeds = asked * config.grpo.num_generations, len(config.seeds) * slowness(config.lm)
     steps = (
         (
             "train",
@@ -45,4 +45,4 @@ def forecast(config: ReRecConfig) -> str:
         f"{dataset.name}: {dataset.num_users:,} users, {dataset.num_items:,} items; requests: {counts}",
         f"seeds {config.seeds}, variants {', '.join(config.variants)}; amounts of one seed, time of all",
     ]
-    return "\n".join([*lines, *plan_lines(steps), *times_note(config.lm, "train and sample")])
+    return "\n".join([*lines, *plan_lines(steps), *lm_note(config.lm, "train and sample")])
