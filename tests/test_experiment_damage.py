@@ -82,6 +82,16 @@ def test_what_a_run_published_is_made_again_and_nothing_else_is_done(folder: Pat
         assert do_run(run) == []
 
 
+def test_what_is_only_put_together_follows_what_it_is_made_from(folder: Path) -> None:
+    edited(folder, lambda told: told["steps"]["evaluate"]["inputs"].update(sample="older"))
+    with RunFolder.reopen(folder) as run:
+        assert do_run(run) == ["evaluate"]
+        assert run.manifest["steps"]["evaluate"]["inputs"] == {"sample": run.digest("sample")}
+    edited(folder, lambda told: told["steps"]["sample"]["inputs"].update(prepare="older"))
+    with RunFolder.reopen(folder) as run, pytest.raises(RunError, match=r"step sample .* was made from other inputs"):
+        do_run(run)
+
+
 def test_a_log_of_the_run_is_put_together_again(folder: Path) -> None:
     before = contents(folder)
     (folder / "metrics.jsonl").write_bytes(b"\xff")

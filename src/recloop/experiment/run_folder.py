@@ -72,8 +72,7 @@ class RunStep:
 
     def note(self, **values: Any) -> None:
         """Facts for the step's entry in the manifest, e.g. ``tokens=12_345``."""
-        clash = RESERVED & set(values)
-        if clash:
+        if clash := RESERVED & set(values):
             raise RunError(f"a step's note may not be called {min(clash)}; choose another name")
         self.notes.update(values)
 
@@ -231,13 +230,13 @@ class RunFolder:
         final = self.path / (f"{STEPS}/{name}" if folder is None else folder)
         scratch = self.path / SCRATCH / name
         old = self.manifest["steps"].get(name)
-        if old is not None and (changed := differing_keys(old["inputs"], json.loads(json.dumps(dict(inputs))))):
-            raise RunError(
-                f"step {name} of {self.path} was made from other inputs ({'; '.join(changed)}); "
-                f"put the old inputs back or start a new run folder"
-            )
         step = RunStep(name, final, final, scratch, True)
         if old is not None and not redo:
+            if changed := differing_keys(old["inputs"], json.loads(json.dumps(dict(inputs)))):
+                raise RunError(
+                    f"step {name} of {self.path} was made from other inputs ({'; '.join(changed)}); "
+                    f"put the old inputs back or start a new run folder"
+                )
             self.folder(name)
             if self._lock >= 0:
                 remove_folder(scratch)  # a kill may have left it, and checkpoints are large
@@ -247,8 +246,7 @@ class RunFolder:
             raise RunError(f"step {name} of {self.path} is not done, and the run is not open; run it first")
         with self._as_before(name), self._doing(step, dict(inputs), fingerprint) as (step, entry):
             yield step
-        files = ("outputs", "published")
-        if old is None or any(old.get(one) != entry.get(one) for one in files):
+        if old is None or any(old.get(one) != entry.get(one) for one in ("inputs", "outputs", "published")):
             self.manifest["steps"][name] = entry
         self._whole.add(name)
         with names_a_full_disk(self.path):

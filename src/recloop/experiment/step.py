@@ -24,7 +24,7 @@ class StepKind:
     verb: how the names of its steps begin; with `is_command`, ``recloop VERB`` stops after the first of them.
     reads: the settings, dotted, that decide its result beyond its inputs. None: it is done again in every run.
     part: of the verb's steps those whose names go on with this word, e.g. ``untuned`` of ``sample.untuned.s0``.
-    is_cheap: it only puts together what other steps left. It is done again where a file of it is gone or changed.
+    is_cheap: it only puts together what other steps left. It is done again where these or its files changed.
     """
 
     verb: str
@@ -80,6 +80,8 @@ class Steps:
             reuse_step(self.run, name, kind.reads, fingerprint, self.progress)
         entry = self.run.manifest["steps"].get(name)
         changed = changed_files(self.run.path, entry) if kind.is_cheap and entry is not None else []
+        if kind.is_cheap and entry is not None and entry["inputs"] != inputs:
+            changed.append("what it is made from")
         if changed:
             self.progress.say(f"{name} is done again, since these were gone or changed: {', '.join(changed)}")
         with self.run.step(name, inputs, folder, fingerprint, redo=bool(changed)) as step:
