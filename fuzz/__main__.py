@@ -65,11 +65,10 @@ def _fuzz(kind: Kind, case: Case, watcher: Watcher, seed: int, numbers: range, e
         forget = number % 50 == 0
         if forget:
             forget_peak()
-        start = time.monotonic()
-        outcome, told = _one(
+        outcome, told, taken_s = _one(
             case, watcher, random.Random(f"{seed} {kind.name} {number}"), case_is_foreign=kind is models.KIND
         )
-        slowest = max(slowest, time.monotonic() - start)
+        slowest = max(slowest, taken_s)
         highest = max(highest, peak_bytes())
         if outcome != "failed" and peak_bytes() > MAX_BYTES:
             outcome, told = "failed", f"{peak_bytes() / 1e9:.2f} GB held"
@@ -91,13 +90,13 @@ def _fuzz(kind: Kind, case: Case, watcher: Watcher, seed: int, numbers: range, e
     return counts["failed"]
 
 
-def _one(case: Case, watcher: Watcher, rng: random.Random, *, case_is_foreign: bool) -> tuple[str, str]:
-    """What became of one case, and what is wrong with it."""
+def _one(case: Case, watcher: Watcher, rng: random.Random, *, case_is_foreign: bool) -> tuple[str, str, float]:
+    """What became of one case, what is wrong with it, and the seconds that it took."""
     shutil.rmtree(watcher.folder, ignore_errors=True)
     watcher.folder.mkdir()
     tempfile.tempdir = str(watcher.folder)
     hand_over = case(rng, watcher.folder)
-    outcome, told = "worked", ""
+    outcome, told, start = "worked", "", time.monotonic()
     try:
         with watcher.watching(), warnings.catch_warnings():
             # Model folders are read by others' code, which warns of what it likes.
@@ -111,9 +110,10 @@ def _one(case: Case, watcher: Watcher, rng: random.Random, *, case_is_foreign: b
         outcome, told = "failed", "".join(traceback.format_exception(error)[-12:])
     except BaseException as error:  # polars panics derive from it
         outcome, told = "failed", "".join(traceback.format_exception(error)[-12:])
+    taken_s = time.monotonic() - start
     if watcher.seen:
         outcome, told = "failed", f"{told}\n" + "\n".join(watcher.seen[:5])
-    return outcome, told
+    return outcome, told, taken_s
 
 
 if __name__ == "__main__":

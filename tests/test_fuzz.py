@@ -33,7 +33,7 @@ def removes(): (beside / "precious.txt").unlink()
 def starts(): subprocess.run(["true"])
 
 for one in (refuses, breaks, writes_inside, writes_outside, writes_through_a_link, writes_at_home, removes, starts):
-    outcome, told = _one(lambda rng, folder: one, watcher, random.Random(0), case_is_foreign=False)
+    outcome, told, _ = _one(lambda rng, folder: one, watcher, random.Random(0), case_is_foreign=False)
     print(one.__name__, outcome)
 """
 
