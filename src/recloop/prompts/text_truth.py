@@ -1,0 +1,128 @@
+"""Whether what texts say about users is true of their histories: any text, in canonical form or in prose."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from recloop.prompts.claims import HistoryItem, Polarity, PopulationRates, parse_claims, true_claims
+from recloop.prompts.lines import history_items
+from recloop.prompts.plausibility import WORD, repeats
+from recloop.prompts.prose import TITLE, Mention, catalogue_of, find_mentions
+from recloop.records import Histories, Log, UserCompletions
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryFacts:
+    """What a history supports.
+
+    present: attribute and value, or ``title`` and title, of all that its items carry or its evidence is about.
+    true: every mention with a sign that it supports.
+    """
+
+    present: frozenset[tuple[str, str]]
+    true: frozenset[Mention]
+
+
+@dataclass(frozen=True, slots=True)
+class TextTruth:
+    """What the texts of a language model name, and how much of it is true; NaN where there is nothing to count.
+
+    Means are over texts, shares over all names of all texts. Empty texts are left out.
+    """
+
+    num_texts: int
+    in_form: float  # share of texts in canonical form
+    values: float  # mean number of distinct values that a text names
+    grounded: float  # share of them that the history holds
+    true: float  # share of the values said with a sign that the history supports with this sign
+    titles: float  # as values
+    titles_grounded: float
+    titles_true: float
+    words: float  # mean number
+    repeating: float  # share of texts that repeat themselves (`recloop.prompts.plausibility.repeats`)
+    same_text: float  # share of users with a text that another user has too
+
+
+def history_facts(
+    attributes: Sequence[str], history: Sequence[HistoryItem], population_rates: PopulationRates | None = None
+) -> HistoryFacts:
+    """What a history supports: values as `recloop.prompts.claims` has it, titles by their rating.
+
+    So a value whose evidence is mixed, or which one item carries, is true with neither sign. A title is liked when
+    the user rated it above their mean, disliked below it; without ratings a title of the history is liked.
+
+    Args:
+        population_rates: what the history is compared with; a value that it holds clearly less of is disliked,
+            and counts as present.
+    """
+    claims = [claim for claim, _ in true_claims(attributes, history, population_rates)]
+    present = {(a, v) for one in history for a, own in zip(attributes, one.values, strict=True) for v in own}
+    present |= {(claim.attribute, claim.value) for claim in claims} | {(TITLE, one.title) for one in history}
+    true = {Mention(c.attribute, c.value, c.polarity) for c in claims if c.polarity is not Polarity.ALSO}
+    rated = [one.rating for one in history if one.rating is not None]
+    mean = sum(rated) / len(rated) if rated else 0.0
+    for one in history:
+        if one.rating is None or one.rating > mean:
+            true.add(Mention(TITLE, one.title, Polarity.LIKES))
+        elif one.rating < mean:
+            true.add(Mention(TITLE, one.title, Polarity.DISLIKES))
+    return HistoryFacts(frozenset(present), frozenset(true))
+
+
+def assess_texts(
+    log: Log, histories: Histories, completions: UserCompletions, population_rates: PopulationRates | None = None
+) -> TextTruth:
+    """How much of what some texts say about users is true of the users' whole histories.
+
+    Args:
+        population_rates: what histories are compared with, where likes go by that.
+
+    Example:
+        >>> import numpy as np
+        >>> from recloop.data.lists import candidate_lists
+        >>> from recloop.data.load import load_log
+        >>> from recloop.records import Completion
+        >>> log = load_log(users=20)
+        >>> text = Completion(0, 0, "Likes drama.", 3, True, -1.0)
+        >>> told = UserCompletions(np.array([0]), ((text,),))
+        >>> assess_texts(log, candidate_lists(log).histories, told).values
+        1.0
+    """
+    catalogue, items_of = catalogue_of(log), history_items(log)
+    grounded: dict[bool, list[bool]] = {True: [], False: []}  # of titles, of values
+    true: dict[bool, list[bool]] = {True: [], False: []}
+    texts: list[str] = []
+    users_of: dict[str, set[int]] = defaultdict(set)
+    for user, completions_N in zip(completions.user_U.tolist(), completions.completions_UN, strict=True):
+        facts = history_facts(log.attributes, items_of(*histories.of(user)), population_rates)
+        for text in (one.text for one in completions_N if one.text):
+            texts.append(text)
+            users_of[text].add(user)
+            mentions = find_mentions(text, catalogue)
+            for name in dict.fromkeys((one.attribute, one.value) for one in mentions):
+                grounded[name[0] == TITLE].append(name in facts.present)
+            for one in mentions:
+                if one.polarity is not None:
+                    true[one.attribute == TITLE].append(one in facts.true)
+    same = {user for users in users_of.values() if len(users) > 1 for user in users}
+    users = {user for own in users_of.values() for user in own}
+    return TextTruth(
+        num_texts=len(texts),
+        in_form=_mean([parse_claims(text, log.attributes).is_well_formed for text in texts]),
+        values=len(grounded[False]) / len(texts) if texts else math.nan,
+        grounded=_mean(grounded[False]),
+        true=_mean(true[False]),
+        titles=len(grounded[True]) / len(texts) if texts else math.nan,
+        titles_grounded=_mean(grounded[True]),
+        titles_true=_mean(true[True]),
+        words=_mean([len(WORD.findall(text)) for text in texts]),
+        repeating=_mean([repeats(text) for text in texts]),
+        same_text=len(same) / len(users) if users else math.nan,
+    )
+
+
+def _mean(found: Sequence[float]) -> float:
+    return sum(found) / len(found) if found else math.nan
