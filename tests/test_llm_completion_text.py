@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,6 +87,16 @@ def test_reasoning_that_was_cut_is_no_answer_and_says_which_setting_to_raise(raw
     assert (completion.text, completion.status) == ("", EMPTY)
     assert "reasoning used up max_tokens; raise lm.max_tokens" in completion.reason
     assert completion.raw == raw
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["<think>", "</think>", "<think>a</think>", "[THINK]", "<|channel|>final", "<|channel|>final<|message|>", "**a"],
+)
+def test_thousands_of_marks_take_no_time(piece):
+    started_s = time.process_time()
+    tidy(piece * 200_000)
+    assert time.process_time() - started_s < 5  # a square of the length would take hours
 
 
 def test_marks_of_reasoning_are_a_table_that_grows():

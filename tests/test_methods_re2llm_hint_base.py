@@ -39,6 +39,10 @@ def test_a_person_may_add_a_line_or_write_a_plain_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "match"),
     [
+        ('{"hints": ["a"], "counts": {"redundant": "many"}}', "must be whole numbers by name"),
+        ('{"hints": ["a"], "counts": [1]}', "must be whole numbers by name"),
+        ('{"hints": ["a"], "counts": {"redundant": NaN}}', "must be whole numbers by name"),
+        ("[" * 100_000, "must be a JSON file of hints"),
         ("{", "JSON file of hints"),
         ('{"hint": []}', "list of hints"),
         ('["A.", "A."]', "'A.' twice"),

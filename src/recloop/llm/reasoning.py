@@ -20,12 +20,10 @@ MARKS = (
     ("Here is my thought process:", "Here is my response:"),  # Granite
 )
 # Channels of gpt-oss, as written and as they stand when the server leaves out special tokens.
-FINAL_CHANNEL = re.compile(
-    r"^.*<\|channel\|>\s*final\b[^<]*(<\|constrain\|>[^<]*)?<\|message\|>(?P<text>.*?)(<\|(end|return)\|>.*)?$",
-    re.DOTALL,
-)
-OTHER_CHANNEL = re.compile(r"<\|channel\|>\s*(analysis|commentary)\b")
-BARE_FINAL = re.compile(r"^\s*(analysis|commentary).*assistant\s*final(?=\W|[A-Z\d\u00c0-\uffff]|$)", re.DOTALL)
+FINAL_CHANNEL = re.compile(r"<\|channel\|>\s{0,9}final\b[^<]{0,99}(<\|constrain\|>[^<]{0,99})?<\|message\|>")
+CHANNEL_END = re.compile(r"<\|(end|return)\|>")
+OTHER_CHANNEL = re.compile(r"<\|channel\|>\s{0,9}(analysis|commentary)\b")
+BARE_FINAL = re.compile(r"^\s*(analysis|commentary).*assistant\s{0,9}final(?=\W|[A-Z\d\u00c0-\uffff]|$)", re.DOTALL)
 BARE_ANALYSIS = re.compile(r"^\s*(analysis|commentary)(?=[A-Z])")
 TOOL_CALL = re.compile(
     r"<tool_call>|<\|tool_calls?(_begin)?\|>|<｜tool▁calls▁begin｜>|\[TOOL_CALLS\]|<\|python_tag\|>|<function(=|_calls?>)"
@@ -46,8 +44,9 @@ def without_reasoning(text: str, more: Sequence[tuple[str, str]] = ()) -> str:
         >>> without_reasoning("analysisTwo dramas.assistantfinalLikes drama.")
         'Likes drama.'
     """
-    if found := FINAL_CHANNEL.match(text):
-        text = found["text"]
+    finals = list(FINAL_CHANNEL.finditer(text))
+    if finals:
+        text = CHANNEL_END.split(text[finals[-1].end() :], maxsplit=1)[0]
     elif OTHER_CHANNEL.search(text) or (BARE_ANALYSIS.match(text) and not BARE_FINAL.match(text)):
         return ""
     else:
@@ -55,7 +54,7 @@ def without_reasoning(text: str, more: Sequence[tuple[str, str]] = ()) -> str:
     lowered = text.lower()
     for begin, end in (*MARKS, *more):
         if begin.lower() in lowered or end.lower() in lowered:
-            text = _without(text, re.escape(begin), re.escape(end))
+            text = _without(text, begin, end)
             lowered = text.lower()
     return text
 
@@ -66,7 +65,13 @@ def has_tool_call(text: str) -> bool:
 
 
 def _without(text: str, begin: str, end: str) -> str:
-    flags = re.DOTALL | re.IGNORECASE
-    text = re.sub(f"{begin}.*?{end}", "", text, flags=flags)
-    text = re.sub(f"^.*{end}", "", text, flags=flags)  # its begin was in the prompt
-    return re.sub(f"{begin}.*$", "", text, flags=flags)
+    """The text outside of its reasoning, in one pass: an answer may hold thousands of marks."""
+    kept: list[str] = []
+    place, is_inside = 0, False
+    for mark in re.finditer(f"({re.escape(begin)})|{re.escape(end)}", text, re.IGNORECASE):
+        if mark[1] is None:
+            kept, place, is_inside = (kept if is_inside else []), mark.end(), False  # else its begin was in the prompt
+        elif not is_inside:
+            kept.append(text[place : mark.start()])
+            is_inside = True
+    return "".join(kept) if is_inside else "".join([*kept, text[place:]])

@@ -84,7 +84,7 @@ def read_hint_base(file: Path) -> HintBase:
         told: Any = json.loads(read_utf8(file))
     except OSError as error:
         raise DataError(f"{file} must be a JSON file of hints, got {error.strerror}; check the path") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file} must be a JSON file of hints, got: {error}{_mend(error)}") from error
     entries = told.get("hints") if isinstance(told, dict) else told
     if not isinstance(entries, list):
@@ -92,10 +92,12 @@ def read_hint_base(file: Path) -> HintBase:
     hints = tuple(hint for entry in entries if (hint := _hint(file, entry)).text)
     require_distinct([hint.text for hint in hints], str(file))
     counts = told.get("counts", {}) if isinstance(told, dict) else {}
-    return HintBase(hints, {str(name): int(count) for name, count in counts.items()})
+    if not isinstance(counts, dict) or not all(type(count) is int for count in counts.values()):
+        raise DataError(f'"counts" of {file} must be whole numbers by name, got {str(counts)[:60]}; leave it out')
+    return HintBase(hints, counts)
 
 
-def _mend(error: ValueError) -> str:
+def _mend(error: Exception) -> str:
     """What to do about text that is no JSON."""
     if not isinstance(error, json.JSONDecodeError):
         return ""
@@ -118,7 +120,7 @@ def _hint(file: Path, entry: Any) -> Hint:
     if isinstance(entry, str):
         return Hint(entry.strip())
     if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
-        raise DataError(f'a hint of {file} must be a text or an object with "text", got {entry!r}; mend it')
+        raise DataError(f'a hint of {file} must be a text or an object with "text", got {str(entry)[:60]}; mend it')
     try:
         origin = entry.get("origin")
         return Hint(entry["text"].strip(), None if origin is None else Origin(**origin))
