@@ -166,6 +166,14 @@ def test_every_row_and_file_is_there(whole: Done) -> None:
     assert (whole.path / "reranker" / "reward_model.s0" / "reranker.safetensors").is_file()
 
 
+def test_the_report_says_what_every_model_wrote_and_how_much_of_it_is_true(whole: Done) -> None:
+    page = (whole.path / "report.html").read_text(encoding="utf-8")
+    section = page[page.rindex("What the texts say") :]
+    rows = section[: section.index("</table>")]
+    for label in ("Untuned (KAR)", "Trained", "Random-label DPO", "SFT on best-of-N", "Untuned, matched"):
+        assert label in rows
+
+
 @pytest.mark.parametrize("cross_fit", [False, True])
 def test_reward_models_pay_together(lm: Path, tmp_path: Path, cross_fit: bool) -> None:
     config = training_config(lm, reward={"num_models": 2, "cross_fit": cross_fit})

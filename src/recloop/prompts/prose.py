@@ -163,6 +163,8 @@ def _named(
     elif not is_quoted and not is_capital:
         titles = []
     if values and not (is_quoted and titles):
+        if len(values) == 1:
+            return values[0]
         return max(values, key=lambda name: text.casefold().rfind(name[0].casefold(), 0, start))
     return titles[0] if len(titles) == 1 else None
 

@@ -10,19 +10,30 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from recloop.evaluation import report_sections as parts
-from recloop.evaluation.labels import EMPTY_LISTS, metric_title, reward_title, variant_label
+from recloop.evaluation.labels import EMPTY_LISTS, in_table_order, metric_title, reward_title, variant_label
 from recloop.evaluation.report import report_step
-from recloop.evaluation.report_sections import Chart, Charts, Note, RewardSummary, Section, curve_of, logged_rows
+from recloop.evaluation.report_sections import (
+    Chart,
+    Charts,
+    Note,
+    PlainTable,
+    RewardSummary,
+    Section,
+    curve_of,
+    logged_rows,
+)
 from recloop.evaluation.score import chance_of_lists
 from recloop.evaluation.tables import VariantTable
 from recloop.llm.bundled import columns_fact
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import SCORES
-from recloop.methods.dpo4rec.generate import REWARD, read_user_texts
-from recloop.methods.dpo4rec.names import NO_TEXT, RANDOM_LABELS, SHUFFLED, TRAINED, UNTUNED
+from recloop.methods.dpo4rec.generate import REWARD, TEST, fixed_texts, read_user_texts
+from recloop.methods.dpo4rec.names import NO_TEXT, PUBLISHED_TEXT, RANDOM_LABELS, SHUFFLED, TRAINED, UNTUNED
 from recloop.methods.dpo4rec.reward import COUNTS, PAIRS, RELIABILITY, REWARDS, read_pairs, read_rewards
 from recloop.methods.study import Study
+from recloop.prompts.text_truth import assess_texts
+from recloop.records import UserCompletions
 from recloop.rerankers.metrics import compute_metric
 from recloop.rewards.preference_pairs import PairSet
 from recloop.rewards.reliability import Reliability
@@ -31,6 +42,18 @@ T = TypeVar("T")
 Row = Mapping[str, Any]
 
 FITS_SHOWN = (NO_TEXT, SHUFFLED, UNTUNED, RANDOM_LABELS, TRAINED)
+TRUTH = (
+    "", "Texts", "Words", "Values named", "in the history", "true", "Titles named", "in the history", "true",
+    "Canonical form", "Repeating", "Same text",
+)  # fmt: skip
+LIKED_BY_RATING = (
+    "A value is liked if at least two items carry it and their mean rating is above the user's mean, disliked below it "
+    "(without ratings: liked if two items carry it). A title is liked if it was rated above the mean."
+)
+LIKED_BY_SHARE = (
+    "A value is liked if clearly more items carry it than in train users' histories, disliked if clearly fewer do. "
+    "A title is liked if it was rated above the user's mean, or if there are no ratings."
+)
 SHARES = (0.25, 0.5, 0.75)  # places of a ranking at which examples are taken, so that nobody picks them
 
 
@@ -54,7 +77,8 @@ def make_report(study: Study, task: Task, tables: Sequence[VariantTable]) -> par
     if not config.uses_lm:
         summary = "Rerankers of the same lists and users, compared without a language model."
     examples = example_sections(study, task, rewards[0]) if rewards else ()
-    sections = (Section("rewards", "Rewards", rewards), *training_sections(study, own_rows), *examples)
+    training = training_sections(study, own_rows)
+    sections = (Section("rewards", "Rewards", rewards), *training, truth_section(study, task), *examples)
     return parts.run_report(study.run, f"DPO4Rec on {task.log.name}", summary, facts(study, task), tables, sections)
 
 
@@ -70,6 +94,50 @@ def training_sections(study: Study, rows: Sequence[Row]) -> tuple[Section, ...]:
         Section("training", "Training", (note, Charts(training_charts(rows))) if study.config.rounds else ()),
         Section("fits", "Learning curves", (curves, fits)),
     )
+
+
+def truth_section(study: Study, task: Task) -> Section:
+    """What the texts about test users name, and how much of it is true, before and after training."""
+    rates, histories = task.population_rates, task.lists.histories
+    texts = texts_of_test_users(study, task)
+    found = {name: assess_texts(task.log, histories, texts[name], rates) for name in in_table_order(texts)}
+    note = Note(
+        "Values and titles are found in the texts about test users by their words. One is in the history if an item "
+        "of the user's whole history carries it. It is true if the history supports what the text says: likes or "
+        f"dislikes. {LIKED_BY_SHARE if rates else LIKED_BY_RATING} What a text names without saying either counts as "
+        "named only. Likes and dislikes are read by cue words: in prose about one in ten of those read is wrong, and "
+        "some are missed. Same text: share of users with a text that another user has too."
+    )
+    rows = tuple(
+        (
+            variant_label(name).label, f"{one.num_texts:,}", f"{one.words:.0f}", f"{one.values:.1f}",
+            *map(percent, (one.grounded, one.true)), f"{one.titles:.1f}",
+            *map(percent, (one.titles_grounded, one.titles_true, one.in_form, one.repeating, one.same_text)),
+        )
+        for name, one in found.items()
+    )  # fmt: skip
+    return Section(
+        "truth", "What the texts say", (note, PlainTable("Texts about test users", TRUTH, rows)) if rows else ()
+    )
+
+
+def texts_of_test_users(study: Study, task: Task) -> dict[str, UserCompletions]:
+    """By variant, the texts about test users that a language model wrote; the first seed's."""
+    texts: dict[str, UserCompletions] = {}
+    for step in study.run.manifest["steps"]:
+        verb, _, key = step.partition(".")
+        variant, _, seed = key.rpartition(".s")
+        if verb == "sample" and seed == str(study.config.seeds[0]):
+            texts[variant] = read_user_texts(study, variant, step).parts[TEST]
+        elif verb == "encode" and variant == PUBLISHED_TEXT and task.log.user_knowledge is not None:
+            written = dict(task.log.user_knowledge.select("user", "text").iter_rows())
+            texts[variant] = fixed_texts(variant, written, task).parts[TEST]
+    return {name: own for name, own in texts.items() if any(one.text for row_N in own.completions_UN for one in row_N)}
+
+
+def percent(share: float) -> str:
+    """As in ``83%``; a dash where nothing was counted."""
+    return "\u2013" if np.isnan(share) else f"{share:.0%}"
 
 
 def example_sections(study: Study, task: Task, summary: RewardSummary) -> tuple[Section, ...]:
