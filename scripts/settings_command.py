@@ -11,8 +11,8 @@ from cyclopts import Parameter
 from pydantic import BaseModel
 
 from recloop.cli import Config, Help, HelpAll, Words, dispatch, new_app, sorted_words
-from recloop.exits import guarded
 from recloop.errors import SettingError
+from recloop.exits import guarded
 
 Out = Annotated[Path | None, Parameter(name="--out", help="The folder to write into.")]
 

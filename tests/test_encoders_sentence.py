@@ -1,4 +1,6 @@
 import json
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -157,3 +159,15 @@ def test_minilm_counts_the_texts_it_cuts(minilm):
     assert minilm.count_cut([]) == 0
     whole, cut = minilm.encode(["war " * 254, "war " * 254 + "comedy " * 50])
     assert np.abs(whole - cut).max() < 1e-6
+
+
+def test_a_changed_vector_is_noticed_when_it_is_read(tmp_path):
+    path = tmp_path / "vectors.sqlite"
+    with EncoderCache(path) as cache:
+        cache.write("e", ["a"], np.ones((1, 2), np.float32))
+        cache.write("e", ["a"], np.zeros((1, 2), np.float32))
+        assert cache.read("e", ["a"])["a"].tolist() == [1, 1]
+    with closing(sqlite3.connect(path)) as damaged, damaged:
+        damaged.execute("update vectors set vector = ?", (np.array([1, 2], "<f4").tobytes(),))
+    with EncoderCache(path) as cache, pytest.raises(RunError, match="is damaged"):
+        cache.read("e", ["a"])

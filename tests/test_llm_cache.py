@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -260,3 +261,30 @@ def test_only_its_owner_reads_the_file(tmp_path):
         modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     assert modes["completions.sqlite"] == 0o600
     assert set(modes.values()) == {0o600}  # what SQLite writes beside it too
+
+
+def test_a_changed_bit_of_a_row_is_noticed_when_it_is_read(tmp_path):
+    path = tmp_path / "completions.sqlite"
+    prompt = Prompt(0, "", "History.", 1, 0)
+    sampling = Sampling(2, 1.0, 1.0, 8, 0)
+    written = tuple(Completion(0, n, f"likes {n}", 3, True, -1.5 if n else float("nan")) for n in range(2))
+    with CompletionCache(path) as cache:
+        cache.write("lm", sampling, [(prompt, written)])
+        changed = Completion(0, 0, "another", 3, True, -1.0)
+        cache.write("lm", sampling, [(prompt, [changed])])  # the first one stays, with its digest
+        assert [one.text for one in cache.read("lm", [prompt], sampling)[0].values()] == ["likes 0", "likes 1"]
+    with closing(sqlite3.connect(path)) as damaged, damaged:
+        damaged.execute("update completions set text = 'likes 3' where completion = 1")
+    with CompletionCache(path) as cache, pytest.raises(RunError, match="is damaged: a row is not what was written"):
+        cache.read("lm", [prompt], sampling)
+
+
+def test_a_cache_of_an_earlier_version_is_read_on(tmp_path):
+    path = tmp_path / "completions.sqlite"
+    prompt, sampling = Prompt(0, "", "History.", 1, 0), Sampling(1, 1.0, 1.0, 8, 0)
+    with CompletionCache(path) as cache:
+        cache.write("lm", sampling, [(prompt, [Completion(0, 0, "likes War", 3, True, -1.0)])])
+    with closing(sqlite3.connect(path)) as older, older:
+        older.execute("drop table digests")
+    with CompletionCache(path) as cache:
+        assert cache.read("lm", [prompt], sampling)[0][0].text == "likes War"

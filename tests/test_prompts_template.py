@@ -153,9 +153,9 @@ def test_an_error_in_a_template_names_file_and_line(tmp_path: Path, text: str, c
 
 
 def test_what_is_no_template_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match=r"must be counted, attributed, short, plain, dpo4rec or a \.jinja file, got 'countd'"):
+    with pytest.raises(SettingError, match=r"must be counted, .*, dpo4rec or a \.jinja file, got 'countd'"):
         open_template("countd")
-    with pytest.raises(ValueError, match=r"must be counted, attributed, short, plain, dpo4rec or a \.jinja file, got 'countd'"):
+    with pytest.raises(ValueError, match=r"must be counted, .*, dpo4rec or a \.jinja file, got 'countd'"):
         PromptConfig(template="countd")
     with pytest.raises(SettingError, match=r"absent\.jinja"):
         open_template(tmp_path / "absent.jinja")

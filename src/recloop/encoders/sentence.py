@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from recloop.errors import ContractError, GenerationError
-from recloop.llm.cache_locks import SharedFile, transaction
+from recloop.llm.cache_locks import DIGEST_TABLE, SharedFile, transaction
 from recloop.llm.weights import find_model_folder, reading, weights_hash
 from recloop.progress import SILENT, Progress
 from recloop.records import UserCompletions, UserVectors
@@ -125,6 +125,7 @@ class EncoderCache(SharedFile):
         self._connection.execute(
             "create table if not exists vectors (key blob primary key, vector blob not null) without rowid"
         )
+        self._connection.execute(DIGEST_TABLE)
 
     def read(self, encoder_name: str, texts: Sequence[str]) -> dict[str, Float32[np.ndarray, " D"]]:
         """The vectors that the cache holds, by text."""
@@ -133,6 +134,7 @@ class EncoderCache(SharedFile):
             key = _vector_key(encoder_name, text)
             row = self._connection.execute("select vector from vectors where key = ?", (key,)).fetchone()
             if row is not None:
+                self._require_whole(key, row)
                 found[text] = np.frombuffer(row[0], dtype="<f4")
         return found
 
@@ -143,7 +145,9 @@ class EncoderCache(SharedFile):
             for text, vector_D in zip(texts, vectors_BD, strict=True)
         ]
         with transaction(self._connection):
-            self._connection.executemany("insert or ignore into vectors values (?, ?)", rows)
+            for key, vector in rows:
+                if self._connection.execute("insert or ignore into vectors values (?, ?)", (key, vector)).rowcount:
+                    self._note([(key, (vector,))])
 
 
 def _vector_key(encoder_name: str, text: str) -> bytes:

@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recloop.errors import RunError
-from recloop.llm.cache_locks import LEASE_TABLE, Leases, SharedFile, transaction
+from recloop.llm.cache_locks import DIGEST_TABLE, LEASE_TABLE, Leases, SharedFile, transaction
 from recloop.llm.completion_text import printable
 from recloop.llm.language_model import Sampling, prompt_digest
 from recloop.llm.server.cost import Usage
@@ -74,6 +75,7 @@ class CompletionCache(SharedFile):
                     f"a completion cache must have layout {LAYOUT}, got {layout} in {self.path}; "
                     f"use a new file, or the version of recloop that wrote this one"
                 )
+            self._connection.execute(DIGEST_TABLE)
 
     def close(self) -> None:
         self.leases.release_all()
@@ -93,7 +95,9 @@ class CompletionCache(SharedFile):
         found: list[dict[int, Completion]] = []
         for prompt in prompts:
             request = request_key(lm_name, prompt, sampling)
-            rows = self._connection.execute(query, (request, span.start, span.stop - 1))
+            rows = self._connection.execute(query, (request, span.start, span.stop - 1)).fetchall()
+            for row in rows:
+                self._require_whole(_row_key(request, row[0]), row)
             found.append({row[0]: _completion_of(prompt.user, row) for row in rows})
         return found
 
@@ -126,10 +130,15 @@ class CompletionCache(SharedFile):
                     "insert or ignore into requests values (?, ?, ?, ?, ?, ?, ?, ?)",
                     (request, lm_name, digest, *_settings(sampling), sampling.sentences),
                 )
+                held = {
+                    number for (number,) in execute("select completion from completions where request = ?", (request,))
+                }
+                rows = [_row_of(completion) for completion in completions_N if completion.completion not in held]
                 executemany(
                     "insert or ignore into completions values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    [(request, *_row_of(completion)) for completion in completions_N],
+                    [(request, *row) for row in rows],
                 )
+                self._note((_row_key(request, row[0]), row) for row in rows)
             if usage is not None:
                 executemany(
                     "insert into usage values (?, ?, ?) on conflict (purpose, what) "
@@ -140,7 +149,12 @@ class CompletionCache(SharedFile):
 
 def _row_of(one: Completion) -> tuple[Any, ...]:
     quotes = printable(one.reason), printable(one.raw)  # of a server, perhaps: made fit for text files and tables
-    return one.completion, one.text, one.num_tokens, one.is_finished, one.logp_sum, one.status.value, *quotes
+    logp = None if isnan(one.logp_sum) else float(one.logp_sum)  # as SQLite gives it back
+    return one.completion, one.text, one.num_tokens, int(one.is_finished), logp, one.status.value, *quotes
+
+
+def _row_key(request: bytes, completion: int) -> bytes:
+    return request + completion.to_bytes(4, "big")
 
 
 def _completion_of(user: int, row: tuple[Any, ...]) -> Completion:

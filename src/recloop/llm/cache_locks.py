@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import sqlite3
 import time
 import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from recloop.errors import RunError
 
@@ -18,6 +19,8 @@ BUSY_WAIT_S = 60.0
 RETRY_S = 0.02
 LEASE_S = 120.0  # a process that died on another machine holds its requests up for so long
 RENEW_S = 10.0
+# Of rows: a changed bit in a database is noticed when its row is read. Files of earlier versions have none.
+DIGEST_TABLE = "create table if not exists digests (row blob primary key, digest blob not null) without rowid"
 LEASE_TABLE = """
 create table leases (request blob primary key, holder text not null, until_s real not null) without rowid;
 """
@@ -52,6 +55,20 @@ class SharedFile:
     def _make_tables(self) -> None:
         raise NotImplementedError
 
+    def _note(self, rows: Iterable[tuple[bytes, Sequence[Any]]]) -> None:
+        """Note what rows hold, by their keys; to be called with what writes them, in one transaction."""
+        told = [(key, row_digest(values)) for key, values in rows]
+        self._connection.executemany("insert or ignore into digests values (?, ?)", told)
+
+    def _require_whole(self, key: bytes, values: Sequence[Any]) -> None:
+        """RunError where a row is not what was written."""
+        noted = self._connection.execute("select digest from digests where row = ?", (key,)).fetchone()
+        if noted is not None and noted[0] != row_digest(values):
+            raise RunError(
+                f"{self.path} is damaged: a row is not what was written; restore the file, or move it away to make its "
+                f"texts and vectors again"
+            )
+
     def __enter__(self) -> Self:
         return self
 
@@ -60,6 +77,11 @@ class SharedFile:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def row_digest(values: Sequence[Any]) -> bytes:
+    """Eight bytes that tell one row of a database from another."""
+    return hashlib.blake2b(repr(tuple(values)).encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 def open_shared(path: Path) -> sqlite3.Connection:
