@@ -2,7 +2,7 @@
 
 A victim run is ended again and again and resumed each time; then it is compared with a whole run. The system calls are
 those that make things durable: fsync, rename, replace, unlink, rmdir. The signal comes before or after the call.
-`RECLOOP_SOAK=full` ends runs of each method 100 times, `short` those of one method 6 times.
+`RECLOOP_SOAK=full` ends runs of each method 100 times, `short` those of one method 4 times.
 """
 
 import json
@@ -29,7 +29,7 @@ from whole_runs import (
 )
 
 IS_FULL = os.environ.get("RECLOOP_SOAK", "short") == "full"
-NUM_KILLS = 100 if IS_FULL else 6
+NUM_KILLS = 100 if IS_FULL else 4
 KILLS_PER_VICTIM = 25  # then it may end
 METHODS = tuple(SETTINGS) if IS_FULL else ("re2llm",)
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -86,7 +86,7 @@ def test_a_run_ended_by_any_signal_at_any_moment_ends_as_if_nothing_had_happened
             number = SIGNALS[(num_kills + num_victims) % len(SIGNALS)]
             is_begun = (victim / "manifest.json").exists()
             words = ["resume", str(victim)] if is_begun else ["run", method, *words_of(method), "--out", str(victim)]
-            is_at_call = num_kills // len(SIGNALS) % 2 == 0
+            is_at_call = (num_kills + num_kills // len(SIGNALS)) % 2 == 0
             if is_at_call:
                 code = ended_at_a_call(words, chance, number)
             else:
