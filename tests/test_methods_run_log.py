@@ -48,7 +48,7 @@ def test_a_dry_run_writes_nothing(data: DataConfig, capsys: pytest.CaptureFixtur
     assert data.path is not None
     data.path.write_text("user,item,rating\n" + rows + "u1,i1,x\n")
     words = ["run", "dpo4rec", "--data", "table", "--data.path", str(data.path), "--data.on-bad-rows", "quarantine"]
-    words += ["--variants", "without_lm", "--dry-run"]
+    words += ["--variants", "without_lm", "--dry-run", "--data.quarantine", "bad.jsonl"]
     code = cli.main(words)
     assert code == 0, capsys.readouterr().err
     assert "1 bad rows set aside" in capsys.readouterr().out

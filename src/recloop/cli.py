@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from recloop.methods.method import Method
 
 UNANSWERED = 3
+QUARANTINE = "quarantine.jsonl"
 STEPS = {
     "prepare": "Read or simulate the data and split it.",
     "preflight": "Check 20 completions before a run costs anything.",
@@ -313,6 +314,7 @@ def checked(method: Method, config: BaseModel) -> str:
     from recloop.methods.method import run_method
     from recloop.methods.preflight import is_tried
     from recloop.progress import SILENT
+    from recloop.settings import validate
 
     tree = config.model_dump(mode="json")
     name = tree.get("lm", {}).get("name", "")
@@ -322,6 +324,10 @@ def checked(method: Method, config: BaseModel) -> str:
         except GenerationError as error:
             return f"prompts are not made, and nothing is checked: {error}"
     is_sampled = is_tried(config) and not name.startswith("openai:")
+    for data in (tree.get("data"), *(place.get("data") for place in tree.get("transfer", ()))):
+        if isinstance(data, dict) and "quarantine" in data:
+            data["quarantine"] = QUARANTINE  # in the folder that is removed
+    config = validate(type(config), tree)
     verb = "preflight" if is_sampled else "prepare"
     with TemporaryDirectory() as folder, RunFolder.open(Path(folder) / "run", tree, method=method.name) as run:
         run_method(method, config, run, SILENT, verb)

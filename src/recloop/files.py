@@ -12,13 +12,17 @@ from typing import Any
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Write beside, fsync, rename: a reader sees the old file or the whole new one."""
+    """Write beside, fsync, rename: a reader sees the old file or the whole new one. No link is followed."""
     part = path.parent / f".{path.name}.part"
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    part.unlink(missing_ok=True)
+    try:
+        with part.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     fsync(path.parent)
 
 
