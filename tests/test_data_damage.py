@@ -165,3 +165,29 @@ def test_ids_that_stand_for_titles_and_what_is_said_hold_no_control_characters(t
     assert log.items["title"].to_list() == ["i [31m1", "i2"]
     assert any("\\x1b[2J" in line for line in log.reading)
     assert not any("\x1b" in line for line in log.reading)
+
+
+@pytest.mark.parametrize("blank", [" ", "\u200b", "\u2003\t"])
+def test_a_title_of_nothing_that_is_seen_is_a_bad_row(tmp_path, blank):
+    (tmp_path / "ratings.dat").write_text("1::1::5::978300000\n1::2::3::978300001\n")
+    (tmp_path / "movies.dat").write_text(f"1::{blank}::Drama\n2::Heat (1995)::Crime\n")
+    with pytest.raises(DataError, match="line 1: '1' has no title"):
+        load_log("movielens", path=tmp_path, progress=SILENT)
+
+
+def test_a_folder_takes_no_bad_rows(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item\nu1,i1\n")
+    settings = {"on_bad_rows": "quarantine", "quarantine": tmp_path}
+    with pytest.raises(DataError, match=r"data\.quarantine must be a file, got the folder"):
+        load_log("table", path=tmp_path / "log.csv", progress=SILENT, **settings)
+    assert [path.name for path in tmp_path.iterdir()] == ["log.csv"]
+    assert not list(tmp_path.parent.glob(".*.part"))
+
+
+@pytest.mark.parametrize("position", ["1e300", "inf", "0", "1.5"])
+def test_a_place_in_a_list_is_a_whole_number(tmp_path, position):
+    (tmp_path / "log.csv").write_text("user,item\nu1,i1\nu1,i2\n")
+    (tmp_path / "shown.csv").write_text(f"user,list,item,label,place\nu1,l1,i1,1,1\nu1,l1,i2,0,{position}\n")
+    table = {"impressions": tmp_path / "shown.csv", "position": "place"}
+    with pytest.raises(DataError, match=r"whole number from 1|is not a number, as a position is"):
+        load_log("table", path=tmp_path / "log.csv", table=table, progress=SILENT)

@@ -54,11 +54,18 @@ def test_a_rank_has_bounds(tmp_path, rank):
 
 
 @pytest.mark.parametrize(
-    "sizes", [{"num_hidden_layers": 10**9}, {"hidden_size": 10**7}, {"vocab_size": 10**9}, {"head_dim": 10**8}]
+    "sizes",
+    [
+        {"num_hidden_layers": 10**9},
+        {"num_hidden_layers": 0},
+        {"hidden_size": 10**7},
+        {"vocab_size": 10**9},
+        {"head_dim": 10**8},
+    ],
 )
 def test_sizes_far_beyond_the_weights_are_refused_before_they_are_made(model, sizes):
     change(model / "config.json", **sizes)
-    with pytest.raises(GenerationError, match="sizes far beyond"):
+    with pytest.raises(GenerationError, match="sizes that are not theirs"):
         TransformersLM(model, device="cpu")
 
 
@@ -95,6 +102,14 @@ def test_a_bad_chat_template_is_one_clear_error(model, template, complaint):
     (model / "chat_template.jinja").write_text(template)
     with pytest.raises(GenerationError, match=complaint):
         takes_system_role(load_tokenizer(model))
+
+
+def test_a_chat_template_among_named_ones_has_the_same_limits(model):
+    (model / "chat_template.jinja").unlink()
+    named = [{"name": "default", "template": "{{ messages | tojson(indent=10**9) }}"}]
+    change(model / "tokenizer_config.json", chat_template=named)
+    with pytest.raises(GenerationError, match="no powers and no large numbers"):
+        load_tokenizer(model)
 
 
 def test_a_damaged_tokenizer_is_one_clear_error(model):

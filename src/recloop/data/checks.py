@@ -138,7 +138,12 @@ def bad_rows(file: Path, found: Iterable[tuple[int, str]], reason: str, do: str)
 
 def missing(column: str, shown: str, reason: str, do: str = "give it one") -> Check:
     """Every cell of a column of text holds something; `shown` is the column that a message shows."""
-    return Check(pl.col(column).str.len_bytes() == 0, pl.col(shown), reason, do)
+    return Check(is_blank(column), pl.col(shown), reason, do)
+
+
+def is_blank(column: str) -> pl.Expr:
+    """Whether a cell holds nothing that is seen: spaces, control characters and joiners alone, or null."""
+    return ~pl.col(column).str.contains(r"[^\p{C}\p{Z}]").fill_null(value=False)
 
 
 def known(column: str, ids: pl.Series, reason: str, do: str) -> Check:
@@ -172,6 +177,8 @@ def settle(found: Sequence[Rows], policy: BadRowPolicy) -> None:
             raise DataError(_describe(bad, policy.instead))
         return
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in bad.iter_rows(named=True)]
+    if policy.quarantine.is_dir():
+        raise DataError(f"data.quarantine must be a file, got the folder {policy.quarantine}; name a file in it")
     try:
         policy.quarantine.parent.mkdir(parents=True, exist_ok=True)
         atomic_write_text(policy.quarantine, "".join(lines))

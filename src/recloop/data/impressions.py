@@ -58,7 +58,7 @@ def with_impressions(log: Log, shown: Any) -> Log:
     frame = shown.select(given).with_columns(pl.col("user_id", "item_id", "list_id").cast(pl.String), *absent)
     numbers = frame.with_columns(pl.col("label", *OPTIONAL).cast(pl.Float64, strict=False).fill_nan(None))
     off = numbers["position"].drop_nulls()
-    off = off.filter((off < 1) | (off % 1 != 0))
+    off = off.filter((off < 1) | (off % 1 != 0) | (off > 2**53))
     if len(off):
         raise DataError(f"the position of an impression must be a whole number from 1, got {off[0]:g}; count from 1")
     for name in OPTIONAL:

@@ -63,8 +63,7 @@ def read_mind(folder: Path, bad_rows: BadRowPolicy = STRICT) -> Log:
 def _read_news(path: Path) -> Rows:
     rows = read_fields(path, "MIND news", "\t", _NEWS_FIELDS, checks.duplicate(["item_id"], "news"))
     labels = {name: attribute_labels(pl.concat_list(pl.col(name))) for name in ATTRIBUTES}
-    untitled = pl.col("title").str.strip_chars().str.len_bytes() == 0
-    rows = rows.check(Check(untitled, pl.col("item_id"), "has no title", "give it one or remove the line"))
+    rows = rows.check(checks.missing("title", "item_id", "has no title", "give it one or remove the line"))
     return rows.select("item_id", title=clean_text("title"), **labels)
 
 

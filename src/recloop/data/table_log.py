@@ -156,7 +156,7 @@ def _read_interactions(tables: _Tables, items: Rows | None, users: Rows | None) 
     if config.baskets:
         cells = pl.concat_list(config.item, *unread).alias(config.item)
         rows, unread = replace(rows, good=rows.good.with_columns(cells).drop(unread).explode(config.item)), ()
-        rows = replace(rows, good=rows.good.filter(~is_blank(config.item)))
+        rows = replace(rows, good=rows.good.filter(~checks.is_blank(config.item)))
     rows = rows.with_columns(pl.col(config.user, config.item).cast(pl.Categorical))
     tests = _owner_checks(rows, config, items, users)
     rating, time = pl.lit(None, dtype=pl.Float32), pl.col("line").cast(pl.Float64)
@@ -183,7 +183,7 @@ def _owner_checks(rows: Rows, config: TableColumns, items: Rows | None, users: R
 def _id_checks(rows: Rows, column: str, known: pl.Series | None, reason: str) -> list[Check]:
     """Checks of a categorical column of ids: each id is looked at once, since there are far fewer than rows."""
     ids = rows.good.select(pl.col(column).unique(maintain_order=True).cast(pl.String))
-    blank = ids.filter(is_blank(column))[column]
+    blank = ids.filter(checks.is_blank(column))[column]
     unknown = blank.clear() if known is None else ids.filter(~pl.col(column).is_in(known.implode()))[column]
     text = pl.col(column).cast(pl.String)
     faults = ((blank, f"has no {column}", "give it or remove the row"), (unknown, reason, "add or remove it"))
@@ -221,11 +221,6 @@ def _unread_columns(tables: _Tables, unread: Sequence[str]) -> str:
     return "; ".join(parts)
 
 
-def is_blank(column: str) -> pl.Expr:
-    """Whether a cell holds nothing that is seen: spaces, control characters and joiners alone, or null."""
-    return ~pl.col(column).str.contains(r"[^\p{C}\p{Z}]").fill_null(value=False)
-
-
 def _read_items(tables: _Tables, source: TableSource) -> Rows:
     config = tables.columns
     item = config.items_id or config.item
@@ -238,9 +233,9 @@ def _read_items(tables: _Tables, source: TableSource) -> Rows:
         for attribute in config.attributes
     }
     return rows.check(
-        Check(is_blank(item), pl.col(config.title), "has no id", "give it one"),
+        Check(checks.is_blank(item), pl.col(config.title), "has no id", "give it one"),
         checks.duplicate([item], "item"),
-        Check(is_blank(config.title), pl.col(item), "has no title", "give it one"),
+        Check(checks.is_blank(config.title), pl.col(item), "has no title", "give it one"),
     ).select(item_id=pl.col(item), title=clean_text(config.title), **values)
 
 
@@ -257,7 +252,7 @@ def _read_users(tables: _Tables, source: TableSource) -> Rows:
         )
     profile = [clean_text(name) for name in names if name not in ("line", user)]
     return rows.check(
-        Check(is_blank(user), pl.col("line"), "has no user id", "give it one"), checks.duplicate([user], "user")
+        Check(checks.is_blank(user), pl.col("line"), "has no user id", "give it one"), checks.duplicate([user], "user")
     ).select(pl.col(user).alias("user_id"), *profile)
 
 
@@ -271,7 +266,7 @@ def _read_impressions(tables: _Tables, source: TableSource, items: Rows | None, 
         say(f"nothing reads the columns {', '.join(unread)} of {source}")
     rows = rows.with_columns(pl.col(config.user, config.item).cast(pl.Categorical))
     tests = _owner_checks(rows, config, items, users)
-    tests.append(Check(is_blank(config.list), pl.col(config.item), "is of no list", "give it the list's id"))
+    tests.append(Check(checks.is_blank(config.list), pl.col(config.item), "is of no list", "give it the list's id"))
     made = {f"{key}_id": pl.col(getattr(config, key)) for key in ("user", "item", "list")}
     if config.label:
         text = pl.col(config.label).str.to_lowercase().replace({"true": "1", "false": "0"})

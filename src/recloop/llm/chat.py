@@ -36,11 +36,12 @@ def load_tokenizer(folder: Path) -> Any:
     """
     tokenizer = own_tokenizer(folder)
     template = tokenizer.chat_template
+    try:
+        for text in template.values() if isinstance(template, dict) else filter(None, [template]):
+            require_modest(text)
+    except Exception as error:  # one of Jinja's, or a limit is passed
+        raise _bad_template(tokenizer, error) from error
     if isinstance(template, str):
-        try:
-            require_modest(template)
-        except Exception as error:  # one of Jinja's, or a limit is passed
-            raise _bad_template(tokenizer, error) from error
         settled = [text for name, text in SETTLED.items() if name in template]
         tokenizer.chat_template = "".join([*settled, template])
     return tokenizer

@@ -126,10 +126,11 @@ def require_fit_sizes(folder: Path) -> None:
         size = {name: value for name, value in part.items() if isinstance(value, int)}
         width = max((abs(size.get(name, 1)) for name in ("hidden_size", "n_embd", "d_model")), default=1)
         size["heads"] = size.get("num_attention_heads", 1) * size.get("head_dim", 1)
-        layers = max(size.get(name, 0) for name in ("num_hidden_layers", "n_layer", "num_layers"))
-        if layers > len(shapes) or any(width * size.get(name, 0) > most for name in (*SIZES, "heads")):
+        layers = [size[name] for name in ("num_hidden_layers", "n_layer", "num_layers") if name in size]
+        is_odd = any(not 0 < number <= len(shapes) for number in layers)
+        if is_odd or any(width * size.get(name, 0) > most for name in (*SIZES, "heads")):
             raise GenerationError(
-                f"{path} must describe the weights beside it, got sizes far beyond them; fetch or save the model again"
+                f"{path} must describe the weights beside it, got sizes that are not theirs; fetch the model again"
             )
 
 
