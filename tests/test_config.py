@@ -362,6 +362,11 @@ def test_no_number_may_have_more_than_64_bits(value: str) -> None:
         load_config(Settings, None, [("seeds", value)])
 
 
+def test_a_number_that_a_rule_cannot_take_is_refused() -> None:
+    with pytest.raises(SettingError, match="must be a number of 64 bits"):
+        load_config(method_named("dpo4rec").config, None, [("split.fold", "9" * 400)])
+
+
 def test_two_spellings_of_one_setting_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text('[data]\non_bad_rows = "error"\non-bad-rows = "quarantine"\n')
