@@ -158,7 +158,7 @@ def validate(model: type[Config], tree: Mapping[str, Any]) -> Config:
         lines = [_explain(fault, model) for fault in error.errors(include_url=False)]
         raise SettingError("the settings do not hold together:\n  " + "\n  ".join(lines)) from error
     except OverflowError as error:
-        raise SettingError(f"a setting must be a number of 64 bits, got a larger one ({error}); give another") from error
+        raise SettingError(f"a setting must be a number of 64 bits, got more ({error}); give another") from error
     for key, value in _numbers(config):
         if not -MAX_NUMBER < value < MAX_NUMBER:
             raise SettingError(
