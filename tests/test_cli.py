@@ -333,7 +333,7 @@ def test_an_option_that_a_method_is_not_asked_with_is_refused(
 
 @pytest.mark.slow
 def test_quick_makes_re2llm_small_and_what_is_said_besides_wins(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", "re2llm", "--quick", "--dry-run", "--data.simulated-sessions.num-test", "30"]) == 0
+    assert cli.main(["run", "re2llm", "--quick", "--dry-run", "--data.simulated_sessions.num_test", "30"]) == 0
     assert "120 training and 30 test sessions" in capsys.readouterr().out
     assert cli.main(["run", "re2llm", "--dry-run", "--explore.max-hints", "9"]) == 0
     assert "up to 9" in capsys.readouterr().out

@@ -93,8 +93,8 @@ def test_a_terminal_without_the_letters_of_a_title_shows_their_codes(tmp_path: P
 @pytest.mark.parametrize(
     ("out", "said"),
     [
-        ("x" * 300, "shorter"),
-        ("/dev/null", "got the file /dev/null"),
+        ("x" * 300, "File name too long"),
+        ("/dev/null", "a run needs a folder, got a file, /dev/null"),
         ("/proc/recloop", "/proc/recloop"),
         ("link", "link"),
     ],

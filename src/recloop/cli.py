@@ -288,7 +288,9 @@ def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, u
     require_command(name, method.steps, until)
     config = load_config(method.config, options.config, overrides)
     if options.quick:
-        config = load_config(method.config, options.config, [*quick_settings(method, config), *overrides])
+        own = {key.replace("-", "_") for key, _ in overrides}
+        small = [pair for pair in quick_settings(method, config) if pair[0].replace("-", "_") not in own]
+        config = load_config(method.config, options.config, [*small, *overrides])
     source = options.reuse_from
     if source is not None:
         require_source_run(source, name)

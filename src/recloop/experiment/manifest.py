@@ -23,6 +23,7 @@ CONFIG, MANIFEST = "config.json", "manifest.json"
 PASSING = ("lm.pace", "lm.budget", "lm.prices", "preflight")  # decide no result, so a run may go on with others
 CONFIG_DIGEST = "config_sha256"  # of the settings that decide results
 MANIFEST_DIGEST = "manifest_sha256"  # of all else in the manifest
+MAX_NAME_CHARS = 250  # of a path inside a run folder; file systems take 255
 CHARS_SHOWN = 60  # of a file that is no manifest
 MAX_BYTES, MAX_DEPTH = 64 * 2**20, 32  # of a JSON file; a manifest of 1,000 steps has 1 MB and a depth of 6
 VERSIONED = (
@@ -225,11 +226,12 @@ def require_inside(folder: Path, relative: str) -> Path:
             backslash or a control character), or one of its parts is a symbolic link.
     """
     parts = relative.split("/")
-    is_plain = all(part and part not in (".", "..") and part.isprintable() and "\\" not in part for part in parts)
+    is_plain = len(relative) <= MAX_NAME_CHARS and all(
+        part and part not in (".", "..") and part.isprintable() and "\\" not in part for part in parts
+    )
     if not is_plain:
-        raise RunError(
-            f"a manifest may name files inside its folder only, got {relative!r} in {folder}; do not trust it"
-        )
+        given = relative[:CHARS_SHOWN]
+        raise RunError(f"a manifest may name files inside its folder only, got {given!r} in {folder}; do not trust it")
     path = folder
     for part in parts:
         path = path / part

@@ -79,7 +79,8 @@ def adapter_config(folder: Path) -> dict[str, Any] | None:
         raise GenerationError(
             f"{path} must name the model it adapts as {BASE}, got {adapter.get(BASE)!r}; save it again"
         )
-    if not isinstance(adapter.get("r"), int) or not 0 < adapter["r"] <= MAX_RANK:
+    is_lora = adapter.get("peft_type", "LORA") == "LORA"  # another kind is refused where it would be trained
+    if is_lora and (not isinstance(adapter.get("r"), int) or not 0 < adapter["r"] <= MAX_RANK):
         raise GenerationError(
             f"{path} must have a rank r from 1 to {MAX_RANK}, got {adapter.get('r')!r}; save it again"
         )

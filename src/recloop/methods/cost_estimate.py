@@ -55,11 +55,11 @@ def slowness(lm: LocalLmConfig) -> float:
 
 def lm_note(lm: LocalLmConfig, verbs: str) -> list[str]:
     """What the model wants, and how far the times of these steps can be believed."""
-    if lm.name.startswith(("bundled", "openai:")):
+    if lm.name.startswith("bundled"):
         return []
-    size = num_parameters(lm)
+    size = None if lm.name.startswith("openai:") else num_parameters(lm)
     if size is None:
-        return [f"  times of {verbs} are those of the bundled model: {lm.name} does not say its size"]
+        return [f"  times of {verbs} are those of the bundled model, not of {lm.name}, whose size is not known"]
     on_cpu, on_gpu = (f"{size * num_bytes / 1e9:,.1f} GB" for num_bytes in BYTES_PER_PARAMETER)
     memory = f"{on_cpu} on a CPU (float32), {on_gpu} on a GPU (bfloat16)"
     return [

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,9 @@ def launch(folder: Path, job: dict[str, Any], accelerate_config: str) -> None:
 
 def leave_error(folder: Path, error: RecloopError) -> None:
     """Leave an error for `launch` to raise; the first process to fail is heard."""
-    if not (folder / ERROR_FILE).exists():
-        atomic_write_json(folder / ERROR_FILE, {"type": type(error).__name__, "message": str(error)})
+    told = json.dumps({"type": type(error).__name__, "message": str(error)})
+    with suppress(FileExistsError), (folder / ERROR_FILE).open("x", encoding="utf-8") as file:
+        file.write(told)
 
 
 def _where(accelerate_config: str) -> list[str]:

@@ -21,7 +21,9 @@ PromptHook = Callable[[Prompt], Prompt]
 
 EMAIL = re.compile(r"[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
 CARD = re.compile(r"(?<![\w.-])\d(?:[ -]?\d){12,18}(?![\w-])")
-IP = re.compile(r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f.]*)(?![\w:])")
+IP = re.compile(  # an address has at most 45 characters
+    r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f:]{0,45}:[0-9A-Fa-f:.]{0,45}:[0-9A-Fa-f.]{0,45})(?![\w:])"
+)
 SEVEN_DIGITS = re.compile(r"\d(?:[^\d\n]{0,4}\d){6}")  # the shortest telephone number; most prompts have none
 
 
