@@ -347,10 +347,10 @@ def test_a_run_is_looked_at_while_another_goes_on_and_nothing_is_done_in_it(tmp_
     assert (tmp_path / "steps" / "second").is_dir()
 
 
-OUTSIDE = ["../victim", "/tmp/victim", "a/../../victim", "./a", "a//b", "a\\b", "a\nb", ""]
+OUTSIDE = ["../victim", "/tmp/victim", "a/../../victim", "./a", "a//b", "a\\b", "a\nb", "", "x" * 5000]
 
 
-@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("name", OUTSIDE, ids=range(len(OUTSIDE)))
 @pytest.mark.parametrize("part", ["folder", "output", "step"])
 def test_a_manifest_that_names_files_outside_its_folder_is_refused_before_anything_is_touched(
     tmp_path: Path, name: str, part: str
