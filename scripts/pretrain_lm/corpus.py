@@ -102,6 +102,11 @@ class Words:
         text = self._words[self._drawn.pop()]
         return text.capitalize() if self._rng.random() < 0.95 else text
 
+    def column(self, role: str) -> str:
+        """What a catalogue calls its column of this role."""
+        names = ROLES[role]
+        return names[0] if self._rng.random() < 0.4 else names[self._rng.integers(len(names))]
+
     def invented(self) -> str:
         """A word made of syllables that is in no vocabulary."""
         onset, vowel, coda = (
@@ -268,8 +273,7 @@ def invent_attributes(words: Words, num_items: int, rng: np.random.Generator) ->
 
 
 def _invent_attribute(role: str, words: Words, num_items: int, rng: np.random.Generator) -> Attribute:
-    names = ROLES[role]
-    name = names[0] if rng.random() < 0.4 else names[rng.integers(len(names))]
+    name = words.column(role)
     if role == "era":
         first = 1900 + 10 * int(rng.integers(0, 8))
         values = [f"{year}s" for year in range(first, first + 10 * int(rng.integers(2, 8)), 10)]

@@ -19,6 +19,7 @@ from scripts.pretrain_lm.skills import invent_skill_lesson
 from scripts.pretrain_lm.summaries import Summary
 from scripts.pretrain_lm.tokenizer import SPECIALS, english_words
 
+TRUNK_SHARE = 0.15
 Encode = Callable[[list[str]], list[list[int]]]
 
 
@@ -118,16 +119,24 @@ def allowed_tokens(summary: Summary, encode: Encode) -> list[list[int]] | None:
 
 
 def lessons_of_shard(
-    encode: Encode, vocab_size: int, num_lessons: int, difficulty: Difficulty, seed: tuple[int, int]
+    encode: Encode,
+    vocab_size: int,
+    num_lessons: int,
+    difficulty: Difficulty,
+    seed: tuple[int, int],
+    trunk_share: float = TRUNK_SHARE,
+    source: type[Words] = Words,
 ) -> list[TokenLesson]:
     """The lessons of one shard.
 
     Args:
         encode: texts to token ids; special tokens are recognised, none is added.
         seed: (run seed, shard number).
+        trunk_share: of lessons whose trunk is learnt too.
+        source: of the words, names and titles.
     """
     rng = np.random.default_rng(seed)
-    words = Words(english_words(), rng)
+    words = source(english_words(), rng)
     few = rng.choice(np.arange(len(SPECIALS), vocab_size), size=256, replace=False)
     lessons: list[Lesson] = []
     done: list[TokenLesson] = []
@@ -151,7 +160,7 @@ def lessons_of_shard(
         shape = [len(branch.answers) for branch in lesson.branches]
         count = 1 + len(shape) + sum(shape)
         pieces = encoded[cursor : cursor + count]
-        done.append(token_lesson(pieces, shape, rng.random() < 0.15, _allowed_of(lesson, encode)))
+        done.append(token_lesson(pieces, shape, rng.random() < trunk_share, _allowed_of(lesson, encode)))
         cursor += count
     return [done[i] for i in rng.permutation(len(done))]
 
