@@ -239,7 +239,9 @@ def user_views(study: Study, task: Task, summary: RewardSummary) -> tuple[parts.
     step = f"sample.{UNTUNED}.s{study.config.seeds[0]}"
     completions = read_user_texts(study, UNTUNED, step).parts[REWARD]
     titles, user_ids = task.log.items["title"].to_list(), task.log.users["user_id"].to_list()
-    by_gap = sorted(summary.pairs.pairs, key=lambda pair: (pair.chosen_reward - pair.rejected_reward, pair.user))
+    gaps = {pair: (pair.chosen_reward - pair.rejected_reward, pair.user) for pair in summary.pairs.pairs}
+    widest = {pair.user: pair for pair in sorted(gaps, key=gaps.__getitem__)}  # of a user with several
+    by_gap = sorted(widest.values(), key=gaps.__getitem__)
     views: list[parts.UserView] = []
     for pair in at_shares(by_gap):
         items, rating = task.lists.histories.of(pair.user)
