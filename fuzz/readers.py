@@ -60,7 +60,7 @@ def _damaged(example: Example, rng: random.Random, folder: Path) -> Callable[[],
     files = mutated_file(example.files, example.forms, rng)
     for name, raw in files.items():
         (folder / name).write_bytes(raw)
-    if rng.random() < 0.01:  # a folder, or a link to nowhere, where a file should be
+    if rng.random() < 0.01 and files:  # a folder, or a link to nowhere, where a file should be
         odd = folder / rng.choice(sorted(files))
         odd.unlink()
         odd.mkdir() if rng.random() < 0.5 else odd.symlink_to(folder / "nowhere")
