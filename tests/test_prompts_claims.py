@@ -1,5 +1,7 @@
 """What a summary says, what a history supports, and the way there and back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -195,3 +197,46 @@ def test_too_little_to_be_usual_says_nothing() -> None:
     history = [item(5, ("Drama",)), item(4, ("Noir",)), item(4, ("Noir",))]
     found = {e.value: e.polarity for e in weigh_history(ATTRIBUTES, history, rates) if e.attribute == "genre"}
     assert found == {"Drama": None, "Noir": Polarity.LIKES}  # of War 1.2 are population rate, of Drama 1 was met
+
+
+def test_without_attributes_claims_are_about_titles_in_quotes() -> None:
+    films = [HistoryItem(title, (), rating) for title, rating in (("Heat, The", 5.0), ("Mr. No; a life", 1.0))]
+    [old, new] = films
+    assert [claim for claim, _ in true_claims((), films)] == [
+        Claim("title", Polarity.DISLIKES, new.title),  # the latest first
+        Claim("title", Polarity.LIKES, old.title),
+    ]
+    assert true_claims((), [replace(old, rating=None)])[0][0] == Claim("title", Polarity.LIKES, old.title)
+    assert true_claims((), [replace(old, rating=3.0), replace(new, rating=3.0)]) == []  # neither above nor below
+    text = write_summary([claim for claim, _ in true_claims((), films)])
+    assert text == 'By title: likes "Heat, The"; dislikes "Mr. No; a life".'
+    found = parse_claims(text, ())
+    assert found.is_well_formed
+    assert found.claims == (
+        Claim("title", Polarity.LIKES, old.title),
+        Claim("title", Polarity.DISLIKES, new.title),
+    )
+    several = 'By title: likes "A", "B, c"; dislikes "D. E".'
+    assert [claim.value for claim in parse_claims(several, ()).claims] == ["A", "B, c", "D. E"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "By title: likes Heat.",
+        'By title: likes "Heat", .',
+        'By title: likes "Heat" "Big".',
+        'By title: likes "Heat',
+        'By title: likes "Heat". So it is, they say.',
+        'By genre: likes "Heat".',
+        'By title: loves "Heat".',
+        "By title: likes ;.",
+    ],
+)
+def test_titles_that_break_the_form_are_noticed(text: str) -> None:
+    assert not parse_claims(text, ()).is_well_formed
+
+
+def test_a_title_is_never_compared_with_other_users() -> None:
+    told = true_claims((), [HistoryItem("Heat", (), None)], {("title", "Heat"): 0.9})
+    assert told == [(Claim("title", Polarity.LIKES, "Heat"), 1.0)]

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from recloop.data.lists import candidate_lists
 from recloop.data.load import load_log
-from recloop.prompts.claims import Claim, HistoryItem, Polarity, parse_claims, true_claims, write_summary
+from recloop.prompts.claims import TITLE, Claim, HistoryItem, Polarity, parse_claims, true_claims, write_summary
 from recloop.prompts.lines import history_items
-from recloop.prompts.prose import TITLE, Catalogue, Mention, catalogue_of, find_mentions, index_catalogue
+from recloop.prompts.prose import Catalogue, Mention, catalogue_of, find_mentions, index_catalogue
 from recloop.prompts.text_truth import assess_texts, history_facts
 from recloop.records import Completion, Log, UserCompletions
 

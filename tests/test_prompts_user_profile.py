@@ -109,7 +109,7 @@ def test_without_attributes_a_prompt_asks_about_titles():
         [prompt] = build_prompts(log, histories([0], [3.0]), np.array([0]), config, words)
         lines = prompt.text.splitlines()
         assert lines[-2] == '3 stars | "Red Moon"'
-        assert lines[-1].startswith("Analyse the preferences that these titles show (consider genre, director")
+        assert lines[-1] == "Analyse the preferences by title: likes and dislikes."
 
 
 def test_hostile_titles_stay_inside_their_line():

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recloop.llm.bundled import ROLES
-from recloop.prompts.claims import Claim, Evidence, HistoryItem, Polarity, weigh_history, write_summary
+from recloop.prompts.claims import TITLE, Claim, Evidence, HistoryItem, Polarity, weigh_history, write_summary
 from recloop.prompts.lines import clean_value
 from recloop.prompts.template import SYSTEM, ProfileFacts, open_template
 from recloop.prompts.user_profile import count_lines, shown_item
@@ -83,6 +83,7 @@ class Difficulty:
     skill_share: float = 0.0  # share of lessons about next items, reflection and requests
     max_candidates: int = 20  # in those
     lookup_share: float = 0.0  # share of those that only look up lines of a list
+    bare_share: float = 0.0  # share of histories whose items have titles alone
 
 
 class Words:
@@ -296,7 +297,7 @@ def _invent_attribute(role: str, words: Words, num_items: int, rng: np.random.Ge
 
 
 def invent_history(
-    words: Words, max_items: int, rng: np.random.Generator, min_items: int = 2
+    words: Words, max_items: int, rng: np.random.Generator, min_items: int = 2, has_attributes: bool = True
 ) -> tuple[list[str], list[HistoryItem]]:
     """Attribute names and the history of one user of an invented catalogue; one in 50 has 0 to 2 items."""
     few = rng.random() < 0.02
@@ -304,7 +305,7 @@ def invent_history(
     if not has_rating and min_items < SHORT_ITEMS and rng.random() < SHORT_SHARE:
         max_items = min(max_items, SHORT_ITEMS)
     num_items = int(rng.integers(0, 3)) if few else int(rng.integers(min_items, max_items + 1))
-    attributes = invent_attributes(words, num_items, rng)
+    attributes = invent_attributes(words, num_items, rng) if has_attributes else []
     level, noise, reach = rng.normal(3.6, 0.5), rng.uniform(0.3, 1.2), rng.uniform(0.0, 1.3)
     tastes = [rng.normal(0, reach, size=len(attribute.values)) for attribute in attributes]
     items = []
@@ -332,10 +333,11 @@ def verdict(evidence: Evidence) -> str:
 
 def invent_lesson(words: Words, difficulty: Difficulty, rng: np.random.Generator) -> Lesson:
     """One history with its summaries, full accounts, lists of ratings and verdicts."""
-    is_counted = rng.random() < difficulty.counted_share
+    is_bare = difficulty.bare_share > 0 and rng.random() < difficulty.bare_share
+    is_counted = not is_bare and rng.random() < difficulty.counted_share
     is_long = is_counted and rng.random() < LONG_SHARE
     longest = MAX_LONG if is_long else difficulty.max_items
-    attributes, items = invent_history(words, longest, rng, difficulty.max_items if is_long else 2)
+    attributes, items = invent_history(words, longest, rng, difficulty.max_items if is_long else 2, not is_bare)
     evidence = weigh_history(attributes, items)
     noun = NOUNS[rng.integers(len(NOUNS))]
     shown, counts = items, []
@@ -349,8 +351,10 @@ def invent_lesson(words: Words, difficulty: Difficulty, rng: np.random.Generator
     facts = ProfileFacts(noun, tuple(attributes), lines, lines[len(lines) - len(shown) :], mean, tuple(counts))
     history, _, task = open_template("counted")(facts).user.rpartition("\n")
     trunk = f"<|system|>{SYSTEM}<|end|><|user|>{history}"
-    summaries = tuple(draw_summary(attributes, evidence, rng) for _ in range(difficulty.num_summaries))
+    summaries = tuple(draw_summary(attributes or (TITLE,), evidence, rng) for _ in range(difficulty.num_summaries))
     branches = [Branch(task, tuple(summary.text for summary in summaries), summaries)]
+    if not attributes:
+        return Lesson(trunk, (*branches, _list_titles(shown, rng)))
     attribute = attributes[int(rng.integers(len(attributes)))]
     whole = [e for e in evidence if e.attribute == attribute and e.polarity in (Polarity.LIKES, Polarity.DISLIKES)][:8]
     account = write_summary([Claim(attribute, e.polarity, e.value) for e in whole if e.polarity], [attribute])
@@ -369,6 +373,14 @@ def invent_lesson(words: Words, difficulty: Difficulty, rng: np.random.Generator
             else:
                 branches.append(Branch(f"What about {asked.attribute} {asked.value}?", (f"{verdict(asked)}.",)))
     return Lesson(trunk, tuple(branches))
+
+
+def _list_titles(items: Sequence[HistoryItem], rng: np.random.Generator) -> Branch:
+    """A branch with the titles of all items or of those with one rating."""
+    rating = items[int(rng.integers(len(items)))].rating if items else None
+    titles = [f'"{item.title}"' for item in items if rating is None or item.rating == rating][:8]
+    of = "" if rating is None else f" of {rating:g} stars"
+    return Branch(f"List title{of}?", (f"{'; '.join(titles) or 'none'}.",))
 
 
 def _list_values(attributes: Sequence[str], items: Sequence[HistoryItem], rng: np.random.Generator) -> Branch:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recloop.prompts.claims import NO_PREFERENCE, Basis, Evidence, Polarity
+from recloop.prompts.claims import NO_PREFERENCE, TITLE, Basis, Evidence, Polarity, written_value
 
 MAX_ANSWER_WORDS = 34  # keeps answers within 64 tokens
 MAX_COUNTED = 8  # values that a prompt counts on each side, by default; no others can be copied
@@ -53,7 +53,11 @@ def draw_summary(attributes: Sequence[str], evidence: Sequence[Evidence], rng: n
     """
     pools = {
         attribute: {
-            polarity: [e.value for e in evidence if e.attribute == attribute and e.polarity is polarity][:MAX_COUNTED]
+            polarity: [
+                written_value(attribute, e.value)
+                for e in evidence
+                if e.attribute == attribute and e.polarity is polarity
+            ][:MAX_COUNTED]
             for polarity in Polarity
         }
         for attribute in attributes
@@ -61,6 +65,8 @@ def draw_summary(attributes: Sequence[str], evidence: Sequence[Evidence], rng: n
     if not any(values for sides in pools.values() for values in sides.values()):
         return Summary((Choice((NO_PREFERENCE,), NO_PREFERENCE), Choice((END,), END)))
     draw_plan = _plan_rated if any(e.basis is Basis.RATING for e in evidence) else _plan_unrated
+    if TITLE in pools:  # in the order of the prompt's lines
+        pools[TITLE] = {polarity: titles[::-1] for polarity, titles in pools[TITLE].items()}
     plan = draw_plan(pools, rng)
     left = [attribute for attribute, _ in plan] + [attribute for attribute in attributes if attribute not in dict(plan)]
     choices: list[Choice] = []

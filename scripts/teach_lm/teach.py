@@ -1,7 +1,7 @@
 """An adapter that teaches a model others made to read prompts of recloop: lessons of invented catalogues, by LoRA.
 
     make smollm2
-    python -m scripts.teach_lm --out runs/teach --num-lessons 1200
+    python -m scripts.teach_lm --out runs/teach --num-lessons 480
 
 The lessons are those of the bundled model (`scripts.pretrain_lm.corpus`, `.skills`), in the chat format of the model,
 with columns of any name and titles with years, commas and digits. All questions about one history share its tokens.
@@ -46,18 +46,19 @@ class TeachConfig(BaseModel):
 
     base: Path = Field(default=FOLDER, description="folder of the model that learns")
     seed: int = Field(default=28, ge=0, description="of lessons and first weights")
-    num_lessons: int = Field(default=1200, ge=1, description="lessons of the whole run")
+    num_lessons: int = Field(default=480, ge=1, description="lessons of the whole run")
     rank: int = Field(default=16, ge=1, description="of the adapter, on all linear layers")
     learning_rate: float = Field(default=8e-4, gt=0, description="between warm-up and fall")
     warmup_steps: int = Field(default=10, ge=0, description="steps over which the learning rate rises from 0")
     fall_share: float = Field(default=0.3, gt=0, le=1, description="last share of the lessons, with a falling rate")
-    batch_lessons: int = Field(default=8, ge=1, description="lessons of a step")
+    batch_lessons: int = Field(default=3, ge=1, description="lessons of a step")
     batch_tokens: int = Field(default=2048, ge=256, description="padded tokens that are computed together")
     drawn_weight: float = Field(default=0.5, ge=0, description="of a drawn summary's likelihood, as in pretraining")
     max_items: int = Field(default=24, ge=2, description="items of a history")
     counted_share: float = Field(default=0.75, ge=0, le=1, description="histories whose prompt has count lines")
+    bare_share: float = Field(default=0.15, ge=0, le=1, description="histories whose items have titles alone")
     skill_share: float = Field(default=0.5, ge=0, le=1, description="lessons on next items, requests and reflection")
-    candidates_grow_over: int = Field(default=400, ge=1, description="lessons over which candidates grow to their most")
+    candidates_grow_over: int = Field(default=200, ge=1, description="lessons over which candidates grow to their most")
     max_candidates: int = Field(default=20, ge=3, description="candidates in those")
     checkpoint_every_s: float = Field(default=240, gt=0, description="between checkpoints")
 
@@ -93,6 +94,7 @@ def difficulty_at(lesson: int, config: TeachConfig) -> Difficulty:
         skill_share=config.skill_share,
         max_candidates=round(4 + grown * (config.max_candidates - 4)),
         lookup_share=0.25 * (1 - grown) + 0.05,
+        bare_share=config.bare_share,
     )
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from recloop.evaluation.significance import Comparison, Contrast
 
 CHANCE = "chance"  # candidates in random order
+NEARNESS = "how much nearer the text is to liked candidates than to the others"  # `EmbeddingReward`
 EMPTY_LISTS = {"drop": "left out", "zero": "counted as 0"}  # those without a positive, by the setting metrics.empty
 REWARD_MODEL_PREFIX = "reward_model_"  # of a variant that the reward model scores in place of an evaluator
 
@@ -62,6 +63,16 @@ _CONTROLS = (
         "Random-label DPO",
         "Trained on the same pairs with chosen and rejected swapped at random: what training does by itself.",
     ),
+    (
+        "random_label_sft",
+        "Random-label SFT",
+        "Fine-tuned on each user's best or worst completion, by coin toss: what training does by itself.",
+    ),
+    (
+        "random_label_grpo",
+        "Random-label GRPO",
+        "Reinforced by the same rewards, dealt out by chance: what training does by itself.",
+    ),
     ("sft_best_of_n", "SFT on best-of-N", "Fine-tuned on each user's best completion instead of on pairs."),
     ("grpo_ndcg", "GRPO, NDCG only", "Reinforced by the rank of the right item and the format alone."),
     ("no_penalty", "ReRec, no penalty", "Every token of an answer gets the same advantage."),
@@ -89,7 +100,7 @@ _CONTROLS = (
 _METHODS = (
     ("published_text", "Published text", "Texts that came with the data, written by another language model."),
     ("untuned", "Untuned (KAR)", "Texts of the base model, as in KAR."),
-    ("trained", "Trained", "Texts of the language model after DPO on the rewards."),
+    ("trained", "Trained", "Texts of the language model trained on the rewards."),
     ("base_model", "Base model", "The language model before any training."),
     ("supervised", "Supervised", "Fine-tuned on canonical answers to other users' requests."),
     ("rerec", "ReRec", "With query and preference alignment, reasoning-aware advantages and curriculum."),
@@ -187,7 +198,7 @@ def reward_title(metric: str, is_cross_fitted: bool) -> str:
     try:
         title = metric_title(metric)
     except SettingError:  # a reward function's own name
-        title = metric
+        title = NEARNESS if metric == "embedding" else metric
     return title + (", predicted from other users' completions" if is_cross_fitted else "")
 
 

@@ -8,6 +8,9 @@ In a history with ratings, a value is *liked* when at least two items carry it a
 mean of the history, *disliked* when it is below. Without ratings a value is liked when at least two items carry it,
 and ``also`` names values of one item. Compared with population rates, a value is liked when clearly more items
 carry it than in other users' histories, and disliked when clearly fewer do.
+
+Where items have no attributes, claims are about titles, in quotes: ``By title: likes "Heat, The (1995)", "Big";
+dislikes "Alien".`` A title is liked when it was rated above the mean of the history, or has no rating.
 """
 
 from __future__ import annotations
@@ -22,11 +25,15 @@ from itertools import zip_longest
 from recloop.llm.completion_text import SENTENCE_END
 
 NO_PREFERENCE = "No clear preference."
+TITLE = "title"  # what claims are about where items have no attributes
 MORE, LESS = 1.25, 0.75  # guesses: times the expected number of items, from which on it is clearly more, or fewer
 FEWEST = 2.0  # items that carry a value, or are expected to, before anything is said
 MIN_PROSE_WORDS = 3  # guess: fewer after a full stop are the rest of a name
 
 LINE_END = r"(?<=\.)(?<!\b[A-Z]\.)[ \t]*\n\s*"
+OUTSIDE_QUOTES = re.compile(r'; (?=[^"]*(?:"[^"]*"[^"]*)*$)')
+QUOTED_SECTION = re.compile(r'(?:"[^"]*"|[^".])*\.')
+TITLES = re.compile(r'"[^"]+"(?:, "[^"]+")*')
 ABBREVIATED = re.compile(
     r"\b(?:Co|Corp|Inc|Ltd|Intl|Mfg|Bros|Dept|Dr|Mr|Mrs|Ms|Prof|Jr|Sr|St|Mt|Ft|Vol|No|Pt|Ed|Misc|vs)\.$"
 )
@@ -84,14 +91,15 @@ class Evidence:
     @property
     def polarity(self) -> Polarity | None:
         """The claim this evidence supports, or None when it supports none."""
+        fewest = 1 if self.attribute == TITLE else FEWEST
         match self.basis:
             case Basis.COUNT:
-                return Polarity.LIKES if self.num_items >= FEWEST else Polarity.ALSO
+                return Polarity.LIKES if self.num_items >= fewest else Polarity.ALSO
             case Basis.SHARE if self.num_items >= max(FEWEST, MORE * self.num_expected):
                 return Polarity.LIKES
             case Basis.SHARE if self.num_expected >= FEWEST and self.num_items <= LESS * self.num_expected:
                 return Polarity.DISLIKES
-            case Basis.RATING if self.num_items >= FEWEST and abs(self.excess) >= 1e-9:
+            case Basis.RATING if self.num_items >= fewest and abs(self.excess) >= 1e-9:
                 return Polarity.LIKES if self.excess > 0 else Polarity.DISLIKES
             case _:
                 return None
@@ -120,15 +128,18 @@ class ParsedCompletion:
 def weigh_history(
     attributes: Sequence[str], history: Iterable[HistoryItem], population_rates: PopulationRates | None = None
 ) -> list[Evidence]:
-    """Evidence for every value of a history, attribute by attribute, strongest first.
+    """Evidence for every value of a history, attribute by attribute, strongest first; for titles the latest first.
 
     Args:
-        attributes: names, in the order of each item's `values`.
+        attributes: names, in the order of each item's `values`; without any, the evidence is about titles.
         history: the items shown; all have ratings, or none has.
         population_rates: what to compare the history with; None to go by its ratings, or by counts alone. With
-            them, a value that no item carries has evidence where items are expected to.
+            them, a value that no item carries has evidence where items are expected to. Titles are not compared.
     """
     items = list(history)
+    if are_titles := not attributes:
+        attributes, population_rates = (TITLE,), None
+        items = [HistoryItem(item.title, ((item.title,),), item.rating) for item in reversed(items)]
     rating = [item.rating for item in items if item.rating is not None]
     mean = sum(rating) / len(rating) if rating else 0.0
     counts: Counter[tuple[str, str]] = Counter()
@@ -148,6 +159,8 @@ def weigh_history(
             for key, expected in (dict.fromkeys(counts, 0.0) | expected_of).items()
             if key in counts or expected >= FEWEST
         ]
+    if are_titles:
+        return found
     return sorted(found, key=lambda e: (attributes.index(e.attribute), -e.strength, e.value))
 
 
@@ -190,9 +203,18 @@ def write_summary(claims: Sequence[Claim], attributes: Sequence[str] | None = No
         by_attribute.setdefault(claim.attribute, {}).setdefault(claim.polarity, []).append(claim.value)
     sections = []
     for attribute, by_polarity in by_attribute.items():
-        parts = [f"{p.value} {', '.join(by_polarity[p])}" for p in Polarity if p in by_polarity]
+        parts = [
+            f"{p.value} {', '.join(written_value(attribute, value) for value in by_polarity[p])}"
+            for p in Polarity
+            if p in by_polarity
+        ]
         sections.append(f"By {attribute}: {'; '.join(parts) or 'mixed'}.")
     return " ".join(sections) or NO_PREFERENCE
+
+
+def written_value(attribute: str, value: str) -> str:
+    """A value as the canonical text has it: titles, which may hold commas, in quotes."""
+    return f'"{value}"' if attribute == TITLE else value
 
 
 def parse_claims(text: str, attributes: Sequence[str]) -> ParsedCompletion:
@@ -200,7 +222,7 @@ def parse_claims(text: str, attributes: Sequence[str]) -> ParsedCompletion:
 
     Sections may stand on lines of their own. Prose after a section, on a new line or as a sentence, is no
     part of its values, but names with full stops (``Dr. Seuss``) are. A line goes on in the next unless it ends
-    in a full stop that is not an initial's. Sections have the names in `attributes`.
+    in a full stop that is not an initial's. Sections have the names in `attributes`; without any, ``title``.
 
     Example:
         >>> parse_claims("By genre: likes Drama; dislikes War. By era: mixed.", ("genre", "era")).attributes
@@ -209,13 +231,13 @@ def parse_claims(text: str, attributes: Sequence[str]) -> ParsedCompletion:
     text = text.strip()
     if text == NO_PREFERENCE:
         return ParsedCompletion((), (), True)
-    names = "|".join(re.escape(attribute) for attribute in sorted(attributes, key=len, reverse=True))
-    starts = list(section_heads(names).finditer(text)) if attributes else []
+    names = "|".join(re.escape(attribute) for attribute in sorted(attributes or (TITLE,), key=len, reverse=True))
+    starts = list(section_heads(names).finditer(text))
     claims: list[Claim] = []
     is_clean = bool(starts) and starts[0].start() == 0
     for start, following in zip_longest(starts, starts[1:]):
         body = text[start.end() : following.start() if following else len(text)].strip()
-        said = _without_prose(body)
+        said = _without_prose(start[1], body)
         found = _parse_section(start[1], said)
         is_clean = is_clean and found is not None and said == body
         claims.extend(found or ())
@@ -229,8 +251,11 @@ def section_heads(names: str) -> re.Pattern[str]:
     return re.compile(rf"(?:^|(?<=\. )|{LINE_END})By ({names}): ")
 
 
-def _without_prose(body: str) -> str:
+def _without_prose(attribute: str, body: str) -> str:
     """A section's body without the prose after it."""
+    if attribute == TITLE:
+        section = QUOTED_SECTION.match(body)
+        return section[0] if section else body
     body = re.split(LINE_END, body, maxsplit=1)[0]
     for end in SENTENCE_END.finditer(body):
         if not ABBREVIATED.search(body, 0, end.start()) and _is_prose(body[end.end() :]):
@@ -252,12 +277,23 @@ def _parse_section(attribute: str, body: str) -> list[Claim] | None:
     if body == "mixed.":
         return []
     claims: list[Claim] = []
-    for part in body[:-1].split("; "):
+    is_quoted = attribute == TITLE
+    split = _split_titles if is_quoted else _split_values
+    for part in OUTSIDE_QUOTES.split(body[:-1]) if is_quoted else body[:-1].split("; "):
         head, _, rest = part.partition(" ")
-        if head not in {p.value for p in Polarity} or not rest:
-            return None
-        values = [value.strip() for value in rest.split(", ")]
-        if not all(values) or any("," in value for value in values):
+        values = split(rest)
+        if head not in {p.value for p in Polarity} or not values:
             return None
         claims.extend(Claim(attribute, Polarity(head), value) for value in values)
     return claims
+
+
+def _split_values(listed: str) -> list[str]:
+    """The values of a list; none where one is missing."""
+    values = [value.strip() for value in listed.split(", ")]
+    return values if all(values) and not any("," in value for value in values) else []
+
+
+def _split_titles(listed: str) -> list[str]:
+    """The titles of a list, each in quotes; none where it is not such a list."""
+    return [title.strip() for title in listed[1:-1].split('", "')] if TITLES.fullmatch(listed) else []

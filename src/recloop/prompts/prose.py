@@ -20,13 +20,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from recloop.prompts.claims import Polarity
+from recloop.prompts.claims import TITLE, Polarity
 from recloop.prompts.lines import clean_title, clean_value
 from recloop.prompts.sign_cues import SPOT, signs_of
 from recloop.prompts.title_match import ways_to_write
 from recloop.records import Log
 
-TITLE = "title"  # in place of an attribute
 MANY_VALUES = 50  # guess: more are names, and a name can be an ordinary word
 WORD = re.compile(r"\w+")
 JOINED = re.compile(r"[-/.]? ?| [-/] |[,:] | \(")

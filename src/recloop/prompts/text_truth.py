@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recloop.prompts.claims import HistoryItem, Polarity, PopulationRates, parse_claims, true_claims
+from recloop.prompts.claims import TITLE, HistoryItem, Polarity, PopulationRates, parse_claims, true_claims
 from recloop.prompts.lines import history_items
 from recloop.prompts.plausibility import WORD, repeats
-from recloop.prompts.prose import TITLE, Mention, catalogue_of, find_mentions
+from recloop.prompts.prose import Mention, catalogue_of, find_mentions
 from recloop.records import Histories, Log, UserCompletions
 
 

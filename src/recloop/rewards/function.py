@@ -39,6 +39,19 @@ class RewardFunction(Protocol):
         ...
 
 
+class RewardSum:
+    """The sum of several reward functions, as one."""
+
+    def __init__(self, *rewards: RewardFunction) -> None:
+        self._rewards = rewards
+        self.name = "+".join(map(name_of_reward, rewards))
+
+    def __call__(
+        self, prompts: Sequence[Prompt], completions: Sequence[Sequence[str]], /, **context: Any
+    ) -> Float64[np.ndarray, "P N"]:
+        return np.sum([reward(prompts, completions, **context) for reward in self._rewards], axis=0)
+
+
 def rewards_of(reward: RewardFunction, completions: UserCompletions) -> Rewards:
     """The rewards that a reward function gives to completions that hold their prompts.
 

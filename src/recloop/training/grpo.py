@@ -72,6 +72,8 @@ def run_grpo(
         "score": reward.digest,
         "advantages": reward.advantages.model_dump(mode="json"),
     }
+    if reward.shuffle_seed is not None:
+        asked["shuffle_seed"] = reward.shuffle_seed
     inputs = {
         "models": {"lm": sha256_of_folder(run.lm_folder), "reference model": sha256_of_folder(run.reference)},
         "rows": hashlib.sha256(json.dumps(asked).encode()).hexdigest(),

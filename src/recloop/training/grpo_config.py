@@ -80,11 +80,16 @@ Scorer = Callable[[int, str, bool], ScoredAnswer]
 
 @dataclass(frozen=True, slots=True)
 class AnswerReward:
-    """How answers are rewarded, and how their tokens share the reward. digest: of all that `score` depends on."""
+    """How answers are rewarded, and how their tokens share the reward.
+
+    digest: of all that `score` depends on.
+    shuffle_seed: deals the rewards of a prompt's answers out among them by chance, as a control; None: as they are.
+    """
 
     score: Scorer
     digest: str
     advantages: AdvantageConfig
+    shuffle_seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,16 +43,22 @@ class AnswerScorer(TrainerCallback):
     rows: of all answers of the training run. last: of the current batch, in its order.
     """
 
-    def __init__(self, score: grpo_config.Scorer, tokenizer: Any, end_tokens: Sequence[int], work: Path) -> None:
+    def __init__(
+        self, reward: AnswerReward, num_generations: int, tokenizer: Any, end_tokens: Sequence[int], work: Path
+    ) -> None:
         self.rows: list[dict[str, float]] = []
         self.last: list[grpo_config.ScoredAnswer] = []
-        self._score, self._tokenizer, self._end_tokens, self._work = score, tokenizer, end_tokens, work
+        self._reward, self._num_generations = reward, num_generations
+        self._tokenizer, self._end_tokens, self._work = tokenizer, end_tokens, work
 
     def reward(self, *, completion_ids: list[list[int]], number: list[int], log_metric: Any, **_: Any) -> list[float]:
         """A reward function as TRL calls it. An answer with an end token is finished."""
         texts = self._tokenizer.batch_decode(completion_ids, skip_special_tokens=True)
         is_finished = [bool(ids) and ids[-1] in self._end_tokens for ids in completion_ids]
-        self.last = [self._score(*one) for one in zip(number, texts, is_finished, strict=True)]
+        self.last = [self._reward.score(*one) for one in zip(number, texts, is_finished, strict=True)]
+        if self._reward.shuffle_seed is not None:
+            rng = np.random.default_rng([self._reward.shuffle_seed, len(self.rows)])  # the same after a kill
+            self.last = shuffled_rewards(self.last, self._num_generations, rng)
         for one, found in zip(number, self.last, strict=True):
             self.rows.append({"number": one, "reward": found.reward, **found.terms})
             for name, value in found.terms.items():
@@ -71,6 +78,18 @@ class AnswerScorer(TrainerCallback):
         state: dict[int, dict[str, torch.Tensor]] = optimizer.state_dict()["state"]
         moments = {f"{n}.{name}": x.contiguous() for n, found in state.items() for name, x in found.items()}
         save_file(moments, self._work / MOMENTS)
+
+
+def shuffled_rewards(
+    answers: Sequence[grpo_config.ScoredAnswer], group: int, rng: np.random.Generator
+) -> list[grpo_config.ScoredAnswer]:
+    """The answers, each with the reward of one of the `group` answers that stand beside it."""
+    dealt: list[grpo_config.ScoredAnswer] = []
+    for first in range(0, len(answers), group):
+        own = answers[first : first + group]
+        for one, place in zip(own, rng.permutation(len(own)), strict=True):
+            dealt.append(replace(one, reward=own[place].reward, bare_reward=own[place].bare_reward))
+    return dealt
 
 
 class TokenGrpoTrainer(GRPOTrainer):
@@ -205,7 +224,8 @@ def make_trainer(
 ) -> TokenGrpoTrainer:
     """The trainer of one epoch over `prompts`, in their order; `job.budget` is the epoch's, `config` of all epochs."""
     tokenizer = policy.tokenizer
-    scorer = AnswerScorer(reward.score, tokenizer, end_tokens_of(policy.model, tokenizer), job.run.work)
+    ends = end_tokens_of(policy.model, tokenizer)
+    scorer = AnswerScorer(reward, config.num_generations, tokenizer, ends, job.run.work)
     tokenizer.padding_side = "left"
     arguments = trainer_arguments(job, uses_lora=policy.uses_lora)
     del arguments["max_length"]  # of no meaning here

@@ -11,8 +11,16 @@ from recloop.experiment.step import StepKind
 from recloop.methods.dpo4rec import generate
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.generate import FIT, GROUPS, SAMPLE, TEST, UserTexts, UserTextVectors
-from recloop.methods.dpo4rec.names import MATCHED, RANDOM_LABELS, SFT_BEST_OF_N, SHUFFLED, Trained, variant_after_rounds
-from recloop.methods.dpo4rec.train import train_dpo_round, train_sft_round
+from recloop.methods.dpo4rec.names import (
+    MATCHED,
+    RANDOM_LABELS,
+    RANDOM_LABELS_OF,
+    SFT_BEST_OF_N,
+    SHUFFLED,
+    Trained,
+    variant_after_rounds,
+)
+from recloop.methods.dpo4rec.train import train_on_pairs, train_sft_round
 from recloop.methods.study import LmRef, Study, derived_seed
 from recloop.records import Completion, Group, UserCompletions, UserVectors
 from recloop.rewards.preference_pairs import random_label_pairs
@@ -27,10 +35,11 @@ SAMPLE_MATCHED = StepKind("sample", reads=SAMPLE.reads, part=MATCHED)
 def random_label_texts(study: Study, task: Task, trained: Trained) -> UserTexts:
     """Texts of a model trained on the same pairs, chosen and rejected swapped by coin toss."""
     lm = reference_lm = trained.reference_lm
+    name = RANDOM_LABELS_OF[study.config.train]
     for r, pairs in enumerate(trained.pairs, start=1):
         coin_tosses = random_label_pairs(pairs, derived_seed(trained.seed, f"{RANDOM_LABELS}_r{r}"))
-        label = variant_after_rounds(RANDOM_LABELS, r, len(trained.pairs))
-        lm = train_dpo_round(study, task.prompts, lm, reference_lm, coin_tosses, trained.seed, label)
+        label = variant_after_rounds(name, r, trained.rounds)
+        lm = train_on_pairs(study, task.prompts, lm, reference_lm, coin_tosses, trained.seed, label)
     return generate.sample_user_texts(study, task, lm, trained.seed)
 
 
@@ -38,7 +47,7 @@ def sft_texts(study: Study, task: Task, trained: Trained) -> UserTexts:
     """Texts of a model that imitates the best completions, on the same budget."""
     lm = trained.reference_lm
     for r, pairs in enumerate(trained.pairs, start=1):
-        label = variant_after_rounds(SFT_BEST_OF_N, r, len(trained.pairs))
+        label = variant_after_rounds(SFT_BEST_OF_N, r, trained.rounds)
         lm = train_sft_round(study, task.prompts, lm, pairs, trained.seed, label)
     return generate.sample_user_texts(study, task, lm, trained.seed)
 

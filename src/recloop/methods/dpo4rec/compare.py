@@ -39,7 +39,7 @@ from recloop.methods.dpo4rec.names import (
     NO_TEXT,
     POPULARITY,
     PUBLISHED_TEXT,
-    RANDOM_LABELS,
+    RANDOM_LABELS_OF,
     RATING_MEAN,
     REWARD_MODEL,
     SFT_BEST_OF_N,
@@ -57,7 +57,7 @@ QRELS, VECTORS_OF_USERS, PROMPTS_OF_USERS = "qrels.trec", "vectors.parquet", "pr
 EVALUATE = StepKind("evaluate", is_cheap=True)
 # The first three are claimed at the top: training changes length and entropy, so beating `untuned` says little.
 BASELINES_OF_TRAINED = (
-    RANDOM_LABELS, UNTUNED, SHUFFLED, MATCHED, SFT_BEST_OF_N, NO_TEXT, ID_HISTORY, RATING_MEAN,
+    *RANDOM_LABELS_OF.values(), UNTUNED, SHUFFLED, MATCHED, SFT_BEST_OF_N, NO_TEXT, ID_HISTORY, RATING_MEAN,
     HISTORY_TEXT, BEST_TEMPLATE, PUBLISHED_TEXT, AS_SHOWN, FIRST_STAGE, POPULARITY, ITEM_KNN,
 )  # fmt: skip
 BASELINES_OF_UNTUNED = (
@@ -113,7 +113,9 @@ def contrasts_of(names: Sequence[str]) -> list[tuple[str, str]]:
     if UNTUNED not in names:  # no language model
         best, baselines = ID_HISTORY, BASELINES_OF_UNTUNED
     wanted = [(best, baseline) for baseline in baselines]
-    wanted += [(REWARD_MODEL_PREFIX + TRAINED, REWARD_MODEL_PREFIX + name) for name in (RANDOM_LABELS, UNTUNED)]
+    wanted += [
+        (REWARD_MODEL_PREFIX + TRAINED, REWARD_MODEL_PREFIX + name) for name in (*RANDOM_LABELS_OF.values(), UNTUNED)
+    ]
     return [(name, against) for name, against in wanted if name in names and against in names and name != against]
 
 
@@ -171,7 +173,7 @@ def completions_of(study: Study, task: Task) -> list[pl.DataFrame]:
             continue
         variant, _, seed = key.rpartition(".s")
         rewards = pl.DataFrame(schema={"user_id": pl.String, "completion": pl.Int64, "reward": pl.Float32})
-        if variant in round_of:
+        if variant in round_of and study.config.train != "grpo":  # which rewards what it samples itself
             rewards = pl.read_parquet(study.run.folder(f"reward.r{round_of[variant]}.s{seed}") / REWARDS)
         for file in sorted(study.run.folder(name).glob("*.parquet")):
             rewarded = rewards.select("user_id", "completion", "reward")

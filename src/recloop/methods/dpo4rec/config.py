@@ -28,6 +28,7 @@ from recloop.rerankers.metrics import MetricName
 from recloop.rewards.preference_pairs import PairConfig
 from recloop.settings import setting, shown_first
 from recloop.training.dpo import DpoConfig
+from recloop.training.grpo_config import GrpoConfig
 
 WITHOUT_LM = "without_lm"
 METRICS = (
@@ -59,6 +60,19 @@ class RewardConfig(BaseModel, frozen=True, extra="forbid"):
     """
 
     metric: str = shown_first("ndcg@10", "of the reward model: ndcg@10, map_min@5, loglik, ...")
+    by: Literal["reranker", "embedding"] = shown_first(
+        "reranker",
+        "reranker: the metric of the reward model; embedding: how much nearer the text is to the positive candidates "
+        "than to the others, by the text encoder (BLUE's), without a metric",
+    )
+    length_weight: float = setting(0.0, "taken off the reward per 100 words of a completion", ge=0, le=100)
+    untruth_weight: float = setting(
+        0.0,
+        "taken off times the share of the values and titles a completion names that the history does not hold or "
+        "contradicts",
+        ge=0,
+        le=100,
+    )
     num_models: int = shown_first(
         1,
         "fits of the reward model, each with a seed of its own; a completion's reward is their mean, since what one "
@@ -76,11 +90,20 @@ class RewardConfig(BaseModel, frozen=True, extra="forbid"):
         MetricName.parse(self.metric)
         return self
 
+    @property
+    def has_penalties(self) -> bool:
+        return bool(self.length_weight or self.untruth_weight)
+
 
 class Dpo4RecConfig(BaseModel, frozen=True, extra="forbid"):
     """All of it. What a section leaves out keeps the value it has here, not the section's own default."""
 
-    rounds: int = shown_first(1, "rounds of reward and DPO; 0 only measures", ge=0)
+    rounds: int = shown_first(1, "rounds of reward and training; 0 only measures", ge=0)
+    train: Literal["dpo", "sft", "grpo"] = shown_first(
+        "dpo",
+        "dpo: prefer each user's best completion to the worst; sft: imitate the best; grpo: reinforce completions as "
+        "they are written, by the same rewards",
+    )
     seeds: tuple[int, ...] = shown_first(
         (0,), "one whole loop each: sampling, fits, training; claims need three", min_length=1
     )
@@ -110,6 +133,13 @@ class Dpo4RecConfig(BaseModel, frozen=True, extra="forbid"):
     reward: RewardConfig = setting(RewardConfig(), "the reward")
     pairs: PairConfig = setting(PairConfig(), "preference pairs")
     dpo: DpoConfig = setting(DpoConfig(), "DPO, and the budget of best-of-N fine-training")
+    grpo: GrpoConfig = setting(
+        GrpoConfig(
+            epochs=1, batch_size=4, max_pairs=1500, max_prompt_tokens=448, max_reply_tokens=64, num_generations=10,
+            temperature=1.0,
+        ),
+        "GRPO, where `train` says so",
+    )  # fmt: skip
     metrics: MetricsConfig = setting(
         MetricsConfig(names=METRICS, empty="drop", mean="user"), "metrics and their conventions"
     )
@@ -139,10 +169,16 @@ class Dpo4RecConfig(BaseModel, frozen=True, extra="forbid"):
             )
         if self.reranker.use_id_history:
             raise SettingError("reranker.use_id_history is decided by each row of the table, got True; leave it out")
-        if self.prompt.max_prompt_tokens > self.dpo.max_prompt_tokens:
+        name, longest = ("grpo", self.grpo) if self.train == "grpo" else ("dpo", self.dpo)
+        if self.prompt.max_prompt_tokens > longest.max_prompt_tokens:
             raise SettingError(
-                f"dpo.max_prompt_tokens must hold every prompt, got {self.dpo.max_prompt_tokens} for prompts "
+                f"{name}.max_prompt_tokens must hold every prompt, got {longest.max_prompt_tokens} for prompts "
                 f"of up to {self.prompt.max_prompt_tokens} (prompt.max_prompt_tokens); raise it"
+            )
+        if self.train == "grpo" and self.reward.cross_fit:
+            raise SettingError(
+                "reward.cross_fit compares completions of a whole round, got it with train=grpo, which rewards them "
+                "as they are written; use train=dpo or sft, or leave cross_fit out"
             )
         return self
 

@@ -22,6 +22,7 @@ TEXTS_PER_S = 40.0
 FAST_ENCODERS = {"static": 40_000.0, "claims": 10_000.0}  # texts/s
 LISTS_PER_S = 5_000.0
 PAIRS_PER_S = 12.0
+COMPLETIONS_PER_S = 20.0  # of GRPO, written, read again and learnt from
 EPOCHS_PER_FIT = 5  # until patience ends it
 HISTORY_TEXTS, TEMPLATES_BESIDE_ATTRIBUTES = 1, 1  # the history itself; the template of all attributes
 VARIANTS_WITHOUT_TEXT = 3  # no text, ID history, rating mean
@@ -68,20 +69,22 @@ def plan(config: Dpo4RecConfig, users: dict[str, int], num_train_lists: int, num
     epochs = min(EPOCHS_PER_FIT, config.reranker.max_epochs)
     pairs_of_user = math.comb(config.completions.reward, 2) if config.pairs.mode == "all_pairs" else 1
     num_pairs = min(users[REWARD] * pairs_of_user, config.dpo.max_pairs) * config.dpo.epochs
+    reinforced = grpo_completions(config, users) if config.train == "grpo" else 0
+    learnt_from = f"{reinforced:,} completions" if reinforced else f"{num_pairs:,} pairs"
     num_trainings = num_rounds * (1 + num_controls)
     num_prompts = sum(users.values()) * (1 + num_rounds + num_controls) * config.uses_lm
     num_tokens = tokens_of_a_completion(config)
     amounts = (
         ("sample", f"up to {num_seeds * num_drawn:,} completions, about {num_seeds * num_drawn * num_tokens:,} tokens"),
         ("encode", f"up to {num_seeds * num_texts:,} texts, equal ones once"),
-        ("train", f"{num_seeds * num_trainings} times, up to {num_pairs:,} pairs each"),
+        ("train", f"{num_seeds * num_trainings} times, up to {learnt_from} each"),
         ("fit", f"{num_seeds * num_fits} rerankers on {num_train_lists:,} lists, about {epochs} epochs each"),
     )
     slow = 1.0 if config.lm.uses_server else slowness(config.lm)
     seconds = (
         slow * (num_drawn * num_tokens / TOKENS_PER_S + num_prompts / PROMPTS_PER_S),
         num_texts / FAST_ENCODERS.get(config.encoder.name, TEXTS_PER_S),
-        slow * num_trainings * num_pairs / PAIRS_PER_S,
+        slow * num_trainings * (reinforced / COMPLETIONS_PER_S if reinforced else num_pairs / PAIRS_PER_S),
         num_fits * epochs * num_train_lists / LISTS_PER_S,
     )
     return [(*amount, num_seeds * wall_s) for amount, wall_s in zip(amounts, seconds, strict=True)]
@@ -93,11 +96,18 @@ def sampled_of_one_seed(config: Dpo4RecConfig, users: dict[str, int]) -> tuple[i
         return 0, 0
     matched = COMPLETIONS_PER_SLOT if config.rounds and config.variants == "all" else 0
     requests = completions = 0
-    for with_rewards, num_models in ((True, config.rounds), (False, 1 + controls_of(config) + matched)):
+    is_rewarded = config.train != "grpo"  # which samples what it rewards
+    for with_rewards, num_models in ((is_rewarded, config.rounds), (False, 1 + controls_of(config) + matched)):
         for part, num in num_completions(config.completions, with_rewards=with_rewards).items():
             requests += num_models * users[part] * -(-num // config.lm.server.completions_per_request)
             completions += num_models * users[part] * num
     return requests, completions
+
+
+def grpo_completions(config: Dpo4RecConfig, users: dict[str, int]) -> int:
+    """Completions that one training by GRPO writes and learns from."""
+    grpo = config.grpo
+    return min(users[REWARD], grpo.max_pairs) * grpo.epochs * grpo.num_generations
 
 
 def num_of_table(config: Dpo4RecConfig, users: dict[str, int]) -> int:
@@ -107,7 +117,9 @@ def num_of_table(config: Dpo4RecConfig, users: dict[str, int]) -> int:
 
 def controls_of(config: Dpo4RecConfig) -> int:
     """Number of language models trained as controls: on random labels and, with all variants, by SFT."""
-    return {"all": 2, "core": 1, "trained": 0}[config.variants] if config.rounds else 0  # without_lm has no rounds
+    if not config.rounds:  # as without_lm
+        return 0
+    return {"all": 2 if config.train == "dpo" else 1, "core": 1, "trained": 0}[config.variants]
 
 
 def tokens_of_a_completion(config: Dpo4RecConfig) -> int:

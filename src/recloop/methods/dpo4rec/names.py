@@ -15,6 +15,7 @@ SHUFFLED, BEST_TEMPLATE, UNTUNED, MATCHED = "shuffled", "best_template", "untune
 PUBLISHED_TEXT = "published_text"
 SFT_BEST_OF_N, RANDOM_LABELS, TRAINED, BEST_OF_N = "sft_best_of_n", "random_label_dpo", "trained", "best_of_n"
 REWARD_MODEL = "reward_model"
+RANDOM_LABELS_OF = {"dpo": RANDOM_LABELS, "sft": "random_label_sft", "grpo": "random_label_grpo"}  # by `train`
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,15 @@ class Trained:
 
     reward_model: steps of the frozen reward model's fits.
     reference_lm: the language model before any training.
-    pairs: of every round.
+    rounds: of training.
+    pairs: of every round; none where completions were reinforced as they were written.
     texts, vectors: of the language model after the last round.
     """
 
     seed: int
     reward_model: Sequence[str]
     reference_lm: LmRef
+    rounds: int
     pairs: Sequence[tuple[Pair, ...]]
     texts: UserTexts
     vectors: UserTextVectors

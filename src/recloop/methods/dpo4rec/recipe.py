@@ -25,9 +25,10 @@ from recloop.methods.dpo4rec.generate import (
     sample_user_texts,
 )
 from recloop.methods.dpo4rec.names import TRAINED, Scored, Trained, variant_after_rounds
+from recloop.methods.dpo4rec.reinforce import REINFORCE, train_grpo_round
 from recloop.methods.dpo4rec.report import report_run
 from recloop.methods.dpo4rec.reward import pair_completions, reward_by_function, reward_user_texts
-from recloop.methods.dpo4rec.train import TRAIN, train_dpo_round
+from recloop.methods.dpo4rec.train import TRAIN, train_on_pairs
 from recloop.methods.dpo4rec.variants import evaluate_variants
 from recloop.methods.preflight import PREFLIGHT
 from recloop.methods.study import Study
@@ -35,7 +36,7 @@ from recloop.records import Pair
 
 STEPS = (
     PREPARE, PREFLIGHT, SAMPLE_UNTUNED, SAMPLE, SAMPLE_MATCHED, ENCODE, evaluate.FIT_REWARD_MODEL, reward.REWARD_STEP,
-    reward.PAIRS_STEP, TRAIN, evaluate.FIT_EVALUATOR, evaluate.SCORE, EVALUATE, REPORT_STEP,
+    reward.PAIRS_STEP, TRAIN, REINFORCE, evaluate.FIT_EVALUATOR, evaluate.SCORE, EVALUATE, REPORT_STEP,
 )  # fmt: skip
 
 
@@ -52,26 +53,28 @@ def dpo4rec(study: Study) -> None:
 
 def run_seed(study: Study, task: Task, seed: int) -> list[Scored]:
     """Algorithm 1 with one seed, and every variant it is compared with."""
-    rounds = study.config.rounds
+    rounds, how = study.config.rounds, study.config.train
     lm = reference_lm = study.first_lm  # the reference of every round's DPO
     reward_model: tuple[str, ...] = ()
     taught: list[tuple[Pair, ...]] = []
     scored: list[Scored] = []
     for r in range(rounds + 1):  # the last pass only evaluates
-        texts = sample_user_texts(study, task, lm, seed, with_rewards=r < rounds)
+        texts = sample_user_texts(study, task, lm, seed, with_rewards=r < rounds and how != "grpo")
         vectors = encode_user_texts(study, texts, seed)
         reward_model = reward_model or fit_reward_model(study, task, vectors, seed)  # on train users; then frozen
-        if r < rounds:
-            if study.own.reward is None:
-                rewards = reward_user_texts(study, task, reward_model, vectors, seed, r)  # of reward users
+        label = variant_after_rounds(TRAINED, r + 1, rounds)
+        if r < rounds and how == "grpo":
+            lm = train_grpo_round(study, task, lm, reference_lm, reward_model, seed, label)
+        elif r < rounds:
+            if study.own.reward is None and study.config.reward.by == "reranker":
+                rewards = reward_user_texts(study, task, reward_model, texts, vectors, seed, r)  # of reward users
             else:
-                rewards = reward_by_function(study, task, texts, seed, r)
+                rewards = reward_by_function(study, task, reward_model, texts, seed, r)
             taught.append(pair_completions(study, task, lm, texts, rewards, seed))
-            label = variant_after_rounds(TRAINED, r + 1, rounds)
-            lm = train_dpo_round(study, task.prompts, lm, reference_lm, taught[-1], seed, label)
+            lm = train_on_pairs(study, task.prompts, lm, reference_lm, taught[-1], seed, label)
         scored += evaluate_variant(study, task, vectors, seed, texts.variant)  # fresh evaluators, on test users
         scored += score_reward_model(study, task, reward_model, vectors, seed, texts.variant)
         if r == rounds:
-            trained = Trained(seed, reward_model, reference_lm, taught, texts, vectors)
+            trained = Trained(seed, reward_model, reference_lm, rounds, taught, texts, vectors)
             scored += evaluate_variants(study, task, seed, trained)
     return scored

@@ -29,8 +29,8 @@ from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import SCORES
 from recloop.methods.dpo4rec.generate import REWARD, TEST, fixed_texts, read_user_texts
-from recloop.methods.dpo4rec.names import NO_TEXT, PUBLISHED_TEXT, RANDOM_LABELS, SHUFFLED, TRAINED, UNTUNED
-from recloop.methods.dpo4rec.reward import COUNTS, PAIRS, RELIABILITY, REWARDS, read_pairs, read_rewards
+from recloop.methods.dpo4rec.names import NO_TEXT, PUBLISHED_TEXT, RANDOM_LABELS_OF, SHUFFLED, TRAINED, UNTUNED
+from recloop.methods.dpo4rec.reward import COUNTS, PAIRS, RELIABILITY, REWARDS, read_pairs, read_rewards, reward_name
 from recloop.methods.study import Study
 from recloop.prompts.text_truth import assess_texts
 from recloop.records import UserCompletions
@@ -41,7 +41,7 @@ from recloop.rewards.reliability import Reliability
 T = TypeVar("T")
 Row = Mapping[str, Any]
 
-FITS_SHOWN = (NO_TEXT, SHUFFLED, UNTUNED, RANDOM_LABELS, TRAINED)
+FITS_SHOWN = (NO_TEXT, SHUFFLED, UNTUNED, *RANDOM_LABELS_OF.values(), TRAINED)
 TRUTH = (
     "", "Texts", "Words", "Values named", "in the history", "true", "Titles named", "in the history", "true",
     "Canonical form", "Repeating", "Same text",
@@ -54,6 +54,12 @@ LIKED_BY_SHARE = (
     "A value is liked if clearly more items carry it than in train users' histories, disliked if clearly fewer do. "
     "A title is liked if it was rated above the user's mean, or if there are no ratings."
 )
+HOW_TRAINED = {
+    "dpo": "The best and worst completion of a user make a preference pair, and the pairs train the language model in "
+    "{} of DPO.",
+    "sft": "The language model is fine-tuned on the best completion of each user in {}.",
+    "grpo": "The language model is reinforced by the rewards of what it writes in {} of GRPO.",
+}
 SHARES = (0.25, 0.5, 0.75)  # places of a ranking at which examples are taken, so that nobody picks them
 
 
@@ -67,12 +73,13 @@ def make_report(study: Study, task: Task, tables: Sequence[VariantTable]) -> par
     config = study.config
     rounds = "1 round" if config.rounds == 1 else f"{config.rounds} rounds"
     own_rows = [row for row in logged_rows(study.run) if row.get("seed") == config.seeds[0]]
-    rewards = tuple(reward_summary(study, task, round) for round in range(config.rounds))
-    rewarded_by = reward_title(rewards[0].rewards.metric if rewards else config.reward.metric, config.reward.cross_fit)
+    num_rewarded = 0 if config.train == "grpo" else config.rounds  # GRPO rewards what it samples itself
+    rewards = tuple(reward_summary(study, task, round) for round in range(num_rewarded))
+    rewarded_by = reward_title(reward_name(study), config.reward.cross_fit)
+    source = "A frozen reward model" if study.own.reward is None and config.reward.by == "reranker" else "A function"
     summary = (
-        "A language model writes what it infers about each user, and a reranker reads it. A frozen reward model "
-        f"gives each completion a reward ({rewarded_by}). The best and worst completion of a user make a "
-        f"preference pair, and the pairs train the language model in {rounds} of DPO."
+        "A language model writes what it infers about each user, and a reranker reads it. "
+        f"{source} gives each completion a reward ({rewarded_by}). {HOW_TRAINED[config.train].format(rounds)}"
     )
     if not config.uses_lm:
         summary = "Rerankers of the same lists and users, compared without a language model."
@@ -85,13 +92,21 @@ def make_report(study: Study, task: Task, tables: Sequence[VariantTable]) -> par
 def training_sections(study: Study, rows: Sequence[Row]) -> tuple[Section, ...]:
     """How the language model and the evaluators were trained."""
     note = Note(
-        "Log-probabilities the model gives to chosen and rejected completions while it is trained. They should part. "
-        "When both fall far together, the model is forgetting how to write."
+        {
+            "dpo": "Log-probabilities the model gives to chosen and rejected completions while it is trained. They "
+            "should part. When both fall far together, the model is forgetting how to write.",
+            "sft": "How well the model predicts the best completions while it is trained.",
+            "grpo": "Rewards of the completions that the model writes while it is trained, and their length.",
+        }[study.config.train]
     )
     curves = Note("Rerankers while they are fitted, on validation users; the best epoch is kept.")
     fits = Charts(tuple(fit_chart(rows, backbone) for backbone in study.config.backbones))
     return (
-        Section("training", "Training", (note, Charts(training_charts(rows))) if study.config.rounds else ()),
+        Section(
+            "training",
+            "Training",
+            (note, Charts(training_charts(study.config.train, rows))) if study.config.rounds else (),
+        ),
         Section("fits", "Learning curves", (curves, fits)),
     )
 
@@ -183,16 +198,23 @@ def facts(study: Study, task: Task) -> tuple[tuple[str, str], ...]:
 
 def training_facts(config: Dpo4RecConfig) -> tuple[tuple[str, str], ...]:
     """What was sampled and how it trained."""
-    num, dpo = config.completions, config.dpo
+    num, dpo, grpo = config.completions, config.dpo, config.grpo
     room = "" if num.sentences is None else f"; sentences read of each: {num.sentences}"
-    sampled = ("Completions per user", f"{num.reward} for rewards, {num.test} for test{room}")
+    rewarded = grpo.num_generations if config.train == "grpo" else num.reward
+    sampled = ("Completions per user", f"{rewarded} for rewards, {num.test} for test{room}")
     if not config.rounds:
         return (sampled,)
+    if config.train == "sft":
+        return (sampled, ("SFT", f"learning rate {dpo.learning_rate:g}, epochs {dpo.epochs}"))
+    reference = ("Reference model", f"the model before {'round 1' if config.reference == 'first' else 'each round'}")
+    if config.train == "grpo":
+        told = f"beta {grpo.beta:g}, learning rate {grpo.learning_rate:g}, epochs {grpo.epochs}"
+        return (sampled, ("GRPO", f"{told}, temperature {grpo.temperature:g}"), reference)
     beside = f", SFT weight {dpo.sft_weight:g}" if dpo.sft_weight else ""
     return (
         sampled,
         ("DPO", f"beta {dpo.beta:g}, learning rate {dpo.learning_rate:g}, epochs {dpo.epochs}{beside}"),
-        ("DPO's reference model", f"the model before {'round 1' if config.reference == 'first' else 'each round'}"),
+        (f"DPO's {reference[0].lower()}", reference[1]),
     )
 
 
@@ -207,17 +229,29 @@ def fit_chart(rows: Sequence[Row], backbone: str) -> Chart:
     return Chart(f"Evaluators: {backbone.upper()}", "epoch", "NDCG@5 of valid users", tuple(curves))
 
 
-def training_charts(rows: Sequence[Row]) -> tuple[Chart, ...]:
-    """How DPO moved the log-probabilities, with true labels and, where they were tried, with random ones."""
-    trained, random = ([row for row in rows if row.get("lm") == label] for label in (TRAINED, RANDOM_LABELS))
-    logps = [curve_of(name, trained, "step", f"{name}_logp") for name in ("chosen", "rejected")]
+def training_charts(train: str, rows: Sequence[Row]) -> tuple[Chart, ...]:
+    """How training moved the language model, with true labels and, where they were tried, with random ones."""
+    labels = (TRAINED, RANDOM_LABELS_OF[train])
+    trained, random = ([row for row in rows if row.get("lm") == label] for label in labels)
     both = [(name, found) for name, found in (("trained", trained), ("random labels", random)) if found]
-    margins = [curve_of(name, found, "step", "reward_margin") for name, found in both]
-    entropies = [curve_of(name, found, "step", "entropy") for name, found in both]
+
+    def of_both(title: str, y: str, value: str) -> Chart:
+        return Chart(title, "step", y, tuple(curve_of(name, found, "step", value) for name, found in both))
+
+    entropy = of_both("Entropy", "nats per token", "entropy")
+    if train == "sft":
+        return (of_both("Tokens predicted", "share of the best completion's", "accuracy"), entropy)
+    if train == "grpo":
+        return (
+            of_both("Reward", "mean of a step's completions", "reward"),
+            of_both("Length", "tokens per completion", "answer_tokens"),
+            entropy,
+        )
+    logps = tuple(curve_of(name, trained, "step", f"{name}_logp") for name in ("chosen", "rejected"))
     return (
-        Chart("Log-probabilities under the trained model", "step", "nats per completion", tuple(logps)),
-        Chart("Implicit reward margin, chosen over rejected", "step", "beta times log-ratio", tuple(margins)),
-        Chart("Entropy", "step", "nats per token", tuple(entropies)),
+        Chart("Log-probabilities under the trained model", "step", "nats per completion", logps),
+        of_both("Implicit reward margin, chosen over rejected", "beta times log-ratio", "reward_margin"),
+        entropy,
     )
 
 
@@ -225,9 +259,9 @@ def reward_summary(study: Study, task: Task, round: int) -> RewardSummary:
     """Rewards, reliability and pairs of one round of the first seed."""
     key = f"r{round}.s{study.config.seeds[0]}"
     reward, pairs = study.run.folder(f"reward.{key}"), study.run.folder(f"pairs.{key}")
-    reliability, own = reward / RELIABILITY, study.own.identities().get("reward")
+    reliability = reward / RELIABILITY
     return RewardSummary(
-        read_rewards(reward / REWARDS, task.log, own or study.config.reward.metric),
+        read_rewards(reward / REWARDS, task.log, reward_name(study)),
         Reliability(**json.loads(reliability.read_text())) if reliability.is_file() else None,
         PairSet(read_pairs(pairs / PAIRS, task.log), **json.loads((pairs / COUNTS).read_text())),
         is_cross_fitted=study.config.reward.cross_fit,

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from recloop.encoders.sentence import EncoderCache, encode_texts
 from recloop.evaluation.tables import write_parquet
 from recloop.experiment.step import StepKind
 from recloop.files import atomic_write_json
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import load_reward_models, reward_model_digest
 from recloop.methods.dpo4rec.generate import REWARD, UserTexts, UserTextVectors
-from recloop.methods.study import LmRef, Study, derived_seed
+from recloop.methods.study import VECTORS_FILE, LmRef, Study, derived_seed
+from recloop.prompts.lines import candidate_line, history_items
 from recloop.records import Log, Pair, Prompt, Rewards
 from recloop.rewards.cross_fit import cross_fit_rewards
+from recloop.rewards.embedding_reward import EmbeddingReward
 from recloop.rewards.files import write_pairs, write_pairs_jsonl, write_rewards
+from recloop.rewards.function import RewardFunction, RewardSum
 from recloop.rewards.preference_pairs import find_pairs
 from recloop.rewards.reliability import reward_model_agreement, split_half_reliability
-from recloop.rewards.reranker_reward import reward_lists, user_rewards
+from recloop.rewards.reranker_reward import RerankerReward, reward_lists, user_rewards
+from recloop.rewards.text_penalties import TextPenalties
 from recloop.training.dataset import reply_comparer
 
 REWARDS, RELIABILITY = "rewards.parquet", "reliability.json"
@@ -31,8 +36,9 @@ PAIRS_STEP = StepKind("pairs", reads=("pairs", "dpo.max_reply_tokens", "reward.m
 
 
 def reward_user_texts(
-    study: Study, task: Task, reward_model: Sequence[str], vectors: UserTextVectors, seed: int, round: int
-) -> Rewards:
+    study: Study, task: Task, reward_model: Sequence[str], texts: UserTexts, vectors: UserTextVectors, seed: int,
+    round: int,
+) -> Rewards:  # fmt: skip
     """The reward of each completion of each reward user, by the fits in `reward_model`; its reliability is told."""
     config, lists, completions = study.config.reward, task.lists.reward, vectors.parts[REWARD]
     inputs = {"reward_model": reward_model_digest(study, reward_model), "vectors": vectors.digest}
@@ -59,23 +65,77 @@ def reward_user_texts(
                 study.progress.say(f"{where}: {fitted}")
                 step.log(row | {"explained": fitted.explained})
                 rewards = fitted.rewards
+            if config.has_penalties:
+                rewards = less_penalties(study, task, texts, rewards)
             write_rewards(step.folder / REWARDS, rewards, task.log.users["user_id"].to_list())
     return read_rewards(study.run.folder(step.name) / REWARDS, task.log, config.metric)
 
 
-def reward_by_function(study: Study, task: Task, texts: UserTexts, seed: int, round: int) -> Rewards:
-    """The reward of each completion of each reward user, by the reward function that was passed to the run."""
-    completions, name = texts.parts[REWARD], study.own.identities()["reward"]
-    with study.step(REWARD_STEP, f"r{round}.s{seed}", {"reward": name, "texts": texts.digest}) as step:
+def less_penalties(study: Study, task: Task, texts: UserTexts, rewards: Rewards) -> Rewards:
+    """The rewards less what their completions lose for length and untruth."""
+    completions = texts.parts[REWARD]
+    rows_U = np.searchsorted(completions.user_U, rewards.user_U).tolist()
+    written = [[one.text for one in completions.completions_UN[row]] for row in rows_U]
+    taken_UN = penalties(study, task)([task.prompts[user] for user in rewards.user_U.tolist()], written)
+    return replace(rewards, rewards_UN=(rewards.rewards_UN + taken_UN).astype(np.float32))
+
+
+def penalties(study: Study, task: Task) -> TextPenalties:
+    """What a completion loses."""
+    config, histories = study.config.reward, task.lists.histories
+    return TextPenalties(
+        task.log,
+        histories,
+        length_weight=config.length_weight,
+        untruth_weight=config.untruth_weight,
+        population_rates=task.population_rates,
+    )
+
+
+def completion_reward(study: Study, task: Task, reward_model: Sequence[str]) -> RewardFunction:
+    """The configured reward of completions about reward users, or the function that was passed to the run."""
+    lists = task.lists.reward
+    config, own = study.config.reward, study.own.reward
+    if own is not None:
+        return own
+    if config.by == "embedding":
+        told = history_items(task.log)(range(task.log.num_items))
+        lines = [candidate_line(task.log.attributes, item) for item in told]
+        with EncoderCache(study.run.path / VECTORS_FILE) as cache:
+            vectors_ID = encode_texts(study.open_encoder(), lines, cache, study.progress)
+        reward: RewardFunction = EmbeddingReward(lists, study.open_encoder(), vectors_ID)
+    else:
+        fits = load_reward_models(study, reward_model)
+        reward = RerankerReward(fits, lists, study.open_encoder(), config.metric)
+    return RewardSum(reward, penalties(study, task)) if config.has_penalties else reward
+
+
+def reward_by_function(
+    study: Study, task: Task, reward_model: Sequence[str], texts: UserTexts, seed: int, round: int
+) -> Rewards:
+    """The reward of each completion of each reward user, by `completion_reward`."""
+    completions, name = texts.parts[REWARD], reward_name(study)
+    inputs = {"reward": name, "texts": texts.digest}
+    if study.own.reward is None:
+        inputs |= {"lists": task.digest, **study.encoder()}
+    with study.step(REWARD_STEP, f"r{round}.s{seed}", inputs) as step:
         if not step.is_done:
             user_ids = task.log.users["user_id"].to_list()
+            reward = completion_reward(study, task, reward_model)
             prompts = [task.prompts[user] for user in completions.user_U.tolist()]
             written = [[one.text for one in completions_N] for completions_N in completions.completions_UN]
             asked_of = [user_ids[user] for user in completions.user_U.tolist()]
-            rewards_UN = np.asarray(study.own.reward(prompts, written, users=asked_of), dtype=np.float32)
+            rewards_UN = np.asarray(reward(prompts, written, users=asked_of), dtype=np.float32)
             rewards = Rewards(round, name, completions.user_U, rewards_UN)
             write_rewards(step.folder / REWARDS, rewards, user_ids)
     return read_rewards(study.run.folder(step.name) / REWARDS, task.log, name)
+
+
+def reward_name(study: Study) -> str:
+    """What the rewards are called in tables: the metric, ``embedding``, or the name of the function that was passed."""
+    config = study.config.reward
+    own = study.own.identities().get("reward")
+    return own or (config.metric if config.by == "reranker" else config.by)
 
 
 def read_rewards(file: Path, log: Log, metric: str) -> Rewards:

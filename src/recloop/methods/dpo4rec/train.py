@@ -33,6 +33,16 @@ def train_dpo_round(
     return _train(study, lm, reference, pairs, seed, label, train)
 
 
+def train_on_pairs(
+    study: Study, prompts: Mapping[int, Prompt], lm: LmRef, reference_lm: LmRef, pairs: Sequence[Pair], seed: int,
+    label: str,
+) -> LmRef:  # fmt: skip
+    """Train `lm` on pairs as the configuration says: by DPO, or by imitation of what was chosen."""
+    if study.config.train == "sft":
+        return train_sft_round(study, prompts, lm, pairs, seed, label)
+    return train_dpo_round(study, prompts, lm, reference_lm, pairs, seed, label)
+
+
 def train_sft_round(
     study: Study, prompts: Mapping[int, Prompt], lm: LmRef, pairs: Sequence[Pair], seed: int, label: str
 ) -> LmRef:

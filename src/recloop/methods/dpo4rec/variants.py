@@ -19,6 +19,7 @@ from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import evaluate_variant, score_reward_model
 from recloop.methods.dpo4rec.generate import UserTexts, UserTextVectors, encode_user_texts
 from recloop.methods.dpo4rec.names import Scored, Trained
+from recloop.methods.dpo4rec.reinforce import shuffled_reward_texts
 from recloop.methods.study import Study
 
 Asked = Literal["all", "core", "trained", "without_lm"]
@@ -33,23 +34,25 @@ class Variant:
     texts: makes them, of a seed's whole loop; None where it has nothing to make them from, and then there is no row.
         None in place of a function: the evaluator reads no text.
     asked: the values of the setting `variants` with which there is such a row.
-    of_training: a control of the training: where nothing was trained there is none, and the frozen reward model
-        scores its texts too.
+    of_training: a control of this way of training, ``any`` of all: where nothing was trained so there is none, and
+        the frozen reward model scores its texts too.
     uses_id_history: the evaluator reads the ids and ratings of the history.
     """
 
     name: str
     texts: Callable[[Study, Task, Any], UserTexts | UserTextVectors | None] | None
     asked: tuple[Asked, ...] = ("all",)
-    of_training: bool = False
+    of_training: Literal["dpo", "sft", "grpo", "any", ""] = ""
     uses_id_history: bool = False
 
 
 VARIANTS = (
     Variant(names.SHUFFLED, shuffled_vectors, ("all", "core")),
-    Variant(names.RANDOM_LABELS, random_label_texts, ("all", "core"), of_training=True),
-    Variant(names.SFT_BEST_OF_N, sft_texts, of_training=True),
-    Variant(names.MATCHED, match_untuned, of_training=True),
+    Variant(names.RANDOM_LABELS_OF["dpo"], random_label_texts, ("all", "core"), of_training="dpo"),
+    Variant(names.RANDOM_LABELS_OF["sft"], random_label_texts, ("all", "core"), of_training="sft"),
+    Variant(names.RANDOM_LABELS_OF["grpo"], shuffled_reward_texts, ("all", "core"), of_training="grpo"),
+    Variant(names.SFT_BEST_OF_N, sft_texts, of_training="dpo"),
+    Variant(names.MATCHED, match_untuned, of_training="any"),
     Variant(names.NO_TEXT, None, NO_LM),
     Variant(names.ID_HISTORY, None, NO_LM, uses_id_history=True),
     Variant(names.RATING_MEAN, rating_means, NO_LM),
@@ -64,7 +67,8 @@ def evaluate_variants(study: Study, task: Task, seed: int, trained: Trained | No
     wanted, is_shown = study.config.variants, study.config.protocol.has_shown_tests
     scored = list_baselines(study, task, seed) if is_shown and wanted in NO_LM else []
     for variant in VARIANTS:
-        if wanted in variant.asked and (not variant.of_training or (trained and trained.pairs)):
+        is_trained_so = trained and trained.rounds and variant.of_training in (study.config.train, "any")
+        if wanted in variant.asked and (not variant.of_training or is_trained_so):
             scored += _evaluate(study, task, seed, trained, variant)
     return scored + (best_template(study, task, seed) if wanted in NO_LM else [])
 
