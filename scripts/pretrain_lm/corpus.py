@@ -84,6 +84,7 @@ class Difficulty:
     max_candidates: int = 20  # in those
     lookup_share: float = 0.0  # share of those that only look up lines of a list
     bare_share: float = 0.0  # share of histories whose items have titles alone
+    fewest_claims: int = 0  # of a summary, where the history supports as many
 
 
 class Words:
@@ -351,7 +352,8 @@ def invent_lesson(words: Words, difficulty: Difficulty, rng: np.random.Generator
     facts = ProfileFacts(noun, tuple(attributes), lines, lines[len(lines) - len(shown) :], mean, tuple(counts))
     history, _, task = open_template("counted")(facts).user.rpartition("\n")
     trunk = f"<|system|>{SYSTEM}<|end|><|user|>{history}"
-    summaries = tuple(draw_summary(attributes or (TITLE,), evidence, rng) for _ in range(difficulty.num_summaries))
+    told, fewest = attributes or (TITLE,), difficulty.fewest_claims
+    summaries = tuple(draw_summary(told, evidence, rng, fewest) for _ in range(difficulty.num_summaries))
     branches = [Branch(task, tuple(summary.text for summary in summaries), summaries)]
     if not attributes:
         return Lesson(trunk, (*branches, _list_titles(shown, rng)))

@@ -21,6 +21,7 @@ RATED_SIDES = (  # share of possible sections with this side, and its most value
     (Polarity.DISLIKES, 0.65, 3),
 )
 UNRATED_VALUES = (4, 7)  # fewest and most values of a summary without ratings, where the history has as many
+REDRAWS = 20  # until there are enough claims
 END = ""  # the option to end
 
 Plan = list[tuple[str, list[tuple[Polarity, int]]]]  # sections in their order: attribute, sides with how many values
@@ -45,8 +46,12 @@ class Summary:
         return "".join(choice.taken for choice in self.choices)
 
 
-def draw_summary(attributes: Sequence[str], evidence: Sequence[Evidence], rng: np.random.Generator) -> Summary:
+def draw_summary(
+    attributes: Sequence[str], evidence: Sequence[Evidence], rng: np.random.Generator, fewest: int = 0
+) -> Summary:
     """One true summary: some attributes in some order, each with a run of claims, stronger ones first.
+
+    It has at least `fewest` claims where the evidence supports as many and the answer's room allows it.
 
     The values of a side have the order of the evidence and of the prompt's counts, mostly from the strongest on. So the
     value after another can be copied, and no value is named twice.
@@ -68,12 +73,17 @@ def draw_summary(attributes: Sequence[str], evidence: Sequence[Evidence], rng: n
     if TITLE in pools:  # in the order of the prompt's lines
         pools[TITLE] = {polarity: titles[::-1] for polarity, titles in pools[TITLE].items()}
     plan = draw_plan(pools, rng)
+    supported = sum(len(values) for sides in pools.values() for values in sides.values())
+    for _ in range(REDRAWS):
+        if sum(size for _, sides in plan for _, size in sides) >= min(fewest, supported):
+            break
+        plan = draw_plan(pools, rng)
     left = [attribute for attribute, _ in plan] + [attribute for attribute in attributes if attribute not in dict(plan)]
     choices: list[Choice] = []
     for number, (attribute, wanted) in enumerate(plan):
         lead = " " if number else ""
         options = tuple(f"{lead}By {attribute}:" for attribute in left)
-        if number:
+        if number and _num_claims(choices) >= min(fewest, supported):
             options += (END,)
         if number and _num_words(choices) > MAX_ANSWER_WORDS - 4:
             break
@@ -155,6 +165,12 @@ def _draw_section(
             mark = "," if not ends_side else "." if is_last_side else ";"
             choices.append(Choice(marks, mark))
     return choices
+
+
+def _num_claims(choices: Sequence[Choice]) -> int:
+    """How many values are named so far: what follows a side or a comma."""
+    sides = {f" {polarity.value}" for polarity in Polarity}
+    return sum(before.taken in sides or before.taken == "," for before in choices[:-1])
 
 
 def _num_words(choices: Sequence[Choice]) -> int:

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from recloop.llm.smollm2 import FOLDER
 from recloop.progress import SILENT, Progress
-from scripts.fetch_smollm2 import FOLDER
 from scripts.pretrain_lm.corpus import Difficulty, Words
 from scripts.pretrain_lm.lesson_loss import collate, lesson_loss
 from scripts.pretrain_lm.shards import TokenLesson, batches_of, lessons_of_shard
+from scripts.teach_lm.replay import Replay
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,7 @@ class TeachConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    base: Path = Field(default=FOLDER, description="folder of the model that learns")
+    base: Path = Field(default=Path("models") / FOLDER, description="folder of the model that learns")
     seed: int = Field(default=28, ge=0, description="of lessons and first weights")
     num_lessons: int = Field(default=480, ge=1, description="lessons of the whole run")
     rank: int = Field(default=16, ge=1, description="of the adapter, on all linear layers")
@@ -56,6 +57,11 @@ class TeachConfig(BaseModel):
     drawn_weight: float = Field(default=0.5, ge=0, description="of a drawn summary's likelihood, as in pretraining")
     max_items: int = Field(default=24, ge=2, description="items of a history")
     counted_share: float = Field(default=0.75, ge=0, le=1, description="histories whose prompt has count lines")
+    replay_weight: float = Field(default=1.0, ge=0, description="of the divergence on texts of the model's own")
+    replay_texts: int = Field(default=2, ge=1, description="of those, in every step")
+    replay_from: int = Field(default=192, ge=0, description="lesson from which on they are read")
+    fewest_claims: int = Field(default=4, ge=0, description="of a summary, where the history supports as many")
+    more_claims_from: int = Field(default=160, ge=0, description="lesson from which on that holds")
     bare_share: float = Field(default=0.15, ge=0, le=1, description="histories whose items have titles alone")
     skill_share: float = Field(default=0.5, ge=0, le=1, description="lessons on next items, requests and reflection")
     candidates_grow_over: int = Field(default=200, ge=1, description="lessons over which candidates grow to their most")
@@ -95,6 +101,7 @@ def difficulty_at(lesson: int, config: TeachConfig) -> Difficulty:
         max_candidates=round(4 + grown * (config.max_candidates - 4)),
         lookup_share=0.25 * (1 - grown) + 0.05,
         bare_share=config.bare_share,
+        fewest_claims=config.fewest_claims if lesson >= config.more_claims_from else 0,
     )
 
 
@@ -147,13 +154,16 @@ def teach(config: TeachConfig, out: Path, progress: Progress = SILENT) -> Path:
         beside.replace(checkpoint)
         export(model, out / "adapter")
 
+    replay = Replay.of(model, tokenizer, out / "replay.json")
     saved_s = time.monotonic()
     num_shards = -(-config.num_lessons // LESSONS_PER_SHARD)
     with progress.stage("teach", total=num_shards * LESSONS_PER_SHARD, unit="lessons") as advance:
         advance.skip(state["shard"] * LESSONS_PER_SHARD)
         while state["shard"] < num_shards:
             lessons = shard(tokenizer, state["shard"], config)
-            line = _train_on_shard(model, optimizer, lessons, state, num_shards, config)
+            is_held = state["shard"] * LESSONS_PER_SHARD >= config.replay_from
+            held = replay if is_held else None
+            line = _train_on_shard(model, optimizer, lessons, state, num_shards, config, held)
             state = {"step": line["step"], "shard": state["shard"] + 1}
             with (out / "curve.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -181,12 +191,14 @@ def _train_on_shard(
     state: dict[str, int],
     num_shards: int,
     config: TeachConfig,
+    replay: Replay | None,
 ) -> dict[str, Any]:
     """A line of the curve, after training on every lesson of a shard, some of them a step."""
     import torch
 
     rng = np.random.default_rng([config.seed, state["shard"], 1])
     started_s, losses, tokens, step = time.monotonic(), [], 0, state["step"]
+    divergences: list[float] = []
     model.train()
     for first in range(0, len(lessons), config.batch_lessons):
         together = lessons[first : first + config.batch_lessons]
@@ -203,11 +215,21 @@ def _train_on_shard(
             loss.backward()
             total += loss.item()
             tokens += batch.ids_BT.numel()
+        if replay is not None:
+            divergence = replay.loss(model, step, config.replay_texts)
+            (config.replay_weight * divergence).backward()
+            divergences.append(divergence.item())
         torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(total)
         step += 1
     wall_s = time.monotonic() - started_s
-    return {"step": step, "lessons": (state["shard"] + 1) * LESSONS_PER_SHARD, "loss": float(np.mean(losses)),
-            "tokens": tokens, "tokens_per_s": tokens / wall_s}  # fmt: skip
+    return {
+        "step": step,
+        "lessons": (state["shard"] + 1) * LESSONS_PER_SHARD,
+        "loss": float(np.mean(losses)),
+        "divergence": float(np.mean(divergences)) if divergences else None,
+        "tokens": tokens,
+        "tokens_per_s": tokens / wall_s,
+    }

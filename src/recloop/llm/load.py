@@ -13,6 +13,7 @@ from recloop.llm.local import TransformersLM
 from recloop.llm.server.client import ServerLM
 from recloop.llm.server.config import WEIGHTS_SCHEME
 from recloop.llm.server.redaction import PromptHook
+from recloop.llm.smollm2 import base_folder, taught_folder
 from recloop.llm.weights import find_model_folder, weights_hash
 from recloop.settings import validate
 
@@ -24,7 +25,8 @@ def load_lm(name: str | LanguageModel = "bundled", *, hook: PromptHook | None = 
 
     Args:
         name: ``bundled`` (3.3M parameters) writes preferences; ``bundled:answers`` (3.3M) ranks and answers
-            requests; ``transformers:NAME_OR_FOLDER`` is a causal LM with a chat template;
+            requests; ``smollm2`` (135M) does both on any log, ``smollm2:base`` is the same as it was published;
+            ``transformers:NAME_OR_FOLDER`` is a causal LM with a chat template;
             ``openai:BASE_URL#MODEL`` is one behind an OpenAI-compatible server.
         hook: for a server: called with every prompt before it is sent, after redaction; returns the one to send.
         settings: other fields of `LmConfig`, e.g. ``device``, ``batch_tokens``, ``load_in_4bit``. For a server:
@@ -75,6 +77,8 @@ def lm_folder(config: LmConfig) -> Path:
 def local_folder(lm_name: str) -> Path:
     """Where the weights of a model in this process are; GenerationError when there are none."""
     kind, _, name = lm_name.partition(":")
+    if kind == "smollm2":
+        return base_folder() if name else taught_folder()
     return find_model_folder(name) if kind == "transformers" else bundled_lm_folder("answers" if name else "summaries")
 
 

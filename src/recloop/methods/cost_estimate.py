@@ -11,6 +11,7 @@ from pathlib import Path
 from recloop.llm.bundled import bundled_lm_folder
 from recloop.llm.config import LmConfig, LocalLmConfig
 from recloop.llm.server.cost import Usage
+from recloop.llm.smollm2 import NUM_PARAMETERS as SMOLLM2_PARAMETERS
 from recloop.progress import format_seconds
 
 BUNDLED_PARAMETERS = 3_300_000
@@ -34,6 +35,8 @@ def num_parameters(lm: LocalLmConfig) -> int | None:
         1500000000
     """
     kind, _, name = lm.name.partition(":")
+    if kind == "smollm2":
+        return SMOLLM2_PARAMETERS
     folder = Path(name) if kind == "transformers" else bundled_lm_folder()
     files = sorted(folder.glob("model*.safetensors")) if folder.is_dir() else []
     if files:
