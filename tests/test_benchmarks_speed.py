@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.speed.bench import ALL_PARTS, EXPECTED_S, FOLDER, Bench, SpeedConfig, measure_part
+from benchmarks.speed.bench import EXPECTED_S, FOLDER, Bench, SpeedConfig, measure_part
 from benchmarks.speed.figures import (
+    ALL_PARTS,
     Check,
     Figure,
     Findings,

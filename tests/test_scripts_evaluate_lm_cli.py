@@ -1,13 +1,22 @@
 """`python -m scripts.evaluate_lm` from its settings to its output."""
 
+import math
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from recloop.data.load import load_log
 from recloop.errors import SettingError
 from recloop.llm.config import LmConfig
+from recloop.prompts.lines import clean_title
 from scripts.evaluate_lm.__main__ import main
 from scripts.evaluate_lm.cli import EvaluateLmConfig, evaluate_lm, evaluation_text, skill_text
+from scripts.evaluate_lm.general import CHECKS, general_text, perplexity
+from scripts.evaluate_lm.tasks import session_drawer
 from scripts.evaluate_lm.text_quality import SummarySkill
 from tiny_lm import build_tiny_lm
 
@@ -21,6 +30,7 @@ SKILL = SummarySkill(
     true_dislikes=float("nan"),
     coverage=0.125,
     claims_per_completion=2.5,
+    claims_of_four=4.5,
     distinct_attribute_sets=1.5,
     tokens_per_completion=20.04,
     tokens_per_s=1234.56,
@@ -69,3 +79,41 @@ def test_tasks_alone_leave_summaries_out() -> None:
 def test_it_writes_nothing_and_takes_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--out", "skill"]) == 2
     assert "writes no files, got --out skill" in capsys.readouterr().err
+
+
+def test_sessions_of_a_log_have_one_right_candidate_and_real_titles() -> None:
+    log = load_log(users=40)
+    draw = session_drawer(log)
+    rng = np.random.default_rng(0)
+    titles = set(map(clean_title, log.items["title"]))
+    for _ in range(30):
+        task = draw(12, rng)
+        column = log.attributes.index(task.hidden)
+        shared = set(task.session.shown[-1].values[column])
+        right = task.session.candidates[task.answer]
+        values = [value for value in right.values[column] if value in shared]
+        assert values
+        holders = [item for item in task.session.candidates if set(values) <= set(item.values[column])]
+        assert right in holders
+        assert any([item for item in holders if value in item.values[column]] == [right] for value in values)
+        assert len({item.title for item in task.session.candidates}) == 12
+        assert {item.title for item in task.session.shown} <= titles
+
+
+def test_the_general_text_is_fixed_and_the_rules_of_the_checks_can_fail() -> None:
+    text = general_text()
+    assert 20_000 < len(text) < 60_000
+    assert "  " not in text
+    assert len(CHECKS) == 10
+    assert [text for text, rule in CHECKS if re.search(rule, "By genre: likes Drama.")] == []
+
+
+@pytest.mark.slow
+def test_the_perplexity_of_a_model_is_that_of_its_own_loss(tmp_path: Path) -> None:
+    build_tiny_lm(tmp_path / "lm")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "lm")
+    ids = torch.tensor([tokenizer("Likes Drama. Dislikes War.", add_special_tokens=False)["input_ids"]])
+    with torch.no_grad():
+        loss = model(input_ids=ids, labels=ids).loss.item()
+    assert perplexity(model, tokenizer, "Likes Drama. Dislikes War.") == pytest.approx(math.exp(loss), rel=1e-5)

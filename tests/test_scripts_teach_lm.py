@@ -1,12 +1,17 @@
 """Lessons for a model that others made: in its chat format, with columns of any name and titles as logs have them."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from recloop.llm.bundled import ROLES, bundled_lm_folder
+from recloop.prompts.claims import TITLE, parse_claims, true_claims, weigh_history
+from scripts.pretrain_lm.corpus import invent_history, invent_lesson
+from scripts.pretrain_lm.summaries import draw_summary
 from scripts.pretrain_lm.tokenizer import english_words
+from scripts.teach_lm.replay import Replay
 from scripts.teach_lm.teach import CatalogueWords, TeachConfig, difficulty_at, in_chat_ml, shard
 
 
@@ -49,3 +54,62 @@ def test_a_shard_depends_on_its_number_and_seed_alone_and_answers_are_learnt():
         learnt = tokenizer.decode(lesson.target_S)
         assert "<|im_start|>" not in learnt  # no question, and nothing of the history
         assert learnt.count("<|im_end|>") >= text.count("<|im_start|>assistant")  # an answer of each question, or more
+
+
+def test_a_summary_has_four_claims_where_the_history_supports_them_and_stays_true():
+    rng = np.random.default_rng(1)
+    words = CatalogueWords(english_words(), rng)
+    enough: list[int] = []
+    for _ in range(200):
+        attributes, items = invent_history(words, 20, rng, has_attributes=rng.random() > 0.2)
+        evidence = weigh_history(attributes, items)
+        summary = draw_summary(attributes or (TITLE,), evidence, rng, 4)
+        parsed = parse_claims(summary.text, attributes)
+        truths = {claim for claim, _ in true_claims(attributes, items)}
+        assert parsed.is_well_formed
+        assert set(parsed.claims) <= truths
+        if len(truths) >= 4 and len(" ".join(claim.value for claim in truths).split()) < 24:  # room for them
+            enough.append(len(parsed.claims))
+    assert np.mean([count >= 4 for count in enough]) > 0.95
+
+
+def test_histories_of_titles_alone_are_asked_about_titles_and_show_all_of_them():
+    rng = np.random.default_rng(2)
+    words = CatalogueWords(english_words(), rng)
+    difficulty = replace(difficulty_at(200, TeachConfig()), bare_share=1.0)
+    for _ in range(20):
+        lesson = invent_lesson(words, difficulty, rng)
+        assert "Counted" not in lesson.trunk
+        assert lesson.branches[0].question == "Analyse the preferences by title: likes and dislikes."
+        for answer in lesson.branches[0].answers:
+            claims = parse_claims(answer, ()).claims
+            assert all(f'"{claim.value}"' in lesson.trunk for claim in claims)
+            assert claims or answer in ("No clear preference.", "By title: mixed.")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_a_model_is_held_to_what_it_was_by_its_own_texts(tmp_path):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = bundled_lm_folder()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(folder),
+        LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    replay = Replay.of(model, tokenizer, tmp_path / "replay.json")
+    assert replay.loss(model, 0, 2).item() == pytest.approx(0, abs=1e-6)  # a new adapter changes nothing
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn_like(parameter) / 20)
+    moved = replay.loss(model, 0, 2)
+    assert moved.item() > 0.01
+    moved.backward()
+    texts = (tmp_path / "replay.json").read_text()
+    again = Replay.of(model, tokenizer, tmp_path / "replay.json")  # read, not sampled again
+    assert again.loss(model, 0, 2).item() == pytest.approx(moved.item(), rel=1e-4)
+    assert (tmp_path / "replay.json").read_text() == texts

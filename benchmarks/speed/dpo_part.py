@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,23 @@ ALLOWED = 1e-5
 WANTED_RATIO = 1.5
 
 
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The folders of what is trained and of its reference."""
+
+    lm: Path
+    reference_lm: Path
+
+
+BUNDLED = Models(bundled_lm_folder(), bundled_lm_folder("answers"))
+
+
 def measure(bench: Bench) -> Findings:
     """Time whole calls, loading included, on the same pairs in the same order with the same rates and batches."""
     lm = TransformersLM(bundled_lm_folder(), device="cpu")
     prompts, pairs = make_pairs(lm, bench.amount(NUM_PAIRS, 8))
     config = DpoConfig(learning_rate=LEARNING_RATE)
-    num_tokens = count_tokens(prompts, pairs, config)
+    num_tokens = count_tokens(prompts, pairs, config, lm)
     folder = bench.scratch / "trained"
     some = pairs[:2]
     our_losses(prompts, some, config, folder)  # loads what is loaded once
@@ -82,19 +94,19 @@ def make_pairs(lm: TransformersLM, num: int) -> tuple[dict[int, Prompt], tuple[P
     return prompts, pairs
 
 
-def count_tokens(prompts: dict[int, Prompt], pairs: tuple[Pair, ...], config: DpoConfig) -> int:
+def count_tokens(prompts: dict[int, Prompt], pairs: tuple[Pair, ...], config: DpoConfig, lm: TransformersLM) -> int:
     """Tokens of all pairs as TRL batches them, without padding: each prompt twice, and both replies."""
-    lm = TransformersLM(bundled_lm_folder(), device="cpu")
     replies = sum(lm.count_tokens(text) for pair in pairs for text in (pair.chosen, pair.rejected))
     asked = sum(lm.count_tokens(lm.render(prompts[pair.user])) for pair in pairs)
     return (replies + 2 * asked) * config.epochs
 
 
-def our_losses(prompts: dict[int, Prompt], pairs: tuple[Pair, ...], config: DpoConfig, out: Path) -> list[float]:
+def our_losses(
+    prompts: dict[int, Prompt], pairs: tuple[Pair, ...], config: DpoConfig, out: Path, models: Models = BUNDLED
+) -> list[float]:
     """The loss of every step of `run_dpo`. The reference is another model, else every loss is ln 2."""
     shutil.rmtree(out, ignore_errors=True)
-    lm, reference_lm = bundled_lm_folder(), bundled_lm_folder("answers")
-    trained = run_dpo(TrainingRun(lm, out, SEED, reference_lm), prompts, pairs, config)
+    trained = run_dpo(TrainingRun(models.lm, out, SEED, models.reference_lm), prompts, pairs, config)
     return [row["loss"] for row in trained.log]
 
 
@@ -104,6 +116,7 @@ def trl_losses(
     config: DpoConfig,
     out: Path,
     checkpointing: bool | None,
+    models: Models = BUNDLED,
 ) -> list[float]:
     """ALTERNATIVE: TRL with its own defaults, except for what decides the result: order, batch, rate, beta.
 
@@ -116,7 +129,7 @@ def trl_losses(
 
     from recloop.training.trainer import load_model, quiet
 
-    lm = bundled_lm_folder()
+    lm = models.lm
     rows = select_rows(lm, prompts, pairs, config, SEED).rows
     order = training_order([row.num_tokens for row in rows], config, SEED)
     tokenizer = load_tokenizer(lm)
@@ -132,7 +145,7 @@ def trl_losses(
     with quiet(SEED):
         trainer = DPOTrainer(
             model=load_model(lm, uses_lora=False),
-            ref_model=load_model(bundled_lm_folder("answers"), uses_lora=False),
+            ref_model=load_model(models.reference_lm, uses_lora=False),
             args=DPOConfig(
                 output_dir=str(out.with_name("trl")),
                 seed=SEED,

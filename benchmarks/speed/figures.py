@@ -14,6 +14,7 @@ PartName = Literal[
     "sampling",
     "encoding",
     "dpo",
+    "smollm2",
     "reading",
     "large-log",
     "serving",
@@ -21,6 +22,7 @@ PartName = Literal[
     "threads",
 ]
 ALL_PARTS: tuple[PartName, ...] = get_args(PartName)
+PARTS_WITHOUT_DOWNLOADS: tuple[PartName, ...] = tuple(part for part in ALL_PARTS if part != "smollm2")
 FOLDER = "benchmarks"  # inside the output folder, beside the page
 
 

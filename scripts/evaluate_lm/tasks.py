@@ -132,7 +132,7 @@ def session_drawer(log: Log) -> Callable[[int, np.random.Generator], SessionTask
                 taken.add(found)
                 places.append(found)
         answer = int(rng.integers(num_candidates))
-        places.insert(answer, own.pop())
+        places.insert(answer, next(place for place in own if place not in shown))
         candidates = next_item.with_distinct_titles([items[place] for place in places])
         told = tuple(items[place] for place in shown)
         session = next_item.SessionText(NOUNS[log.domain], log.attributes, told, candidates)

@@ -67,7 +67,7 @@ def run_grpo(
     """
     if num_processes() > 1:
         raise SettingError(f"GRPO runs in one process, got {num_processes()}; run it without accelerate launch")
-    asked = {
+    asked: dict[str, object] = {
         "prompts": [asdict(prompt) for prompt in prompts],
         "score": reward.digest,
         "advantages": reward.advantages.model_dump(mode="json"),
