@@ -184,3 +184,16 @@ def test_a_template_without_an_end_is_one_clear_error(tmp_path: Path, text: str,
     file.write_text(text)
     with pytest.raises(SettingError, match=complaint):
         open_template(file)(ProfileFacts("films", (), (), (), None))
+
+
+def test_the_template_that_the_documentation_shows_writes_a_prompt(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "prompts.md").read_text(encoding="utf-8")
+    (tmp_path / "mine.jinja").write_text(page.partition("```jinja\n")[2].partition("```")[0], encoding="utf-8")
+    items = tuple(ShownItem(title, rating, {}, "") for title, rating in (("Heat", 4.0), ("Up", None)))
+    written = open_template(tmp_path / "mine.jinja")(ProfileFacts("films", (), items, items, 4.0))
+    assert written.system == "You know films well."
+    assert written.user.splitlines()[-3:] == ['"Heat", 4 stars;', '"Up";', "Answer in two sentences as in the example."]
+    for name in ("noun", "attributes", "shown", "history", "mean_rating", "counts", "profile", "factors"):
+        assert f"| `{name}` |" in page
+    for name in BUILT_IN:
+        assert f"| `{name}` |" in page

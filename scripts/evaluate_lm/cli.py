@@ -16,7 +16,7 @@ from recloop.llm.load import lm_folder, lm_from_config
 from recloop.progress import SILENT, Progress
 from recloop.prompts.user_profile import PromptConfig, population_rates_of
 from recloop.records import Group
-from scripts.evaluate_lm.tasks import TaskSkill, evaluate_next_item, evaluate_requests
+from scripts.evaluate_lm.tasks import TaskSkill, evaluate_next_item, evaluate_requests, with_years
 from scripts.evaluate_lm.text_quality import SummarySkill, evaluate_summaries
 
 LABELS = {
@@ -98,7 +98,7 @@ def evaluate_tasks(config: EvaluateLmConfig, progress: Progress = SILENT) -> dic
     asked = (config.tasks, config.candidates, sampling, progress)
     sessions = {"next item, invented sessions": evaluate_next_item(lm, *asked)}
     if config.tasks_of_log:
-        log = read_log(config.data, config.seed, progress)
+        log = with_years(read_log(config.data, config.seed, progress))
         sessions[f"next item, sessions of {log.name}"] = evaluate_next_item(lm, *asked, log)
     return {
         **sessions,

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 from scipy.stats import binomtest
 
 from recloop.errors import SettingError
@@ -93,6 +94,16 @@ def evaluate_next_item(
     p = float(binomtest(gained, gained + lost, alternative="greater").pvalue) if gained + lost else 1.0
     right = {form: float(is_right_TF[:, number].mean()) for number, form in enumerate(HINTS)}
     return TaskSkill(num_tasks, num_candidates, right, float((first_TF >= 0).mean()), p)
+
+
+def with_years(log: Log) -> Log:
+    """The log with the attribute ``year``, where it has one, at the end of its titles: ``Heat (1995)``."""
+    if "year" not in log.attributes:
+        return log
+    year = pl.col("year").list.first()
+    title = pl.when(year.is_null()).then("title").otherwise(pl.format("{} ({})", "title", year))
+    attributes = tuple(name for name in log.attributes if name != "year")
+    return replace(log, items=log.items.with_columns(title=title).drop("year"), attributes=attributes)
 
 
 def session_drawer(log: Log) -> Callable[[int, np.random.Generator], SessionTask]:
