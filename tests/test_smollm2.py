@@ -43,7 +43,7 @@ def test_a_published_model_goes_round_the_loop(tmp_path: Path, capsys: pytest.Ca
     assert 1 <= pairs.height <= 12  # four reward users, three pairs of three completions each
     assert (pairs["chosen_reward"] > pairs["rejected_reward"]).all()
     (trained,) = (run / "lm").glob("trained.*")
-    assert json.loads((trained / "config.json").read_text())["model_type"] == "llama"
+    assert json.loads((trained / "adapter_config.json").read_text())["peft_type"] == "LORA"
     texts = pl.read_parquet(run / "completions.parquet")
     assert texts["text"].n_unique() > 20
     assert (run / "report.html").stat().st_size > 10_000

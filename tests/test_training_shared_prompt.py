@@ -54,23 +54,59 @@ def mixed(batch):
     return moved(ids, PAD), moved(mask, 0), moved(labels, NO_LABEL)
 
 
-def run(lm, batch, *, shares, temperature=1.0, dtype="float64"):
+def run(lm, batch, *, shares, temperature=1.0, dtype="float64", has_adapter=False):
     """Outputs and gradients; TRL's forward pass when prompts are not shared."""
     import torch
     from transformers import AutoModelForCausalLM
     from trl.trainer.utils import add_fused_lm_head
 
     from recloop.training.shared_prompt import share_prompts
+    from recloop.training.trainer import whole_model
 
     model = AutoModelForCausalLM.from_pretrained(lm, dtype=dtype)
     add_fused_lm_head(model, temperature, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
+    if has_adapter:
+        model = adapted(model)
     if shares:
-        share_prompts(model, temperature)
+        share_prompts(whole_model(model), temperature)
     ids, mask, labels = batch
     found = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False, fused_lm_head=True)
     weights = torch.randn(found.log_probs.shape, generator=torch.Generator().manual_seed(0))
     (found.log_probs * weights).sum().backward()
-    return model, found, {name: parameter.grad for name, parameter in model.named_parameters()}
+    return model, found, {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+
+
+def adapted(model):
+    """The model with a random adapter, the only part that learns."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=3, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    torch.manual_seed(0)
+    return get_peft_model(model, config, autocast_adapter_dtype=False).to(model.dtype)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_with_an_adapter_values_and_gradients_equal_those_of_trl_and_so_does_the_base_without_it(lm):
+    import torch
+
+    batch = make_batch([40, 7, 1], [[3, 9, 1], [5, 2, 8]])
+    (ours, found, gradients), (theirs, expected, their_gradients) = (
+        run(lm, batch, shares=shares, has_adapter=True) for shares in (True, False)
+    )
+    torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=1e-4, atol=1e-5)
+    assert set(gradients) == set(their_gradients)
+    assert all("lora_" in name for name in gradients)
+    for name, gradient in their_gradients.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-5)
+    ids, mask, labels = batch
+    bare = []
+    for model in (ours, theirs):
+        with torch.no_grad(), model.disable_adapter():
+            inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+            bare.append(model(**inputs, use_cache=False, fused_lm_head=True).log_probs)
+    torch.testing.assert_close(*bare, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(bare[0], found.log_probs, atol=1e-3)
 
 
 @pytest.mark.parametrize(

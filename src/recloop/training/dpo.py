@@ -140,7 +140,7 @@ def _make_trainer(job: TrainingJob, rows: Sequence[Row], config: DpoConfig, poli
     from trl.trainer.dpo_trainer import DPOTrainer
 
     from recloop.training.shared_prompt import share_prompts
-    from recloop.training.trainer import load_model, trainer_arguments, training_data
+    from recloop.training.trainer import load_model, trainer_arguments, training_data, whole_model
 
     base, reference, uses_lora = base_folder_of(job.run.lm_folder), job.run.reference, policy.uses_lora
     reference_lm = None  # without its adapter a policy over the reference model is it already
@@ -151,13 +151,14 @@ def _make_trainer(job: TrainingJob, rows: Sequence[Row], config: DpoConfig, poli
         loss = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, config.sft_weight]}
     trainer = DPOTrainer(
         ref_model=reference_lm,
-        args=DPOConfig(**trainer_arguments(job, uses_lora=uses_lora), beta=config.beta, **loss),
+        args=DPOConfig(**trainer_arguments(job, policy), beta=config.beta, **loss),
         train_dataset=training_data(job, rows, _conversation, policy.tokenizer),
         **policy.for_trainer,
     )
-    if reference_lm is not None and policy.shares_prompts:
-        share_prompts(policy.model)
-        share_prompts(reference_lm)
+    if policy.shares_prompts:
+        for model in (trainer.model, reference_lm):
+            if model is not None:
+                share_prompts(whole_model(model))
     return trainer
 
 

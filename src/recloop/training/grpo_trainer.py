@@ -34,7 +34,7 @@ from recloop.rewards.advantages import AdvantageConfig, token_advantages, tokens
 from recloop.training import grpo_config
 from recloop.training.grpo_config import ANSWERS, MOMENTS, AnswerReward, EpochShare, GrpoConfig
 from recloop.training.shared_prompt import share_prompts
-from recloop.training.trainer import Policy, TrainingJob, load_model, trainer_arguments
+from recloop.training.trainer import Policy, TrainingJob, load_model, trainer_arguments, whole_model
 
 
 class AnswerScorer(TrainerCallback):
@@ -120,7 +120,7 @@ class TokenGrpoTrainer(GRPOTrainer):
         if shares_prompts:
             for model in (self.model, self.ref_model):
                 if model is not None:
-                    share_prompts(self.accelerator.unwrap_model(model), self.temperature)
+                    share_prompts(whole_model(self.accelerator.unwrap_model(model)), self.temperature)
 
     def create_optimizer(self, *arguments: Any, **named: Any) -> torch.optim.Optimizer:
         """With the moments of the epoch before; its learning rates are not taken over."""
@@ -154,7 +154,7 @@ class TokenGrpoTrainer(GRPOTrainer):
     ) -> tuple[list[list[int]], list[list[Any]] | None]:
         if not self._shares_prompts:
             return super()._generate_single_turn(prompt_ids, *arguments, **named)
-        policy: Any = self.accelerator.unwrap_model(self.model_wrapped)
+        policy = whole_model(self.accelerator.unwrap_model(self.model_wrapped))
         group, max_tokens = self._config.num_generations, self._config.max_reply_tokens
         # TRL puts torch's generator back to where it was at a checkpoint.
         uniforms_BGTA = torch.rand((len(prompt_ids) // group, group, max_tokens, 1), dtype=torch.float64).numpy()
@@ -227,7 +227,7 @@ def make_trainer(
     ends = end_tokens_of(policy.model, tokenizer)
     scorer = AnswerScorer(reward, config.num_generations, tokenizer, ends, job.run.work)
     tokenizer.padding_side = "left"
-    arguments = trainer_arguments(job, uses_lora=policy.uses_lora)
+    arguments = trainer_arguments(job, policy)
     del arguments["max_length"]  # of no meaning here
     arguments |= {
         "per_device_train_batch_size": config.batch_size * config.num_generations,

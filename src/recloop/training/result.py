@@ -45,7 +45,7 @@ class TrainingBudget(BaseModel, frozen=True, extra="forbid"):
     max_prompt_tokens: int = setting(448, "a longer prompt, chat template included, is an error", ge=1)
     max_reply_tokens: int = setting(64, "rows with a longer reply are dropped and counted", ge=1)
     lora: bool | Literal["auto"] = shown_first(
-        "auto", "train a LoRA adapter instead of all weights; auto: above 500 million parameters"
+        "auto", "train a LoRA adapter instead of all weights; auto: above 100 million parameters"
     )
     lora_rank: int = setting(16, "rank of the adapter on every linear layer; alpha is twice this", ge=1)
     load_in_4bit: bool = setting(False, "keep the base of the adapter in 4 bits (QLoRA); needs bitsandbytes")

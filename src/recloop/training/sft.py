@@ -68,15 +68,15 @@ def _make_trainer(job: TrainingJob, rows: Sequence[Row], policy: Policy) -> SFTT
     from trl.trainer.sft_trainer import SFTTrainer
 
     from recloop.training.shared_prompt import share_prompts
-    from recloop.training.trainer import trainer_arguments, training_data
+    from recloop.training.trainer import trainer_arguments, training_data, whole_model
 
     trainer = SFTTrainer(
-        args=SFTConfig(**trainer_arguments(job, uses_lora=policy.uses_lora), completion_only_loss=True),
+        args=SFTConfig(**trainer_arguments(job, policy), completion_only_loss=True),
         train_dataset=training_data(job, rows, _conversation, policy.tokenizer),
         **policy.for_trainer,
     )
     if policy.shares_prompts:
-        share_prompts(policy.model)
+        share_prompts(whole_model(trainer.model))
     return trainer
 
 

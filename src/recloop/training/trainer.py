@@ -24,7 +24,7 @@ import torch
 import transformers
 from accelerate import PartialState
 from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from peft import LoraConfig, PeftConfig, PeftType, TaskType, load_peft_weights, set_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, PeftType, TaskType, load_peft_weights, set_peft_model_state_dict
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_callback import TrainerState
 from transformers.training_args import TrainingArguments
@@ -39,7 +39,8 @@ from recloop.training.processes import is_first, is_sharded, num_processes
 from recloop.training.result import TRAINING_FILE, TrainedModel, TrainingBudget, TrainingRun, training_text
 from recloop.training.shared_prompt import SHARING_TYPES
 
-LORA_ABOVE = 500_000_000  # parameters; smaller models are cheaper to train whole
+LORA_ABOVE = 100_000_000  # parameters; smaller models are cheaper to train whole
+CHECKPOINTS_ABOVE = 500_000_000  # parameters; of larger models with an adapter, activations are computed twice
 COMPLETE = "complete"  # marks a checkpoint that was written to its end
 INPUTS = "inputs.json"
 _CHECKPOINTS = ("activation_checkpointing", "gradient_checkpointing")  # since transformers 5.23, and before
@@ -85,7 +86,12 @@ class Policy:
     @property
     def shares_prompts(self) -> bool:
         """Whether a prompt can be read once for all its replies (`share_prompts`)."""
-        return not self.uses_lora and not is_sharded() and self.model.config.model_type in SHARING_TYPES
+        return not self.keeps_few and not is_sharded() and self.model.config.model_type in SHARING_TYPES
+
+    @property
+    def keeps_few(self) -> bool:
+        """Whether activations are computed again in the backward pass, for lack of memory."""
+        return self.uses_lora and (torch.cuda.is_available() or self.model.num_parameters() > CHECKPOINTS_ABOVE)
 
     @property
     def for_trainer(self) -> dict[str, Any]:
@@ -175,7 +181,12 @@ def training_data(
     return Dataset.from_list([conversation(rows[index], tokenizer) for index in order])
 
 
-def trainer_arguments(job: TrainingJob, *, uses_lora: bool) -> dict[str, Any]:
+def whole_model(model: Any) -> Any:
+    """The model with its head, of one that may have an adapter around it."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def trainer_arguments(job: TrainingJob, policy: Policy) -> dict[str, Any]:
     """Arguments that TRL's configurations share; they go with `training_data`."""
     budget = job.budget
     on_gpu = torch.cuda.is_available()
@@ -183,8 +194,8 @@ def trainer_arguments(job: TrainingJob, *, uses_lora: bool) -> dict[str, Any]:
         "output_dir": str(job.run.work),
         "seed": job.run.seed,
         "use_cpu": not on_gpu,
-        "bf16": on_gpu and uses_lora,
-        CHECKPOINTING: uses_lora,
+        "bf16": on_gpu and policy.uses_lora,
+        CHECKPOINTING: policy.keeps_few,
         "max_length": None,
         "num_train_epochs": 1,
         "train_sampling_strategy": "sequential",
