@@ -23,6 +23,7 @@ MAX_REPEATING = 0.3  # of the bundled model untrained on real catalogues: 7%; af
 MIN_DISTINCT = 0.2  # guess: users who all get one text cannot be told apart by it
 MAX_TAIL = 0.001  # a model that ignores the question has so few hits in one of a thousand runs
 LOOP_WORDS = 4
+ANOTHER = "another lm.name (smollm2 reads any column, and titles alone)"
 WORD = re.compile(r"\w+")
 
 
@@ -63,7 +64,7 @@ def check_profiles(
         is_canonical: the texts must have the canonical form (`recloop.prompts.claims`), not only an end.
     """
     parsed = [parse_claims(one.text, attributes) for one in completions]
-    readable = "use attributes the model can read, or another lm.name"
+    readable = f"use attributes the model can read, or {ANOTHER}"
     findings = [_finished(completions)]
     if is_canonical:
         form = _share(one.is_well_formed for one in parsed)
@@ -79,7 +80,7 @@ def check_profiles(
     )
     if len(set(shown)) > 1:
         distinct = len({one.text for one in completions}) / len(set(shown))
-        same = "histories that tell users apart (ratings that differ, more attributes), or another lm.name"
+        same = f"histories that tell users apart (ratings that differ, more attributes), or {ANOTHER}"
         findings.append(Finding("different texts of different prompts", distinct, MIN_DISTINCT, do=same))
     return tuple(findings)
 
@@ -94,13 +95,11 @@ def check_replies(
     """
     num = len(hits)
     tail = sum(comb(num, k) * chance**k * (1 - chance) ** (num - k) for k in range(sum(hits) + 1))
-    form = "titles as the prompt shows them (years and commas in titles confuse small models), or another lm.name"
+    form = f"titles as the prompt shows them (years and commas in titles confuse small models), or {ANOTHER}"
     return (
         _finished(completions),
         Finding("replies that can be read", _share(is_readable), MIN_READABLE, do=form),
-        Finding(
-            f"{at}, by chance {chance:.0%}", _share(hits), chance if tail < MAX_TAIL else 0.0, do="another lm.name"
-        ),
+        Finding(f"{at}, by chance {chance:.0%}", _share(hits), chance if tail < MAX_TAIL else 0.0, do=ANOTHER),
     )
 
 
@@ -122,7 +121,7 @@ def repeats(text: str) -> bool:
 
 def _finished(completions: Sequence[Completion]) -> Finding:
     usable = _share(one.is_finished and one.status is CompletionStatus.OK for one in completions)
-    return Finding("usable and finished", usable, MIN_FINISHED, do="raise lm.max_tokens, or use another lm.name")
+    return Finding("usable and finished", usable, MIN_FINISHED, do=f"raise lm.max_tokens, or use {ANOTHER}")
 
 
 def _stands_in(value: str, text: str) -> bool:
