@@ -22,7 +22,7 @@ from recloop.prompts.lines import clean_value
 from recloop.prompts.template import SYSTEM, ProfileFacts, open_template
 from recloop.prompts.user_profile import count_lines, shown_item
 from scripts.pretrain_lm.given_names import GIVEN_NAMES
-from scripts.pretrain_lm.summaries import MAX_COUNTED, Summary, draw_summary
+from scripts.pretrain_lm.summaries import MAX_ANSWER_WORDS, MAX_COUNTED, Summary, draw_summary
 from scripts.pretrain_lm.tokenizer import CATALOGUE_TEXT
 
 LONG_SHARE = 0.06  # of counted histories, with far more items than lines
@@ -85,6 +85,7 @@ class Difficulty:
     lookup_share: float = 0.0  # share of those that only look up lines of a list
     bare_share: float = 0.0  # share of histories whose items have titles alone
     fewest_claims: int = 0  # of a summary, where the history supports as many
+    most_words: int = MAX_ANSWER_WORDS  # of a summary, about
 
 
 class Words:
@@ -352,8 +353,8 @@ def invent_lesson(words: Words, difficulty: Difficulty, rng: np.random.Generator
     facts = ProfileFacts(noun, tuple(attributes), lines, lines[len(lines) - len(shown) :], mean, tuple(counts))
     history, _, task = open_template("counted")(facts).user.rpartition("\n")
     trunk = f"<|system|>{SYSTEM}<|end|><|user|>{history}"
-    told, fewest = attributes or (TITLE,), difficulty.fewest_claims
-    summaries = tuple(draw_summary(told, evidence, rng, fewest) for _ in range(difficulty.num_summaries))
+    told, fewest, words_left = attributes or (TITLE,), difficulty.fewest_claims, difficulty.most_words
+    summaries = tuple(draw_summary(told, evidence, rng, fewest, words_left) for _ in range(difficulty.num_summaries))
     branches = [Branch(task, tuple(summary.text for summary in summaries), summaries)]
     if not attributes:
         return Lesson(trunk, (*branches, _list_titles(shown, rng)))

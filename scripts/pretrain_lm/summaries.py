@@ -47,7 +47,11 @@ class Summary:
 
 
 def draw_summary(
-    attributes: Sequence[str], evidence: Sequence[Evidence], rng: np.random.Generator, fewest: int = 0
+    attributes: Sequence[str],
+    evidence: Sequence[Evidence],
+    rng: np.random.Generator,
+    fewest: int = 0,
+    most_words: int = MAX_ANSWER_WORDS,
 ) -> Summary:
     """One true summary: some attributes in some order, each with a run of claims, stronger ones first.
 
@@ -85,12 +89,12 @@ def draw_summary(
         options = tuple(f"{lead}By {attribute}:" for attribute in left)
         if number and _num_claims(choices) >= min(fewest, supported):
             options += (END,)
-        if number and _num_words(choices) > MAX_ANSWER_WORDS - 4:
+        if number and _num_words(choices) > most_words - 4:
             break
         choices.append(Choice(options, options[0]))
-        choices += _draw_section(pools[attribute], wanted, MAX_ANSWER_WORDS - _num_words(choices), rng)
+        choices += _draw_section(pools[attribute], wanted, most_words - _num_words(choices), rng)
         left.remove(attribute)
-    may_go_on = left and _num_words(choices) <= MAX_ANSWER_WORDS - 4
+    may_go_on = left and _num_words(choices) <= most_words - 4
     choices.append(Choice((*(f" By {attribute}:" for attribute in left), END) if may_go_on else (END,), END))
     return Summary(tuple(choices))
 

@@ -1,7 +1,7 @@
 """An adapter that teaches a model others made to read prompts of recloop: lessons of invented catalogues, by LoRA.
 
     make smollm2
-    python -m scripts.teach_lm --out runs/teach --num-lessons 480
+    python -m scripts.teach_lm --out runs/teach --num-lessons 512
 
 The lessons are those of the bundled model (`scripts.pretrain_lm.corpus`, `.skills`), in the chat format of the model,
 with columns of any name and titles with years, commas and digits. All questions about one history share its tokens.
@@ -23,6 +23,7 @@ from recloop.progress import SILENT, Progress
 from scripts.pretrain_lm.corpus import Difficulty, Words
 from scripts.pretrain_lm.lesson_loss import collate, lesson_loss
 from scripts.pretrain_lm.shards import TokenLesson, batches_of, lessons_of_shard
+from scripts.pretrain_lm.summaries import MAX_ANSWER_WORDS
 from scripts.teach_lm.replay import Replay
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class TeachConfig(BaseModel):
 
     base: Path = Field(default=Path("models") / FOLDER, description="folder of the model that learns")
     seed: int = Field(default=28, ge=0, description="of lessons and first weights")
-    num_lessons: int = Field(default=480, ge=1, description="lessons of the whole run")
+    num_lessons: int = Field(default=512, ge=1, description="lessons of the whole run")
     rank: int = Field(default=16, ge=1, description="of the adapter, on all linear layers")
     learning_rate: float = Field(default=8e-4, gt=0, description="between warm-up and fall")
     warmup_steps: int = Field(default=10, ge=0, description="steps over which the learning rate rises from 0")
@@ -61,6 +62,8 @@ class TeachConfig(BaseModel):
     replay_texts: int = Field(default=2, ge=1, description="of those, in every step")
     replay_from: int = Field(default=192, ge=0, description="lesson from which on they are read")
     fewest_claims: int = Field(default=4, ge=0, description="of a summary, where the history supports as many")
+    most_words: int = Field(default=22, ge=8, description="of a summary, about, so that it ends within 64 tokens")
+    shorter_from: int = Field(default=352, ge=0, description="lesson from which on that holds")
     more_claims_from: int = Field(default=160, ge=0, description="lesson from which on that holds")
     bare_share: float = Field(default=0.15, ge=0, le=1, description="histories whose items have titles alone")
     skill_share: float = Field(default=0.5, ge=0, le=1, description="lessons on next items, requests and reflection")
@@ -101,6 +104,7 @@ def difficulty_at(lesson: int, config: TeachConfig) -> Difficulty:
         max_candidates=round(4 + grown * (config.max_candidates - 4)),
         lookup_share=0.25 * (1 - grown) + 0.05,
         bare_share=config.bare_share,
+        most_words=config.most_words if lesson >= config.shorter_from else MAX_ANSWER_WORDS,
         fewest_claims=config.fewest_claims if lesson >= config.more_claims_from else 0,
     )
 
