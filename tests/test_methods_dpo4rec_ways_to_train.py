@@ -67,7 +67,7 @@ def test_a_reinforced_run_has_its_control_and_neither_pairs_nor_rewarded_complet
     assert {"untuned", "trained", "random_label_grpo"} <= names_of(reinforced)
     assert not {"random_label_dpo", "sft_best_of_n"} & names_of(reinforced)
     steps = json.loads((reinforced / "manifest.json").read_text())["steps"]
-    assert {"train.grpo.trained.s0", "train.grpo.random_label_grpo.s0"} <= set(steps)
+    assert {"train.trained.s0", "train.random_label_grpo.s0"} <= set(steps)
     assert not [name for name in steps if name.startswith(("reward.", "pairs."))]
     page = (reinforced / "report.html").read_text()
     assert "reinforced by the rewards" in page

@@ -82,6 +82,11 @@ def shown_first(default: Any, description: str, **limits: Any) -> Any:
     return setting(default, description, json_schema_extra={FIRST: True}, **limits)
 
 
+def shown_later(default: Any, description: str) -> Any:
+    """A section none of whose settings `--help` shows."""
+    return setting(default, description, json_schema_extra={FIRST: False})
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One value of a configuration, as a user names it.
@@ -89,12 +94,14 @@ class Setting:
     key: dotted, snake case, e.g. ``data.on_bad_rows``.
     about: what the outermost section that holds it is for; empty outside any section.
     section: the section it stands in as the configuration has it by default; None where it has none.
+    is_later: a section around it is `shown_later`.
     """
 
     key: str
     info: FieldInfo
     about: str = ""
     section: BaseModel | None = None
+    is_later: bool = False
 
     @property
     def default(self) -> str:
@@ -111,8 +118,7 @@ class Setting:
     @property
     def is_shown_first(self) -> bool:
         """Whether `--help` shows it; `--help-all` shows all settings."""
-        extra = self.info.json_schema_extra
-        return isinstance(extra, dict) and bool(extra.get(FIRST))
+        return not self.is_later and _first_of(self.info) is True
 
     @property
     def facts(self) -> str:
@@ -128,8 +134,18 @@ class Setting:
         return "".join(f", {words} {limit}" for words, limit in limits if limit is not None)
 
 
+def _first_of(info: FieldInfo) -> Any:
+    """True of `shown_first`, False of `shown_later`, else None."""
+    extra = info.json_schema_extra
+    return extra.get(FIRST) if isinstance(extra, dict) else None
+
+
 def settings_of(
-    model: type[BaseModel], prefix: str = "", about: str = "", section: BaseModel | None = None
+    model: type[BaseModel],
+    prefix: str = "",
+    about: str = "",
+    section: BaseModel | None = None,
+    is_later: bool = False,
 ) -> Iterator[Setting]:
     """All values of a configuration, sections opened, in the order they are declared.
 
@@ -140,11 +156,12 @@ def settings_of(
         sections = [leaf for leaf in leaves(info.annotation) if isinstance(leaf, type) and issubclass(leaf, BaseModel)]
         default = info.default if section is None else getattr(section, name)
         if not sections:
-            yield Setting(prefix + name, info, about, section)
+            yield Setting(prefix + name, info, about, section, is_later)
         seen: set[str] = set()
         for kind in sections:
             inside = default if isinstance(default, kind) else None
-            for one in settings_of(kind, f"{prefix}{name}.", about or info.description or name, inside):
+            later = is_later or _first_of(info) is False
+            for one in settings_of(kind, f"{prefix}{name}.", about or info.description or name, inside, later):
                 if one.key not in seen:
                     seen.add(one.key)
                     yield one

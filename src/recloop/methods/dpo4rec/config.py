@@ -26,7 +26,7 @@ from recloop.prompts.user_profile import PromptConfig
 from recloop.rerankers.config import RerankerConfig, RerankerKind
 from recloop.rerankers.metrics import MetricName
 from recloop.rewards.preference_pairs import PairConfig
-from recloop.settings import setting, shown_first
+from recloop.settings import setting, shown_first, shown_later
 from recloop.training.dpo import DpoConfig
 from recloop.training.grpo_config import GrpoConfig
 
@@ -60,7 +60,7 @@ class RewardConfig(BaseModel, frozen=True, extra="forbid"):
     """
 
     metric: str = shown_first("ndcg@10", "of the reward model: ndcg@10, map_min@5, loglik, ...")
-    by: Literal["reranker", "embedding"] = shown_first(
+    by: Literal["reranker", "embedding"] = setting(
         "reranker",
         "reranker: the metric of the reward model; embedding: how much nearer the text is to the positive candidates "
         "than to the others, by the text encoder (BLUE's), without a metric",
@@ -133,7 +133,7 @@ class Dpo4RecConfig(BaseModel, frozen=True, extra="forbid"):
     reward: RewardConfig = setting(RewardConfig(), "the reward")
     pairs: PairConfig = setting(PairConfig(), "preference pairs")
     dpo: DpoConfig = setting(DpoConfig(), "DPO, and the budget of best-of-N fine-training")
-    grpo: GrpoConfig = setting(
+    grpo: GrpoConfig = shown_later(
         GrpoConfig(
             epochs=1, batch_size=4, max_pairs=1500, max_prompt_tokens=448, max_reply_tokens=64, num_generations=10,
             temperature=1.0,

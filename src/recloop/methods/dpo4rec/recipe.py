@@ -25,7 +25,7 @@ from recloop.methods.dpo4rec.generate import (
     sample_user_texts,
 )
 from recloop.methods.dpo4rec.names import TRAINED, Scored, Trained, variant_after_rounds
-from recloop.methods.dpo4rec.reinforce import REINFORCE, train_grpo_round
+from recloop.methods.dpo4rec.reinforce import train_grpo_round
 from recloop.methods.dpo4rec.report import report_run
 from recloop.methods.dpo4rec.reward import pair_completions, reward_by_function, reward_user_texts
 from recloop.methods.dpo4rec.train import TRAIN, train_on_pairs
@@ -36,7 +36,7 @@ from recloop.records import Pair
 
 STEPS = (
     PREPARE, PREFLIGHT, SAMPLE_UNTUNED, SAMPLE, SAMPLE_MATCHED, ENCODE, evaluate.FIT_REWARD_MODEL, reward.REWARD_STEP,
-    reward.PAIRS_STEP, TRAIN, REINFORCE, evaluate.FIT_EVALUATOR, evaluate.SCORE, EVALUATE, REPORT_STEP,
+    reward.PAIRS_STEP, TRAIN, evaluate.FIT_EVALUATOR, evaluate.SCORE, EVALUATE, REPORT_STEP,
 )  # fmt: skip
 
 

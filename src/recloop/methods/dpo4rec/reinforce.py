@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from recloop.experiment.step import StepKind
 from recloop.llm.completion_text import first_sentences, tidy
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import reward_model_digest
 from recloop.methods.dpo4rec.generate import UserTexts, sample_user_texts
 from recloop.methods.dpo4rec.names import RANDOM_LABELS_OF, Trained, variant_after_rounds
 from recloop.methods.dpo4rec.reward import completion_reward
+from recloop.methods.dpo4rec.train import TRAIN
 from recloop.methods.study import LmRef, Study, derived_seed
 from recloop.records import Prompt
 from recloop.rewards.advantages import AdvantageConfig, Penalty
@@ -29,7 +29,6 @@ from recloop.training.grpo import run_grpo
 from recloop.training.grpo_config import AnswerReward, ScoredAnswer, Scorer
 from recloop.training.result import TrainingRun
 
-REINFORCE = StepKind("train", reads=("grpo", "reference", "reward", "completions.sentences"), part="grpo")
 PLAIN = AdvantageConfig(penalty=Penalty.NONE)  # every token of a completion has the advantage of all of it
 
 
@@ -43,9 +42,12 @@ def train_grpo_round(
         reward_model: steps of the frozen reward model's fits.
         is_control: the rewards of a user's completions are dealt out among them by chance.
     """
-    reference = reference_lm if study.config.reference == "first" else lm
+    config = study.config
+    reference = reference_lm if config.reference == "first" else lm
     inputs = {
         "models": [lm.digest, reference.digest],
+        "grpo": config.grpo.model_dump(mode="json"),
+        "rewarded": [config.reward.model_dump(mode="json"), config.completions.sentences],
         "prompts": task.digest,
         "reward": reward_model_digest(study, reward_model),
         "is_control": is_control,
@@ -53,7 +55,7 @@ def train_grpo_round(
         **{name: part for name, part in study.own.identities().items() if name == "reward"},
     }
     name = f"{label}.s{seed}"
-    with study.step(REINFORCE, f"grpo.{name}", inputs, f"lm/{name}") as step:
+    with study.step(TRAIN, name, inputs, f"lm/{name}") as step:
         if not step.is_done:
             step.scratch.mkdir(parents=True, exist_ok=True)
             shuffle_seed = derived_seed(seed, "shuffled rewards") if is_control else None
@@ -67,10 +69,10 @@ def train_grpo_round(
                 step.scratch / "checkpoints",
                 study.progress,
             )
-            score = scorer(reward, prompts, task.log.users["user_id"].to_list(), study.config.completions.sentences)
-            asked = [replace(prompt, user=number) for number, prompt in enumerate(prompts)] * study.config.grpo.epochs
+            score = scorer(reward, prompts, task.log.users["user_id"].to_list(), config.completions.sentences)
+            asked = [replace(prompt, user=number) for number, prompt in enumerate(prompts)] * config.grpo.epochs
             answers = AnswerReward(score, json.dumps(inputs, sort_keys=True, default=str), PLAIN, shuffle_seed)
-            done = run_grpo(run, asked, answers, study.config.grpo)
+            done = run_grpo(run, asked, answers, config.grpo)
             shutil.copytree(done.trained.folder, step.folder, dirs_exist_ok=True)
             step.log(*({"lm": label, "seed": seed, **row} for row in done.trained.log))
             counts = {"completions": len(done.answers), "prompts_left_over": done.trained.num_thinned}
