@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 DPO = {"max_pairs": 8, "learning_rate": 1e-2}  # enough for texts to change
 # Which steps there are, how often, and what is among their inputs; a step's name says what they are.
 OTHERS = {
-    "dpo4rec": ("rounds", "seeds", "backbones", "variants", "reward.num_models"),
+    "dpo4rec": ("rounds", "seeds", "backbones", "variants", "reward.num_models", "train"),
     "rerec": (
         "seeds", "variants", "supervised", "reinforced", "transfer", "reward", "advantage", "curriculum",
         "statistics",

@@ -113,7 +113,7 @@ def test_only_the_bundled_models_are_shown_other_names_and_it_is_said(simulated,
 def test_a_log_without_attributes_is_refused_by_the_bundled_models_alone(simulated, tmp_path: Path) -> None:
     nothing_known = simulated.items.with_columns(genre=pl.Series([[]] * simulated.num_items, dtype=pl.List(pl.String)))
     for log in (replace(simulated, attributes=()), replace(simulated, attributes=("genre",), items=nothing_known)):
-        with pytest.raises(SettingError, match=r"got none in simulated; .* lm\.name transformers:NAME_OR_FOLDER"):
+        with pytest.raises(SettingError, match=r"got none in simulated; .* lm\.name smollm2"):
             with_readable_columns(log, BUNDLED, SILENT)
         for folder in (None, build_tiny_lm(tmp_path)):
             assert with_readable_columns(log, folder, SILENT) == (log, {})
