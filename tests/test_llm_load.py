@@ -20,7 +20,7 @@ def prompts_of(users):
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("bundeld", {}, r"bundled or bundled:answers or smollm2 or smollm2:base or transformers:NAME_OR_FOLDER or openai:"),
+        ("bundeld", {}, "bundled or bundled:answers or smollm2 or smollm2:base or transformers:NAME"),
         ("transformers:", {}, "must be bundled or"),
         ("bundled", {"devise": "cpu"}, r"devise: no such setting.*device"),
         ("bundled", {"temperature": 0.5}, "temperature says how to sample.*pass it to generate"),
