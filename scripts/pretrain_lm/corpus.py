@@ -84,6 +84,7 @@ class Difficulty:
     max_candidates: int = 20  # in those
     lookup_share: float = 0.0  # share of those that only look up lines of a list
     bare_share: float = 0.0  # share of histories whose items have titles alone
+    short_share: float = 0.0  # share of histories with one to `SHORT_ITEMS` items, beside those that are short anyway
     fewest_claims: int = 0  # of a summary, where the history supports as many
     most_words: int = MAX_ANSWER_WORDS  # of a summary, about
 
@@ -339,7 +340,10 @@ def invent_lesson(words: Words, difficulty: Difficulty, rng: np.random.Generator
     is_counted = not is_bare and rng.random() < difficulty.counted_share
     is_long = is_counted and rng.random() < LONG_SHARE
     longest = MAX_LONG if is_long else difficulty.max_items
-    attributes, items = invent_history(words, longest, rng, difficulty.max_items if is_long else 2, not is_bare)
+    fewest = difficulty.max_items if is_long else 2
+    if difficulty.short_share > 0 and not is_long and rng.random() < difficulty.short_share:
+        longest, fewest = int(rng.integers(1, SHORT_ITEMS + 1)), 1
+    attributes, items = invent_history(words, longest, rng, fewest, not is_bare)
     evidence = weigh_history(attributes, items)
     noun = NOUNS[rng.integers(len(NOUNS))]
     shown, counts = items, []
@@ -353,8 +357,8 @@ def invent_lesson(words: Words, difficulty: Difficulty, rng: np.random.Generator
     facts = ProfileFacts(noun, tuple(attributes), lines, lines[len(lines) - len(shown) :], mean, tuple(counts))
     history, _, task = open_template("counted")(facts).user.rpartition("\n")
     trunk = f"<|system|>{SYSTEM}<|end|><|user|>{history}"
-    told, fewest, words_left = attributes or (TITLE,), difficulty.fewest_claims, difficulty.most_words
-    summaries = tuple(draw_summary(told, evidence, rng, fewest, words_left) for _ in range(difficulty.num_summaries))
+    told, enough, words_left = attributes or (TITLE,), difficulty.fewest_claims, difficulty.most_words
+    summaries = tuple(draw_summary(told, evidence, rng, enough, words_left) for _ in range(difficulty.num_summaries))
     branches = [Branch(task, tuple(summary.text for summary in summaries), summaries)]
     if not attributes:
         return Lesson(trunk, (*branches, _list_titles(shown, rng)))

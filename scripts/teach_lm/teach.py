@@ -1,7 +1,7 @@
 """An adapter that teaches a model others made to read prompts of recloop: lessons of invented catalogues, by LoRA.
 
     make smollm2
-    python -m scripts.teach_lm --out runs/teach --num-lessons 512
+    python -m scripts.teach_lm --out runs/teach --num-lessons 608
 
 The lessons are those of the bundled model (`scripts.pretrain_lm.corpus`, `.skills`), in the chat format of the model,
 with columns of any name and titles with years, commas and digits. All questions about one history share its tokens.
@@ -48,7 +48,7 @@ class TeachConfig(BaseModel):
 
     base: Path = Field(default=Path("models") / FOLDER, description="folder of the model that learns")
     seed: int = Field(default=28, ge=0, description="of lessons and first weights")
-    num_lessons: int = Field(default=512, ge=1, description="lessons of the whole run")
+    num_lessons: int = Field(default=608, ge=1, description="lessons of the whole run")
     rank: int = Field(default=16, ge=1, description="of the adapter, on all linear layers")
     learning_rate: float = Field(default=8e-4, gt=0, description="between warm-up and fall")
     warmup_steps: int = Field(default=10, ge=0, description="steps over which the learning rate rises from 0")
@@ -62,6 +62,10 @@ class TeachConfig(BaseModel):
     replay_texts: int = Field(default=2, ge=1, description="of those, in every step")
     replay_from: int = Field(default=192, ge=0, description="lesson from which on they are read")
     fewest_claims: int = Field(default=4, ge=0, description="of a summary, where the history supports as many")
+    short_share: float = Field(default=0.4, ge=0, le=1, description="histories of few items")
+    last_bare_share: float = Field(default=0.3, ge=0, le=1, description="in place of bare_share")
+    last_skill_share: float = Field(default=0.2, ge=0, le=1, description="in place of skill_share")
+    short_from: int = Field(default=512, ge=0, description="lesson from which on these three hold")
     most_words: int = Field(default=22, ge=8, description="of a summary, about, so that it ends within 64 tokens")
     shorter_from: int = Field(default=352, ge=0, description="lesson from which on that holds")
     more_claims_from: int = Field(default=160, ge=0, description="lesson from which on that holds")
@@ -92,6 +96,7 @@ class CatalogueWords(Words):
 
 def difficulty_at(lesson: int, config: TeachConfig) -> Difficulty:
     """Few candidates at first: matching is learnt in steps."""
+    is_last = lesson >= config.short_from
     grown = min(1.0, lesson / config.candidates_grow_over)
     return Difficulty(
         max_items=config.max_items,
@@ -100,10 +105,11 @@ def difficulty_at(lesson: int, config: TeachConfig) -> Difficulty:
         num_verdicts=2,
         num_columns=1,
         counted_share=config.counted_share,
-        skill_share=config.skill_share,
+        skill_share=config.last_skill_share if is_last else config.skill_share,
         max_candidates=round(4 + grown * (config.max_candidates - 4)),
         lookup_share=0.25 * (1 - grown) + 0.05,
-        bare_share=config.bare_share,
+        bare_share=config.last_bare_share if is_last else config.bare_share,
+        short_share=config.short_share if is_last else 0.0,
         most_words=config.most_words if lesson >= config.shorter_from else MAX_ANSWER_WORDS,
         fewest_claims=config.fewest_claims if lesson >= config.more_claims_from else 0,
     )
