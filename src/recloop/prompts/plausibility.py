@@ -23,7 +23,7 @@ MAX_REPEATING = 0.3  # of the bundled model untrained on real catalogues: 7%; af
 MIN_DISTINCT = 0.2  # guess: users who all get one text cannot be told apart by it
 MAX_TAIL = 0.001  # a model that ignores the question has so few hits in one of a thousand runs
 LOOP_WORDS = 4
-ANOTHER = "another lm.name (smollm2 reads any column, and titles alone)"
+ANOTHER = "another lm.name (smollm2 reads columns of any name)"
 WORD = re.compile(r"\w+")
 
 
