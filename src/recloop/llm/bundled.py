@@ -98,7 +98,8 @@ def with_readable_columns(log: AnyLog, lm_folder: Path | None, progress: Progres
         raise SettingError(
             f"the bundled language model (3.3M parameters) reads the attributes of items, got none in {log.name}; name "
             f"their columns, or use a model that reads titles: lm.name smollm2:base (135M parameters; recloop fetch "
-            f"smollm2 gets it) with prompt.template short, a larger instruct model as transformers:NAME_OR_FOLDER, or openai:BASE_URL#MODEL"
+            f"smollm2 gets it) with prompt.template short, a larger instruct model as "
+            f"transformers:NAME_OR_FOLDER, or openai:BASE_URL#MODEL"
         )
     names = {old: new for old, new in taught_names(values).items() if old != new}
     if names:
