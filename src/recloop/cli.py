@@ -212,7 +212,7 @@ def encoders(*words: Words, config: Config = None, out: Path | None = None, help
     """
     from recloop.config import load_config
     from recloop.experiment.run_folder import RunFolder
-    from recloop.methods.dpo4rec.choose_encoder import compare_encoders, encoders_text
+    from recloop.methods.dpo4rec.choose_encoder import compare_encoders, encoder_named, encoders_text
     from recloop.methods.dpo4rec.config import Dpo4RecConfig
     from recloop.methods.run import new_folder
     from recloop.methods.study import open_study
@@ -223,6 +223,8 @@ def encoders(*words: Words, config: Config = None, out: Path | None = None, help
         app.help_print(["encoders"])
         return
     settings = load_config(Dpo4RecConfig, config, [("rounds", "0"), *overrides])
+    for name in names:  # before a folder is made
+        encoder_named(name)
     with RunFolder.open(out or new_folder("encoders"), settings.model_dump(mode="json"), method="dpo4rec") as run:
         scores = compare_encoders(open_study(settings, run, terminal_progress(), None), names)
     print(shown(encoders_text(scores, settings.primary_metric, len(settings.seeds))))
