@@ -8,11 +8,12 @@ import pytest
 
 from recloop.llm.bundled import ROLES, bundled_lm_folder
 from recloop.prompts.claims import TITLE, parse_claims, true_claims, weigh_history
+from recloop.prompts.lines import clean_title
 from scripts.pretrain_lm.corpus import invent_history, invent_lesson
 from scripts.pretrain_lm.summaries import draw_summary
 from scripts.pretrain_lm.tokenizer import english_words
 from scripts.teach_lm.replay import Replay
-from scripts.teach_lm.teach import CatalogueWords, TeachConfig, difficulty_at, in_chat_ml, shard
+from scripts.teach_lm.teach import CatalogueWords, Stage, TeachConfig, difficulty_at, in_chat_ml, shard
 
 
 def test_the_marks_of_a_lesson_become_those_of_chatml():
@@ -30,8 +31,19 @@ def test_columns_have_any_name_and_titles_years_commas_and_numbers():
     assert 0.5 < len(own) / len(columns) < 0.7
     assert len(set(own)) > 0.9 * len(own)
     titles = [words.title() for _ in range(1000)]
-    assert 0.3 < sum(bool(re.search(r" \((19|20)\d\d\)$", title)) for title in titles) / 1000 < 0.4
-    assert 0.08 < sum(bool(re.search(r", (The|A|An|Les)\b", title)) for title in titles) / 1000 < 0.16
+    assert 0.17 < sum(bool(re.search(r" \((19|20)\d\d\)$", title)) for title in titles) / 1000 < 0.28
+    assert 0.05 < sum(bool(re.search(r", (The|A|An|Les)\b", title)) for title in titles) / 1000 < 0.11
+    assert 0.17 < sum(title == title.lower() for title in titles) / 1000 < 0.27
+    headlines = [words.headline() for _ in range(200)]
+    assert all(clean_title(title) == title for title in headlines)
+    assert max(len(title.split()) for title in headlines) == 8
+
+
+def test_stages_follow_one_another_and_the_rate_falls_within_them():
+    config = TeachConfig(stages=(Stage(lessons=32), Stage(lessons=64, learning_rate=4e-4, last_rate=0)))
+    assert config.num_lessons == 96
+    assert [config.at(lesson)[0].lessons for lesson in (0, 31, 32, 95, 96)] == [32, 32, 64, 64, 64]
+    assert [config.at(lesson)[1] for lesson in (0, 32, 64, 96)] == pytest.approx([8e-4, 4e-4, 2e-4, 0])
 
 
 def test_candidates_grow_over_the_lessons():

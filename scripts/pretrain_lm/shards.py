@@ -16,10 +16,11 @@ import numpy as np
 
 from scripts.pretrain_lm.corpus import Difficulty, Lesson, Words, invent_lesson
 from scripts.pretrain_lm.skills import invent_skill_lesson
-from scripts.pretrain_lm.summaries import Summary
+from scripts.pretrain_lm.summaries import Choice, Summary
 from scripts.pretrain_lm.tokenizer import SPECIALS, english_words
 
 TRUNK_SHARE = 0.15
+MARKS = (",", ";", ".")  # after a value
 Encode = Callable[[list[str]], list[list[int]]]
 
 
@@ -100,22 +101,34 @@ def repeat_lesson(tokens: np.ndarray, rng: np.random.Generator) -> TokenLesson:
 def allowed_tokens(summary: Summary, encode: Encode) -> list[list[int]] | None:
     """The tokens that are true in place of each token of a summary's text and of its end.
 
-    None where the text is not tokenized like its pieces, as after a value that ends in a mark.
+    A value and the mark after it are read together, since a tokenizer may have one token for ``",``. None where the
+    text is not tokenized like its pieces.
     """
-    pieces = list(dict.fromkeys(option for choice in summary.choices for option in choice.options))
+    choices = _with_marks(summary.choices)
+    pieces = list(dict.fromkeys(option for choice in choices for option in choice.options))
     ids = dict(zip(pieces, encode([piece or "<|end|>" for piece in pieces]), strict=True))
-    marks = [token for mark in (",", ";", ".") for token in encode([mark])[0]]
     allowed: list[list[int]] = []
-    for choice in summary.choices:
+    for choice in choices:
         taken = ids[choice.taken]
         for place in range(len(taken)):
             near = [ids[option] for option in choice.options if ids[option][:place] == taken[:place]]
-            found = {tokens[place] for tokens in near if len(tokens) > place}
-            if any(len(tokens) == place for tokens in near):
-                found.update(marks)
-            allowed.append(sorted(found))
-    written = [token for choice in summary.choices for token in ids[choice.taken]]
+            allowed.append(sorted({tokens[place] for tokens in near if len(tokens) > place}))
+    written = [token for choice in choices for token in ids[choice.taken]]
     return allowed if written == encode([f"{summary.text}<|end|>"])[0] else None
+
+
+def _with_marks(choices: Sequence[Choice]) -> list[Choice]:
+    """The choices, each mark joined to what stands before it; after a value that was not taken any mark may follow."""
+    joined: list[Choice] = []
+    for choice in choices:
+        if joined and set(choice.options) <= set(MARKS):
+            before = joined.pop()
+            own = [before.taken + mark for mark in choice.options]
+            others = [option + mark for option in before.options if option != before.taken for mark in MARKS]
+            joined.append(Choice((*own, *others), before.taken + choice.taken))
+        else:
+            joined.append(choice)
+    return joined
 
 
 def lessons_of_shard(

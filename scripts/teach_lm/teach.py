@@ -1,11 +1,11 @@
 """An adapter that teaches a model others made to read prompts of recloop: lessons of invented catalogues, by LoRA.
 
     make smollm2
-    python -m scripts.teach_lm --out runs/teach --num-lessons 608
+    python -m scripts.teach_lm --out runs/teach
 
 The lessons are those of the bundled model (`scripts.pretrain_lm.corpus`, `.skills`), in the chat format of the model,
 with columns of any name and titles with years, commas and digits. All questions about one history share its tokens.
-A whole run is cut into pieces: after a kill, or with more lessons, the same command goes on from the last checkpoint.
+After a kill, or with more lessons in the last stage, the same command goes on from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recloop.llm.smollm2 import FOLDER
 from recloop.progress import SILENT, Progress
+from recloop.prompts.lines import clean_title
 from scripts.pretrain_lm.corpus import Difficulty, Words
 from scripts.pretrain_lm.lesson_loss import collate, lesson_loss
 from scripts.pretrain_lm.shards import TokenLesson, batches_of, lessons_of_shard
@@ -37,8 +38,52 @@ CHAT_ML = (
     ("<|end|>", "<|im_end|>"),
 )
 OWN_COLUMN = 0.6  # share of columns with any English word for a name
-DATED, COMMA, NUMBERED = 0.35, 0.12, 0.06  # shares of titles with a year, an article behind a comma, a number
+TWO_WORDS = 0.35  # share of those that have two
+LOWER, HEADLINE = 0.22, 0.15  # shares of titles in lower case, like groceries, and of titles like a headline
+DATED, COMMA, NUMBERED = 0.35, 0.12, 0.06  # of the others: with a year, an article behind a comma, a number
+SMALL_WORDS = ("of", "and", "the", "in", "to", "for", "a", "is", "with", "on", "as", "after", "that", "who", "his")
+INNER_MARKS = (":", ",", "'s", "?", " -", "...", "%", "'")  # after a word of a headline
 LESSONS_PER_SHARD = 32
+
+
+class Stage(BaseModel):
+    """Lessons of one kind and the rate at which they are learnt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lessons: int = Field(ge=LESSONS_PER_SHARD, multiple_of=LESSONS_PER_SHARD, description="how many there are")
+    learning_rate: float = Field(default=8e-4, gt=0, description="at the first of them")
+    last_rate: float = Field(default=8e-4, ge=0, description="at the end of the last; between the two it is linear")
+    batch_lessons: int = Field(default=3, ge=1, description="lessons of a step")
+    drawn_weight: float = Field(default=0.5, ge=0, description="of a drawn summary's likelihood, as in pretraining")
+    replay_weight: float = Field(default=1.0, ge=0, description="of the divergence on texts of the model's own")
+    counted_share: float = Field(default=0.75, ge=0, le=1, description="histories whose prompt has count lines")
+    bare_share: float = Field(default=0.15, ge=0, le=1, description="histories whose items have titles alone")
+    short_share: float = Field(default=0.0, ge=0, le=1, description="histories of few items")
+    skill_share: float = Field(default=0.5, ge=0, le=1, description="lessons on next items, requests and reflection")
+    fewest_claims: int = Field(default=4, ge=0, description="of a summary, where the history supports as many")
+    most_words: int = Field(default=22, ge=8, description="of a summary, about, so that it ends within 64 tokens")
+    num_summaries: int = Field(default=4, ge=1, description="of a history")
+
+
+# The fifth mends what the end of the fourth showed: texts of short histories went on after their end.
+STAGES = (
+    Stage(lessons=160, replay_weight=0, fewest_claims=0, most_words=MAX_ANSWER_WORDS),
+    Stage(lessons=192, replay_weight=0, most_words=MAX_ANSWER_WORDS),
+    Stage(lessons=64),
+    Stage(lessons=192, last_rate=0, bare_share=0.2, short_share=0.2, skill_share=0.4),
+    Stage(
+        lessons=640,
+        learning_rate=6e-4,
+        last_rate=0,
+        batch_lessons=4,
+        drawn_weight=0.3,
+        bare_share=0.3,
+        short_share=0.75,
+        skill_share=0.2,
+        num_summaries=6,
+    ),
+)
 
 
 class TeachConfig(BaseModel):
@@ -48,32 +93,30 @@ class TeachConfig(BaseModel):
 
     base: Path = Field(default=Path("models") / FOLDER, description="folder of the model that learns")
     seed: int = Field(default=28, ge=0, description="of lessons and first weights")
-    num_lessons: int = Field(default=608, ge=1, description="lessons of the whole run")
+    stages: tuple[Stage, ...] = Field(default=STAGES, min_length=1, description="the lessons, one stage after another")
     rank: int = Field(default=16, ge=1, description="of the adapter, on all linear layers")
-    learning_rate: float = Field(default=8e-4, gt=0, description="between warm-up and fall")
     warmup_steps: int = Field(default=10, ge=0, description="steps over which the learning rate rises from 0")
-    fall_share: float = Field(default=0.3, gt=0, le=1, description="last share of the lessons, with a falling rate")
-    batch_lessons: int = Field(default=3, ge=1, description="lessons of a step")
     batch_tokens: int = Field(default=2048, ge=256, description="padded tokens that are computed together")
-    drawn_weight: float = Field(default=0.5, ge=0, description="of a drawn summary's likelihood, as in pretraining")
     max_items: int = Field(default=24, ge=2, description="items of a history")
-    counted_share: float = Field(default=0.75, ge=0, le=1, description="histories whose prompt has count lines")
-    replay_weight: float = Field(default=1.0, ge=0, description="of the divergence on texts of the model's own")
-    replay_texts: int = Field(default=2, ge=1, description="of those, in every step")
-    replay_from: int = Field(default=192, ge=0, description="lesson from which on they are read")
-    fewest_claims: int = Field(default=4, ge=0, description="of a summary, where the history supports as many")
-    short_share: float = Field(default=0.4, ge=0, le=1, description="histories of few items")
-    last_bare_share: float = Field(default=0.3, ge=0, le=1, description="in place of bare_share")
-    last_skill_share: float = Field(default=0.2, ge=0, le=1, description="in place of skill_share")
-    short_from: int = Field(default=512, ge=0, description="lesson from which on these three hold")
-    most_words: int = Field(default=22, ge=8, description="of a summary, about, so that it ends within 64 tokens")
-    shorter_from: int = Field(default=352, ge=0, description="lesson from which on that holds")
-    more_claims_from: int = Field(default=160, ge=0, description="lesson from which on that holds")
-    bare_share: float = Field(default=0.15, ge=0, le=1, description="histories whose items have titles alone")
-    skill_share: float = Field(default=0.5, ge=0, le=1, description="lessons on next items, requests and reflection")
+    replay_texts: int = Field(default=2, ge=1, description="texts of the model's own in a step that replays any")
     candidates_grow_over: int = Field(default=200, ge=1, description="lessons over which candidates grow to their most")
     max_candidates: int = Field(default=20, ge=3, description="candidates in those")
     checkpoint_every_s: float = Field(default=240, gt=0, description="between checkpoints")
+
+    @property
+    def num_lessons(self) -> int:
+        """Lessons of all stages together."""
+        return sum(stage.lessons for stage in self.stages)
+
+    def at(self, lesson: float) -> tuple[Stage, float]:
+        """The stage of a lesson (counted from 0, parts of one allowed) and the learning rate there."""
+        first = 0
+        for stage in self.stages:
+            if lesson < first + stage.lessons:
+                break
+            first += stage.lessons
+        done = min(1.0, (lesson - first) / stage.lessons)
+        return stage, stage.learning_rate + done * (stage.last_rate - stage.learning_rate)
 
 
 class CatalogueWords(Words):
@@ -83,9 +126,14 @@ class CatalogueWords(Words):
         if self._rng.random() >= OWN_COLUMN:
             return super().column(role)
         first = self.word().lower()
-        return first if self._rng.random() < 0.8 else f"{first} {self.word().lower()}"
+        return f"{first} {self.word().lower()}" if self._rng.random() < TWO_WORDS else first
 
     def title(self) -> str:
+        kind = self._rng.random()
+        if kind < LOWER:
+            return self.product()
+        if kind < LOWER + HEADLINE:
+            return self.headline()
         title, form = super().title(), self._rng.random()
         if form < COMMA:
             title = f"{title}, {('The', 'A', 'An', 'Les')[self._rng.integers(4)]}"
@@ -93,25 +141,43 @@ class CatalogueWords(Words):
             title = f"{title} {int(self._rng.integers(2, 3000))}"
         return f"{title} ({int(self._rng.integers(1920, 2026))})" if self._rng.random() < DATED else title
 
+    def product(self) -> str:
+        """One to three words in lower case, some joined by a slash or a hyphen."""
+        words = [self.word().lower() for _ in range(int(self._rng.integers(1, 4)))]
+        joints = [(" ", "/", "-", " & ")[int(self._rng.choice(4, p=[0.8, 0.1, 0.05, 0.05]))] for _ in words[1:]]
+        return words[0] + "".join(joint + word for joint, word in zip(joints, words[1:], strict=True))
+
+    def headline(self) -> str:
+        """A sentence with marks and numbers, cut as prompts cut it."""
+        words = []
+        for _ in range(int(self._rng.integers(4, 13))):
+            form = self._rng.random()
+            word = self.word() if form < 0.6 else SMALL_WORDS[self._rng.integers(len(SMALL_WORDS))]
+            word = str(int(self._rng.integers(1, 3000))) if form > 0.93 else word.lower() if form < 0.2 else word
+            words.append(
+                word + (INNER_MARKS[self._rng.integers(len(INNER_MARKS))] if self._rng.random() < 0.12 else "")
+            )
+        return clean_title(" ".join(words))
+
 
 def difficulty_at(lesson: int, config: TeachConfig) -> Difficulty:
     """Few candidates at first: matching is learnt in steps."""
-    is_last = lesson >= config.short_from
+    stage, _ = config.at(lesson)
     grown = min(1.0, lesson / config.candidates_grow_over)
     return Difficulty(
         max_items=config.max_items,
         repeat_share=0.0,
-        num_summaries=4,
+        num_summaries=stage.num_summaries,
         num_verdicts=2,
         num_columns=1,
-        counted_share=config.counted_share,
-        skill_share=config.last_skill_share if is_last else config.skill_share,
+        counted_share=stage.counted_share,
+        skill_share=stage.skill_share,
         max_candidates=round(4 + grown * (config.max_candidates - 4)),
         lookup_share=0.25 * (1 - grown) + 0.05,
-        bare_share=config.last_bare_share if is_last else config.bare_share,
-        short_share=config.short_share if is_last else 0.0,
-        most_words=config.most_words if lesson >= config.shorter_from else MAX_ANSWER_WORDS,
-        fewest_claims=config.fewest_claims if lesson >= config.more_claims_from else 0,
+        bare_share=stage.bare_share,
+        short_share=stage.short_share,
+        most_words=stage.most_words,
+        fewest_claims=stage.fewest_claims,
     )
 
 
@@ -147,7 +213,7 @@ def teach(config: TeachConfig, out: Path, progress: Progress = SILENT) -> Path:
     lora = LoraConfig(r=config.rank, lora_alpha=2 * config.rank, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(base, lora)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(learnt, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(learnt, betas=(0.9, 0.98), weight_decay=0.0)
     state = {"step": 0, "shard": 0}
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
@@ -166,14 +232,12 @@ def teach(config: TeachConfig, out: Path, progress: Progress = SILENT) -> Path:
 
     replay = Replay.of(model, tokenizer, out / "replay.json")
     saved_s = time.monotonic()
-    num_shards = -(-config.num_lessons // LESSONS_PER_SHARD)
-    with progress.stage("teach", total=num_shards * LESSONS_PER_SHARD, unit="lessons") as advance:
+    num_shards = config.num_lessons // LESSONS_PER_SHARD
+    with progress.stage("teach", total=config.num_lessons, unit="lessons") as advance:
         advance.skip(state["shard"] * LESSONS_PER_SHARD)
         while state["shard"] < num_shards:
             lessons = shard(tokenizer, state["shard"], config)
-            is_held = state["shard"] * LESSONS_PER_SHARD >= config.replay_from
-            held = replay if is_held else None
-            line = _train_on_shard(model, optimizer, lessons, state, num_shards, config, held)
+            line = _train_on_shard(model, optimizer, lessons, state, config, replay)
             state = {"step": line["step"], "shard": state["shard"] + 1}
             with (out / "curve.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
@@ -199,9 +263,8 @@ def _train_on_shard(
     optimizer: torch.optim.Optimizer,
     lessons: list[TokenLesson],
     state: dict[str, int],
-    num_shards: int,
     config: TeachConfig,
-    replay: Replay | None,
+    replay: Replay,
 ) -> dict[str, Any]:
     """A line of the curve, after training on every lesson of a shard, some of them a step."""
     import torch
@@ -210,24 +273,24 @@ def _train_on_shard(
     started_s, losses, tokens, step = time.monotonic(), [], 0, state["step"]
     divergences: list[float] = []
     model.train()
-    for first in range(0, len(lessons), config.batch_lessons):
-        together = lessons[first : first + config.batch_lessons]
-        done = (state["shard"] + first / len(lessons)) / num_shards
-        fall = min(1.0, (1 - done) / config.fall_share)
+    stage, _ = config.at(state["shard"] * LESSONS_PER_SHARD)
+    for first in range(0, len(lessons), stage.batch_lessons):
+        together = lessons[first : first + stage.batch_lessons]
+        _, rate = config.at(state["shard"] * LESSONS_PER_SHARD + first)
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps)) * fall
+            group["lr"] = rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
         num_pairs = sum(len(lesson.target_S) for lesson in together)
         total = 0.0
         for part in batches_of(together, config.batch_tokens, rng):
             batch = collate(part)
             share = len(batch.target_S) / num_pairs
-            loss = share * lesson_loss(model.base_model.model, batch, None, config.drawn_weight)
+            loss = share * lesson_loss(model.base_model.model, batch, None, stage.drawn_weight)
             loss.backward()
             total += loss.item()
             tokens += batch.ids_BT.numel()
-        if replay is not None:
+        if stage.replay_weight:
             divergence = replay.loss(model, step, config.replay_texts)
-            (config.replay_weight * divergence).backward()
+            (stage.replay_weight * divergence).backward()
             divergences.append(divergence.item())
         torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], 1.0)
         optimizer.step()
