@@ -6,7 +6,23 @@ import re
 from html.parser import HTMLParser
 
 MAX_WORDS = 25
-BLOCKS = {"p", "li", "dt", "dd", "caption", "figcaption", "summary", "h1", "h2", "h3", "h4", "td", "th", "div", "header"}
+BLOCKS = {
+    "p",
+    "li",
+    "dt",
+    "dd",
+    "caption",
+    "figcaption",
+    "summary",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "td",
+    "th",
+    "div",
+    "header",
+}
 WRITTEN_BY_OTHERS = {"completion", "history", "ranks", "facts"}
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -40,5 +56,7 @@ def long_sentences(page: str) -> list[str]:
     """Every sentence of the page with more than `MAX_WORDS` words."""
     parser = _Blocks()
     parser.feed(page)
-    sentences = [one for block in parser.blocks for one in re.split(r"(?<=[.?!])\s+(?=[A-Z0-9])", " ".join(block.split()))]
+    sentences = [
+        one for block in parser.blocks for one in re.split(r"(?<=[.?!])\s+(?=[A-Z0-9])", " ".join(block.split()))
+    ]
     return [one for one in sentences if len(one.split()) > MAX_WORDS]

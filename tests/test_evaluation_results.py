@@ -144,7 +144,7 @@ def test_lines_for_metrics_and_sections_of_every_report(folder):
     assert [line["value"] for line in metric_lines([table])] == pytest.approx([1 / 3, 2 / 3])
     steps = {"sample.a": ENTRY | {"tokens": 5}, "sample.b": ENTRY | {"tokens": 7}, "evaluate": ENTRY}
     reused = {"sample.c": ENTRY | {"reused_from": "other"}}
-    (costs,) = closing_sections([table], steps | reused)[1].parts
+    (costs,) = closing_sections([table], steps | reused, ())[2].parts
     assert [(cost.verb, cost.wall_s, cost.num_tokens) for cost in costs.costs] == [
         *(("sample", 2.0, 12), ("evaluate", 1.0, None)),
     ]

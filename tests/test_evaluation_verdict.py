@@ -9,7 +9,7 @@ from page_sentences import MAX_WORDS
 from recloop.evaluation.labels import LABELS, short
 from recloop.evaluation.significance import ALPHA, MIN_SEEDS, Contrast, Estimate, Verdict
 from recloop.evaluation.tables import results_json
-from recloop.evaluation.verdict import Evidence, Outcome, TrueShare, verdict_of, verdict_text, verdicts
+from recloop.evaluation.verdict import Compared, Outcome, TrueShare, verdict_of, verdict_text, verdicts
 
 CLEAR, NONE, LOSS = (0.024, 0.019, 0.028), (0.001, -0.003, 0.005), (-0.010, -0.014, -0.006)
 
@@ -24,16 +24,16 @@ def contrast(against, numbers, name="trained", num_seeds=3, p_holm=None):
     return Contrast(name, against, Estimate(value, low, high, (value,) * num_seeds), p_holm, p_holm, verdict)
 
 
-def evidence(*contrasts, **others):
+def table_of(*contrasts, **others):
     names = {name for one in contrasts for name in (one.name, one.against)}
     values = {name: 0.6 for name in LABELS if name in names}
     labels = {name: LABELS[name].label for name in names}
     num_seeds = max(one.num_seeds for one in contrasts)
-    return Evidence("NDCG@5", contrasts, values, labels, num_seeds, **others)
+    return Compared("NDCG@5", contrasts, values, labels, num_seeds, **others)
 
 
 def told(*contrasts, **others):
-    found = verdict_of(evidence(*contrasts, **others))
+    found = verdict_of(table_of(*contrasts, **others))
     return found.outcome, " ".join(found.sentences)
 
 
@@ -79,8 +79,8 @@ NOTHING_ELSE = "What needs no language model was not run: it may do as well."
         pytest.param(
             (contrast("untuned", CLEAR), contrast("no_text", CLEAR)),
             Outcome.IN_DOUBT,
-            f"{ABOVE} Training on random labels was not run: the gain may not come from the feedback. It beats all that "
-            "needs no language model and was run; nearest is No text, by .024 [.019, .028].",
+            f"{ABOVE} Training on random labels was not run: the gain may not come from the feedback. It beats all "
+            "that needs no language model and was run; nearest is No text, by .024 [.019, .028].",
             id="random labels are missing",
         ),
         pytest.param(
@@ -107,8 +107,8 @@ NOTHING_ELSE = "What needs no language model was not run: it may do as well."
         pytest.param(
             (contrast("untuned", NONE), contrast("random_label_dpo", LOSS), contrast("no_text", CLEAR)),
             Outcome.NO_EFFECT,
-            "On this log no effect is shown: the trained text scores +.001 NDCG@5 [−.003, .005] against the untuned one. "
-            "It beats all that needs no language model and was run; nearest is No text, by .024 [.019, .028].",
+            "On this log no effect is shown: the trained text scores +.001 NDCG@5 [−.003, .005] against the untuned "
+            "one. It beats all that needs no language model and was run; nearest is No text, by .024 [.019, .028].",
             id="the interval holds 0",
         ),
         pytest.param(
@@ -122,18 +122,18 @@ NOTHING_ELSE = "What needs no language model was not run: it may do as well."
         pytest.param(
             (contrast("untuned", LOSS), contrast("no_text", LOSS)),
             Outcome.HARM,
-            "On this log the trained text is below the untuned one by .010 NDCG@5 [.006, .014]. It is below the reranker "
-            "without text by .010 [.006, .014]: leave the text out.",
+            "On this log the trained text is below the untuned one by .010 NDCG@5 [.006, .014]. It is below the "
+            "reranker without text by .010 [.006, .014]: leave the text out.",
             id="training did harm",
         ),
         pytest.param(
             [contrast(name, numbers, num_seeds=1) for name, numbers in
              (("untuned", CLEAR), ("random_label_dpo", CLEAR), ("no_text", CLEAR), ("id_history", LOSS))],
             Outcome.TOO_FEW,
-            "One seed is a demonstration, not evidence: a second seed can turn any difference around. Here the trained "
-            "text is above the untuned one by .024 NDCG@5 [.019, .028]. It is also above training on random labels by "
-            ".024 [.019, .028]. It is below a reranker that reads the history as IDs by .010 [.006, .014]: use it where "
-            "there is none, or for its words. It is above No text.",
+            "One seed is a demonstration, not evidence: a second seed can turn any difference around. Here the "
+            "trained text is above the untuned one by .024 NDCG@5 [.019, .028]. It is also above training on random "
+            "labels by .024 [.019, .028]. It is below a reranker that reads the history as IDs by .010 [.006, .014]: "
+            "use it where there is none, or for its words. It is above No text.",
             id="one seed",
         ),
         pytest.param(
@@ -147,8 +147,8 @@ NOTHING_ELSE = "What needs no language model was not run: it may do as well."
             (contrast("no_hint", CLEAR, "ppo", 1), contrast("best_single", CLEAR, "ppo"),
              contrast("popularity", CLEAR, "ppo")),
             Outcome.TOO_FEW,
-            "Every seed gave the same numbers, so they count as one: this is a demonstration, not evidence. Here a hint "
-            "chosen for each session is above no hint by .024 NDCG@5 [.019, .028]. It also beats one hint for all "
+            "Every seed gave the same numbers, so they count as one: this is a demonstration, not evidence. Here a "
+            "hint chosen for each session is above no hint by .024 NDCG@5 [.019, .028]. It also beats one hint for all "
             "sessions by .024 [.019, .028], so choosing matters. It beats all that needs no language model and was "
             "run; nearest is Popularity, by .024 [.019, .028].",
             id="no seed moves it",
@@ -156,8 +156,8 @@ NOTHING_ELSE = "What needs no language model was not run: it may do as well."
         pytest.param(
             (contrast("base_model", CLEAR, "rerec"), contrast("grpo_ndcg", NONE, "rerec")),
             Outcome.IN_DOUBT,
-            "On this log ReRec is above the model before training by .024 NDCG@5 [.019, .028]. It does not beat GRPO by "
-            f"rank and format alone (+.001 [−.003, .005]): what ReRec adds may not help. {NOTHING_ELSE}",
+            "On this log ReRec is above the model before training by .024 NDCG@5 [.019, .028]. It does not beat GRPO "
+            f"by rank and format alone (+.001 [−.003, .005]): what ReRec adds may not help. {NOTHING_ELSE}",
             id="ReRec adds nothing",
         ),
         pytest.param(
@@ -214,9 +214,10 @@ def test_a_gain_with_more_untruth_is_not_called_one(truth, outcome, sentence):
 
 
 def test_more_untruth_is_said_where_there_is_no_gain_too():
-    assert "Fewer of its statements are true (80%, 88% before)." in told(
-        contrast("untuned", NONE), RANDOM, truth=shares(0.80, 0.88)
-    )[1]
+    assert (
+        "Fewer of its statements are true (80%, 88% before)."
+        in told(contrast("untuned", NONE), RANDOM, truth=shares(0.80, 0.88))[1]
+    )
 
 
 def test_below_chance_is_no_gain():
@@ -234,24 +235,33 @@ def test_a_contrast_tested_the_other_way_round_says_the_same():
 def test_no_sentence_is_long_however_much_there_is_to_say():
     others = [name for name, one in LABELS.items() if name not in ("trained", "untuned", "chance")]
     for numbers in (CLEAR, NONE, LOSS):
-        for subject, base in (("trained", "untuned"), ("id_history", "no_text"), ("ppo", "no_hint"), ("rerec", "base_model")):
+        for subject, base in (
+            ("trained", "untuned"),
+            ("id_history", "no_text"),
+            ("ppo", "no_hint"),
+            ("rerec", "base_model"),
+        ):
             rest = [contrast(name, numbers, subject) for name in others if name not in (subject, base)]
             for main in (contrast(base, CLEAR, subject), contrast(base, CLEAR, subject, p_holm=0.08)):
-                for sentence in verdict_of(evidence(main, *rest)).sentences:
+                for sentence in verdict_of(table_of(main, *rest)).sentences:
                     assert len(sentence.split()) <= MAX_WORDS, sentence
 
 
 def test_results_json_gives_the_same_verdict_as_its_tables():
     table = made_up_table(3, num_users=60)
-    truth = {"untuned": {"num_texts": 400, "true": 0.86, "titles_true": None}}
-    truth["trained"] = {"num_texts": 400, "true": None, "titles_true": 0.5}
+    shares = {"untuned": 0.86, "trained": 0.5, "supervised": None}
+    truth = {name: {"num_texts": 400, "true": share, "titles_true": 0.9} for name, share in shares.items()}
     (found,) = verdicts(results_json([table], truth))
     assert (found.title, found.subject) == (table.title, "trained")
     by_name = {one.against: one for one in table.main.contrasts if one.name == "trained"}
     assert {one.against: one for one in found.contrasts if one.against != "history_text"} == by_name
-    assert found.sentences[0].endswith(f"by {short(by_name['untuned'].difference.value)} NDCG@5 " + found.sentences[0][-13:])
+    assert f"scores {short(by_name['untuned'].difference.value, sign=True)} NDCG@5 [" in found.sentences[0]
     assert "Fewer of its statements are true (50%, 86% before)" in " ".join(found.sentences)
+    of_titles = {name: one | {"true": None} for name, one in truth.items()}
+    assert "Its statements are as often true (90%, 90% before)." in verdict_text(results_json([table], of_titles))
     two = verdict_text(results_json([table, replace(table, title="MIR")])).split("\n\n")
     assert [text.partition(". ")[0] for text in two] == ["PRM, one new evaluator per variant", "MIR"]
     untested = replace(table, main=replace(table.main, contrasts=()))
-    assert verdict_text(results_json([untested])) == "No variants were tested against each other, so there is no verdict."
+    assert (
+        verdict_text(results_json([untested])) == "No variants were tested against each other, so there is no verdict."
+    )

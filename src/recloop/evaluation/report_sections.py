@@ -277,7 +277,9 @@ def preflight_section(made: Mapping[str, Any]) -> Section:
         return Section("preflight", "Before the run", ())
     rows = tuple(tuple(row) for row in made["findings"])
     caption = f"{made['num_checked']} completions of the language model, before any training"
-    return Section("preflight", "Before the run", (PlainTable(caption, ("Share", "Found", "Bound", "Beyond it"), rows),))
+    return Section(
+        "preflight", "Before the run", (PlainTable(caption, ("Share", "Found", "Bound", "Beyond it"), rows),)
+    )
 
 
 def closing_sections(

@@ -25,8 +25,8 @@ def bands(number_U: Int64[np.ndarray, " U"]) -> list[Group]:
     """Units in up to `NUM_BANDS` groups of about the same size, by a whole number of each.
 
     Example:
-        >>> [(label, mask.sum()) for label, mask in bands(np.array([1, 1, 2, 5, 9, 9]))]
-        [('1', 2), ('2 to 5', 2), ('6 to 9', 2)]
+        >>> [(label, int(mask.sum())) for label, mask in bands(np.array([1, 1, 2, 5, 9, 9]))]
+        [('1 to 2', 3), ('3 to 9', 3)]
     """
     edges = np.unique(np.quantile(number_U, np.linspace(0, 1, NUM_BANDS + 1)[1:], method="higher"))
     found: list[Group] = []

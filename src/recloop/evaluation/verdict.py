@@ -59,8 +59,8 @@ class TrueShare:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """What a verdict is made from: one table.
+class Compared:
+    """One table, as its verdict needs it.
 
     metric: the tested one, as tables print it.
     values: of every variant; chance: what a random order scores, None where that is not defined.
@@ -127,7 +127,7 @@ SUBJECTS = {
     )
 }  # fmt: skip
 """Of the methods of recloop. A table about another variant is told by its first contrast and its labels."""
-RIVALS = {
+WITHOUT_LM = {
     "id_history": ("a reranker that reads the history as IDs", "use it where there is none, or for its words"),
     "best_template": ("a summary by a fixed rule", "the rule writes as useful a text and needs no model"),
     "history_text": ("the history itself as text", "encode the history, or use it for its words"),
@@ -144,9 +144,9 @@ def verdicts(results: Mapping[str, Any]) -> tuple[PlainVerdict, ...]:
         results: as in results.json.
     """
     tested = [table for table in results["tables"] if table["metrics"][0]["contrasts"]]
-    truth = {name: share for name, one in results.get("truth", {}).items() if (share := _true_share(one)) is not None}
+    truth = _true_shares(results.get("truth", {}))
     return tuple(
-        replace(verdict_of(_evidence(table, results["labels"], truth)), title=table["title"]) for table in tested
+        replace(verdict_of(_compared(table, results["labels"], truth)), title=table["title"]) for table in tested
     )
 
 
@@ -159,13 +159,13 @@ def verdict_text(results: Mapping[str, Any]) -> str:
     return "\n\n".join(paragraphs) or "No variants were tested against each other, so there is no verdict."
 
 
-def verdict_of(evidence: Evidence) -> PlainVerdict:
+def verdict_of(table: Compared) -> PlainVerdict:
     """What one table comes to; it tests at least one contrast."""
-    subject, main = subject_of(evidence)
+    subject, main = subject_of(table)
     is_above = _side(main) > 0
-    chance = _chance(evidence, subject)
-    doubts = list(_doubts(evidence, subject)) if is_above else []
-    truth, is_less_true = _truth(evidence, subject, is_gain=is_above)
+    chance = _chance(table, subject)
+    doubts = list(_doubts(table, subject)) if is_above else []
+    truth, is_less_true = _truth(table, subject, is_gain=is_above)
     outcome = {
         Verdict.BETTER: Outcome.IN_DOUBT if chance or doubts or is_less_true else Outcome.GAIN,
         Verdict.WORSE: Outcome.HARM,
@@ -173,25 +173,25 @@ def verdict_of(evidence: Evidence) -> PlainVerdict:
         Verdict.TOO_FEW_SEEDS: Outcome.TOO_FEW,
     }[main.verdict]
     sentences = [
-        *_warning(main, evidence),
-        _main(main, subject, evidence, has_doubts=outcome is not Outcome.GAIN),
+        *_warning(main, table),
+        _main(main, subject, table, has_doubts=outcome is not Outcome.GAIN),
         *chance,
-        *(doubts or (_credit(evidence, subject) if is_above else [])),
+        *(doubts or (_credit(table, subject) if is_above else [])),
         *truth,
-        *_rivals(evidence, subject),
+        *_without_lm(table, subject),
     ]
-    others = (evidence.against(subject.name, name) for name in evidence.values)
+    others = (table.against(subject.name, name) for name in table.values)
     return PlainVerdict("", outcome, tuple(sentences), subject.name, tuple(one for one in others if one is not None))
 
 
-def subject_of(evidence: Evidence) -> tuple[Subject, Contrast]:
+def subject_of(table: Compared) -> tuple[Subject, Contrast]:
     """What the table is about, the variant of its first contrast; its contrast to its base, else that first one."""
-    first = evidence.contrasts[0]
-    subject = SUBJECTS.get(first.name) or Subject(first.name, evidence.labels[first.name], "", "")
-    main = evidence.against(subject.name, subject.base)
+    first = table.contrasts[0]
+    subject = SUBJECTS.get(first.name) or Subject(first.name, table.labels[first.name], "", "")
+    main = table.against(subject.name, subject.base)
     if main is not None:
         return subject, main
-    return replace(subject, base=first.against, base_words=evidence.labels[first.against]), first
+    return replace(subject, base=first.against, base_words=table.labels[first.against]), first
 
 
 def _side(contrast: Contrast) -> int:
@@ -201,19 +201,19 @@ def _side(contrast: Contrast) -> int:
     return (contrast.verdict is Verdict.BETTER) - (contrast.verdict is Verdict.WORSE)
 
 
-def _warning(main: Contrast, evidence: Evidence) -> list[str]:
+def _warning(main: Contrast, table: Compared) -> list[str]:
     if main.verdict is not Verdict.TOO_FEW_SEEDS:
         return []
-    if evidence.num_seeds == 1:
+    if table.num_seeds == 1:
         return ["One seed is a demonstration, not evidence: a second seed can turn any difference around."]
-    if evidence.num_seeds < MIN_SEEDS:
-        return [f"{evidence.num_seeds} seeds are a demonstration, not evidence: a claim needs at least {MIN_SEEDS}."]
+    if table.num_seeds < MIN_SEEDS:
+        return [f"{table.num_seeds} seeds are a demonstration, not evidence: a claim needs at least {MIN_SEEDS}."]
     return ["Every seed gave the same numbers, so they count as one: this is a demonstration, not evidence."]
 
 
-def _main(main: Contrast, subject: Subject, evidence: Evidence, *, has_doubts: bool) -> str:
+def _main(main: Contrast, subject: Subject, table: Compared, *, has_doubts: bool) -> str:
     where = "Here" if main.verdict is Verdict.TOO_FEW_SEEDS else "On this log"
-    metric, difference = evidence.metric, main.difference
+    metric, difference = table.metric, main.difference
     match _side(main):
         case 1:
             verb = "is above" if has_doubts else "beats"
@@ -229,16 +229,16 @@ def _main(main: Contrast, subject: Subject, evidence: Evidence, *, has_doubts: b
             return f"{where} no effect is shown{why}: {told} against {subject.base_words}."
 
 
-def _chance(evidence: Evidence, subject: Subject) -> list[str]:
-    if evidence.chance is None or evidence.values[subject.name] >= evidence.chance:
+def _chance(table: Compared, subject: Subject) -> list[str]:
+    if table.chance is None or table.values[subject.name] >= table.chance:
         return []
-    return [f"It is below chance ({short(evidence.chance)}): the difference says nothing of taste."]
+    return [f"It is below chance ({short(table.chance)}): the difference says nothing of taste."]
 
 
-def _doubts(evidence: Evidence, subject: Subject) -> Iterator[str]:
+def _doubts(table: Compared, subject: Subject) -> Iterator[str]:
     """Which controls say that a difference to the base may be no gain."""
     for control in subject.controls:
-        contrast = _tested(evidence, subject, control)
+        contrast = _tested(table, subject, control)
         if contrast is None:
             if control.credit:
                 yield f"{control.words[0].upper()}{control.words[1:]} was not run: {control.doubt}."
@@ -251,11 +251,11 @@ def _doubts(evidence: Evidence, subject: Subject) -> Iterator[str]:
             yield f"It does not beat {control.words} ({told}): {control.doubt}."
 
 
-def _credit(evidence: Evidence, subject: Subject) -> list[str]:
+def _credit(table: Compared, subject: Subject) -> list[str]:
     """That the controls were beaten; what follows from it only where enough seeds say so."""
     said: list[str] = []
     for control in subject.controls:
-        contrast = _tested(evidence, subject, control)
+        contrast = _tested(table, subject, control)
         if control.credit and contrast is not None:
             is_shown = contrast.verdict is Verdict.BETTER
             verb, credit = ("also beats", f", {control.credit}") if is_shown else ("is also above", "")
@@ -263,14 +263,14 @@ def _credit(evidence: Evidence, subject: Subject) -> list[str]:
     return said
 
 
-def _tested(evidence: Evidence, subject: Subject, control: Control) -> Contrast | None:
-    found = (evidence.against(subject.name, name) for name in control.names if name != subject.base)
+def _tested(table: Compared, subject: Subject, control: Control) -> Contrast | None:
+    found = (table.against(subject.name, name) for name in control.names if name != subject.base)
     return next((one for one in found if one is not None), None)
 
 
-def _truth(evidence: Evidence, subject: Subject, *, is_gain: bool) -> tuple[list[str], bool]:
+def _truth(table: Compared, subject: Subject, *, is_gain: bool) -> tuple[list[str], bool]:
     """What became of the texts' truth, and whether it fell by more than texts differ by chance."""
-    new, old = evidence.truth.get(subject.name), evidence.truth.get(subject.base)
+    new, old = table.truth.get(subject.name), table.truth.get(subject.base)
     if new is None or old is None:
         return [], False
     spread = math.sqrt(sum(one.share * (1 - one.share) / one.num_texts for one in (new, old)))
@@ -282,11 +282,11 @@ def _truth(evidence: Evidence, subject: Subject, *, is_gain: bool) -> tuple[list
     return [f"{how} {told}."], False
 
 
-def _rivals(evidence: Evidence, subject: Subject) -> list[str]:
+def _without_lm(table: Compared, subject: Subject) -> list[str]:
     """How the subject stands to what needs no language model."""
-    names = [name for name in evidence.values if name not in (subject.name, subject.base, CHANCE)]
-    rivals = [name for name in names if name in LABELS and LABELS[name].kind is VariantKind.WITHOUT_LM]
-    tested = [one for name in rivals if (one := evidence.against(subject.name, name)) is not None]
+    names = [name for name in table.values if name not in (subject.name, subject.base, CHANCE)]
+    baselines = [name for name in names if name in LABELS and LABELS[name].kind is VariantKind.WITHOUT_LM]
+    tested = [one for name in baselines if (one := table.against(subject.name, name)) is not None]
     tested.sort(key=lambda one: one.difference.value)
     below, even, above = ([one for one in tested if _side(one) == side] for side in (-1, 0, 1))
     is_by_lm = subject.name in LABELS and LABELS[subject.name].kind is VariantKind.METHOD
@@ -294,24 +294,24 @@ def _rivals(evidence: Evidence, subject: Subject) -> list[str]:
         return ["What needs no language model was not run: it may do as well."] if is_by_lm else []
     said: list[str] = []
     if below:
-        words, advice = RIVALS.get(below[0].against, (evidence.labels[below[0].against], ""))
+        words, advice = WITHOUT_LM.get(below[0].against, (table.labels[below[0].against], ""))
         gap = _gap(_negative(below[0].difference))
         said.append(f"It is below {words} by {gap}{': ' + advice if advice else ''}.")
     if below[1:]:
-        said.append(f"It is also below {_named(below[1:], evidence)}.")
+        said.append(f"It is also below {_named(below[1:], table)}.")
     if even:
-        said.append(f"It is not told apart from {_named(even, evidence)}.")
+        said.append(f"It is not told apart from {_named(even, table)}.")
     verb = "beats" if above and all(one.verdict is Verdict.BETTER for one in above) else "is above"
     if above and is_by_lm and not (below or even):
-        nearest = f"nearest is {evidence.labels[above[0].against]}, by {_gap(above[0].difference)}"
+        nearest = f"nearest is {table.labels[above[0].against]}, by {_gap(above[0].difference)}"
         said.append(f"It {verb} all that needs no language model and was run; {nearest}.")
     elif above:
-        said.append(f"It {verb} {_named(above, evidence)}.")
+        said.append(f"It {verb} {_named(above, table)}.")
     return said
 
 
-def _named(contrasts: Sequence[Contrast], evidence: Evidence) -> str:
-    names = [evidence.labels[one.against] for one in contrasts]
+def _named(contrasts: Sequence[Contrast], table: Compared) -> str:
+    names = [table.labels[one.against] for one in contrasts]
     more = len(names) - NAMED
     return in_words(names if more < 2 else [*names[:NAMED], f"{more} others"])
 
@@ -330,7 +330,7 @@ def _turned(one: Contrast) -> Contrast:
     return replace(one, name=one.against, against=one.name, difference=_negative(one.difference), verdict=verdict)
 
 
-def _evidence(table: Mapping[str, Any], labels: Mapping[str, str], truth: Mapping[str, TrueShare]) -> Evidence:
+def _compared(table: Mapping[str, Any], labels: Mapping[str, str], truth: Mapping[str, TrueShare]) -> Compared:
     main = table["metrics"][0]
     values = {one["name"]: one["estimate"]["value"] for one in main["variants"]}
     contrasts = [
@@ -341,14 +341,15 @@ def _evidence(table: Mapping[str, Any], labels: Mapping[str, str], truth: Mappin
     ]
     num_seeds = max(len(one["estimate"]["by_seed"]) for one in main["variants"])
     chance = values.get(CHANCE, table.get("chance"))
-    return Evidence(metric_title(main["metric"]), contrasts, values, labels, num_seeds, chance, truth)
+    return Compared(metric_title(main["metric"]), contrasts, values, labels, num_seeds, chance, truth)
 
 
 def _estimate(one: Mapping[str, Any]) -> Estimate:
     return Estimate(one["value"], one["low"], one["high"], tuple(one["by_seed"]))
 
 
-def _true_share(one: Mapping[str, Any]) -> TrueShare | None:
-    """Of values; of titles where texts name no values."""
-    share = one["titles_true"] if one["true"] is None else one["true"]
-    return None if share is None else TrueShare(share, one["num_texts"])
+def _true_shares(truth: Mapping[str, Mapping[str, Any]]) -> dict[str, TrueShare]:
+    """Of values; of titles where no texts name values. Variants whose texts have none are left out."""
+    measure = "true" if any(one["true"] is not None for one in truth.values()) else "titles_true"
+    told = {name: one for name, one in truth.items() if one[measure] is not None}
+    return {name: TrueShare(one[measure], one["num_texts"]) for name, one in told.items()}
