@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from method_cases import do_method
+from page_sentences import long_sentences
 from recloop.data.simulated import SimulatedConfig
 from recloop.data.splits import split_users
 from recloop.errors import RunError, SettingError
@@ -252,7 +253,9 @@ def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(
     wanted = {"mean_qas", "mean_pas", "mean_format", "mean_endless", "mean_reward"}
     assert all(wanted <= set(row) for row in epochs)
     assert any("recall" in row and "knn_recall" in row for row in logged)
-    assert "<table" in (whole / "report.html").read_text()
+    page = (whole / "report.html").read_text()
+    assert "By kind of request" in page
+    assert long_sentences(page) == []
     written = Results(whole).completions()
     assert set(written["variant"]) == {"base_model", "supervised", "rerec"}
     assert set(written["tests"]) == {"", "other"}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 CHANCE = "chance"  # candidates in random order
 NEARNESS = "how much nearer the text is to liked candidates than to the others"  # `EmbeddingReward`
 EMPTY_LISTS = {"drop": "left out", "zero": "counted as 0"}  # those without a positive, by the setting metrics.empty
+NAMED = 4  # variants named in one sentence; the rest are counted
 REWARD_MODEL_PREFIX = "reward_model_"  # of a variant that the reward model scores in place of an evaluator
 
 
@@ -243,6 +244,12 @@ def short(value: float, *, sign: bool = False) -> str:
 def interval(estimate: Estimate) -> str:
     """``[.019, .028]``."""
     return f"[{short(estimate.low)}, {short(estimate.high)}]"
+
+
+def at_most(names: Sequence[str]) -> list[str]:
+    """The first `NAMED` names and the number of the others; all of them where one more is left."""
+    more = len(names) - NAMED
+    return list(names) if more < 2 else [*names[:NAMED], f"{more} others"]
 
 
 def in_words(names: Sequence[str]) -> str:

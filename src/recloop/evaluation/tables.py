@@ -13,6 +13,7 @@ from recloop.errors import DataError, SettingError
 from recloop.evaluation.labels import (
     CHANCE,
     VariantLabel,
+    at_most,
     conventions,
     in_table_order,
     metric_title,
@@ -150,7 +151,7 @@ def below_chance(table: VariantTable) -> str:
     worse = {table.labels[name].label: one for name, one in table.main.estimates.items() if one.value < chance}
     if not worse:
         return ""
-    told = ", ".join(f"{label} {one.value:.4f}" for label, one in worse.items())
+    told = ", ".join(at_most([f"{label} {one.value:.4f}" for label, one in worse.items()]))
     metric = metric_title(table.main.metric)
     return f"Below chance ({metric} {chance:.4f}): {told}. A difference among these says nothing of taste."
 

@@ -12,11 +12,20 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from recloop.evaluation.labels import CHANCE, LABELS, VariantKind, in_words, interval, metric_title, p_value, short
+from recloop.evaluation.labels import (
+    CHANCE,
+    LABELS,
+    VariantKind,
+    at_most,
+    in_words,
+    interval,
+    metric_title,
+    p_value,
+    short,
+)
 from recloop.evaluation.significance import MIN_SEEDS, Contrast, Estimate, Verdict
 
 NORMAL_95 = 1.96
-NAMED = 5  # variants named in one sentence; the rest are counted
 
 
 class Outcome(StrEnum):
@@ -312,8 +321,7 @@ def _without_lm(table: Compared, subject: Subject) -> list[str]:
 
 def _named(contrasts: Sequence[Contrast], table: Compared) -> str:
     names = [table.labels[one.against] for one in contrasts]
-    more = len(names) - NAMED
-    return in_words(names if more < 2 else [*names[:NAMED], f"{more} others"])
+    return in_words(at_most(names))
 
 
 def _gap(difference: Estimate, metric: str = "") -> str:
