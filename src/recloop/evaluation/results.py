@@ -180,7 +180,8 @@ class Results:
         caption = f"{escape(shown['table'][0])}, {shown['num_users'][0]:,} {self._read['tables'][0]['unit']}s"
         if self._read["tables"][0]["is_demonstration"]:
             caption += ". Demonstration: one seed, nothing may be claimed"
-        return f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{cells}</tbody></table>"
+        table = f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{cells}</tbody></table>"
+        return f"{table}<p>{escape(self.verdict)}</p>"
 
     @cached_property
     def _read(self) -> dict[str, Any]:

@@ -26,9 +26,9 @@ def bands(number_U: Int64[np.ndarray, " U"]) -> list[Group]:
 
     Example:
         >>> [(label, int(mask.sum())) for label, mask in bands(np.array([1, 1, 2, 5, 9, 9]))]
-        [('1 to 2', 3), ('3 to 9', 3)]
+        [('1', 2), ('2 to 5', 2), ('6 to 9', 2)]
     """
-    edges = np.unique(np.quantile(number_U, np.linspace(0, 1, NUM_BANDS + 1)[1:], method="higher"))
+    edges = np.unique(np.quantile(number_U, np.linspace(0, 1, NUM_BANDS + 1)[1:], method="inverted_cdf"))
     found: list[Group] = []
     low = int(number_U.min())
     for edge in edges.astype(int).tolist():

@@ -74,10 +74,13 @@ class _Table(_Form):
     metrics: Annotated[list[_Comparison], Field(min_length=1)]
 
 
+_Share = Annotated[float | None, Field(ge=0, le=1)]
+
+
 class _TextTruth(_Form):
-    num_texts: int
-    true: float | None
-    titles_true: float | None
+    num_texts: Annotated[int, Field(ge=1)]
+    true: _Share
+    titles_true: _Share
 
 
 class _Results(_Form):

@@ -195,7 +195,7 @@ def fit_chart(rows: Sequence[Row], backbone: str) -> Chart:
     """How the evaluators of the main variants were fitted."""
     fits = [row for row in rows if row["run_step"].startswith("fit.") and row["ranker"] == backbone]
     curves = [
-        curve_of(name, [row for row in fits if row["variant"] == name], "epoch", "valid_ndcg")
+        curve_of(variant_label(name).label, [row for row in fits if row["variant"] == name], "epoch", "valid_ndcg")
         for name in FITS_SHOWN
         if any(row["variant"] == name for row in fits)
     ]
