@@ -278,7 +278,10 @@ def _tested(table: Compared, subject: Subject, control: Control) -> Contrast | N
 
 
 def _truth(table: Compared, subject: Subject, *, is_gain: bool) -> tuple[list[str], bool]:
-    """What became of the texts' truth, and whether it fell by more than texts differ by chance."""
+    """What became of the texts' truth, and whether it fell by more than texts differ by chance.
+
+    Texts count as independent. Those of one user are not quite, so it errs towards saying that truth fell.
+    """
     new, old = table.truth.get(subject.name), table.truth.get(subject.base)
     if new is None or old is None:
         return [], False

@@ -70,7 +70,7 @@ def truth_section(truth: Truth, task: Task) -> Section:
     counted = [one for one in MEASURES if any(truth[name][one[0]] is not None for name in names)]
     rows = tuple((what, *(told(truth[name][field], form) for name in names)) for field, what, form in counted)
     columns = ("Counted", *(variant_label(name).label for name in names))
-    parts = (PlainTable("Texts about test users", columns, rows), note) if names else ()
+    parts = (PlainTable("Texts about test users, first seed", columns, rows), note) if names else ()
     return Section("truth", "What the texts say, before and after", parts, is_open=True)
 
 
