@@ -14,9 +14,11 @@ from safetensors.numpy import load_file
 
 import recloop as rl
 from method_cases import do_method
+from page_sentences import long_sentences
 from recloop.artifacts import read_rows
 from recloop.data.load import read_log
 from recloop.errors import DataError, RunError, SettingError
+from recloop.evaluation.results import Results
 from recloop.experiment.run_folder import RunFolder
 from recloop.files import sha256_of_folder
 from recloop.methods.dpo4rec import data as task
@@ -169,9 +171,24 @@ def test_every_row_and_file_is_there(whole: Done) -> None:
 def test_the_report_says_what_every_model_wrote_and_how_much_of_it_is_true(whole: Done) -> None:
     page = (whole.path / "report.html").read_text(encoding="utf-8")
     section = page[page.rindex("What the texts say") :]
-    rows = section[: section.index("</table>")]
-    for label in ("Untuned (KAR)", "Trained", "Random-label DPO", "SFT on best-of-N", "Untuned, matched"):
-        assert label in rows
+    head = re.findall(r'<th scope="col">(.*?)</th>', section[: section.index("</thead>")])
+    assert head[:3] == ["Counted", "Untuned (KAR)", "Trained"]
+    assert set(head[3:]) == {"Random-label DPO", "SFT on best-of-N", "Untuned, matched"}
+    truth = json.loads((whole.path / "results.json").read_text())["truth"]
+    for name, place in (("untuned", 0), ("trained", 1)):
+        cells = re.findall(r"<td>(.*?)</td>", section[section.index("Values named, a text") :])
+        assert cells[place] == f"{truth[name]['values']:.1f}"
+
+
+def test_the_report_and_the_terminal_say_the_verdict(whole: Done) -> None:
+    page, verdict = (whole.path / "report.html").read_text(encoding="utf-8"), Results(whole.path).verdict
+    assert verdict.startswith("One seed is a demonstration, not evidence")
+    assert verdict in " ".join(whole.said.split())
+    shown = page[page.index('<div class="found') :]
+    shown = re.sub(r"<[^>]*>", " ", shown[shown.index("</span>") : shown.index("</div>")])
+    assert "".join(shown.split()) == "".join(verdict.split())
+    assert "Where it helps" in page
+    assert long_sentences(page) == []
 
 
 @pytest.mark.parametrize("cross_fit", [False, True])
