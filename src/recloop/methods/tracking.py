@@ -166,8 +166,9 @@ def send_news(folder: Path, name: str, tracker: Tracker | None, say: Callable[[s
     file, manifest = folder / STATES / f"{name}.json", read_manifest(folder)
     sent = _sent_steps(file)
     digests = {step: digest_of_step(step, entry) for step, entry in manifest["steps"].items()}
-    if sent.folder == str(folder) and digests.items() <= sent.steps.items():
+    if not digests or (sent.folder == str(folder) and digests.items() <= sent.steps.items()):
         return tracker
+    file.parent.mkdir(exist_ok=True)
     if tracker is None:
         run = TrackedRun(folder, manifest["method"], settings_to_send(read_object(folder / CONFIG)))
         tracker, sent = _open(run, name, sent, say)
@@ -244,9 +245,10 @@ def reported(run: RunFolder, names: Sequence[str] | None, progress: Progress) ->
     """
     states = run.path / STATES
     if names is None:
-        names = [name for name in TRACKERS if (states / f"{name}.json").is_file()]
-    if names:
+        names = [name for name in TRACKERS if (states / f"{name}.lock").is_file()]
+    for name in names:
         states.mkdir(exist_ok=True)
+        (states / f"{name}.lock").touch()
     started = [_start(run.path.resolve(), name, progress) for name in names]
     word = "stopped"
     try:
@@ -262,6 +264,7 @@ def reported(run: RunFolder, names: Sequence[str] | None, progress: Progress) ->
                 process.wait(max(0.0, deadline_s - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait()
                 progress.say(f"{name} takes too long; recloop resume {run.path} sends the rest")
             listener.join()
 
