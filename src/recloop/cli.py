@@ -58,6 +58,7 @@ Words = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 Config = Annotated[Path | None, Parameter(help="A TOML file of settings.")]
 ReportTo = Annotated[str | None, Parameter(help="Trackers: tensorboard, mlflow, wandb, trackio, or none.")]
 Help = Annotated[bool, Parameter(name=["--help", "-h"], help="Show this help.")]
+HelpAll = Annotated[bool, Parameter(help="Show all settings.")]
 
 new_app = partial(
     App,
@@ -85,7 +86,7 @@ class RunOptions:
     report_to: ReportTo = None
     quick: Annotated[bool, Parameter(help="Small settings, for a first look (rerec, re2llm).")] = False
     help: Help = False
-    help_all: Annotated[bool, Parameter(help="Show all settings.")] = False
+    help_all: HelpAll = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -339,14 +340,13 @@ def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, u
 
     method = method_named(name)
     require_command(name, method.steps, until)
-    trackers_named(options.report_to)  # before a folder is made
+    trackers_named(options.report_to)
     config = load_config(method.config, options.config, overrides)
     if options.quick:
         own = {key.replace("-", "_") for key, _ in overrides}
         small = [pair for pair in quick_settings(method, config) if pair[0].replace("-", "_") not in own]
         config = load_config(method.config, options.config, [*small, *overrides])
-    source = options.reuse_from
-    if source is not None:
+    if (source := options.reuse_from) is not None:
         require_source_run(source, name)
     if options.dry_run:
         if any(kind.verb == "preflight" for kind in method.steps):

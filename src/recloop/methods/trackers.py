@@ -209,9 +209,10 @@ def open_wandb(run: TrackedRun, run_id: str) -> Wandb:
     """The run with this id, or a new one."""
     import wandb
 
-    # Neither what is printed nor what else is on the machine is sent.
+    # Neither what is printed nor what else is on the machine is sent, but for its name.
+    off = {f"x_disable_{what}": True for what in ("stats", "meta", "machine_info")}
     settings = wandb.Settings(
-        console="off", silent=True, disable_git=True, disable_code=True, x_disable_stats=True, x_disable_meta=True
+        console="off", silent=True, disable_git=True, disable_code=True, x_save_requirements=False, **off
     )
     opened = wandb.init(
         project=os.environ.get("WANDB_PROJECT", PROJECT),

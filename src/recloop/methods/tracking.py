@@ -39,6 +39,7 @@ STATES, REPORT = ".trackers", "report.html"
 LOOK_EVERY_S, MOST_WAIT_S = 1.0, 60.0
 MOST_REASON_CHARS = 200
 FINISHED = "finished"  # what the process of a tracker is told at the end of a run
+REST = "what is missing is sent by: recloop resume"
 FREE_FORM = ("lm.server.query", "lm.server.extra_body")  # may hold anything, so they are not sent
 AXES = ("step", "round", "epoch")  # of a row: what its curve is drawn over, the first that it has
 NUMBERED = {"seed": "s", "round": "r", "epoch": "e", "reward_model": "m"}  # whole numbers that tell curves apart
@@ -221,18 +222,18 @@ def follow(folder: Path, name: str, say: Callable[[str], None], told: Callable[[
     seen_ns, word, has_warned = 0, None, False
     while word is None:
         word = told(LOOK_EVERY_S)
-        now_ns = (folder / MANIFEST).stat().st_mtime_ns
-        if word is None and now_ns == seen_ns:
-            continue
-        seen_ns = now_ns
         try:
+            now_ns = (folder / MANIFEST).stat().st_mtime_ns
+            if word is None and now_ns == seen_ns:
+                continue
+            seen_ns = now_ns
             tracker = send_news(folder, name, tracker, say)
             if tracker is not None and word is not None:
                 tracker.close(is_finished=word == FINISHED)
         except Exception as error:  # a tracker may fail in any way, and the run goes on
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:MOST_REASON_CHARS]
             if not has_warned:
-                say(f"{name} is not reached ({reason}); the run goes on, and recloop resume {folder} sends the rest")
+                say(f"{name} is not reached ({reason}); the run goes on; {REST} {folder}")
             has_warned = True
 
 
@@ -256,21 +257,22 @@ def reported(run: RunFolder, names: Sequence[str] | None, progress: Progress) ->
         word = FINISHED
     finally:
         deadline_s = time.monotonic() + MOST_WAIT_S
-        for process, _ in started:
+        for process, *_ in started:
             with suppress(OSError), cast(Any, process.stdin) as pipe:
                 pipe.write(word)
-        for name, (process, listener) in zip(names, started, strict=True):
+        for name, (process, listener, said) in zip(names, started, strict=True):
             try:
                 process.wait(max(0.0, deadline_s - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-                progress.say(f"{name} takes too long; recloop resume {run.path} sends the rest")
             listener.join()
+            if process.returncode and not any(REST in line for line in said):
+                progress.say(f"{name} has not got all of the run; {REST} {run.path}")
 
 
-def _start(folder: Path, name: str, progress: Progress) -> tuple[subprocess.Popen[str], Thread]:
-    """The process that sends a run to a tracker, and what hands on its news."""
+def _start(folder: Path, name: str, progress: Progress) -> tuple[subprocess.Popen[str], Thread, list[str]]:
+    """The process that sends a run to a tracker, what hands on its news, and the news so far."""
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "recloop.methods.tracking", str(folder), name],
@@ -282,14 +284,17 @@ def _start(folder: Path, name: str, progress: Progress) -> tuple[subprocess.Pope
         start_new_session=True,  # Ctrl-C is for the run; this process then sends what is left
     )
 
+    said: list[str] = []
+
     def listen() -> None:
         with cast(Any, process.stdout) as lines:
             for line in lines:
+                said.append(line)
                 progress.say(line.rstrip())
 
     listener = Thread(target=listen, daemon=True)
     listener.start()
-    return process, listener
+    return process, listener, said
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -309,7 +314,7 @@ def main(arguments: Sequence[str]) -> None:
     def told(wait_s: float) -> str | None:
         if not select.select([sys.stdin], [], [], wait_s)[0]:
             return None
-        signal.alarm(int(MOST_WAIT_S))  # ends the process
+        signal.alarm(int(MOST_WAIT_S))  # ends this process
         return sys.stdin.read()
 
     with (folder / STATES / f"{name}.lock").open("w") as lock:
