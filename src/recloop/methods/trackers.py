@@ -24,6 +24,8 @@ from recloop.settings import near_matches
 
 PROJECT = "recloop"  # or MLFLOW_EXPERIMENT_NAME, WANDB_PROJECT, TRACKIO_PROJECT
 EVENTS = "tensorboard"  # the folder of a run that TensorBoard reads
+MOST_INIT_S = 30.0  # that W&B is waited for at the start
+MOST_STEP_CHARS = 200  # of its name in the name of a file
 MOST_METRICS, MOST_PARAMS, MOST_PARAM_CHARS = 1000, 100, 6000  # of a request to MLflow
 
 
@@ -109,7 +111,8 @@ class TensorBoard:
             write_text("report", f"[{report.html}]({report.html.as_uri()})")
         for point in report.points:
             write(point.x, tag=point.key, simple_value=point.value)
-        name = f"events.out.tfevents.{report.number:06d}.{report.step}.{report.digest[:8]}"
+        step = report.step.replace("/", "_")[:MOST_STEP_CHARS]
+        name = f"events.out.tfevents.{report.number:06d}.{step}.{report.digest[:8]}"
         folder = self.run.folder / EVENTS
         folder.mkdir(exist_ok=True)
         atomic_write_bytes(folder / name, buffer.getvalue())
@@ -212,7 +215,13 @@ def open_wandb(run: TrackedRun, run_id: str) -> Wandb:
     # Neither what is printed nor what else is on the machine is sent, but for its name.
     off = {f"x_disable_{what}": True for what in ("stats", "meta", "machine_info")}
     settings = wandb.Settings(
-        console="off", silent=True, disable_git=True, disable_code=True, x_save_requirements=False, **off
+        console="off",
+        silent=True,
+        init_timeout=MOST_INIT_S,
+        disable_git=True,
+        disable_code=True,
+        x_save_requirements=False,
+        **off,
     )
     opened = wandb.init(
         project=os.environ.get("WANDB_PROJECT", PROJECT),
