@@ -138,16 +138,16 @@ class Mlflow:
 
         points = [Point(mlflow_name(point.key), point.x, point.value) for point in report.points]
         if is_repeat:
-            has = {(key, x) for key in {point.key for point in points} for x in self._steps_of(key)}
-            points = [point for point in points if (point.key, point.x) not in has]
+            has = {point for key in {point.key for point in points} for point in self._held(key)}
+            points = [point for point in points if point not in has]
         now_ms = int(time.time() * 1000)
         for part in _parts(points, MOST_METRICS):
             self.client.log_batch(self.run_id, [Metric(point.key, point.value, now_ms, point.x) for point in part])
         if report.html is not None:
             self.client.log_artifact(self.run_id, str(report.html))
 
-    def _steps_of(self, key: str) -> list[int]:
-        return [metric.step for metric in self.client.get_metric_history(self.run_id, key)]
+    def _held(self, key: str) -> list[Point]:
+        return [Point(key, found.step, found.value) for found in self.client.get_metric_history(self.run_id, key)]
 
     def close(self, *, is_finished: bool) -> None:
         self.client.set_terminated(self.run_id, "FINISHED" if is_finished else "KILLED")
