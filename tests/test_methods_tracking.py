@@ -20,6 +20,7 @@ from recloop.experiment.run_folder import RunFolder
 from recloop.experiment.step import StepKind, Steps
 from recloop.methods import trackers, tracking
 from recloop.methods.method import Method, run_method
+from recloop.methods.run import run
 from recloop.methods.trackers import StepReport, TrackedRun, trackers_named
 from recloop.methods.tracking import points_of, send_news, settings_to_send
 from recloop.progress import SILENT, Progress
@@ -248,6 +249,8 @@ def test_an_unknown_tracker_is_one_error_before_a_folder_is_made(
         trackers_named(given)
     assert main(["run", "re2llm", "--out", str(tmp_path / "run"), "--report-to", given]) == 2
     assert near in capsys.readouterr().err
+    with pytest.raises(SettingError, match="there is no tracker"):
+        run("re2llm", out=tmp_path / "run", report_to=given)
     assert not (tmp_path / "run").exists()
 
 
