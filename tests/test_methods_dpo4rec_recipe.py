@@ -1,6 +1,7 @@
 """The whole loop on a very small simulated log, with a random-weight language model and the fake encoder."""
 
 import json
+import math
 import re
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -166,6 +167,21 @@ def test_every_row_and_file_is_there(whole: Done) -> None:
     assert [name for name in files.split() if not (whole.path / name).is_file()] == []
     assert (whole.path / "lm" / "trained.s0" / "model.safetensors").is_file()
     assert (whole.path / "reranker" / "reward_model.s0" / "reranker.safetensors").is_file()
+
+
+def test_the_log_has_mean_and_spread_of_a_rounds_rewards_and_who_has_pairs(whole: Done) -> None:
+    logged = [json.loads(line) for line in (whole.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    [told] = [row for row in logged if "reward_mean" in row]
+    users = [
+        part["reward"].to_numpy() for part in pl.read_parquet(whole.path / "rewards.parquet").partition_by("user_id")
+    ]
+    assert told["run_step"] == "reward.r0.s0"
+    assert told["reward_mean"] == pytest.approx(np.concatenate(users).mean())
+    assert told["reward_std"] == pytest.approx(np.concatenate(users).std(), rel=1e-5)
+    within = [math.sqrt(sum((one - user.mean()) ** 2 for one in user) / len(user)) for user in users]
+    assert told["reward_std_within_users"] == pytest.approx(sum(within) / len(within), rel=1e-5)
+    [share] = [row["share_users_with_pairs"] for row in logged if "share_users_with_pairs" in row]
+    assert share == pl.read_parquet(whole.path / "pairs.parquet")["user_id"].n_unique() / len(users)
 
 
 def test_the_report_says_what_every_model_wrote_and_how_much_of_it_is_true(whole: Done) -> None:
