@@ -1,7 +1,7 @@
 """What the documentation site has beside docs/: pages made from the code, and from files that its pages link to.
 
-`mkdocs.yml` names this module as a hook, so `make site` calls `on_files` and `on_page_markdown`. Nothing that it makes is
-written into the repository.
+`mkdocs.yml` names this module as a hook, so `make site` calls `on_files` and `on_page_markdown`. Nothing that it makes
+is written into the repository.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 GLOSSARY_MARK = "[[glossary of the report]]"
-OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "examples/README.md")  # of docs/; what pages link to follows
+OUTSIDE = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "examples/README.md",
+)  # of docs/; what pages link to follows
 NOTEBOOKS = ("quickstart", "worth_it", "anatomy_of_a_reward")
 ROOMS = {
     "methods": "Whole methods",
@@ -144,21 +149,22 @@ def reference_pages() -> dict[str, str]:
 
 def api_page() -> str:
     """The public names, by the room of the package that they are from; mkdocstrings fills them in."""
-    names = {room: [name for name in recloop._MODULE_OF if recloop._MODULE_OF[name].split(".")[0] == room] for room in ROOMS}
+    rooms = {name: module.split(".")[0] for name, module in recloop._MODULE_OF.items()}
+    names = sorted(rooms, key=lambda name: name[0].isupper())  # functions before the records they are about
     parts = ["# Python: the names of `recloop`", "`import recloop as rl`; each is imported when it is first used."]
     for room, title in ROOMS.items():
-        parts += [f"## {title}", *(f"::: recloop.{name}" for name in names[room])]
+        parts += [f"## {title}", *(f"::: recloop.{name}" for name in names if rooms[name] == room)]
     return "\n\n".join(parts)
 
 
 def settings_page(method: str) -> str:
     """All settings of a method: what `recloop run METHOD --help-all` prints."""
     known = list(settings_of(method_named(method).config))
-    parts = [
-        f"# Settings of `recloop run {method}`",
+    about = (
         f"All {len(known)}, as `recloop run {method} --help-all` prints them. Each is a flag, a line of a TOML file "
-        "and an argument of `rl.run`. *First* marks those that `--help` shows.",
-    ]
+        "and an argument of `rl.run`. *First* marks those that `--help` shows."
+    )
+    parts = [f"# Settings of `recloop run {method}`", about]
     for section, inside in groupby(known, lambda setting: setting.key.rpartition(".")[0].partition(".")[0]):
         settings = list(inside)
         parts += [f"## {section}\n\n{settings[0].about}" if section else "## Of the whole run"]
