@@ -75,7 +75,7 @@ types: $(VENV)/.dev  ## pyright, strict, on src
 	$(BIN)/pyright
 
 site: $(VENV)/.dev  ## the documentation as a web site, into build/site; a warning is an error (under a minute)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: $(VENV)/.dev  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
