@@ -62,6 +62,17 @@ def test_a_notebook_shows_what_it_printed() -> None:
         assert len(list(site_pages.notebook_parts(notebook))) > len(notebook["cells"])
 
 
+def test_docstrings_are_put_into_the_words_of_griffe() -> None:
+    pytest.importorskip("griffe", reason="comes with the extra docs")
+    from scripts.docstring_fields import as_griffe_reads
+
+    fields = "A record.\n\nname: what it is\n    called.\nkey: where.\n\nA sentence: and so\non.\n\nArgs:\n    a: b."
+    listed = "A record.\n\n- `name`: what it is called.\n- `key`: where.\n\nA sentence: and so\non.\n\nArgs:\n    a: b."
+    assert as_griffe_reads(fields) == listed
+    assert as_griffe_reads("Says.\n\nExample:\n    >>> 1\n    1\n") == "Says.\n\nExamples:\n    >>> 1\n    1"
+    assert as_griffe_reads("Says.\n\nExample:\n    f()") == "Says.\n\nExamples:\n    ```python\n    f()\n    ```"
+
+
 def test_every_public_name_is_in_the_reference() -> None:
     named = re.findall(r"^::: recloop\.(\w+)$", site_pages.api_page(), re.MULTILINE)
     assert sorted(named) == sorted(set(recloop.__all__) - {"__version__"})
