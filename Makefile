@@ -11,7 +11,7 @@ SIDE_BY_SIDE := -n auto --maxprocesses 4
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test fast examples notebooks soak soak-short fuzz smollm2 lint types format bench bench-speed bench-quick clean
+.PHONY: help install run test fast examples notebooks soak soak-short fuzz smollm2 lint types site format bench bench-speed bench-quick clean
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ lint: $(VENV)/.dev  ## ruff: rules and format
 
 types: $(VENV)/.dev  ## pyright, strict, on src
 	$(BIN)/pyright
+
+site: $(VENV)/.dev  ## the documentation as a web site, into build/site; a warning is an error (under a minute)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 format: $(VENV)/.dev  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
