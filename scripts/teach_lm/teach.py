@@ -75,9 +75,9 @@ STAGES = (
     Stage(lessons=64),
     Stage(lessons=192, last_rate=0, bare_share=0.2, short_share=0.2, skill_share=0.4),
     Stage(
-        lessons=448,
+        lessons=384,
         learning_rate=6e-4,
-        last_rate=0,
+        last_rate=8.6e-5,
         batch_lessons=4,
         drawn_weight=0.3,
         bare_share=0.3,
