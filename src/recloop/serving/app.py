@@ -205,8 +205,10 @@ def add_refusals(app: FastAPI) -> None:
         if found[0]["type"] == "json_invalid":
             return refuse(request, 400, "no_json", "the body must be JSON, got something else; check its quotes")
         fields = [{"where": ".".join(map(str, one["loc"])), "problem": str(one["msg"])[:200]} for one in found[:20]]
-        first = f"{fields[0]['where']}: {fields[0]['problem']}".removeprefix(": ")
-        return refuse(request, 422, "does_not_fit", f"{len(found)} fields do not fit; {first}", fields=fields)
+        worst = max(fields, key=lambda field: field["where"].count("."))  # of what a field may be, the nearest form
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        message = f"{worst['where']}: {worst['problem']}".removeprefix(": ") + more
+        return refuse(request, 422, "does_not_fit", message, fields=fields)
 
     async def expected(request: Request, error: Exception) -> Response:
         status, code = next((STATUS_OF[k] for k in type(error).__mro__ if k in STATUS_OF), (500, "failed"))
