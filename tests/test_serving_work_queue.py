@@ -57,7 +57,7 @@ def test_who_waits_too_long_is_told_and_the_work_goes_on() -> None:
 
     async def ask() -> str:
         queue = WorkQueue("work", 4, 0.05)
-        with pytest.raises(OverloadedError, match="not done within 0.05 s"):
+        with pytest.raises(OverloadedError, match="not done within"):
             await queue.run(slow)
         await asyncio.sleep(0.2)
         return await queue.run(lambda: "next")

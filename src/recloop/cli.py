@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from recloop import __version__
 from recloop.errors import RecloopError, SettingError, shown
 from recloop.exits import ending_of, guarded
+from recloop.serving.command import serve
 
 if TYPE_CHECKING:
     from recloop.config import Override
@@ -71,6 +72,7 @@ new_app = partial(
 ABOUT = "recloop closes the loop between a recommender and a language model."
 app = new_app("recloop", ABOUT, version=f"recloop {__version__}")
 app.register_install_completion_command()
+app.command(serve, sort_key=4)
 
 
 @Parameter(name="*")
@@ -269,40 +271,6 @@ def ask(folder: Path, question: str, /, *, user: str | None = None, candidates: 
         method = method_named(run.manifest["method"])
         given = {name: text for name, text in options.items() if text is not None}
         print(shown(ask_method(method, validate(method.config, run.config), run, question, **given)))
-
-
-@app.command(sort_key=4)
-def serve(
-    folder: Path,
-    /,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    token_file: Path | None = None,
-    llm_waiting: int = 8,
-    llm_timeout_s: float = 120.0,
-) -> None:
-    """Serve a run: rankings and texts over HTTP, and a page to try them.
-
-    A run that is not finished shows its progress. Clients show the token in
-    RECLOOP_SERVE_TOKEN, where it is set. docs/serve.md lists the requests.
-
-    For example:
-      recloop serve runs/demo
-
-    Args:
-        folder: the run's.
-        host: the address to listen at, 0.0.0.0 for other machines.
-        port: 8000 by default, 0 for a free one.
-        token_file: a file with the bearer token.
-        llm_waiting: requests that may wait for the language model; 8 by default.
-        llm_timeout_s: how long each of them waits; 120 s by default.
-    """
-    from recloop.serving.server import ServeConfig, serve
-    from recloop.settings import validate
-
-    told = {"host": host, "port": port, "token_file": token_file, "llm_waiting": llm_waiting}
-    serve(folder, validate(ServeConfig, {**told, "llm_timeout_s": llm_timeout_s}))
 
 
 @app.command(sort_key=4)

@@ -71,7 +71,7 @@ def _view_at(run: Path, stamp: tuple[Any, ...]) -> dict[str, Any]:  # noqa: ARG0
         ],
         "charts": charts(rows_so_far(run)),
         "completions": completions(run, steps),
-        "table": headline_table(read_results(run, manifest)) if is_evaluated and (run / RESULTS).is_file() else None,
+        "table": first_table(read_results(run, manifest)) if is_evaluated and (run / RESULTS).is_file() else None,
     }
 
 
@@ -126,7 +126,7 @@ def completions(run: Path, steps: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def headline_table(results: Mapping[str, Any]) -> dict[str, Any]:
+def first_table(results: Mapping[str, Any]) -> dict[str, Any]:
     """The first table by its tested metric: estimates with intervals, and the tested differences."""
     table, labels = results["tables"][0], results["labels"]
     main = table["metrics"][0]

@@ -47,7 +47,7 @@ class Kept(OrderedDict[Any, Any]):
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
+class RankingService:
     """A served model with its queues and what it keeps.
 
     encoding, writing: queues of the text encoder and of the language model.
@@ -63,7 +63,7 @@ class Ranking:
     written: Kept = field(default_factory=Kept)
 
     @classmethod
-    def of(cls, model: ServedModel, encoding: WorkQueue, writing: WorkQueue, metrics: ServiceMetrics) -> Ranking:
+    def of(cls, model: ServedModel, encoding: WorkQueue, writing: WorkQueue, metrics: ServiceMetrics) -> RankingService:
         """With empty caches."""
         batcher = Batcher(model.scorer.score, lambda query: len(query.items_L), metrics.batch.observe)
         return cls(model, batcher, encoding, writing, metrics)

@@ -96,7 +96,7 @@ class HintRequest(RequestBody):
     )
 
 
-class RankedItem(BaseModel):
+class ScoredItem(BaseModel):
     """A candidate with its score."""
 
     item_id: str
@@ -107,12 +107,12 @@ class RankedItem(BaseModel):
 class RerankReply(BaseModel):
     """The candidates, best first. The text is what they were ranked by; `source` says where it is from."""
 
-    ranking: list[RankedItem]
+    ranking: list[ScoredItem]
     text: str
     source: Literal["request", "run", "written"]
 
 
-class ExplainedItem(RankedItem):
+class ExplainedItem(ScoredItem):
     """A candidate with what each part changes: its score less the score with that part left out."""
 
     changes: list[float]

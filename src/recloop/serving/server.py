@@ -51,7 +51,7 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(run: Path, config: ServeConfig, finished: FinishedRun | None = None) -> None:
+def serve_run(run: Path, config: ServeConfig, finished: FinishedRun | None = None) -> None:
     """Serve a run until SIGTERM or Ctrl-C; requests in flight are answered first.
 
     Args:

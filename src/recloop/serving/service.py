@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from recloop.methods.predict import FinishedRun
     from recloop.methods.re2llm.predict import SessionModel
     from recloop.methods.rerec.predict import RequestModel
-    from recloop.serving.ranking import Ranking
+    from recloop.serving.ranking import RankingService
 
 ANSWERS = {"dpo4rec": "/rerank, /explain and /profile", "rerec": "/ask", "re2llm": "/hint"}
 POLL_S = 2.0
@@ -63,6 +64,7 @@ class Service:
         if self.method == "dpo4rec":
             with suppress(RecloopError):  # whoever sends a text will be told
                 await self.encoder.run(self.ranking.model.open_encoder)
+        gc.freeze()  # else every full collection walks over all that was imported, and requests wait
 
     def _open(self) -> Any:
         """Imports of heavy packages are here, so that the process answers before they are done."""
@@ -71,9 +73,9 @@ class Service:
             case "dpo4rec":
                 from recloop.methods.predict import load
                 from recloop.serving.model import open_model
-                from recloop.serving.ranking import Ranking
+                from recloop.serving.ranking import RankingService
 
-                return Ranking.of(open_model(self._finished or load(self.run)), self.encoder, self.llm, self.metrics)
+                return RankingService.of(open_model(self._finished or load(self.run)), self.encoder, self.llm, self.metrics)
             case "rerec":
                 from recloop.methods.rerec.config import ReRecConfig
                 from recloop.methods.rerec.predict import open_request_model
@@ -93,7 +95,7 @@ class Service:
         self.encoder.close()
 
     @property
-    def ranking(self) -> Ranking:
+    def ranking(self) -> RankingService:
         """Of a run of DPO4Rec."""
         return self._as("dpo4rec")
 

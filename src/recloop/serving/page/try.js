@@ -5,7 +5,7 @@ import { estimates } from "./run.js";
 
 const WAIT_MS = 250, SHOWN_ITEMS = 2;
 const VARIANTS = { trained: "After training", untuned: "Before training" };
-const HEADLINE = ["trained", "untuned", "random_label_dpo", "shuffled", "no_text"];
+const SHOWN_VARIANTS = ["trained", "untuned", "random_label_dpo", "shuffled", "no_text"];
 
 export async function showTry(panel, run) {
   // who: "user" or "history"; texts: what is in the field, by variant; written: what the models wrote.
@@ -28,7 +28,7 @@ export async function showTry(panel, run) {
   });
 
   panel.append(
-    run.table ? headline(run.table) : "",
+    run.table ? numbers(run.table) : "",
     el(
       "div",
       { class: "workbench" },
@@ -188,11 +188,11 @@ export async function showTry(panel, run) {
   if (first) await openUser(first.user_id);
 }
 
-function headline(told) {
-  const names = HEADLINE.filter((name) => told.rows.some((row) => row.name === name));
+function numbers(told) {
+  const names = SHOWN_VARIANTS.filter((name) => told.rows.some((row) => row.name === name));
   return el(
     "details",
-    { class: "headline" },
+    { class: "numbers" },
     el("summary", {}, ...summary(told)),
     el("div", { class: "scroll" }, estimates(told, names)),
     el("p", { class: "note" }, `${told.title}, over ${told.num_users.toLocaleString("en")} test ${told.unit}s. All variants are under \u201cThe run\u201d.`),
