@@ -149,9 +149,10 @@ def shown_users(log: Log, lists: Any, written: Mapping[str, Mapping[int, str]]) 
         owners, first_rows = np.unique(of_group.user_B, return_index=True)
         for user, row in zip(owners.tolist(), first_rows.tolist(), strict=True):
             is_item_L = of_group.is_item_BL[row]
-            shown = of_group.items_BL[row][is_item_L], of_group.labels_BL[row][is_item_L]
+            candidates, labels = of_group.items_BL[row][is_item_L], of_group.labels_BL[row][is_item_L]
             texts = {variant: by_user[user] for variant, by_user in written.items() if user in by_user}
-            users[ids[user]] = ShownUser(group.value, *lists.histories.of(user), *shown, texts)
+            items, ratings = lists.histories.of(user)
+            users[ids[user]] = ShownUser(group.value, items, ratings, candidates, labels, texts)
     return users
 
 

@@ -73,7 +73,7 @@ class RankingService:
         items = self.model.numbers(body.candidates, "candidates")
         history = self.history(body)
         text, source = (body.text, "request") if body.text is not None else await self.text(body, self.model.variant)
-        if source == "run" and body.user in self.model.vectors:
+        if source == "run" and body.user is not None and body.user in self.model.vectors:
             adapted = self.adapted_user(body.user)
         else:
             (adapted,) = await self.adapt([text])

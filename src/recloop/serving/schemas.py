@@ -20,14 +20,14 @@ class RequestBody(BaseModel, frozen=True, extra="forbid"):
     """What every request's body is: an object without unknown names."""
 
 
-class RatedItem(RequestBody):
+class RatedItem(RequestBody, frozen=True):
     """An item of a history with its rating."""
 
     item_id: Id
     rating: float | None = Field(None, ge=-MAX_RATING, le=MAX_RATING, allow_inf_nan=False)
 
 
-class Asker(RequestBody):
+class Asker(RequestBody, frozen=True):
     """Whom a request is about: a user of the run's log, or a history of its own."""
 
     user: Id | None = Field(None, description="the id of a user of the run's log", examples=["u3"])
@@ -50,7 +50,7 @@ class Asker(RequestBody):
         return [(one.item_id, float("nan") if one.rating is None else one.rating) for one in items]
 
 
-class RerankRequest(Asker):
+class RerankRequest(Asker, frozen=True):
     """Rank candidates for a user, by a text about the user."""
 
     candidates: Annotated[list[Id], Field(min_length=2, max_length=MAX_CANDIDATES)] = Field(
@@ -63,7 +63,7 @@ class RerankRequest(Asker):
     )
 
 
-class ExplainRequest(Asker):
+class ExplainRequest(Asker, frozen=True):
     """As `RerankRequest`, with a text."""
 
     candidates: Annotated[list[Id], Field(min_length=2, max_length=MAX_CANDIDATES)] = Field(
@@ -72,20 +72,20 @@ class ExplainRequest(Asker):
     text: Text = Field(description="about the user", examples=["By genre: likes Drama. By era: dislikes 1970s."])
 
 
-class ProfileRequest(Asker):
+class ProfileRequest(Asker, frozen=True):
     """What a language model of the run says about a user."""
 
     variant: VariantName = Field("trained", description="the language model after training, or before")
 
 
-class AskRequest(RequestBody):
+class AskRequest(RequestBody, frozen=True):
     """A wish in words, to a run of ReRec."""
 
     request: Told = Field(description="what is wanted", examples=["a film of genre Drama"])
     user: Id | None = Field(None, description="the id of the user whose history is shown", examples=["u3"])
 
 
-class HintRequest(RequestBody):
+class HintRequest(RequestBody, frozen=True):
     """A session, to a run of Re2LLM."""
 
     session: Annotated[list[Told], Field(min_length=1, max_length=MAX_HISTORY)] = Field(
