@@ -17,7 +17,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "recloop"
 ROOMS = (
     "errors", "settings", "progress", "records", "files", "artifacts", "experiment", "data", "rerankers",
     "llm", "prompts", "encoders", "rewards", "training", "evaluation", "methods", "testing", "config",
-    "exits", "serving", "cli",
+    "exits", "serving", "use_cli", "cli",
 )  # fmt: skip
 ALSO = {"records": {"data"}}  # Log.from_frames, where users look for it, is made in data
 HEAVY = (

@@ -34,9 +34,9 @@ def test_columns_have_any_name_and_titles_years_commas_and_numbers():
     assert 0.17 < sum(bool(re.search(r" \((19|20)\d\d\)$", title)) for title in titles) / 1000 < 0.28
     assert 0.05 < sum(bool(re.search(r", (The|A|An|Les)\b", title)) for title in titles) / 1000 < 0.11
     assert 0.17 < sum(title == title.lower() for title in titles) / 1000 < 0.27
-    headlines = [words.headline() for _ in range(200)]
-    assert all(clean_title(title) == title for title in headlines)
-    assert max(len(title.split()) for title in headlines) == 8
+    news_titles = [words.news_title() for _ in range(200)]
+    assert all(clean_title(title) == title for title in news_titles)
+    assert max(len(title.split()) for title in news_titles) == 8
 
 
 def test_stages_follow_one_another_and_the_rate_falls_within_them():

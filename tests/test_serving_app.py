@@ -12,9 +12,9 @@ import httpx2
 import pytest
 
 import recloop as rl
+from recloop.methods.predict import text_parts
 from recloop.methods.rerec.predict import RequestAnswer
 from recloop.serving import schemas
-from recloop.serving.ranking import text_parts
 from recloop.serving.service import Service
 from served import SETTINGS, Served, make_run, serve
 
@@ -81,8 +81,8 @@ def test_a_user_of_the_log_is_ranked_by_the_runs_text(served: Served, finished: 
     user, text = written.filter(variant="untuned", number=0).select("user_id", "text").row(0)
     reply = served.post("/rerank", {"user": user, "candidates": ids[:10]})
     assert (reply.json()["text"], reply.json()["source"]) == (text, "run")
-    expected = finished.rerank(ids[:1], ids[:10], text=text)
-    assert scores_of(reply) == pytest.approx(dict(expected.select("item_id", "score").iter_rows()), abs=1e-5)
+    expected = finished.rerank(user, ids[:10])
+    assert scores_of(reply) == pytest.approx(dict(expected.select("item_id", "score").iter_rows()), abs=1e-6)
 
 
 def test_of_a_history_the_language_model_writes_once(served: Served, finished: rl.FinishedRun, ids: list[str]) -> None:
@@ -187,7 +187,7 @@ def test_look_ups_find_titles_users_and_what_a_user_did(served: Served, finished
     assert all(user["user_id"].startswith("u1") for user in users)
     told = served.get(f"/users/{users[0]['user_id']}").json()
     schemas.UserReply.model_validate(told)
-    interactions = finished._task.log.interactions.join(finished._task.log.users, on="user")
+    interactions = finished.log.interactions.join(finished.log.users, on="user")
     num_met = interactions.filter(interactions["user_id"] == users[0]["user_id"]).height
     assert 0 < len(told["history"]) <= num_met
     assert sum(item["label"] for item in told["candidates"]) >= 1
@@ -284,7 +284,7 @@ def test_requests_and_sessions_are_answered_by_runs_of_their_methods(finished: r
     served.service._opened = SimpleNamespace(answer=note)
     told = served.post("/ask", {"request": " a drama ", "user": "u3"}).json()
     assert asked == [("a drama", "u3")]
-    assert schemas.AskReply.model_validate(told).shares == shares
+    assert schemas.AskReply.model_validate(told).shares == {"Heat": 0.75, "Up": 0.25}
     assert told["pick"] == "Heat"
 
 

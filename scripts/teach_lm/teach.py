@@ -10,6 +10,8 @@ After a kill, or with more lessons in the last stage, the same command goes on f
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import json
 import time
 from pathlib import Path
@@ -39,10 +41,10 @@ CHAT_ML = (
 )
 OWN_COLUMN = 0.6  # share of columns with any English word for a name
 TWO_WORDS = 0.35  # share of those that have two
-LOWER, HEADLINE = 0.22, 0.15  # shares of titles in lower case, like groceries, and of titles like a headline
+LOWER, NEWS = 0.22, 0.15  # shares of titles in lower case, like groceries, and of titles like those of news
 DATED, COMMA, NUMBERED = 0.35, 0.12, 0.06  # of the others: with a year, an article behind a comma, a number
 SMALL_WORDS = ("of", "and", "the", "in", "to", "for", "a", "is", "with", "on", "as", "after", "that", "who", "his")
-INNER_MARKS = (":", ",", "'s", "?", " -", "...", "%", "'")  # after a word of a headline
+INNER_MARKS = (":", ",", "'s", "?", " -", "...", "%", "'")  # after a word of these
 LESSONS_PER_SHARD = 32
 
 
@@ -73,7 +75,7 @@ STAGES = (
     Stage(lessons=64),
     Stage(lessons=192, last_rate=0, bare_share=0.2, short_share=0.2, skill_share=0.4),
     Stage(
-        lessons=640,
+        lessons=448,
         learning_rate=6e-4,
         last_rate=0,
         batch_lessons=4,
@@ -110,11 +112,10 @@ class TeachConfig(BaseModel):
 
     def at(self, lesson: float) -> tuple[Stage, float]:
         """The stage of a lesson (counted from 0, parts of one allowed) and the learning rate there."""
-        first = 0
-        for stage in self.stages:
-            if lesson < first + stage.lessons:
-                break
-            first += stage.lessons
+        ends = list(itertools.accumulate(stage.lessons for stage in self.stages))
+        number = min(bisect.bisect_right(ends, lesson), len(ends) - 1)
+        stage = self.stages[number]
+        first = ends[number] - stage.lessons
         done = min(1.0, (lesson - first) / stage.lessons)
         return stage, stage.learning_rate + done * (stage.last_rate - stage.learning_rate)
 
@@ -132,8 +133,8 @@ class CatalogueWords(Words):
         kind = self._rng.random()
         if kind < LOWER:
             return self.product()
-        if kind < LOWER + HEADLINE:
-            return self.headline()
+        if kind < LOWER + NEWS:
+            return self.news_title()
         title, form = super().title(), self._rng.random()
         if form < COMMA:
             title = f"{title}, {('The', 'A', 'An', 'Les')[self._rng.integers(4)]}"
@@ -147,7 +148,7 @@ class CatalogueWords(Words):
         joints = [(" ", "/", "-", " & ")[int(self._rng.choice(4, p=[0.8, 0.1, 0.05, 0.05]))] for _ in words[1:]]
         return words[0] + "".join(joint + word for joint, word in zip(joints, words[1:], strict=True))
 
-    def headline(self) -> str:
+    def news_title(self) -> str:
         """A sentence with marks and numbers, cut as prompts cut it."""
         words = []
         for _ in range(int(self._rng.integers(4, 13))):

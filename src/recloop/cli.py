@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
-from recloop import __version__
+from recloop import __version__, use_cli
 from recloop.errors import RecloopError, SettingError, shown
 from recloop.exits import ending_of, guarded
-from recloop.serving.command import serve
 
 if TYPE_CHECKING:
     from recloop.config import Override
@@ -72,7 +71,6 @@ new_app = partial(
 ABOUT = "recloop closes the loop between a recommender and a language model."
 app = new_app("recloop", ABOUT, version=f"recloop {__version__}")
 app.register_install_completion_command()
-app.command(serve, sort_key=4)
 
 
 @Parameter(name="*")
@@ -244,50 +242,8 @@ def show(folder: Path, /) -> None:
     print(shown(show_run(folder)))
 
 
-@app.command(sort_key=3)
-def ask(folder: Path, question: str, /, *, user: str | None = None, candidates: str | None = None) -> None:
-    """Ask the models of a finished run.
-
-    A rerec run answers a request. A re2llm run ranks what follows a session,
-    whose titles are separated by semicolons.
-
-    For example:
-      recloop ask runs/requests "a film by Ann Vale" --user u3
-      recloop ask runs/hints "Jaws; Alien" --candidates "Heat; Up"
-
-    Args:
-        folder: the run's.
-        question: a request, or the titles of a session.
-        user: the user whose history the request comes with (rerec).
-        candidates: titles to rank, separated by semicolons (re2llm).
-    """
-    from recloop.experiment.run_folder import RunFolder
-    from recloop.methods.method import ask_method
-    from recloop.methods.registry import method_named
-    from recloop.settings import validate
-
-    options = {"user": user, "candidates": candidates}
-    with RunFolder.reopen(folder) as run:
-        method = method_named(run.manifest["method"])
-        given = {name: text for name, text in options.items() if text is not None}
-        print(shown(ask_method(method, validate(method.config, run.config), run, question, **given)))
-
-
-@app.command(sort_key=4)
-def export(model: Path, out: Path, /, *, merge: bool = False) -> None:
-    """Export a trained model for vLLM and other servers.
-
-    For example:
-      recloop export runs/demo/lm/trained.s0 exported
-
-    Args:
-        model: a model's folder, under lm/ in a run's.
-        out: a new folder.
-        merge: add an adapter to the weights of its base.
-    """
-    from recloop.training.export import export_model
-
-    print(export_model(model, out, merge=merge))
+for _command in (use_cli.ask, use_cli.score, use_cli.profile, use_cli.serve, use_cli.export):
+    app.command(_command, group="Use a finished run")
 
 
 @app.command(sort_key=6)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,28 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from recloop.encoders.load import encode
 from recloop.errors import DataError, RunError, SettingError
 from recloop.evaluation.results import Results
 from recloop.experiment.run_folder import RunFolder
-from recloop.llm.completion_text import shorten_completion
-from recloop.llm.sampling import generate
-from recloop.methods.dpo4rec import METHOD
-from recloop.methods.dpo4rec.data import Task, prepare
-from recloop.methods.dpo4rec.evaluate import load_reranker
-from recloop.methods.dpo4rec.names import TRAINED, UNTUNED
+from recloop.llm.completion_text import SENTENCE_END
+from recloop.methods.dpo4rec.names import UNTUNED
+from recloop.methods.dpo4rec.run_models import RunModels, Who
 from recloop.methods.run import require_objects
-from recloop.methods.study import Study
-from recloop.progress import SILENT
-from recloop.prompts.user_profile import profile_writer
-from recloop.records import Completion, Group, Lists, Log, Prompt, UserCompletions
-from recloop.settings import validate
+from recloop.records import CandidateLists, Log
 
 if TYPE_CHECKING:
     from recloop.rerankers.fitted import FittedReranker
 
-NEAR_IDS = 3
-Interaction = str | tuple[str, float]
+NOTHING, EVERYTHING = "nothing", "everything"
+SECTION = re.compile(r"(By [^:]+: )(.+?)\.?$")  # of a canonical text
 
 
 def load(run: str | Path, *, data: Log | None = None, **objects: Any) -> FinishedRun:
@@ -60,103 +52,261 @@ def load(run: str | Path, *, data: Log | None = None, **objects: Any) -> Finishe
 class FinishedRun:
     """A finished run: what it found, and its language model and reranker, ready for use.
 
-    Items and users are named by the ids of the log. A history is a sequence of item ids, oldest first, or of pairs of
-    an item id and its rating.
+    Users and items are named by the ids of the log. Who is meant is said by a user's id, which stands for the history
+    and the first text that the run has, or by a history: item ids, oldest first, or pairs of an item id and its rating.
+    No language model is loaded where a text is given or the run has one, and no encoder for the latter.
     """
 
     run: RunFolder
     objects: dict[str, Any]
+    more_items: pl.DataFrame | None = None
 
     @property
     def results(self) -> Results:
         """Tables, contrasts, per-user scores and completions."""
         return Results(self.run.path)
 
-    def profile(self, history: Sequence[Interaction], *, seed: int = 0) -> str:
-        """What the run's language model writes about a user with this history, in training or not.
+    @property
+    def log(self) -> Log:
+        """The log, with the items that `with_items` added."""
+        return self._models.log
+
+    @property
+    def lists(self) -> CandidateLists:
+        """The candidate lists of the run and the histories they follow."""
+        return self._models.task.lists
+
+    @property
+    def reranker(self) -> FittedReranker:
+        """The reranker that is used: the first evaluator of the variant."""
+        return self._models.reranker
+
+    @property
+    def variant(self) -> str:
+        """The variant that is used: ``trained``, or ``untuned`` where nothing was trained."""
+        return self._models.variant
+
+    @property
+    def user_ids(self) -> list[str]:
+        """Users about whom the run has a text."""
+        ids = self._models.task.log.users["user_id"]
+        return [ids[number] for number in self._models.written(self.variant)]
+
+    def with_items(self, items: Any) -> FinishedRun:
+        """The same run with items that came after it: they can be ranked, and stand in histories.
+
+        What is known of one is its title and its attributes. Its id says nothing yet, nor does a value that no item of
+        the log has.
 
         Args:
-            seed: of sampling; the temperature is the run's.
+            items: a data frame of polars or pandas: ``item_id``, ``title``, and any of the log's attributes (lists, or
+                text with ``|`` between values).
 
         Raises:
-            DataError: an item the log does not have, or no item.
+            DataError: a column is missing, or an id is taken.
         """
-        config, prompt = self._study.config, self._prompt(history)
-        sampling = {name: getattr(config.lm, name) for name in ("temperature", "top_p", "max_tokens")}
-        completion = generate(self._lm, [prompt], **sampling, seed=seed).completions_UN[0][0]
-        room = config.completions.sentences
-        return (completion if room is None else shorten_completion(completion, room)).text
+        frame = items if isinstance(items, pl.DataFrame) else pl.DataFrame(items)
+        require_columns(frame.columns, ("item_id", "title"), "new items")
+        ids = frame["item_id"].cast(pl.String)
+        taken = ids.filter(ids.is_duplicated() | ids.is_in(self.log.items["item_id"].implode()))
+        if len(taken):
+            raise DataError(f"new items need ids of their own, got {taken[0]!r} again; leave out what is known")
+        attributes = [_as_lists(frame, attribute) for attribute in self.log.attributes]
+        more = frame.select(ids.alias("item_id"), pl.col("title").cast(pl.String).fill_null(ids), *attributes)
+        return replace(self, more_items=more if self.more_items is None else pl.concat([self.more_items, more]))
+
+    def texts(self, user: str, variant: str | None = None) -> tuple[str, ...]:
+        """What the run has about a user of the log; nothing where the language model was not asked.
+
+        Args:
+            variant: ``untuned`` or ``trained``; None for the one that is used.
+
+        Raises:
+            DataError: the log has no such user.
+            SettingError: another variant.
+        """
+        if variant not in (None, UNTUNED, self.variant):
+            raise SettingError(f"a variant is {UNTUNED} or {self.variant}, got {variant}; name one of them")
+        return self._models.written(variant or self.variant).get(self._models.user_number(user), ())
+
+    def profile(self, who: Who, *, seed: int = 0) -> str:
+        """What the run's language model wrote about a user, or writes about somebody new.
+
+        Args:
+            who: a user's id, or a history.
+            seed: of sampling, where the run has no text; the temperature is the run's.
+
+        Raises:
+            DataError: an item or a user the log does not have, or no item.
+        """
+        return self.profiles([who], seed=seed)[0]
+
+    def profiles(self, whom: Sequence[Who], *, seed: int = 0, cache: str | Path | None = None) -> list[str]:
+        """`profile` of several, in one batch.
+
+        Args:
+            cache: SQLite file of completions; what it holds is not written again. None keeps nothing.
+        """
+        return self._models.texts(whom, seed, cache)
 
     def rerank(
-        self, history: Sequence[Interaction], candidates: Sequence[str], *, text: str | None = None, seed: int = 0
+        self,
+        who: Who,
+        candidates: Sequence[str],
+        *,
+        text: str | None = None,
+        seed: int = 0,
+        first_stage: Sequence[float] | None = None,
     ) -> pl.DataFrame:
         """Candidates by their score, the best first: ``item_id``, ``title``, ``score``.
 
         Args:
-            history: of the user; read by the language model where no text is given.
+            who: a user's id, or a history.
             candidates: item ids; the reranker scores them as one list.
-            text: about the user, in place of what the language model would write: no model is loaded then.
+            text: about the user, in place of what the language model wrote or would write.
             seed: of sampling, where a text is written.
+            first_stage: a score for each candidate, where the run's reranker reads them (``reranker.use_scores``).
 
         Raises:
-            DataError: an item the log does not have, or fewer than two candidates.
+            DataError: an item or a user the log does not have, or fewer than two candidates.
         """
-        items = self._numbers(candidates, "candidates")
+        vectors_1D = self._models.vectors([who], [text], seed)
+        return self._ranked(who, candidates, vectors_1D, [NOTHING], first_stage).drop("left_out", "rank")
+
+    def explain(
+        self,
+        who: Who,
+        candidates: Sequence[str],
+        *,
+        text: str | None = None,
+        seed: int = 0,
+        first_stage: Sequence[float] | None = None,
+    ) -> pl.DataFrame:
+        """What each part of the text changes: the ranking with it left out. Arguments and errors as of `rerank`.
+
+        Returns:
+            Columns ``left_out, item_id, title, score, rank``, the best first. ``left_out`` is ``nothing`` for the
+            ranking of `rerank`, then each part of the text (a sentence, or a side of a canonical one), then
+            ``everything``: the ranking for a user with the mean of the train users' texts.
+        """
+        models = self._models
+        parts = text_parts(self.profile(who, seed=seed) if text is None else text)
+        vectors = [models.vectors([who], [text], seed)]
+        if parts:
+            vectors.append(models.vectors([()] * len(parts), [rest for _, rest in parts], None))
+        if models.reranker.scaler is not None:
+            vectors.append(models.reranker.scaler.centre_D[None])
+        left_out = [NOTHING, *(part for part, _ in parts), EVERYTHING]
+        return self._ranked(who, candidates, np.concatenate(vectors), left_out, first_stage)
+
+    def score(self, lists: pl.DataFrame, texts: Mapping[str, str] | None = None) -> pl.DataFrame:
+        """The lists with a column ``score``, higher is better, rows in their order. No language model is asked.
+
+        Args:
+            lists: a row for each candidate: ``user_id``, ``item_id``, ``list_id`` where a user has several lists, and
+                ``first_stage`` where the run's reranker reads such scores. The rows of a list stand together.
+            texts: about users, by their id, in place of those that the run has.
+
+        Raises:
+            DataError: a missing column, an item or a user the log does not have, a user without a text.
+        """
+        require_columns(lists.columns, ("user_id", "item_id"), "lists")
+        if lists.is_empty():
+            return lists.with_columns(score=pl.lit(None, pl.Float32))
+        texts, models = texts or {}, self._models
+        keys = [name for name in ("list_id", "user_id") if name in lists.columns]
+        list_n = lists.select(pl.struct(keys).rle_id().cast(pl.Int64)).to_series().to_numpy()
+        first_B = np.flatnonzero(np.diff(list_n, prepend=-1))
+        place_n = np.arange(len(list_n)) - first_B[list_n]
+        at, shape = (list_n, place_n), (len(first_B), int(place_n.max()) + 1)
+        items_BL, is_item_BL = np.zeros(shape, np.int64), np.zeros(shape, dtype=bool)
+        items_BL[at] = models.item_numbers(lists["item_id"].cast(pl.String).to_list(), "lists")
+        is_item_BL[at] = True
+        score_BL = None
+        if "first_stage" in lists.columns:
+            score_BL = np.full(shape, np.nan, np.float32)
+            score_BL[at] = lists["first_stage"].cast(pl.Float32).to_numpy()
+        user_B = lists["user_id"].cast(pl.String)[first_B].to_list()
+        row_of = {user: row for row, user in enumerate(dict.fromkeys(user_B))}
+        vectors_UD = models.vectors(list(row_of), [texts.get(user) for user in row_of], None)
+        rows_B = np.array([row_of[user] for user in user_B])
+        scores_BL = models.score(list(row_of), vectors_UD, rows_B, items_BL, is_item_BL, score_BL)
+        return lists.with_columns(score=pl.Series(scores_BL[at], dtype=pl.Float32))
+
+    @cached_property
+    def _models(self) -> RunModels:
+        return RunModels(self.run, self.objects, self.more_items)
+
+    def _ranked(
+        self,
+        who: Who,
+        candidates: Sequence[str],
+        vectors_VD: np.ndarray,
+        left_out: Sequence[str],
+        first_stage: Sequence[float] | None,
+    ) -> pl.DataFrame:
+        """The candidates ranked under each of the vectors, one table under the other."""
+        items = self._models.item_numbers(candidates, "candidates")
         if len(items) < 2:
             raise DataError(f"a list needs two candidates at least, got {len(items)}; add some")
-        said = self.profile(history, seed=seed) if text is None else text
-        texts = UserCompletions(np.array([0]), ((Completion(0, 0, said, 0, True, float("nan")),),))
-        vectors = encode(self._study.open_encoder(), texts)
-        items_BL = np.array([items], dtype=np.int64)
-        labels_BL, is_item_BL = np.zeros(items_BL.shape, np.float32), np.ones(items_BL.shape, dtype=bool)
-        lists = Lists(Group.TEST, np.array([0]), items_BL, labels_BL, is_item_BL)
-        scores_L = self._reranker.score(lists, vectors)[0, 0]
-        named = self._task.log.items[items].select("item_id", "title", score=pl.Series(scores_L.tolist()))
-        return named.sort("score", descending=True, maintain_order=True)
+        shape = len(vectors_VD), len(items)
+        score_VL = None if first_stage is None else np.tile(np.asarray(first_stage, np.float32), (shape[0], 1))
+        if score_VL is not None and score_VL.shape != shape:
+            raise DataError(f"first_stage needs a score for each of {len(items)} candidates, got {len(score_VL[0])}")
+        scores_VL = self._models.score(
+            [who] * shape[0], vectors_VD, np.arange(shape[0]), np.tile(np.array(items), (shape[0], 1)),
+            np.ones(shape, dtype=bool), score_VL,
+        )  # fmt: skip
+        named = self.log.items[items].select("item_id", "title")
+        frames = [
+            named.select(left_out=pl.lit(name), item_id="item_id", title="title", score=pl.Series(scores_L.tolist()))
+            .sort("score", descending=True, maintain_order=True)
+            .with_columns(rank=pl.int_range(1, pl.len() + 1))
+            for name, scores_L in zip(left_out, scores_VL, strict=True)
+        ]
+        return pl.concat(frames)
 
-    @cached_property
-    def _study(self) -> Study:
-        name = self.run.manifest["method"]
-        if name != "dpo4rec":
-            raise SettingError(f"profiles and rankings come from runs of dpo4rec, got one of {name}; use recloop ask")
-        config = validate(METHOD.config, self.run.config)
-        return METHOD.open_study(config, self.run, SILENT, None, **self.objects)  # pyright: ignore[reportReturnType]
 
-    @cached_property
-    def _task(self) -> Task:
-        return prepare(self._study)
+def text_parts(text: str) -> list[tuple[str, str]]:
+    """The parts of a text, each with the text that is left without it: sentences, or sides of canonical sections.
 
-    @cached_property
-    def _lm(self) -> Any:
-        study, trained = self._study, f"train.{TRAINED}.s{self._study.config.seeds[0]}"
-        return study.open_lm(self.run.folder(trained) if study.config.rounds else study.first_lm.folder)
+    Example:
+        >>> text_parts("By genre: likes Drama; dislikes War. By era: mixed.")[0]
+        ('By genre: likes Drama', 'By genre: dislikes War. By era: mixed.')
+    """
+    sentences = SENTENCE_END.split(text.strip()) if text.strip() else []
+    found: list[tuple[str, str]] = []
+    for place, sentence in enumerate(sentences):
+        section = SECTION.match(sentence)
+        sides = section[2].split("; ") if section else []
+        if section and len(sides) > 1:
+            shorter = [f"{section[1]}{'; '.join(sides[:n] + sides[n + 1 :])}." for n in range(len(sides))]
+            told = [(f"{section[1]}{side}", rest) for side, rest in zip(sides, shorter, strict=True)]
+        else:
+            told = [(sentence, "")]
+        found += [
+            (part, " ".join(filter(None, [*sentences[:place], rest, *sentences[place + 1 :]]))) for part, rest in told
+        ]
+    return found
 
-    @cached_property
-    def _reranker(self) -> FittedReranker:
-        config = self._study.config
-        variant = TRAINED if config.rounds else UNTUNED
-        return load_reranker(self._study, f"fit.{variant}.{config.backbones[0]}.s{config.seeds[0]}")
 
-    def _prompt(self, history: Sequence[Interaction]) -> Prompt:
-        pairs = [(one, float("nan")) if isinstance(one, str) else one for one in history]
-        items = np.array(self._numbers([item for item, _ in pairs], "history"), dtype=np.int64)
-        ratings = np.array([rating for _, rating in pairs], dtype=np.float32)
-        task, study = self._task, self._study
-        alone = study.config.prompt.model_copy(update={"include_profile": False})  # nothing is known of a new user
-        return profile_writer(task.log, alone, self._lm, task.population_rates, study.own.prompt)(0, items, ratings)
+def require_columns(columns: Sequence[str], wanted: Sequence[str], what: str) -> None:
+    """DataError where a column is missing."""
+    missing = [name for name in wanted if name not in columns]
+    if missing:
+        raise DataError(f"{what}: there is no column {missing[0]}, got {', '.join(columns) or 'none'}; rename yours")
 
-    def _numbers(self, item_ids: Sequence[str], what: str) -> list[int]:
-        known = self._number_of
-        missing = [item for item in item_ids if item not in known]
-        if missing:
-            near = difflib.get_close_matches(str(missing[0]), list(known), n=NEAR_IDS)
-            shown = f"its ids look like {', '.join(list(known)[:NEAR_IDS])}"
-            hint = f"did you mean {' or '.join(near)}?" if near else shown
-            raise DataError(f"{what}: the log has no item {missing[0]!r} ({len(missing)} of {len(item_ids)}); {hint}")
-        if not item_ids:
-            raise DataError(f"{what} must name one item at least, got none; give item ids of the log")
-        return [known[item] for item in item_ids]
 
-    @cached_property
-    def _number_of(self) -> dict[str, int]:
-        return dict(self._task.log.items.select("item_id", "item").iter_rows())
+def _as_lists(frame: pl.DataFrame, attribute: str) -> pl.Expr:
+    """The values of an attribute as lists; an empty list where nothing is known."""
+    if attribute not in frame.columns:
+        return pl.lit([], dtype=pl.List(pl.String)).alias(attribute)
+    column = pl.col(attribute)
+    if frame[attribute].dtype != pl.List:
+        column = (
+            column.cast(pl.String)
+            .fill_null("")
+            .str.split("|")
+            .list.eval(pl.element().str.strip_chars().filter(pl.element().str.strip_chars() != ""))
+        )
+    return column.cast(pl.List(pl.String)).fill_null([])

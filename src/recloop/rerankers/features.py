@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,21 +48,26 @@ def item_features(dataset: Log, item_vectors_ID: Float32[np.ndarray, "I D"] | No
                 f"{item_vectors_ID.shape}; encode the text of every item, an empty one included"
             )
         item_vectors_ID = item_vectors_ID.astype(np.float32)
-    attributes = [_number_values(dataset.items[attribute].to_list()) for attribute in dataset.attributes]
-    values, counts = [values_IM for values_IM, _ in attributes], [count for _, count in attributes]
-    return ItemFeatures(dataset.num_items, tuple(values), tuple(counts), item_vectors_ID)
+    values = [dataset.items[attribute].to_list() for attribute in dataset.attributes]
+    numbers = [value_numbers(values_I) for values_I in values]
+    arrays = [numbered_values(values_I, number) for values_I, number in zip(values, numbers, strict=True)]
+    return ItemFeatures(dataset.num_items, tuple(arrays), tuple(map(len, numbers)), item_vectors_ID)
 
 
-def _number_values(values_I: list[list[str] | None]) -> tuple[Int64[np.ndarray, "I M"], int]:
-    """Numbers in the alphabetical order of the values, so that they do not depend on the order of items."""
-    names = sorted({value for values in values_I for value in values or []})
-    number = {name: index + 1 for index, name in enumerate(names)}
-    most = max((len(values or []) for values in values_I), default=0)
+def value_numbers(values_I: Sequence[Sequence[str] | None]) -> dict[str, int]:
+    """Numbers from 1 in the alphabetical order of the values, so that they do not depend on the order of items."""
+    names = sorted({value for values in values_I for value in values or ()})
+    return {name: index + 1 for index, name in enumerate(names)}
+
+
+def numbered_values(values_I: Sequence[Sequence[str] | None], number: Mapping[str, int]) -> Int64[np.ndarray, "I M"]:
+    """The numbers of each item's values, then zeros; a value without a number is 0 too."""
+    most = max((len(values or ()) for values in values_I), default=0)
     numbers_IM = np.zeros((len(values_I), max(most, 1)), dtype=np.int64)
     for item, values in enumerate(values_I):
-        for place, value in enumerate(values or []):
-            numbers_IM[item, place] = number[value]
-    return numbers_IM, len(names)
+        for place, value in enumerate(values or ()):
+            numbers_IM[item, place] = number.get(value, 0)
+    return numbers_IM
 
 
 def item_texts(dataset: Log) -> list[str]:
@@ -74,13 +80,14 @@ def item_texts(dataset: Log) -> list[str]:
     return texts
 
 
-def tfidf_vectors(texts: list[str], width: int, seed: int) -> Float32[np.ndarray, "I D"]:
+def tfidf_vectors(texts: list[str], width: int, seed: int, others: Sequence[str] = ()) -> Float32[np.ndarray, "I D"]:
     """TF-IDF over words, then the leading `width` singular directions, unit length.
 
     Args:
         texts: one per item.
         width: number of components; fewer come back when the texts do not have as many.
         seed: of the randomised SVD.
+        others: further texts, in the words and directions of the first; their rows follow.
 
     Raises:
         DataError: the texts hold no words.
@@ -90,7 +97,8 @@ def tfidf_vectors(texts: list[str], width: int, seed: int) -> Float32[np.ndarray
 
     for least in (2, 1) if len(texts) > 100 else (1,):  # few items, or names of which each stands once: 1
         try:
-            counts_IV = TfidfVectorizer(sublinear_tf=True, min_df=least, stop_words="english").fit_transform(texts)
+            words = TfidfVectorizer(sublinear_tf=True, min_df=least, stop_words="english")
+            counts_IV = words.fit_transform(texts)
             break
         except ValueError:  # no word is left
             continue
@@ -100,10 +108,13 @@ def tfidf_vectors(texts: list[str], width: int, seed: int) -> Float32[np.ndarray
             f"give the items titles or attributes"
         )
     if counts_IV.shape[1] == 1:  # scikit-learn reduces nothing to one
-        vectors_ID = counts_IV.toarray()
+        vectors_ID = words.transform([*texts, *others]).toarray()  # pyright: ignore[reportAttributeAccessIssue]
     else:
         num_components = max(1, min(width, min(counts_IV.shape) - 1))
-        vectors_ID = TruncatedSVD(num_components, random_state=seed).fit_transform(counts_IV)
+        directions = TruncatedSVD(num_components, random_state=seed)
+        vectors_ID = directions.fit_transform(counts_IV)
+        if others:
+            vectors_ID = np.concatenate([vectors_ID, directions.transform(words.transform(others))])
     norms_I1 = np.linalg.norm(vectors_ID, axis=1, keepdims=True)
     return (vectors_ID / np.maximum(norms_I1, 1e-9)).astype(np.float32)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recloop.errors import DataError, SettingError
+from recloop.methods.predict import text_parts
 from recloop.serving.batching import Batcher
 from recloop.serving.metrics import ServiceMetrics
 from recloop.serving.model import ServedModel, ShownUser
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 MAX_TEXTS = 20_000  # kept as the reranker reads them, 32 numbers each
 MAX_PARTS = 24
-PART_END = re.compile(r"(?<!\b[A-Z])[.!?]+(?=\s|$)|;(?=\s|$)|\n")  # no part ends after an initial ("J. Smith")
 History = tuple[np.ndarray, np.ndarray]
 
 
@@ -73,9 +72,8 @@ class RankingService:
         items = self.model.numbers(body.candidates, "candidates")
         history = self.history(body)
         text, source = (body.text, "request") if body.text is not None else await self.text(body, self.model.variant)
-        if source == "run" and body.user is not None and body.user in self.model.vectors:
-            adapted = self.adapted_user(body.user)
-        else:
+        adapted = self.adapted_user(body.user) if source == "run" and body.user is not None else None
+        if adapted is None:
             (adapted,) = await self.adapt([text])
         scores_L = await self.batcher(ListQuery(np.array(items, dtype=np.int64), adapted, history))
         order = np.argsort(-scores_L, kind="stable").tolist()
@@ -114,20 +112,16 @@ class RankingService:
 
     async def text(self, asker: Asker, variant: str) -> tuple[str, str]:
         """What is said about whom, and whether it was in the ``run`` or ``written`` for the service."""
-        pairs: tuple[tuple[str, float | None], ...]
         if asker.user is not None:
-            user = self.user(asker.user)
-            if (text := user.texts.get(variant)) is not None:
+            if (text := self.user(asker.user).texts.get(variant)) is not None:
                 return text, "run"
-            ids = [self.model.item_ids[item] for item in user.items.tolist()]
-            pairs = tuple(zip(ids, map(_known, user.ratings.tolist()), strict=True))
+            who = asker.user
         else:
-            pairs = tuple((item, _known(rating)) for item, rating in asker.pairs)
-        key = variant, pairs
+            who = asker.pairs
+        key = variant, str(who)
         if (text := self.written.find(key)) is None:
-            history = [(item, float("nan") if rating is None else rating) for item, rating in pairs]
             # Kept in the work itself: whoever asked may have left when it is done, and will ask again.
-            text = await self.writing.run(lambda: self.written.keep(key, self.model.write(history, variant)))
+            text = await self.writing.run(lambda: self.written.keep(key, self.model.write(who, variant)))
             self.metrics.written.inc()
         return text, "written"
 
@@ -141,11 +135,13 @@ class RankingService:
                 found[text] = self.adapted.keep(text, self.model.scorer.adapt(vector_D))
         return [found[text] for text in texts]
 
-    def adapted_user(self, user_id: str) -> Tensor:
-        """The run's own text about a user, by the vector that the run has of it."""
-        key = ("user", user_id)
+    def adapted_user(self, user_id: str) -> Tensor | None:
+        """The run's own text about a user, by the vector that the run has of it; None where it has none."""
+        key, vector_D = ("user", user_id), self.user(user_id).vector_D
+        if vector_D is None:
+            return None
         found = self.adapted.find(key)
-        return self.adapted.keep(key, self.model.scorer.adapt(self.model.vectors[user_id])) if found is None else found
+        return self.adapted.keep(key, self.model.scorer.adapt(vector_D)) if found is None else found
 
     def history(self, asker: Asker) -> History:
         """Items and ratings; DataError: an item or user that the log does not have."""
@@ -177,19 +173,6 @@ class RankingService:
             known = ", ".join(list(self.model.users)[:3])
             raise SettingError(f"the run has no user {user_id} with a list; its users are {known}, ...")
         return self.model.users[user_id]
-
-
-def text_parts(text: str) -> list[tuple[str, str]]:
-    """Each sentence or clause of a text, with the text that is left without it.
-
-    Example:
-        >>> text_parts("A b; c. D")
-        [('A b;', 'c. D'), ('c.', 'A b; D'), ('D', 'A b; c.')]
-    """
-    ends = [*(found.end() for found in PART_END.finditer(text)), len(text)]
-    spans = zip([0, *ends], ends, strict=False)
-    parts = [part for start, end in spans if (part := text[start:end].strip())]
-    return [(part, " ".join([*parts[:place], *parts[place + 1 :]])) for place, part in enumerate(parts)]
 
 
 def _known(rating: float) -> float | None:

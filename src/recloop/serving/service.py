@@ -75,7 +75,9 @@ class Service:
                 from recloop.serving.model import open_model
                 from recloop.serving.ranking import RankingService
 
-                return RankingService.of(open_model(self._finished or load(self.run)), self.encoder, self.llm, self.metrics)
+                return RankingService.of(
+                    open_model(self._finished or load(self.run)), self.encoder, self.llm, self.metrics
+                )
             case "rerec":
                 from recloop.methods.rerec.config import ReRecConfig
                 from recloop.methods.rerec.predict import open_request_model
@@ -120,7 +122,7 @@ class Service:
 
     def _as(self, method: str) -> Any:
         if self.method != method:
-            raise RunError(f"a run of {self.method} answers {ANSWERS.get(self.method, 'nothing')}, not this; see /docs")
+            raise RunError(f"a run of {self.method} answers {ANSWERS.get(self.method, 'nothing')}, not this")
         if self.problem:
             raise OverloadedError(f"the run cannot be asked yet: {self.problem}", 2)
         return self._opened

@@ -1,0 +1,238 @@
+"""The models of a finished run and what they wrote, by the ids of the log."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from recloop.encoders.load import encode
+from recloop.errors import DataError, SettingError
+from recloop.llm.completion_text import shorten_completion
+from recloop.llm.sampling import generate
+from recloop.methods.dpo4rec import METHOD
+from recloop.methods.dpo4rec.data import Task, prepare
+from recloop.methods.dpo4rec.evaluate import load_reranker
+from recloop.methods.dpo4rec.generate import ENCODE, SAMPLE, read_user_texts, read_vectors
+from recloop.methods.dpo4rec.names import TRAINED, UNTUNED
+from recloop.methods.study import Study
+from recloop.progress import SILENT
+from recloop.prompts.user_profile import ProfileWriter, profile_writer
+from recloop.records import Completion, Group, Histories, Lists, Log, Prompt, UserCompletions, UserVectors
+from recloop.settings import validate
+
+if TYPE_CHECKING:
+    from recloop.experiment.run_folder import RunFolder
+    from recloop.llm.language_model import LanguageModel
+    from recloop.rerankers.fitted import FittedReranker
+
+NEAR_IDS = 3
+Interaction = str | tuple[str, float]
+Who = str | Sequence[Interaction]
+"""A user's id in the log, or a history: item ids, oldest first, or pairs of an item id and its rating."""
+
+
+@dataclass(frozen=True)
+class RunModels:
+    """What a finished run of DPO4Rec leaves, each part opened when it is first needed.
+
+    Axes: U users asked about, B lists, L places, D columns of a text's vector.
+
+    more_items: that came after the run, in the form of ``Log.items``; None for none.
+    """
+
+    run: RunFolder
+    objects: dict[str, Any]
+    more_items: pl.DataFrame | None = None
+
+    @cached_property
+    def study(self) -> Study:
+        name = self.run.manifest["method"]
+        if name != "dpo4rec":
+            raise SettingError(f"profiles and rankings come from runs of dpo4rec, got one of {name}; use recloop ask")
+        config = validate(METHOD.config, self.run.config)
+        return METHOD.open_study(config, self.run, SILENT, None, **self.objects)  # pyright: ignore[reportReturnType]
+
+    @property
+    def variant(self) -> str:
+        """The variant that is used: trained, or untuned where nothing was trained."""
+        return TRAINED if self.study.config.rounds else UNTUNED
+
+    @cached_property
+    def task(self) -> Task:
+        return prepare(self.study)
+
+    @cached_property
+    def log(self) -> Log:
+        """The log, with the further items at the end of its catalogue."""
+        log = self.task.log
+        if self.more_items is None:
+            return log
+        number = (pl.int_range(pl.len()) + log.num_items).cast(log.items["item"].dtype)
+        more = self.more_items.with_columns(item=number)
+        return replace(log, items=pl.concat([log.items, more.select(log.items.columns)]))
+
+    @cached_property
+    def lm(self) -> LanguageModel:
+        study, trained = self.study, f"train.{TRAINED}.s{self.study.config.seeds[0]}"
+        return study.open_lm(self.run.folder(trained) if study.config.rounds else study.first_lm.folder)
+
+    @cached_property
+    def reranker(self) -> FittedReranker:
+        """The first evaluator of the variant, which knows the further items too."""
+        from recloop.rerankers.more_items import with_more_items
+
+        config = self.study.config
+        fitted = load_reranker(self.study, f"fit.{self.variant}.{config.backbones[0]}.s{config.seeds[0]}")
+        return fitted if self.more_items is None else with_more_items(fitted, self.task.log, self.log, config.data_seed)
+
+    @cached_property
+    def written(self) -> Callable[[str], Mapping[int, tuple[str, ...]]]:
+        """By variant, the texts that the run has about users, by their number."""
+
+        @lru_cache(maxsize=2)
+        def of(variant: str) -> Mapping[int, tuple[str, ...]]:
+            parts = read_user_texts(self.study, variant, SAMPLE.named(self._key(variant))).parts.values()
+            return {
+                user: tuple(one.text for one in texts)
+                for part in parts
+                for user, texts in zip(part.user_U.tolist(), part.completions_UN, strict=True)
+            }
+
+        return of
+
+    def texts(self, whom: Sequence[Who], seed: int, cache: str | Path | None = None) -> list[str]:
+        """The first text that the run has about each, or a new one, which `cache` keeps."""
+        found = [self._first_text(who) for who in whom]
+        missing = [place for place, text in enumerate(found) if text is None]
+        if missing:
+            prompts = [replace(self.prompt(whom[place]), user=row) for row, place in enumerate(missing)]
+            config = self.study.config
+            sampling = {name: getattr(config.lm, name) for name in ("temperature", "top_p", "max_tokens")}
+            written = generate(self.lm, prompts, **sampling, seed=seed, cache=cache, progress=SILENT).completions_UN
+            room = config.completions.sentences
+            for place, (completion,) in zip(missing, written, strict=True):
+                found[place] = (completion if room is None else shorten_completion(completion, room)).text
+        return [text or "" for text in found]
+
+    def prompt(self, who: Who) -> Prompt:
+        """What the language model is asked about a user; of somebody new no profile is known."""
+        if isinstance(who, str):
+            user = self.user_number(who)
+            return self._prompt_writer(True)(user, *self.task.lists.histories.of(user))
+        return self._prompt_writer(False)(0, *self.history(who))
+
+    def vectors(self, whom: Sequence[Who], texts: Sequence[str | None], seed: int | None) -> np.ndarray:
+        """A vector for each ``[U, D]``: of the text given, else of the run's first one, else of a new one.
+
+        Raises:
+            DataError: a text would have to be written, and `seed` is None.
+        """
+        found: list[np.ndarray | None] = [None] * len(whom)
+        for place, (who, text) in enumerate(zip(whom, texts, strict=True)):
+            if text is None and isinstance(who, str):
+                found[place] = self._stored_vectors.get(self.user_number(who))
+        left = [place for place, vector in enumerate(found) if vector is None]
+        unwritten = [place for place in left if texts[place] is None]
+        if unwritten and seed is None:
+            raise DataError(
+                f"the run has no text about user {whom[unwritten[0]]!r} ({len(unwritten)} of {len(whom)}); write some "
+                f"with recloop profile, and give them as texts"
+            )
+        said = dict(zip(unwritten, self.texts([whom[place] for place in unwritten], seed or 0), strict=True))
+        if left:
+            given = [said.get(place, texts[place] or "") for place in left]
+            alone = tuple((Completion(row, 0, text, 0, True, float("nan")),) for row, text in enumerate(given))
+            read = encode(self.study.open_encoder(), UserCompletions(np.arange(len(left)), alone), progress=SILENT)
+            for place, vector_1D in zip(left, read.vectors_UND, strict=True):
+                found[place] = vector_1D[0]
+        return np.stack([vector for vector in found if vector is not None])
+
+    def score(
+        self, whom: Sequence[Who], vectors_UD: np.ndarray, user_B: np.ndarray, items_BL: np.ndarray,
+        is_item_BL: np.ndarray, score_BL: np.ndarray | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Scores ``[B, L]`` of lists.
+
+        Args:
+            user_B: whose each list is, as rows of `whom` and `vectors_UD`.
+            score_BL: of the first stage, where the reranker reads them.
+        """
+        labels_BL = np.zeros(items_BL.shape, np.float32)
+        lists = Lists(Group.TEST, user_B, items_BL, labels_BL, is_item_BL, score_BL=score_BL)
+        reranker, rows = self.reranker, UserVectors(np.arange(len(whom)), vectors_UD[:, None])
+        if reranker.network.tokens is not None:
+            pairs = [self.history(who) for who in whom]
+            offsets = np.cumsum([0, *(len(items) for items, _ in pairs)])
+            items, ratings = (np.concatenate(part) for part in zip(*pairs, strict=True))
+            reranker = replace(reranker, histories=Histories(offsets, items, ratings))
+        return reranker.score(lists, rows)[:, 0]
+
+    def history(self, who: Who) -> tuple[np.ndarray, np.ndarray]:
+        """Items and ratings, oldest first."""
+        if isinstance(who, str):
+            return self.task.lists.histories.of(self.user_number(who))
+        pairs = [(one, float("nan")) if isinstance(one, str) else one for one in who]
+        items = self.item_numbers([item for item, _ in pairs], "history")
+        return np.array(items, dtype=np.int64), np.array([rating for _, rating in pairs], dtype=np.float32)
+
+    def user_number(self, user: str) -> int:
+        """The number of a user of the log."""
+        return _numbers(self.number_of_user, [user], "user")[0]
+
+    def item_numbers(self, item_ids: Sequence[str], what: str) -> list[int]:
+        """The numbers of items; `what` names them in errors."""
+        if not item_ids:
+            raise DataError(f"{what} must name one item at least, got none; give item ids of the log")
+        return _numbers(self.number_of_item, item_ids, "item", f"{what}: ")
+
+    @cached_property
+    def number_of_item(self) -> dict[str, int]:
+        return dict(self.log.items.select("item_id", "item").iter_rows())
+
+    @cached_property
+    def number_of_user(self) -> dict[str, int]:
+        return dict(self.task.log.users.select("user_id", "user").iter_rows())
+
+    def _first_text(self, who: Who) -> str | None:
+        if not isinstance(who, str):
+            return None
+        return next(iter(self.written(self.variant).get(self.user_number(who), ())), None)
+
+    @cached_property
+    def _stored_vectors(self) -> Mapping[int, np.ndarray]:
+        parts = read_vectors(self.run.folder(ENCODE.named(self._key(self.variant)))).values()
+        return {
+            user: vectors_ND[0]
+            for part in parts
+            for user, vectors_ND in zip(part.user_U.tolist(), part.vectors_UND, strict=True)
+        }
+
+    @cached_property
+    def _prompt_writer(self) -> Callable[[bool], ProfileWriter]:
+        @lru_cache(maxsize=2)
+        def writer(is_known: bool) -> ProfileWriter:
+            study, config = self.study, self.study.config.prompt
+            asked = config if is_known else config.model_copy(update={"include_profile": False})
+            return profile_writer(self.log, asked, self.lm, self.task.population_rates, study.own.prompt)
+
+        return writer
+
+    def _key(self, variant: str) -> str:
+        return f"{variant}.s{self.study.config.seeds[0]}"
+
+
+def _numbers(known: Mapping[str, int], ids: Sequence[str], kind: str, where: str = "") -> list[int]:
+    missing = [one for one in ids if one not in known]
+    if missing:
+        near = difflib.get_close_matches(str(missing[0]), list(known), n=NEAR_IDS)
+        shown = f"its ids look like {', '.join(list(known)[:NEAR_IDS])}"
+        hint = f"did you mean {' or '.join(near)}?" if near else shown
+        raise DataError(f"{where}the log has no {kind} {missing[0]!r} ({len(missing)} of {len(ids)}); {hint}")
+    return [known[one] for one in ids]
