@@ -26,7 +26,6 @@ CHARTS = {
     "loss": ("Training loss", "step"),
     "reward_margin": ("Reward margin of preference pairs", "step"),
     "reward": ("Mean reward", "step"),
-    "mean_reward": ("Mean reward of the hint policy", "step"),
     "valid_ndcg": ("Rerankers on valid users, NDCG@5", "epoch"),
 }
 
@@ -152,26 +151,30 @@ def _rewarded(run: Path) -> pl.DataFrame | None:
     """What a finished run wrote: with rewards, where any were given."""
     if not (run / COMPLETIONS).is_file():
         return None
-    frame = pl.read_parquet(run / COMPLETIONS).select("user_id", "text", "reward")
+    frame = pl.read_parquet(run / COMPLETIONS).select("user_id", "variant", "text", "reward")
     rewarded = frame.filter(pl.col("reward").is_not_null())
     return rewarded if rewarded.height else frame
 
 
 def _rewarded_so_far(run: Path, steps: Mapping[str, Any]) -> pl.DataFrame | None:
     """The texts and rewards of the last reward step of a run of DPO4Rec that goes on; None before there is one."""
-    rewards = [entry["folder"] for name, entry in steps.items() if name.startswith("reward.r")]
-    samples = [entry["folder"] for name, entry in steps.items() if name.startswith("sample.")]
-    written = [file for folder in samples if (file := run / folder / "reward.parquet").is_file()]
-    if not rewards or not written:
+    written: Path | None = None
+    paired: tuple[Path, Path] | None = None
+    for name, entry in steps.items():  # in the order done: texts, then their rewards
+        if name.startswith("sample.") and (run / entry["folder"] / "reward.parquet").is_file():
+            written = run / entry["folder"]
+        elif name.startswith("reward.r") and written is not None:
+            paired = written, run / entry["folder"]
+    if paired is None:
         return None
-    reward, text = pl.read_parquet(run / rewards[-1] / "rewards.parquet"), pl.read_parquet(written[-1])
+    text, reward = pl.read_parquet(paired[0] / "reward.parquet"), pl.read_parquet(paired[1] / "rewards.parquet")
     ids = reward["user_id"].unique(maintain_order=True)
     numbers = text["user"].unique(maintain_order=True)
     if len(ids) != len(numbers):  # both are in the order of the users' numbers
         raise RunError(f"{run} rewards {len(ids)} users and has texts of {len(numbers)}; restore its files")
     names = pl.DataFrame({"user": numbers, "user_id": ids})
     found = text.join(names, on="user").join(reward, on=["user_id", "completion"], how="left", maintain_order="left")
-    return found.select("user_id", "text", "reward")
+    return found.select("user_id", pl.lit(paired[0].name.split(".")[1]).alias("variant"), "text", "reward")
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -23,7 +23,8 @@ const FORMS = {
     ],
     body: ({ session, candidates }) => ({ session: lines(session), ...(lines(candidates).length ? { candidates: lines(candidates) } : {}) }),
     answer: (reply) => [
-      el("p", { class: "pick" }, reply.hint || "No hint"),
+      el("p", { class: "pick" }, reply.hint ? `Hint: ${reply.hint}` : "No hint"),
+      reply.ranking.length ? null : el("p", { class: "note" }, "The language model named no candidate."),
       el("ol", { class: "plain" }, ...reply.ranking.map((title) => el("li", {}, title))),
     ],
   },
@@ -56,7 +57,8 @@ export function showAsk(panel, run) {
     button.disabled = true;
     answer.replaceChildren(el("p", { class: "note" }, "The language model writes; it does one request at a time."));
     try {
-      answer.replaceChildren(...form.answer(await post(form.path, form.body(Object.fromEntries(new FormData(asked))))));
+      const reply = await post(form.path, form.body(Object.fromEntries(new FormData(asked))));
+      answer.replaceChildren(...form.answer(reply).filter(Boolean));
     } catch (error) {
       if (error.name !== "Refused") throw error;
       answer.replaceChildren();

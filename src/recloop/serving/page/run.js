@@ -97,7 +97,8 @@ function completions(users) {
           const fill = el("span", { class: "fill" });
           if (one.reward != null) fill.style.width = `${high > low ? (100 * (one.reward - low)) / (high - low) : 100}%`;
           const reward = one.reward == null ? "" : el("span", { class: "reward" }, el("span", { class: "n" }, fixed(one.reward, 3)), el("span", { class: "meter", "aria-hidden": "true" }, fill));
-          return el("li", {}, reward, el("p", {}, one.text || "(no text)"));
+          const variant = el("span", { class: "soft variant" }, one.variant.replaceAll("_", " "));
+          return el("li", { class: reward ? "" : "bare" }, reward || variant, el("p", {}, one.text || "(no text)"));
         }),
       ),
     );

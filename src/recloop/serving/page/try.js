@@ -46,6 +46,12 @@ export async function showTry(panel, run) {
 
   const rank = latest(async (signal) => {
     if (!canRank()) return ranking.replaceChildren();
+    if (state.who === "user" && !ranking.children.length && field.value === state.written[variants[0]]) {
+      // The run's own text is ranked at once, while what its parts change may have to wait for the text encoder.
+      const quick = await post("/rerank", { ...asker(), candidates: candidateIds() }, signal);
+      draw({ parts: [], ranking: quick.ranking });
+      parts.replaceChildren(el("li", { class: "note" }, "Being computed\u2026"));
+    }
     const reply = await post("/explain", { ...asker(), candidates: candidateIds(), text: field.value }, signal);
     state.start ??= reply.ranking.map((item) => item.item_id);
     if (state.part !== null && state.part >= reply.parts.length) state.part = null;
