@@ -89,6 +89,15 @@ def test_everything_else_does(path: str) -> None:
     assert Exchange(guard(TOKEN), path=path).do().status == 401
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("localhost:8000", 200), ("localhost", 200), ("[::1]:80", 200), ("evil.example:8000", 421), ("", 421)],
+)
+def test_a_service_for_this_machine_answers_by_its_names_alone(host: str, status: int) -> None:
+    guarded = Guard(echo, ServiceMetrics(), out=None, hosts=frozenset({"localhost", "[::1]"}))
+    assert Exchange(guarded, host=host).do().status == status
+
+
 def test_a_body_of_50_mb_is_refused_before_it_is_read() -> None:
     done = Exchange(guard(), content_length=str(50 * MB)).do(parts(3, 10))
     assert done.status == 413

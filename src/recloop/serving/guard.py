@@ -25,6 +25,7 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+HOST_PORT = re.compile(r":\d+$")
 OPEN_PATHS = ("/", "/health", "/ready")  # and the page's files, which hold no data
 OPEN_FOLDER = "/page/"
 FLUSH_S = 0.2  # a write to the log's file for each request took a fifth of the time that ranking takes
@@ -67,13 +68,21 @@ class Guard:
 
     Args:
         token: what a client must show as its bearer token; None where anybody may ask.
+        hosts: names that requests may be addressed to, so that no other site's page can ask under a name of its own
+            that leads here; None for all.
         out: where log lines go; None for nowhere.
     """
 
     def __init__(
-        self, app: AsgiApp, metrics: ServiceMetrics, token: str | None, limits: Limits, out: TextIO | None = sys.stdout
+        self,
+        app: AsgiApp,
+        metrics: ServiceMetrics,
+        token: str | None = None,
+        limits: Limits = Limits(),
+        out: TextIO | None = sys.stdout,
+        hosts: frozenset[str] | None = None,
     ) -> None:
-        self.app, self.metrics, self.limits, self.out = app, metrics, limits, out
+        self.app, self.metrics, self.limits, self.out, self.hosts = app, metrics, limits, out, hosts
         self._token = None if token is None else token.encode()
         self._in_flight, self._is_flushing = 0, False
 
@@ -117,6 +126,9 @@ class Guard:
             if scheme.lower() != b"bearer" or not hmac.compare_digest(shown.strip(), self._token):
                 what = "a bearer token is wanted, got none or a wrong one; send the header Authorization: Bearer TOKEN"
                 return 401, "unauthorized", what, [(b"www-authenticate", b"Bearer")]
+        if self.hosts is not None and HOST_PORT.sub("", headers.get(b"host", b"").decode("latin-1")) not in self.hosts:
+            what = f"without a token only {', '.join(sorted(self.hosts))} may be asked, by this name; set a token"
+            return 421, "another_host", what, []
         length = headers.get(b"content-length", b"0")
         most = self.limits.max_body_bytes
         if length.isdigit() and int(length) > most:

@@ -18,13 +18,14 @@ with needs_extra("serve"):
     import uvicorn
 
     from recloop.serving.app import make_app
-    from recloop.serving.guard import Guard, Limits, log_line
+    from recloop.serving.guard import Guard, log_line
     from recloop.serving.service import Service
 
 if TYPE_CHECKING:
     from recloop.methods.predict import FinishedRun
 
 TOKEN = "RECLOOP_SERVE_TOKEN"
+LOCAL = ("127.0.0.1", "::1", "localhost")
 MIN_TOKEN_CHARS = 16
 GRACE_S = 30
 BACKLOG = 2048
@@ -73,10 +74,12 @@ def serve_run(run: Path, config: ServeConfig, finished: FinishedRun | None = Non
     port = listening.getsockname()[1]
     url = f"http://{f'[{config.host}]' if ':' in config.host else config.host}:{port}"
     log_line(sys.stdout, "serving", run=run.name, method=service.method, url=url, has_token=token is not None)
-    if token is None and config.host not in ("127.0.0.1", "::1", "localhost"):
+    is_local = config.host in LOCAL
+    if token is None and not is_local:
         log_line(sys.stdout, "warning", message=f"anybody who reaches {url} may ask; set {TOKEN} or --token-file")
     sys.stdout.flush()
-    guarded = Guard(make_app(service), service.metrics, token, Limits())
+    hosts = None if token is not None or not is_local else frozenset({*LOCAL, "[::1]"})
+    guarded = Guard(make_app(service), service.metrics, token, hosts=hosts)
     server = _Server(
         uvicorn.Config(
             guarded, access_log=False, log_config=None, lifespan="on", server_header=False,
