@@ -25,10 +25,11 @@ from recloop.evaluation.report_sections import (
     StepCost,
     UserView,
     closing_sections,
+    in_page_order,
     opening_sections,
 )
 from recloop.evaluation.significance import StatisticsConfig
-from recloop.evaluation.tables import TableSettings, VariantTable, make_table
+from recloop.evaluation.tables import TableSettings, VariantTable, make_table, results_json
 from recloop.records import Pair, Rewards
 from recloop.rewards.preference_pairs import PairSet
 from recloop.rewards.reliability import Reliability
@@ -73,6 +74,10 @@ METRICS = (
     "map_kar@5",
     "hr@3",
 )
+TRUTH = {
+    "untuned": {"num_texts": 400, "true": 0.86, "titles_true": None},
+    "trained": {"num_texts": 400, "true": 0.87, "titles_true": None},
+}
 LONG_TITLE = "Midnight at the Orchard, or How the Long Summer of the Travelling Players Ended"
 EVIL_TITLE = "<script>alert('title')</script>"
 FILMS = (
@@ -106,33 +111,33 @@ def made_up_report(num_seeds: int) -> Report:
         StepCost("train", 140.2, 1_203_112, 2_310),
         StepCost("evaluate", 61.0, None, 905),
     )
-    metrics, _, how_to_read = closing_sections(tables, {})
+    facts = (
+        ("Data", "Simulated log, 2,000 users, 300 films, signal 0.7"),
+        ("Users", "1,000 train · 500 reward · 100 valid · 400 test"),
+        ("Lists", "kar: 10 candidates, up to 4 liked or seen"),
+        ("Language model", "bundled, 3 M parameters"),
+        ("Encoder", "all-MiniLM-L6-v2, 0 of 8,000 texts cut"),
+        ("Seeds", ", ".join(str(seed) for seed in range(num_seeds))),
+    )
+    metrics, run, _, words = closing_sections(tables, {}, facts)
     return Report(
         title="DPO4Rec on an invented film catalogue",
         summary=(
             "A language model writes what each user seems to like; a reranker that reads it is measured "
             "per user; the measurements train the language model. Does training make its texts more useful?"
         ),
-        facts=(
-            ("Data", "Simulated log, 2,000 users, 300 films, signal 0.7"),
-            ("Users", "1,000 train · 500 reward · 100 valid · 400 test"),
-            ("Lists", "kar: 10 candidates, up to 4 liked or seen"),
-            ("Language model", "bundled, 3 M parameters"),
-            ("Encoder", "all-MiniLM-L6-v2, 0 of 8,000 texts cut"),
-            ("Seeds", ", ".join(str(seed) for seed in range(num_seeds))),
-        ),
-        sections=(
-            *opening_sections(tables),
+        sections=in_page_order(
+            *opening_sections(tables, results_json(tables, TRUTH)),
             Section("rewards", "Rewards", (reward_summary(),)),
             Section("training", "Training", (Note("Log-probabilities of completions."), Charts(training_charts()))),
             Section("fits", "Learning curves", (Charts(fit_charts()),)),
             Section("completions", "What the language model wrote", user_views()),
             Section("lists", "Lists before and after", list_views()),
             metrics,
+            run,
             Section("cost", "Cost", (Costs(costs),)),
-            how_to_read,
+            words,
         ),
-        is_demonstration=num_seeds == 1,
         versions={"recloop": "0.1.0", "torch": "2.13.0", "trl": "1.16.0", "Python": "3.11.7"},
     )
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from made_up_report import CONTRASTS, EVIL_TITLE, LEVELS, METRICS, made_up_report
+from page_sentences import long_sentences
 from recloop.errors import DataError, SettingError
 from recloop.evaluation import charts, labels
+from recloop.evaluation.glossary import GLOSSARY, linked
 from recloop.evaluation.labels import VariantKind, VariantLabel, in_table_order, variant_label
 from recloop.evaluation.report import render_report, write_report
 from recloop.evaluation.report_sections import (
@@ -19,6 +21,7 @@ from recloop.evaluation.report_sections import (
     Charts,
     Costs,
     Curve,
+    Facts,
     ListView,
     MainTable,
     PlainTable,
@@ -26,6 +29,8 @@ from recloop.evaluation.report_sections import (
     RewardSummary,
     Section,
     UserView,
+    Verdicts,
+    Worth,
 )
 from recloop.evaluation.significance import Estimate
 from recloop.evaluation.tables import OTHERS_IN_LATEX, TableSettings, VariantTable, latex_table, make_table
@@ -120,11 +125,62 @@ def test_conventions_are_said(page: str) -> None:
 @pytest.mark.slow
 def test_single_seed_is_a_demonstration(page: str) -> None:
     single = words_of(render_report(made_up_report(1)))
-    assert "Demonstration: one seed" in single
-    assert "Nothing on this page may be claimed" in single
-    assert "is better than" not in single
+    assert "Verdict Demonstration, not evidence One seed is a demonstration , not evidence" in single
+    assert "beats" not in single
     assert "Demonstration" not in words_of(page)
-    assert "Trained is better than Random-label DPO" in words_of(page)
+    assert "On this log the trained text beats the untuned one by .013 NDCG@5 [.009, .017]." in words_of(page)
+
+
+def test_the_verdict_stands_first_and_the_rest_is_folded(study: Report, page: str) -> None:
+    headings = re.findall(r"<h2[^>]*>(.*?)</h2>|<summary>(.*?)</summary>", page)
+    titles = [one or other for one, other in headings]
+    assert titles[:3] == ["Verdict", "Is it worth it", "Everything else"]
+    assert titles[-1] == "What the words mean"
+    folded = [section.title for section in study.sections if not section.is_open]
+    assert titles[3:-1] == folded
+    assert page.count("<details>") == len(folded)
+    assert "details::details-content { content-visibility: visible;" in page.split("@media print")[1]
+
+
+def test_the_figure_ranks_what_the_table_tests(table: VariantTable, page: str) -> None:
+    drawn = ElementTree.fromstring(
+        page[(start := page.index('<svg class="ranking"')) : page.index("</svg>", start) + 6]
+    )
+    names = [text.text for text in drawn.iter("text") if text.get("class") == "name"]
+    tested = {
+        c.against if c.name == "trained" else c.name for c in table.main.contrasts if "trained" in (c.name, c.against)
+    }
+    expected = sorted(("trained", *tested), key=lambda name: -table.main.estimates[name].value)
+    assert names == [table.labels[name].label for name in expected]
+    at = [float(dot.get("cx")) for dot in drawn.iter("circle")]
+    assert at == sorted(at, reverse=True)
+    assert "chance" not in drawn.get("aria-label")
+
+
+def test_chance_is_a_line_of_the_figure(table: VariantTable) -> None:
+    rows = [charts.RankedEstimate("a", Estimate(0.5, 0.4, 0.6, ()), ".500", "other")]
+    svg = ElementTree.fromstring(charts.ranking(rows, 0.3, "chance .300", "HR@1"))
+    (line,) = svg.findall("line[@class='chance']")
+    bar, dot = svg.find("g/rect"), svg.find("g/circle")
+    per_unit = float(bar.get("width")) / 0.2  # of the interval from .4 to .6
+    assert float(dot.get("cx")) - float(line.get("x1")) == pytest.approx(0.2 * per_unit, abs=0.2)
+    assert ElementTree.fromstring(charts.ranking(rows, None, "", "HR@1")).find("line[@class='chance']") is None
+
+
+@pytest.mark.parametrize("num_seeds", [1, 3])
+def test_sentences_are_short(num_seeds: int) -> None:
+    assert long_sentences(render_report(made_up_report(num_seeds))) == []
+    written = [one.meaning for one in GLOSSARY] + [one.sentence for one in labels.LABELS.values()]
+    assert long_sentences("".join(f"<p>{one}</p>" for one in written)) == []
+
+
+def test_words_are_linked_once_and_to_their_line(page: str) -> None:
+    assert linked("a seed & seeds") == 'a <a class="term" href="#word-seed">seed</a> &amp; seeds'
+    assert linked("<b>unseeded</b>") == "&lt;b&gt;unseeded&lt;/b&gt;"
+    assert len({one.anchor for one in GLOSSARY}) == len(GLOSSARY)
+    shown = set(re.findall(r'<dt id="(word-[^"]*)"', page))
+    assert {"word-interval", "word-training-on-random-labels", "word-holm"} <= shown
+    assert "word-hint" not in shown  # no text of this page speaks of hints
 
 
 def test_foreign_text_is_escaped(study: Report, page: str) -> None:
@@ -136,6 +192,13 @@ def test_foreign_text_is_escaped(study: Report, page: str) -> None:
                 return replace(part, user=evil)
             case Charts():
                 return Charts((Chart(evil, evil, evil, (Curve(evil, (1.0, 2.0), (0.1, 0.2)),)),))
+            case Facts():
+                return Facts(((evil, evil),))
+            case Verdicts():
+                return Verdicts(tuple(replace(one, title=evil, sentences=(evil,)) for one in part.verdicts) * 2)
+            case Worth():
+                spoilt = {name: replace(one, label=evil, sentence=evil) for name, one in part.table.labels.items()}
+                return replace(part, table=replace(part.table, title=evil, labels=spoilt))
             case Costs():
                 return Costs(tuple(replace(cost, verb=evil) for cost in part.costs))
             case MainTable():
@@ -143,9 +206,7 @@ def test_foreign_text_is_escaped(study: Report, page: str) -> None:
                 return MainTable(replace(part.table, title=evil, labels=spoilt))
         return part
 
-    everywhere = replace(
-        with_parts(study, spoil), title=evil, summary=evil, facts=((evil, evil),), versions={evil: evil}
-    )
+    everywhere = replace(with_parts(study, spoil), title=evil, summary=evil, versions={evil: evil})
     extra = Section("extra", evil, (PlainTable(evil, (evil,), ((evil,),)),))
     everywhere = replace(everywhere, sections=(*everywhere.sections, extra))
     for rendered in (page, render_report(everywhere)):

@@ -109,10 +109,14 @@ def test_contrasts_and_completions(folder):
 def test_it_shows_itself(folder):
     results = Results(folder)
     assert "difference in ndcg@5" in repr(results)
+    assert results.verdict.startswith("PRM, one new evaluator per variant. On this log")
+    assert results.verdict.endswith("What needs no language model was not run: it may do as well.")
+    assert " ".join(results.verdict.split()) in " ".join(repr(results).split())
     page = results._repr_html_()
     assert "<td>" in page
     assert "Best of N, cross-validated" in page
-    assert "Requests" not in page
+    assert "On this log" in page
+    assert "<td>0.3333</td>" not in page  # of the second table
     assert results.report_path == folder / "report.html"
 
 
@@ -144,7 +148,7 @@ def test_lines_for_metrics_and_sections_of_every_report(folder):
     assert [line["value"] for line in metric_lines([table])] == pytest.approx([1 / 3, 2 / 3])
     steps = {"sample.a": ENTRY | {"tokens": 5}, "sample.b": ENTRY | {"tokens": 7}, "evaluate": ENTRY}
     reused = {"sample.c": ENTRY | {"reused_from": "other"}}
-    (costs,) = closing_sections([table], steps | reused)[1].parts
+    (costs,) = closing_sections([table], steps | reused, ())[2].parts
     assert [(cost.verb, cost.wall_s, cost.num_tokens) for cost in costs.costs] == [
         *(("sample", 2.0, 12), ("evaluate", 1.0, None)),
     ]
@@ -157,6 +161,10 @@ def test_lines_for_metrics_and_sections_of_every_report(folder):
         ('"tables": [', '"tables": [3, '),
         ('"metrics": [', '"metrics": [], "x": ['),
         ('"p": ', '"p": [], "x": '),
+        ('"truth": {', '"truth": {"trained": {"num_texts": 0, "true": 0.5, "titles_true": 2.0}'),
+        ('"by_seed": [', '"by_seed": [], "x": ['),
+        ('"against": "', '"against": "nobody'),
+        ('"verdict": "', '"verdict": "surely '),
     ],
 )
 def test_results_that_somebody_made_up_are_one_error(folder, old, new):

@@ -7,7 +7,7 @@ from recloop.errors import SettingError
 from recloop.evaluation.report_sections import Note, opening_sections
 from recloop.evaluation.score import MetricsConfig, chance_scores, variant_from_ranks
 from recloop.evaluation.significance import StatisticsConfig
-from recloop.evaluation.tables import TableSettings, below_chance, make_table
+from recloop.evaluation.tables import TableSettings, below_chance, make_table, results_json
 from recloop.records import Group, Lists
 from recloop.rerankers.metrics import NOT_RANKED, compute_metric, metric_of_rank
 
@@ -64,5 +64,5 @@ def test_what_is_below_chance_is_said_in_one_sentence() -> None:
     assert below_chance(table).startswith("Below chance (HR@1 0.2500): Base model 0.0000. ")
     assert below_chance(make_table("Next item", [chance, rows[1]], (), settings, "chance")) == ""
     assert below_chance(make_table("Next item", rows, (), settings, "base_model")) == ""
-    (notes,) = opening_sections((table,))[0].parts
+    notes, _ = opening_sections((table,), results_json([table]))[2].parts
     assert notes == Note(f"Next item. {below_chance(table)}")

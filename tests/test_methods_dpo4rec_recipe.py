@@ -1,6 +1,7 @@
 """The whole loop on a very small simulated log, with a random-weight language model and the fake encoder."""
 
 import json
+import math
 import re
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -14,9 +15,11 @@ from safetensors.numpy import load_file
 
 import recloop as rl
 from method_cases import do_method
+from page_sentences import long_sentences
 from recloop.artifacts import read_rows
 from recloop.data.load import read_log
 from recloop.errors import DataError, RunError, SettingError
+from recloop.evaluation.results import Results
 from recloop.experiment.run_folder import RunFolder
 from recloop.files import sha256_of_folder
 from recloop.methods.dpo4rec import data as task
@@ -166,12 +169,42 @@ def test_every_row_and_file_is_there(whole: Done) -> None:
     assert (whole.path / "reranker" / "reward_model.s0" / "reranker.safetensors").is_file()
 
 
+def test_the_log_has_mean_and_spread_of_a_rounds_rewards_and_who_has_pairs(whole: Done) -> None:
+    logged = [json.loads(line) for line in (whole.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    [told] = [row for row in logged if "reward_mean" in row]
+    users = [
+        part["reward"].to_numpy() for part in pl.read_parquet(whole.path / "rewards.parquet").partition_by("user_id")
+    ]
+    assert told["run_step"] == "reward.r0.s0"
+    assert told["reward_mean"] == pytest.approx(np.concatenate(users).mean())
+    assert told["reward_std"] == pytest.approx(np.concatenate(users).std(), rel=1e-5)
+    within = [math.sqrt(sum((one - user.mean()) ** 2 for one in user) / len(user)) for user in users]
+    assert told["reward_std_within_users"] == pytest.approx(sum(within) / len(within), rel=1e-5)
+    [share] = [row["share_users_with_pairs"] for row in logged if "share_users_with_pairs" in row]
+    assert share == pl.read_parquet(whole.path / "pairs.parquet")["user_id"].n_unique() / len(users)
+
+
 def test_the_report_says_what_every_model_wrote_and_how_much_of_it_is_true(whole: Done) -> None:
     page = (whole.path / "report.html").read_text(encoding="utf-8")
     section = page[page.rindex("What the texts say") :]
-    rows = section[: section.index("</table>")]
-    for label in ("Untuned (KAR)", "Trained", "Random-label DPO", "SFT on best-of-N", "Untuned, matched"):
-        assert label in rows
+    head = re.findall(r'<th scope="col">(.*?)</th>', section[: section.index("</thead>")])
+    assert head[:3] == ["Counted", "Untuned (KAR)", "Trained"]
+    assert set(head[3:]) == {"Random-label DPO", "SFT on best-of-N", "Untuned, matched"}
+    truth = json.loads((whole.path / "results.json").read_text())["truth"]
+    for name, place in (("untuned", 0), ("trained", 1)):
+        cells = re.findall(r"<td>(.*?)</td>", section[section.index("Values named, a text") :])
+        assert cells[place] == f"{truth[name]['values']:.1f}"
+
+
+def test_the_report_and_the_terminal_say_the_verdict(whole: Done) -> None:
+    page, verdict = (whole.path / "report.html").read_text(encoding="utf-8"), Results(whole.path).verdict
+    assert verdict.startswith("One seed is a demonstration, not evidence")
+    assert verdict in " ".join(whole.said.split())
+    shown = page[page.index('<div class="found') :]
+    shown = re.sub(r"<[^>]*>", " ", shown[shown.index("</span>") : shown.index("</div>")])
+    assert "".join(shown.split()) == "".join(verdict.split())
+    assert "Where it helps" in page
+    assert long_sentences(page) == []
 
 
 @pytest.mark.parametrize("cross_fit", [False, True])

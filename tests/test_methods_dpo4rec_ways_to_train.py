@@ -87,6 +87,9 @@ def test_a_reward_by_embedding_less_penalties_makes_the_pairs(tmp_path: Path) ->
     for name, reward in (("plain", {"by": "embedding"}), ("penalised", penalised)):
         run(tmp_path / name, reward=reward, variants="trained", encoder={"name": "static"})
         rewards[name] = pl.read_parquet(tmp_path / name / "rewards.parquet")
+        logged = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        means = [row["reward_mean"] for row in logged if "reward_mean" in row]
+        assert means == [pytest.approx(rewards[name]["reward"].mean())]
     joined = rewards["plain"].join(rewards["penalised"], on=["user_id", "completion"], suffix="_penalised")
     lost = joined["reward"] - joined["reward_penalised"]
     assert lost.min() > 0.004

@@ -18,6 +18,7 @@ import pytest
 
 from fake_hint_follower import FakeHintFollower
 from fake_server import FakeServer
+from page_sentences import long_sentences
 from recloop.errors import DataError, RunError, SettingError
 from recloop.evaluation.results import Results
 from recloop.evaluation.terminal import show
@@ -149,11 +150,13 @@ def test_a_finished_run_is_read_back_without_asking_and_its_report_says_it_all(w
     assert "Re2LLM (PPO)" in told
     page = (with_signal.path / "report.html").read_text(encoding="utf-8")
     for text in (
-        "Choosing per session beats the best single hint",
+        "Choosing per session beats the best single",
         "Go by director",
         "By what decides the session",
     ):
         assert text in page
+    assert long_sentences(page) == []
+    assert "a hint chosen for each session beats no hint by" in " ".join(told.split())
 
 
 @pytest.mark.slow

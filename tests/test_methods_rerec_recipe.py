@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from method_cases import do_method
+from page_sentences import long_sentences
 from recloop.data.simulated import SimulatedConfig
 from recloop.data.splits import split_users
 from recloop.errors import RunError, SettingError
@@ -23,7 +24,7 @@ from recloop.methods.rerec.cost_estimate import forecast
 from recloop.methods.rerec.data import open_study, prepare
 from recloop.methods.rerec.next_item_eval import cut_histories, fitting_text
 from recloop.methods.rerec.predict import ask_run, last_model
-from recloop.methods.rerec.report import statuses_in_words
+from recloop.methods.rerec.report import answers_section
 from recloop.methods.rerec.train import canonical_answers, plan_requests, scorer
 from recloop.methods.study import LmRef
 from recloop.progress import SILENT
@@ -252,7 +253,9 @@ def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(
     wanted = {"mean_qas", "mean_pas", "mean_format", "mean_endless", "mean_reward"}
     assert all(wanted <= set(row) for row in epochs)
     assert any("recall" in row and "knn_recall" in row for row in logged)
-    assert "<table" in (whole / "report.html").read_text()
+    page = (whole / "report.html").read_text()
+    assert "By kind of request" in page
+    assert long_sentences(page) == []
     written = Results(whole).completions()
     assert set(written["variant"]) == {"base_model", "supervised", "rerec"}
     assert set(written["tests"]) == {"", "other"}
@@ -386,6 +389,9 @@ def test_statuses_of_all_seeds_stand_together_by_model_and_test_set():
     entry = {"statuses": {"ok": 3, "no_box": 0, "endless": 1}}
     steps = {"sample.rerec.s0": entry, "sample.rerec.s1": {"statuses": {"ok": 2, "no_box": 2, "endless": 0}}}
     steps |= {"sample.retention.rerec.s0": {"perplexity": 1.3}, "sample.rerec.s0.books": entry}
-    assert statuses_in_words(steps) == (
-        "ReRec: ok 62.5%, no box 25.0%, endless 12.5%; ReRec, books: ok 75.0%, endless 25.0%"
+    table = answers_section(steps).parts[0]
+    assert table.columns == ("Model", "Answers", "ok", "no candidate", "no box", "two boxes", "endless")
+    assert table.rows == (
+        ("ReRec", "8", "62.5%", "0.0%", "25.0%", "0.0%", "12.5%"),
+        ("ReRec, books", "4", "75.0%", "0.0%", "0.0%", "0.0%", "25.0%"),
     )

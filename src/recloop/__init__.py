@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from recloop.methods.predict import load as load
     from recloop.methods.run import run as run
     from recloop.methods.study import Study as Study
+    from recloop.methods.update import Update as Update
+    from recloop.methods.update import update as update
     from recloop.prompts.user_profile import PromptTemplate as PromptTemplate
     from recloop.prompts.user_profile import profile_prompts as profile_prompts
     from recloop.records import CandidateLists as CandidateLists
@@ -77,6 +79,7 @@ _NAMES_IN = {
     "methods.predict": "FinishedRun load",
     "methods.run": "run",
     "methods.study": "Study",
+    "methods.update": "Update update",
     "prompts.user_profile": "PromptTemplate profile_prompts",
     "records": "CandidateLists Completion Group Lists Log Pair Prompt Rewards UserCompletions UserVectors",
     "rerankers.fitted": "FittedReranker",

@@ -56,6 +56,7 @@ For example:
 """
 Words = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 Config = Annotated[Path | None, Parameter(help="A TOML file of settings.")]
+ReportTo = Annotated[str | None, Parameter(help="Trackers: tensorboard, mlflow, wandb, trackio, or none.")]
 Help = Annotated[bool, Parameter(name=["--help", "-h"], help="Show this help.")]
 HelpAll = Annotated[bool, Parameter(help="Show all settings.")]
 
@@ -82,6 +83,7 @@ class RunOptions:
     out: Annotated[Path | None, Parameter(help="The run's folder; by default a new one in runs/.")] = None
     reuse_from: Annotated[Path | None, Parameter(help="A run whose steps are reused where nothing changed.")] = None
     dry_run: Annotated[bool, Parameter(help="Print the plan with its tokens and time; do nothing.")] = False
+    report_to: ReportTo = None
     quick: Annotated[bool, Parameter(help="Small settings, for a first look (rerec, re2llm).")] = False
     help: Help = False
     help_all: HelpAll = False
@@ -150,8 +152,8 @@ def run_or_resume(verb: str, words: Sequence[str], options: RunOptions, until: s
     return _resume(Path(names[0]), until)
 
 
-@app.command(sort_key=1, usage="recloop resume FOLDER [--SETTING VALUE ...]")
-def resume(*words: Words) -> int:
+@app.command(sort_key=1, usage="recloop resume FOLDER [--report-to TRACKERS] [--SETTING VALUE ...]")
+def resume(*words: Words, report_to: ReportTo = None) -> int:
     """Resume a run that was stopped or killed.
 
     Settings under --lm.pace, --lm.budget and --lm.prices may change, since
@@ -166,7 +168,7 @@ def resume(*words: Words) -> int:
             raise SettingError(f"resume takes no settings, got --{key}; a run keeps its own, apart from {allowed}")
     if len(names) != 1:
         raise SettingError(f"resume wants one run folder, got {len(names)}; recloop resume FOLDER")
-    return _resume(Path(names[0]), None, overrides)
+    return _resume(Path(names[0]), None, overrides, report_to)
 
 
 @app.command(sort_key=5, help_flags=[], usage="recloop prompts METHOD [--config FILE] [--SETTING VALUE ...]")
@@ -242,7 +244,7 @@ def show(folder: Path, /) -> None:
     print(shown(show_run(folder)))
 
 
-for _command in (use_cli.ask, use_cli.score, use_cli.profile, use_cli.serve, use_cli.export):
+for _command in (use_cli.ask, use_cli.score, use_cli.profile, use_cli.serve, use_cli.export, use_cli.update):
     app.command(_command, group="Use a finished run")
 
 
@@ -292,16 +294,17 @@ def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, u
     from recloop.methods.method import quick_settings
     from recloop.methods.registry import method_named
     from recloop.methods.run import new_folder, reuse_run
+    from recloop.methods.trackers import trackers_named
 
     method = method_named(name)
     require_command(name, method.steps, until)
+    trackers_named(options.report_to)
     config = load_config(method.config, options.config, overrides)
     if options.quick:
         own = {key.replace("-", "_") for key, _ in overrides}
         small = [pair for pair in quick_settings(method, config) if pair[0].replace("-", "_") not in own]
         config = load_config(method.config, options.config, [*small, *overrides])
-    source = options.reuse_from
-    if source is not None:
+    if (source := options.reuse_from) is not None:
         require_source_run(source, name)
     if options.dry_run:
         if any(kind.verb == "preflight" for kind in method.steps):
@@ -313,24 +316,24 @@ def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, u
     with RunFolder.open(options.out or new_folder(name), config.model_dump(mode="json"), method=name) as run:
         if source is not None:
             reuse_run(run, source)
-        return _execute(run, until)
+        return _execute(run, until, options.report_to)
 
 
-def _resume(folder: Path, until: str | None, overrides: Sequence[Override] = ()) -> int:
+def _resume(folder: Path, until: str | None, overrides: Sequence[Override] = (), report_to: str | None = None) -> int:
     from recloop.config import override
     from recloop.experiment.run_folder import RunFolder
     from recloop.methods.registry import method_named
 
     with RunFolder.reopen(folder) as run:
         if not overrides:
-            return _execute(run, until)
+            return _execute(run, until, report_to)
         name, old = run.manifest["method"], run.config
     config = override(method_named(name).config, old, overrides).model_dump(mode="json")
     with RunFolder.open(folder, config, method=name) as run:
-        return _execute(run, until)
+        return _execute(run, until, report_to)
 
 
-def _execute(run: RunFolder, until: str | None) -> int:
+def _execute(run: RunFolder, until: str | None, report_to: str | None) -> int:
     from recloop.evaluation.terminal import show as show_run
     from recloop.llm.server.cost import num_unanswered
     from recloop.methods.method import run_method
@@ -340,7 +343,7 @@ def _execute(run: RunFolder, until: str | None) -> int:
 
     method = method_named(run.manifest["method"])
     try:
-        reached = run_method(method, validate(method.config, run.config), run, terminal_progress(), until)
+        reached = run_method(method, validate(method.config, run.config), run, terminal_progress(), until, report_to)
     except BaseException as error:
         if isinstance(error, RecloopError) or (ending := ending_of(error)) is None:
             raise

@@ -1,5 +1,8 @@
 """Progress of long loops: rate and time left, on a terminal or in a log file.
 
+Work is often told in bursts: a batch takes ten seconds, and then its completions arrive one by one. So rate and time
+left are those of whole batches, and nothing is said of them before the first is whole.
+
 A stage that ends within two seconds shows nothing. On a terminal a stage is a bar while it runs; anywhere
 else it is one line every ten seconds. Either way it leaves one line when it ends.
 """
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 QUIET_S = 2.0
 LINE_EVERY_S = 10.0
+PAUSE_S = 0.5  # guess: what is told without such a pause between was done as one batch
 
 
 class Progress:
@@ -69,25 +73,41 @@ class Step:
     def __init__(self, progress: Progress, name: str, total: float | None, unit: str) -> None:
         self.name, self.total, self.unit = name, total, unit
         self.done = self.found = 0.0
+        self._whole: tuple[float, float] | None = None  # worked in whole batches, and the seconds they took
         self._progress, self._bars = progress, progress.bars
-        self._start_s = self._last_line_s = progress.clock()
+        self._start_s = self._last_line_s = self._last_call_s = progress.clock()
+        self._first_call_s: float | None = None
         if self._bars is not None:
-            self._bar = self._bars.add_task(name, total=total, amount=self._amount())
+            self._bar = self._bars.add_task(name, total=total, amount=self._amount(), left="")
             self._bars.start()
 
     def __call__(self, amount: float = 1) -> None:
         """Count `amount` more as done, in the stage's unit."""
-        self.done += amount
-        if self._bars is not None:
-            self._bars.update(self._bar, completed=self.done, amount=self._amount())
-        elif self._progress.clock() - self._last_line_s >= LINE_EVERY_S:
-            self._last_line_s = self._progress.clock()
-            self._progress.say(f"{self.name}: {self._amount()}{self._left()}")
+        self._count(amount, 0)
 
     def skip(self, amount: float) -> None:
         """Count `amount` as found done: it moves the bar and says nothing about the rate."""
-        self.found += amount
-        self(amount)
+        self._count(amount, amount)
+
+    def _count(self, amount: float, found: float) -> None:
+        now_s = self._progress.clock()
+        self._note_whole_batches(now_s)
+        self.done, self.found = self.done + amount, self.found + found
+        if self._bars is not None:
+            self._bars.update(self._bar, completed=self.done, amount=self._amount(), left=self._left())
+        elif now_s - self._last_line_s >= LINE_EVERY_S:
+            self._last_line_s = now_s
+            self._progress.say(f"{self.name}: {self._amount()}{self._left()}")
+
+    def _note_whole_batches(self, now_s: float) -> None:
+        """What was done before now is whole batches if a pause came after it, or if it flows without pauses."""
+        if self.worked and self._first_call_s is None:
+            self._first_call_s = self._last_call_s
+        is_after_pause = now_s - self._last_call_s >= PAUSE_S
+        flows = self._first_call_s is not None and self._last_call_s - self._first_call_s >= QUIET_S
+        if self.worked and (is_after_pause or flows):
+            self._whole = (self.worked, self._last_call_s - self._start_s)
+        self._last_call_s = now_s
 
     @property
     def worked(self) -> float:
@@ -107,20 +127,25 @@ class Step:
                 self._bars.stop()
 
     def _amount(self) -> str:
-        elapsed_s = self.elapsed_s
         total = f"/{self.total:,.0f}" if self.total is not None else ""
-        rate = f", {_rate(self.worked / elapsed_s, self.unit)}" if elapsed_s > 0 else ""
+        rate = f", {_rate(self._per_s, self.unit)}" if self._per_s else ""
         return f"{self.done:,.0f}{total} {self.unit}{rate}"
 
     def _left(self) -> str:
-        if self.total is None or self.worked == 0:
+        if self.total is None or not self._per_s:
             return ""
-        return f", {format_seconds(max(self.total - self.done, 0) / self.worked * self.elapsed_s)} left"
+        return f", {format_seconds(max(self.total - self.done, 0) / self._per_s)} left"
+
+    @property
+    def _per_s(self) -> float:
+        """The rate of whole batches; 0 while it is not known."""
+        worked, elapsed_s = self._whole or (0.0, 0.0)
+        return worked / elapsed_s if elapsed_s > 0 else 0.0
 
 
 def _rich_bars(out: TextIO) -> RichProgress:
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as RichProgress
     from rich.table import Table
 
@@ -131,10 +156,8 @@ def _rich_bars(out: TextIO) -> RichProgress:
     return Bars(
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
-        TextColumn("{task.fields[amount]}"),
+        TextColumn("{task.fields[amount]}{task.fields[left]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
         console=Console(file=out),
         transient=True,
         expand=True,

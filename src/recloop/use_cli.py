@@ -134,3 +134,26 @@ def export(source: Path, out: Path, /, *, merge: bool = False) -> None:
         print(shown(export_run(load(source), out, merge=merge)))
     else:
         print(shown(export_model(source, out, merge=merge)))
+
+
+def update(folder: Path, /, *, data: Path, out: Path, items: Path | None = None, rounds: int = 0) -> None:
+    """Go on with a finished dpo4rec run when there are new interactions.
+
+    Makes a new run: old users stay in their groups, the language model stays
+    as it was trained, and only users whose prompt changed are written about
+    again. The old run is left as it is, and both are compared on the same
+    lists.
+
+    For example:
+      recloop update runs/week1 --data week2.csv --out runs/week2
+
+    Args:
+        folder: the old run's.
+        data: the new interactions, in a table like the old one.
+        out: the new run's folder.
+        items: what is known of new items, in a table like the old one.
+        rounds: of training, beginning with the old run's model.
+    """
+    from recloop.methods.update import update as update_run
+
+    print(shown(str(update_run(folder, data, out, items=items, rounds=rounds))))

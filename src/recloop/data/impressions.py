@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from recloop.data.frames import as_polars
-from recloop.data.splits import SplitConfig, split_users
+from recloop.data.splits import SplitConfig, user_groups
 from recloop.data.times import FIRST_S
 from recloop.errors import DataError, SettingError
 from recloop.records import CandidateLists, Group, Histories, Lists, Log
@@ -169,7 +169,7 @@ def lists_from_impressions(
         raise SettingError(f"window_max must be at least 1, got {window_max}; 30 is the default")
     log = log if shown is None else with_impressions(log, shown)
     config = split if isinstance(split, SplitConfig) else validate(SplitConfig, split or {})
-    drawn = split_users(log.num_users, config, seed)
+    drawn = user_groups(log, config, seed)
     return impression_lists(log, drawn, seed, window_max, by_time=groups == "time")
 
 

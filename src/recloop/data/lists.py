@@ -16,7 +16,7 @@ from pydantic import BaseModel, model_validator
 
 from recloop.data.first_stage import propose_items
 from recloop.data.impressions import ListGroups, impression_lists
-from recloop.data.splits import SplitConfig, split_users
+from recloop.data.splits import SplitConfig, user_groups
 from recloop.errors import DataError, LeakageError, SettingError
 from recloop.records import CandidateLists, Group, Histories, Lists, Log
 from recloop.settings import setting, shown_first, validate
@@ -97,7 +97,7 @@ def candidate_lists(
         raise SettingError(f"a protocol must be one of {names}, got {protocol!r}; choose one of them")
     config = validate(ProtocolConfig, {"kind": protocol, **settings})
     shares = split if isinstance(split, SplitConfig) else validate(SplitConfig, split or {})
-    return build_lists(log, split_users(log.num_users, shares, seed), config, seed)
+    return build_lists(log, user_groups(log, shares, seed), config, seed)
 
 
 def build_lists(log: Log, groups: dict[Group, np.ndarray], protocol: ProtocolConfig, seed: int) -> CandidateLists:
@@ -320,5 +320,5 @@ def _require_disjoint(groups: dict[Group, np.ndarray]) -> None:
     unique, count = np.unique(users, return_counts=True)
     if (count > 1).any():
         raise LeakageError(
-            f"user groups must be disjoint, got user {unique[count > 1][0]} twice; draw them with split_users"
+            f"user groups must be disjoint, got user {unique[count > 1][0]} twice; draw them with user_groups"
         )

@@ -17,8 +17,19 @@ if TYPE_CHECKING:
     from recloop.evaluation.significance import Estimate
 
 INTERVAL_W, INTERVAL_H, NUM_BINS = 220.0, 26.0, 24
+RANKING_W, RANKING_TOP, ROW_H = 460.0, 20.0, 44.0
 CHART_W, CHART_H = 460.0, 230.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 12.0, 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class RankedEstimate:
+    """One row of `ranking`. told: the value in words; style: of the page's style sheet."""
+
+    label: str
+    estimate: Estimate
+    told: str
+    style: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,47 @@ def interval_axis(scale: Scale) -> Markup:
         for tick in ticks(scale.low, scale.high, 5)
     ]
     return _svg(parts, INTERVAL_W, 16.0, "interval axis", "axis")
+
+
+def ranking(rows: Sequence[RankedEstimate], line_at: float | None, line_label: str, about: str) -> Markup:
+    """A row for each estimate: its words above, its value at the right, its interval below; one line to compare with.
+
+    Args:
+        line_at: where the line stands, e.g. chance; None for none.
+        about: what is drawn, for those who do not see it.
+    """
+    ends = [end for row in rows for end in (row.estimate.low, row.estimate.high, row.estimate.value)]
+    ends += [] if line_at is None else [line_at]
+    room = (max(ends) - min(ends)) * 0.05 or 0.01
+    scale = Scale(min(ends) - room, max(ends) + room, 4.0, RANKING_W - 4.0)
+    bottom = RANKING_TOP + ROW_H * len(rows)
+    parts: list[Markup] = []
+    for tick in ticks(scale.low, scale.high, 5):
+        parts.append(_line("grid", scale(tick), RANKING_TOP, scale(tick), bottom))
+        parts.append(_text("tick", min(max(scale(tick), 14.0), RANKING_W - 14.0), bottom + 16, _tick_text(tick)))
+    if line_at is not None:
+        at = scale(line_at)
+        parts.append(_line("chance", at, RANKING_TOP, at, bottom))
+        side = "start" if at < RANKING_W / 2 else "end"
+        parts.append(_text("label", at, RANKING_TOP - 6, line_label, side))
+    for number, row in enumerate(rows):
+        parts += _ranked(row, RANKING_TOP + ROW_H * number, scale)
+    told = "; ".join(f"{row.label} {row.told}" for row in rows)
+    return _svg(parts, RANKING_W, bottom + 22, "ranking", f"{about}: {told}")
+
+
+def _ranked(row: RankedEstimate, top: float, scale: Scale) -> list[Markup]:
+    one, middle = row.estimate, top + 28
+    group = Markup('<g class="{}">{}</g>')
+    bar = Markup('<rect class="bar" x="{:.1f}" y="{}" width="{:.1f}" height="6" rx="3"/>')
+    dot = Markup('<circle class="dot" cx="{:.1f}" cy="{}" r="4.5"/>')
+    drawn = [
+        _text("name", 0, top + 17, row.label, "start"),
+        _text("value", RANKING_W, top + 17, row.told, "end"),
+        bar.format(scale(one.low), middle - 3, max(scale(one.high) - scale(one.low), 1.0)),
+        dot.format(scale(one.value), middle),
+    ]
+    return [group.format(row.style, Markup("").join(drawn))]
 
 
 def line_chart(chart: Chart) -> Markup:

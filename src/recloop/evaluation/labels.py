@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING
 from recloop.errors import SettingError
 
 if TYPE_CHECKING:
-    from recloop.evaluation.significance import Comparison, Contrast
+    from recloop.evaluation.significance import Comparison, Contrast, Estimate
 
 CHANCE = "chance"  # candidates in random order
 NEARNESS = "how much nearer the text is to liked candidates than to the others"  # `EmbeddingReward`
 EMPTY_LISTS = {"drop": "left out", "zero": "counted as 0"}  # those without a positive, by the setting metrics.empty
+NAMED = 4  # variants named in one sentence; the rest are counted
 REWARD_MODEL_PREFIX = "reward_model_"  # of a variant that the reward model scores in place of an evaluator
 
 
@@ -24,7 +26,7 @@ class VariantKind(StrEnum):
     WITHOUT_LM = "Without a language model"
     CONTROL = "Controls: what a real gain has to beat"
     METHOD = "Language model"
-    BOUND = "Upper bound"
+    BOUND = "Knows more than is known in use"
     REWARD_MODEL = "Seen by the reward model that gave the rewards"
 
 
@@ -110,7 +112,7 @@ _BOUNDS = (
     (
         "best_of_n",
         "Best of N, cross-validated",
-        "The completion is chosen on half of a user's lists and scored on the other half.",
+        "The untuned model's completion is chosen on half of a user's test lists and scored on the other half.",
     ),
     ("known_hint", "Known hint", "The hint that names the deciding attribute: known in simulated data only."),
     ("best_hint", "Best hint in hindsight", "Chosen by the answer it is scored with: no policy can reach it."),
@@ -230,6 +232,29 @@ def number(value: float) -> str:
 def signed(value: float) -> str:
     """Four decimals, always with a sign."""
     return f"{value:+.4f}".replace("-", "−")
+
+
+def short(value: float, *, sign: bool = False) -> str:
+    """Three decimals without the leading zero, four where three are zeros: ``.024``."""
+    decimals = 3 if abs(value) >= 0.0005 or value == 0 else 4
+    text = f"{value:+.{decimals}f}" if sign and value else f"{value:.{decimals}f}"
+    return re.sub(r"(?<!\d)0\.", ".", text).replace("-", "−")
+
+
+def interval(estimate: Estimate) -> str:
+    """``[.019, .028]``."""
+    return f"[{short(estimate.low)}, {short(estimate.high)}]"
+
+
+def at_most(names: Sequence[str]) -> list[str]:
+    """The first `NAMED` names and the number of the others; all of them where one more is left."""
+    more = len(names) - NAMED
+    return list(names) if more < 2 else [*names[:NAMED], f"{more} others"]
+
+
+def in_words(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([*([", ".join(names[:-1])] if names[:-1] else []), *names[-1:]])
 
 
 def p_value(p: float) -> str:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 
 from recloop.evaluation import charts, labels
 from recloop.evaluation import report_sections as parts
+from recloop.evaluation.glossary import linked, used_terms
 from recloop.evaluation.labels import VariantKind
 from recloop.evaluation.significance import ALPHA, LEVEL, MAX_EXACT, MIN_SEEDS, Verdict
 from recloop.evaluation.terminal import REPORT
@@ -26,12 +28,10 @@ from recloop.progress import format_seconds
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from recloop.evaluation.significance import Contrast
     from recloop.evaluation.tables import VariantTable
 
 REPORT_STEP = StepKind("report", is_cheap=True)
 OTHERS_IN_MAIN = 3  # metrics beside the tested one in the main table; all are in the appendix
-CLAIMS = 3  # contrasts of each table that are put in a sentence at the top
 METRICS_PER_TABLE = 8  # of the appendix; what a printed page holds
 ITEM_HEIGHT_PX = 30.0
 
@@ -60,44 +60,72 @@ def render_report(report: parts.Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        number=labels.number, signed=labels.signed, p_value=labels.p_value, duration=format_seconds
-    )
+    used: list[str] = []
+
+    @jinja2.pass_context  # or else what a branch that is not taken says would be counted too
+    def with_links(_: jinja2.runtime.Context, text: str) -> Markup:
+        used.append(text)
+        return linked(text)
+
+    filters: dict[str, Any] = {
+        "number": labels.number,
+        "signed": labels.signed,
+        "p_value": labels.p_value,
+        "duration": format_seconds,
+        "linked": with_links,
+    }
     constants: dict[str, Any] = {"ALPHA": ALPHA, "LEVEL": LEVEL, "MAX_EXACT": MAX_EXACT, "MIN_SEEDS": MIN_SEEDS}
+    environment.filters.update(filters)
+    constants["used_terms"] = lambda: used_terms(used)  # asked by the glossary, which comes last
     environment.globals.update(constants)
-    sections = [
-        {"anchor": section.anchor, "title": section.title, "parts": [_draw(part, report) for part in section.parts]}
-        for section in report.sections
-        if section.parts
-    ]
+    sections = [(section, [_draw(part) for part in section.parts]) for section in report.sections if section.parts]
     return environment.get_template("report.html.jinja").render(report=report, sections=sections)
 
 
-def _draw(part: parts.Part, report: parts.Report) -> dict[str, Any]:
+def _draw(part: parts.Part) -> dict[str, Any]:
     """What the macro of a part's kind in the template is given."""
-    values = _VALUES.get(type(part), lambda _: {})(part)
-    return {"kind": type(part).__name__, "part": part, "is_demonstration": report.is_demonstration, **values}
+    return {"kind": type(part).__name__, "part": part, **_VALUES.get(type(part), lambda _: {})(part)}
 
 
-def _claims(part: parts.Claims) -> dict[str, Any]:
-    return {"claims": [_claim(contrast, part.table) for contrast in part.table.main.contrasts[:CLAIMS]]}
+def _style(verdict: Verdict) -> str:
+    return verdict.value.replace(" ", "-")
 
 
-def _claim(contrast: Contrast, table: VariantTable) -> dict[str, Any]:
-    relation = {
-        Verdict.BETTER: "is better than",
-        Verdict.WORSE: "is worse than",
-        Verdict.NOT_SHOWN: "is not shown to differ from",
-        Verdict.TOO_FEW_SEEDS: "against",
-    }[contrast.verdict]
+def _worth(part: parts.Worth) -> dict[str, Any]:
+    """Two drawings with the same rows, best first: what each variant scores, and the subject minus each."""
+    table, subject = part.table, part.verdict.subject
+    estimates, contrasts = table.main.estimates, {one.against: one for one in part.verdict.contrasts}
+    names = sorted((subject, *contrasts), key=lambda name: -estimates[name].value)
+    label_of = {name: table.labels[name].label for name in names}
+    scores = [
+        charts.RankedEstimate(
+            label_of[name],
+            estimates[name],
+            f"{labels.short(estimates[name].value)} {labels.interval(estimates[name])}",
+            "method" if name == subject else "other",
+        )
+        for name in names
+        if name != labels.CHANCE
+    ]
+    differences = [
+        charts.RankedEstimate(
+            f"against {label_of[name]}",
+            one.difference,
+            f"{labels.short(one.difference.value, sign=True)} {labels.interval(one.difference)}",
+            _style(one.verdict),
+        )
+        for name in names
+        if (one := contrasts.get(name)) is not None
+    ]
+    metric = labels.metric_title(table.main.metric)
+    chance = "" if table.chance is None else f"chance {labels.short(table.chance)}"
     return {
-        "contrast": contrast,
-        "name": table.labels[contrast.name].label,
-        "relation": relation,
-        "against": table.labels[contrast.against].label,
-        "metric": labels.metric_title(table.main.metric),
-        "seeds": labels.seeds_agree(contrast),
-        "style": contrast.verdict.value.replace(" ", "-"),
+        "metric": metric,
+        "subject": label_of[subject],
+        "is_demonstration": table.main.is_demonstration,
+        "unit": table.units.name,
+        "scores": charts.ranking(scores, table.chance, chance, metric),
+        "differences": charts.ranking(differences, 0.0, "no difference", f"{label_of[subject]} minus each, {metric}"),
     }
 
 
@@ -133,12 +161,18 @@ def _contrasts(table: VariantTable) -> dict[str, Any] | None:
     if not contrasts:
         return None
     scale = charts.interval_scale([contrast.difference for contrast in contrasts], with_zero=True)
-    lines = [_claim(contrast, table) for contrast in contrasts]
-    plots = [
-        charts.interval(contrast.difference, scale, 0.0, line["style"])
-        for contrast, line in zip(contrasts, lines, strict=True)
+    lines = [
+        {
+            "contrast": contrast,
+            "name": table.labels[contrast.name].label,
+            "against": table.labels[contrast.against].label,
+            "seeds": labels.seeds_agree(contrast),
+            "style": _style(contrast.verdict),
+            "plot": charts.interval(contrast.difference, scale, 0.0, _style(contrast.verdict)),
+        }
+        for contrast in contrasts
     ]
-    return {"axis": charts.interval_axis(scale), "lines": list(zip(lines, plots, strict=True))}
+    return {"axis": charts.interval_axis(scale), "lines": lines}
 
 
 def _all_metrics(part: parts.AllMetrics) -> dict[str, Any]:
@@ -159,13 +193,15 @@ def _all_metrics(part: parts.AllMetrics) -> dict[str, Any]:
     return {"title": table.title, "metric": labels.metric_title(table.main.metric), "pages": pages}
 
 
-def _how_to_read(part: parts.HowToRead) -> dict[str, Any]:
+def _glossary(part: parts.Glossary) -> dict[str, Any]:
     names = dict.fromkeys(one.metric for table in part.tables for one in table.comparisons)
     titles: dict[str, list[str]] = {}
     for name in names:
         titles.setdefault(labels.metric_meaning(name), []).append(labels.metric_title(name))
     metrics = [(", ".join(found), meaning) for meaning, found in titles.items()]
-    return {"metrics": metrics, "config": part.tables[0].main.config}
+    found = [one for table in part.tables for one in table.labels.values() if one.kind is not VariantKind.REWARD_MODEL]
+    variants = {one.name: one for one in found}
+    return {"metrics": metrics, "variants": list(variants.values()), "config": part.tables[0].main.config}
 
 
 def _charts(part: parts.Charts) -> dict[str, Any]:
@@ -209,10 +245,10 @@ def _costs(part: parts.Costs) -> dict[str, Any]:
 
 
 _VALUES: Mapping[type, Callable[[Any], dict[str, Any]]] = {
-    parts.Claims: _claims,
+    parts.Worth: _worth,
     parts.MainTable: _main_table,
     parts.AllMetrics: _all_metrics,
-    parts.HowToRead: _how_to_read,
+    parts.Glossary: _glossary,
     parts.Charts: _charts,
     parts.RewardSummary: _rewards,
     parts.UserView: _user,

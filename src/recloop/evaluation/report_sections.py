@@ -1,7 +1,7 @@
 """What a report shows: frozen records, filled by a method and drawn by `recloop.evaluation.report`.
 
 A report is a list of sections; a section is a list of parts. A method says its own sections, and `run_report` adds
-those that every method has.
+those that every method has: the verdict and what it is made from stand first, the rest is folded below.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from recloop.errors import DataError
 from recloop.evaluation.tables import VariantTable, below_chance
+from recloop.evaluation.terminal import read_results
+from recloop.evaluation.verdict import PlainVerdict, verdicts
 from recloop.experiment.reuse import own_steps, reused_in_words
 from recloop.experiment.run_folder import METRICS
 from recloop.llm.server.cost import describe_server_usage
@@ -79,11 +81,25 @@ class PlainTable:
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
-    """The first contrasts of a table, each in a sentence; the table's title where there are several tables."""
+class Verdicts:
+    """What the run found, in plain sentences; the tables' titles where there are several tables."""
+
+    verdicts: tuple[PlainVerdict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """The variant that a table is about beside everything it is tested against, in one figure."""
 
     table: VariantTable
-    heading: str
+    verdict: PlainVerdict
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was run: label and value, e.g. ``("Data", "MovieLens-1M, 6,040 users")``."""
+
+    facts: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +117,8 @@ class AllMetrics:
 
 
 @dataclass(frozen=True, slots=True)
-class HowToRead:
-    """What the metrics of some tables mean, and how scores, intervals and tests are made."""
+class Glossary:
+    """What the words of the page, its metrics and variants mean, and how scores, intervals and tests are made."""
 
     tables: tuple[VariantTable, ...]
 
@@ -182,34 +198,36 @@ class Costs:
 
 
 Part = (
-    Note | Charts | PlainTable | Claims | MainTable | AllMetrics | HowToRead | RewardSummary | UserView | ListView
-    | Costs
+    Note | Charts | PlainTable | Verdicts | Worth | Facts | MainTable | AllMetrics | Glossary | RewardSummary | UserView
+    | ListView | Costs
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One section of a report; without parts it is left out. anchor: names it in links."""
+    """One section of a report; without parts it is left out.
+
+    anchor: names it in links.
+    is_open: it stands open near the top; others are folded, all of them open on paper.
+    """
 
     anchor: str
     title: str
     parts: tuple[Part, ...]
+    is_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """Everything a report shows.
 
-    facts: label and value, e.g. ``("Data", "MovieLens-1M, 6,040 users")``.
-    is_demonstration: one seed only, so that nothing may be claimed.
+    summary: what kind of run it was.
     versions: of packages, by name.
     """
 
     title: str
     summary: str
-    facts: tuple[tuple[str, str], ...]
     sections: tuple[Section, ...]
-    is_demonstration: bool
     versions: Mapping[str, str]
 
 
@@ -226,22 +244,31 @@ def run_report(
     shared = [("Seeds", ", ".join(map(str, run.config["seeds"])))]
     shared += [("Reused", line) for line in reused_in_words(steps)]
     shared += [("Sampling", line) for line in describe_server_usage(own_steps(steps))]
-    is_demonstration = any(table.main.is_demonstration for table in tables)
-    every = (
-        preflight_section(steps.get("preflight", {})),
-        *opening_sections(tables),
-        *sections,
-        *closing_sections(tables, steps),
-    )
-    return Report(title, summary, (*facts, *shared), every, is_demonstration, run.manifest["versions"])
+    opening = opening_sections(tables, read_results(run.path, run.manifest))
+    closing = (preflight_section(steps.get("preflight", {})), *closing_sections(tables, steps, (*facts, *shared)))
+    return Report(title, summary, in_page_order(*opening, *sections, *closing), run.manifest["versions"])
 
 
-def opening_sections(tables: Sequence[VariantTable]) -> tuple[Section, ...]:
-    """What the first contrasts say, and the tables."""
-    claiming = [table for table in tables if table.main.contrasts]
-    claims = tuple(Claims(table, table.title if len(claiming) > 1 else "") for table in claiming)
+def in_page_order(*sections: Section) -> tuple[Section, ...]:
+    """Those that stand open, the folded ones, and the glossary, to which all link."""
+    return tuple(sorted(sections, key=lambda one: (one.anchor == "words", not one.is_open)))
+
+
+def opening_sections(tables: Sequence[VariantTable], results: Mapping[str, Any]) -> tuple[Section, ...]:
+    """What the run found, the figure that shows it, and the tables.
+
+    Args:
+        results: of results.json.
+    """
     told = tuple(Note(f"{table.title}. {text}") for table in tables if (text := below_chance(table)))
-    return Section("result", "Result", told + claims), Section("tables", "Tables", tuple(map(MainTable, tables)))
+    found = verdicts(results)
+    tested = (table for table in tables if table.main.contrasts)
+    worth = tuple(Worth(table, one) for table, one in zip(tested, found, strict=True))
+    return (
+        Section("verdict", "Verdict", (Verdicts(found),), is_open=True),
+        Section("worth", "Is it worth it", worth, is_open=True),
+        Section("tables", "Tables and tests", told + tuple(map(MainTable, tables))),
+    )
 
 
 def preflight_section(made: Mapping[str, Any]) -> Section:
@@ -250,19 +277,25 @@ def preflight_section(made: Mapping[str, Any]) -> Section:
         return Section("preflight", "Before the run", ())
     rows = tuple(tuple(row) for row in made["findings"])
     caption = f"{made['num_checked']} completions of the language model, before any training"
-    return Section("preflight", "Before the run", (PlainTable(caption, ("Share", "Found", "Bound", ""), rows),))
+    return Section(
+        "preflight", "Before the run", (PlainTable(caption, ("Share", "Found", "Bound", "Beyond it"), rows),)
+    )
 
 
-def closing_sections(tables: Sequence[VariantTable], steps: Mapping[str, Mapping[str, Any]]) -> tuple[Section, ...]:
-    """All metrics, what the run took, and how to read the report.
+def closing_sections(
+    tables: Sequence[VariantTable], steps: Mapping[str, Mapping[str, Any]], facts: Sequence[tuple[str, str]]
+) -> tuple[Section, ...]:
+    """All metrics, what was run and what it took, and what the words mean.
 
     Args:
         steps: of the run's manifest.
+        facts: as of `Facts`.
     """
     return (
         Section("metrics", "All metrics", tuple(map(AllMetrics, tables))),
+        Section("run", "What was run", (Facts(tuple(facts)),)),
         Section("cost", "Cost", (Costs(step_costs(steps)),)),
-        Section("method", "How to read this", (HowToRead(tuple(tables)),)),
+        Section("words", "What the words mean", (Glossary(tuple(tables)),), is_open=True),
     )
 
 

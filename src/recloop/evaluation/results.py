@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from recloop.errors import RunError, SettingError, needs_extra
 from recloop.evaluation.labels import ranker_of
 from recloop.evaluation.terminal import REPORT, RESULTS, read_results, show
+from recloop.evaluation.verdict import verdict_text
 from recloop.experiment.manifest import read_manifest, require_published
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ class Results:
         """Every metric of every table; the first is the one that is tested in the first table."""
         tables = self._read["tables"]
         return tuple(dict.fromkeys(one["metric"] for table in tables for one in table["metrics"]))
+
+    @property
+    def verdict(self) -> str:
+        """What the run found, in plain sentences, as its report begins; a paragraph for each tested table."""
+        return verdict_text(self._read)
 
     def table(self, metric: str | None = None) -> pl.DataFrame:
         """One line per table and variant: its mean over users and seeds with the bootstrap interval.
@@ -174,7 +180,8 @@ class Results:
         caption = f"{escape(shown['table'][0])}, {shown['num_users'][0]:,} {self._read['tables'][0]['unit']}s"
         if self._read["tables"][0]["is_demonstration"]:
             caption += ". Demonstration: one seed, nothing may be claimed"
-        return f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{cells}</tbody></table>"
+        table = f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{cells}</tbody></table>"
+        return f"{table}<p>{escape(self.verdict)}</p>"
 
     @cached_property
     def _read(self) -> dict[str, Any]:

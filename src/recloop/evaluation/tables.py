@@ -13,6 +13,7 @@ from recloop.errors import DataError, SettingError
 from recloop.evaluation.labels import (
     CHANCE,
     VariantLabel,
+    at_most,
     conventions,
     in_table_order,
     metric_title,
@@ -38,6 +39,9 @@ COMPLETION_COLUMNS: dict[str, type[pl.DataType]] = {
     **dict.fromkeys(("text", "status"), pl.String),
     "reward": pl.Float64,
 }
+Truth = Mapping[
+    str, Mapping[str, float | None]
+]  # by variant: the fields of `TextTruth`, None where nothing was counted
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -78,12 +82,13 @@ class TableSettings:
 class VariantTable:
     """One main table.
 
-    main: the metric that is tested; its first three contrasts are claimed at the top of the report.
+    main: the metric that is tested; the verdict is about the variant of its first contrast.
     others: the same variants by other metrics, without tests.
     scores: what the table was made from.
     labels: of every variant, by name.
     reference: the variant at which a faint line of the plot stands.
     reranker: the evaluators' kind; empty where no reranker reads the texts.
+    chance: what candidates in random order score by the tested metric; None where nobody worked it out.
     """
 
     title: str
@@ -94,6 +99,7 @@ class VariantTable:
     reference: str
     units: Units = Units()
     reranker: str = ""
+    chance: float | None = None
 
     def __post_init__(self) -> None:
         if self.reference not in self.main.estimates:
@@ -131,37 +137,42 @@ def make_table(
     def by(metric: str, pairs: Sequence[tuple[str, str]] = ()) -> Comparison:
         return compare(ordered, pairs, metric, settings.statistics, settings.seed)
 
-    others = tuple(by(metric) for metric in settings.metrics if metric != settings.tested)
+    main, others = by(settings.tested, found), tuple(by(one) for one in settings.metrics if one != settings.tested)
     labels = {name: variant_label(name, own) for name in by_name}
-    return VariantTable(title, by(settings.tested, found), others, ordered, labels, reference, settings.units, reranker)
+    chance = main.estimates[CHANCE].value if CHANCE in by_name else None
+    return VariantTable(title, main, others, ordered, labels, reference, settings.units, reranker, chance)
 
 
 def below_chance(table: VariantTable) -> str:
     """One sentence on the variants that are worse than a random order by the tested metric; empty for none."""
-    chance = table.main.estimates.get(CHANCE)
+    chance = table.chance
     if chance is None:
         return ""
-    worse = {table.labels[name].label: one for name, one in table.main.estimates.items() if one.value < chance.value}
+    worse = {table.labels[name].label: one for name, one in table.main.estimates.items() if one.value < chance}
     if not worse:
         return ""
-    told = ", ".join(f"{label} {one.value:.4f}" for label, one in worse.items())
+    told = ", ".join(at_most([f"{label} {one.value:.4f}" for label, one in worse.items()]))
     metric = metric_title(table.main.metric)
-    return f"Below chance ({metric} {chance.value:.4f}): {told}. A difference among these says nothing of taste."
+    return f"Below chance ({metric} {chance:.4f}): {told}. A difference among these says nothing of taste."
 
 
 def write_results(
-    folder: Path, step: RunStep, tables: Sequence[VariantTable], completions: Sequence[pl.DataFrame]
+    folder: Path,
+    step: RunStep,
+    tables: Sequence[VariantTable],
+    completions: Sequence[pl.DataFrame],
+    truth: Truth | None = None,
 ) -> None:
     """The files of tables and completions into a run folder; a line per table, variant and metric into its log."""
-    write_tables(folder, tables)
+    write_tables(folder, tables, truth)
     write_completions(folder, completions)
     step.publish(RESULTS, LATEX, PER_USER, COMPLETIONS)
     step.log(*metric_lines(tables))
 
 
-def write_tables(folder: Path, tables: Sequence[VariantTable]) -> None:
+def write_tables(folder: Path, tables: Sequence[VariantTable], truth: Truth | None = None) -> None:
     """Write ``results.json``, ``tables.tex`` and ``per_user.parquet`` into a run folder."""
-    atomic_write_json(folder / RESULTS, _results_json(tables))
+    atomic_write_json(folder / RESULTS, results_json(tables, truth))
     atomic_write_text(folder / LATEX, "\n".join(map(latex_table, tables)))
     write_parquet(folder / PER_USER, [_per_user(table) for table in tables])
 
@@ -212,7 +223,8 @@ def metric_lines(tables: Sequence[VariantTable]) -> list[dict[str, Any]]:
     ]
 
 
-def _results_json(tables: Sequence[VariantTable]) -> dict[str, Any]:
+def results_json(tables: Sequence[VariantTable], truth: Truth | None = None) -> dict[str, Any]:
+    """What results.json holds: tables, labels of variants, and what was counted in their texts."""
     return {
         "tables": [
             {
@@ -220,12 +232,14 @@ def _results_json(tables: Sequence[VariantTable]) -> dict[str, Any]:
                 "unit": table.units.name,
                 "reranker": table.reranker,
                 "is_demonstration": table.main.is_demonstration,
+                "chance": table.chance,
                 "below_chance": below_chance(table),
                 "metrics": [_comparison_json(comparison) for comparison in table.comparisons],
             }
             for table in tables
         ],
         "labels": {name: one.label for table in tables for name, one in table.labels.items()},
+        "truth": dict(truth or {}),
     }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from textwrap import wrap
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
 from recloop.errors import RunError
 from recloop.evaluation.labels import p_value
+from recloop.evaluation.verdict import verdict_text
 from recloop.experiment.manifest import (
     CONFIG,
     MANIFEST,
@@ -23,6 +25,7 @@ from recloop.experiment.reuse import own_steps, reused_in_words
 from recloop.progress import format_seconds
 
 RESULTS, REPORT = "results.json", "report.html"
+WIDTH = 100  # of the verdict's lines
 OTHERS_SHOWN = 3  # metrics beside the tested one
 
 
@@ -34,7 +37,7 @@ class _Interval(_Form):
     value: float
     low: float
     high: float
-    by_seed: list[float]
+    by_seed: Annotated[list[float], Field(min_length=1)]
 
 
 class _Variant(_Form):
@@ -48,7 +51,7 @@ class _Contrast(_Form):
     difference: _Interval
     p: float
     p_holm: float
-    verdict: str
+    verdict: Literal["better", "worse", "not shown", "too few seeds"]
 
 
 class _Comparison(_Form):
@@ -66,28 +69,38 @@ class _Table(_Form):
     unit: str
     reranker: str
     is_demonstration: bool
-    below_chance: str = ""  # a run made before has none
+    below_chance: str = ""  # a run made before has neither
+    chance: float | None = None
     metrics: Annotated[list[_Comparison], Field(min_length=1)]
+
+
+_Share = Annotated[float | None, Field(ge=0, le=1)]
+
+
+class _TextTruth(_Form):
+    num_texts: Annotated[int, Field(ge=1)]
+    true: _Share
+    titles_true: _Share
 
 
 class _Results(_Form):
     tables: Annotated[list[_Table], Field(min_length=1)]
     labels: dict[str, str]
+    truth: dict[str, _TextTruth] = {}
 
     @model_validator(mode="after")
     def _has_all(self) -> Self:
         for table in self.tables:
             names = [one.name for one in table.metrics[0].variants]
             told = [pair for one in table.metrics for c in one.contrasts for pair in (c.name, c.against)]
-            if any([v.name for v in one.variants] != names for one in table.metrics) or not {*names, *told} <= {
-                *self.labels
-            }:
+            is_same = all([v.name for v in one.variants] == names for one in table.metrics)
+            if not is_same or not {*told} <= {*names} <= {*self.labels}:
                 raise ValueError("every metric needs the same variants, and each a label")
         return self
 
 
 def read_results(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables of a run and the labels of its variants, from results.json.
+    """The tables of a run, the labels of its variants and the truth of their texts, from results.json.
 
     Raises:
         RunError: it is gone, or not what the run wrote.
@@ -99,7 +112,7 @@ def read_results(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def show(folder: Path) -> str:
-    """The tables and the report's path of a finished run; the steps done so far of another.
+    """The tables, the verdict and the report's path of a finished run; the steps done so far of another.
 
     Raises:
         RunError: the folder is no run, or is damaged.
@@ -112,6 +125,7 @@ def show(folder: Path) -> str:
     if "evaluate" in steps:
         results = read_results(folder, manifest)
         parts += [describe_table(table, results["labels"]) for table in results["tables"]]
+        parts += ["\n".join(wrap(text, WIDTH)) for text in verdict_text(results).split("\n\n")]
     end = f"report: {folder / REPORT}" if "report" in steps else f"not finished; go on with: recloop resume {folder}"
     return "\n\n".join([*parts, end])
 

@@ -123,8 +123,10 @@ def copy_rows(source: Path, target: Path, tables: Sequence[str]) -> None:
     Raises:
         RunError: the source is damaged, or its tables are other ones.
     """
+    wal = source.with_name(f"{source.name}-wal")  # without one nobody writes, and SQLite need put nothing beside it
+    mode = "mode=ro" if wal.exists() else "mode=ro&immutable=1"
     try:
-        with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as old:
+        with closing(sqlite3.connect(f"{source.absolute().as_uri()}?{mode}", uri=True)) as old:
             old.execute("pragma trusted_schema = off")
             with closing(sqlite3.connect(target)) as new, new:
                 for table in tables:

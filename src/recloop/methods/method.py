@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from recloop.errors import SettingError
 from recloop.experiment.run_folder import RunFolder
 from recloop.experiment.step import StepKind, StepReached, Steps, require_command
+from recloop.methods.trackers import trackers_named
+from recloop.methods.tracking import reported
 from recloop.progress import SILENT, Progress
 
 
@@ -53,20 +55,24 @@ class Method:
 
 
 def run_method(
-    method: Method, config: BaseModel, run: RunFolder, progress: Progress, until: str | None = None, **objects: Any
-) -> str | None:
+    method: Method, config: BaseModel, run: RunFolder, progress: Progress, until: str | None = None,
+    report_to: str | Sequence[str] | None = None, **objects: Any,
+) -> str | None:  # fmt: skip
     """Do a run, or go on with it; which step was reached, where it stops before its end.
 
     Args:
         until: the command after whose first step it stops, SettingError if there is none; None for the whole run.
+        report_to: trackers, as `trackers_named` takes them; None for those that the run was sent to before.
         objects: see `Method.open_study`.
     """
     require_command(method.name, method.steps, until)
     if until == "preflight" and getattr(config, "preflight", "") == "off":
         raise SettingError("preflight must not be off for a run until preflight, got off; leave the setting out")
+    trackers = trackers_named(report_to)
     study = method.open_study(config, run, progress, until, **objects)
     try:
-        method.recipe(study)
+        with reported(run, trackers, progress):
+            method.recipe(study)
     except StepReached as reached:
         return f"{reached} is done; go on with: recloop resume {run.path}"
     return None

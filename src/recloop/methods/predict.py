@@ -72,6 +72,11 @@ class FinishedRun:
         return self._models.log
 
     @property
+    def log_as_read(self) -> Log:
+        """The log as it was read: a bundled language model is shown some columns under other names."""
+        return self._models.log_as_read
+
+    @property
     def lists(self) -> CandidateLists:
         """The candidate lists of the run and the histories they follow."""
         return self._models.task.lists
@@ -111,7 +116,7 @@ class FinishedRun:
         taken = ids.filter(ids.is_duplicated() | ids.is_in(self.log.items["item_id"].implode()))
         if len(taken):
             raise DataError(f"new items need ids of their own, got {taken[0]!r} again; leave out what is known")
-        attributes = [_as_lists(frame, attribute) for attribute in self.log.attributes]
+        attributes = [value_lists(frame, attribute) for attribute in self.log_as_read.attributes]
         more = frame.select(ids.alias("item_id"), pl.col("title").cast(pl.String).fill_null(ids), *attributes)
         return replace(self, more_items=more if self.more_items is None else pl.concat([self.more_items, more]))
 
@@ -297,7 +302,7 @@ def require_columns(columns: Sequence[str], wanted: Sequence[str], what: str) ->
         raise DataError(f"{what}: there is no column {missing[0]}, got {', '.join(columns) or 'none'}; rename yours")
 
 
-def _as_lists(frame: pl.DataFrame, attribute: str) -> pl.Expr:
+def value_lists(frame: pl.DataFrame, attribute: str, separator: str = "|") -> pl.Expr:
     """The values of an attribute as lists; an empty list where nothing is known."""
     if attribute not in frame.columns:
         return pl.lit([], dtype=pl.List(pl.String)).alias(attribute)
@@ -306,7 +311,7 @@ def _as_lists(frame: pl.DataFrame, attribute: str) -> pl.Expr:
         column = (
             column.cast(pl.String)
             .fill_null("")
-            .str.split("|")
+            .str.split(separator)
             .list.eval(pl.element().str.strip_chars().filter(pl.element().str.strip_chars() != ""))
         )
     return column.cast(pl.List(pl.String)).fill_null([])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from recloop.experiment.run_folder import RunFolder
 from recloop.methods.method import Method, run_method
 from recloop.methods.registry import method_named
 from recloop.methods.study import COMPLETIONS_FILE, VECTORS_FILE
+from recloop.methods.trackers import trackers_named
 from recloop.progress import Progress, terminal_progress
 from recloop.records import Log
 from recloop.settings import validate
@@ -29,6 +30,7 @@ def run(
     out: str | Path | None = None,
     until: str | None = None,
     reuse: str | Path | None = None,
+    report_to: str | Sequence[str] | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Results:
@@ -40,13 +42,16 @@ def run(
         out: the run folder. One that holds the same run is continued. None for ``runs/METHOD-TIME``.
         until: stop after the first step of this verb, e.g. ``"sample"``; the results then say what is done.
         reuse: another run's folder; its steps that would come out the same are not done again.
+        report_to: ``tensorboard``, ``mlflow``, ``wandb``, ``trackio``, or several; ``"none"`` for none. None for those
+            that the run was sent to before. It changes no result (docs/trackers.md).
         progress: told how far the run is; None for the terminal.
         settings: of the method, a value or a mapping a section: ``seeds=[0, 1]``, ``dpo={"beta": 0.1}``. In place of a
             section's settings stands what its name would pick, as a name or an object: ``lm``, ``encoder``,
             ``reranker``, ``prompt``; ``reward`` takes a mapping or a reward function.
 
     Raises:
-        SettingError: no such method or setting, or a value that does not fit.
+        SettingError: no such method, setting or tracker, or a value that does not fit.
+        MissingPackageError: a tracker is not installed.
         RunError: the folder holds another run, or one made with objects that are not given.
 
     Example:
@@ -56,12 +61,13 @@ def run(
     chosen = method_named(method) if isinstance(method, str) else method
     tree, objects = _sort_out({"data": data, **settings} if data is not None else settings)
     config = validate(chosen.config, tree)
+    trackers_named(report_to)  # before a folder is made
     folder = Path(out) if out is not None else new_folder(chosen.name)
     with RunFolder.open(folder, config.model_dump(mode="json"), method=chosen.name) as opened:
         if reuse is not None:
             reuse_run(opened, Path(reuse))
         require_objects(opened, objects)
-        run_method(chosen, config, opened, progress or terminal_progress(), until, **objects)
+        run_method(chosen, config, opened, progress or terminal_progress(), until, report_to, **objects)
     return Results(folder)
 
 

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from recloop.evaluation.labels import REWARD_MODEL_PREFIX
 from recloop.evaluation.per_user_scores import join_by_name, read_variant_scores
+from recloop.evaluation.score import chance_of_lists
 from recloop.evaluation.tables import (
     COMPLETION_COLUMNS,
     TableSettings,
@@ -50,12 +51,13 @@ from recloop.methods.dpo4rec.names import (
     variant_after_rounds,
 )
 from recloop.methods.dpo4rec.reward import REWARDS
+from recloop.methods.dpo4rec.truth import truth_of_texts
 from recloop.methods.study import Study, derived_seed
 from recloop.records import Group
 
 QRELS, VECTORS_OF_USERS, PROMPTS_OF_USERS = "qrels.trec", "vectors.parquet", "prompts.parquet"
 EVALUATE = StepKind("evaluate", is_cheap=True)
-# The first three are claimed at the top: training changes length and entropy, so beating `untuned` says little.
+# The verdict tells all of them: training changes length and entropy, so beating `untuned` says little.
 BASELINES_OF_TRAINED = (
     *RANDOM_LABELS_OF.values(), UNTUNED, SHUFFLED, MATCHED, SFT_BEST_OF_N, NO_TEXT, ID_HISTORY, RATING_MEAN,
     HISTORY_TEXT, BEST_TEMPLATE, PUBLISHED_TEXT, AS_SHOWN, FIRST_STAGE, POPULARITY, ITEM_KNN,
@@ -81,7 +83,8 @@ def compare_variants(study: Study, task: Task, scored: Sequence[Scored]) -> tupl
             write_trec(study, task, scored, step.folder)
             write_qrels(study.run.path / QRELS, task.lists.test, trec_ids(task.log, task.lists.test))
             step.publish(QRELS)
-            write_results(study.run.path, step, tables, completions_of(study, task))
+            truth = truth_of_texts(study, task) if study.config.uses_lm else None
+            write_results(study.run.path, step, tables, completions_of(study, task), truth)
             if study.config.uses_lm:
                 write_parquet(study.run.path / PROMPTS_OF_USERS, [prompts_of(task)])
                 write_parquet(study.run.path / VECTORS_OF_USERS, vectors_of(study, task))
@@ -104,7 +107,9 @@ def make_backbone_table(study: Study, task: Task, backbone: str, scored: Sequenc
     settings = TableSettings(config.metrics.names, config.primary_metric, config.statistics, seed, units)
     reference = next(name for name in REFERENCES if name in names)
     title = f"Evaluators: {backbone.upper()}"
-    return make_table(title, variants, contrasts_of(names), settings, reference, backbone)
+    table = make_table(title, variants, contrasts_of(names), settings, reference, backbone)
+    chance = chance_of_lists(task.lists.test, config.primary_metric, config.metrics, config.data_seed)
+    return replace(table, chance=chance)
 
 
 def contrasts_of(names: Sequence[str]) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from recloop.data.lists import build_lists
-from recloop.data.splits import split_users
+from recloop.data.splits import user_groups
 from recloop.methods.cost_estimate import PlannedStep, lm_note, plan_lines, server_plan, slowness
 from recloop.methods.dpo4rec.ablations import COMPLETIONS_PER_SLOT
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
@@ -31,7 +31,7 @@ VARIANTS_WITHOUT_TEXT = 3  # no text, ID history, rating mean
 def forecast(config: Dpo4RecConfig) -> str:
     """The plan of a run, from its data and settings; reads the data, writes nothing, loads no model."""
     log = read_plan_log(config.data, config.data_seed)
-    groups = split_users(log.num_users, config.split, config.data_seed)
+    groups = user_groups(log, config.split, config.data_seed)
     lists = build_lists(log, groups, config.protocol, config.data_seed)
     users = {part: len(np.unique(np.concatenate([lists.of(g).user_B for g in of]))) for part, of in GROUPS.items()}
     lines = [

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from recloop.artifacts import arrays_of, read_rows, record_of, write_rows
 from recloop.data.lists import build_lists
-from recloop.data.splits import split_users
+from recloop.data.splits import groups_digest, user_groups
 from recloop.data.thin_logs import require_teaching_lists
 from recloop.experiment.step import StepKind
 from recloop.llm.bundled import columns_note, with_readable_columns
@@ -61,13 +61,13 @@ def prepare(study: Study) -> Task:
     config, lm = study.config, study.first_lm
     read = study.own.log or read_run_log(config.data, config.data_seed, study.progress, study.run.path)
     log, columns = with_readable_columns(read, lm.folder, study.progress) if config.uses_lm else (read, {})
-    inputs = {"dataset": log_digest(log), "lm": lm.digest}
+    inputs = {"dataset": log_digest(log), "lm": lm.digest} | groups_digest(config.split)
     inputs |= profiles_digest(log) if config.prompt.include_profile else {}
     inputs |= template_digest(config.prompt.template)
     inputs |= {name: part for name, part in study.own.identities().items() if name == "prompt"}
     with study.step(PREPARE, "", inputs) as step:
         if not step.is_done:
-            groups = split_users(log.num_users, config.split, config.data_seed)
+            groups = user_groups(log, config.split, config.data_seed)
             lists = build_lists(log, groups, config.protocol, config.data_seed)
             for note in lists.notes:
                 study.progress.say(note)

@@ -10,30 +10,29 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from recloop.evaluation import report_sections as parts
-from recloop.evaluation.labels import EMPTY_LISTS, in_table_order, metric_title, reward_title, variant_label
+from recloop.evaluation.labels import EMPTY_LISTS, metric_title, reward_title, variant_label
 from recloop.evaluation.report import report_step
 from recloop.evaluation.report_sections import (
     Chart,
     Charts,
     Note,
-    PlainTable,
     RewardSummary,
     Section,
     curve_of,
     logged_rows,
 )
-from recloop.evaluation.score import chance_of_lists
+from recloop.evaluation.slices import bands, slices_section
 from recloop.evaluation.tables import VariantTable
+from recloop.evaluation.terminal import read_results
 from recloop.llm.bundled import columns_fact
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import SCORES
-from recloop.methods.dpo4rec.generate import REWARD, TEST, fixed_texts, read_user_texts
-from recloop.methods.dpo4rec.names import NO_TEXT, PUBLISHED_TEXT, RANDOM_LABELS_OF, SHUFFLED, TRAINED, UNTUNED
+from recloop.methods.dpo4rec.generate import REWARD, read_user_texts
+from recloop.methods.dpo4rec.names import NO_TEXT, RANDOM_LABELS_OF, SHUFFLED, TRAINED, UNTUNED
 from recloop.methods.dpo4rec.reward import COUNTS, PAIRS, RELIABILITY, REWARDS, read_pairs, read_rewards, reward_name
+from recloop.methods.dpo4rec.truth import truth_section
 from recloop.methods.study import Study
-from recloop.prompts.text_truth import assess_texts
-from recloop.records import UserCompletions
 from recloop.rerankers.metrics import compute_metric
 from recloop.rewards.preference_pairs import PairSet
 from recloop.rewards.reliability import Reliability
@@ -42,18 +41,6 @@ T = TypeVar("T")
 Row = Mapping[str, Any]
 
 FITS_SHOWN = (NO_TEXT, SHUFFLED, UNTUNED, *RANDOM_LABELS_OF.values(), TRAINED)
-TRUTH = (
-    "", "Texts", "Words", "Values named", "in the history", "true", "Titles named", "in the history", "true",
-    "Canonical form", "Repeating", "Same text",
-)  # fmt: skip
-LIKED_BY_RATING = (
-    "A value is liked if at least two items carry it and their mean rating is above the user's mean, disliked below it "
-    "(without ratings: liked if two items carry it). A title is liked if it was rated above the mean."
-)
-LIKED_BY_SHARE = (
-    "A value is liked if clearly more items carry it than in train users' histories, disliked if clearly fewer do. "
-    "A title is liked if it was rated above the user's mean, or if there are no ratings."
-)
 HOW_TRAINED = {
     "dpo": "The best and worst completion of a user make a preference pair, and the pairs train the language model in "
     "{} of DPO.",
@@ -85,8 +72,12 @@ def make_report(study: Study, task: Task, tables: Sequence[VariantTable]) -> par
         summary = "Rerankers of the same lists and users, compared without a language model."
     examples = example_sections(study, task, rewards[0]) if rewards else ()
     training = training_sections(study, own_rows)
-    sections = (Section("rewards", "Rewards", rewards), *training, truth_section(study, task), *examples)
-    return parts.run_report(study.run, f"DPO4Rec on {task.log.name}", summary, facts(study, task), tables, sections)
+    truth = read_results(study.run.path, study.run.manifest).get("truth", {})  # a run made before has none
+    found = (truth_section(truth, task), where_section(task, tables))
+    sections = (*found, Section("rewards", "Rewards", rewards), *training, *examples)
+    return parts.run_report(
+        study.run, f"DPO4Rec on {task.log.name}", summary, facts(study, task, tables[0]), tables, sections
+    )
 
 
 def training_sections(study: Study, rows: Sequence[Row]) -> tuple[Section, ...]:
@@ -111,48 +102,28 @@ def training_sections(study: Study, rows: Sequence[Row]) -> tuple[Section, ...]:
     )
 
 
-def truth_section(study: Study, task: Task) -> Section:
-    """What the texts about test users name, and how much of it is true, before and after training."""
-    rates, histories = task.population_rates, task.lists.histories
-    texts = texts_of_test_users(study, task)
-    found = {name: assess_texts(task.log, histories, texts[name], rates) for name in in_table_order(texts)}
-    note = Note(
-        "Values and titles are found in the texts about test users by their words. One is in the history if an item "
-        "of the user's whole history carries it. It is true if the history supports what the text says: likes or "
-        f"dislikes. {LIKED_BY_SHARE if rates else LIKED_BY_RATING} What a text names without saying either counts as "
-        "named only. Likes and dislikes are read by cue words: in prose about one in ten of those read is wrong, and "
-        "some are missed. Same text: share of users with a text that another user has too."
+def where_section(task: Task, tables: Sequence[VariantTable]) -> Section:
+    """Which test users gain by training, in the first table: by history, and by what they went on to like."""
+    table, test = tables[0], task.lists.test
+    if not {TRAINED, UNTUNED} <= table.main.estimates.keys():
+        return Section("where", "Where it helps", ())
+    histories, user_U = task.lists.histories, table.scores[0].user_U
+    taken_I = np.bincount(histories.items, minlength=task.log.num_items)
+    is_met_I = np.isin(np.arange(task.log.num_items), task.lists.train.items_BL[task.lists.train.is_item_BL])
+
+    def mean_of_liked(value_I: np.ndarray) -> np.ndarray:
+        """Rounded, by user: over the items liked in the user's lists; 0 for a user who liked none."""
+        row_n, place_n = np.nonzero(test.labels_BL > 0)
+        user_n, value_n = test.user_B[row_n], value_I[test.items_BL[row_n, place_n]]
+        sums, counts = (np.bincount(user_n, weights, task.log.num_users) for weights in (value_n, None))
+        return np.rint(sums / np.maximum(counts, 1)).astype(np.int64)[user_U]
+
+    by = (
+        ("By items in the history", bands(np.diff(histories.offsets_U1)[user_U])),
+        ("By how many histories hold what the user went on to like", bands(mean_of_liked(taken_I))),
+        ("By how much of it no train list holds, in percent", bands(mean_of_liked(100 * ~is_met_I))),
     )
-    rows = tuple(
-        (
-            variant_label(name).label, f"{one.num_texts:,}", f"{one.words:.0f}", f"{one.values:.1f}",
-            *map(percent, (one.grounded, one.true)), f"{one.titles:.1f}",
-            *map(percent, (one.titles_grounded, one.titles_true, one.in_form, one.repeating, one.same_text)),
-        )
-        for name, one in found.items()
-    )  # fmt: skip
-    return Section(
-        "truth", "What the texts say", (note, PlainTable("Texts about test users", TRUTH, rows)) if rows else ()
-    )
-
-
-def texts_of_test_users(study: Study, task: Task) -> dict[str, UserCompletions]:
-    """By variant, the texts about test users that a language model wrote; the first seed's."""
-    texts: dict[str, UserCompletions] = {}
-    for step in study.run.manifest["steps"]:
-        verb, _, key = step.partition(".")
-        variant, _, seed = key.rpartition(".s")
-        if verb == "sample" and seed == str(study.config.seeds[0]):
-            texts[variant] = read_user_texts(study, variant, step).parts[TEST]
-        elif verb == "encode" and variant == PUBLISHED_TEXT and task.log.user_knowledge is not None:
-            written = dict(task.log.user_knowledge.select("user", "text").iter_rows())
-            texts[variant] = fixed_texts(variant, written, task).parts[TEST]
-    return {name: own for name, own in texts.items() if any(one.text for row_N in own.completions_UN for one in row_N)}
-
-
-def percent(share: float) -> str:
-    """As in ``83%``; a dash where nothing was counted."""
-    return "\u2013" if np.isnan(share) else f"{share:.0%}"
+    return slices_section(table, (TRAINED, UNTUNED), by)
 
 
 def example_sections(study: Study, task: Task, summary: RewardSummary) -> tuple[Section, ...]:
@@ -160,12 +131,12 @@ def example_sections(study: Study, task: Task, summary: RewardSummary) -> tuple[
     users, lists = user_views(study, task, summary), list_views(study, task)
     about_users = Note(
         "The history the model was shown, oldest first, and its completions, best reward first; the pair that trains "
-        "the model is marked. These reward users are not picked: they stand at a quarter, half and three quarters "
+        "the model is marked. These reward users are not picked. They stand at a quarter, half and three quarters "
         "of all, ordered by the gap between their best and worst completion."
     )
     about_lists = Note(
-        "A dot marks what the user went on to like. These lists of test users, under one completion, are not picked: "
-        "they stand at a quarter, half and three quarters of the lists that changed, ordered by the change."
+        "A dot marks what the user went on to like. These lists of test users, under one completion, are not picked. "
+        "They stand at a quarter, half and three quarters of the lists that changed, ordered by the change."
     )
     return (
         Section("completions", "What the language model wrote", (about_users, *users) if users else ()),
@@ -173,12 +144,11 @@ def example_sections(study: Study, task: Task, summary: RewardSummary) -> tuple[
     )
 
 
-def facts(study: Study, task: Task) -> tuple[tuple[str, str], ...]:
+def facts(study: Study, task: Task, table: VariantTable) -> tuple[tuple[str, str], ...]:
     """What was run, in a few lines."""
     config, made = study.config, study.run.manifest["steps"]["prepare"]
     counts = zip(made["num_users_with_lists"].items(), made["num_lists"].values(), strict=True)
     empty = ", ".join(f"{num:,} {group}" for group, num in made["num_lists_without_positive"].items() if num)
-    chance = chance_of_lists(task.lists.test, config.primary_metric, config.metrics, config.data_seed)
     groups = "; ".join(f"{group} {users:,} with {lists:,} lists" for (group, users), lists in counts)
     fits = f" ({config.reward.num_models} fits)" if config.reward.num_models > 1 else ""
     reward_model = f"reward model {config.reranker.kind}{fits}, " if config.uses_lm else ""
@@ -188,7 +158,10 @@ def facts(study: Study, task: Task) -> tuple[tuple[str, str], ...]:
         ("Users", groups),
         ("Lists without a positive", f"{empty}: {EMPTY_LISTS[config.metrics.empty]}" if empty else "none"),
         ("Candidates", f"{config.protocol.kind} protocol"),
-        ("Chance", f"{metric_title(config.primary_metric)} {chance:.4f} with the test candidates in random order"),
+        (
+            "Chance",
+            f"{metric_title(config.primary_metric)} {table.chance:.4f} with the test candidates in random order",
+        ),
         ("Language model", config.lm.name if config.uses_lm else "none"),
         ("Text encoder", config.encoder.name),
         ("Rerankers", f"{reward_model}evaluators {', '.join(config.backbones)}"),
@@ -222,7 +195,7 @@ def fit_chart(rows: Sequence[Row], backbone: str) -> Chart:
     """How the evaluators of the main variants were fitted."""
     fits = [row for row in rows if row["run_step"].startswith("fit.") and row["ranker"] == backbone]
     curves = [
-        curve_of(name, [row for row in fits if row["variant"] == name], "epoch", "valid_ndcg")
+        curve_of(variant_label(name).label, [row for row in fits if row["variant"] == name], "epoch", "valid_ndcg")
         for name in FITS_SHOWN
         if any(row["variant"] == name for row in fits)
     ]

@@ -67,8 +67,19 @@ def reward_user_texts(
                 rewards = fitted.rewards
             if config.has_penalties:
                 rewards = less_penalties(study, task, texts, rewards)
+            step.log(row | reward_moments(rewards))
             write_rewards(step.folder / REWARDS, rewards, task.log.users["user_id"].to_list())
     return read_rewards(study.run.folder(step.name) / REWARDS, task.log, config.metric)
+
+
+def reward_moments(rewards: Rewards) -> dict[str, float]:
+    """Mean and spread of a round's rewards for metrics.jsonl, in the unit of the reward: of all, and within a user."""
+    rewards_UN = rewards.rewards_UN.astype(np.float64)
+    return {
+        "reward_mean": float(rewards_UN.mean()),
+        "reward_std": float(rewards_UN.std()),
+        "reward_std_within_users": float(rewards_UN.std(axis=1).mean()),
+    }
 
 
 def less_penalties(study: Study, task: Task, texts: UserTexts, rewards: Rewards) -> Rewards:
@@ -127,6 +138,7 @@ def reward_by_function(
             asked_of = [user_ids[user] for user in completions.user_U.tolist()]
             rewards_UN = np.asarray(reward(prompts, written, users=asked_of), dtype=np.float32)
             rewards = Rewards(round, name, completions.user_U, rewards_UN)
+            step.log({"round": round, "seed": seed, **reward_moments(rewards)})
             write_rewards(step.folder / REWARDS, rewards, user_ids)
     return read_rewards(study.run.folder(step.name) / REWARDS, task.log, name)
 
@@ -159,7 +171,9 @@ def pair_completions(
             write_pairs(step.folder / PAIRS, found.pairs, task.log.users["user_id"].to_list())
             counts = {name: value for name, value in asdict(found).items() if name.startswith("num_")}
             atomic_write_json(step.folder / COUNTS, counts)
-            step.log({"round": round, "seed": seed, "num_pairs": len(found.pairs), **counts})
+            share = len({pair.user for pair in found.pairs}) / max(1, len(rewards.user_U))
+            told = {"round": round, "seed": seed, "num_pairs": len(found.pairs), "share_users_with_pairs": share}
+            step.log(told | counts)
             found.require_some()
     publish_rewards(study, task.log, task.prompts)
     return read_pairs(study.run.folder(step.name) / PAIRS, task.log)

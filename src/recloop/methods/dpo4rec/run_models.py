@@ -14,6 +14,7 @@ import polars as pl
 
 from recloop.encoders.load import encode
 from recloop.errors import DataError, SettingError
+from recloop.llm.bundled import with_readable_columns
 from recloop.llm.completion_text import shorten_completion
 from recloop.llm.sampling import generate
 from recloop.methods.dpo4rec import METHOD
@@ -21,6 +22,7 @@ from recloop.methods.dpo4rec.data import Task, prepare
 from recloop.methods.dpo4rec.evaluate import load_reranker
 from recloop.methods.dpo4rec.generate import ENCODE, SAMPLE, read_user_texts, read_vectors
 from recloop.methods.dpo4rec.names import TRAINED, UNTUNED
+from recloop.methods.run_log import read_run_log
 from recloop.methods.study import Study
 from recloop.progress import SILENT
 from recloop.prompts.user_profile import ProfileWriter, profile_writer
@@ -70,13 +72,19 @@ class RunModels:
 
     @cached_property
     def log(self) -> Log:
-        """The log, with the further items at the end of its catalogue."""
-        log = self.task.log
+        """The log as the language model is shown it, with the further items at the end of its catalogue."""
         if self.more_items is None:
-            return log
+            return self.task.log
+        log = self.log_as_read
         number = (pl.int_range(pl.len()) + log.num_items).cast(log.items["item"].dtype)
         more = self.more_items.with_columns(item=number)
-        return replace(log, items=pl.concat([log.items, more.select(log.items.columns)]))
+        longer = replace(log, items=pl.concat([log.items, more.select(log.items.columns)]))
+        return with_readable_columns(longer, self.study.first_lm.folder, SILENT)[0]
+
+    @cached_property
+    def log_as_read(self) -> Log:
+        config = self.study.config
+        return self.study.own.log or read_run_log(config.data, config.data_seed, SILENT, self.run.path)
 
     @cached_property
     def lm(self) -> LanguageModel:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from recloop.data.sessions import Session
 from recloop.evaluation.labels import metric_title, number, signed, variant_label
 from recloop.evaluation.per_user_scores import SCORES_FILE, write_variant_scores
 from recloop.evaluation.report import report_step
@@ -24,6 +23,7 @@ from recloop.evaluation.report_sections import (
     run_report,
 )
 from recloop.evaluation.significance import Verdict
+from recloop.evaluation.slices import bands
 from recloop.evaluation.tables import COMPLETION_COLUMNS, TableSettings, Units, VariantTable, make_table, write_results
 from recloop.experiment.step import StepKind
 from recloop.llm.bundled import columns_fact
@@ -35,8 +35,8 @@ from recloop.methods.re2llm.repeats import HINDSIGHT, ORACLE, TEMPERATURE, Repea
 from recloop.methods.study import Study, derived_seed
 from recloop.rerankers.metrics import metric_of_rank
 
-NUM_BANDS = 3
 WAYS = (NO_HINT, SINGLE, PPO)  # compared where sessions are looked at in groups
+COLUMNS = ("Sessions", "No hint", "Best single", "Re2LLM")
 EVALUATE = StepKind("evaluate", is_cheap=True)
 
 
@@ -200,9 +200,15 @@ def where_section(study: Study, questions: Questions, found: Findings) -> Sectio
         [item for session in task.train for item in (*session.items, session.answer)], minlength=task.items.height
     )
     chosen_NS = np.stack(list(hints[PPO].values()))
+    shown_S, met_S = (np.array(told) for told in zip(*((len(s.items), met[s.answer]) for s in task.test), strict=True))
     tables = [
-        _by_band("By items shown", task.test, lambda session: len(session.items), values),
-        _by_band("By how often training sessions hold the answer", task.test, lambda s: int(met[s.answer]), values),
+        PlainTable(
+            caption, ("Number", *COLUMNS), tuple((label, *_cells(mask_S, values)) for label, mask_S in bands(told_S))
+        )
+        for caption, told_S in (
+            ("By items shown", shown_S),
+            ("By how often training sessions hold the answer", met_S),
+        )
     ]
     if all(session.attribute for session in task.test):
         rows: list[tuple[str, ...]] = []
@@ -210,27 +216,10 @@ def where_section(study: Study, questions: Questions, found: Findings) -> Sectio
             is_in_S = np.array([session.attribute == attribute for session in task.test])
             hint = int(np.bincount(chosen_NS[:, is_in_S].ravel()).argmax())
             rows.append((attribute, *_cells(is_in_S, values), found.base.texts[hint] or "(no hint)"))
-        columns = ("Attribute that decides", "Sessions", "No hint", "Best single", "Re2LLM", "Hint chosen most")
+        columns = ("Attribute that decides", *COLUMNS, "Hint chosen most")
         tables.append(PlainTable("By what decides the session", columns, tuple(rows)))
     note = Note(f"Means of {metric_title(metric)} over test sessions and seeds.")
-    return Section("where", "Which sessions gain", (note, *tables))
-
-
-def _by_band(
-    caption: str, sessions: Sequence[Session], value_of: Callable[[Session], int], values: dict[str, np.ndarray]
-) -> PlainTable:
-    """Sessions in up to `NUM_BANDS` bands of about the same size by a whole number."""
-    told_S = np.array([value_of(session) for session in sessions])
-    edges = np.unique(np.quantile(told_S, np.linspace(0, 1, NUM_BANDS + 1)[1:], method="higher"))
-    rows: list[tuple[str, ...]] = []
-    low = int(told_S.min())
-    for edge in edges.astype(int).tolist():
-        is_in_S = (told_S >= low) & (told_S <= edge)
-        if is_in_S.any():
-            label = str(low) if low == edge else f"{low} to {edge}"
-            rows.append((label, *_cells(is_in_S, values)))
-        low = edge + 1
-    return PlainTable(caption, ("Number", "Sessions", "No hint", "Best single", "Re2LLM"), tuple(rows))
+    return Section("where", "Where it helps", (note, *tables), is_open=True)
 
 
 def _cells(is_in_S: np.ndarray, values: dict[str, np.ndarray]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recloop.data.splits import split_users
+from recloop.data.splits import user_groups
 from recloop.methods.cost_estimate import lm_note, plan_lines, slowness
 from recloop.methods.rerec.config import ReRecConfig
 from recloop.methods.run_log import read_plan_log
@@ -17,7 +17,7 @@ FINE_TUNED_PER_S = 6.0
 def forecast(config: ReRecConfig) -> str:
     """The plan of a run, from its data and settings; reads the data, writes nothing, loads no model."""
     dataset = read_plan_log(config.data, config.data_seed)
-    groups = split_users(dataset.num_users, config.split, config.data_seed)
+    groups = user_groups(dataset, config.split, config.data_seed)
     most = {group: len(users) * config.requests.per_user for group, users in groups.items()}
     taught = min(most[Group.TRAIN], config.sft.max_pairs) * config.sft.epochs if config.supervised else 0
     asked = min(most[Group.REWARD], config.grpo.max_pairs) * config.grpo.epochs * len(config.variants)

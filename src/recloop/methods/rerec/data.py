@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from recloop.data.item_graph import ItemGraph, build_item_graph
 from recloop.data.recbench import FILES, read_recbench
 from recloop.data.requests import RequestSet, make_requests
-from recloop.data.splits import split_users
+from recloop.data.splits import groups_digest, user_groups
 from recloop.experiment.run_folder import RunFolder, RunStep
 from recloop.experiment.step import StepKind, Steps
 from recloop.files import atomic_write_json, digest_of_files, sha256_of_file
@@ -111,10 +111,10 @@ def prepare(study: RequestStudy) -> RequestTask:
     config = study.config
 
     def make(dataset: Log) -> RequestSet:
-        return _make_requests(study, dataset, split_users(dataset.num_users, config.split, config.data_seed))
+        return _make_requests(study, dataset, user_groups(dataset, config.split, config.data_seed))
 
     log = study.own_log or read_run_log(config.data, config.data_seed, study.progress, study.run.path)
-    return _prepare(study, "", log, {}, make)
+    return _prepare(study, "", log, {**groups_digest(config.split)}, make)
 
 
 def prepare_elsewhere(study: RequestStudy) -> list[TestSet]:
@@ -204,7 +204,7 @@ def embed_items(study: RequestStudy, task: RequestTask) -> np.ndarray:
     config = study.config
     with study.step(EMBED, "", {"requests": task.tests.digest}) as step:
         if not step.is_done:
-            users = split_users(task.dataset.num_users, config.split, config.data_seed)[Group.TRAIN]
+            users = user_groups(task.dataset, config.split, config.data_seed)[Group.TRAIN]
             seed = derived_seed(config.data_seed, "embed")
             found = fit_item_embeddings(task.dataset, users, seed, study.progress)
             save_file({"vectors_ID": found.vectors_ID}, step.folder / VECTORS)

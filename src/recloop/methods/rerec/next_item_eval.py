@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from recloop.data.sessions import Session, SessionConfig, SessionTask, cut_sessions, draw_candidates
-from recloop.data.splits import split_users
+from recloop.data.splits import user_groups
 from recloop.errors import DataError
 from recloop.evaluation.per_user_scores import VariantScores
 from recloop.evaluation.score import MetricsConfig, chance_scores, variant_from_ranks
@@ -47,7 +47,7 @@ def cut_histories(study: RequestStudy, task: RequestTask) -> SessionTask | None:
     if not config.next_item.users:
         return None
     settings = SessionConfig(cut="user", max_items=NUM_SHOWN)
-    groups = split_users(dataset.num_users, config.split, config.data_seed)
+    groups = user_groups(dataset, config.split, config.data_seed)
     cut = {one.user: one for one in cut_sessions(dataset, settings)}
     rng = np.random.default_rng([config.data_seed, 0x4E])
     able = np.intersect1d(groups[Group.TEST], list(cut))

@@ -23,7 +23,18 @@ from recloop.evaluation.per_user_scores import (
     write_variant_scores,
 )
 from recloop.evaluation.report import report_step
-from recloop.evaluation.report_sections import Chart, Charts, Curve, Report, Section, logged_rows, run_report
+from recloop.evaluation.report_sections import (
+    Chart,
+    Charts,
+    Curve,
+    Note,
+    PlainTable,
+    Report,
+    Section,
+    logged_rows,
+    run_report,
+)
+from recloop.evaluation.slices import slices_section
 from recloop.evaluation.tables import COMPLETION_COLUMNS, TableSettings, Units, VariantTable, make_table, write_results
 from recloop.experiment.step import StepKind
 from recloop.files import atomic_write_json
@@ -239,8 +250,12 @@ def report_study(study: RequestStudy, task: RequestTask, tables: Sequence[Varian
 
     def make() -> Report:
         charts = reward_charts(study, logged_rows(study.run))
-        training = Section("training", "Training", (Charts(charts),) if charts else ())
-        return run_report(study.run, f"ReRec on {task.dataset.name}", summary, facts(study), tables, (training,))
+        sections = (
+            answers_section(study.run.manifest["steps"]),
+            where_section(task, tables[0]),
+            Section("training", "Training", (Charts(charts),) if charts else ()),
+        )
+        return run_report(study.run, f"ReRec on {task.dataset.name}", summary, facts(study), tables, sections)
 
     report_step(study, make)
 
@@ -260,24 +275,38 @@ def facts(study: RequestStudy) -> tuple[tuple[str, str], ...]:
         *columns_fact(made),
         ("Requests not found", given_up),
         (f"Recall@{embed['recall_k']}", recalls),
-        ("Answers", statuses_in_words(steps)),
         *_perplexities(steps),
     )
 
 
-def statuses_in_words(steps: Mapping[str, Any]) -> str:
-    """How many answers have which status, by model and test set; seeds together."""
+def answers_section(steps: Mapping[str, Any]) -> Section:
+    """Which share of the answers has which status, by model and test set; seeds together."""
     by_model: dict[str, Counter[str]] = {}
     for name, entry in steps.items():
         if "statuses" in entry:
             _, row, _, *place = name.split(".")
             model = ", ".join([variant_label(row).label, *place])
             by_model.setdefault(model, Counter()).update(entry["statuses"])
-    shares = {
-        model: [f"{name.replace('_', ' ')} {num / counts.total():.1%}" for name, num in counts.items() if num]
+    rows = tuple(
+        (model, f"{counts.total():,}", *(f"{counts[status] / counts.total():.1%}" for status in AnswerStatus))
         for model, counts in by_model.items()
-    }
-    return "; ".join(f"{model}: {', '.join(told)}" for model, told in shares.items())
+    )
+    columns = ("Model", "Answers", *(status.value.replace("_", " ") for status in AnswerStatus))
+    note = Note(
+        "Only answers of the form can be right. Others name no candidate, have no box or two of them, or did not end."
+    )
+    parts = (PlainTable("Answers to test requests", columns, rows), note) if rows else ()
+    return Section("answers", "What the answers are like, before and after", parts, is_open=True)
+
+
+def where_section(task: RequestTask, table: VariantTable) -> Section:
+    """Which kinds of requests gain by training."""
+    if not {FULL, BASE_MODEL} <= table.main.estimates.keys():
+        return Section("where", "Where it helps", ())
+    kind_of = {request.number: request.kind for request in task.tests.requests}
+    kind_U = np.array([kind_of[number].value for number in table.scores[0].user_U.tolist()])
+    groups = [(kind.replace("_", " "), kind_U == kind) for kind in dict.fromkeys(kind_U.tolist())]
+    return slices_section(table, (FULL, BASE_MODEL), [("By kind of request", groups)])
 
 
 def _perplexities(steps: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
