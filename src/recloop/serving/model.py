@@ -17,7 +17,7 @@ from recloop.methods.dpo4rec.names import UNTUNED
 from recloop.methods.dpo4rec.run_models import RunModels, Who
 from recloop.methods.predict import FinishedRun
 from recloop.records import Group
-from recloop.serving.scorer import ListScorer
+from recloop.rerankers.request_scorer import RequestScorer, prepare_requests
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -55,7 +55,7 @@ class ServedModel:
     """
 
     finished: FinishedRun
-    scorer: ListScorer
+    scorer: RequestScorer
     item_ids: tuple[str, ...]
     titles: tuple[str, ...]
     users: Mapping[str, ShownUser]
@@ -112,8 +112,7 @@ def open_model(finished: FinishedRun) -> ServedModel:
     """Read the log, the reranker, and the texts about the run's users with their vectors; no language model.
 
     Raises:
-        SettingError: a run of another method.
-        ContractError: its reranker reads no texts, or a first stage's scores.
+        SettingError: a run of another method, or its reranker reads a first stage's scores.
     """
     models = finished._models
     writers = {finished.variant: models}
@@ -123,7 +122,7 @@ def open_model(finished: FinishedRun) -> ServedModel:
     items = finished.log.items.select("item_id", "title")
     ids, titles = tuple(items["item_id"]), tuple(items["title"])
     folded = tuple(title.casefold() for title in titles)
-    scorer = ListScorer.of(finished.reranker)
+    scorer = prepare_requests(finished.reranker)
     return ServedModel(finished, scorer, ids, titles, shown_users(models, tuple(writers)), writers, folded)
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from recloop.errors import DataError, SettingError
 from recloop.methods.predict import text_parts
+from recloop.rerankers.request_scorer import ListRequest
 from recloop.serving.batching import Batcher
 from recloop.serving.metrics import ServiceMetrics
 from recloop.serving.model import ServedModel, ShownUser
 from recloop.serving.schemas import Asker, ExplainRequest, ProfileRequest, RerankRequest
-from recloop.serving.scorer import ListQuery
 from recloop.serving.work_queue import WorkQueue
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class RankingService:
     """
 
     model: ServedModel
-    batcher: Batcher[ListQuery, np.ndarray]
+    batcher: Batcher[ListRequest, np.ndarray]
     encoding: WorkQueue
     writing: WorkQueue
     metrics: ServiceMetrics
@@ -75,7 +75,7 @@ class RankingService:
         adapted = self.adapted_user(body.user) if source == "run" and body.user is not None else None
         if adapted is None:
             (adapted,) = await self.adapt([text])
-        scores_L = await self.batcher(ListQuery(np.array(items, dtype=np.int64), adapted, history))
+        scores_L = await self.batcher(ListRequest(np.array(items, dtype=np.int64), adapted, history))
         order = np.argsort(-scores_L, kind="stable").tolist()
         scores, ids, titles = scores_L.tolist(), body.candidates, self.model.titles
         ranking = [{"item_id": ids[p], "title": titles[items[p]], "score": scores[p]} for p in order]
@@ -87,7 +87,7 @@ class RankingService:
         history, items_L = self.history(body), np.array(items, dtype=np.int64)
         parts = text_parts(body.text)[:MAX_PARTS]
         adapted_P = await self.adapt([body.text, *(rest for _, rest in parts)])
-        queries = [ListQuery(items_L, adapted, history) for adapted in adapted_P]
+        queries = [ListRequest(items_L, adapted, history) for adapted in adapted_P]
         scores_L, *without_PL = await asyncio.gather(*(self.batcher(query) for query in queries))
         order = np.argsort(-scores_L, kind="stable").tolist()
         ids, titles = body.candidates, self.model.titles
