@@ -109,7 +109,7 @@ async def ready(server: Server) -> None:
 def request(method: str, path: str, body: Any = None) -> bytes:
     """An HTTP request as bytes."""
     told = b"" if body is None else json.dumps(body).encode()
-    lines = (f"{method} {path} HTTP/1.1", "host: x", "content-type: application/json", f"content-length: {len(told)}")
+    lines = (f"{method} {path} HTTP/1.1", "host: localhost", "content-type: application/json", f"content-length: {len(told)}")
     return "\r\n".join([*lines, "", ""]).encode() + told
 
 
