@@ -161,4 +161,4 @@ def test_groups_of_ones_own_take_the_place_of_shares(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a table of user_id and group"):
         user_groups(log, SplitConfig(groups=tmp_path / "none.csv"), 0)
     with pytest.raises(SettingError, match="folds are cut from shares"):
-        SplitConfig(groups=tmp_path / "groups.csv", fold=1)
+        rl.candidate_lists(log, split={"groups": str(tmp_path / "groups.csv"), "fold": 1})

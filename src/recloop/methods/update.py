@@ -1,7 +1,7 @@
 """Next week: a finished run goes on with new interactions, as a run of its own.
 
 The new run has all interactions, old users in their old groups and the trained language model as its first. Completions
-and vectors are kept by content, so only users whose prompt changed are written about again; rerankers are fitted anew.
+and vectors are kept by content, so only users whose prompt changed are written about again; rerankers are fitted again.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Update:
     """The new run, and the old one beside it on the same lists.
 
     comparison: ``metric``, ``num_users``, the means ``before`` and ``after``, their ``difference`` with its 95%
-        interval, ``p``, and ``same_text``: about how many of the users nothing was written anew.
+        interval, ``p``, and ``same_text``: about how many of the users nothing was written again.
     found: about the new interactions, a sentence each.
     """
 
