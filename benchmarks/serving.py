@@ -109,7 +109,8 @@ async def ready(server: Server) -> None:
 def request(method: str, path: str, body: Any = None) -> bytes:
     """An HTTP request as bytes."""
     told = b"" if body is None else json.dumps(body).encode()
-    lines = (f"{method} {path} HTTP/1.1", "host: localhost", "content-type: application/json", f"content-length: {len(told)}")
+    named = {"host": "localhost", "content-type": "application/json", "content-length": str(len(told))}
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in named.items())]
     return "\r\n".join([*lines, "", ""]).encode() + told
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx2
+import polars as pl
 import pytest
 
 import recloop as rl
@@ -286,6 +287,38 @@ def test_requests_and_sessions_are_answered_by_runs_of_their_methods(finished: r
     assert asked == [("a drama", "u3")]
     assert schemas.AskReply.model_validate(told).shares == {"Heat": 0.75, "Up": 0.25}
     assert told["pick"] == "Heat"
+
+
+def test_a_session_is_answered_by_titles_and_an_unknown_one_is_told(
+    finished: rl.FinishedRun,
+) -> None:
+    served = Served(Service(finished.run.path))
+    served.service.method, served.service.problem = "re2llm", ""
+    task = SimpleNamespace(items=pl.DataFrame({"title": ["Heat", "Up", "Jaws"]}))
+    asked: list[tuple[list[int], list[int] | None]] = []
+
+    def recommend(shown: list[int], offered: list[int] | None) -> tuple[str, list[str]]:
+        asked.append((shown, offered))
+        return "Go by era.", ["Jaws"]
+
+    served.service._opened = SimpleNamespace(task=task, recommend=recommend)
+    told = served.post("/hint", {"session": ["up", "Heat"], "candidates": ["Jaws", "Up"]}).json()
+    assert schemas.HintReply.model_validate(told).ranking == ["Jaws"]
+    assert served.post("/hint", {"session": ["Heat"]}).status_code == 200
+    assert asked == [([1, 0], [2, 1]), ([0], None)]
+    reply = served.post("/hint", {"session": ["Nope"]})
+    assert (reply.status_code, "'Nope' is unknown" in problem_of(reply)["message"]) == (422, True)
+
+
+def test_a_run_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    from recloop.testing import FakeEncoder, FakeLM
+
+    objects: dict[str, Any] = {"lm": FakeLM(), "encoder": FakeEncoder()}
+    rl.run("dpo4rec", out=tmp_path / "run", preflight="off", **objects, **SETTINGS)
+    served = Served(Service(tmp_path / "run"))  # without the objects that it was made with
+    asyncio.run(served.service.open())
+    reply = served.get("/ready")
+    assert (reply.status_code, "begun with these objects: encoder, lm" in reply.json()["reason"]) == (503, True)
 
 
 def test_the_page_runs_no_script_but_its_own(served: Served) -> None:

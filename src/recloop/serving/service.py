@@ -52,15 +52,18 @@ class Service:
 
     async def open(self) -> None:
         """Wait until the run is finished, open it, and then what the first new text needs."""
-        while not RunFolder.look(self.run).is_done("report"):
-            self.problem = f"{self.run} is not finished; go on with: recloop resume {self.run}"
-            await asyncio.sleep(POLL_S)
         try:
+            while not RunFolder.look(self.run).is_done("report"):
+                self.problem = f"{self.run} is not finished; go on with: recloop resume {self.run}"
+                await asyncio.sleep(POLL_S)
             self._opened = await asyncio.to_thread(self._open)
-            self.problem = ""
         except RecloopError as error:
             self.problem = str(error)
             return
+        except Exception as error:
+            self.problem = f"it could not be opened ({type(error).__name__}); the service's output says where"
+            raise
+        self.problem = ""
         if self.method == "dpo4rec":
             with suppress(RecloopError):  # whoever sends a text will be told
                 await self.encoder.run(self.ranking.model.open_encoder)

@@ -48,6 +48,7 @@ let asking = null;
 function askForToken() {
   const dialog = document.getElementById("token-dialog");
   asking ??= new Promise((resolve) => {
+    if (sessionStorage.getItem(TOKEN)) document.getElementById("token-note").textContent = "That was not the token.";
     dialog.addEventListener("close", () => {
       sessionStorage.setItem(TOKEN, document.getElementById("token").value);
       asking = null;
