@@ -138,7 +138,7 @@ def made_up_report(num_seeds: int) -> Report:
             Section("cost", "Cost", (Costs(costs),)),
             words,
         ),
-        versions={"recloop": "0.1.0", "torch": "2.13.0", "trl": "1.16.0", "Python": "3.11.7"},
+        versions={"recloop": "0.2.0", "torch": "2.13.0", "trl": "1.16.0", "Python": "3.11.7"},
     )
 
 

@@ -322,6 +322,7 @@ def test_an_old_name_is_an_error_that_says_the_new_one(method: str, old: str, ne
         ("rerec", "lm.name", "embedded:answers"),
         ("dpo4rec", "variants", "tuned"),
         ("dpo4rec", "prompt.likes_by", "stars"),
+        ("rerec", "reinforced", "shipped"),
     ],
 )
 def test_an_old_value_is_an_error_that_says_the_new_one(method: str, setting: str, old: str) -> None:

@@ -14,6 +14,7 @@ OLD = re.compile(
 # name of a mode of SQLite.
 ALLOWED = {
     "src/recloop/settings.py": None,
+    "docs/migration.md": None,
     "src/recloop/llm/server/protocol.py": "{seed} draft {completion}",
     "src/recloop/llm/cache_locks.py": "pragma journal_mode",
     "src/recloop/methods/dpo4rec/evaluate.py": 'f"judge {number}" if number else "judge"',

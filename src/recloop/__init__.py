@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from recloop.training.dpo import train_dpo as train_dpo
     from recloop.training.sft import train_sft as train_sft
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _NAMES_IN = {
     "data.impressions": "lists_from_impressions with_impressions",

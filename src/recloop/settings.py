@@ -69,6 +69,7 @@ RENAMED_VALUES = {
     "embedded:answers": "bundled:answers",
     "tuned": "trained",
     "stars": "rating",
+    "shipped": "base_model",
 }
 
 
