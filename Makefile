@@ -11,7 +11,7 @@ SIDE_BY_SIDE := -n auto --maxprocesses 4
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test fast examples notebooks soak soak-short fuzz smollm2 lint types site format bench bench-speed bench-quick clean
+.PHONY: help install run test fast examples notebooks soak soak-short fuzz smollm2 lint types site format bench bench-speed bench-serving bench-quick clean
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -89,6 +89,9 @@ ML_1M ?= $(wildcard ../shared/data/ml-1m)
 bench-speed: $(VENV)/.dev  ## every path against a named alternative, into docs/benchmarks.md (half an hour)
 	$(BIN)/python -m benchmarks.speed --out docs $(if $(ML_1M),--data-path $(ML_1M)) $(if $(PARTS),--parts $(PARTS)) \
 		$(if $(RANX),--ranx-python $(RANX))
+
+bench-serving: $(VENV)/.dev  ## recloop serve beside a route that returns a constant; refusals; restart (10 minutes)
+	$(BIN)/python -m benchmarks.serving
 
 bench-quick: $(VENV)/.dev  ## the evidence study, small: simulated data, every table (under 20 minutes)
 	$(BIN)/python -m studies.evidence --quick

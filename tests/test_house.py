@@ -17,7 +17,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "recloop"
 ROOMS = (
     "errors", "settings", "progress", "records", "files", "artifacts", "experiment", "data", "rerankers",
     "llm", "prompts", "encoders", "rewards", "training", "evaluation", "methods", "testing", "config",
-    "exits", "use_cli", "cli",
+    "exits", "serving", "use_cli", "cli",
 )  # fmt: skip
 ALSO = {"records": {"data"}}  # Log.from_frames, where users look for it, is made in data
 HEAVY = (
@@ -34,6 +34,8 @@ HEAVY = (
     "httpx2",
     "stable_baselines3",
     "gymnasium",
+    "fastapi",
+    "uvicorn",
 )
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 400, 60
 

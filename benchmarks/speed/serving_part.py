@@ -22,7 +22,7 @@ from benchmarks.speed.rerank_task import RerankTask, rerank_task
 from benchmarks.speed.training_part import SEED, fit_once, settings, teachable
 from recloop.records import Group, Lists
 from recloop.rerankers.fitted import FittedReranker
-from recloop.rerankers.request_scorer import prepare_requests
+from recloop.rerankers.request_scorer import ListRequest, prepare_requests
 
 CANDIDATES, REQUESTS = 30, 600
 WANTED_P99_MS = 2.0
@@ -62,13 +62,11 @@ def measure(bench: Bench) -> Findings:
             first = first or fitted
             step()
     assert first is not None
-    ready = prepare_requests(first, task.vectors.user_U, task.vectors)
-    lists = request(task, first, CANDIDATES, seed=1)
-    user, one = int(lists.user_B[0]), lists.items_BL[0]
+    score, lists = scoring(first, task), request(task, first, CANDIDATES, seed=1)
     return Findings(
         figures=tuple(figures),
         growths=(_growth(first, task),),
-        profiles=(profile("one request", lambda: [ready.score(user, one) for _ in range(50)]),),
+        profiles=(profile("one request", lambda: [score(lists) for _ in range(50)]),),
         bound=(
             "A request is so small that the calls decide its cost: about thirty operations of a few microseconds "
             "each. The experts' products on the user and thirty films, most of the arithmetic, are computed once, "
@@ -91,6 +89,19 @@ def request(task: RerankTask, fitted: FittedReranker, num: int, seed: int) -> Li
         np.zeros(shape, np.float32),
         np.ones(shape, bool),
     )
+
+
+def scoring(fitted: FittedReranker, task: RerankTask) -> Callable[[Lists], np.ndarray]:
+    """A function that scores one list, of users whose texts are adapted."""
+    ready, histories = prepare_requests(fitted), task.histories
+    users, vectors = task.vectors.user_U.tolist(), task.vectors.vectors_UND[:, 0]
+    adapted_of = {user: ready.adapt(vector_D) for user, vector_D in zip(users, vectors, strict=True)}
+
+    def score(lists: Lists) -> np.ndarray:
+        user = int(lists.user_B[0])
+        return ready.score([ListRequest(lists.items_BL[0], adapted_of[user], histories.of(user))])[0]
+
+    return score
 
 
 def plain_request(fitted: FittedReranker) -> Callable[[Lists, Any], np.ndarray]:
@@ -116,16 +127,14 @@ def plain_request(fitted: FittedReranker) -> Callable[[Lists, Any], np.ndarray]:
 
 
 def _figure(name: str, fitted: FittedReranker, task: RerankTask, bench: Bench) -> Figure:
-    ready = prepare_requests(fitted, task.vectors.user_U, task.vectors)
+    score = scoring(fitted, task)
     plain, num = plain_request(fitted), bench.amount(REQUESTS, 20)
     ours_s, theirs_s = np.empty((bench.repetitions, num)), np.empty((bench.repetitions, num))
     requests = [request(task, fitted, CANDIDATES, seed) for seed in range(num)]
     scores: list[np.ndarray] = []
     theirs: list[np.ndarray] = []
     for repetition in range(-1, bench.repetitions):  # the first round warms up and is overwritten
-        scores, ours_s[repetition] = _timed(
-            lambda lists: ready.score(int(lists.user_B[0]), lists.items_BL[0]), requests
-        )
+        scores, ours_s[repetition] = _timed(score, requests)
         theirs, theirs_s[repetition] = _timed(lambda lists: plain(lists, task.vectors)[0], requests)
     gap = max(float(np.abs(one - other).max()) for one, other in zip(scores, theirs, strict=True))
     p50_ms, p99_ms = 1e3 * np.percentile(ours_s, (50, 99))
@@ -159,13 +168,12 @@ def _timed(answer: Callable[[Lists], np.ndarray], requests: list[Lists]) -> tupl
 
 
 def _growth(fitted: FittedReranker, task: RerankTask) -> Growth:
-    ready = prepare_requests(fitted, task.vectors.user_U, task.vectors)
+    score = scoring(fitted, task)
     sizes = tuple(size for size in (5, 10, 20, CANDIDATES) if size <= fitted.shape.num_items)
 
     def work_of(size: int) -> Callable[[], Any]:
         lists = request(task, fitted, size, seed=0)
-        user, items = int(lists.user_B[0]), lists.items_BL[0]
-        return lambda: [ready.score(user, items) for _ in range(100)]
+        return lambda: [score(lists) for _ in range(100)]
 
     line = growth_line("recloop", sizes, work_of)
     per_request = line.model_copy(update={"y": tuple(10 * wall_s for wall_s in line.y)})

@@ -244,7 +244,7 @@ def show(folder: Path, /) -> None:
     print(shown(show_run(folder)))
 
 
-for _command in (use_cli.ask, use_cli.score, use_cli.profile, use_cli.export, use_cli.update):
+for _command in (use_cli.ask, use_cli.score, use_cli.profile, use_cli.serve, use_cli.export, use_cli.update):
     app.command(_command, group="Use a finished run")
 
 

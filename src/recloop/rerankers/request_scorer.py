@@ -1,96 +1,117 @@
-"""One request at a time: a user and some candidates in, one score each out, for a service."""
+"""Lists of requests scored as they come, for a service: what does not depend on a request is computed once."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from recloop.errors import DataError, SettingError
-from recloop.records import Group, Lists
+from recloop.errors import ContractError, DataError, SettingError
+from recloop.records import Histories
+from recloop.rerankers.adaptor import Tower
+from recloop.rerankers.history import history_tensors
+from recloop.rerankers.network import rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from jaxtyping import Float32
+    from jaxtyping import Float, Float32, Int64
     from torch import Tensor
 
-    from recloop.records import UserVectors
     from recloop.rerankers.fitted import FittedReranker
-    from recloop.rerankers.network import RerankNetwork
+
+
+@dataclass(frozen=True, slots=True)
+class ListRequest:
+    """One list to be scored.
+
+    items_L: item numbers, in the order that the network may read.
+    adapted_A: the text, as `RequestScorer.adapt` gives it; None for a reranker without texts.
+    history: the user's items, oldest first, and their ratings, NaN where unknown.
+    """
+
+    items_L: Int64[np.ndarray, " L"]
+    adapted_A: Float[Tensor, " A"] | None
+    history: tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
 class RequestScorer:
-    """A fitted reranker with its items and users computed; made by `prepare_requests`.
+    """A fitted reranker with its table of items computed; made by `prepare_requests`.
 
-    items_IW, adapted_IA: rows of `RerankNetwork.item_table` for the whole catalogue.
-    texts_UA: each user's adapted text; histories: tokens and mask, ``[U, H, E]`` and ``[U, H]``.
-    row_of: each user's row in them.
+    table: `RerankNetwork.item_table` of the whole catalogue.
     """
 
-    network: RerankNetwork
-    items_IW: Tensor
-    adapted_IA: Tensor | None
-    texts_UA: Tensor | None
-    histories: tuple[Tensor, Tensor] | None
-    row_of: Mapping[int, int]
+    fitted: FittedReranker
+    table: tuple[Float[Tensor, "I W"], Float[Tensor, "I A"] | None]
 
-    def score(self, user: int, items: Sequence[int] | np.ndarray) -> Float32[np.ndarray, " L"]:
-        """Scores of some items for one user, in their order, which the network may read; higher is better.
+    def adapt(self, vector_D: Float32[np.ndarray, " D"]) -> Float[Tensor, " A"]:
+        """A text's vector as the network reads it: computed once, however many lists it is for.
 
         Raises:
-            DataError: a user or an item that was not prepared, or no item.
+            ContractError: the reranker was fitted without texts.
+            DataError: a vector of another width.
         """
-        row = self.row_of.get(user)
-        if row is None:
-            raise DataError(f"user {user} must be prepared, got {len(self.row_of)} others; prepare this one too")
-        asked_L = torch.as_tensor(np.asarray(items, dtype=np.int64))
-        if not len(asked_L) or int(asked_L.min()) < 0 or int(asked_L.max()) >= len(self.items_IW):
-            known = f"0 to {len(self.items_IW) - 1}"
-            raise DataError(f"candidates must be items from {known}, got {asked_L.tolist()}; leave out others")
+        scaler, adaptor = self.fitted.scaler, self.fitted.network.adaptor
+        if scaler is None or adaptor is None:
+            raise ContractError("this reranker was fitted without user vectors, got one; leave texts out")
         with torch.inference_mode():
-            history = None
-            if self.histories is not None:
-                history = self.histories[0][row : row + 1], self.histories[1][row : row + 1]
-            adapted = None if self.adapted_IA is None else self.adapted_IA[asked_L][None]
-            x_1LW = self.network.candidates(self.items_IW[asked_L][None], adapted, history)
-            texts = None if self.texts_UA is None else self.texts_UA[row][None, None]
-            is_item_1L = torch.ones(1, len(asked_L), dtype=torch.bool)
-            return self.network.score_inputs(x_1LW, texts, is_item_1L, history)[0, 0].numpy()
+            return adaptor(torch.from_numpy(scaler.apply(vector_D))[None], Tower.USER)[0]
+
+    def score(self, requests: Sequence[ListRequest]) -> list[Float32[np.ndarray, " L"]]:
+        """Every list's scores, in one forward pass; higher is better.
+
+        Raises:
+            ContractError: a text is missing, or one is given to a reranker without.
+            DataError: an unknown item, or a list of none.
+        """
+        network, (items_IW, adapted_IA) = self.fitted.network, self.table
+        texts = [one.adapted_A for one in requests if one.adapted_A is not None]
+        if len(texts) != (len(requests) if network.has_texts else 0):
+            raise ContractError(f"{'every' if network.has_texts else 'no'} request needs a text, got {len(texts)}")
+        lengths = [len(one.items_L) for one in requests]
+        items_BL = np.zeros((len(requests), max(lengths)), dtype=np.int64)
+        is_item_BL = np.zeros(items_BL.shape, dtype=bool)
+        for row, (one, length) in enumerate(zip(requests, lengths, strict=True)):
+            items_BL[row, :length], is_item_BL[row, :length] = one.items_L, True
+        if min(lengths) == 0 or items_BL.min() < 0 or items_BL.max() >= len(items_IW):
+            raise DataError(
+                f"candidates must be items from 0 to {len(items_IW) - 1}, got others or none; leave these out"
+            )
+        with torch.inference_mode():
+            row_BL = torch.from_numpy(items_BL)
+            history = self._history(requests)
+            adapted_BLA = None if adapted_IA is None else rows_of(adapted_IA, row_BL)
+            x_BLW = network.candidates(rows_of(items_IW, row_BL), adapted_BLA, history)
+            texts_B1A = torch.stack(texts)[:, None] if texts else None
+            scores_BL = network.score_inputs(x_BLW, texts_B1A, torch.from_numpy(is_item_BL), history)[:, 0].numpy()
+        return [scores_BL[row, :length] for row, length in enumerate(lengths)]
+
+    def _history(self, requests: Sequence[ListRequest]) -> tuple[Tensor, Tensor] | None:
+        """Tokens of each request's history and their mask, where the network reads them."""
+        tokens = self.fitted.network.tokens
+        if tokens is None:
+            return None
+        parts = [one.history for one in requests]
+        offsets_U1 = np.cumsum([0, *(len(items) for items, _ in parts)])
+        items, rating = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
+        read = history_tensors(Histories(offsets_U1, items, rating), np.arange(len(parts)), self.fitted.rating_edges)
+        return tokens(rows_of(self.table[0], read.items_UH), read.rating_UH, read.is_real_UH)
 
 
-def prepare_requests(fitted: FittedReranker, users: np.ndarray, user_vectors: UserVectors | None) -> RequestScorer:
-    """A scorer that has computed what no candidate changes: the catalogue, and the users' texts and histories.
+def prepare_requests(fitted: FittedReranker) -> RequestScorer:
+    """A scorer that has computed the catalogue.
 
     A service should call ``torch.set_num_threads(1)``: a request is too small to be shared among threads.
 
-    Args:
-        users: numbers of the users to prepare.
-        user_vectors: their texts, of which the first completion counts; None for a reranker fitted without.
-
     Raises:
-        ContractError, DataError: see `FittedReranker.score`.
+        SettingError: the reranker reads a first stage's scores.
     """
     if fitted.config.use_scores:
         raise SettingError(
             "a request brings candidates without first-stage scores, got a reranker with use_scores; use one without"
         )
-    network = fitted.network.eval()
-    users = np.unique(users)
-    # A list of one item for each user: the form in which a network takes texts and histories.
-    nothing_U1 = np.zeros((len(users), 1), np.int64)
-    one_each = Lists(Group.TEST, users, nothing_U1, nothing_U1.astype(np.float32), nothing_U1 == 0)
-    tensors = fitted.tensors(one_each, user_vectors)
-    row_U = torch.arange(len(users))
+    fitted.network.eval()
     with torch.inference_mode():
-        texts_UNA = network.adapted_texts(tensors, row_U, torch.zeros(len(users), dtype=torch.int64))
-        return RequestScorer(
-            network,
-            *network.item_table(torch.arange(fitted.shape.num_items)),
-            None if texts_UNA is None else texts_UNA[:, 0],
-            network.history_tokens(tensors, row_U),
-            {int(user): row for row, user in enumerate(users)},
-        )
+        return RequestScorer(fitted, fitted.network.item_table(torch.arange(fitted.shape.num_items)))

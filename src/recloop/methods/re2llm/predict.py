@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +19,7 @@ from recloop.methods.re2llm.data import ask, clean_items, readable_sessions, ses
 from recloop.methods.re2llm.hint_base import read_hint_base
 from recloop.methods.re2llm.policies import POLICY, TRAIN
 from recloop.methods.re2llm.reflection import EXPLORE, HINTS
-from recloop.methods.study import VECTORS_FILE, OwnParts, open_study
+from recloop.methods.study import VECTORS_FILE, OwnParts, Study, open_study
 from recloop.progress import SILENT
 from recloop.prompts.lines import history_line
 from recloop.prompts.next_item import next_item_text, parse_ranking
@@ -25,6 +28,46 @@ from recloop.rerankers.session_baselines import likely_next
 from recloop.training.hint_policy import load_policy
 
 NEAR_TITLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SessionModel:
+    """A run's hint policy and language model, with all they need to rank what follows a session."""
+
+    study: Study
+    task: SessionTask
+    policy: Path
+
+    def recommend(self, shown: Sequence[int], offered: Sequence[int] | None = None) -> tuple[str, list[str]]:
+        """The hint, empty for none, and the titles that the language model ranks, best first.
+
+        Args:
+            shown: the session's items, oldest first.
+            offered: the candidates; None for those that the training sessions make likely.
+        """
+        study, task, num_ranked = self.study, self.task, self.study.config.question.num_ranked
+        offered = offered or likely_next(task, shown, len(task.test[0].candidates))
+        items = clean_items(task)
+        text = session_text(task, items, shown, offered)
+        lines = [history_line(task.attributes, items[i]) for i in shown]
+        with EncoderCache(study.run.path / VECTORS_FILE) as cache:
+            state_1D = encode_texts(study.open_encoder(), lines, cache).mean(axis=0, keepdims=True)
+        base = read_hint_base(study.run.folder(EXPLORE.verb) / HINTS)
+        chosen = int(load_policy(self.policy).choose(state_1D.astype(np.float64))[0]) if self.policy.is_file() else 0
+        answer = ask(study, {0: next_item_text(text, base.texts[chosen], num_ranked)}, "ask")[0]
+        ranking = parse_ranking(answer.text, [item.title for item in text.candidates], num_ranked)
+        titles = task.items["title"].to_list()
+        return base.texts[chosen], [titles[offered[place]] for place in ranking.places]
+
+
+def open_session_model(run: RunFolder, config: Re2llmConfig, own: OwnParts | None = None) -> SessionModel:
+    """What ranks the next item of a session; RunError: the run has not yet learnt to choose hints."""
+    study = open_study(config, run, SILENT, None, own)
+    policy_step = TRAIN.named(f"s{config.seeds[0]}")
+    if not run.is_done(policy_step):
+        raise RunError(f"{run.path} has no policy yet ({policy_step}); finish with: recloop resume {run.path}")
+    task, _ = readable_sessions(study)
+    return SessionModel(study, task, run.folder(policy_step) / POLICY)  # absent where exploration left no hint
 
 
 def recommend(
@@ -46,33 +89,17 @@ def recommend(
         RunError: the run has not yet learnt to choose hints.
         DataError: a title the catalogue does not have.
     """
-    study = open_study(config, run, SILENT, None, OwnParts(lm=lm, encoder=encoder))
-    policy_step = TRAIN.named(f"s{config.seeds[0]}")
-    if not run.is_done(policy_step):
-        raise RunError(f"{run.path} has no policy yet ({policy_step}); finish with: recloop resume {run.path}")
-    task, _ = readable_sessions(study)
-    items, num_ranked = clean_items(task), config.question.num_ranked
-    shown = find_titles(task, session, "the session")
-    num = len(task.test[0].candidates)
-    offered = find_titles(task, candidates, "--candidates") if candidates else likely_next(task, shown, num)
-    text = session_text(task, items, shown, offered)
-    lines = [history_line(task.attributes, items[i]) for i in shown]
-    with EncoderCache(run.path / VECTORS_FILE) as cache:
-        state_1D = encode_texts(study.open_encoder(), lines, cache).mean(axis=0, keepdims=True)
-    base = read_hint_base(run.folder(EXPLORE.verb) / HINTS)
-    policy = run.folder(policy_step) / POLICY  # absent where exploration left no hint
-    number = int(load_policy(policy).choose(state_1D.astype(np.float64))[0]) if policy.is_file() else 0
-    hint = base.texts[number]
-    answer = ask(study, {0: next_item_text(text, hint, num_ranked)}, "ask")[0]
-    ranking = parse_ranking(answer.text, [item.title for item in text.candidates], num_ranked)
-    titles = task.items["title"].to_list()
-    ranked = [f"{place}. {titles[offered[p]]}" for place, p in enumerate(ranking.places, 1)]
+    model = open_session_model(run, config, OwnParts(lm=lm, encoder=encoder))
+    shown = find_titles(model.task, session.split(";"), "the session")
+    offered = find_titles(model.task, candidates.split(";"), "--candidates") if candidates else None
+    hint, titles = model.recommend(shown, offered)
+    ranked = [f"{place}. {title}" for place, title in enumerate(titles, 1)]
     return "\n".join([f"hint: {hint or '(none)'}", *(ranked or ["the language model named no candidate"])])
 
 
-def find_titles(task: SessionTask, told: str, what: str) -> list[int]:
-    """The items that titles parted by semicolons name, each once; SettingError: none. DataError: one not there once."""
-    names = [name.strip() for name in told.split(";") if name.strip()]
+def find_titles(task: SessionTask, told: Sequence[str], what: str) -> list[int]:
+    """The items that titles name, each once; SettingError: none. DataError: one not there once."""
+    names = [name.strip() for name in told if name.strip()]
     if not names:
         raise SettingError(f'{what} must be titles parted by semicolons, got none; write "A; B; C"')
     titles = task.items["title"].to_list()

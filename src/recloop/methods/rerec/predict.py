@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,33 +27,73 @@ VOTES = 8  # answers drawn, beside the likeliest one, for the candidates' scores
 SHOWN = 5
 
 
-def ask_run(run: RunFolder, config: ReRecConfig, text: str, user: str | None = None) -> str:
-    """The reasoning, the pick and the candidates' scores, as text.
+@dataclass(frozen=True, slots=True)
+class RequestAnswer:
+    """What a language model answered a request.
 
-    Args:
-        user: the id of whose history is shown, and left out of the candidates; None for nobody's.
-
-    Raises:
-        RunError: the run has no trained model yet.
-        SettingError: no such user, or a request that names no attribute and comes from nobody.
+    text: the likeliest answer. pick: the title it picks, None where it picks none; `status` says why.
+    shares: how often `VOTES` other answers name each title, the most frequent first.
+    candidates: titles. label: the step of the model.
     """
+
+    text: str
+    pick: str | None
+    status: str
+    shares: Mapping[str, float]
+    candidates: tuple[str, ...]
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestModel:
+    """A run's last language model with all it needs to answer requests."""
+
+    config: ReRecConfig
+    task: RequestTask
+    vectors_ID: np.ndarray
+    lm: LanguageModel
+    label: str
+
+    def answer(self, text: str, user: str | None = None) -> RequestAnswer:
+        """The answer to a request in a user's words.
+
+        Args:
+            user: the id of whose history is shown, and left out of the candidates; None for nobody's.
+
+        Raises:
+            SettingError: no such user, or a request that names no attribute and comes from nobody.
+        """
+        task, config = self.task, self.config
+        items, rating = history_of(task, user, config.requests.history_items)
+        named = conditions_named(task, text)
+        if not named and not items:
+            raise SettingError(
+                f"a request must name an attribute of the catalogue or come from a user, got {text!r}; "
+                f"name a {task.dataset.attributes[0]}, or give --user"
+            )
+        candidates = find_candidates(task, self.vectors_ID, named, items, config.requests.num_candidates)
+        told, kind = in_shown_names(text, task.columns), RequestKind.EXPLICIT_1
+        request = Request(0, kind, -1, told, tuple(named), candidates, candidates[0], (), items, rating)
+        room = chat_tokens(self.lm)
+        (prompt,) = build_request_prompts(task.dataset, [request], config.prompt, self.lm.count_tokens, room)
+        return answer(self.lm, prompt, task.tests.candidate_titles(request), config.lm.max_tokens, self.label)
+
+
+def open_request_model(run: RunFolder, config: ReRecConfig) -> RequestModel:
+    """The language model to ask; RunError: the run has no trained one yet."""
     study = open_study(config, run, SILENT, None)
     label = last_model(run, config)
     task = prepare(study)
-    vectors_ID = embed_items(study, task)
-    items, rating = history_of(task, user, config.requests.history_items)
-    named = conditions_named(task, text)
-    if not named and not items:
-        raise SettingError(
-            f"a request must name an attribute of the catalogue or come from a user, got {text!r}; "
-            f"name a {task.dataset.attributes[0]}, or give --user"
-        )
-    candidates = find_candidates(task, vectors_ID, named, items, config.requests.num_candidates)
-    shown = in_shown_names(text, task.columns)
-    request = Request(0, RequestKind.EXPLICIT_1, -1, shown, tuple(named), candidates, candidates[0], (), items, rating)
-    lm = study.open_lm(run.folder(label))
-    (prompt,) = build_request_prompts(task.dataset, [request], config.prompt, lm.count_tokens, chat_tokens(lm))
-    return answer(lm, prompt, task.tests.candidate_titles(request), config.lm.max_tokens, label)
+    return RequestModel(config, task, embed_items(study, task), study.open_lm(run.folder(label)), label)
+
+
+def ask_run(run: RunFolder, config: ReRecConfig, text: str, user: str | None = None) -> str:
+    """The reasoning, the pick and the candidates' scores, as text; see `RequestModel.answer`."""
+    told = open_request_model(run, config).answer(text, user)
+    pick = f"no pick ({told.status})" if told.pick is None else f"pick: {told.pick}"
+    lines = [f"  {share:6.0%}  {title}" for title, share in list(told.shares.items())[:SHOWN]]
+    others = f"          {len(told.candidates) - len(lines)} others less often"
+    return "\n".join([told.text, "", pick, "", f"share of {VOTES} answers ({told.label}):", *lines, others])
 
 
 def last_model(run: RunFolder, config: ReRecConfig) -> str:
@@ -105,16 +147,15 @@ def find_candidates(
     return tuple(sorted(chosen))
 
 
-def answer(lm: LanguageModel, prompt: Prompt, titles: list[str], max_tokens: int, label: str) -> str:
+def answer(lm: LanguageModel, prompt: Prompt, titles: list[str], max_tokens: int, label: str) -> RequestAnswer:
     """The likeliest answer, its pick or why there is none, and how often other answers name each candidate."""
     ((_, (best,)),) = lm.generate([prompt], Sampling(1, 0.0, 1.0, max_tokens, 0))
     ((_, completions_N),) = lm.generate([prompt], Sampling(VOTES, 1.0, 1.0, max_tokens, 0))
     likeliest = read_answer(best.text, titles, is_finished=best.is_finished)
     first = likeliest.first
-    pick = f"no pick ({likeliest.status.value})" if first is None else f"pick: {titles[first]}"
+    pick = None if first is None else titles[first]
     named = (read_answer(one.text, titles, is_finished=one.is_finished).first for one in completions_N)
     votes = Counter(place for place in named if place is not None)
-    shown = sorted(votes.items(), key=lambda pair: (-pair[1], pair[0]))[:SHOWN]
-    lines = [f"  {num / VOTES:6.0%}  {titles[place]}" for place, num in shown]
-    others = f"          {len(titles) - len(shown)} others less often"
-    return "\n".join([best.text, "", pick, "", f"share of {VOTES} answers ({label}):", *lines, others])
+    shown = sorted(votes.items(), key=lambda pair: (-pair[1], pair[0]))
+    shares = {titles[place]: num / VOTES for place, num in shown}
+    return RequestAnswer(best.text, pick, likeliest.status.value, shares, tuple(titles), label)

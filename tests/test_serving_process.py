@@ -1,0 +1,178 @@
+"""`recloop serve` as a process: its start, its end by a signal, its start after a kill; and its page in a browser."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recloop.cli import main
+from recloop.errors import SettingError
+from recloop.serving.server import TOKEN, read_token
+
+SETTINGS = {
+    "rounds": "0",
+    "variants": "trained",
+    "preflight": "off",
+    "data.simulated.num-users": "40",
+    "data.simulated.num-items": "60",
+    "data.simulated.num-interactions": "12",
+    "prompt.max-prompt-tokens": "300",
+    "completions.test": "1",
+    "reranker.max-epochs": "1",
+}
+FIRST_SCORE = "document.querySelector('.ranking .score').innerText"
+DEADLINE_S = 120
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("process") / "run"
+    words = [word for key, value in SETTINGS.items() for word in (f"--{key}", value)]
+    assert main(["run", "dpo4rec", *words, "--out", str(folder)]) == 0
+    return folder
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return one.getsockname()[1]
+
+
+@contextmanager
+def serving(run: Path, *words: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process and its address, when it is ready."""
+    command = [sys.executable, "-m", "recloop.cli", "serve", str(run), "--port", str(port := free_port()), *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | environment) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            deadline_s = time.monotonic() + DEADLINE_S
+            while status(f"{url}/ready") != 200:
+                assert process.poll() is None
+                assert time.monotonic() < deadline_s
+                time.sleep(0.1)
+            yield process, url
+        finally:
+            process.kill()
+
+
+def status(url: str | urllib.request.Request) -> int:
+    try:
+        with urllib.request.urlopen(url) as reply:
+            return reply.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except (urllib.error.URLError, ConnectionError):
+        return 0
+
+
+def ask(url: str, path: str, body: Any) -> Any:
+    request = urllib.request.Request(url + path, json.dumps(body).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=DEADLINE_S) as reply:
+        return json.load(reply)
+
+
+@pytest.mark.slow
+def test_it_ends_by_a_signal_with_0_and_starts_again_after_a_kill(run: Path) -> None:
+    body = {"user": "u0", "candidates": ["i1", "i2", "i3"]}
+    with serving(run) as (process, url):
+        first = ask(url, "/rerank", body)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(DEADLINE_S) == -signal.SIGKILL
+    with serving(run) as (process, url):
+        assert ask(url, "/rerank", body) == first
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=DEADLINE_S)
+        assert process.returncode == 0
+    events = [json.loads(line)["event"] for line in said.splitlines()]
+    assert (events[0], events[-1]) == ("serving", "stopped")
+    assert "request" in events
+
+
+@pytest.mark.slow
+def test_a_token_is_wanted_and_a_body_of_50_mb_refused_though_its_client_sends_it_all(run: Path) -> None:
+    shown = {"authorization": "Bearer 0123456789abcdef"}
+    with serving(run, **{TOKEN: "0123456789abcdef"}) as (_, url):
+        assert status(f"{url}/run") == 401
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/run", headers=shown)) as reply:
+            assert json.load(reply)["is_finished"]
+        for header, answer in (("", b"401"), ("authorization: Bearer 0123456789abcdef\r\n", b"413")):
+            with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+                size = 50 * 2**20
+                client.sendall(f"POST /rerank HTTP/1.1\r\nhost: x\r\n{header}content-length: {size}\r\n\r\n".encode())
+                start_s = time.monotonic()
+                assert client.recv(12) == b"HTTP/1.1 " + answer
+                assert time.monotonic() - start_s < 1
+            body = urllib.request.Request(f"{url}/rerank", b"x" * size, shown if header else {})
+            assert status(body) == int(answer)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+def test_in_a_browser_the_ranking_follows_the_text(run: Path) -> None:
+    browser_api = pytest.importorskip("playwright.sync_api")
+    with serving(run) as (_, url), browser_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 500, "height": 900})
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+        page.goto(url)
+        page.wait_for_selector(".ranking li")
+        scores = page.locator(".ranking .score").all_inner_texts()
+        text = page.locator("#text").input_value()
+        page.locator("#text").fill("By genre: likes War.")
+        page.wait_for_function(f"before => {FIRST_SCORE} !== before", arg=scores[0])
+        page.get_by_role("button", name="Undo my changes").press("Enter")
+        page.wait_for_function(f"before => {FIRST_SCORE} === before", arg=scores[0])
+        assert page.locator("#text").input_value() == text
+        page.locator(".parts button").first.press("Enter")
+        assert page.locator(".parts button").first.get_attribute("aria-pressed") == "true"
+        page.get_by_role("tab", name="Try it").press("ArrowRight")
+        page.wait_for_selector("#panel-run table.steps", state="visible")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert errors == []
+        browser.close()
+
+
+def test_a_token_is_read_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TOKEN, raising=False)
+    assert read_token(None) is None
+    file = tmp_path / "token"
+    file.write_text("0123456789abcdef\n")
+    assert read_token(file) == "0123456789abcdef"
+    monkeypatch.setenv(TOKEN, "fedcba9876543210")
+    assert read_token(None) == "fedcba9876543210"
+    assert read_token(file) == "0123456789abcdef"
+
+
+@pytest.mark.parametrize("token", ["", "short", "has a space in it or two", "tab\tin the middle of it", "é" * 20])
+def test_a_token_that_is_none_is_refused(token: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(token)
+    with pytest.raises(SettingError, match="16 printable characters"):
+        read_token(tmp_path / "token")
+
+
+def test_a_folder_that_is_no_run_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", str(tmp_path)]) == 1
+    assert "no run to read" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_address_that_is_taken_is_one_clear_line(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", str(run), "--port", port]) == 2
+    assert f"127.0.0.1:{port} cannot be listened at" in capsys.readouterr().err
