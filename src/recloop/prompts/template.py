@@ -124,10 +124,12 @@ def _file_of(template: str | Path) -> Path:
 @lru_cache(maxsize=8)
 def _read(file: Path, text: str) -> PromptTemplate:
     """A function that renders the text of a template file."""
-    from jinja2 import StrictUndefined, TemplateSyntaxError
+    from jinja2 import Environment, StrictUndefined, TemplateSyntaxError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    is_ours = file.parent == FOLDER  # the sandbox takes most of the time of a prompt
+    kind = Environment if is_ours else ImmutableSandboxedEnvironment
+    environment = kind(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     try:
         require_modest(text)
         code = environment.compile(text, filename=str(file))
@@ -142,7 +144,7 @@ def _read(file: Path, text: str) -> PromptTemplate:
         parts: list[str] = []
         num_chars = 0
         try:
-            with nullcontext() if file.parent == FOLDER else limited_rendering(str(file), may_set="set" in text):
+            with nullcontext() if is_ours else limited_rendering(str(file), may_set="set" in text):
                 for part in template.root_render_func(context):
                     num_chars += len(part)
                     if num_chars > MAX_CHARS:
