@@ -74,9 +74,11 @@ def counted_by_lines(count_tokens: Callable[[str], int]) -> Callable[[str], int]
 
 
 def _by_lines(count_tokens: Callable[[str], int], lines: re.Pattern[str]) -> Callable[[str], int]:
+    num_before = {before: count_tokens(before) for before in ("", "x", "\n")}
+
     @lru_cache(maxsize=PARTS_KEPT)
     def of_part(part: str, before: str) -> int:
-        return count_tokens(before + part) - count_tokens(before)
+        return count_tokens(before + part) - num_before[before]
 
     @lru_cache(maxsize=LINES_KEPT)
     def of_line(line: str, before: str) -> int:

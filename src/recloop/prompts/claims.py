@@ -16,7 +16,7 @@ dislikes "Alien".`` A title is liked when it was rated above the mean of the his
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -91,18 +91,19 @@ class Evidence:
     @property
     def polarity(self) -> Polarity | None:
         """The claim this evidence supports, or None when it supports none."""
-        fewest = 1 if self.attribute == TITLE else FEWEST
-        match self.basis:
-            case Basis.COUNT:
-                return Polarity.LIKES if self.num_items >= fewest else Polarity.ALSO
-            case Basis.SHARE if self.num_items >= max(FEWEST, MORE * self.num_expected):
-                return Polarity.LIKES
-            case Basis.SHARE if self.num_expected >= FEWEST and self.num_items <= LESS * self.num_expected:
-                return Polarity.DISLIKES
-            case Basis.RATING if self.num_items >= fewest and abs(self.excess) >= 1e-9:
-                return Polarity.LIKES if self.excess > 0 else Polarity.DISLIKES
-            case _:
-                return None
+        if self.basis is Basis.RATING:  # first, since it is asked most often
+            is_clear = self.num_items >= self._fewest and abs(self.excess) >= 1e-9
+            return (Polarity.LIKES if self.excess > 0 else Polarity.DISLIKES) if is_clear else None
+        if self.basis is Basis.COUNT:
+            return Polarity.LIKES if self.num_items >= self._fewest else Polarity.ALSO
+        if self.num_items >= max(FEWEST, MORE * self.num_expected):
+            return Polarity.LIKES
+        is_rare = self.num_expected >= FEWEST and self.num_items <= LESS * self.num_expected
+        return Polarity.DISLIKES if is_rare else None
+
+    @property
+    def _fewest(self) -> float:
+        return 1 if self.attribute == TITLE else FEWEST
 
     @property
     def strength(self) -> float:
@@ -142,26 +143,29 @@ def weigh_history(
         items = [HistoryItem(item.title, ((item.title,),), item.rating) for item in reversed(items)]
     rating = [item.rating for item in items if item.rating is not None]
     mean = sum(rating) / len(rating) if rating else 0.0
-    counts: Counter[tuple[str, str]] = Counter()
-    excess: dict[tuple[str, str], float] = defaultdict(float)
+    counts: dict[tuple[str, str], int] = {}
+    excess: dict[tuple[str, str], float] = {}
     for item in items:
+        above = 0.0 if item.rating is None else item.rating - mean
         for attribute, values in zip(attributes, item.values, strict=True):
             for value in dict.fromkeys(values):
-                counts[attribute, value] += 1
-                excess[attribute, value] += 0.0 if item.rating is None else item.rating - mean
+                key = attribute, value
+                counts[key] = counts.get(key, 0) + 1
+                excess[key] = excess.get(key, 0.0) + above
     if population_rates is None:
         basis = Basis.RATING if rating else Basis.COUNT
         found = [Evidence(*key, count, round(excess[key], 6), basis) for key, count in counts.items()]
     else:
         expected_of = {key: share * len(items) for key, share in population_rates.items() if key[0] in attributes}
         found = [
-            Evidence(*key, counts[key], counts[key] - expected, Basis.SHARE, expected)
+            Evidence(*key, counts.get(key, 0), counts.get(key, 0) - expected, Basis.SHARE, expected)
             for key, expected in (dict.fromkeys(counts, 0.0) | expected_of).items()
             if key in counts or expected >= FEWEST
         ]
     if are_titles:
         return found
-    return sorted(found, key=lambda e: (attributes.index(e.attribute), -e.strength, e.value))
+    place = {attribute: number for number, attribute in enumerate(attributes)}
+    return sorted(found, key=lambda e: (place[e.attribute], -e.strength, e.value))
 
 
 def population_rates(attributes: Sequence[str], histories: Iterable[Sequence[HistoryItem]]) -> PopulationRates:
@@ -201,15 +205,17 @@ def write_summary(claims: Sequence[Claim], attributes: Sequence[str] | None = No
     by_attribute: dict[str, dict[Polarity, list[str]]] = {attribute: {} for attribute in attributes or ()}
     for claim in claims:
         by_attribute.setdefault(claim.attribute, {}).setdefault(claim.polarity, []).append(claim.value)
-    sections = []
-    for attribute, by_polarity in by_attribute.items():
-        parts = [
-            f"{p.value} {', '.join(written_value(attribute, value) for value in by_polarity[p])}"
-            for p in Polarity
-            if p in by_polarity
-        ]
-        sections.append(f"By {attribute}: {'; '.join(parts) or 'mixed'}.")
-    return " ".join(sections) or NO_PREFERENCE
+    return " ".join(write_section(*section) for section in by_attribute.items()) or NO_PREFERENCE
+
+
+def write_section(attribute: str, values_of: Mapping[Polarity, Sequence[str]]) -> str:
+    """One section of a summary, "mixed" where nothing is claimed."""
+    parts = [
+        f"{polarity.value} {', '.join(written_value(attribute, value) for value in values_of[polarity])}"
+        for polarity in Polarity
+        if values_of.get(polarity)
+    ]
+    return f"By {attribute}: {'; '.join(parts) or 'mixed'}."
 
 
 def written_value(attribute: str, value: str) -> str:

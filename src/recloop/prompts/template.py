@@ -139,8 +139,10 @@ def _read(file: Path, text: str) -> PromptTemplate:
         raise SettingError(f"{file} is no template: {error}; correct it") from error
     template = environment.template_class.from_code(environment, code, environment.make_globals(None))
 
+    names = [variable.name for variable in fields(ProfileFacts)]
+
     def write(facts: ProfileFacts) -> PromptText:
-        context = template.new_context({variable.name: getattr(facts, variable.name) for variable in fields(facts)})
+        context = template.new_context({name: getattr(facts, name) for name in names})
         parts: list[str] = []
         num_chars = 0
         try:

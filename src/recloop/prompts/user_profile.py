@@ -25,7 +25,7 @@ from recloop.llm.language_model import LanguageModel
 from recloop.prompts import claims
 from recloop.progress import SILENT, Progress
 from recloop.prompts.budget import LINES_KEPT, PromptTooLong, counted_by_lines, within_budget
-from recloop.prompts.claims import HistoryItem, PopulationRates
+from recloop.prompts.claims import Evidence, HistoryItem, PopulationRates
 from recloop.prompts.lines import NOUNS, clean_value, history_items, history_line
 from recloop.prompts.template import ProfileFacts, PromptTemplate, PromptText, ShownItem, known_template, open_template
 from recloop.records import CandidateLists, Domain, Group, Histories, Log, Prompt
@@ -231,14 +231,15 @@ def count_lines(
     evidence = claims.weigh_history(attributes, items, population_rates)
     is_two_sided = any(e.basis is not claims.Basis.COUNT for e in evidence)
     lines = ["Counted, likes above the average:" if is_two_sided else "Counted:"] if attributes else []
+    sides: dict[tuple[str, claims.Polarity], list[Evidence]] = defaultdict(list)
+    for one in evidence:
+        if (polarity := one.polarity) is not None:
+            sides[one.attribute, polarity].append(one)
     for attribute in attributes:
-        sides = [
-            [e for e in evidence if e.attribute == attribute and e.polarity is polarity][:max_counted]
-            for polarity in claims.Polarity
-        ]
-        told = [claims.Claim(attribute, e.polarity, e.value) for side in sides for e in side if e.polarity]
-        counts = "; ".join(", ".join(str(e.num_items) for e in side) for side in sides if side)
-        lines.append(claims.write_summary(told, [attribute]) + (f" ({counts})" if counts else ""))
+        told = {polarity: sides[attribute, polarity][:max_counted] for polarity in claims.Polarity}
+        counts = "; ".join(", ".join(str(e.num_items) for e in side) for side in told.values() if side)
+        values = {polarity: [e.value for e in side] for polarity, side in told.items()}
+        lines.append(claims.write_section(attribute, values) + (f" ({counts})" if counts else ""))
     return lines
 
 
