@@ -12,10 +12,10 @@ from recloop.errors import SettingError
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 NUM_CHECKED = 200  # texts that are counted whole too
-LINES_KEPT, PARTS_KEPT = 2**17, 2**18
+LINES_KEPT, PARTS_KEPT = 2**18, 2**19  # about 100 MB each
 # A line with the space before it, as most tokenizers take it, or with the space after it, where ".\n" can be a token.
 WAYS_TO_CUT = re.compile(r"\s*\S[^\n]*"), re.compile(r"\S[^\n]*\s*")
-PARTS = re.compile(r"(?<=\w)(?=[,;] )")
+PARTS = re.compile(r"""(?<=\w)(?=[,;] | \| \w)|(?<= ")(?=\w)""")  # of a line: values, and what is in quotes
 
 
 class PromptTooLong(SettingError):
@@ -74,7 +74,7 @@ def counted_by_lines(count_tokens: Callable[[str], int]) -> Callable[[str], int]
 
 
 def _by_lines(count_tokens: Callable[[str], int], lines: re.Pattern[str]) -> Callable[[str], int]:
-    num_before = {before: count_tokens(before) for before in ("", "x", "\n")}
+    num_before = {before: count_tokens(before) for before in ("", "x", "\n", ' "')}
 
     @lru_cache(maxsize=PARTS_KEPT)
     def of_part(part: str, before: str) -> int:
@@ -83,7 +83,7 @@ def _by_lines(count_tokens: Callable[[str], int], lines: re.Pattern[str]) -> Cal
     @lru_cache(maxsize=LINES_KEPT)
     def of_line(line: str, before: str) -> int:
         first, *others = PARTS.split(line)
-        return of_part(first, before) + sum(of_part(other, "x") for other in others)
+        return of_part(first, before) + sum(of_part(part, "x" if part[0] in ",; " else ' "') for part in others)
 
     def count(text: str) -> int:
         first, *others = lines.findall(text) or [""]

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import zip_longest
+from typing import NamedTuple
 
 from recloop.llm.completion_text import SENTENCE_END
 
@@ -51,6 +52,9 @@ class Polarity(StrEnum):
     ALSO = "also"  # implicit logs only: one item carries it
 
 
+POLARITIES = tuple(Polarity)
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryItem:
     """One item of a history: its values, attribute by attribute; `rating` is None when the log is implicit."""
@@ -77,8 +81,7 @@ class Basis(StrEnum):
     COUNT = "count"  # in how many items
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):  # dozens a user: a third of the time that a dataclass takes
     """What a history says about one value."""
 
     attribute: str
@@ -108,13 +111,9 @@ class Evidence:
     @property
     def strength(self) -> float:
         """How much the history supports it: excess in ratings, excess over its noise, or number of items."""
-        match self.basis:
-            case Basis.COUNT:
-                return float(self.num_items)
-            case Basis.SHARE:
-                return abs(self.excess) / (self.num_expected + 1) ** 0.5
-            case Basis.RATING:
-                return abs(self.excess)
+        if self.basis is Basis.COUNT:
+            return float(self.num_items)
+        return abs(self.excess) / (self.num_expected + 1) ** 0.5  # none is expected where ratings are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +211,7 @@ def write_section(attribute: str, values_of: Mapping[Polarity, Sequence[str]]) -
     """One section of a summary, "mixed" where nothing is claimed."""
     parts = [
         f"{polarity.value} {', '.join(written_value(attribute, value) for value in values_of[polarity])}"
-        for polarity in Polarity
+        for polarity in POLARITIES
         if values_of.get(polarity)
     ]
     return f"By {attribute}: {'; '.join(parts) or 'mixed'}."

@@ -137,7 +137,7 @@ def _read(file: Path, text: str) -> PromptTemplate:
         raise SettingError(f"{file}, line {error.lineno}: {error.message}; correct the template") from error
     except (ArithmeticError, RecursionError, SyntaxError, ValueError) as error:  # of Jinja, or of the code it makes
         raise SettingError(f"{file} is no template: {error}; correct it") from error
-    template = environment.template_class.from_code(environment, code, environment.make_globals(None))
+    template = environment.template_class.from_code(environment, code, environment.globals)
 
     names = [variable.name for variable in fields(ProfileFacts)]
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from itertools import accumulate
+from math import isnan
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,7 +144,12 @@ def profile_writer(
     counts tokens, its chat template's included (None estimates them); `template` takes the place of the configured one.
     """
     items_of = history_items(log)
-    shown_of = lru_cache(maxsize=LINES_KEPT)(partial(shown_item, log.attributes))
+
+    @lru_cache(maxsize=LINES_KEPT)
+    def line_of(number: int, rating: float | None) -> tuple[HistoryItem, ShownItem]:
+        (item,) = items_of([number], None if rating is None else [rating])
+        return item, shown_item(log.attributes, item)
+
     profiles = _profiles(log) if config.include_profile else {}
     writes = template or open_template(config.template)
     count_whole = lm.count_tokens if lm is not None else lambda text: int(len(text) / CHARS_PER_TOKEN) + 1
@@ -151,8 +157,9 @@ def profile_writer(
     budget = config.max_prompt_tokens - (CHAT_TOKENS if lm is None else chat_tokens(lm))
 
     def write(user: int, items: np.ndarray, rating: np.ndarray) -> Prompt:
-        history = items_of(items, rating)
-        shown = tuple(map(shown_of, history))
+        ratings = [None if isnan(one) else one for one in rating.tolist()]
+        lines = list(map(line_of, items.tolist(), ratings))
+        history, shown = tuple(item for item, _ in lines), tuple(line for _, line in lines)
         rated = [item.rating for item in history if item.rating is not None]
         mean = sum(rated) / len(rated) if rated else None
 
@@ -236,7 +243,7 @@ def count_lines(
         if (polarity := one.polarity) is not None:
             sides[one.attribute, polarity].append(one)
     for attribute in attributes:
-        told = {polarity: sides[attribute, polarity][:max_counted] for polarity in claims.Polarity}
+        told = {polarity: sides[attribute, polarity][:max_counted] for polarity in claims.POLARITIES}
         counts = "; ".join(", ".join(str(e.num_items) for e in side) for side in told.values() if side)
         values = {polarity: [e.value for e in side] for polarity, side in told.items()}
         lines.append(claims.write_section(attribute, values) + (f" ({counts})" if counts else ""))
