@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -126,7 +127,10 @@ class ParsedCompletion:
 
 
 def weigh_history(
-    attributes: Sequence[str], history: Iterable[HistoryItem], population_rates: PopulationRates | None = None
+    attributes: Sequence[str],
+    history: Iterable[HistoryItem],
+    population_rates: PopulationRates | None = None,
+    fewest: int = 1,
 ) -> list[Evidence]:
     """Evidence for every value of a history, attribute by attribute, strongest first; for titles the latest first.
 
@@ -135,48 +139,58 @@ def weigh_history(
         history: the items shown; all have ratings, or none has.
         population_rates: what to compare the history with; None to go by its ratings, or by counts alone. With
             them, a value that no item carries has evidence where items are expected to. Titles are not compared.
+        fewest: by ratings, values that fewer items carry are left out.
     """
     items = list(history)
     if are_titles := not attributes:
-        attributes, population_rates = (TITLE,), None
+        attributes, population_rates, fewest = (TITLE,), None, 1
         items = [HistoryItem(item.title, ((item.title,),), item.rating) for item in reversed(items)]
     rating = [item.rating for item in items if item.rating is not None]
     mean = sum(rating) / len(rating) if rating else 0.0
-    counts: dict[tuple[str, str], int] = {}
-    excess: dict[tuple[str, str], float] = {}
+    columns = tuple(attributes)
+    sums: dict[tuple[str, str], tuple[int, float]] = {}  # items that carry a value, and their excess
     for item in items:
         above = 0.0 if item.rating is None else item.rating - mean
-        for attribute, values in zip(attributes, item.values, strict=True):
-            for value in dict.fromkeys(values):
-                key = attribute, value
-                counts[key] = counts.get(key, 0) + 1
-                excess[key] = excess.get(key, 0.0) + above
-    if population_rates is None:
-        basis = Basis.RATING if rating else Basis.COUNT
-        found = [Evidence(*key, count, round(excess[key], 6), basis) for key, count in counts.items()]
-    else:
-        expected_of = {key: share * len(items) for key, share in population_rates.items() if key[0] in attributes}
+        for key in _distinct_values(columns, item.values):
+            num, excess = sums.get(key, (0, 0.0))
+            sums[key] = num + 1, excess + above
+    if population_rates is not None:
+        expected_of = {key: share * len(items) for key, share in population_rates.items() if key[0] in columns}
+        nums = {key: num for key, (num, _) in sums.items()}
         found = [
-            Evidence(*key, counts.get(key, 0), counts.get(key, 0) - expected, Basis.SHARE, expected)
-            for key, expected in (dict.fromkeys(counts, 0.0) | expected_of).items()
-            if key in counts or expected >= FEWEST
+            Evidence(*key, nums.get(key, 0), nums.get(key, 0) - expected, Basis.SHARE, expected)
+            for key, expected in (dict.fromkeys(nums, 0.0) | expected_of).items()
+            if key in nums or expected >= FEWEST
         ]
+    elif rating:
+        known = ((key, num, excess) for key, (num, excess) in sums.items() if num >= fewest)
+        found = [Evidence(*key, num, round(excess, 6), Basis.RATING) for key, num, excess in known]
+    else:
+        found = [Evidence(*key, num, 0.0, Basis.COUNT) for key, (num, _) in sums.items()]
     if are_titles:
         return found
-    place = {attribute: number for number, attribute in enumerate(attributes)}
+    place = {attribute: number for number, attribute in enumerate(columns)}
     return sorted(found, key=lambda e: (place[e.attribute], -e.strength, e.value))
+
+
+@lru_cache(maxsize=2**16)
+def _distinct_values(
+    attributes: tuple[str, ...], values: tuple[tuple[str, ...], ...]
+) -> tuple[tuple[str, str], ...]:
+    """The values of one item, each with its attribute."""
+    pairs = zip(attributes, values, strict=True)
+    return tuple((attribute, value) for attribute, told in pairs for value in dict.fromkeys(told))
 
 
 def population_rates(attributes: Sequence[str], histories: Iterable[Sequence[HistoryItem]]) -> PopulationRates:
     """The share of a history that carries each value: the mean over these histories, empty ones left out."""
     sums: dict[tuple[str, str], float] = defaultdict(float)
-    num_histories = 0
+    columns, num_histories = tuple(attributes), 0
     for items in histories:
         num_histories += bool(items)
         for item in items:
-            for attribute, values in zip(attributes, item.values, strict=True):
-                for value in dict.fromkeys(values):
-                    sums[attribute, value] += 1 / len(items)
+            for key in _distinct_values(columns, item.values):
+                sums[key] += 1 / len(items)
     return {key: total / num_histories for key, total in sums.items()}
 
 

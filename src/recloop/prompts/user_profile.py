@@ -235,8 +235,9 @@ def count_lines(
     `max_counted` is the most values on each side, strongest first. With ratings or population rates:
     ``By genre: likes Drama, War; dislikes Comedy. (6, 2; 3)``, else ``By genre: likes Drama; also Comedy. (6; 1)``
     """
-    evidence = claims.weigh_history(attributes, items, population_rates)
-    is_two_sided = any(e.basis is not claims.Basis.COUNT for e in evidence)
+    evidence = claims.weigh_history(attributes, items, population_rates, fewest=int(claims.FEWEST))
+    is_rated = any(item.rating is not None and any(item.values) for item in items)
+    is_two_sided = is_rated or any(e.basis is not claims.Basis.COUNT for e in evidence)
     lines = ["Counted, likes above the average:" if is_two_sided else "Counted:"] if attributes else []
     sides: dict[tuple[str, claims.Polarity], list[Evidence]] = defaultdict(list)
     for one in evidence:
