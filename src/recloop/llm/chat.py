@@ -49,7 +49,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def token_counter(tokenizer: Any) -> Callable[[str], int]:
-    """Counts the tokens of a text without a template; as the tokenizer itself, and in half the time where that may be."""
+    """Counts the tokens of a text without a template, as the tokenizer does; by its backend, in half the time."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or backend.truncation is not None or backend.padding is not None:
         # Not verbose: a text that is too long is no reason to warn, since counting is how that is found out.

@@ -174,9 +174,7 @@ def weigh_history(
 
 
 @lru_cache(maxsize=2**16)
-def _distinct_values(
-    attributes: tuple[str, ...], values: tuple[tuple[str, ...], ...]
-) -> tuple[tuple[str, str], ...]:
+def _distinct_values(attributes: tuple[str, ...], values: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, str], ...]:
     """The values of one item, each with its attribute."""
     pairs = zip(attributes, values, strict=True)
     return tuple((attribute, value) for attribute, told in pairs for value in dict.fromkeys(told))

@@ -23,8 +23,8 @@ from pydantic import BaseModel, field_validator
 
 from recloop.llm.chat import CHAT_TOKENS, chat_tokens
 from recloop.llm.language_model import LanguageModel
-from recloop.prompts import claims
 from recloop.progress import SILENT, Progress
+from recloop.prompts import claims
 from recloop.prompts.budget import LINES_KEPT, PromptTooLong, counted_by_lines, within_budget
 from recloop.prompts.claims import Evidence, HistoryItem, PopulationRates
 from recloop.prompts.lines import NOUNS, clean_value, history_items, history_line

@@ -11,7 +11,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
 
 from recloop.errors import GenerationError
 from recloop.llm.chat import own_tokenizer, token_counter
