@@ -12,7 +12,7 @@ from recloop.progress import SILENT, Progress
 from recloop.records import Log
 
 DEFAULT = DataConfig.model_fields["quarantine"].default
-PLAN_USERS, PROMPT_USERS = 10_000, 2_000  # of a larger log a plan counts the lists, and makes the prompts, of so many
+PLAN_USERS, PROMPT_USERS = 10_000, 1_000  # of a larger log a plan counts the lists, and makes the prompts, of so many
 
 
 def read_run_log(data: DataConfig, seed: int, progress: Progress, folder: Path, name: str = "") -> Log:
