@@ -155,12 +155,15 @@ def weigh_history(
             num, excess = sums.get(key, (0, 0.0))
             sums[key] = num + 1, excess + above
     if population_rates is not None:
-        expected_of = {key: share * len(items) for key, share in population_rates.items() if key[0] in columns}
         nums = {key: num for key, (num, _) in sums.items()}
+        expected_of = {
+            key: expected
+            for key, share in population_rates.items()
+            if ((expected := share * len(items)) >= FEWEST or key in nums) and key[0] in columns
+        }
         found = [
             Evidence(*key, nums.get(key, 0), nums.get(key, 0) - expected, Basis.SHARE, expected)
             for key, expected in (dict.fromkeys(nums, 0.0) | expected_of).items()
-            if key in nums or expected >= FEWEST
         ]
     elif rating:
         known = ((key, num, excess) for key, (num, excess) in sums.items() if num >= fewest)
