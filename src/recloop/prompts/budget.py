@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TypeVar
 
@@ -37,11 +39,12 @@ def within_budget(
     """
     made: list[Made] = []
     over: list[PromptTooLong] = []
-    for one in given:
-        try:
-            made.append(make(one))
-        except PromptTooLong as error:
-            over.append(error)
+    with _no_collection():
+        for one in given:
+            try:
+                made.append(make(one))
+            except PromptTooLong as error:
+                over.append(error)
     if over:
         also = f" (and {' and '.join(beside)} no less)" if beside else ""
         raise SettingError(
@@ -49,6 +52,18 @@ def within_budget(
             f"{len(over) + len(made):,}; use at least {max(one.least for one in over)}{also}{hint}"
         ) from over[0]
     return made
+
+
+@contextmanager
+def _no_collection() -> Generator[None]:
+    """Without the search for cycles: there are none, and it would go through millions of prompts again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def counted_by_lines(count_tokens: Callable[[str], int]) -> Callable[[str], int]:
