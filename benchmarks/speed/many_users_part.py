@@ -69,7 +69,8 @@ def measure(bench: Bench) -> Findings:
         bound=(
             "Prompts take four fifths of the time, user by user: what a history repeats, three or four renderings of "
             "the template until it fits, and their tokens, which are counted line by line and remembered. Importing "
-            "torch and transformers is seconds of the smallest size. The power is that of the two largest sizes of 10 rows a user."
+            "torch and transformers is seconds of the smallest size. The power is that of the two largest sizes of 10 "
+            "rows a user."
         ),
     )
 

@@ -56,7 +56,7 @@ def within_budget(
 
 @contextmanager
 def _no_collection() -> Generator[None]:
-    """Without the search for cycles: there are none, and it would go through millions of prompts again and again."""
+    """Without the search for cycles: prompts have none, and it would go through millions of them again and again."""
     was_on = gc.isenabled()
     gc.disable()
     try:
