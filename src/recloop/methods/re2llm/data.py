@@ -101,7 +101,8 @@ def prepare(study: Study) -> Questions:
     with study.step(PREPARE, "", {"sessions": task_digest(task), "lm": study.first_lm.digest}) as step:
         if not step.is_done:
             texts = session_texts(task, items)
-            cuts = within_budget(partial(_fit, study, _prompt_counter(study)), texts, hint="; or fewer candidates")
+            fit = partial(_fit, study, _prompt_counter(study, are_many=True))
+            cuts = within_budget(fit, texts, hint="; or fewer candidates")
             (step.folder / CUTS).write_text(json.dumps(cuts) + "\n", encoding="utf-8")
             step.note(
                 num_train=len(task.train),
@@ -147,10 +148,11 @@ def cut_text(text: SessionText, num_cut: int, *, has_attributes: bool) -> Sessio
     return replace(text, shown=text.shown[num_cut:], candidates=text.candidates if has_attributes else bare)
 
 
-def _prompt_counter(study: Study) -> Callable[[str], int]:
-    """Counts the tokens of a whole prompt with this text."""
+def _prompt_counter(study: Study, *, are_many: bool) -> Callable[[str], int]:
+    """Counts the tokens of a whole prompt with this text; of many texts their lines once."""
     lm = study.open_lm(study.first_lm.folder)
-    around, count = chat_tokens(lm) + lm.count_tokens(SYSTEM), counted_by_lines(lm.count_tokens)
+    around = chat_tokens(lm) + lm.count_tokens(SYSTEM)
+    count = counted_by_lines(lm.count_tokens) if are_many else lm.count_tokens
     return lambda text: around + count(text)
 
 
@@ -167,7 +169,7 @@ def _fit(study: Study, count: Callable[[str], int], text: SessionText) -> tuple[
 
 def fitting_prompt(study: Study, text: SessionText, budget: int, build: PromptOf) -> str | None:
     """The prompt `build` makes of a session, cut as far as `budget` tokens ask; None if nothing fits."""
-    cut, _ = _cut_to_fit(_prompt_counter(study), text, budget, build)
+    cut, _ = _cut_to_fit(_prompt_counter(study, are_many=False), text, budget, build)
     return None if cut is None else build(cut_text(text, cut[0], has_attributes=cut[1]))
 
 
