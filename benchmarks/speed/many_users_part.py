@@ -67,7 +67,7 @@ def measure(bench: Bench) -> Findings:
         figures=tuple(figures),
         growths=(Growth(title=title, x_label="users", y_label="seconds, gigabytes", lines=lines),),
         bound=(
-            "Prompts take four fifths of the time, user by user: what a history repeats, three or four renderings of "
+            "Prompts take four fifths of the time, user by user: what a history repeats, one to four renderings of "
             "the template until it fits, and their tokens, which are counted line by line and remembered. Importing "
             "torch and transformers is seconds of the smallest size. The power is that of the two largest sizes of 10 "
             "rows a user."
