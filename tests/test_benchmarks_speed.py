@@ -304,6 +304,23 @@ def test_a_large_log_has_no_pair_twice(tmp_path):
     assert log.select("user", "item").is_unique().all()
 
 
+@pytest.mark.slow
+def test_tables_of_many_users_have_items_with_values_for_every_row(tmp_path):
+    import polars as pl
+
+    from benchmarks.speed.many_users_part import prepare, write_tables
+
+    write_tables(tmp_path / "some", 400, 30)
+    log, items = (pl.read_parquet(tmp_path / "some" / f"{name}.parquet") for name in ("log", "items"))
+    assert log.height > 0.9 * 400 * 30  # the rest were pairs drawn twice
+    assert log.select("user", "item").is_unique().all()
+    assert log["item"].is_in(items["item"].implode()).all()
+    assert items["title"].is_unique().all()
+    assert items["genre"].str.contains("|", literal=True).all()
+    prepare(tmp_path / "some")
+    assert (tmp_path / "some" / "run" / "steps" / "prepare" / "prompts.parquet").is_file()
+
+
 def test_the_amount_of_work_follows_the_share(tmp_path):
     bench = Bench(SpeedConfig(share=0.1), 1, tmp_path, SILENT)
     assert (bench.amount(1000, 1), bench.amount(1000, 300)) == (100, 300)

@@ -19,6 +19,8 @@ from recloop.errors import RunError
 from recloop.evaluation.labels import base_variant
 from recloop.evaluation.terminal import show
 from recloop.experiment.run_folder import RunFolder
+from recloop.llm.config import GpuConfig
+from recloop.methods.cost_estimate import gpu_plan
 from recloop.methods.dpo4rec.ablations import derangement, exchange_texts, nearest_in_length, surprisal_per_token
 from recloop.methods.dpo4rec.compare import contrasts_of
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
@@ -180,6 +182,25 @@ def test_the_plan_counts_every_fit_of_the_reward_model_and_every_pair() -> None:
     epochs = Dpo4RecConfig().dpo.epochs
     assert f"up to {10 * epochs} pairs" in few
     assert f"up to {50 * epochs} pairs" in many  # of 10 users with 6 pairs each
+
+
+def test_a_plan_of_a_large_log_is_estimated_from_some_of_its_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Dpo4RecConfig.model_validate({"data": {"simulated": {"num_users": 400}}, "rounds": 0})
+    whole = forecast(config)
+    monkeypatch.setattr("recloop.methods.dpo4rec.cost_estimate.PLAN_USERS", 100)
+    some = forecast(config)
+    assert "estimated" not in whole
+    assert "estimated from 100 of 400 users, drawn" in some
+    for pattern in (r"([\d,]+) train,", r"([\d,]+) completions", r"about ([\d,]+) read"):
+        exact, about = (int(re.findall(pattern, text)[0].replace(",", "")) for text in (whole, some))
+        assert about == pytest.approx(exact, rel=0.1)
+
+
+def test_gpu_hours_by_hand() -> None:
+    gpu = GpuConfig(read_per_s=1000.0, written_per_s=100.0, price=2.5, currency="EUR")
+    # 3.6M / 1000 = 3600 s, 0.72M / 100 = 7200 s: three hours; nothing is trained, so no rate of training is wanted.
+    assert gpu_plan(gpu, 3_600_000, 720_000, 0)[1] == "  GPU hours: about 3.0 of one, 7.50 EUR"
+    assert gpu_plan(gpu, 3_600_000, 720_000, 1)[1].endswith("not known; give lm.gpu.trained-per-s")
 
 
 def unit(gap: float, seed: int) -> dict[str, object]:

@@ -6,6 +6,7 @@ import pytest
 
 from method_cases import do_method
 from recloop.cli import main
+from recloop.data.load import read_log
 from recloop.errors import GenerationError, RecloopError, SettingError
 from recloop.evaluation.report_sections import preflight_section
 from recloop.experiment.run_folder import RunFolder
@@ -111,6 +112,28 @@ def test_a_dry_run_checks_too_and_writes_nothing(tmp_path: Path, capsys, monkeyp
     lm = build_tiny_lm(tmp_path / "lm")
     assert main(["run", "dpo4rec", "--config", "a.toml", "--dry-run", "--lm", f"transformers:{lm}"]) == 1
     assert "must be of use" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dpo4rec", "rerec"])
+def test_a_dry_run_of_a_large_log_tries_some_of_its_users_and_reads_it_once(
+    method: str, tmp_path: Path, capsys, monkeypatch
+):
+    reads: list[str] = []
+
+    def read(config, *given):
+        reads.append(config.name)
+        return read_log(config, *given)
+
+    monkeypatch.setattr("recloop.methods.run_log.read_log", read)
+    for module in ("dry_run", "run_log"):
+        monkeypatch.setattr(f"recloop.methods.{module}.PROMPT_USERS", 40)
+    settings = ["--data.simulated.num-users", "90", "--data.simulated.num-items", "150"]
+    assert main(["run", method, *settings, "--data.simulated.num-interactions", "24", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "tried with 40 of 90 users, drawn" in out
+    assert "90 users" in out.partition("tried")[2]
+    assert reads == ["simulated"]
 
 
 def test_a_run_until_a_step_that_it_does_not_have_is_refused(tmp_path: Path):

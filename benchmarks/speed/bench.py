@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from benchmarks.speed.figures import FOLDER, PARTS_WITHOUT_DOWNLOADS, Findings, PartName, PartResult
+from benchmarks.speed.figures import FOLDER, USUAL_PARTS, Findings, PartName, PartResult
 from recloop.errors import SettingError
 from recloop.files import atomic_write_text
 from recloop.progress import SILENT, Progress, format_seconds
@@ -33,6 +33,7 @@ EXPECTED_S: dict[PartName, float] = {
     "smollm2": 400,
     "reading": 90,
     "large-log": 180,
+    "many-users": 1800,
     "serving": 60,
     "commands": 40,
     "threads": 150,
@@ -45,9 +46,9 @@ class SpeedConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     parts: tuple[PartName, ...] = Field(
-        default=PARTS_WITHOUT_DOWNLOADS,
+        default=USUAL_PARTS,
         min_length=1,
-        description="which parts to measure; smollm2 wants the model fetched",
+        description="which parts to measure; smollm2 wants the model fetched, many-users takes half an hour",
     )
     repetitions: int = Field(default=3, ge=1, description="of each implementation; median and range are reported")
     threads: int | None = Field(

@@ -17,12 +17,14 @@ PartName = Literal[
     "smollm2",
     "reading",
     "large-log",
+    "many-users",
     "serving",
     "commands",
     "threads",
 ]
 ALL_PARTS: tuple[PartName, ...] = get_args(PartName)
-PARTS_WITHOUT_DOWNLOADS: tuple[PartName, ...] = tuple(part for part in ALL_PARTS if part != "smollm2")
+# Without what wants a model fetched, and what takes half an hour.
+USUAL_PARTS: tuple[PartName, ...] = tuple(part for part in ALL_PARTS if part not in ("smollm2", "many-users"))
 FOLDER = "benchmarks"  # inside the output folder, beside the page
 
 

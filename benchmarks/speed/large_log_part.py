@@ -73,18 +73,18 @@ def measure(bench: Bench) -> Findings:
     )
 
 
-def write_log(file: Path, num_rows: int) -> Path:
+def write_log(file: Path, num_rows: int, per_user: int = PER_USER, num_items: int = NUM_ITEMS) -> Path:
     """A Parquet file of interactions with popular and rare items and no pair twice, ids as numbers."""
     rng = np.random.default_rng(0)
-    num_users = max(10, num_rows // PER_USER)
+    num_users = max(10, num_rows // per_user)
     num_drawn = int(num_rows * 1.1)
-    items = (NUM_ITEMS * rng.random(num_drawn) ** 2).astype(np.int64)
-    keys = np.unique(rng.integers(num_users, size=num_drawn) * NUM_ITEMS + items)
+    items = (num_items * rng.random(num_drawn) ** 2).astype(np.int64)
+    keys = np.unique(rng.integers(num_users, size=num_drawn) * num_items + items)
     keys = np.sort(rng.choice(keys, min(num_rows, len(keys)), replace=False, shuffle=False))
     pl.DataFrame(
         {
-            "user": keys // NUM_ITEMS,
-            "item": keys % NUM_ITEMS,
+            "user": keys // num_items,
+            "item": keys % num_items,
             "rating": rng.integers(1, 6, len(keys)).astype(np.float32),
             "time": rng.integers(10**9, 2 * 10**9, len(keys)),
         }

@@ -290,7 +290,7 @@ def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, u
     from recloop.experiment.reuse import require_source_run
     from recloop.experiment.run_folder import RunFolder
     from recloop.experiment.step import forecast_of_reuse, require_command
-    from recloop.methods.dry_run import first_findings
+    from recloop.methods.dry_run import plan_of
     from recloop.methods.method import quick_settings
     from recloop.methods.registry import method_named
     from recloop.methods.run import new_folder, reuse_run
@@ -307,9 +307,7 @@ def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, u
     if (source := options.reuse_from) is not None:
         require_source_run(source, name)
     if options.dry_run:
-        if any(kind.verb == "preflight" for kind in method.steps):
-            print(shown(first_findings(method, config)))
-        print(shown(method.forecast(config) if method.forecast is not None else f"{name} has no forecast"))
+        print(shown(plan_of(method, config)))
         if source is not None:
             print(shown(forecast_of_reuse(method.steps, config.model_dump(mode="json"), source)))
         return 0

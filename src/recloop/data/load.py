@@ -147,7 +147,8 @@ def read_log(config: DataConfig, seed: int, progress: Progress = SILENT) -> Log:
     heard = Heard(progress.say)
     policy = BadRowPolicy(quarantine, heard)
     try:
-        log = _read_named(config, seed, policy)
+        with progress.stage(f"read {config.name}"):
+            log = _read_named(config, seed, policy)
         if config.kar is not None:
             beside = quarantine and quarantine.with_stem(quarantine.stem + "-kar")
             knowledge = read_klg(config.kar, replace(policy, quarantine=beside))

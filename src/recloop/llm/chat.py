@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,15 @@ def load_tokenizer(folder: Path) -> Any:
         settled = [text for name, text in SETTLED.items() if name in template]
         tokenizer.chat_template = "".join([*settled, template])
     return tokenizer
+
+
+def token_counter(tokenizer: Any) -> Callable[[str], int]:
+    """Counts the tokens of a text without a template, as the tokenizer does; by its backend, in half the time."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or backend.truncation is not None or backend.padding is not None:
+        # Not verbose: a text that is too long is no reason to warn, since counting is how that is found out.
+        return lambda text: len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+    return lambda text: len(backend.encode(text, add_special_tokens=False))
 
 
 def messages_of(prompt: Prompt, tokenizer: Any) -> list[dict[str, str]]:

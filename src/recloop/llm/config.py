@@ -47,10 +47,21 @@ class LocalLmConfig(BaseModel, frozen=True, extra="forbid"):
         return name
 
 
+class GpuConfig(BaseModel, frozen=True, extra="forbid"):
+    """How fast one GPU is with this model, all prompts together, and what it costs: read by plans alone."""
+
+    read_per_s: float | None = setting(None, "prompt tokens a second", gt=0)
+    written_per_s: float | None = setting(None, "completion tokens a second", gt=0)
+    trained_per_s: float | None = setting(None, "tokens a second of training, prompts and completions", gt=0)
+    price: float = setting(0.0, "an hour of one GPU", ge=0)
+    currency: str = setting("USD", "what the price is in; only shown", max_length=8)
+
+
 class LmConfig(LocalLmConfig, frozen=True):
     """Which language model writes, here or behind a server, and how it is sampled."""
 
     temperature: float = shown_first(1.0, "of sampling; 1 is the model's own distribution", gt=0, le=10)
+    gpu: GpuConfig = setting(GpuConfig(), "a plan's: how fast one GPU is with it, and what an hour costs")
     server: ServerConfig = setting(ServerConfig(), "behind a server: what it is sent")
     pace: PaceConfig = setting(PaceConfig(), "behind a server: how fast, and with which key")
     budget: BudgetConfig = setting(BudgetConfig(), "behind a server: caps over the run")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recloop.errors import GenerationError
-from recloop.llm.chat import load_tokenizer, messages_of, render_chat, takes_system_role
+from recloop.llm.chat import load_tokenizer, messages_of, render_chat, takes_system_role, token_counter
 from recloop.llm.completion_text import first_sentences
 from recloop.llm.language_model import Sampling, completion_uniforms, prompt_digest
 from recloop.llm.shared_prefix import Head, alone, share_heads
@@ -75,6 +75,7 @@ class TransformersLM:
             takes_system_role(self._tokenizer)
             self._end_tokens = end_tokens_of(self._model, self._tokenizer)
             _require_usable(self._model, self._tokenizer, self._end_tokens)
+        self._count_tokens = token_counter(self._tokenizer)
         layers = DynamicCache(config=self._model.config).layers
         self._shares_prefix = self._model.config.model_type in SHARED_PREFIX_ARCHITECTURES and all(
             type(layer) is DynamicLayer for layer in layers
@@ -83,8 +84,7 @@ class TransformersLM:
         self.name = f"{self._model.config.model_type}-{size}-{weights_hash(self.folder)[:16]}"
 
     def count_tokens(self, text: str) -> int:
-        # Not verbose: a text that is too long is no reason to warn, since counting is how that is found out.
-        return len(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        return self._count_tokens(text)
 
     def render(self, prompt: Prompt) -> str:
         """The prompt inside the chat template, up to where the answer begins."""

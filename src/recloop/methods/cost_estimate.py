@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 
 from recloop.llm.bundled import bundled_lm_folder
-from recloop.llm.config import LmConfig, LocalLmConfig
+from recloop.llm.config import GpuConfig, LmConfig, LocalLmConfig
 from recloop.llm.server.cost import Usage
 from recloop.llm.smollm2 import NUM_PARAMETERS as SMOLLM2_PARAMETERS
 from recloop.progress import format_seconds
@@ -69,6 +69,18 @@ def lm_note(lm: LocalLmConfig, verbs: str) -> list[str]:
         f"  {lm.name}: {size / 1e9:,.2f} B parameters, {memory}; twice that to train it with LoRA",
         f"  times of {verbs} are in proportion to its parameters, on two CPU cores; a GPU takes a small part of them",
     ]
+
+
+def gpu_plan(gpu: GpuConfig, read: float, written: float, trained: float) -> list[str]:
+    """Tokens that one or more GPUs read, write and train on, and the hours of one where its rates are given."""
+    rates = {"read": gpu.read_per_s, "written": gpu.written_per_s, "trained": gpu.trained_per_s}
+    tokens = {"read": read, "written": written, "trained": trained}
+    lines = [f"  tokens: about {', '.join(f'{num:,.0f} {what}' for what, num in tokens.items())}"]
+    missing = [f"lm.gpu.{what}-per-s" for what, rate in rates.items() if rate is None and tokens[what]]
+    if missing:
+        return [*lines, f"  GPU hours: not known; give {', '.join(missing)}"]
+    hours = sum(num / (rates[what] or 1) for what, num in tokens.items()) / 3600
+    return [*lines, f"  GPU hours: about {hours:,.1f} of one, {hours * gpu.price:,.2f} {gpu.currency}"]
 
 
 def server_plan(asked: str, lm: LmConfig, num_completions: int, tokens_read: int, tokens_each: int) -> list[str]:

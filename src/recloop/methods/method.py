@@ -38,7 +38,8 @@ class Method:
         another run can be reused.
     open_study: (config, run, progress, until, **objects) -> what the recipe works on. It derives from `Steps`; the
         objects are those that a user passes in place of what a name would pick, e.g. ``lm`` or ``reranker``.
-    forecast: config -> the plan that ``--dry-run`` prints; None where there is none.
+    forecast: config -> the plan that ``--dry-run`` prints; None where there is none. One that has a parameter ``log``
+        is handed the log, where it was read.
     quick: config -> what ``--quick`` sets, as typed; None where the defaults are small already.
     ask: (run, config, question, **options) -> an answer by what a finished run left; None where it answers none. An
         option that it does not name is refused.
@@ -49,7 +50,7 @@ class Method:
     recipe: Callable[[Any], None]
     steps: Sequence[StepKind]
     open_study: Callable[..., Steps] = open_steps
-    forecast: Callable[[Any], str] | None = None
+    forecast: Callable[..., str] | None = None
     quick: Callable[[Any], list[tuple[str, str]]] | None = None
     ask: Callable[..., str] | None = None
 

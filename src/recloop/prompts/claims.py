@@ -16,11 +16,13 @@ dislikes "Alien".`` A title is liked when it was rated above the mean of the his
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from itertools import zip_longest
+from typing import NamedTuple
 
 from recloop.llm.completion_text import SENTENCE_END
 
@@ -51,6 +53,9 @@ class Polarity(StrEnum):
     ALSO = "also"  # implicit logs only: one item carries it
 
 
+POLARITIES = tuple(Polarity)
+
+
 @dataclass(frozen=True, slots=True)
 class HistoryItem:
     """One item of a history: its values, attribute by attribute; `rating` is None when the log is implicit."""
@@ -77,8 +82,7 @@ class Basis(StrEnum):
     COUNT = "count"  # in how many items
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):  # dozens a user: a third of the time that a dataclass takes
     """What a history says about one value."""
 
     attribute: str
@@ -91,29 +95,26 @@ class Evidence:
     @property
     def polarity(self) -> Polarity | None:
         """The claim this evidence supports, or None when it supports none."""
-        fewest = 1 if self.attribute == TITLE else FEWEST
-        match self.basis:
-            case Basis.COUNT:
-                return Polarity.LIKES if self.num_items >= fewest else Polarity.ALSO
-            case Basis.SHARE if self.num_items >= max(FEWEST, MORE * self.num_expected):
-                return Polarity.LIKES
-            case Basis.SHARE if self.num_expected >= FEWEST and self.num_items <= LESS * self.num_expected:
-                return Polarity.DISLIKES
-            case Basis.RATING if self.num_items >= fewest and abs(self.excess) >= 1e-9:
-                return Polarity.LIKES if self.excess > 0 else Polarity.DISLIKES
-            case _:
-                return None
+        if self.basis is Basis.RATING:  # first, since it is asked most often
+            is_clear = self.num_items >= self._fewest and abs(self.excess) >= 1e-9
+            return (Polarity.LIKES if self.excess > 0 else Polarity.DISLIKES) if is_clear else None
+        if self.basis is Basis.COUNT:
+            return Polarity.LIKES if self.num_items >= self._fewest else Polarity.ALSO
+        if self.num_items >= max(FEWEST, MORE * self.num_expected):
+            return Polarity.LIKES
+        is_rare = self.num_expected >= FEWEST and self.num_items <= LESS * self.num_expected
+        return Polarity.DISLIKES if is_rare else None
+
+    @property
+    def _fewest(self) -> float:
+        return 1 if self.attribute == TITLE else FEWEST
 
     @property
     def strength(self) -> float:
         """How much the history supports it: excess in ratings, excess over its noise, or number of items."""
-        match self.basis:
-            case Basis.COUNT:
-                return float(self.num_items)
-            case Basis.SHARE:
-                return abs(self.excess) / (self.num_expected + 1) ** 0.5
-            case Basis.RATING:
-                return abs(self.excess)
+        if self.basis is Basis.COUNT:
+            return float(self.num_items)
+        return abs(self.excess) / (self.num_expected + 1) ** 0.5  # none is expected where ratings are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,10 @@ class ParsedCompletion:
 
 
 def weigh_history(
-    attributes: Sequence[str], history: Iterable[HistoryItem], population_rates: PopulationRates | None = None
+    attributes: Sequence[str],
+    history: Iterable[HistoryItem],
+    population_rates: PopulationRates | None = None,
+    fewest: int = 1,
 ) -> list[Evidence]:
     """Evidence for every value of a history, attribute by attribute, strongest first; for titles the latest first.
 
@@ -135,45 +139,59 @@ def weigh_history(
         history: the items shown; all have ratings, or none has.
         population_rates: what to compare the history with; None to go by its ratings, or by counts alone. With
             them, a value that no item carries has evidence where items are expected to. Titles are not compared.
+        fewest: by ratings, values that fewer items carry are left out.
     """
     items = list(history)
     if are_titles := not attributes:
-        attributes, population_rates = (TITLE,), None
+        attributes, population_rates, fewest = (TITLE,), None, 1
         items = [HistoryItem(item.title, ((item.title,),), item.rating) for item in reversed(items)]
     rating = [item.rating for item in items if item.rating is not None]
     mean = sum(rating) / len(rating) if rating else 0.0
-    counts: Counter[tuple[str, str]] = Counter()
-    excess: dict[tuple[str, str], float] = defaultdict(float)
+    columns = tuple(attributes)
+    sums: dict[tuple[str, str], tuple[int, float]] = {}  # items that carry a value, and their excess
     for item in items:
-        for attribute, values in zip(attributes, item.values, strict=True):
-            for value in dict.fromkeys(values):
-                counts[attribute, value] += 1
-                excess[attribute, value] += 0.0 if item.rating is None else item.rating - mean
-    if population_rates is None:
-        basis = Basis.RATING if rating else Basis.COUNT
-        found = [Evidence(*key, count, round(excess[key], 6), basis) for key, count in counts.items()]
-    else:
-        expected_of = {key: share * len(items) for key, share in population_rates.items() if key[0] in attributes}
+        above = 0.0 if item.rating is None else item.rating - mean
+        for key in _distinct_values(columns, item.values):
+            num, excess = sums.get(key, (0, 0.0))
+            sums[key] = num + 1, excess + above
+    if population_rates is not None:
+        nums = {key: num for key, (num, _) in sums.items()}
+        expected_of = {
+            key: expected
+            for key, share in population_rates.items()
+            if ((expected := share * len(items)) >= FEWEST or key in nums) and key[0] in columns
+        }
         found = [
-            Evidence(*key, counts[key], counts[key] - expected, Basis.SHARE, expected)
-            for key, expected in (dict.fromkeys(counts, 0.0) | expected_of).items()
-            if key in counts or expected >= FEWEST
+            Evidence(*key, nums.get(key, 0), nums.get(key, 0) - expected, Basis.SHARE, expected)
+            for key, expected in (dict.fromkeys(nums, 0.0) | expected_of).items()
         ]
+    elif rating:
+        known = ((key, num, excess) for key, (num, excess) in sums.items() if num >= fewest)
+        found = [Evidence(*key, num, round(excess, 6), Basis.RATING) for key, num, excess in known]
+    else:
+        found = [Evidence(*key, num, 0.0, Basis.COUNT) for key, (num, _) in sums.items()]
     if are_titles:
         return found
-    return sorted(found, key=lambda e: (attributes.index(e.attribute), -e.strength, e.value))
+    place = {attribute: number for number, attribute in enumerate(columns)}
+    return sorted(found, key=lambda e: (place[e.attribute], -e.strength, e.value))
+
+
+@lru_cache(maxsize=2**16)
+def _distinct_values(attributes: tuple[str, ...], values: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, str], ...]:
+    """The values of one item, each with its attribute."""
+    pairs = zip(attributes, values, strict=True)
+    return tuple((attribute, value) for attribute, told in pairs for value in dict.fromkeys(told))
 
 
 def population_rates(attributes: Sequence[str], histories: Iterable[Sequence[HistoryItem]]) -> PopulationRates:
     """The share of a history that carries each value: the mean over these histories, empty ones left out."""
     sums: dict[tuple[str, str], float] = defaultdict(float)
-    num_histories = 0
+    columns, num_histories = tuple(attributes), 0
     for items in histories:
         num_histories += bool(items)
         for item in items:
-            for attribute, values in zip(attributes, item.values, strict=True):
-                for value in dict.fromkeys(values):
-                    sums[attribute, value] += 1 / len(items)
+            for key in _distinct_values(columns, item.values):
+                sums[key] += 1 / len(items)
     return {key: total / num_histories for key, total in sums.items()}
 
 
@@ -201,15 +219,17 @@ def write_summary(claims: Sequence[Claim], attributes: Sequence[str] | None = No
     by_attribute: dict[str, dict[Polarity, list[str]]] = {attribute: {} for attribute in attributes or ()}
     for claim in claims:
         by_attribute.setdefault(claim.attribute, {}).setdefault(claim.polarity, []).append(claim.value)
-    sections = []
-    for attribute, by_polarity in by_attribute.items():
-        parts = [
-            f"{p.value} {', '.join(written_value(attribute, value) for value in by_polarity[p])}"
-            for p in Polarity
-            if p in by_polarity
-        ]
-        sections.append(f"By {attribute}: {'; '.join(parts) or 'mixed'}.")
-    return " ".join(sections) or NO_PREFERENCE
+    return " ".join(write_section(*section) for section in by_attribute.items()) or NO_PREFERENCE
+
+
+def write_section(attribute: str, values_of: Mapping[Polarity, Sequence[str]]) -> str:
+    """One section of a summary, "mixed" where nothing is claimed."""
+    parts = [
+        f"{polarity.value} {', '.join(written_value(attribute, value) for value in values_of[polarity])}"
+        for polarity in POLARITIES
+        if values_of.get(polarity)
+    ]
+    return f"By {attribute}: {'; '.join(parts) or 'mixed'}."
 
 
 def written_value(attribute: str, value: str) -> str:

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache, lru_cache
 from math import isnan
 
 import numpy as np
@@ -25,6 +26,7 @@ Numbers = Sequence[int] | Sequence[float] | np.ndarray
 NOUNS = {Domain.MOVIES: "films", Domain.BOOKS: "books", Domain.PRODUCTS: "products", Domain.GENERIC: "items"}
 
 
+@lru_cache(maxsize=2**16)
 def clean_value(text: str) -> str:
     """An attribute value fit for a line: without structural characters, at most 40 characters.
 
@@ -48,8 +50,9 @@ def clean_line(text: str, max_chars: int) -> str:
 
 def one_line(text: str, structural: str) -> str:
     """Any text as one line without control characters and without what `structural`, a pattern, matches."""
-    text = unicodedata.normalize("NFC", text)
-    text = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
+    if not (text.isascii() and text.isprintable()):
+        text = unicodedata.normalize("NFC", text)
+        text = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
     return re.sub(r"\s+", " ", re.sub(structural, " ", text)).replace(" , ", ", ").strip()
 
 
@@ -60,15 +63,19 @@ def clean_item(title: str, values: Sequence[Sequence[str]]) -> HistoryItem:
 
 
 def history_items(log: Log, attributes: Sequence[str] | None = None) -> Callable[..., list[HistoryItem]]:
-    """A function from item numbers and ratings to cleaned items; the catalogue is cleaned once.
+    """A function from item numbers and ratings to cleaned items; an item is cleaned when first asked for.
 
     Ratings are None, or NaN in one place, where they are unknown. The items have the log's attributes, or these.
     """
-    rows = log.items.select("title", *(log.attributes if attributes is None else attributes)).iter_rows()
-    cleaned = [clean_item(title, values) for title, *values in rows]
+    rows = log.items.select("title", *(log.attributes if attributes is None else attributes)).rows()
+
+    @cache
+    def cleaned(item: int) -> HistoryItem:
+        title, *values = rows[item]
+        return clean_item(title, values)
 
     def items_of(items: Numbers, ratings: Numbers | None = None) -> list[HistoryItem]:
-        shown = [cleaned[item] for item in np.asarray(items, dtype=np.int64).tolist()]
+        shown = [cleaned(item) for item in np.asarray(items, dtype=np.int64).tolist()]
         if ratings is None:
             return shown
         pairs = zip(shown, np.asarray(ratings).tolist(), strict=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pydantic import BaseModel
 
 from recloop.llm.chat import CHAT_TOKENS
-from recloop.prompts.budget import PromptTooLong, within_budget
+from recloop.prompts.budget import PromptTooLong, counted_by_lines, within_budget
 from recloop.prompts.claims import HistoryItem
 from recloop.prompts.lines import NOUNS, candidate_line, history_items, history_line, line_from, one_line
 from recloop.records import Condition, Log, Prompt, Request
@@ -128,6 +128,7 @@ def build_request_prompts(
     noun, attributes = NOUNS[log.domain], log.attributes if config.show_attributes else ()
     shown = history_items(log, attributes)
     budget = config.max_prompt_tokens - around - count_tokens(SYSTEM)
+    count = counted_by_lines(count_tokens)
 
     def fitting(request: Request) -> Prompt:
         candidates, mentioned = shown(request.candidates), shown(request.mentioned)
@@ -136,7 +137,7 @@ def build_request_prompts(
         while True:
             kept = history[num_cut:]
             text = request_text(noun, attributes, candidates, request.text, kept, mentioned)
-            num_over = count_tokens(text) - budget
+            num_over = count(text) - budget
             if num_over <= 0:
                 return Prompt(request.number, SYSTEM, text, len(kept), num_cut)
             if not kept:

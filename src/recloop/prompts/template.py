@@ -124,10 +124,12 @@ def _file_of(template: str | Path) -> Path:
 @lru_cache(maxsize=8)
 def _read(file: Path, text: str) -> PromptTemplate:
     """A function that renders the text of a template file."""
-    from jinja2 import StrictUndefined, TemplateSyntaxError
+    from jinja2 import Environment, StrictUndefined, TemplateSyntaxError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    is_ours = file.parent == FOLDER  # the sandbox takes most of the time of a prompt
+    kind = Environment if is_ours else ImmutableSandboxedEnvironment
+    environment = kind(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     try:
         require_modest(text)
         code = environment.compile(text, filename=str(file))
@@ -135,14 +137,16 @@ def _read(file: Path, text: str) -> PromptTemplate:
         raise SettingError(f"{file}, line {error.lineno}: {error.message}; correct the template") from error
     except (ArithmeticError, RecursionError, SyntaxError, ValueError) as error:  # of Jinja, or of the code it makes
         raise SettingError(f"{file} is no template: {error}; correct it") from error
-    template = environment.template_class.from_code(environment, code, environment.make_globals(None))
+    template = environment.template_class.from_code(environment, code, environment.globals)
+
+    names = [variable.name for variable in fields(ProfileFacts)]
 
     def write(facts: ProfileFacts) -> PromptText:
-        context = template.new_context({variable.name: getattr(facts, variable.name) for variable in fields(facts)})
+        context = template.new_context({name: getattr(facts, name) for name in names})
         parts: list[str] = []
         num_chars = 0
         try:
-            with nullcontext() if file.parent == FOLDER else limited_rendering(str(file), may_set="set" in text):
+            with nullcontext() if is_ours else limited_rendering(str(file), may_set="set" in text):
                 for part in template.root_render_func(context):
                     num_chars += len(part)
                     if num_chars > MAX_CHARS:

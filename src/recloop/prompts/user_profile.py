@@ -10,8 +10,11 @@ task names the attributes, so that small models can read, count and be checked.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, lru_cache
+from itertools import accumulate
+from math import isnan
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,15 +23,17 @@ from pydantic import BaseModel, field_validator
 
 from recloop.llm.chat import CHAT_TOKENS, chat_tokens
 from recloop.llm.language_model import LanguageModel
+from recloop.progress import SILENT, Progress
 from recloop.prompts import claims
-from recloop.prompts.budget import PromptTooLong, within_budget
-from recloop.prompts.claims import HistoryItem, PopulationRates
+from recloop.prompts.budget import LINES_KEPT, PromptTooLong, counted_by_lines, within_budget
+from recloop.prompts.claims import Evidence, HistoryItem, PopulationRates
 from recloop.prompts.lines import NOUNS, clean_value, history_items, history_line
 from recloop.prompts.template import ProfileFacts, PromptTemplate, PromptText, ShownItem, known_template, open_template
 from recloop.records import CandidateLists, Domain, Group, Histories, Log, Prompt
 from recloop.settings import setting, validate
 
 MAX_COUNTED = 8  # values that a count line names on each of its sides, strongest first
+USERS_AT_ONCE = 1_000  # between two signs of progress
 CHARS_PER_TOKEN = 2.5  # guess, on the safe side for English titles: where no language model counts tokens
 FACTORS = {
     Domain.MOVIES: "genre, director and actors, time period and country, character, plot and theme, "
@@ -108,10 +113,22 @@ def profile_prompts(
 
 
 def write_prompts(
-    write: ProfileWriter, histories: Histories, users: np.ndarray, beside: Sequence[str] = ()
+    write: ProfileWriter,
+    histories: Histories,
+    users: np.ndarray,
+    beside: Sequence[str] = (),
+    progress: Progress = SILENT,
 ) -> list[Prompt]:
     """The prompts of these users; `beside` as of `within_budget`."""
-    return within_budget(lambda user: write(user, *histories.of(user)), users.tolist(), beside)
+    with progress.stage("prompts", len(users), "users") as step:
+
+        def counted() -> Iterator[int]:
+            for first in range(0, len(users), USERS_AT_ONCE):
+                some = users[first : first + USERS_AT_ONCE].tolist()
+                yield from some
+                step(len(some))
+
+        return within_budget(lambda user: write(user, *histories.of(user)), counted(), beside)
 
 
 def profile_writer(
@@ -127,15 +144,24 @@ def profile_writer(
     counts tokens, its chat template's included (None estimates them); `template` takes the place of the configured one.
     """
     items_of = history_items(log)
+
+    @lru_cache(maxsize=LINES_KEPT)
+    def line_of(number: int, rating: float | None) -> tuple[HistoryItem, ShownItem]:
+        (item,) = items_of([number], None if rating is None else [rating])
+        return item, shown_item(log.attributes, item)
+
     profiles = _profiles(log) if config.include_profile else {}
     writes = template or open_template(config.template)
-    count_tokens = lm.count_tokens if lm is not None else lambda text: int(len(text) / CHARS_PER_TOKEN) + 1
+    count_whole = lm.count_tokens if lm is not None else lambda text: int(len(text) / CHARS_PER_TOKEN) + 1
+    count_user, count_system = counted_by_lines(count_whole), lru_cache(maxsize=LINES_KEPT)(count_whole)
     budget = config.max_prompt_tokens - (CHAT_TOKENS if lm is None else chat_tokens(lm))
 
     def write(user: int, items: np.ndarray, rating: np.ndarray) -> Prompt:
-        history = items_of(items, rating)
-        shown = tuple(shown_item(log.attributes, item) for item in history)
+        ratings = [None if isnan(one) else one for one in rating.tolist()]
+        lines = list(map(line_of, items.tolist(), ratings))
+        history, shown = tuple(item for item, _ in lines), tuple(line for _, line in lines)
         rated = [item.rating for item in history if item.rating is not None]
+        mean = sum(rated) / len(rated) if rated else None
 
         @cache
         def counts_of(max_counted: int) -> tuple[str, ...]:
@@ -144,33 +170,49 @@ def profile_writer(
         @cache
         def render(num_shown: int, max_counted: int) -> PromptText:
             latest = shown[len(shown) - num_shown :]
-            mean = sum(rated) / len(rated) if rated else None
             counts, profile = counts_of(max_counted), profiles.get(user, {})
             noun, factors = NOUNS[log.domain], FACTORS[log.domain]
             return writes(ProfileFacts(noun, log.attributes, shown, latest, mean, counts, profile, factors))
 
         def num_over(num_shown: int, max_counted: int) -> int:
             text = render(num_shown, max_counted)
-            return count_tokens(text.user) + count_tokens(text.system) - budget
+            return count_user(text.user) + count_system(text.system) - budget
 
-        num_shown, max_counted = _fit(len(history), num_over, config.max_prompt_tokens)
+        num_shown, max_counted = _fit([len(item.line) for item in shown], num_over, config.max_prompt_tokens)
         text = render(num_shown, max_counted)
         return Prompt(user, text.system, text.user, num_shown, len(history) - num_shown)
 
     return write
 
 
-def _fit(num_items: int, num_over: Callable[[int, int], int], max_prompt_tokens: int) -> tuple[int, int]:
-    """How many of the latest items, and how many counts on each side, a prompt has room for."""
-    # Counts say more per token than lines, so they are shortened only where without any line it would not fit.
-    max_counted = MAX_COUNTED
-    while (excess := num_over(0, max_counted)) > 0 and max_counted:
-        max_counted //= 2
-    if num_over(num_items, max_counted) <= 0:
+def _fit(num_chars: Sequence[int], num_over: Callable[[int, int], int], max_prompt_tokens: int) -> tuple[int, int]:
+    """How many of the latest items, and how many counts on each side, a prompt has room for.
+
+    `num_chars` of each item's line, oldest first, tell where to look first.
+    """
+    num_items, max_counted = len(num_chars), MAX_COUNTED
+    most = num_over(num_items, max_counted)
+    if most <= 0:
         return num_items, max_counted
-    if excess > 0:
-        raise PromptTooLong("prompt.max_prompt_tokens", max_prompt_tokens, max_prompt_tokens + excess)
-    return bisect_right(range(1, num_items), 0, key=lambda n: num_over(n, max_counted)), max_counted
+    # Counts say more per token than lines, so they are shortened only where without any line it would not fit.
+    while (least := num_over(0, max_counted)) > 0 and max_counted:
+        max_counted //= 2
+    if max_counted < MAX_COUNTED and (most := num_over(num_items, max_counted)) <= 0:
+        return num_items, max_counted
+    if least > 0:
+        raise PromptTooLong("prompt.max_prompt_tokens", max_prompt_tokens, max_prompt_tokens + least)
+    chars = list(accumulate(reversed(num_chars)))
+    fits, too_many, step = 0, num_items, 1
+    num_shown = bisect_right(chars, chars[-1] * -least / (most - least))
+    while too_many - fits > 1:
+        if not fits < num_shown < too_many:
+            num_shown = (fits + too_many) // 2
+        if num_over(num_shown, max_counted) <= 0:
+            fits, num_shown = num_shown, num_shown + step
+        else:
+            too_many, num_shown = num_shown, num_shown - step
+        step *= 2
+    return fits, max_counted
 
 
 def shown_item(attributes: Sequence[str], item: HistoryItem) -> ShownItem:
@@ -193,17 +235,19 @@ def count_lines(
     `max_counted` is the most values on each side, strongest first. With ratings or population rates:
     ``By genre: likes Drama, War; dislikes Comedy. (6, 2; 3)``, else ``By genre: likes Drama; also Comedy. (6; 1)``
     """
-    evidence = claims.weigh_history(attributes, items, population_rates)
-    is_two_sided = any(e.basis is not claims.Basis.COUNT for e in evidence)
+    evidence = claims.weigh_history(attributes, items, population_rates, fewest=int(claims.FEWEST))
+    is_rated = any(item.rating is not None and any(item.values) for item in items)
+    is_two_sided = is_rated or any(e.basis is not claims.Basis.COUNT for e in evidence)
     lines = ["Counted, likes above the average:" if is_two_sided else "Counted:"] if attributes else []
+    sides: dict[tuple[str, claims.Polarity], list[Evidence]] = defaultdict(list)
+    for one in evidence:
+        if (polarity := one.polarity) is not None:
+            sides[one.attribute, polarity].append(one)
     for attribute in attributes:
-        sides = [
-            [e for e in evidence if e.attribute == attribute and e.polarity is polarity][:max_counted]
-            for polarity in claims.Polarity
-        ]
-        told = [claims.Claim(attribute, e.polarity, e.value) for side in sides for e in side if e.polarity]
-        counts = "; ".join(", ".join(str(e.num_items) for e in side) for side in sides if side)
-        lines.append(claims.write_summary(told, [attribute]) + (f" ({counts})" if counts else ""))
+        told = {polarity: sides[attribute, polarity][:max_counted] for polarity in claims.POLARITIES}
+        counts = "; ".join(", ".join(str(e.num_items) for e in side) for side in told.values() if side)
+        values = {polarity: [e.value for e in side] for polarity, side in told.items()}
+        lines.append(claims.write_section(attribute, values) + (f" ({counts})" if counts else ""))
     return lines
 
 

@@ -11,10 +11,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
 
 from recloop.errors import GenerationError
-from recloop.llm.chat import own_tokenizer
+from recloop.llm.chat import own_tokenizer, token_counter
 from recloop.llm.config import LmConfig
 from recloop.llm.language_model import Sampling
 from recloop.llm.server.config import ServerAddress, check_host, parse_address, read_key, server_identity
@@ -67,13 +66,13 @@ class ServerLM:
         mark = "" if hook is None else f"+{getattr(hook, '__qualname__', type(hook).__qualname__)}"
         # Address, model, revision, and a hash of the settings that decide its answers.
         self.name = server_identity(self._address, config.server, revision) + mark
-        self._tokenizer: Any = None if tokenizer is None else own_tokenizer(find_model_folder(tokenizer))
+        self._tokens_of = None if tokenizer is None else token_counter(own_tokenizer(find_model_folder(tokenizer)))
 
     def count_tokens(self, text: str) -> int:
         encoded = text.encode("utf-8", "replace")  # an answer may hold half a character
-        if self._tokenizer is None:
+        if self._tokens_of is None:
             return -(-len(encoded) // BYTES_PER_TOKEN)
-        return len(self._tokenizer(encoded.decode(), add_special_tokens=False, verbose=False).input_ids)
+        return self._tokens_of(encoded.decode())
 
     def taken_out(self, prompts: Sequence[Prompt]) -> Counter[str]:
         """The personal details that are taken out of these prompts before they are sent, and how often each."""

@@ -8,11 +8,14 @@ import numpy as np
 
 from recloop.data.lists import build_lists
 from recloop.data.splits import user_groups
-from recloop.methods.cost_estimate import PlannedStep, lm_note, plan_lines, server_plan, slowness
+from recloop.errors import SettingError
+from recloop.methods.cost_estimate import PlannedStep, gpu_plan, lm_note, plan_lines, server_plan, slowness
 from recloop.methods.dpo4rec.ablations import COMPLETIONS_PER_SLOT
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.generate import FIT, GROUPS, REWARD, TEST, num_completions
-from recloop.methods.run_log import read_plan_log
+from recloop.methods.run_log import PLAN_USERS, plan_sample, read_plan_log
+from recloop.prompts.user_profile import CHARS_PER_TOKEN, population_rates_of, profile_writer, write_prompts
+from recloop.records import CandidateLists, Group, Log
 
 # Guesses from runs of the bundled LM and MiniLM on two cores.
 COMPLETION_TOKENS, SENTENCE_TOKENS = 45, 15  # per completion, where it is read to its end; per sentence where not
@@ -25,22 +28,37 @@ PAIRS_PER_S = 12.0
 COMPLETIONS_PER_S = 20.0  # of GRPO, written, read again and learnt from
 EPOCHS_PER_FIT = 5  # until patience ends it
 HISTORY_TEXTS, TEMPLATES_BESIDE_ATTRIBUTES = 1, 1  # the history itself; the template of all attributes
+PROMPTS_COUNTED = 200
+# Guesses from a small run: a completion in the cache and its step, its vector in both, a prompt, an item of a list.
+COMPLETION_BYTES, VECTOR_BYTES, PROMPT_BYTES, LISTED_BYTES = 600, 4_200, 300, 13
 VARIANTS_WITHOUT_TEXT = 3  # no text, ID history, rating mean
 
 
-def forecast(config: Dpo4RecConfig) -> str:
-    """The plan of a run, from its data and settings; reads the data, writes nothing, loads no model."""
-    log = read_plan_log(config.data, config.data_seed)
-    groups = user_groups(log, config.split, config.data_seed)
-    lists = build_lists(log, groups, config.protocol, config.data_seed)
-    users = {part: len(np.unique(np.concatenate([lists.of(g).user_B for g in of]))) for part, of in GROUPS.items()}
+def forecast(config: Dpo4RecConfig, log: Log | None = None) -> str:
+    """The plan of a run, from its data and settings; reads the data, writes nothing, loads no model.
+
+    Args:
+        log: the data, where it was read before. Of a large one the lists of some users are counted.
+    """
+    log = log or read_plan_log(config.data, config.data_seed)
+    some = plan_sample(log, PLAN_USERS, config.data_seed)
+    times = log.num_users / some.num_users
+    groups = user_groups(some, config.split, config.data_seed)
+    lists = build_lists(some, groups, config.protocol, config.data_seed)
+    num_lists = {group: round(times * len(lists.of(group))) for group in Group}
+    users = {
+        part: round(times * len(np.unique(np.concatenate([lists.of(g).user_B for g in of]))))
+        for part, of in GROUPS.items()
+    }
     lines = [
         *log.reading,
         *lists.notes,
+        *([f"estimated from {some.num_users:,} of {log.num_users:,} users, drawn"] if times > 1 else []),
         f"{log.name}: {log.num_users:,} users, {log.num_items:,} items; lists: "
-        + ", ".join(f"{len(lists.of(g)):,} {g}" for parts in GROUPS.values() for g in parts),
+        + ", ".join(f"{num_lists[g]:,} {g}" for parts in GROUPS.values() for g in parts),
         f"seeds {config.seeds}, rounds of training {config.rounds}, evaluators {', '.join(config.backbones)}",
-        *plan_lines(plan(config, users, len(lists.train), len(log.attributes))),
+        *plan_lines(plan(config, users, num_lists[Group.TRAIN], len(log.attributes))),
+        *_amounts(config, some, lists, users, sum(num_lists.values())),
     ]
     if config.lm.uses_server:
         requests, completions = (len(config.seeds) * num for num in sampled_of_one_seed(config, users))
@@ -51,6 +69,38 @@ def forecast(config: Dpo4RecConfig) -> str:
         )
         lines += server_plan(asked, config.lm, completions, read, COMPLETION_TOKENS)
     return "\n".join([*lines, *lm_note(config.lm, "sample and train")])
+
+
+def _amounts(
+    config: Dpo4RecConfig, log: Log, lists: CandidateLists, users: dict[str, int], num_lists: int
+) -> list[str]:
+    """Tokens of all seeds, GPU hours, and bytes on the disk."""
+    if not config.uses_lm:
+        return []
+    num_seeds, num_texts = len(config.seeds), tokens_of_a_completion(config)
+    prompt = _mean_prompt_tokens(config, log, lists)
+    num_models = 1 + config.rounds + controls_of(config)
+    _, num_drawn = sampled_of_one_seed(config, users)
+    num_trainings, num_pairs, reinforced = trainings_of(config, users)
+    read = num_seeds * sum(users.values()) * num_models * prompt
+    written = num_seeds * (num_drawn + num_trainings * reinforced) * num_texts
+    examples = reinforced or 2 * num_pairs  # two completions a pair
+    trained = num_seeds * num_trainings * examples * (prompt / 2 + num_texts)
+    num_bytes = num_seeds * num_drawn * (COMPLETION_BYTES + VECTOR_BYTES)
+    num_bytes += sum(users.values()) * PROMPT_BYTES + num_lists * config.protocol.list_len * LISTED_BYTES
+    return [*gpu_plan(config.lm.gpu, read, written, trained), f"  on the disk: about {num_bytes / 1e9:,.1f} GB"]
+
+
+def _mean_prompt_tokens(config: Dpo4RecConfig, log: Log, lists: CandidateLists) -> float:
+    """About how many tokens a prompt has, from some users; the most that it may, where that cannot be said."""
+    users = np.unique(np.concatenate([lists.of(group).user_B for group in Group]))
+    some = users[:: max(1, len(users) // PROMPTS_COUNTED)]
+    rates = population_rates_of(log, lists.histories, np.unique(lists.train.user_B), config.prompt)
+    try:
+        prompts = write_prompts(profile_writer(log, config.prompt, None, rates), lists.histories, some)
+    except SettingError:  # tokens are guessed here, and counted when prompts are made
+        return config.prompt.max_prompt_tokens
+    return float(np.mean([(len(prompt.system) + len(prompt.text)) / CHARS_PER_TOKEN for prompt in prompts]))
 
 
 def plan(config: Dpo4RecConfig, users: dict[str, int], num_train_lists: int, num_attributes: int) -> list[PlannedStep]:
@@ -67,11 +117,8 @@ def plan(config: Dpo4RecConfig, users: dict[str, int], num_train_lists: int, num
     num_variants = written * config.uses_lm + (num_fixed_texts + VARIANTS_WITHOUT_TEXT if has_fixed else 0)
     num_fits = num_variants * len(config.backbones) + config.reward.num_models * config.uses_lm
     epochs = min(EPOCHS_PER_FIT, config.reranker.max_epochs)
-    pairs_of_user = math.comb(config.completions.reward, 2) if config.pairs.mode == "all_pairs" else 1
-    num_pairs = min(users[REWARD] * pairs_of_user, config.dpo.max_pairs) * config.dpo.epochs
-    reinforced = grpo_completions(config, users) if config.train == "grpo" else 0
+    num_trainings, num_pairs, reinforced = trainings_of(config, users)
     learnt_from = f"{reinforced:,} completions" if reinforced else f"{num_pairs:,} pairs"
-    num_trainings = num_rounds * (1 + num_controls)
     num_prompts = sum(users.values()) * (1 + num_rounds + num_controls) * config.uses_lm
     num_tokens = tokens_of_a_completion(config)
     amounts = (
@@ -102,6 +149,14 @@ def sampled_of_one_seed(config: Dpo4RecConfig, users: dict[str, int]) -> tuple[i
             requests += num_models * users[part] * -(-num // config.lm.server.completions_per_request)
             completions += num_models * users[part] * num
     return requests, completions
+
+
+def trainings_of(config: Dpo4RecConfig, users: dict[str, int]) -> tuple[int, int, int]:
+    """Trainings of one seed, and for each the pairs it passes, or the completions that GRPO writes and learns from."""
+    pairs_of_user = math.comb(config.completions.reward, 2) if config.pairs.mode == "all_pairs" else 1
+    num_pairs = min(users[REWARD] * pairs_of_user, config.dpo.max_pairs) * config.dpo.epochs
+    reinforced = grpo_completions(config, users) if config.train == "grpo" else 0
+    return config.rounds * (1 + controls_of(config)), num_pairs, reinforced
 
 
 def grpo_completions(config: Dpo4RecConfig, users: dict[str, int]) -> int:

@@ -68,7 +68,8 @@ def prepare(study: Study) -> Task:
     with study.step(PREPARE, "", inputs) as step:
         if not step.is_done:
             groups = user_groups(log, config.split, config.data_seed)
-            lists = build_lists(log, groups, config.protocol, config.data_seed)
+            with study.progress.stage("candidate lists"):
+                lists = build_lists(log, groups, config.protocol, config.data_seed)
             for note in lists.notes:
                 study.progress.say(note)
             require_teaching_lists(log, groups, lists, needs_reward=config.rounds > 0)
@@ -88,8 +89,10 @@ def prepare(study: Study) -> Task:
                 reading=[*log.reading, *lists.notes],
                 **columns_note(columns),
             )
+            del prompts, lists  # of a million users: gigabytes
     folder = study.run.folder("prepare")
-    prompts = {prompt.user: prompt for prompt in read_rows(folder / PROMPTS, Prompt)}
+    with study.progress.stage("read prompts"):
+        prompts = {prompt.user: prompt for prompt in read_rows(folder / PROMPTS, Prompt)}
     lists = read_lists(folder / LISTS)
 
     @lru_cache(maxsize=1)
@@ -110,7 +113,8 @@ def _prompts(study: Study, log: Log, lists: CandidateLists) -> list[Prompt]:
         return [Prompt(user, "", "", 0, 0) for user in users.tolist()]
     config, lm = study.config.prompt, study.open_lm(study.first_lm.folder)
     write = profile_writer(log, config, lm, _population_rates(log, lists, config), study.own.prompt)
-    return write_prompts(write, lists.histories, users, ("dpo.max_prompt_tokens",) if study.config.rounds else ())
+    beside = ("dpo.max_prompt_tokens",) if study.config.rounds else ()
+    return write_prompts(write, lists.histories, users, beside, study.progress)
 
 
 def _population_rates(log: Log, lists: CandidateLists, config: PromptConfig) -> PopulationRates | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from recloop.methods.cost_estimate import server_plan
+from recloop.methods.cost_estimate import gpu_plan, server_plan
 from recloop.methods.re2llm.config import Re2llmConfig
 from recloop.methods.re2llm.data import load_sessions
 from recloop.methods.re2llm.hint_base import read_hint_base
@@ -67,6 +67,7 @@ def forecast(config: Re2llmConfig) -> str:
         f"  in all       at most {total:>9,} prompts, each asked once; at most {read:,} tokens",
         f"  without a cache, a loop would send {uncached:,}",
     ]
+    lines += gpu_plan(config.lm.gpu, total * config.question.max_prompt_tokens, total * ANSWER_TOKENS, 0)
     if config.lm.uses_server:
         lines += server_plan("", config.lm, total, read, ANSWER_TOKENS)
     return "\n".join(lines)

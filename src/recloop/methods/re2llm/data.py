@@ -20,7 +20,7 @@ from recloop.llm.sampling import sample_completions
 from recloop.methods.re2llm.config import RELEASED, SIMULATED, Re2llmConfig
 from recloop.methods.run_log import read_run_log
 from recloop.methods.study import COMPLETIONS_FILE, Study
-from recloop.prompts.budget import PromptTooLong, within_budget
+from recloop.prompts.budget import PromptTooLong, counted_by_lines, within_budget
 from recloop.prompts.claims import HistoryItem
 from recloop.prompts.lines import NOUNS, clean_item
 from recloop.prompts.next_item import SYSTEM, Ranking, SessionText, next_item_text, parse_ranking, with_distinct_titles
@@ -101,7 +101,8 @@ def prepare(study: Study) -> Questions:
     with study.step(PREPARE, "", {"sessions": task_digest(task), "lm": study.first_lm.digest}) as step:
         if not step.is_done:
             texts = session_texts(task, items)
-            cuts = within_budget(partial(_fit, study), texts, hint="; or fewer candidates")
+            fit = partial(_fit, study, _prompt_counter(study, are_many=True))
+            cuts = within_budget(fit, texts, hint="; or fewer candidates")
             (step.folder / CUTS).write_text(json.dumps(cuts) + "\n", encoding="utf-8")
             step.note(
                 num_train=len(task.train),
@@ -147,11 +148,19 @@ def cut_text(text: SessionText, num_cut: int, *, has_attributes: bool) -> Sessio
     return replace(text, shown=text.shown[num_cut:], candidates=text.candidates if has_attributes else bare)
 
 
-def _fit(study: Study, text: SessionText) -> tuple[int, bool]:
+def _prompt_counter(study: Study, *, are_many: bool) -> Callable[[str], int]:
+    """Counts the tokens of a whole prompt with this text; of many texts their lines once."""
+    lm = study.open_lm(study.first_lm.folder)
+    around = chat_tokens(lm) + lm.count_tokens(SYSTEM)
+    count = counted_by_lines(lm.count_tokens) if are_many else lm.count_tokens
+    return lambda text: around + count(text)
+
+
+def _fit(study: Study, count: Callable[[str], int], text: SessionText) -> tuple[int, bool]:
     """How many of the oldest items to cut, and whether candidates keep their attributes."""
     asked = study.config.question
     cut, num_tokens = _cut_to_fit(
-        study, text, asked.max_prompt_tokens, lambda cut: next_item_text(cut, "", asked.num_ranked)
+        count, text, asked.max_prompt_tokens, lambda cut: next_item_text(cut, "", asked.num_ranked)
     )
     if cut is None:
         raise PromptTooLong("question.max_prompt_tokens", asked.max_prompt_tokens, num_tokens)
@@ -160,18 +169,18 @@ def _fit(study: Study, text: SessionText) -> tuple[int, bool]:
 
 def fitting_prompt(study: Study, text: SessionText, budget: int, build: PromptOf) -> str | None:
     """The prompt `build` makes of a session, cut as far as `budget` tokens ask; None if nothing fits."""
-    cut, _ = _cut_to_fit(study, text, budget, build)
+    cut, _ = _cut_to_fit(_prompt_counter(study, are_many=False), text, budget, build)
     return None if cut is None else build(cut_text(text, cut[0], has_attributes=cut[1]))
 
 
-def _cut_to_fit(study: Study, text: SessionText, budget: int, build: PromptOf) -> tuple[tuple[int, bool] | None, int]:
+def _cut_to_fit(
+    count: Callable[[str], int], text: SessionText, budget: int, build: PromptOf
+) -> tuple[tuple[int, bool] | None, int]:
     """The least cut with which the prompt fits, None if none does; and the tokens of the last one tried."""
-    lm = study.open_lm(study.first_lm.folder)
-    around = chat_tokens(lm) + lm.count_tokens(SYSTEM)
     num_tokens = 0
     for has_attributes in (True, False):
         for num_cut in range(len(text.shown)):
-            num_tokens = around + lm.count_tokens(build(cut_text(text, num_cut, has_attributes=has_attributes)))
+            num_tokens = count(build(cut_text(text, num_cut, has_attributes=has_attributes)))
             if num_tokens <= budget:
                 return (num_cut, has_attributes), num_tokens
     return None, num_tokens

@@ -6,7 +6,7 @@ from recloop.data.splits import user_groups
 from recloop.methods.cost_estimate import lm_note, plan_lines, slowness
 from recloop.methods.rerec.config import ReRecConfig
 from recloop.methods.run_log import read_plan_log
-from recloop.records import Group
+from recloop.records import Group, Log
 
 # Guesses for the bundled LM on two cores.
 ANSWERS_PER_S = 12.0
@@ -14,9 +14,9 @@ REINFORCED_PER_S = 6.0
 FINE_TUNED_PER_S = 6.0
 
 
-def forecast(config: ReRecConfig) -> str:
-    """The plan of a run, from its data and settings; reads the data, writes nothing, loads no model."""
-    dataset = read_plan_log(config.data, config.data_seed)
+def forecast(config: ReRecConfig, log: Log | None = None) -> str:
+    """The plan of a run, from its data (`log`, where it was read) and settings; writes nothing, loads no model."""
+    dataset = log or read_plan_log(config.data, config.data_seed)
     groups = user_groups(dataset, config.split, config.data_seed)
     most = {group: len(users) * config.requests.per_user for group, users in groups.items()}
     taught = min(most[Group.TRAIN], config.sft.max_pairs) * config.sft.epochs if config.supervised else 0
