@@ -143,8 +143,14 @@ def test_allowed_tokens_are_those_of_all_options_that_begin_as_the_taken_one(tok
     def merge_marks(texts: list[str]) -> list[list[int]]:
         return [[ids.setdefault(p, len(ids)) for p in re.findall(r"<.*>|\w+|[.,;]+", x)] for x in texts]
 
-    assert allowed_tokens(odd, merge_marks) is None  # "Inc.." ends in one token, not in two
+    taken, other = (merge_marks([f"Inc.{mark}"])[0][1] for mark in (".", ","))
+    assert allowed_tokens(odd, merge_marks)[1] == sorted({taken, other})  # "Inc.." ends in one token, not in two
     assert allowed_tokens(summary, merge_marks) is not None
+
+    def merge_spaces(texts: list[str]) -> list[list[int]]:
+        return [[ids.setdefault(p, len(ids)) for p in re.findall(r"<.*>|\w+:? ?|[.,;]+", x)] for x in texts]
+
+    assert allowed_tokens(summary, merge_spaces) is None  # "genre: " is one token, but a piece begins with the space
 
 
 def test_a_choice_costs_minus_the_log_of_all_its_tokens_together(tokenizer):

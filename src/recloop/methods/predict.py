@@ -69,33 +69,33 @@ class FinishedRun:
     @property
     def log(self) -> Log:
         """The log, with the items that `with_items` added."""
-        return self._models.log
+        return self.models.log
 
     @property
     def log_as_read(self) -> Log:
         """The log as it was read: a bundled language model is shown some columns under other names."""
-        return self._models.log_as_read
+        return self.models.log_as_read
 
     @property
     def lists(self) -> CandidateLists:
         """The candidate lists of the run and the histories they follow."""
-        return self._models.task.lists
+        return self.models.task.lists
 
     @property
     def reranker(self) -> FittedReranker:
         """The reranker that is used: the first evaluator of the variant."""
-        return self._models.reranker
+        return self.models.reranker
 
     @property
     def variant(self) -> str:
         """The variant that is used: ``trained``, or ``untuned`` where nothing was trained."""
-        return self._models.variant
+        return self.models.variant
 
     @property
     def user_ids(self) -> list[str]:
         """Users about whom the run has a text."""
-        ids = self._models.task.log.users["user_id"]
-        return [ids[number] for number in self._models.written(self.variant)]
+        ids = self.models.task.log.users["user_id"]
+        return [ids[number] for number in self.models.written(self.variant)]
 
     def with_items(self, items: Any) -> FinishedRun:
         """The same run with items that came after it: they can be ranked, and stand in histories.
@@ -132,7 +132,7 @@ class FinishedRun:
         """
         if variant not in (None, UNTUNED, self.variant):
             raise SettingError(f"a variant is {UNTUNED} or {self.variant}, got {variant}; name one of them")
-        return self._models.written(variant or self.variant).get(self._models.user_number(user), ())
+        return self.models.written(variant or self.variant).get(self.models.user_number(user), ())
 
     def profile(self, who: Who, *, seed: int = 0) -> str:
         """What the run's language model wrote about a user, or writes about somebody new.
@@ -152,7 +152,7 @@ class FinishedRun:
         Args:
             cache: SQLite file of completions; what it holds is not written again. None keeps nothing.
         """
-        return self._models.texts(whom, seed, cache)
+        return self.models.texts(whom, seed, cache)
 
     def rerank(
         self,
@@ -175,7 +175,7 @@ class FinishedRun:
         Raises:
             DataError: an item or a user the log does not have, or fewer than two candidates.
         """
-        vectors_1D = self._models.vectors([who], [text], seed)
+        vectors_1D = self.models.vectors([who], [text], seed)
         return self._ranked(who, candidates, vectors_1D, [NOTHING], first_stage).drop("left_out", "rank")
 
     def explain(
@@ -194,7 +194,7 @@ class FinishedRun:
             ranking of `rerank`, then each part of the text (a sentence, or a side of a canonical one), then
             ``everything``: the ranking for a user with the mean of the train users' texts.
         """
-        models = self._models
+        models = self.models
         parts = text_parts(self.profile(who, seed=seed) if text is None else text)
         vectors = [models.vectors([who], [text], seed)]
         if parts:
@@ -218,7 +218,7 @@ class FinishedRun:
         require_columns(lists.columns, ("user_id", "item_id"), "lists")
         if lists.is_empty():
             return lists.with_columns(score=pl.lit(None, pl.Float32))
-        texts, models = texts or {}, self._models
+        texts, models = texts or {}, self.models
         keys = [name for name in ("list_id", "user_id") if name in lists.columns]
         list_n = lists.select(pl.struct(keys).rle_id().cast(pl.Int64)).to_series().to_numpy()
         first_B = np.flatnonzero(np.diff(list_n, prepend=-1))
@@ -239,7 +239,8 @@ class FinishedRun:
         return lists.with_columns(score=pl.Series(scores_BL[at], dtype=pl.Float32))
 
     @cached_property
-    def _models(self) -> RunModels:
+    def models(self) -> RunModels:
+        """The parts that all of this is made of, each opened when it is first needed."""
         return RunModels(self.run, self.objects, self.more_items)
 
     def _ranked(
@@ -251,14 +252,14 @@ class FinishedRun:
         first_stage: Sequence[float] | None,
     ) -> pl.DataFrame:
         """The candidates ranked under each of the vectors, one table under the other."""
-        items = self._models.item_numbers(candidates, "candidates")
+        items = self.models.item_numbers(candidates, "candidates")
         if len(items) < 2:
             raise DataError(f"a list needs two candidates at least, got {len(items)}; add some")
         shape = len(vectors_VD), len(items)
         score_VL = None if first_stage is None else np.tile(np.asarray(first_stage, np.float32), (shape[0], 1))
         if score_VL is not None and score_VL.shape != shape:
             raise DataError(f"first_stage needs a score for each of {len(items)} candidates, got {len(score_VL[0])}")
-        scores_VL = self._models.score(
+        scores_VL = self.models.score(
             [who] * shape[0], vectors_VD, np.arange(shape[0]), np.tile(np.array(items), (shape[0], 1)),
             np.ones(shape, dtype=bool), score_VL,
         )  # fmt: skip

@@ -1,7 +1,5 @@
 """What the service reads of a finished run of DPO4Rec: the one place that knows `FinishedRun` from inside."""
 
-# pyright: reportPrivateUsage=false
-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -69,7 +67,7 @@ class ServedModel:
 
     def numbers(self, item_ids: Sequence[str], what: str) -> list[int]:
         """Item numbers; DataError, with ids that are near, for one that the log does not have."""
-        return self.finished._models.item_numbers(item_ids, what)
+        return self.finished.models.item_numbers(item_ids, what)
 
     def write(self, who: Who, variant: str) -> str:
         """What a variant's language model writes about somebody; it takes seconds."""
@@ -81,13 +79,13 @@ class ServedModel:
     def encode(self, texts: Sequence[str]) -> list[Float32[np.ndarray, " D"]]:
         """The vectors of texts, each encoded alone: others beside it would move its last digits. Milliseconds each."""
         self.open_encoder()
-        encoder = self.finished._models.study.open_encoder()
+        encoder = self.finished.models.study.open_encoder()
         return [encode_texts(encoder, [text])[0] for text in texts]
 
     def open_encoder(self) -> None:
         """Load the text encoder, which takes seconds, before a request waits for it."""
         with LOADING:
-            self.finished._models.study.open_encoder()
+            self.finished.models.study.open_encoder()
 
     def find_items(self, words: str, limit: int) -> list[int]:
         """Items whose titles hold the words, whatever their case; those that begin with them first."""
@@ -114,7 +112,7 @@ def open_model(finished: FinishedRun) -> ServedModel:
     Raises:
         SettingError: a run of another method, or its reranker reads a first stage's scores.
     """
-    models = finished._models
+    models = finished.models
     writers = {finished.variant: models}
     if finished.variant != UNTUNED:
         writers[UNTUNED] = UntunedModels(models.run, models.objects, models.more_items)
@@ -139,6 +137,6 @@ def shown_users(models: RunModels, variants: Sequence[str]) -> dict[str, ShownUs
             candidates, labels = of_group.items_BL[row][is_item_L], of_group.labels_BL[row][is_item_L]
             texts = {variant: by_user[user][0] for variant, by_user in written.items() if user in by_user}
             items, ratings = lists.histories.of(user)
-            vector_D = models._stored_vectors.get(user)
+            vector_D = models.stored_vectors.get(user)
             users[ids[user]] = ShownUser(group.value, items, ratings, candidates, labels, texts, vector_D)
     return users

@@ -145,7 +145,7 @@ class RunModels:
         found: list[np.ndarray | None] = [None] * len(whom)
         for place, (who, text) in enumerate(zip(whom, texts, strict=True)):
             if text is None and isinstance(who, str):
-                found[place] = self._stored_vectors.get(self.user_number(who))
+                found[place] = self.stored_vectors.get(self.user_number(who))
         left = [place for place, vector in enumerate(found) if vector is None]
         unwritten = [place for place in left if texts[place] is None]
         if unwritten and seed is None:
@@ -214,7 +214,8 @@ class RunModels:
         return next(iter(self.written(self.variant).get(self.user_number(who), ())), None)
 
     @cached_property
-    def _stored_vectors(self) -> Mapping[int, np.ndarray]:
+    def stored_vectors(self) -> Mapping[int, np.ndarray]:
+        """By user number, the vector of the first text that the run has."""
         parts = read_vectors(self.run.folder(ENCODE.named(self._key(self.variant)))).values()
         return {
             user: vectors_ND[0]
