@@ -68,8 +68,8 @@ class Stage(BaseModel):
     num_summaries: int = Field(default=4, ge=1, description="of a history")
 
 
-# As the adapter was made: each mends what the one before it had shown. After the sixth, texts of short histories went on
-# after their end.
+# As the adapter was made: each mends what the one before it had shown. After the sixth, texts of short histories still
+# went on after their end.
 STAGES = (
     Stage(lessons=160, replay_weight=0, fewest_claims=0, most_words=MAX_ANSWER_WORDS),
     Stage(lessons=32, replay_weight=0, most_words=MAX_ANSWER_WORDS),
