@@ -65,7 +65,7 @@ def first_findings(method: Method, config: BaseModel, log: Log | None = None) ->
     config = validate(type(config), tree)
     verb = "preflight" if is_sampled else "prepare"
     with TemporaryDirectory() as folder, RunFolder.open(Path(folder) / "run", tree, method=method.name) as run:
-        some = {} if log is None else {"log": plan_sample(log, PROMPT_USERS, tree["data_seed"])}
+        some: dict[str, Any] = {} if log is None else {"log": plan_sample(log, PROMPT_USERS, tree["data_seed"])}
         run_method(method, config, run, SILENT, verb, **some)
         made = run.manifest["steps"].get(verb, {})
     findings = [f"  {what:<48} {found:>5}   {bound}" for what, found, bound, _ in made.get("findings", ())]
