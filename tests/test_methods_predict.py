@@ -125,6 +125,12 @@ def test_users_and_items_that_are_not_there_are_named(model) -> None:
         model.explain(model.user_ids[0], [*candidates, "none"])
     with pytest.raises(DataError, match="two candidates at least, got 1"):
         model.rerank(model.user_ids[0], candidates[:1])
+    with pytest.raises(DataError, match="a list of item ids, got the text"):
+        model.rerank(model.user_ids[0], candidates[0])
+    with pytest.raises(DataError, match=r"candidates must differ, got .* twice"):
+        model.rerank(model.user_ids[0], [*candidates, candidates[1]])
+    with pytest.raises(DataError, match="history: a rating is a number"):
+        model.profile([(candidates[0], "five")])
     with pytest.raises(SettingError, match="a variant is untuned or untuned, got best"):
         model.texts(model.user_ids[0], "best")
     with pytest.raises(DataError, match="a score for each of 3 candidates, got 2"):

@@ -95,6 +95,8 @@ def test_only_users_whose_history_changed_are_written_about_and_groups_stay(week
     assert {user: groups[1][user] for user in groups[0]} == groups[0]
     assert set(new.log.users["user_id"]) - set(old.log.users["user_id"]) == {"u7", "u8"}
     assert new.log.items.filter(pl.col("item_id") == "late").row(0, named=True)["genre"] == ["War"]
+    config = json.loads((weeks / "week2" / "config.json").read_text())
+    assert {name: config["split"][name] for name in SETTINGS["split"]} == SETTINGS["split"]  # for users who come later
     assert "2 users and 1 items are new" in str(found)
     assert f"{found.comparison['same_text']} of them keep their text" in str(found)
     assert json.loads((weeks / "week2" / "update.json").read_text()) == found.comparison

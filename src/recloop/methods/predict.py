@@ -252,7 +252,12 @@ class FinishedRun:
         first_stage: Sequence[float] | None,
     ) -> pl.DataFrame:
         """The candidates ranked under each of the vectors, one table under the other."""
+        if isinstance(candidates, str):
+            raise DataError(f"candidates are a list of item ids, got the text {candidates!r}; put it into a list")
         items = self.models.item_numbers(candidates, "candidates")
+        if len(set(items)) < len(items):
+            twice = next(one for place, one in enumerate(candidates) if one in candidates[:place])
+            raise DataError(f"candidates must differ, got {twice!r} twice; leave one out")
         if len(items) < 2:
             raise DataError(f"a list needs two candidates at least, got {len(items)}; add some")
         shape = len(vectors_VD), len(items)

@@ -101,7 +101,13 @@ def require_objects(run: RunFolder, objects: Mapping[str, Any]) -> None:
 
 
 def reuse_run(run: RunFolder, source: Path) -> None:
-    """From now on reuse what another run has done and would be the same here; see `recloop.experiment.reuse`.
+    """From now on reuse what another run has done and would be the same here; see `recloop.experiment.reuse`."""
+    reuse_from(run, source)
+    take_caches(run, source)
+
+
+def take_caches(run: RunFolder, source: Path) -> None:
+    """Begin with another run's completions and vectors.
 
     Completions and vectors are kept by the content of prompt, weights, sampling and text. A run that has none yet gets
     the other's, so that none is paid for twice even where a step must be done again.
@@ -109,7 +115,6 @@ def reuse_run(run: RunFolder, source: Path) -> None:
     from recloop.encoders.sentence import EncoderCache
     from recloop.llm.cache import CompletionCache
 
-    reuse_from(run, source)
     content = {
         COMPLETIONS_FILE: (CompletionCache, ("prompts", "requests", "completions")),
         VECTORS_FILE: (EncoderCache, ("vectors",)),

@@ -26,7 +26,7 @@ from recloop.methods.dpo4rec import METHOD
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.method import run_method
 from recloop.methods.predict import FinishedRun, load, require_columns, value_lists
-from recloop.methods.run import require_objects, reuse_run
+from recloop.methods.run import require_objects, take_caches
 from recloop.methods.use_files import rows_of_test_lists
 from recloop.progress import terminal_progress
 from recloop.records import Group, Log
@@ -103,7 +103,7 @@ def update(
         frame.write_parquet(tables / name)
     config = validate(Dpo4RecConfig, config_of(old, tables.resolve(), rounds))
     with RunFolder.open(out, config.model_dump(mode="json"), method="dpo4rec") as opened:
-        reuse_run(opened, run)
+        take_caches(opened, run)
         require_objects(opened, objects)
         run_method(METHOD, config, opened, progress, None, **objects)
     new = load(out, **objects)
@@ -177,7 +177,8 @@ def config_of(old: FinishedRun, tables: Path, rounds: int) -> dict[str, Any]:
     kept |= {"attributes": list(old.log_as_read.attributes), "year_from_title": False}
     config["data"] = {"name": "table", "path": str(tables / LOG), "table": kept}
     config["data"]["min_item_ratings"] = old.run.config["data"]["min_item_ratings"]
-    config["split"] = SplitConfig(groups=tables / GROUPS).model_dump(mode="json")
+    split = {**config["split"], "groups": tables / GROUPS, "fold": 0}  # the shares place users who come later
+    config["split"] = validate(SplitConfig, split).model_dump(mode="json")
     if old.run.config["rounds"] and "lm" not in old.objects:
         seed = config["seeds"][0]
         config["lm"]["name"] = f"transformers:{(old.run.path / 'lm' / f'trained.s{seed}').resolve()}"

@@ -188,7 +188,11 @@ class RunModels:
             return self.task.lists.histories.of(self.user_number(who))
         pairs = [(one, float("nan")) if isinstance(one, str) else one for one in who]
         items = self.item_numbers([item for item, _ in pairs], "history")
-        return np.array(items, dtype=np.int64), np.array([rating for _, rating in pairs], dtype=np.float32)
+        try:
+            ratings = np.array([rating for _, rating in pairs], dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"history: a rating is a number ({error}); give pairs of item and number") from error
+        return np.array(items, dtype=np.int64), ratings
 
     def user_number(self, user: str) -> int:
         """The number of a user of the log."""
