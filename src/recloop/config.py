@@ -14,7 +14,7 @@ from typing import Any, cast, get_origin
 from pydantic import BaseModel
 
 from recloop.errors import SettingError
-from recloop.files import read_utf8
+from recloop.files import home_expanded, read_utf8
 from recloop.settings import Config, Setting, current_name, leaves, near_matches, settings_of, unknown_setting, validate
 
 Override = tuple[str, str | None]
@@ -179,7 +179,7 @@ def _with_absolute_paths(config: Config) -> Config:
 def _absolute(value: Any) -> Any:
     match value:
         case Path():
-            return value.expanduser().absolute()
+            return home_expanded(value).absolute()
         case BaseModel():
             return _with_absolute_paths(value)
         case tuple():

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from recloop.errors import SettingError
+
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:
     """Write beside, fsync, rename: a reader sees the old file or the whole new one. No link is followed."""
@@ -34,6 +36,17 @@ def atomic_write_text(path: Path, text: str) -> None:
 def atomic_write_json(path: Path, value: Any) -> None:
     """`atomic_write_bytes` of the value as indented JSON; ValueError for NaN and infinities."""
     atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def home_expanded(path: str | Path) -> Path:
+    """The path with a ``~`` or ``~user`` at its start replaced; SettingError where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except (RuntimeError, ValueError) as error:  # no such user; a name that no user can have
+        raise SettingError(
+            f"a path that begins with ~ must name a user of this machine, got {str(path)!r}; "
+            "write ./~... for a folder of that name"
+        ) from error
 
 
 def read_utf8(path: Path) -> str:

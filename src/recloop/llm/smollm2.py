@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from recloop.errors import GenerationError, needs_extra
+from recloop.files import home_expanded
 
 NUM_PARAMETERS = 134_515_008
 LESSONS = Path(__file__).parent / "smollm2_lessons"
@@ -37,7 +38,7 @@ def models_folder() -> Path:
     here = Path("models")
     if here.is_dir():
         return here
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "recloop" / "models"
+    return home_expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "recloop" / "models"
 
 
 def base_folder() -> Path:

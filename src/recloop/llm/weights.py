@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from recloop.errors import GenerationError, RecloopError, SettingError
+from recloop.files import home_expanded
 
 # What decides a model's answers: weights, shapes, tokenizer, chat template, and an encoder's pooling.
 IDENTITY_FILES = (
@@ -28,7 +29,7 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 def find_model_folder(folder_or_name: str | Path) -> Path:
     """The local folder of a model: itself, or Hugging Face's, downloaded when absent; GenerationError for neither."""
-    folder = Path(folder_or_name).expanduser()
+    folder = home_expanded(folder_or_name)
     if (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
         return folder
     name = str(folder_or_name)
