@@ -1,8 +1,9 @@
 """Odd inputs to all that reads what others wrote: logs, settings, run folders, model folders, server answers.
 
 ``python -m fuzz --seed 0 --minutes 2`` makes small valid inputs, damages them, and hands them over. An input may work
-or raise a `RecloopError`. Everything else is a failure: another exception, more than 10 seconds, more than 1 GB, a
-write outside the case's own folder, a process or a connection, or a value that is not what the input says.
+or raise a `RecloopError`. Everything else is a failure: another exception, more than 10 seconds of processor time or
+40 of the clock, more than 1 GB, a write outside the case's own folder, a process or a connection, or a value that is
+not what the input says.
 """
 
 import os

@@ -395,8 +395,8 @@ def test_a_file_that_is_deep_or_huge_is_refused_at_once(tmp_path: Path, text: st
 
 @pytest.mark.parametrize("path", ["~nobody-of-that-name/log", "~a\0b", "~\udcff/x"])
 def test_a_path_of_an_unknown_user_is_one_error(path: str) -> None:
-    with pytest.raises(SettingError, match=r"a path that begins with ~ must name a user of this machine, got"):
-        load_config(method_named("dpo4rec").config, None, [("data.path", path)])
+    with pytest.raises(SettingError, match="a path that begins with ~ must name a user of this machine, got"):
+        load_config(method_named("dpo4rec").config, None, [("data", "ml-1m"), ("data.path", path)])
 
 
 def test_a_deep_value_and_a_value_in_place_of_a_section_are_refused(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 
 ARTICLES = frozenset({"the", "a", "an"})
 WORD = re.compile(r"\w+")
@@ -95,19 +96,18 @@ class TitleIndex:
 
     def find(self, text: str, start: int = 0, *, inline: bool = False) -> Found | NoTitle:
         """The title that a normalised text names at `start`; `inline`: ``and`` may follow, as in a sentence."""
-        spans = [(m.group(), m.end()) for m in WORD.finditer(text, start)][: self._longest + 1]
+        spans = [(m.group(), m.end()) for m in islice(WORD.finditer(text, start), self._longest + 1)]
         verdict = NoTitle.UNKNOWN
         for skipped in (0, 1) if spans and spans[0][0] in ARTICLES else (0,):
             for length in range(len(spans), skipped, -1):
                 words, end = tuple(word for word, _ in spans[skipped:length]), spans[length - 1][1]
-                rest = text[end:]
-                if not ENDS_TITLE.match(rest) and not (inline and AND_NEXT.match(rest)):
+                if not ENDS_TITLE.match(text, end) and not (inline and AND_NEXT.match(text, end)):
                     continue
                 for index in (self._exact, self._loose):
-                    found = {n for n in index.get(words, ()) if self._year_fits(n, rest)}
+                    found = {n for n in index.get(words, ()) if self._year_fits(n, text, end)}
                     if len(found) == 1:
-                        told = IN_BRACKETS.match(rest)
-                        return Found(found.pop(), end + (told.end() if told else 0))
+                        told = IN_BRACKETS.match(text, end)
+                        return Found(found.pop(), told.end() if told else end)
                     if found:
                         verdict = NoTitle.AMBIGUOUS
         return verdict
@@ -123,8 +123,8 @@ class TitleIndex:
             return Found(longer.pop(), len(text))
         return found
 
-    def _year_fits(self, title: int, rest: str) -> bool:
-        told = YEAR_NEXT.match(rest)
+    def _year_fits(self, title: int, text: str, end: int) -> bool:
+        told = YEAR_NEXT.match(text, end)
         return told is None or self._years[title] in (None, told[1])
 
 
