@@ -97,6 +97,20 @@ NOTHING_ELSE = "What needs no language model was not run: it may do as well."
             "feedback. It is not told apart from No text.",
             id="below random labels",
         ),
+        *(
+            pytest.param(
+                (*GAIN, contrast("id_history", LOSS), contrast("id_history", numbers, "trained_beside_ids")),
+                Outcome.GAIN,
+                f"{BEATS} {FROM_FEEDBACK} It is below a reranker that reads the history as IDs by .010 [.006, .014]: "
+                f"use it where there is none, or for its words. {beside}",
+                id=f"beside the IDs it {beside[22:27]}",
+            )
+            for numbers, beside in (
+                (CLEAR, "Read beside the IDs it adds .024 [.019, .028] to them."),
+                (LOSS, "Read beside the IDs it takes .010 [.006, .014] from them."),
+                (NONE, "Read beside the IDs it adds nothing that can be told apart (+.001 [−.003, .005])."),
+            )
+        ),
         pytest.param(
             (*GAIN, contrast("shuffled", NONE), contrast("no_text", NONE)),
             Outcome.IN_DOUBT,

@@ -57,7 +57,8 @@ TRAINED_CASE = SIMULATED | {
 }
 ALL_VARIANTS = {
     "no_text", "id_history", "rating_mean", "history_text", "best_template", "shuffled", "untuned",
-    "untuned_matched", "sft_best_of_n", "random_label_dpo", "trained", "best_of_n",
+    "untuned_matched", "sft_best_of_n", "random_label_dpo", "trained", "best_of_n", "untuned_beside_ids",
+    "trained_beside_ids",
     "reward_model_untuned", "reward_model_untuned_matched", "reward_model_sft_best_of_n",
     "reward_model_random_label_dpo", "reward_model_trained",
 }  # fmt: skip
@@ -325,7 +326,7 @@ def test_a_run_without_training_has_a_table_per_backbone_and_both_seeds(measured
     tables = measured.results()
     assert [table["title"] for table in tables] == ["Evaluators: DLCM", "Evaluators: PRM"]
     names = [{row["name"] for row in table["metrics"][0]["variants"]} for table in tables]
-    untuned = ALL_VARIANTS - {"trained", "untuned_matched", "sft_best_of_n", "random_label_dpo"}
+    untuned = ALL_VARIANTS - {"trained", "untuned_matched", "sft_best_of_n", "random_label_dpo", "trained_beside_ids"}
     untuned = {name for name in untuned if not name.startswith("reward_model_")}
     assert names == [untuned, untuned | {"reward_model_untuned"}]
     assert all(len(row["estimate"]["by_seed"]) == 2 for row in tables[0]["metrics"][0]["variants"])

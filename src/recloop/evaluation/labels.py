@@ -103,6 +103,8 @@ _METHODS = (
     ("published_text", "Published text", "Texts that came with the data, written by another language model."),
     ("untuned", "Untuned (KAR)", "Texts of the base model, as in KAR."),
     ("trained", "Trained", "Texts of the language model trained on the rewards."),
+    ("untuned_beside_ids", "Untuned and ID history", "The reranker reads the untuned text beside the ID history."),
+    ("trained_beside_ids", "Trained and ID history", "The reranker reads the trained text beside the ID history."),
     ("base_model", "Base model", "The language model before any training."),
     ("supervised", "Supervised", "Fine-tuned on canonical answers to other users' requests."),
     ("rerec", "ReRec", "With query and preference alignment, reasoning-aware advantages and curriculum."),

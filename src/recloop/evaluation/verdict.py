@@ -188,6 +188,7 @@ def verdict_of(table: Compared) -> PlainVerdict:
         *(doubts or (_credit(table, subject) if is_above else [])),
         *truth,
         *_without_lm(table, subject),
+        *_beside_ids(table, subject),
     ]
     others = (table.against(subject.name, name) for name in table.values)
     return PlainVerdict("", outcome, tuple(sentences), subject.name, tuple(one for one in others if one is not None))
@@ -320,6 +321,22 @@ def _without_lm(table: Compared, subject: Subject) -> list[str]:
     elif above:
         said.append(f"It {verb} {_named(above, table)}.")
     return said
+
+
+def _beside_ids(table: Compared, subject: Subject) -> list[str]:
+    """What the text adds to a reranker that reads the history as IDs as well."""
+    contrast = table.against(f"{subject.name}_beside_ids", "id_history")
+    if contrast is None:
+        return []
+    difference = contrast.difference
+    match _side(contrast):
+        case 1:
+            return [f"Read beside the IDs it adds {_gap(difference)} to them."]
+        case -1:
+            return [f"Read beside the IDs it takes {_gap(_negative(difference))} from them."]
+        case _:
+            told = f"{short(difference.value, sign=True)} {interval(difference)}"
+            return [f"Read beside the IDs it adds nothing that can be told apart ({told})."]
 
 
 def _named(contrasts: Sequence[Contrast], table: Compared) -> str:

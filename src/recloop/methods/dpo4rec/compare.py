@@ -46,7 +46,9 @@ from recloop.methods.dpo4rec.names import (
     SFT_BEST_OF_N,
     SHUFFLED,
     TRAINED,
+    TRAINED_BESIDE_IDS,
     UNTUNED,
+    UNTUNED_BESIDE_IDS,
     Scored,
     variant_after_rounds,
 )
@@ -118,6 +120,8 @@ def contrasts_of(names: Sequence[str]) -> list[tuple[str, str]]:
     if UNTUNED not in names:  # no language model
         best, baselines = ID_HISTORY, BASELINES_OF_UNTUNED
     wanted = [(best, baseline) for baseline in baselines]
+    beside_ids = TRAINED_BESIDE_IDS if best == TRAINED else UNTUNED_BESIDE_IDS
+    wanted += [(beside_ids, ID_HISTORY), (beside_ids, UNTUNED_BESIDE_IDS)]
     wanted += [
         (REWARD_MODEL_PREFIX + TRAINED, REWARD_MODEL_PREFIX + name) for name in (*RANDOM_LABELS_OF.values(), UNTUNED)
     ]

@@ -32,6 +32,7 @@ PROMPTS_COUNTED = 200
 # Guesses from a small run: a completion in the cache and its step, its vector in both, a prompt, an item of a list.
 COMPLETION_BYTES, VECTOR_BYTES, PROMPT_BYTES, LISTED_BYTES = 600, 4_200, 300, 13
 VARIANTS_WITHOUT_TEXT = 3  # no text, ID history, rating mean
+VARIANTS_BESIDE_IDS = 2  # untuned, trained
 
 
 def forecast(config: Dpo4RecConfig, log: Log | None = None) -> str:
@@ -114,6 +115,7 @@ def plan(config: Dpo4RecConfig, users: dict[str, int], num_train_lists: int, num
     num_fixed_texts += has_fixed and config.data.kar is not None
     num_texts = num_drawn - (COMPLETIONS_PER_SLOT - 1) * matched + num_fixed_texts * (users[FIT] + users[TEST])
     written = 1 + (config.variants != "trained") + num_rounds + num_controls + (matched > 0)
+    written += VARIANTS_BESIDE_IDS if wants_all and num_rounds else wants_all
     num_variants = written * config.uses_lm + (num_fixed_texts + VARIANTS_WITHOUT_TEXT if has_fixed else 0)
     num_fits = num_variants * len(config.backbones) + config.reward.num_models * config.uses_lm
     epochs = min(EPOCHS_PER_FIT, config.reranker.max_epochs)

@@ -14,6 +14,7 @@ AS_SHOWN, FIRST_STAGE, POPULARITY, ITEM_KNN = "as_shown", "first_stage", "popula
 SHUFFLED, BEST_TEMPLATE, UNTUNED, MATCHED = "shuffled", "best_template", "untuned", "untuned_matched"
 PUBLISHED_TEXT = "published_text"
 SFT_BEST_OF_N, RANDOM_LABELS, TRAINED, BEST_OF_N = "sft_best_of_n", "random_label_dpo", "trained", "best_of_n"
+UNTUNED_BESIDE_IDS, TRAINED_BESIDE_IDS = "untuned_beside_ids", "trained_beside_ids"
 REWARD_MODEL = "reward_model"
 RANDOM_LABELS_OF = {"dpo": RANDOM_LABELS, "sft": "random_label_sft", "grpo": "random_label_grpo"}  # by `train`
 

@@ -17,7 +17,7 @@ from recloop.methods.dpo4rec.baselines import (
 )
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import evaluate_variant, score_reward_model
-from recloop.methods.dpo4rec.generate import UserTexts, UserTextVectors, encode_user_texts
+from recloop.methods.dpo4rec.generate import UserTexts, UserTextVectors, encode_user_texts, sample_user_texts
 from recloop.methods.dpo4rec.names import Scored, Trained
 from recloop.methods.dpo4rec.reinforce import shuffled_reward_texts
 from recloop.methods.study import Study
@@ -34,8 +34,8 @@ class Variant:
     texts: makes them, of a seed's whole loop; None where it has nothing to make them from, and then there is no row.
         None in place of a function: the evaluator reads no text.
     asked: the values of the setting `variants` with which there is such a row.
-    of_training: a control of this way of training, ``any`` of all: where nothing was trained so there is none, and
-        the frozen reward model scores its texts too.
+    of_training: it is about this way of training, ``any`` about all: where nothing was trained so there is none, and
+        the frozen reward model, which reads no ids, scores its texts too.
     uses_id_history: the evaluator reads the ids and ratings of the history.
     """
 
@@ -44,6 +44,17 @@ class Variant:
     asked: tuple[Asked, ...] = ("all",)
     of_training: Literal["dpo", "sft", "grpo", "any", ""] = ""
     uses_id_history: bool = False
+
+
+def untuned_texts(study: Study, task: Task, trained: Trained) -> UserTexts:
+    """What the language model wrote before any training."""
+    with_rewards = trained.rounds > 0 and study.config.train != "grpo"
+    return sample_user_texts(study, task, trained.reference_lm, trained.seed, with_rewards=with_rewards)
+
+
+def trained_vectors(study: Study, task: Task, trained: Trained) -> UserTextVectors:  # noqa: ARG001
+    """The encoded texts of the language model after the last round."""
+    return trained.vectors
 
 
 VARIANTS = (
@@ -55,6 +66,8 @@ VARIANTS = (
     Variant(names.MATCHED, match_untuned, of_training="any"),
     Variant(names.NO_TEXT, None, NO_LM),
     Variant(names.ID_HISTORY, None, NO_LM, uses_id_history=True),
+    Variant(names.UNTUNED_BESIDE_IDS, untuned_texts, uses_id_history=True),
+    Variant(names.TRAINED_BESIDE_IDS, trained_vectors, of_training="any", uses_id_history=True),
     Variant(names.RATING_MEAN, rating_means, NO_LM),
     Variant(names.HISTORY_TEXT, history_texts, NO_LM),
     Variant(names.PUBLISHED_TEXT, published_texts, NO_LM),
@@ -81,7 +94,7 @@ def _evaluate(study: Study, task: Task, seed: int, trained: Trained | None, vari
     if made is None:
         return []
     vectors = encode_user_texts(study, made, seed) if isinstance(made, UserTexts) else made
-    scored = evaluate_variant(study, task, vectors, seed, name)
-    if variant.of_training and trained:
+    scored = evaluate_variant(study, task, vectors, seed, name, uses_id_history=variant.uses_id_history)
+    if variant.of_training and trained and not variant.uses_id_history:
         scored += score_reward_model(study, task, trained.reward_model, vectors, seed, name)
     return scored
