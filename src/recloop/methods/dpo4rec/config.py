@@ -112,10 +112,11 @@ class Dpo4RecConfig(BaseModel, frozen=True, extra="forbid"):
     backbones: tuple[RerankerKind, ...] = shown_first(
         ("prm",), "evaluators: one table each; the reward model is reranker.kind", min_length=1
     )
-    variants: Literal["all", "core", "trained", "without_lm"] = shown_first(
+    variants: Literal["all", "fitted", "core", "trained", "without_lm"] = shown_first(
         "all",
-        "core: only shuffled, untuned, random-label DPO and trained; trained: only untuned and trained, to choose "
-        "settings by valid users; without_lm: only those that need no language model, and no rounds",
+        "core: only shuffled, untuned, random-label DPO and trained; fitted: these and all that need no further "
+        "training or sampling; trained: only untuned and trained, to choose settings by valid users; without_lm: only "
+        "those that need no language model, and no rounds",
     )
     primary_metric: str = setting("ndcg@5", "the metric that is tested; one of metrics.names")
     reference: Literal["first", "previous"] = setting(

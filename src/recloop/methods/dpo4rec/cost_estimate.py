@@ -13,6 +13,7 @@ from recloop.methods.cost_estimate import PlannedStep, gpu_plan, lm_note, plan_l
 from recloop.methods.dpo4rec.ablations import COMPLETIONS_PER_SLOT
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.generate import FIT, GROUPS, REWARD, TEST, num_completions
+from recloop.methods.dpo4rec.variants import FITTED, NO_LM
 from recloop.methods.run_log import PLAN_USERS, plan_sample, read_plan_log
 from recloop.prompts.user_profile import CHARS_PER_TOKEN, population_rates_of, profile_writer, write_prompts
 from recloop.records import CandidateLists, Group, Log
@@ -110,12 +111,12 @@ def plan(config: Dpo4RecConfig, users: dict[str, int], num_train_lists: int, num
     num_controls = controls_of(config)
     _, num_drawn = sampled_of_one_seed(config, users)
     matched = num_of_table(config, users) if num_rounds and wants_all else 0  # of several drawn, one is encoded
-    has_fixed = wants_all or not config.uses_lm
+    has_fixed = config.variants in NO_LM
     num_fixed_texts = HISTORY_TEXTS + num_attributes + TEMPLATES_BESIDE_ATTRIBUTES if has_fixed else 0
     num_fixed_texts += has_fixed and config.data.kar is not None
     num_texts = num_drawn - (COMPLETIONS_PER_SLOT - 1) * matched + num_fixed_texts * (users[FIT] + users[TEST])
     written = 1 + (config.variants != "trained") + num_rounds + num_controls + (matched > 0)
-    written += VARIANTS_BESIDE_IDS if wants_all and num_rounds else wants_all
+    written += (VARIANTS_BESIDE_IDS if num_rounds else 1) * (config.variants in FITTED)
     num_variants = written * config.uses_lm + (num_fixed_texts + VARIANTS_WITHOUT_TEXT if has_fixed else 0)
     num_fits = num_variants * len(config.backbones) + config.reward.num_models * config.uses_lm
     epochs = min(EPOCHS_PER_FIT, config.reranker.max_epochs)
@@ -176,7 +177,7 @@ def controls_of(config: Dpo4RecConfig) -> int:
     """Number of language models trained as controls: on random labels and, with all variants, by SFT."""
     if not config.rounds:  # as without_lm
         return 0
-    return {"all": 2 if config.train == "dpo" else 1, "core": 1, "trained": 0}[config.variants]
+    return {"all": 2 if config.train == "dpo" else 1, "fitted": 1, "core": 1, "trained": 0}[config.variants]
 
 
 def tokens_of_a_completion(config: Dpo4RecConfig) -> int:

@@ -22,8 +22,10 @@ from recloop.methods.dpo4rec.names import Scored, Trained
 from recloop.methods.dpo4rec.reinforce import shuffled_reward_texts
 from recloop.methods.study import Study
 
-Asked = Literal["all", "core", "trained", "without_lm"]
-NO_LM: tuple[Asked, ...] = ("all", "without_lm")
+Asked = Literal["all", "fitted", "core", "trained", "without_lm"]
+CORE: tuple[Asked, ...] = ("all", "fitted", "core")
+FITTED: tuple[Asked, ...] = ("all", "fitted")
+NO_LM: tuple[Asked, ...] = (*FITTED, "without_lm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +60,16 @@ def trained_vectors(study: Study, task: Task, trained: Trained) -> UserTextVecto
 
 
 VARIANTS = (
-    Variant(names.SHUFFLED, shuffled_vectors, ("all", "core")),
-    Variant(names.RANDOM_LABELS_OF["dpo"], random_label_texts, ("all", "core"), of_training="dpo"),
-    Variant(names.RANDOM_LABELS_OF["sft"], random_label_texts, ("all", "core"), of_training="sft"),
-    Variant(names.RANDOM_LABELS_OF["grpo"], shuffled_reward_texts, ("all", "core"), of_training="grpo"),
+    Variant(names.SHUFFLED, shuffled_vectors, CORE),
+    Variant(names.RANDOM_LABELS_OF["dpo"], random_label_texts, CORE, of_training="dpo"),
+    Variant(names.RANDOM_LABELS_OF["sft"], random_label_texts, CORE, of_training="sft"),
+    Variant(names.RANDOM_LABELS_OF["grpo"], shuffled_reward_texts, CORE, of_training="grpo"),
     Variant(names.SFT_BEST_OF_N, sft_texts, of_training="dpo"),
     Variant(names.MATCHED, match_untuned, of_training="any"),
     Variant(names.NO_TEXT, None, NO_LM),
     Variant(names.ID_HISTORY, None, NO_LM, uses_id_history=True),
-    Variant(names.UNTUNED_BESIDE_IDS, untuned_texts, uses_id_history=True),
-    Variant(names.TRAINED_BESIDE_IDS, trained_vectors, of_training="any", uses_id_history=True),
+    Variant(names.UNTUNED_BESIDE_IDS, untuned_texts, FITTED, uses_id_history=True),
+    Variant(names.TRAINED_BESIDE_IDS, trained_vectors, FITTED, of_training="any", uses_id_history=True),
     Variant(names.RATING_MEAN, rating_means, NO_LM),
     Variant(names.HISTORY_TEXT, history_texts, NO_LM),
     Variant(names.PUBLISHED_TEXT, published_texts, NO_LM),
