@@ -13,7 +13,7 @@ from recloop.evaluation.glossary import GLOSSARY, terms_in
 from recloop.evaluation.significance import ALPHA, MIN_SEEDS
 from recloop.methods.registry import METHODS, method_named
 from scripts import site_pages
-from scripts.readability import readability, sentences
+from scripts.readability import LINK, readability, sentences
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -39,6 +39,16 @@ def test_what_a_table_must_show_is_what_the_verdict_asks() -> None:
     assert f"p at most {ALPHA:.2f}".replace("0.", ".") in page
     assert MIN_SEEDS == 3
     assert "**Three seeds, all of one sign.**" in page
+
+
+@pytest.mark.parametrize("first", [ROOT / "README.md", DOCS / "index.md"], ids=lambda page: page.name)
+def test_what_new_users_ask_is_one_click_away(first: Path) -> None:
+    """How do I add a reward that punishes length? Can I trust this table?"""
+    links = {(first.parent / link).resolve() for link in LINK.findall(first.read_text(encoding="utf-8"))}
+    asked = {"guides/own-reward.md": "## Punish length\n", "runs.md": "## Can I trust this table?\n"}
+    for page, heading in asked.items():
+        assert DOCS / page in links
+        assert heading in (DOCS / page).read_text(encoding="utf-8")
 
 
 def test_links_become_those_of_the_site() -> None:
