@@ -378,6 +378,12 @@ def test_settings_must_fit_together():
     for attributes in (("kind", "kind"), ("title",), ("item_id",)):
         with pytest.raises(ValidationError, match="attributes must differ from each other and from item, item_id"):
             TableLogConfig(items="items.csv", attributes=attributes)
+    with pytest.raises(
+        ValidationError, match=r"positive_from_rating must be given .* got rating_max 10 alone; say from"
+    ):
+        TableLogConfig(rating_max=10)
+    wide = TableLogConfig(rating_max=10, positive_from_rating=7)
+    assert TableLogConfig.model_validate(wide.model_dump(mode="json")) == wide
     with pytest.raises(ValidationError, match="positive_from_rating must be above rating_min"):
         TableLogConfig(rating="rate", positive_from_rating=9)
 

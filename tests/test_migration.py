@@ -12,7 +12,7 @@ from page_sentences import MAX_WORDS
 from recloop.cli import MOVED
 from recloop.methods.registry import METHODS, method_named
 from recloop.settings import RENAMED, RENAMED_VALUES, current_name, settings_of
-from test_readme import sentences
+from scripts.readability import sentences
 from test_words import OLD
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,23 +7,12 @@ import pytest
 
 from page_sentences import MAX_WORDS
 from recloop import cli
+from scripts.readability import FENCE, LINK, sentences
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 MAX_LINES = 150
-FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
-
-
-def sentences(markdown: str) -> list[str]:
-    """The prose of a page: no code, tables, headings; a list's item is a block."""
-    found: list[str] = []
-    for block in re.split(r"\n\s*\n|\n(?=- )", FENCE.sub("", markdown)):
-        if not block.startswith(("|", "#", "![")):
-            text = LINK.sub("link", " ".join(block.split()))
-            found += re.split(r"(?<=[.?!])\s+", text)
-    return found
 
 
 def test_it_is_short_and_its_sentences_are_too() -> None:

@@ -10,18 +10,45 @@ import recloop
 from page_sentences import MAX_WORDS
 from recloop.config import describe_settings
 from recloop.evaluation.glossary import GLOSSARY, terms_in
+from recloop.evaluation.significance import ALPHA, MIN_SEEDS
 from recloop.methods.registry import METHODS, method_named
 from scripts import site_pages
-from test_readme import sentences
+from scripts.readability import LINK, readability, sentences
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-WRITTEN = [DOCS / f"{name}.md" for name in ("index", "concepts", "learned", "faq")] + sorted(DOCS.glob("guides/*.md"))
+# Written by programs, and the log, which is kept as it was written.
+LONG_SENTENCES = ("benchmarks.md", "results.md", "log.md")
+WRITTEN = [page for page in sorted(DOCS.rglob("*.md")) if page.name not in LONG_SENTENCES]
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
 def test_sentences_are_short(page: Path) -> None:
     assert [one for one in sentences(page.read_text(encoding="utf-8")) if len(one.split()) > MAX_WORDS] == []
+
+
+def test_readability_is_that_of_flesch() -> None:
+    """By hand: 6 and 5 words of 7 and 5 syllables; code is a word of one, and a silent e is none."""
+    found = readability("# Left out\n\nThe cat sat on [a table](x.md).\nHe wrote `a.b(c)` in haste.\n\n```\nno\n```\n")
+    assert (found["sentences"], found["longest"], found["mean"]) == (2, 6, 5.5)
+    assert found["ease"] == pytest.approx(206.835 - 1.015 * 5.5 - 84.6 * 12 / 11)
+
+
+def test_what_a_table_must_show_is_what_the_verdict_asks() -> None:
+    page = (DOCS / "runs.md").read_text(encoding="utf-8")
+    assert f"p at most {ALPHA:.2f}".replace("0.", ".") in page
+    assert MIN_SEEDS == 3
+    assert "**Three seeds, all of one sign.**" in page
+
+
+@pytest.mark.parametrize("first", [ROOT / "README.md", DOCS / "index.md"], ids=lambda page: page.name)
+def test_what_new_users_ask_is_one_click_away(first: Path) -> None:
+    """How do I add a reward that punishes length? Can I trust this table?"""
+    links = {(first.parent / link).resolve() for link in LINK.findall(first.read_text(encoding="utf-8"))}
+    asked = {"guides/own-reward.md": "## Punish length\n", "runs.md": "## Can I trust this table?\n"}
+    for page, heading in asked.items():
+        assert DOCS / page in links
+        assert heading in (DOCS / page).read_text(encoding="utf-8")
 
 
 def test_links_become_those_of_the_site() -> None:

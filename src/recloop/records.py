@@ -99,7 +99,7 @@ class Log:
             name: of the log, in reports.
             progress: told what was found out about the tables; None for the terminal.
             columns: what the columns are called or mean where they differ, e.g. ``user="visitor"``,
-                ``attributes=("genre",)``, ``rating_max=10``, ``repeats="all"``: fields of
+                ``attributes=("genre",)``, ``time_format="order"``, ``repeats="all"``: fields of
                 `recloop.data.table_config.TableColumns`.
 
         Raises:

@@ -14,6 +14,7 @@ from recloop.errors import SettingError
 from recloop.records import Domain
 from recloop.settings import setting
 
+USUAL_MAX = 5.0  # where most scales of ratings end
 OF_LISTS = ("list", "label", "position", "score", "shown_at")
 
 
@@ -42,8 +43,10 @@ class TableColumns(BaseModel, frozen=True, extra="forbid"):
         "A row is a basket: columns that have no other meaning hold its items too, one a cell; empty ones are none.",
     )
     rating_min: float = setting(1.0, "Lowest rating there is.")
-    rating_max: float = setting(5.0, "Highest rating there is.")
-    positive_from_rating: float = setting(4.0, "A rating of at least this is positive.")
+    rating_max: float = setting(USUAL_MAX, "Highest rating there is.")
+    positive_from_rating: float = setting(
+        4.0, "A rating of at least this is positive; give it where rating_max is not 5."
+    )
     title: str = setting("title", "Column of titles in the table of items.")
     year_from_title: bool | None = setting(None, ABOUT)
     attributes: tuple[str, ...] = setting((), "Columns of the table of items shown in prompts, in this order.")
@@ -66,6 +69,11 @@ class TableColumns(BaseModel, frozen=True, extra="forbid"):
             raise SettingError(
                 f"attributes must differ from each other and from item, item_id and title, got "
                 f"{', '.join(self.attributes)}; leave the repeated out, or rename the column"
+            )
+        if self.rating_max != USUAL_MAX and "positive_from_rating" not in self.model_fields_set:
+            raise SettingError(
+                f"positive_from_rating must be given where the scale does not end at {USUAL_MAX:g}, got rating_max "
+                f"{self.rating_max:g} alone; say from which rating on an item is liked"
             )
         if not self.rating_min < self.positive_from_rating <= self.rating_max:
             raise SettingError(
