@@ -2,12 +2,15 @@
 
 Both are processes of their own on the machine's cores, which the client, in this process, shares. They take turns. Then
 64 clients ask a language model for texts, and last the service is killed under load and started again.
+
+With ``--parts`` it tells what the parts of one request cost instead, in this process and without sockets.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
 import os
 import random
@@ -214,12 +217,92 @@ def measure_restart(command: Callable[[], Any], service: Server) -> None:
         print(f"killed and started again: ready in {ready_s:.1f} s, a ranking ({status}) at {whole_s:.1f} s")
 
 
+async def call(app: Any, method: str, path: str, body: bytes = b"") -> None:
+    """One request to an application in this process."""
+    named = {b"host": b"localhost", b"content-type": b"application/json", b"content-length": str(len(body)).encode()}
+    scope = {"type": "http", "http_version": "1.1", "method": method, "path": path, "query_string": b""}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        if message.get("status", 200) != 200:
+            raise SystemExit(f"a request was answered with {message['status']}")
+
+    await app({**scope, "headers": list(named.items())}, receive, send)
+
+
+def cpu_us(work: Callable[[], Any], num: int = 1) -> float:
+    """Of this thread for one of `num` pieces, the least of two seconds: other jobs only add to it."""
+    loop, found_s, at_once = asyncio.new_event_loop(), list[float](), max(1, 8 // num)
+    while sum(found_s) * at_once * num < 2:
+        start_s = time.thread_time()
+        for _ in range(at_once):
+            done = work()
+            if asyncio.iscoroutine(done):
+                loop.run_until_complete(done)
+        found_s.append((time.thread_time() - start_s) / at_once / num)
+    loop.close()
+    return 1e6 * min(found_s)
+
+
+def measure_parts(run: Path) -> None:
+    """What the parts of one request cost, beside a route that returns a constant."""
+    import numpy as np
+    from fastapi import FastAPI
+    from pydantic_core import to_json
+
+    from recloop.rerankers.request_scorer import ListRequest
+    from recloop.serving.app import make_app
+    from recloop.serving.guard import Guard
+    from recloop.serving.schemas import RerankRequest
+    from recloop.serving.service import Service
+
+    service, fixed = Service(run), FastAPI()
+    asyncio.run(service.open())
+    model, ranking = service.ranking.model, service.ranking
+    rng, items = random.Random(0), list(model.item_ids)
+    told = {"user": next(iter(model.owners)), "candidates": rng.sample(items, NUM_CANDIDATES)}
+    body = RerankRequest.model_validate(told)
+    sent, numbers, history = json.dumps(told).encode(), model.models.candidates(body.candidates), model.models.history
+    text = model.models.first_text(body.who, model.variant) or ""
+    query = ListRequest(np.array(numbers), model.scorer.adapt(model.models.encode(text)), history(body.who))
+    (scores_L,) = model.scorer.score([query])
+    reply = asyncio.run(ranking.rerank(body))
+    bare = make_app(service)
+    guarded = Guard(bare, service.metrics, out=io.StringIO())
+
+    @fixed.get("/constant")
+    async def constant() -> dict[str, str]:
+        return {"ranking": "constant"}
+
+    async def at_once(_: ListRequest) -> Any:
+        return scores_L
+
+    object.__setattr__(ranking, "batcher", at_once)
+    rows = {
+        "a FastAPI route that returns a constant": cpu_us(lambda: call(fixed, "GET", "/constant")),
+        "/rerank, its scores given at once": cpu_us(lambda: call(guarded, "POST", "/rerank", sent)),
+        "  of it the guard": cpu_us(lambda: call(guarded, "GET", "/health"))
+        - cpu_us(lambda: call(bare, "GET", "/health")),
+        "  of it validation": cpu_us(lambda: RerankRequest.model_validate_json(sent)),
+        "  of it look-ups and the ranking": cpu_us(lambda: ranking.rerank(body)),
+        "  of it JSON of the reply": cpu_us(lambda: to_json(reply)),
+    }
+    rows |= {
+        f"scores, {n} lists in a pass": cpu_us(lambda n=n: model.scorer.score([query] * n), n) for n in (1, 4, 16, 64)
+    }
+    for name, one in rows.items():
+        print(f"{name:40} {one:6.0f} us")
+
+
 def main() -> None:
     """Measure, on a run given or made."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--run", type=Path, help="of the settings in RUN; by default one is made")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load")
     parser.add_argument("--repetitions", type=int, default=3, help="of each load; the median is told")
+    parser.add_argument("--parts", action="store_true", help="tell what the parts of one request cost")
     told = parser.parse_args()
     recloop = (sys.executable, "-m", "recloop.cli")
     with tempfile.TemporaryDirectory() as folder:
@@ -228,6 +311,9 @@ def main() -> None:
             words = [word for key, value in RUN.items() for word in (f"--{key}", value)]
             making = [*recloop, "run", "dpo4rec", *words, "--out", str(run)]
             subprocess.run(making, check=True, stdout=subprocess.DEVNULL)
+        if told.parts:
+            measure_parts(run)
+            return
         command = (*recloop, "serve", str(run), "--port")
         with serving(*command) as service, serving(sys.executable, "-c", CONSTANT) as constant:
             time.sleep(10)  # the text encoder, which the service loads when it is ready

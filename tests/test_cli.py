@@ -314,7 +314,9 @@ def test_a_finished_run_is_asked_by_its_method(method: StandIn, capsys: pytest.C
     assert capsys.readouterr().out == "A film of seed 2: {'user': 'u3'}\n"
     assert cli.main(["run", "silent", "--out", "s"]) == 0
     assert cli.main(["ask", "s", "A film"]) == 2
-    assert "a run of silent answers no questions" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "a run of silent answers no questions" in said
+    assert "use one of dpo4rec by recloop serve or recloop score" in said
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import recloop as rl
 from recloop.errors import ContractError, DataError, RunError, SettingError
 from recloop.methods.dpo4rec.evaluate import SCORES
 from recloop.methods.predict import EVERYTHING, NOTHING, FinishedRun, text_parts
-from recloop.methods.use_files import export_run, profile_file, rows_of_test_lists, score_file
+from recloop.methods.use_files import export_run, profile_file, read_texts, rows_of_test_lists, score_file
 from recloop.progress import SILENT
 from recloop.records import Group
 from recloop.rerankers.fitted import FittedReranker
@@ -84,9 +84,8 @@ def test_scores_of_the_test_lists_are_those_of_the_runs_own_evaluation(model, lm
     expected = own_scores(model)
     assert scored["score"].to_numpy() == pytest.approx(expected[row_n, 0, place_n], abs=1e-6)
     second = {user: model.texts(user)[1] for user in rows["user_id"].unique()}
-    read = encoder.read
     assert model.score(rows, second)["score"].to_numpy() == pytest.approx(expected[row_n, 1, place_n], abs=1e-6)
-    assert read == 0 < encoder.read
+    assert encoder.read == 0  # the run has the vectors of its texts
     for number in range(len(lists)):
         own = rows.filter(pl.col("list_id") == number)
         user, candidates = own["user_id"][0], own["item_id"].to_list()
@@ -133,8 +132,14 @@ def test_users_and_items_that_are_not_there_are_named(model) -> None:
         model.profile([(candidates[0], "five")])
     with pytest.raises(SettingError, match="a variant is untuned or untuned, got best"):
         model.texts(model.user_ids[0], "best")
-    with pytest.raises(DataError, match="a score for each of 3 candidates, got 2"):
-        model.rerank(model.user_ids[0], candidates, first_stage=[0.5, 0.1])
+    with pytest.raises(DataError, match="history: a rating is a finite number"):
+        model.profile([(candidates[0], math.inf)])
+    with pytest.raises(DataError, match="a text about a user is a str, got 5"):
+        model.rerank(model.user_ids[0], candidates, text=5)
+    with pytest.raises(DataError, match="reads no first-stage scores, got some"):
+        model.rerank(model.user_ids[0], candidates, first_stage=[0.5, 0.1, 0.2])
+    with pytest.raises(DataError, match=r"candidates of a list must differ, got .* twice"):
+        model.score(pl.DataFrame({"user_id": [model.user_ids[0]] * 3, "item_id": [*candidates[:2], candidates[0]]}))
     with pytest.raises(DataError, match="lists: there is no column item_id, got user_id"):
         model.score(pl.DataFrame({"user_id": ["a"]}))
     reward_user = next(one for one in model.log.users["user_id"] if not model.texts(one))
@@ -244,6 +249,16 @@ def test_texts_are_written_for_a_file_of_users_and_serve_to_score(model, lm, tmp
     known = pl.read_parquet(tmp_path / "known.parquet")["text"].to_list()
     assert known == [model.texts(user)[0] for user in model.user_ids[:2]]
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".csv", ".csv", ".parquet", ".parquet"]
+
+
+def test_a_file_of_texts_has_one_about_each_user(tmp_path: Path) -> None:
+    file = tmp_path / "texts.csv"
+    file.write_text('user_id,text\n17,Likes War.\n4,""\n')
+    assert read_texts(file) == {"17": "Likes War.", "4": ""}
+    for row, message in (("17,Again.", r"two texts about one user \(17\)"), ("5,", r"without an id or a text \(5\)")):
+        file.write_text(f"user_id,text\n17,Likes War.\n{row}\n")
+        with pytest.raises(DataError, match=message):
+            read_texts(file)
 
 
 def test_an_export_has_what_others_need(model, tmp_path) -> None:

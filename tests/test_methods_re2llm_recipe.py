@@ -181,6 +181,8 @@ def test_a_run_answers_for_a_session_of_titles(with_signal: Done) -> None:
             recommend(folder, config, "No Such Film", lm=FakeHintFollower(), encoder=FakeEncoder())
         with pytest.raises(SettingError, match="parted by semicolons"):
             recommend(folder, config, " ; ", lm=FakeHintFollower(), encoder=FakeEncoder())
+        with pytest.raises(DataError, match="two candidates at least, got 1"):
+            recommend(folder, config, titles[0], titles[1], lm=FakeHintFollower(), encoder=FakeEncoder())
 
 
 @pytest.mark.slow

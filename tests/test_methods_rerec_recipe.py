@@ -293,6 +293,8 @@ def test_a_run_that_was_stopped_inside_reinforcement_ends_as_an_undisturbed_one(
             ask_run(run, config, "anything good", None)
         with pytest.raises(SettingError, match="has no user nobody"):
             ask_run(run, config, genre, "nobody")
+        with pytest.raises(SettingError, match="must say what is wanted"):
+            ask_run(run, config, " ", "u3")
 
 
 def test_the_model_that_is_asked_ended_its_variants_way():

@@ -14,6 +14,7 @@ import pytest
 
 import recloop as rl
 from recloop.methods.predict import text_parts
+from recloop.methods.re2llm.predict import SessionModel
 from recloop.methods.rerec.predict import RequestAnswer
 from recloop.serving import schemas
 from recloop.serving.service import Service
@@ -61,7 +62,7 @@ def test_scores_are_those_of_python(served: Served, finished: rl.FinishedRun, id
 
 
 def test_scores_of_requests_that_come_together_are_those_of_each_alone(served: Served, ids: list[str]) -> None:
-    users, rng = list(served.service.ranking.model.users)[:12], random.Random(0)
+    users, rng = list(served.service.ranking.model.owners)[:12], random.Random(0)
     bodies = [{"user": user, "candidates": rng.sample(ids, rng.randint(2, 40))} for user in users]
 
     async def at_once(client: httpx2.AsyncClient) -> list[httpx2.Response]:
@@ -97,7 +98,7 @@ def test_of_a_history_the_language_model_writes_once(served: Served, finished: r
 
 
 def test_what_a_part_changes_is_the_score_less_that_without_it(served: Served, ids: list[str]) -> None:
-    body = {"user": next(iter(served.service.ranking.model.users)), "candidates": ids[:8]}
+    body = {"user": next(iter(served.service.ranking.model.owners)), "candidates": ids[:8]}
     told = served.post("/explain", body | {"text": TEXT}).json()
     schemas.ExplainReply.model_validate(told)
     whole = scores_of(served.post("/rerank", body | {"text": TEXT}))
@@ -113,7 +114,9 @@ def test_what_a_part_changes_is_the_score_less_that_without_it(served: Served, i
     ("path", "body", "status", "words"),
     [
         ("/rerank", {"user": "u0", "candidates": ["nope", "i1"]}, 422, "no item 'nope'"),
-        ("/rerank", {"user": "nobody", "candidates": ["i0", "i1"]}, 422, "no user nobody"),
+        ("/rerank", {"user": "nobody", "candidates": ["i0", "i1"]}, 422, "no user 'nobody'"),
+        ("/rerank", {"user": "u0", "candidates": ["i0", "i1", "i0"]}, 422, "must differ, got 'i0' twice"),
+        ("/explain", {"user": "u0", "candidates": ["i0", "i0"], "text": ""}, 422, "must differ, got 'i0' twice"),
         ("/rerank", {"history": ["nope"], "candidates": ["i0", "i1"], "text": ""}, 422, "history: the log has no item"),
         ("/rerank", {"candidates": ["i0", "i1"]}, 422, "got neither"),
         ("/rerank", {"user": "u0", "history": ["i0"], "candidates": ["i0", "i1"]}, 422, "got both"),
@@ -294,14 +297,16 @@ def test_a_session_is_answered_by_titles_and_an_unknown_one_is_told(
 ) -> None:
     served = Served(Service(finished.run.path))
     served.service.method, served.service.problem = "re2llm", ""
-    task = SimpleNamespace(items=pl.DataFrame({"title": ["Heat", "Up", "Jaws"]}))
+    task: Any = SimpleNamespace(items=pl.DataFrame({"title": ["Heat", "Up", "Jaws"]}))
+    model = SessionModel(None, task, Path())  # pyright: ignore[reportArgumentType]
     asked: list[tuple[list[int], list[int] | None]] = []
 
     def recommend(shown: list[int], offered: list[int] | None) -> tuple[str, list[str]]:
         asked.append((shown, offered))
         return "Go by era.", ["Jaws"]
 
-    served.service._opened = SimpleNamespace(task=task, recommend=recommend)
+    object.__setattr__(model, "recommend", recommend)
+    served.service._opened = model
     told = served.post("/hint", {"session": ["up", "Heat"], "candidates": ["Jaws", "Up"]}).json()
     assert schemas.HintReply.model_validate(told).ranking == ["Jaws"]
     assert served.post("/hint", {"session": ["Heat"]}).status_code == 200

@@ -1,5 +1,6 @@
 """`recloop serve` as a process: its start, its end by a signal, its start after a kill; and its page in a browser."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -10,16 +11,25 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
+import numpy as np
+import polars as pl
 import pytest
+from safetensors.numpy import load_file
 
+import recloop as rl
 from recloop.cli import main
 from recloop.errors import SettingError
+from recloop.methods.dpo4rec.evaluate import SCORES
+from recloop.methods.use_files import rows_of_test_lists
+from recloop.records import Group
 from recloop.serving.server import TOKEN, read_token
+from served import serve
 
 SETTINGS = {
     "rounds": "0",
@@ -99,6 +109,63 @@ def test_it_ends_by_a_signal_with_0_and_starts_again_after_a_kill(run: Path) -> 
     events = [json.loads(line)["event"] for line in said.splitlines()]
     assert (events[0], events[-1]) == ("serving", "stopped")
     assert "request" in events
+
+
+@pytest.mark.slow
+def test_python_command_line_and_service_give_the_scores_of_the_runs_own_evaluation(run: Path, tmp_path: Path) -> None:
+    model = rl.load(run)
+    rows, lists = rows_of_test_lists(model), model.lists.of(Group.TEST)
+    own_n = load_file(model.run.folder("fit.untuned.prm.s0") / SCORES)["scores_BNL"][:, 0][lists.is_item_BL]
+    like_own = pytest.approx(own_n, abs=1e-6 * float(np.ptp(own_n)))  # numbers of 32 bits hold no more
+    texts = {user: model.texts(user)[0] for user in rows["user_id"].unique()}
+    pl.DataFrame({"user_id": list(texts), "text": list(texts.values())}).write_csv(tmp_path / "texts.csv")
+    rows.write_csv(tmp_path / "lists.csv")
+    words = ["score", str(run), "--lists", str(tmp_path / "lists.csv"), "--out"]
+    assert main([*words, str(tmp_path / "own.parquet")]) == 0
+    assert main([*words, str(tmp_path / "given.parquet"), "--texts", str(tmp_path / "texts.csv")]) == 0
+    files = [pl.read_parquet(tmp_path / name) for name in ("own.parquet", "given.parquet")]
+    for scored in (model.score(rows), model.score(rows, texts), *files):
+        assert scored["score"].to_numpy() == like_own
+    for said in ({}, texts):
+        assert scores_one_by_one(model, rows, said) == like_own
+        assert scores_of_the_service(model, rows, said) == like_own
+
+
+@pytest.mark.slow
+def test_a_new_text_has_the_same_scores_whatever_stands_beside_it(run: Path) -> None:
+    model = rl.load(run)
+    rows = rows_of_test_lists(model)
+    texts = {user: f"By era: likes {n}s." + n * " By genre: likes War, Drama." for n, user in enumerate(model.user_ids)}
+    together_n = model.score(rows, texts)["score"].to_numpy()
+    alike = pytest.approx(together_n, abs=1e-6 * float(np.ptp(together_n)))
+    assert scores_one_by_one(rl.load(run), rows, texts) == alike
+    assert scores_of_the_service(rl.load(run), rows, texts) == alike
+    assert model.score(rows)["score"].to_numpy() != alike
+
+
+def scores_one_by_one(model: rl.FinishedRun, rows: pl.DataFrame, texts: Mapping[str, str]) -> list[float]:
+    """Of the rows, each list ranked alone."""
+    found: list[float] = []
+    for _, own in rows.group_by("list_id", maintain_order=True):
+        user, items = own["user_id"][0], own["item_id"].to_list()
+        score_of = dict(model.rerank(user, items, text=texts.get(user)).select("item_id", "score").iter_rows())
+        found += [score_of[item] for item in items]
+    return found
+
+
+def scores_of_the_service(model: rl.FinishedRun, rows: pl.DataFrame, texts: Mapping[str, str]) -> list[float]:
+    """Of the rows, by requests that come together."""
+    lists = [(own["user_id"][0], own["item_id"].to_list()) for _, own in rows.group_by("list_id", maintain_order=True)]
+    bodies = [{"user": user, "candidates": items, "text": texts.get(user)} for user, items in lists]
+
+    async def at_once(client: httpx2.AsyncClient) -> list[httpx2.Response]:
+        return await asyncio.gather(*(client.post("/rerank", json=body) for body in bodies))
+
+    found: list[float] = []
+    for reply, (_, items) in zip(serve(model).run(at_once), lists, strict=True):
+        score_of = {item["item_id"]: item["score"] for item in reply.json()["ranking"]}
+        found += [score_of[item] for item in items]
+    return found
 
 
 @pytest.mark.slow

@@ -92,7 +92,10 @@ def prompts_of(method: Method, config: BaseModel) -> str:
 def ask_method(method: Method, config: BaseModel, run: RunFolder, question: str, **options: str) -> str:
     """What a finished run answers; SettingError for a method that answers nothing, or does not take an option."""
     if method.ask is None:
-        raise SettingError(f"a run of {method.name} answers no questions; ask one of rerec or re2llm")
+        raise SettingError(
+            f"a run of {method.name} answers no questions; ask one of rerec or re2llm, or use one of dpo4rec by "
+            f"recloop serve or recloop score"
+        )
     taken = signature(method.ask).parameters.values()
     for name, value in options.items():
         if not any(one.name == name or one.kind is Parameter.VAR_KEYWORD for one in taken):

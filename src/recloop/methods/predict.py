@@ -173,10 +173,11 @@ class FinishedRun:
             first_stage: a score for each candidate, where the run's reranker reads them (``reranker.use_scores``).
 
         Raises:
-            DataError: an item or a user the log does not have, or fewer than two candidates.
+            DataError: an item or a user the log does not have, or candidates that are not two different ones at least.
         """
-        vectors_1D = self.models.vectors([who], [text], seed)
-        return self._ranked(who, candidates, vectors_1D, [NOTHING], first_stage).drop("left_out", "rank")
+        items = self.models.candidates(candidates)
+        text = self.profile(who, seed=seed) if text is None else text
+        return self._ranked(who, items, [self.models.encode(text)], [NOTHING], first_stage).drop("left_out", "rank")
 
     def explain(
         self,
@@ -194,15 +195,15 @@ class FinishedRun:
             ranking of `rerank`, then each part of the text (a sentence, or a side of a canonical one), then
             ``everything``: the ranking for a user with the mean of the train users' texts.
         """
-        models = self.models
-        parts = text_parts(self.profile(who, seed=seed) if text is None else text)
-        vectors = [models.vectors([who], [text], seed)]
-        if parts:
-            vectors.append(models.vectors([()] * len(parts), [rest for _, rest in parts], None))
+        models, items = self.models, self.models.candidates(candidates)
+        text = self.profile(who, seed=seed) if text is None else text
+        vectors = [models.encode(text)]
+        parts = text_parts(text)
+        vectors += [models.encode(rest) for _, rest in parts]
         if models.reranker.scaler is not None:
-            vectors.append(models.reranker.scaler.centre_D[None])
+            vectors.append(models.reranker.scaler.centre_D)
         left_out = [NOTHING, *(part for part, _ in parts), EVERYTHING]
-        return self._ranked(who, candidates, np.concatenate(vectors), left_out, first_stage)
+        return self._ranked(who, items, vectors, left_out, first_stage)
 
     def score(self, lists: pl.DataFrame, texts: Mapping[str, str] | None = None) -> pl.DataFrame:
         """The lists with a column ``score``, higher is better, rows in their order. No language model is asked.
@@ -213,7 +214,8 @@ class FinishedRun:
             texts: about users, by their id, in place of those that the run has.
 
         Raises:
-            DataError: a missing column, an item or a user the log does not have, a user without a text.
+            DataError: a missing column, an item or a user the log does not have, a candidate twice in a list, a user
+                without a text.
         """
         require_columns(lists.columns, ("user_id", "item_id"), "lists")
         if lists.is_empty():
@@ -225,15 +227,19 @@ class FinishedRun:
         place_n = np.arange(len(list_n)) - first_B[list_n]
         at, shape = (list_n, place_n), (len(first_B), int(place_n.max()) + 1)
         items_BL, is_item_BL = np.zeros(shape, np.int64), np.zeros(shape, dtype=bool)
-        items_BL[at] = models.item_numbers(lists["item_id"].cast(pl.String).to_list(), "lists")
-        is_item_BL[at] = True
+        item_n = np.array(models.item_numbers(lists["item_id"].cast(pl.String).to_list(), "lists"))
+        _, once = np.unique(list_n * self.log.num_items + item_n, return_index=True)
+        if len(once) < len(item_n):
+            twice = lists["item_id"][int(np.setdiff1d(np.arange(len(item_n)), once)[0])]
+            raise DataError(f"candidates of a list must differ, got {twice!r} twice; leave one out, or give a list_id")
+        items_BL[at], is_item_BL[at] = item_n, True
         score_BL = None
         if "first_stage" in lists.columns:
             score_BL = np.full(shape, np.nan, np.float32)
             score_BL[at] = lists["first_stage"].cast(pl.Float32).to_numpy()
         user_B = lists["user_id"].cast(pl.String)[first_B].to_list()
         row_of = {user: row for row, user in enumerate(dict.fromkeys(user_B))}
-        vectors_UD = models.vectors(list(row_of), [texts.get(user) for user in row_of], None)
+        vectors_UD = models.vectors(list(row_of), texts)
         rows_B = np.array([row_of[user] for user in user_B])
         scores_BL = models.score(list(row_of), vectors_UD, rows_B, items_BL, is_item_BL, score_BL)
         return lists.with_columns(score=pl.Series(scores_BL[at], dtype=pl.Float32))
@@ -246,26 +252,20 @@ class FinishedRun:
     def _ranked(
         self,
         who: Who,
-        candidates: Sequence[str],
-        vectors_VD: np.ndarray,
+        items: Sequence[int],
+        vectors: Sequence[np.ndarray],
         left_out: Sequence[str],
         first_stage: Sequence[float] | None,
     ) -> pl.DataFrame:
         """The candidates ranked under each of the vectors, one table under the other."""
-        if isinstance(candidates, str):
-            raise DataError(f"candidates are a list of item ids, got the text {candidates!r}; put it into a list")
-        items = self.models.item_numbers(candidates, "candidates")
-        if len(set(items)) < len(items):
-            twice = next(one for place, one in enumerate(candidates) if one in candidates[:place])
-            raise DataError(f"candidates must differ, got {twice!r} twice; leave one out")
-        if len(items) < 2:
-            raise DataError(f"a list needs two candidates at least, got {len(items)}; add some")
-        shape = len(vectors_VD), len(items)
+        if first_stage is not None and not self.reranker.config.use_scores:
+            raise DataError("the run's reranker reads no first-stage scores, got some; leave first_stage out")
+        shape = len(vectors), len(items)
         score_VL = None if first_stage is None else np.tile(np.asarray(first_stage, np.float32), (shape[0], 1))
         if score_VL is not None and score_VL.shape != shape:
             raise DataError(f"first_stage needs a score for each of {len(items)} candidates, got {len(score_VL[0])}")
         scores_VL = self.models.score(
-            [who] * shape[0], vectors_VD, np.arange(shape[0]), np.tile(np.array(items), (shape[0], 1)),
+            [who] * shape[0], np.stack(vectors), np.arange(shape[0]), np.tile(np.array(items), (shape[0], 1)),
             np.ones(shape, dtype=bool), score_VL,
         )  # fmt: skip
         named = self.log.items[items].select("item_id", "title")

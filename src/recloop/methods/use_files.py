@@ -37,7 +37,7 @@ def score_file(run: FinishedRun, lists: Path, out: Path, texts: Path | None, pro
     """
     _require_new(out)
     table = _scan(lists, ("user_id", "item_id"))
-    told = dict(_scan(texts, ("user_id", "text")).select("user_id", "text").collect().iter_rows()) if texts else None
+    told = None if texts is None else read_texts(texts)
     num_rows, num_lists = int(table.select(pl.len()).collect().item()), 0
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside:
         with progress.stage("score", num_rows, "rows") as advance:
@@ -131,6 +131,19 @@ def rows_of_test_lists(run: FinishedRun) -> pl.DataFrame:
     }
     scores = {} if lists.score_BL is None else {"first_stage": lists.score_BL[row_n, place_n]}
     return pl.DataFrame(columns | scores)
+
+
+def read_texts(path: Path) -> dict[str, str]:
+    """The texts of a file with ``user_id`` and ``text``, by id; DataError where one is missing or there are two."""
+    frame = _scan(path, ("user_id", "text")).select(pl.col("user_id", "text").cast(pl.String)).collect()
+    for is_bad, what in (
+        (frame["user_id"].is_null() | frame["text"].is_null(), "a row without an id or a text"),
+        (frame["user_id"].is_duplicated(), "two texts about one user"),
+    ):
+        if is_bad.any():
+            user = frame["user_id"].filter(is_bad)[0]
+            raise DataError(f"{path} must hold a text about each user it names, got {what} ({user}); leave the row out")
+    return dict(frame.iter_rows())
 
 
 def _scan(path: Path, columns: tuple[str, ...]) -> pl.LazyFrame:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from importlib.resources import files
+from itertools import islice
 from typing import Annotated, Any, get_type_hints
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response
@@ -151,14 +152,14 @@ def add_look_up_routes(app: FastAPI, service: Service) -> None:
     @app.get("/users", response_model=list[FoundUser])
     async def users(search: Search = "", limit: Limit = 20) -> Any:
         """Users who own a list, test users first, whose ids begin with some letters."""
-        known = service.ranking.model.users
-        found = [user_id for user_id in known if user_id.startswith(search)][:limit]
-        return [{"user_id": user_id, "group": known[user_id].group} for user_id in found]
+        owners = service.ranking.model.owners
+        found = islice((user_id for user_id in owners if user_id.startswith(search)), limit)
+        return [{"user_id": user_id, "group": owners[user_id][0].value} for user_id in found]
 
     @app.get("/users/{user_id:path}", response_model=UserReply)
     async def user(user_id: str) -> Any:
         """A user's history, list and texts."""
-        return service.ranking.describe(user_id)
+        return service.ranking.model.describe(user_id)
 
     @app.get("/run")
     async def run() -> Response:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import json
 import re
 import secrets
 import sys
@@ -14,6 +13,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
+
+from pydantic_core import to_json
 
 from recloop.serving.metrics import ServiceMetrics
 
@@ -54,13 +55,13 @@ class BodyError(Exception):
 def problem_body(code: str, message: str, request_id: str, fields: list[dict[str, str]] | None = None) -> bytes:
     """The body of an answer that refuses."""
     told = {"code": code, "message": message, "request_id": request_id, "fields": fields or []}
-    return json.dumps({"error": told}).encode()
+    return to_json({"error": told})
 
 
 def log_line(out: TextIO, event: str, **fields: Any) -> None:
     """One JSON object on a line, not yet flushed. Fields are numbers and names, never what a user wrote or did."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    out.write(json.dumps({"time": now, "event": event, **fields}) + "\n")
+    out.write(to_json({"time": now, "event": event, **fields}).decode() + "\n")
 
 
 class Guard:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recloop.encoders.sentence import encode_texts
 from recloop.methods.dpo4rec.names import UNTUNED
 from recloop.methods.dpo4rec.run_models import RunModels, Who
 from recloop.methods.predict import FinishedRun
@@ -25,30 +24,11 @@ if TYPE_CHECKING:
 LOADING = Lock()  # two threads that import transformers at once see half of it
 
 
-@dataclass(frozen=True, slots=True)
-class ShownUser:
-    """A user of the log: the history that texts are about, and a list with what was chosen of it.
-
-    items, ratings: the history, oldest first; ratings NaN where unknown.
-    candidates, labels: of the user's first list.
-    texts: by variant, what the run's language models wrote.
-    vector_D: of the served variant's text; None where the run has none.
-    """
-
-    group: str
-    items: np.ndarray
-    ratings: np.ndarray
-    candidates: np.ndarray
-    labels: np.ndarray
-    texts: Mapping[str, str]
-    vector_D: Float32[np.ndarray, " D"] | None
-
-
 @dataclass(frozen=True)
 class ServedModel:
-    """A finished run of DPO4Rec, opened for many requests. Items are numbers here.
+    """A finished run of DPO4Rec, opened for many requests.
 
-    users: those who own a list, by id; test users first.
+    owners: users who own a list, by id, with their group and the row of their first list in it; test users first.
     writers: by variant, the run's models with the language model that writes that variant's texts.
     """
 
@@ -56,7 +36,7 @@ class ServedModel:
     scorer: RequestScorer
     item_ids: tuple[str, ...]
     titles: tuple[str, ...]
-    users: Mapping[str, ShownUser]
+    owners: Mapping[str, tuple[Group, int]]
     writers: Mapping[str, RunModels]
     folded_titles: tuple[str, ...] = field(repr=False)
 
@@ -65,9 +45,10 @@ class ServedModel:
         """Whose texts are served: the trained language model's, or the untuned one's of a run without training."""
         return self.finished.variant
 
-    def numbers(self, item_ids: Sequence[str], what: str) -> list[int]:
-        """Item numbers; DataError, with ids that are near, for one that the log does not have."""
-        return self.finished.models.item_numbers(item_ids, what)
+    @property
+    def models(self) -> RunModels:
+        """The parts of the run."""
+        return self.finished.models
 
     def write(self, who: Who, variant: str) -> str:
         """What a variant's language model writes about somebody; it takes seconds."""
@@ -76,22 +57,45 @@ class ServedModel:
             _ = writer.lm
         return writer.texts([who], seed=0)[0]
 
-    def encode(self, texts: Sequence[str]) -> list[Float32[np.ndarray, " D"]]:
-        """The vectors of texts, each encoded alone: others beside it would move its last digits. Milliseconds each."""
+    def encode(self, text: str) -> Float32[np.ndarray, " D"]:
+        """The vector of a text that the run does not have; milliseconds."""
         self.open_encoder()
-        encoder = self.finished.models.study.open_encoder()
-        return [encode_texts(encoder, [text])[0] for text in texts]
+        return self.models.encode(text)
 
     def open_encoder(self) -> None:
         """Load the text encoder, which takes seconds, before a request waits for it."""
         with LOADING:
-            self.finished.models.study.open_encoder()
+            self.models.study.open_encoder()
 
     def find_items(self, words: str, limit: int) -> list[int]:
         """Items whose titles hold the words, whatever their case; those that begin with them first."""
         folded = words.casefold()
         found = [item for item, title in enumerate(self.folded_titles) if folded in title]
         return sorted(found, key=lambda item: (not self.folded_titles[item].startswith(folded), item))[:limit]
+
+    def describe(self, user_id: str) -> dict[str, Any]:
+        """A user of the log: group, history, a list with what was chosen of it, and what the run has written.
+
+        Raises:
+            DataError: the log has no such user.
+        """
+        items, ratings = self.models.history(user_id)
+        texts = {variant: self.models.first_text(user_id, variant) for variant in self.writers}
+        told = {"user_id": user_id, "group": "", "history": self._named(items, "rating", ratings), "candidates": []}
+        if user_id in self.owners:
+            group, row = self.owners[user_id]
+            lists = self.models.task.lists.of(group)
+            is_item_L = lists.is_item_BL[row]
+            shown = self._named(lists.items_BL[row][is_item_L], "label", lists.labels_BL[row][is_item_L])
+            told |= {"group": group.value, "candidates": shown}
+        return told | {"texts": {variant: text for variant, text in texts.items() if text is not None}}
+
+    def _named(self, items: np.ndarray, name: str, values: np.ndarray) -> list[dict[str, Any]]:
+        known = (None if np.isnan(value) else value for value in values.tolist())
+        return [
+            {"item_id": self.item_ids[item], "title": self.titles[item], name: value}
+            for item, value in zip(items.tolist(), known, strict=True)
+        ]
 
 
 class UntunedModels(RunModels):
@@ -120,23 +124,14 @@ def open_model(finished: FinishedRun) -> ServedModel:
     items = finished.log.items.select("item_id", "title")
     ids, titles = tuple(items["item_id"]), tuple(items["title"])
     folded = tuple(title.casefold() for title in titles)
-    scorer = prepare_requests(finished.reranker)
-    return ServedModel(finished, scorer, ids, titles, shown_users(models, tuple(writers)), writers, folded)
+    _ = models.vector_of_text, models.number_of_item, models.number_of_user  # before a request waits for them
+    return ServedModel(finished, prepare_requests(finished.reranker), ids, titles, _owners(models), writers, folded)
 
 
-def shown_users(models: RunModels, variants: Sequence[str]) -> dict[str, ShownUser]:
-    """Users who own a list, test users first, by id."""
-    lists, ids = models.task.lists, models.log.users.sort("user")["user_id"].to_list()
-    written = {variant: models.written(variant) for variant in variants}
-    users: dict[str, ShownUser] = {}
+def _owners(models: RunModels) -> dict[str, tuple[Group, int]]:
+    ids = models.log.users.sort("user")["user_id"].to_list()
+    found: dict[str, tuple[Group, int]] = {}
     for group in (Group.TEST, Group.VALID, Group.REWARD, Group.TRAIN):
-        of_group = lists.of(group)
-        owners, first_rows = np.unique(of_group.user_B, return_index=True)
-        for user, row in zip(owners.tolist(), first_rows.tolist(), strict=True):
-            is_item_L = of_group.is_item_BL[row]
-            candidates, labels = of_group.items_BL[row][is_item_L], of_group.labels_BL[row][is_item_L]
-            texts = {variant: by_user[user][0] for variant, by_user in written.items() if user in by_user}
-            items, ratings = lists.histories.of(user)
-            vector_D = models.stored_vectors.get(user)
-            users[ids[user]] = ShownUser(group.value, items, ratings, candidates, labels, texts, vector_D)
-    return users
+        owners, first_rows = np.unique(models.task.lists.of(group).user_B, return_index=True)
+        found |= {ids[user]: (group, row) for user, row in zip(owners.tolist(), first_rows.tolist(), strict=True)}
+    return found

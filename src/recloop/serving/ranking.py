@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recloop.errors import DataError, SettingError
+from recloop.errors import DataError
 from recloop.methods.predict import text_parts
 from recloop.rerankers.request_scorer import ListRequest
 from recloop.serving.batching import Batcher
 from recloop.serving.metrics import ServiceMetrics
-from recloop.serving.model import ServedModel, ShownUser
+from recloop.serving.model import ServedModel
 from recloop.serving.schemas import Asker, ExplainRequest, ProfileRequest, RerankRequest
 from recloop.serving.work_queue import WorkQueue
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 MAX_TEXTS = 20_000  # kept as the reranker reads them, 32 numbers each
 MAX_PARTS = 24
-History = tuple[np.ndarray, np.ndarray]
 
 
 class Kept(OrderedDict[Any, Any]):
@@ -68,13 +67,10 @@ class RankingService:
         return cls(model, batcher, encoding, writing, metrics)
 
     async def rerank(self, body: RerankRequest) -> dict[str, Any]:
-        """The reply to `RerankRequest`; DataError: an item or user that the log does not have."""
-        items = self.model.numbers(body.candidates, "candidates")
-        history = self.history(body)
+        """The reply to `RerankRequest`; DataError: an item or user that the log does not have, or a candidate twice."""
+        items, history = self.model.models.candidates(body.candidates), self.model.models.history(body.who)
         text, source = (body.text, "request") if body.text is not None else await self.text(body, self.model.variant)
-        adapted = self.adapted_user(body.user) if source == "run" and body.user is not None else None
-        if adapted is None:
-            (adapted,) = await self.adapt([text])
+        (adapted,) = await self.adapt([text])
         scores_L = await self.batcher(ListRequest(np.array(items, dtype=np.int64), adapted, history))
         order = np.argsort(-scores_L, kind="stable").tolist()
         scores, ids, titles = scores_L.tolist(), body.candidates, self.model.titles
@@ -83,8 +79,8 @@ class RankingService:
 
     async def explain(self, body: ExplainRequest) -> dict[str, Any]:
         """The reply to `ExplainRequest`: the candidates' scores with each part of the text left out."""
-        items = self.model.numbers(body.candidates, "candidates")
-        history, items_L = self.history(body), np.array(items, dtype=np.int64)
+        items, history = self.model.models.candidates(body.candidates), self.model.models.history(body.who)
+        items_L = np.array(items, dtype=np.int64)
         parts = text_parts(body.text)[:MAX_PARTS]
         adapted_P = await self.adapt([body.text, *(rest for _, rest in parts)])
         queries = [ListRequest(items_L, adapted, history) for adapted in adapted_P]
@@ -104,77 +100,37 @@ class RankingService:
 
     async def profile(self, body: ProfileRequest) -> dict[str, Any]:
         """The reply to `ProfileRequest`; DataError: an unknown user, or a variant that the run does not have."""
-        if body.variant not in self.model.writers:
-            raise DataError(f"the run has only texts of the {self.model.variant} model, got variant {body.variant}")
-        self.history(body)
-        text, source = await self.text(body, body.variant)
-        return {"text": text, "variant": body.variant, "source": source}
+        variant = body.variant or self.model.variant
+        if variant not in self.model.writers:
+            raise DataError(f"the run has only texts of the {self.model.variant} model, got variant {variant}")
+        self.model.models.history(body.who)  # before anybody waits for a text
+        text, source = await self.text(body, variant)
+        return {"text": text, "variant": variant, "source": source}
 
     async def text(self, asker: Asker, variant: str) -> tuple[str, str]:
         """What is said about whom, and whether it was in the ``run`` or ``written`` for the service."""
-        if asker.user is not None:
-            if (text := self.user(asker.user).texts.get(variant)) is not None:
-                return text, "run"
-            who = asker.user
-        else:
-            who = asker.pairs
+        who = asker.who
+        if (text := self.model.models.first_text(who, variant)) is not None:
+            return text, "run"
         key = variant, str(who)
-        if (text := self.written.find(key)) is None:
+
+        def write() -> str:
             # Kept in the work itself: whoever asked may have left when it is done, and will ask again.
-            text = await self.writing.run(lambda: self.written.keep(key, self.model.write(who, variant)))
-            self.metrics.written.inc()
-        return text, "written"
+            if (text := self.written.find(key)) is None:
+                text = self.written.keep(key, self.model.write(who, variant))
+                self.metrics.written.inc()
+            return text
+
+        text = self.written.find(key)
+        return await self.writing.run(write) if text is None else text, "written"
 
     async def adapt(self, texts: Sequence[str]) -> list[Tensor]:
-        """Texts as the reranker reads them; those that are not kept are encoded."""
-        found = {text: self.adapted.find(text) for text in texts}
-        if new := [text for text, adapted in found.items() if adapted is None]:
-            vectors = await self.encoding.run(lambda: self.model.encode(new))
+        """Texts as the reranker reads them; those that neither the run nor the service has read are encoded."""
+        model, found = self.model, {text: self.adapted.find(text) for text in texts}
+        vectors = {text: model.models.vector_of_text.get(text) for text, adapted in found.items() if adapted is None}
+        if new := [text for text, vector_D in vectors.items() if vector_D is None]:
+            vectors |= await self.encoding.run(lambda: {text: model.encode(text) for text in new})
             self.metrics.encoded.inc(len(new))
-            for text, vector_D in zip(new, vectors, strict=True):
-                found[text] = self.adapted.keep(text, self.model.scorer.adapt(vector_D))
+        for text, vector_D in vectors.items():
+            found[text] = self.adapted.keep(text, model.scorer.adapt(vector_D))
         return [found[text] for text in texts]
-
-    def adapted_user(self, user_id: str) -> Tensor | None:
-        """The run's own text about a user, by the vector that the run has of it; None where it has none."""
-        key, vector_D = ("user", user_id), self.user(user_id).vector_D
-        if vector_D is None:
-            return None
-        found = self.adapted.find(key)
-        return self.adapted.keep(key, self.model.scorer.adapt(vector_D)) if found is None else found
-
-    def history(self, asker: Asker) -> History:
-        """Items and ratings; DataError: an item or user that the log does not have."""
-        if asker.user is not None:
-            user = self.user(asker.user)
-            return user.items, user.ratings
-        items = self.model.numbers([item for item, _ in asker.pairs], "history")
-        return np.array(items, dtype=np.int64), np.array([rating for _, rating in asker.pairs], dtype=np.float32)
-
-    def describe(self, user_id: str) -> dict[str, Any]:
-        """The reply to a look-up of a user; SettingError where the log has no such user with a list."""
-        user, ids, titles = self.user(user_id), self.model.item_ids, self.model.titles
-
-        def named(items: np.ndarray, name: str, values: np.ndarray) -> list[dict[str, Any]]:
-            pairs = zip(items.tolist(), map(_known, values.tolist()), strict=True)
-            return [{"item_id": ids[item], "title": titles[item], name: value} for item, value in pairs]
-
-        return {
-            "user_id": user_id,
-            "group": user.group,
-            "history": named(user.items, "rating", user.ratings),
-            "candidates": named(user.candidates, "label", user.labels),
-            "texts": dict(user.texts),
-        }
-
-    def user(self, user_id: str) -> ShownUser:
-        """SettingError where the log has no such user with a list."""
-        if user_id not in self.model.users:
-            known = ", ".join(list(self.model.users)[:3])
-            raise SettingError(f"the run has no user {user_id} with a list; its users are {known}, ...")
-        return self.model.users[user_id]
-
-
-def _known(rating: float) -> float | None:
-    """None for NaN, which equals nothing and would be asked for again and again."""
-    return None if np.isnan(rating) else rating

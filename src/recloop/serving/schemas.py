@@ -43,10 +43,11 @@ class Asker(RequestBody, frozen=True):
         return self
 
     @property
-    def pairs(self) -> list[tuple[str, float]]:
-        """The given history as ids with ratings, NaN where there is none."""
-        given = self.history or []
-        items = (RatedItem(item_id=one, rating=None) if isinstance(one, str) else one for one in given)
+    def who(self) -> str | list[tuple[str, float]]:
+        """The user, or the history as ids with ratings, NaN where there is none."""
+        if self.user is not None:
+            return self.user
+        items = (RatedItem(item_id=one) if isinstance(one, str) else one for one in self.history or ())
         return [(one.item_id, float("nan") if one.rating is None else one.rating) for one in items]
 
 
@@ -54,7 +55,7 @@ class RerankRequest(Asker, frozen=True):
     """Rank candidates for a user, by a text about the user."""
 
     candidates: Annotated[list[Id], Field(min_length=2, max_length=MAX_CANDIDATES)] = Field(
-        description="item ids", examples=[["i3", "i7", "i21"]]
+        description="item ids, each once", examples=[["i3", "i7", "i21"]]
     )
     text: Text | None = Field(
         None,
@@ -67,7 +68,7 @@ class ExplainRequest(Asker, frozen=True):
     """As `RerankRequest`, with a text."""
 
     candidates: Annotated[list[Id], Field(min_length=2, max_length=MAX_CANDIDATES)] = Field(
-        description="item ids", examples=[["i3", "i7", "i21"]]
+        description="item ids, each once", examples=[["i3", "i7", "i21"]]
     )
     text: Text = Field(description="about the user", examples=["By genre: likes Drama. By era: dislikes 1970s."])
 
@@ -75,7 +76,7 @@ class ExplainRequest(Asker, frozen=True):
 class ProfileRequest(Asker, frozen=True):
     """What a language model of the run says about a user."""
 
-    variant: VariantName = Field("trained", description="the language model after training, or before")
+    variant: VariantName | None = Field(None, description="after training or before; left out: the one that is served")
 
 
 class AskRequest(RequestBody, frozen=True):
@@ -119,7 +120,7 @@ class ExplainedItem(ScoredItem):
 
 
 class ExplainReply(BaseModel):
-    """The candidates, best first, with what each part of the text changes."""
+    """The candidates, best first, with what each of the first 24 parts of the text changes."""
 
     parts: list[str]
     ranking: list[ExplainedItem]

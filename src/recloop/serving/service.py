@@ -114,11 +114,9 @@ class Service:
 
     async def hint(self, body: HintRequest) -> dict[str, Any]:
         """The reply to `HintRequest`; DataError: a title that the catalogue does not have."""
-        from recloop.methods.re2llm.predict import find_titles
-
         model: SessionModel = self._as("re2llm")
-        shown = find_titles(model.task, body.session, "the session")
-        offered = None if body.candidates is None else find_titles(model.task, body.candidates, "candidates")
+        shown = model.find_titles(body.session, "the session")
+        offered = None if body.candidates is None else model.find_titles(body.candidates, "candidates")
         hint, titles = await self.llm.run(lambda: model.recommend(shown, offered))
         self.metrics.written.inc()
         return {"hint": hint, "ranking": titles}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from recloop.encoders.load import encode
+from recloop.encoders.sentence import encode_texts
 from recloop.errors import DataError, SettingError
 from recloop.llm.bundled import with_readable_columns
 from recloop.llm.completion_text import shorten_completion
@@ -26,7 +26,7 @@ from recloop.methods.run_log import read_run_log
 from recloop.methods.study import Study
 from recloop.progress import SILENT
 from recloop.prompts.user_profile import ProfileWriter, profile_writer
-from recloop.records import Completion, Group, Histories, Lists, Log, Prompt, UserCompletions, UserVectors
+from recloop.records import Group, Histories, Lists, Log, Prompt, UserVectors
 from recloop.settings import validate
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from recloop.rerankers.fitted import FittedReranker
 
 NEAR_IDS = 3
+MAX_TEXTS = 20_000  # whose vectors are kept, beside those of the run's own texts
 Interaction = str | tuple[str, float]
 Who = str | Sequence[Interaction]
 """A user's id in the log, or a history: item ids, oldest first, or pairs of an item id and its rating."""
@@ -117,7 +118,7 @@ class RunModels:
 
     def texts(self, whom: Sequence[Who], seed: int, cache: str | Path | None = None) -> list[str]:
         """The first text that the run has about each, or a new one, which `cache` keeps."""
-        found = [self._first_text(who) for who in whom]
+        found = [self.first_text(who, self.variant) for who in whom]
         missing = [place for place, text in enumerate(found) if text is None]
         if missing:
             prompts = [replace(self.prompt(whom[place]), user=row) for row, place in enumerate(missing)]
@@ -129,6 +130,12 @@ class RunModels:
                 found[place] = (completion if room is None else shorten_completion(completion, room)).text
         return [text or "" for text in found]
 
+    def first_text(self, who: Who, variant: str) -> str | None:
+        """The first text of a variant that the run has about a user of the log; None where it has none."""
+        if not isinstance(who, str):
+            return None
+        return next(iter(self.written(variant).get(self.user_number(who), ())), None)
+
     def prompt(self, who: Who) -> Prompt:
         """What the language model is asked about a user; of somebody new no profile is known."""
         if isinstance(who, str):
@@ -136,31 +143,30 @@ class RunModels:
             return self._prompt_writer(True)(user, *self.task.lists.histories.of(user))
         return self._prompt_writer(False)(0, *self.history(who))
 
-    def vectors(self, whom: Sequence[Who], texts: Sequence[str | None], seed: int | None) -> np.ndarray:
-        """A vector for each ``[U, D]``: of the text given, else of the run's first one, else of a new one.
+    def vectors(self, users: Sequence[str], texts: Mapping[str, str]) -> np.ndarray:
+        """A vector for each user of the log ``[U, D]``: of the text given, else of the run's first one.
 
         Raises:
-            DataError: a text would have to be written, and `seed` is None.
+            DataError: a user without either.
         """
-        found: list[np.ndarray | None] = [None] * len(whom)
-        for place, (who, text) in enumerate(zip(whom, texts, strict=True)):
-            if text is None and isinstance(who, str):
-                found[place] = self.stored_vectors.get(self.user_number(who))
-        left = [place for place, vector in enumerate(found) if vector is None]
-        unwritten = [place for place in left if texts[place] is None]
-        if unwritten and seed is None:
+        said = [texts[user] if user in texts else self.first_text(user, self.variant) for user in users]
+        missing = [user for user, text in zip(users, said, strict=True) if text is None]
+        if missing:
             raise DataError(
-                f"the run has no text about user {whom[unwritten[0]]!r} ({len(unwritten)} of {len(whom)}); write some "
-                f"with recloop profile, and give them as texts"
+                f"the run has no text about user {missing[0]!r} ({len(missing)} of {len(users)}); write some with "
+                f"recloop profile, and give them as texts"
             )
-        said = dict(zip(unwritten, self.texts([whom[place] for place in unwritten], seed or 0), strict=True))
-        if left:
-            given = [said.get(place, texts[place] or "") for place in left]
-            alone = tuple((Completion(row, 0, text, 0, True, float("nan")),) for row, text in enumerate(given))
-            read = encode(self.study.open_encoder(), UserCompletions(np.arange(len(left)), alone), progress=SILENT)
-            for place, vector_1D in zip(left, read.vectors_UND, strict=True):
-                found[place] = vector_1D[0]
-        return np.stack([vector for vector in found if vector is not None])
+        return np.stack([self.encode(text) for text in said])
+
+    def encode(self, text: object) -> np.ndarray:
+        """The vector of a text: the one that the run has of the same text, else of this text encoded alone.
+
+        Others beside it would move its last digits: a score would depend on what else is asked.
+        """
+        if not isinstance(text, str):
+            raise DataError(f"a text about a user is a str, got {text!r}; leave it out, or give one")
+        known = self.vector_of_text.get(text)
+        return self._encode_alone(text) if known is None else known
 
     def score(
         self, whom: Sequence[Who], vectors_UD: np.ndarray, user_B: np.ndarray, items_BL: np.ndarray,
@@ -192,11 +198,25 @@ class RunModels:
             ratings = np.array([rating for _, rating in pairs], dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise DataError(f"history: a rating is a number ({error}); give pairs of item and number") from error
+        if np.isinf(ratings).any():
+            raise DataError("history: a rating is a finite number, got inf; use NaN where none is known")
         return np.array(items, dtype=np.int64), ratings
 
     def user_number(self, user: str) -> int:
         """The number of a user of the log."""
         return _numbers(self.number_of_user, [user], "user")[0]
+
+    def candidates(self, item_ids: Sequence[str]) -> list[int]:
+        """The numbers of a list's candidates; DataError where they are not two different items of the log at least."""
+        if isinstance(item_ids, str):
+            raise DataError(f"candidates are a list of item ids, got the text {item_ids!r}; put it into a list")
+        items = self.item_numbers(item_ids, "candidates")
+        if len(set(items)) < len(items):
+            twice = next(one for place, one in enumerate(item_ids) if one in item_ids[:place])
+            raise DataError(f"candidates must differ, got {twice!r} twice; leave one out")
+        if len(items) < 2:
+            raise DataError(f"a list needs two candidates at least, got {len(items)}; add some")
+        return items
 
     def item_numbers(self, item_ids: Sequence[str], what: str) -> list[int]:
         """The numbers of items; `what` names them in errors."""
@@ -212,20 +232,24 @@ class RunModels:
     def number_of_user(self) -> dict[str, int]:
         return dict(self.task.log.users.select("user_id", "user").iter_rows())
 
-    def _first_text(self, who: Who) -> str | None:
-        if not isinstance(who, str):
-            return None
-        return next(iter(self.written(self.variant).get(self.user_number(who), ())), None)
+    @cached_property
+    def vector_of_text(self) -> Mapping[str, np.ndarray]:
+        """The vectors of the texts that the run has of its variant: those that its own evaluation read."""
+        texts, parts = self.written(self.variant), read_vectors(self.run.folder(ENCODE.named(self._key(self.variant))))
+        return {
+            text: vector_D
+            for part in parts.values()
+            for user, vectors_ND in zip(part.user_U.tolist(), part.vectors_UND, strict=True)
+            for text, vector_D in zip(texts[user], vectors_ND, strict=True)
+        }
 
     @cached_property
-    def stored_vectors(self) -> Mapping[int, np.ndarray]:
-        """By user number, the vector of the first text that the run has."""
-        parts = read_vectors(self.run.folder(ENCODE.named(self._key(self.variant)))).values()
-        return {
-            user: vectors_ND[0]
-            for part in parts
-            for user, vectors_ND in zip(part.user_U.tolist(), part.vectors_UND, strict=True)
-        }
+    def _encode_alone(self) -> Callable[[str], np.ndarray]:
+        @lru_cache(maxsize=MAX_TEXTS)
+        def encode_alone(text: str) -> np.ndarray:
+            return encode_texts(self.study.open_encoder(), [text])[0]
+
+        return encode_alone
 
     @cached_property
     def _prompt_writer(self) -> Callable[[bool], ProfileWriter]:

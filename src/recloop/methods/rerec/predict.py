@@ -61,9 +61,11 @@ class RequestModel:
             user: the id of whose history is shown, and left out of the candidates; None for nobody's.
 
         Raises:
-            SettingError: no such user, or a request that names no attribute and comes from nobody.
+            SettingError: no such user, no words, or a request that names no attribute and comes from nobody.
         """
         task, config = self.task, self.config
+        if not text.strip():
+            raise SettingError(f"a request must say what is wanted, got {text!r}; write it in your own words")
         items, rating = history_of(task, user, config.requests.history_items)
         named = conditions_named(task, text)
         if not named and not items:
