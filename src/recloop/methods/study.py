@@ -17,6 +17,7 @@ from recloop.encoders.load import encoder_from_config, encoder_inputs
 from recloop.errors import SettingError
 from recloop.experiment.step import Steps
 from recloop.llm.load import lm_digest, lm_folder, lm_from_config
+from recloop.llm.ray_lm import RayLM
 
 if TYPE_CHECKING:
     from recloop.encoders.sentence import TextEncoder
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from recloop.records import Log
 
 COMPLETIONS_FILE, VECTORS_FILE = "completions.sqlite", "vectors.sqlite"  # of a run: shared by its steps
+SHARDS = "shards"  # of a run, while workers of a Ray cluster write
 OWN_LM = Path("own")  # stands for the folder of a language model that was passed as an object
 
 
@@ -92,11 +94,19 @@ def open_study(
     """The study of a run; no model is loaded yet."""
     own = own or OwnParts()
     lm = own.lm
+    if lm is not None and config.engine == "ray":
+        raise SettingError(
+            f"workers of a cluster open a model by its name, got the object {lm.name}; use engine=process"
+        )
     folder, digest = (lm_folder(config.lm), lm_digest(config.lm)) if lm is None else (OWN_LM, lm.name)
 
     @lru_cache(maxsize=1)
     def open_lm(folder: Path) -> LanguageModel:
-        return lm if lm is not None else lm_from_config(config.lm, folder)
+        if lm is not None:
+            return lm
+        if config.engine == "ray":
+            return RayLM(config.lm, folder, config.ray, run.path / SHARDS)
+        return lm_from_config(config.lm, folder)
 
     @lru_cache(maxsize=1)
     def open_encoder() -> TextEncoder:
