@@ -1,0 +1,146 @@
+"""Prompts answered by an instant server: by one process, by Ray, and by Ray with kills; what the server counted.
+
+    OMP_NUM_THREADS=1 .venv/bin/python tests/bench_ray.py [PROMPTS] [KILL_EVERY_S]
+
+Wanted: Ray answers at least 0.8 of what one process does per second of processor time, driver and workers together
+and the server apart, with the driver below 2 GB. With a worker killed every KILL_EVERY_S and the driver twice, no
+completion is lost, and none is paid twice beyond the requests that were open or not yet saved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from fake_server import FakeServer
+from recloop.experiment.ray_jobs import RayConfig
+from recloop.llm.cache import CompletionCache
+from recloop.llm.config import LmConfig
+from recloop.llm.language_model import Sampling
+from recloop.llm.load import lm_from_config
+from recloop.llm.ray_lm import RayLM
+from recloop.llm.sampling import sample_completions
+from recloop.records import Prompt
+
+HISTORY = '4 stars | "The Glass Harbour" | era 1990s | genre Drama, War | director Ann Vale\n' * 20
+WORKERS, TICK_S = 2, 0.25
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def drive(engine: str, folder: Path, url: str, num: int) -> None:
+    """The driver: all prompts, once."""
+    prompts = [Prompt(user, "You summarise.", f"{HISTORY}User {user}.", 20, 0) for user in range(num)]
+    config = LmConfig.model_validate({"name": f"openai:{url}#instant"})
+    lm = lm_from_config(config)
+    if engine == "ray":
+        lm = RayLM(config, Path("server"), RayConfig(num_workers=WORKERS), folder / "shards")
+    with CompletionCache(folder / "completions.sqlite") as cache:
+        sample_completions(lm, prompts, Sampling(1, 1.0, 1.0, 64, 0), cache)
+        print(cache.num_completions, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+
+def workers() -> list[int]:
+    """Process ids of Ray's workers that do jobs."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().startswith(b"ray::_Worker"):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def cpu_s(pids: list[int]) -> float:
+    total = 0
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+            total += int(fields[11]) + int(fields[12])
+        except OSError:
+            continue
+    return total / CLOCK_TICKS
+
+
+def watched(engine: str, folder: Path, server: FakeServer, num: int) -> Iterator[tuple[subprocess.Popen[str], float]]:
+    """A driver with the seconds since it began, until it ends."""
+    command = [sys.executable, __file__, engine, str(folder), server.base_url, str(num)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    start_s = time.monotonic()
+    while process.poll() is None:
+        yield process, time.monotonic() - start_s
+        time.sleep(TICK_S)
+    assert process.stdout is not None
+    if process.returncode == 0:
+        held, peak_mb = process.stdout.read().splitlines()[-1].split()  # Ray tells of deaths above
+        print(f"  {engine}: {held} completions held, driver {peak_mb} MB at most")
+
+
+def measure(engine: str, server: FakeServer, num: int) -> float:
+    """Completions per second of processor time, between a fifth and four fifths of the work."""
+    before, points = len(server.seen), []
+    start_s = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        for process, _ in watched(engine, Path(folder), server, num):
+            pids = [process.pid, *workers()]
+            points.append((len(server.seen) - before, cpu_s(pids), time.monotonic()))
+    inside = [point for point in points if 0.2 * num <= point[0] <= 0.8 * num]
+    (first, first_cpu_s, first_s), (last, last_cpu_s, last_s) = inside[0], inside[-1]
+    per_core = (last - first) / (last_cpu_s - first_cpu_s)
+    print(
+        f"  {engine}: {per_core:,.0f} completions per second of processor time, {(last - first) / (last_s - first_s):,.0f} "
+        f"by the clock; {time.monotonic() - start_s:.0f} s in all"
+    )
+    return per_core
+
+
+def with_kills(server: FakeServer, num: int, every_s: float) -> None:
+    """Workers and twice the driver are killed; then everything must be there."""
+    before, kills, drivers = len(server.seen), 0, 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for dies in (True, True, False):
+            drivers += 1
+            aim, next_s = num * drivers / 3, every_s
+            for process, elapsed_s in watched("ray", folder, server, num):
+                if dies and len(server.seen) - before >= aim:
+                    os.kill(process.pid, signal.SIGKILL)
+                    print(f"  driver killed after {len(server.seen) - before} requests")
+                elif elapsed_s >= next_s and (alive := workers()):
+                    os.kill(alive[0], signal.SIGKILL)
+                    kills, next_s = kills + 1, elapsed_s + every_s
+        with CompletionCache(folder / "completions.sqlite") as cache:
+            held, usage = cache.num_completions, cache.usage()
+        left = sorted(path.name for path in folder.iterdir())
+    delivered: dict[str, int] = {}
+    for seen in server.seen[before:]:
+        delivered[seen.prompt] = delivered.get(seen.prompt, 0) + len(seen.delivered)
+    twice = sum(times - 1 for times in delivered.values() if times > 1)
+    print(
+        f"  {kills} workers and 2 drivers killed: {num - held} lost, {twice} delivered more than once, "
+        f"{len(server.seen) - before} requests, {usage.requests} booked; left: {left}"
+    )
+
+
+def main() -> None:
+    if len(sys.argv) == 5:
+        drive(sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+        return
+    num, every_s = (int(word) for word in (*sys.argv[1:], *("20000", "30")[len(sys.argv) - 1 :]))
+    print(json.dumps({"prompts": num, "workers": WORKERS, "kill_every_s": every_s}))
+    with FakeServer() as server:
+        alone, by_ray = (measure(engine, server, num) for engine in ("process", "ray"))
+        print(f"  ratio {by_ray / alone:.2f}")
+        with_kills(server, num, every_s)
+
+
+if __name__ == "__main__":
+    main()
