@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from fake_server import FakeServer
@@ -26,33 +28,37 @@ from recloop.llm.cache import CompletionCache
 from recloop.llm.config import LmConfig
 from recloop.llm.language_model import Sampling
 from recloop.llm.load import lm_from_config
-from recloop.llm.ray_lm import RayLM
+from recloop.llm.ray_lm import RayLM, shards_of
 from recloop.llm.sampling import sample_completions
+from recloop.llm.server.config import PaceConfig
+from recloop.llm.server.scheduler import UNSAVED_PER_OPEN
 from recloop.records import Prompt
 
 HISTORY = '4 stars | "The Glass Harbour" | era 1990s | genre Drama, War | director Ann Vale\n' * 20
 WORKERS, TICK_S = 2, 0.25
+Kill = Callable[[], None]
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def drive(engine: str, folder: Path, url: str, num: int) -> None:
-    """The driver: all prompts, once."""
+    """The driver: all prompts, once, in this process, by Ray started here, or by the cluster at this address."""
     prompts = [Prompt(user, "You summarise.", f"{HISTORY}User {user}.", 20, 0) for user in range(num)]
     config = LmConfig.model_validate({"name": f"openai:{url}#instant"})
     lm = lm_from_config(config)
-    if engine == "ray":
-        lm = RayLM(config, Path("server"), RayConfig(num_workers=WORKERS), folder / "shards")
+    if engine != "process":
+        cluster = RayConfig(num_workers=WORKERS, address="" if engine == "ray" else engine)
+        lm = RayLM(config, Path("server"), cluster, shards_of(folder / "completions.sqlite"))
     with CompletionCache(folder / "completions.sqlite") as cache:
         sample_completions(lm, prompts, Sampling(1, 1.0, 1.0, 64, 0), cache)
-        print(cache.num_completions, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        print("held", cache.num_completions, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
-def workers() -> list[int]:
-    """Process ids of Ray's workers that do jobs."""
+def workers(state: bytes = b"") -> list[int]:
+    """Process ids of Ray's workers; with `.do` those at a job, not those that start."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if path.read_bytes().startswith(b"ray::_Worker"):
+            if path.read_bytes().startswith(b"ray::_Worker" + state):
                 found.append(int(path.parent.name))
         except OSError:
             continue
@@ -73,14 +79,16 @@ def cpu_s(pids: list[int]) -> float:
 def watched(engine: str, folder: Path, server: FakeServer, num: int) -> Iterator[tuple[subprocess.Popen[str], float]]:
     """A driver with the seconds since it began, until it ends."""
     command = [sys.executable, __file__, engine, str(folder), server.base_url, str(num)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    env = {**os.environ, "RAY_worker_niceness": "0"}  # else they come to nothing beside other jobs
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=env)
     start_s = time.monotonic()
     while process.poll() is None:
         yield process, time.monotonic() - start_s
         time.sleep(TICK_S)
     assert process.stdout is not None
     if process.returncode == 0:
-        held, peak_mb = process.stdout.read().splitlines()[-1].split()  # Ray tells of deaths above
+        lines = process.stdout.read().splitlines()  # Ray tells of deaths on others
+        _, held, peak_mb = next(line.split() for line in lines if line.startswith("held "))
         print(f"  {engine}: {held} completions held, driver {peak_mb} MB at most")
 
 
@@ -96,38 +104,55 @@ def measure(engine: str, server: FakeServer, num: int) -> float:
     (first, first_cpu_s, first_s), (last, last_cpu_s, last_s) = inside[0], inside[-1]
     per_core = (last - first) / (last_cpu_s - first_cpu_s)
     print(
-        f"  {engine}: {per_core:,.0f} completions per second of processor time, {(last - first) / (last_s - first_s):,.0f} "
-        f"by the clock; {time.monotonic() - start_s:.0f} s in all"
+        f"  {engine}: {per_core:,.0f} completions per second of processor time, "
+        f"{(last - first) / (last_s - first_s):,.0f} by the clock; {time.monotonic() - start_s:.0f} s in all"
     )
     return per_core
 
 
-def with_kills(server: FakeServer, num: int, every_s: float) -> None:
-    """Workers and twice the driver are killed; then everything must be there."""
-    before, kills, drivers = len(server.seen), 0, 0
+@dataclass(frozen=True)
+class Outcome:
+    """What kills left behind. most_twice: requests that may have been open, or answered and not yet saved, at them."""
+
+    lost: int
+    twice: int
+    most_twice: int
+    left: list[str]
+
+
+def with_kills(
+    server: FakeServer, num: int, every_s: float, engine: str = "ray", kill_node: Kill | None = None
+) -> Outcome:
+    """Workers, twice the driver, and perhaps a machine of the cluster are killed; what is there then."""
+    before, num_workers_killed, num_nodes, node = len(server.seen), 0, 0, kill_node
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for dies in (True, True, False):
-            drivers += 1
-            aim, next_s = num * drivers / 3, every_s
-            for process, elapsed_s in watched("ray", folder, server, num):
-                if dies and len(server.seen) - before >= aim:
+        for number, dies in enumerate((True, True, False), start=1):
+            next_s, killed_at = every_s, 0
+            for process, elapsed_s in watched(engine, folder, server, num):
+                num_done = len(server.seen) - before
+                if dies and num_done >= num * number / 3:
                     os.kill(process.pid, signal.SIGKILL)
-                    print(f"  driver killed after {len(server.seen) - before} requests")
-                elif elapsed_s >= next_s and (alive := workers()):
-                    os.kill(alive[0], signal.SIGKILL)
-                    kills, next_s = kills + 1, elapsed_s + every_s
+                elif node is not None and num_done >= num * 0.8:
+                    node()
+                    node, num_nodes = None, 1
+                elif elapsed_s >= next_s and num_done - killed_at >= num / 5 and (alive := workers(b".do")):
+                    os.kill(random.choice(alive), signal.SIGKILL)
+                    num_workers_killed, next_s, killed_at = num_workers_killed + 1, elapsed_s + every_s, num_done
         with CompletionCache(folder / "completions.sqlite") as cache:
-            held, usage = cache.num_completions, cache.usage()
+            held = cache.num_completions
         left = sorted(path.name for path in folder.iterdir())
     delivered: dict[str, int] = {}
     for seen in server.seen[before:]:
         delivered[seen.prompt] = delivered.get(seen.prompt, 0) + len(seen.delivered)
     twice = sum(times - 1 for times in delivered.values() if times > 1)
+    each = UNSAVED_PER_OPEN * PaceConfig().max_concurrency // WORKERS
+    most_twice = each * (num_workers_killed + 2 * WORKERS + WORKERS * num_nodes)
     print(
-        f"  {kills} workers and 2 drivers killed: {num - held} lost, {twice} delivered more than once, "
-        f"{len(server.seen) - before} requests, {usage.requests} booked; left: {left}"
+        f"  {num_workers_killed} workers, 2 drivers, {num_nodes} machines killed: {num - held} lost, "
+        f"{twice} paid twice of at most {most_twice} in flight, {len(server.seen) - before} requests; left: {left}"
     )
+    return Outcome(num - held, twice, most_twice, left)
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ from recloop.llm.cache import CompletionCache, request_key
 from recloop.llm.config import LmConfig
 from recloop.llm.language_model import Sampling
 from recloop.llm.load import lm_from_config
-from recloop.llm.ray_lm import SHARD, SO_FAR, RayLM
+from recloop.llm.ray_lm import SHARD, SO_FAR, RayLM, recover
 from recloop.llm.sampling import fill, sample_completions
 from recloop.records import Prompt
 from test_llm_cache import make_prompts
@@ -71,12 +71,12 @@ def test_workers_write_what_one_process_writes(cluster, lm_folder, tmp_path, mon
         with CompletionCache(tmp_path / f"{engine}.sqlite") as cache:
             some = replace(SAMPLING, num_completions=2)  # of a few prompts two are there, which makes other batches
             sample_completions(lm, prompts[3:8], some, cache)
-            which = lm if engine == "process" else by_ray(config, lm_folder, tmp_path / "shards")
+            which = lm if engine == "process" else by_ray(config, lm_folder, tmp_path / "ray.shards")
             found[engine] = sample_completions(which, prompts + twins, SAMPLING, cache)
             assert cache.num_completions == 30 * 4
     assert found["ray"].completions_UN == found["process"].completions_UN  # log-probabilities to the last bit
-    assert by_ray(config, lm_folder, tmp_path / "shards").name == lm.name
-    assert not (tmp_path / "shards").exists()
+    assert by_ray(config, lm_folder, tmp_path / "ray.shards").name == lm.name
+    assert not (tmp_path / "ray.shards").exists()
 
 
 def test_units_are_what_one_process_writes_at_once(lm_folder, tmp_path, monkeypatch) -> None:
@@ -92,7 +92,7 @@ def test_units_are_what_one_process_writes_at_once(lm_folder, tmp_path, monkeypa
 
     prompts = make_prompts(range(30))
     prompts += [replace(prompts[number], user=100 + number) for number in (0, 7, 29)]
-    ray_config = by_ray(local(lm_folder), lm_folder, tmp_path / "shards")
+    ray_config = by_ray(local(lm_folder), lm_folder, tmp_path / "completions.shards")
     ray_config.__dict__["name"] = lm.name  # which a worker would say
     with CompletionCache(tmp_path / "one.sqlite") as cache:
         sample_completions(lm, prompts[3:8], replace(SAMPLING, num_completions=2), cache)
@@ -106,7 +106,7 @@ def test_units_are_what_one_process_writes_at_once(lm_folder, tmp_path, monkeypa
 def test_what_goes_wrong_in_a_worker_is_told_as_it_is_here(cluster, cache, tmp_path) -> None:
     faults = ["401"]
     with FakeServer(lambda seen: faults[0]) as server:
-        lm = by_ray(behind(server), Path("server"), tmp_path / "shards")
+        lm = by_ray(behind(server), Path("server"), tmp_path / "completions.shards")
         prompts, one = make_prompts(range(8)), replace(SAMPLING, num_completions=1)
         with pytest.raises(GenerationError, match=r"127\.0\.0\.1 takes no request .*; set lm\.pace\.api_key_env"):
             sample_completions(lm, prompts, one, cache)
@@ -125,7 +125,7 @@ def test_a_cluster_without_room_is_one_error(cluster) -> None:
 @pytest.mark.slow
 def test_a_server_is_asked_by_all_workers_no_more_than_by_one_process(cluster, cache, tmp_path) -> None:
     with FakeServer(delay_s=0.02) as server:
-        lm = by_ray(behind(server, max_concurrency=4), Path("server"), tmp_path / "shards")
+        lm = by_ray(behind(server, max_concurrency=4), Path("server"), tmp_path / "completions.shards")
         prompts = make_prompts(range(80))
         found = sample_completions(lm, prompts, replace(SAMPLING, num_completions=1), cache, purpose="sample")
         assert server.most_open <= 4
@@ -151,7 +151,7 @@ def half_written(lm: RayLM, prompts: Sequence[Prompt]) -> Path:
 
 def test_what_a_killed_worker_had_is_not_asked_for_again(cache, tmp_path) -> None:
     with FakeServer() as server:
-        lm = by_ray(behind(server), Path("server"), tmp_path / "shards")
+        lm = by_ray(behind(server), Path("server"), tmp_path / "completions.shards")
         prompts = make_prompts(range(10))
         unit = half_written(lm, prompts)
         assert unit.with_suffix(SO_FAR).exists()
@@ -168,10 +168,10 @@ def test_what_a_killed_worker_had_is_not_asked_for_again(cache, tmp_path) -> Non
 
 def test_what_a_killed_run_had_is_not_asked_for_again(cache, tmp_path) -> None:
     with FakeServer() as server:
-        lm = by_ray(behind(server), Path("server"), tmp_path / "shards")
+        lm = by_ray(behind(server), Path("server"), tmp_path / "completions.shards")
         prompts = make_prompts(range(10))
         half_written(lm, prompts)
-        lm.recover(cache)
+        recover(cache)
         assert (cache.num_completions, cache.usage("sample").requests) == (5, 5)
         assert [path.name for path in lm.shards.iterdir()] == [".lock"]
         sample_completions(lm.here, prompts, replace(SAMPLING, num_completions=1), cache)
@@ -180,16 +180,16 @@ def test_what_a_killed_run_had_is_not_asked_for_again(cache, tmp_path) -> None:
 
 def test_a_worker_of_a_killed_run_writes_nothing_after_another_run_has_recovered(cache, tmp_path) -> None:
     with FakeServer() as server:
-        lm = by_ray(behind(server), Path("server"), tmp_path / "shards")
+        lm = by_ray(behind(server), Path("server"), tmp_path / "completions.shards")
         unit = half_written(lm, make_prompts(range(10)))
-        lm.recover(cache)
+        recover(cache)
         ray_lm._Writer(lm.config, lm.folder, lm.shards)((unit.name, fill))
         assert len(server.seen) == 5
 
 
 def test_recovery_waits_until_no_worker_writes(cache, tmp_path) -> None:
     with FakeServer() as server:
-        lm = by_ray(behind(server), Path("server"), tmp_path / "shards")
+        lm = by_ray(behind(server), Path("server"), tmp_path / "completions.shards")
         half_written(lm, make_prompts(range(10)))
         with ray_lm._held(lm.shards, fcntl.LOCK_SH):
             recovery = threading.Thread(target=lambda: ray_lm._held(lm.shards, fcntl.LOCK_EX).__enter__(), daemon=True)
@@ -202,7 +202,7 @@ def test_recovery_waits_until_no_worker_writes(cache, tmp_path) -> None:
 
 def test_a_shard_merged_twice_is_paid_once(cache, tmp_path) -> None:
     with FakeServer() as server:
-        lm = by_ray(behind(server), Path("server"), tmp_path / "shards")
+        lm = by_ray(behind(server), Path("server"), tmp_path / "completions.shards")
         unit = half_written(lm, make_prompts(range(10)))
         ray_lm._settle(unit)
         shutil.copytree(lm.shards, tmp_path / "before")

@@ -31,7 +31,7 @@ from recloop.llm.language_model import LanguageModel, Sampling
 from recloop.llm.load import lm_from_config
 from recloop.llm.server.config import PaceConfig
 from recloop.llm.server.cost import BudgetConfig, Usage
-from recloop.progress import Step
+from recloop.progress import SILENT, Progress, Step
 from recloop.records import Completion, Prompt
 
 ASKED, SO_FAR, SHARD, LOCK = ".json", ".sqlite", ".parquet", ".lock"
@@ -47,7 +47,7 @@ class RayLM:
     config: of the model, which each worker opens, or of the server that each asks.
     folder: of its weights, under the same path on all machines.
     ray: the cluster.
-    shards: a folder that all machines share; it is there while they write.
+    shards: `shards_of` the cache that it is sampled into, on a disk that all machines share; there while they write.
 
     Raises:
         SettingError: caps on what a server may cost, which only one process can keep.
@@ -101,22 +101,10 @@ class RayLM:
     def sample(self, units: Iterable[Unit], fill: Fill, cache: CompletionCache, step: Step, purpose: str) -> None:
         """Have workers write what is asked, and bring it into the cache; in a worker, `fill` writes one unit."""
         self.shards.mkdir(exist_ok=True)
-        names = [_ask(self.shards, self.name, unit, purpose) for unit in units]
-        for place, _ in self._have_done([(names[n], fill) for n in range(len(names))]):
-            step(_merge(self.shards / names[place], cache))
+        jobs = [(_ask(self.shards, self.name, unit, purpose), fill) for unit in units]
+        for place, _ in self._have_done(jobs) if jobs else ():
+            step(_merge(self.shards / jobs[place][0], cache))
         remove_folder(self.shards)
-
-    def recover(self, cache: CompletionCache) -> None:
-        """Bring into the cache what workers wrote for a run that was killed; waits until none of them writes."""
-        if self.shards.is_dir():
-            with _held(self.shards, fcntl.LOCK_EX):
-                for asked in sorted(self.shards.glob(f"*{ASKED}")):
-                    unit = asked.with_suffix("")
-                    if unit.with_suffix(SO_FAR).exists():
-                        _settle(unit)
-                    if unit.with_suffix(SHARD).exists():
-                        _merge(unit, cache)
-                    asked.unlink(missing_ok=True)
 
     def _have_done(self, jobs: Sequence[tuple[str, Fill] | None]) -> Iterator[tuple[int, Any]]:
         config = self.config
@@ -124,6 +112,27 @@ class RayLM:
             config = config.model_copy(update={"pace": _shared_out(config.pace, num_workers(self.ray))})
         key = f"{self.shards} {self.folder} {config.model_dump_json()}"
         return do_jobs(self.ray, Work(key, partial(_Writer, config, self.folder, self.shards.absolute())), jobs)
+
+
+def shards_of(cache_file: Path) -> Path:
+    """Where workers write what goes into a completion cache."""
+    return cache_file.with_suffix(".shards")
+
+
+def recover(cache: CompletionCache, progress: Progress = SILENT) -> None:
+    """Bring into the cache what workers wrote for a run that was killed; waits until none of them writes."""
+    shards = shards_of(cache.path)
+    if not shards.is_dir():
+        return
+    progress.say(f"what workers of a run that ended wrote is taken from {shards}, once none of them writes any more")
+    with _held(shards, fcntl.LOCK_EX):
+        for asked in sorted(shards.glob(f"*{ASKED}")):
+            unit = asked.with_suffix("")
+            if unit.with_suffix(SO_FAR).exists() and not unit.with_suffix(SHARD).exists():
+                _settle(unit)
+            if unit.with_suffix(SHARD).exists():
+                _merge(unit, cache)
+            asked.unlink(missing_ok=True)
 
 
 def _shared_out(pace: PaceConfig, num: int) -> PaceConfig:

@@ -17,7 +17,7 @@ from recloop.experiment.ray_jobs import num_workers
 from recloop.llm.cache import CompletionCache, request_key
 from recloop.llm.completion_text import tidy_completion
 from recloop.llm.language_model import LanguageModel, Sampling, prompt_digest
-from recloop.llm.ray_lm import RayLM, Unit
+from recloop.llm.ray_lm import RayLM, Unit, recover
 from recloop.llm.server.client import ServerLM
 from recloop.llm.server.cost import Usage
 from recloop.llm.shared_prefix import share_heads
@@ -95,13 +95,13 @@ def sample_completions(
     repeated = [user for user, num in Counter(prompt.user for prompt in prompts).items() if num > 1]
     if repeated:
         raise GenerationError(f"each user must have one prompt, got several for user {repeated[0]}; sample them apart")
+    recover(cache, progress)
     in_order = _longest_first(prompts)
     num_wanted = len(prompts) * sampling.num_completions
     with progress.stage("sample completions", total=num_wanted, unit="completions") as step:
         if isinstance(server := lm.here if isinstance(lm, RayLM) and lm.uses_server else lm, ServerLM):
             _say_what_is_taken_out(server, in_order, progress)
         if isinstance(lm, RayLM):
-            lm.recover(cache)
             lm.sample(_units(lm, in_order, sampling, cache), fill, cache, step, purpose)
             step.skip(num_wanted - step.done)
         elif isinstance(lm, ServerLM):

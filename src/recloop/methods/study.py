@@ -17,7 +17,7 @@ from recloop.encoders.load import encoder_from_config, encoder_inputs
 from recloop.errors import SettingError
 from recloop.experiment.step import Steps
 from recloop.llm.load import lm_digest, lm_folder, lm_from_config
-from recloop.llm.ray_lm import RayLM
+from recloop.llm.ray_lm import RayLM, shards_of
 
 if TYPE_CHECKING:
     from recloop.encoders.sentence import TextEncoder
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from recloop.records import Log
 
 COMPLETIONS_FILE, VECTORS_FILE = "completions.sqlite", "vectors.sqlite"  # of a run: shared by its steps
-SHARDS = "shards"  # of a run, while workers of a Ray cluster write
 OWN_LM = Path("own")  # stands for the folder of a language model that was passed as an object
 
 
@@ -105,7 +104,7 @@ def open_study(
         if lm is not None:
             return lm
         if config.engine == "ray":
-            return RayLM(config.lm, folder, config.ray, run.path / SHARDS)
+            return RayLM(config.lm, folder, config.ray, shards_of(run.path / COMPLETIONS_FILE))
         return lm_from_config(config.lm, folder)
 
     @lru_cache(maxsize=1)
