@@ -93,7 +93,7 @@ def test_units_are_what_one_process_writes_at_once(lm_folder, tmp_path, monkeypa
     prompts = make_prompts(range(30))
     prompts += [replace(prompts[number], user=100 + number) for number in (0, 7, 29)]
     ray_config = by_ray(local(lm_folder), lm_folder, tmp_path / "completions.shards")
-    ray_config.__dict__["name"] = lm.name  # which a worker would say
+    ray_config.__dict__["_name_in_a_worker"] = lm.name  # which a worker would say
     with CompletionCache(tmp_path / "one.sqlite") as cache:
         sample_completions(lm, prompts[3:8], replace(SAMPLING, num_completions=2), cache)
         units = list(sampling._units(ray_config, sampling._longest_first(prompts), SAMPLING, cache))

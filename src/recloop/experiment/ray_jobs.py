@@ -1,5 +1,8 @@
 """Jobs on the workers of a Ray cluster. Ray places the workers, starts them again, and repeats what died with one."""
 
+# Ray is optional, so the checker may find none.
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import logging

@@ -70,15 +70,20 @@ class RayLM:
         """The same model, opened in this process."""
         return lm_from_config(self.config, self.folder)
 
-    @cached_property
+    @property
     def name(self) -> str:
-        if self.uses_server:
-            return self.here.name
+        return self.here.name if self.uses_server else self._name_in_a_worker
+
+    @cached_property
+    def _name_in_a_worker(self) -> str:
         ((_, name),) = self._have_done([None])  # the weights stay where there is room for them
         return name
 
+    def count_tokens(self, text: str) -> int:
+        return self._count_tokens(text)
+
     @cached_property
-    def count_tokens(self) -> Callable[[str], int]:
+    def _count_tokens(self) -> Callable[[str], int]:
         return self.here.count_tokens if self.uses_server else token_counter(self._tokenizer)
 
     @property
