@@ -85,9 +85,9 @@ def watched(engine: str, folder: Path, server: FakeServer, num: int) -> Iterator
     while process.poll() is None:
         yield process, time.monotonic() - start_s
         time.sleep(TICK_S)
-    assert process.stdout is not None
+    output, _ = process.communicate()
     if process.returncode == 0:
-        lines = process.stdout.read().splitlines()  # Ray tells of deaths on others
+        lines = output.splitlines()  # Ray tells of deaths on others
         _, held, peak_mb = next(line.split() for line in lines if line.startswith("held "))
         print(f"  {engine}: {held} completions held, driver {peak_mb} MB at most")
 

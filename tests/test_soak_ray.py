@@ -28,7 +28,7 @@ def test_a_run_by_ray_is_the_run_of_one_process(tmp_path, monkeypatch) -> None:
     ray = pytest.importorskip("ray")
     monkeypatch.setattr(sampling, "CHUNK_COMPLETIONS", 16)
     monkeypatch.setenv("RAY_worker_niceness", "0")
-    words = [(key, value) for key, value in SETTINGS["dpo4rec"].items()]
+    words = [*SETTINGS["dpo4rec"].items(), ("variants", "core"), ("preflight", "off")]
     found = {}
     for engine in ("process", "ray"):
         config = load_config(Dpo4RecConfig, None, [*words, ("engine", engine), ("ray.num-workers", "2")])
