@@ -16,6 +16,7 @@ import pytest
 from pydantic import BaseModel
 
 from recloop.errors import RunError
+from recloop.experiment.manifest import PASSING
 from recloop.experiment.reuse import reuse_from
 from recloop.experiment.run_folder import REUSED, RunFolder
 from recloop.experiment.step import StepKind, Steps, forecast_of_reuse
@@ -122,7 +123,13 @@ def test_a_step_reads_no_setting_that_its_kind_does_not_name(
     kinds = kinds_of(method)
     unnamed: dict[str, set[str]] = {}
     for label, kind in kinds.items():
-        named = {*(kind.reads or ()), *(kinds["prepare"].reads or ()), *OTHERS[method], *EARLIER.get(label, ())}
+        named = {
+            *(kind.reads or ()),
+            *(kinds["prepare"].reads or ()),
+            *OTHERS[method],
+            *EARLIER.get(label, ()),
+            *PASSING,
+        }
         assert label in reads[method], "a kind without a step in a whole run"
         unnamed[label] = {
             path for path in reads[method][label] if not any(path == one or path.startswith(f"{one}.") for one in named)

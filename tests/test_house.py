@@ -36,6 +36,7 @@ HEAVY = (
     "gymnasium",
     "fastapi",
     "uvicorn",
+    "ray",
 )
 MAX_MODULE_LINES, MAX_FUNCTION_LINES = 400, 60
 

@@ -28,13 +28,18 @@ def write_rows(path: Path, rows: Sequence[Record], kind: type[Record]) -> None:
     Raises:
         TypeError: a field holds something else.
     """
+    rows_table(rows, kind).write_parquet(path)
+
+
+def rows_table(rows: Sequence[Record], kind: type[Record]) -> pl.DataFrame:
+    """The records as `write_rows` writes them; `rows_of` makes records again."""
     types = _column_types(kind)
     columns = {name: [getattr(row, name) for row in rows] for name in types}
     for name, found in types.items():
         if issubclass(found, Enum):
             columns[name] = [value.value for value in columns[name]]
     schema = {name: COLUMN_TYPES.get(found, pl.String) for name, found in types.items()}
-    pl.DataFrame(columns, schema=schema).write_parquet(path)
+    return pl.DataFrame(columns, schema=schema)
 
 
 def read_rows(path: Path, kind: type[Record]) -> list[Record]:
@@ -50,7 +55,12 @@ def read_rows(path: Path, kind: type[Record]) -> list[Record]:
         raise RunError(f"{path} cannot be read ({error}); restore it or start a new run folder") from error
     if table.columns != list(types):
         raise RunError(f"{path} must have the columns {', '.join(types)}, got {', '.join(table.columns)}; restore it")
-    enums = {name: found for name, found in types.items() if issubclass(found, Enum)}
+    return rows_of(table, kind)
+
+
+def rows_of(table: pl.DataFrame, kind: type[Record]) -> list[Record]:
+    """The records of a table that has their columns."""
+    enums = {name: found for name, found in _column_types(kind).items() if issubclass(found, Enum)}
     return [
         kind(**{name: enums[name](value) if name in enums else value for name, value in row.items()})
         for row in table.iter_rows(named=True)

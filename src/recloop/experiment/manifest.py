@@ -21,7 +21,7 @@ from recloop.files import sha256_of_file
 
 CONFIG, MANIFEST = "config.json", "manifest.json"
 # Decide no result, so a run may go on with others.
-PASSING = ("lm.pace", "lm.budget", "lm.prices", "lm.gpu", "preflight")
+PASSING = ("lm.pace", "lm.budget", "lm.prices", "lm.gpu", "preflight", "engine", "ray")
 CONFIG_DIGEST = "config_sha256"  # of the settings that decide results
 MANIFEST_DIGEST = "manifest_sha256"  # of all else in the manifest
 MAX_NAME_CHARS = 250  # of a path inside a run folder; file systems take 255

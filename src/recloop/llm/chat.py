@@ -83,6 +83,11 @@ def takes_system_role(tokenizer: Any) -> bool:
     return has_role
 
 
+def render_prompt(prompt: Prompt, tokenizer: Any) -> str:
+    """The prompt inside the chat template, up to where the answer begins."""
+    return render_chat(tokenizer, messages_of(prompt, tokenizer), add_generation_prompt=True)
+
+
 def render_chat(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str:
     """The conversation in the chat template; GenerationError where that fails or has no end."""
     try:

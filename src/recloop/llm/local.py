@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recloop.errors import GenerationError
-from recloop.llm.chat import load_tokenizer, messages_of, render_chat, takes_system_role, token_counter
+from recloop.llm.chat import load_tokenizer, render_chat, render_prompt, takes_system_role, token_counter
 from recloop.llm.completion_text import first_sentences
 from recloop.llm.language_model import Sampling, completion_uniforms, prompt_digest
 from recloop.llm.shared_prefix import Head, alone, share_heads
@@ -88,7 +88,7 @@ class TransformersLM:
 
     def render(self, prompt: Prompt) -> str:
         """The prompt inside the chat template, up to where the answer begins."""
-        return render_chat(self._tokenizer, messages_of(prompt, self._tokenizer), add_generation_prompt=True)
+        return render_prompt(prompt, self._tokenizer)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[int, tuple[Completion, ...]]]:
         """Yield (position in `prompts`, its completions), longest prompts first.

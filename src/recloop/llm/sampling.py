@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from recloop.errors import ContractError, GenerationError
+from recloop.experiment.ray_jobs import num_workers
 from recloop.llm.cache import CompletionCache, request_key
 from recloop.llm.completion_text import tidy_completion
 from recloop.llm.language_model import LanguageModel, Sampling, prompt_digest
+from recloop.llm.ray_lm import RayLM, Unit, recover
 from recloop.llm.server.client import ServerLM
 from recloop.llm.server.cost import Usage
 from recloop.llm.shared_prefix import share_heads
@@ -23,6 +25,7 @@ from recloop.progress import SILENT, Progress, Step, terminal_progress
 from recloop.records import Completion, CompletionStatus, Prompt, UserCompletions
 
 CHUNK_COMPLETIONS = 1024  # committed together: a kill costs at most these, some ten seconds of the bundled LM
+SERVER_UNIT, UNITS_PER_WORKER = 2048, 4  # prompts that a worker has a server answer: so many, or fewer for all to work
 CLAIMED_TOGETHER = 32
 OTHERS_POLL_S = 0.25
 CHECK_IT = "run recloop.testing.check_language_model on it"
@@ -92,11 +95,16 @@ def sample_completions(
     repeated = [user for user, num in Counter(prompt.user for prompt in prompts).items() if num > 1]
     if repeated:
         raise GenerationError(f"each user must have one prompt, got several for user {repeated[0]}; sample them apart")
+    recover(cache, progress)
     in_order = _longest_first(prompts)
     num_wanted = len(prompts) * sampling.num_completions
     with progress.stage("sample completions", total=num_wanted, unit="completions") as step:
-        if isinstance(lm, ServerLM):
-            _say_what_is_taken_out(lm, in_order, progress)
+        if isinstance(server := lm.here if isinstance(lm, RayLM) and lm.uses_server else lm, ServerLM):
+            _say_what_is_taken_out(server, in_order, progress)
+        if isinstance(lm, RayLM):
+            lm.sample(_units(lm, in_order, sampling, cache), fill, cache, step, purpose)
+            step.skip(num_wanted - step.done)
+        elif isinstance(lm, ServerLM):
             _stream(lm, in_order, sampling, cache, step, purpose)
         else:
             chunk = max(1, CHUNK_COMPLETIONS // sampling.num_completions)
@@ -113,6 +121,31 @@ def _longest_first(prompts: Sequence[Prompt]) -> list[Prompt]:
     texts = [prompt.system + prompt.text for prompt in prompts]
     together = [sorted((-len(texts[n]), prompts[n].user, n) for n in head.members) for head in share_heads(texts, 0)]
     return [prompts[n] for members in sorted(together) for *_, n in members]
+
+
+def _units(lm: RayLM, prompts: Sequence[Prompt], sampling: Sampling, cache: CompletionCache) -> Iterator[Unit]:
+    """What the cache lacks, in parts for workers: those of a model in a worker are what one process writes at once."""
+    size = max(1, CHUNK_COMPLETIONS // sampling.num_completions)
+    if lm.uses_server:
+        size = min(SERVER_UNIT, max(1, len(prompts) // (UNITS_PER_WORKER * num_workers(lm.ray))))
+    seen: set[bytes] = set()
+    for start in range(0, len(prompts), size):
+        # One process would find what it has written a chunk before.
+        fresh = [p for p in prompts[start : start + size] if prompt_digest(p) not in seen]
+        seen.update(map(prompt_digest, fresh))
+        for span, missing in _missing(lm.name, fresh, sampling, cache, with_gaps=not lm.uses_server).items():
+            yield sampling.only(span), missing
+
+
+def fill(
+    lm: LanguageModel, prompts: Sequence[Prompt], sampling: Sampling, cache: CompletionCache, purpose: str = ""
+) -> None:
+    """Write what the cache lacks of these prompts, in this order, each once; see `sample_completions`."""
+    with SILENT.stage("sample completions") as step:
+        if isinstance(lm, ServerLM):
+            _stream(lm, prompts, sampling, cache, step, purpose)
+        else:
+            _fill(lm, prompts, sampling, cache, step)
 
 
 def _fill_all(
@@ -143,15 +176,8 @@ def _fill_all(
 
 def _fill(lm: LanguageModel, prompts: Sequence[Prompt], sampling: Sampling, cache: CompletionCache, step: Step) -> None:
     """Generate what the cache lacks of these prompts, and commit it at once."""
-    missing: dict[range, dict[bytes, Prompt]] = {}
-    for prompt, held in zip(prompts, cache.read(lm.name, prompts, sampling), strict=True):
-        absent = [number for number in sampling.completion_numbers if number not in held]
-        if absent:  # from the first to the last of them: a gap is rare, and drawing it again changes nothing
-            span = range(absent[0], absent[-1] + 1)
-            missing.setdefault(span, {}).setdefault(prompt_digest(prompt), prompt)
     fresh: list[tuple[Prompt, Sequence[Completion]]] = []
-    for span, by_digest in missing.items():
-        wanted = list(by_digest.values())
+    for span, wanted in _missing(lm.name, prompts, sampling, cache).items():
         for position, completions_N in _checked(lm, wanted, sampling.only(span)):
             fresh.append((wanted[position], tuple(map(tidy_completion, completions_N))))
             step(len(completions_N))
@@ -159,6 +185,23 @@ def _fill(lm: LanguageModel, prompts: Sequence[Prompt], sampling: Sampling, cach
     if fresh:
         cache.write(lm.name, sampling, fresh)
     step.skip(len(prompts) * sampling.num_completions - sum(len(completions_N) for _, completions_N in fresh))
+
+
+def _missing(
+    lm_name: str, prompts: Sequence[Prompt], sampling: Sampling, cache: CompletionCache, with_gaps: bool = True
+) -> dict[range, list[Prompt]]:
+    """Prompts by the completions that the cache lacks of them, each prompt once.
+
+    with_gaps: what it holds between two that it lacks is drawn again: that is rare, and changes nothing.
+    """
+    missing: dict[range, dict[bytes, Prompt]] = {}
+    for prompt, held in zip(prompts, cache.read(lm_name, prompts, sampling), strict=True):
+        absent = [number for number in sampling.completion_numbers if number not in held]
+        firsts = absent[:1] if with_gaps else [n for n in absent if n - 1 not in absent]
+        lasts = absent[-1:] if with_gaps else [n for n in absent if n + 1 not in absent]
+        for first, last in zip(firsts, lasts, strict=True):
+            missing.setdefault(range(first, last + 1), {}).setdefault(prompt_digest(prompt), prompt)
+    return {span: list(by_digest.values()) for span, by_digest in missing.items()}
 
 
 def _checked(

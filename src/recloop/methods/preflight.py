@@ -11,6 +11,7 @@ import numpy as np
 from recloop.errors import GenerationError
 from recloop.experiment.step import StepKind, StepReached
 from recloop.llm.cache import CompletionCache, usage_note
+from recloop.llm.ray_lm import RayLM
 from recloop.llm.sampling import sample_completions
 from recloop.llm.server.client import ServerLM
 from recloop.methods.study import COMPLETIONS_FILE
@@ -88,7 +89,7 @@ def _try(study: Any, step: Any, trial: Trial) -> None:
     drawn = np.random.default_rng(SEED).permutation(len(trial.prompts))[:NUM_PROMPTS]
     prompts = sorted((trial.prompts[n] for n in drawn.tolist()), key=lambda prompt: prompt.user)
     lm, held = study.open_lm(study.first_lm.folder), study.run.path / COMPLETIONS_FILE
-    is_server = isinstance(lm, ServerLM)
+    is_server = isinstance(lm, ServerLM) or (isinstance(lm, RayLM) and lm.uses_server)
     # A model in this process samples them again in the batches of the run, which a cache would change.
     with CompletionCache(held if is_server else ":memory:") as cache:
         found = sample_completions(lm, prompts, trial.sampling, cache, study.progress, step.name)

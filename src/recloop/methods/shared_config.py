@@ -13,6 +13,10 @@ from recloop.evaluation.score import MetricsConfig
 PreflightMode = Literal["stop", "warn", "off"]
 ABOUT_PREFLIGHT = "check 20 completions before a run costs anything, and stop or warn where they are of no use"
 
+ABOUT_ENGINE = (
+    "process: everything in this process; ray: completions by workers of a Ray cluster, the same ones (docs/scale.md)"
+)
+
 
 def complete_sections(model: type[BaseModel], given: Any) -> Any:
     """`given` with what its sections leave out taken from the sections as `model` has them by default."""

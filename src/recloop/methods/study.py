@@ -17,6 +17,7 @@ from recloop.encoders.load import encoder_from_config, encoder_inputs
 from recloop.errors import SettingError
 from recloop.experiment.step import Steps
 from recloop.llm.load import lm_digest, lm_folder, lm_from_config
+from recloop.llm.ray_lm import RayLM, shards_of
 
 if TYPE_CHECKING:
     from recloop.encoders.sentence import TextEncoder
@@ -92,11 +93,19 @@ def open_study(
     """The study of a run; no model is loaded yet."""
     own = own or OwnParts()
     lm = own.lm
+    if lm is not None and config.engine == "ray":
+        raise SettingError(
+            f"workers of a cluster open a model by its name, got the object {lm.name}; use engine=process"
+        )
     folder, digest = (lm_folder(config.lm), lm_digest(config.lm)) if lm is None else (OWN_LM, lm.name)
 
     @lru_cache(maxsize=1)
     def open_lm(folder: Path) -> LanguageModel:
-        return lm if lm is not None else lm_from_config(config.lm, folder)
+        if lm is not None:
+            return lm
+        if config.engine == "ray":
+            return RayLM(config.lm, folder, config.ray, shards_of(run.path / COMPLETIONS_FILE))
+        return lm_from_config(config.lm, folder)
 
     @lru_cache(maxsize=1)
     def open_encoder() -> TextEncoder:

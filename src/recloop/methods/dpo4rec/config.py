@@ -13,9 +13,11 @@ from recloop.encoders.load import EncoderConfig
 from recloop.errors import SettingError
 from recloop.evaluation.score import MetricsConfig
 from recloop.evaluation.significance import StatisticsConfig
+from recloop.experiment.ray_jobs import RayConfig
 from recloop.llm.config import LmConfig
 from recloop.llm.server.config import SCHEME
 from recloop.methods.shared_config import (
+    ABOUT_ENGINE,
     ABOUT_PREFLIGHT,
     PreflightMode,
     complete_sections,
@@ -108,6 +110,8 @@ class Dpo4RecConfig(BaseModel, frozen=True, extra="forbid"):
         (0,), "one whole loop each: sampling, fits, training; claims need three", min_length=1
     )
     preflight: PreflightMode = shown_first("stop", ABOUT_PREFLIGHT)
+    engine: Literal["process", "ray"] = setting("process", ABOUT_ENGINE)
+    ray: RayConfig = setting(RayConfig(), "the Ray cluster, where engine says so")
     data_seed: int = setting(0, "of the simulated log, the users kept, the groups and the lists", ge=0)
     backbones: tuple[RerankerKind, ...] = shown_first(
         ("prm",), "evaluators: one table each; the reward model is reranker.kind", min_length=1

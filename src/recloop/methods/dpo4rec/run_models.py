@@ -59,7 +59,7 @@ class RunModels:
         name = self.run.manifest["method"]
         if name != "dpo4rec":
             raise SettingError(f"profiles and rankings come from runs of dpo4rec, got one of {name}; use recloop ask")
-        config = validate(METHOD.config, self.run.config)
+        config = validate(METHOD.config, {**self.run.config, "engine": "process"})
         return METHOD.open_study(config, self.run, SILENT, None, **self.objects)  # pyright: ignore[reportReturnType]
 
     @property

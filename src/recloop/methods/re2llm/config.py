@@ -15,9 +15,11 @@ from recloop.encoders.load import EncoderConfig
 from recloop.errors import SettingError
 from recloop.evaluation.score import MetricsConfig
 from recloop.evaluation.significance import StatisticsConfig
+from recloop.experiment.ray_jobs import RayConfig
 from recloop.llm.config import LmConfig
 from recloop.methods.re2llm.hint_base import MAX_HINTS
 from recloop.methods.shared_config import (
+    ABOUT_ENGINE,
     ABOUT_PREFLIGHT,
     PreflightMode,
     complete_sections,
@@ -95,6 +97,8 @@ class Re2llmConfig(BaseModel, frozen=True, extra="forbid"):
 
     seeds: tuple[int, ...] = shown_first((0, 1, 2), "of the policy and its baselines; claims need three", min_length=1)
     preflight: PreflightMode = shown_first("stop", ABOUT_PREFLIGHT)
+    engine: Literal["process", "ray"] = setting("process", ABOUT_ENGINE)
+    ray: RayConfig = setting(RayConfig(), "the Ray cluster, where engine says so")
     data_seed: int = setting(0, "of the simulated log, the sessions kept and the candidates", ge=0)
     reward: str = shown_first("ndcg@10", "the reward of a hint is its gain in this metric")
     primary_metric: str = shown_first("ndcg@10", "the metric that is tested; one of metrics.names")

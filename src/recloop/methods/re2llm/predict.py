@@ -98,7 +98,7 @@ class SessionModel:
 
 def open_session_model(run: RunFolder, config: Re2llmConfig, own: OwnParts | None = None) -> SessionModel:
     """What ranks the next item of a session; RunError: the run has not yet learnt to choose hints."""
-    study = open_study(config, run, SILENT, None, own)
+    study = open_study(config.model_copy(update={"engine": "process"}), run, SILENT, None, own)
     policy_step = TRAIN.named(f"s{config.seeds[0]}")
     if not run.is_done(policy_step):
         raise RunError(f"{run.path} has no policy yet ({policy_step}); finish with: recloop resume {run.path}")
