@@ -58,7 +58,7 @@ def workers(state: bytes = b"") -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if path.read_bytes().startswith(b"ray::_Worker" + state):
+            if path.read_bytes().startswith(b"ray::_JobWorker" + state):
                 found.append(int(path.parent.name))
         except OSError:
             continue

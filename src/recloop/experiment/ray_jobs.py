@@ -46,7 +46,7 @@ class Work:
     begin: Callable[[], Callable[[Any], Any]] = field(compare=False)
 
 
-class _Worker:
+class _JobWorker:
     def __init__(self, begin: Callable[[], Callable[[Any], Any]]) -> None:
         self._begin = begin
         self._work: Callable[[Any], Any] | None = None
@@ -115,7 +115,7 @@ def _pool(config: RayConfig, num: int, work: Work) -> Any:
     import ray
     from ray.util import ActorPool
 
-    kind = ray.remote(_Worker).options(
+    kind = ray.remote(_JobWorker).options(
         num_cpus=config.cpus_per_worker,
         num_gpus=config.gpus_per_worker,
         max_restarts=-1,
