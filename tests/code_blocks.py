@@ -17,7 +17,17 @@ FENCE = re.compile(r"^```(?P<language>\S*)[^\n]*\n(?P<text>.*?)^```$", re.MULTIL
 # The mark of a block (its first line) or of a command (the end of its line) that wants more than this machine.
 NEEDS = re.compile(r"# needs (?P<what>[^#\n]+)")
 COMMENT = re.compile(r"(?:^|\s)# .*")
-NEEDED = ("a GPU", "a network", "a server", "MovieLens-1M", "Docker", "llama.cpp", "the run above")
+NEEDED = (
+    "a GPU",
+    "a network",
+    "a server",
+    "MovieLens-1M",
+    "Docker",
+    "llama.cpp",
+    "the run above",
+    "Ray",
+    "several machines",
+)
 FILE = re.compile(r"`?\b(?P<name>[\w-]+\.(?:toml|jinja|json))\b`?")
 WITH_SETTINGS = ("run", "prompts", "encoders", *cli.STEPS)
 

@@ -140,8 +140,9 @@ def test_the_plan_counts_users_completions_and_fits() -> None:
     text = forecast(Dpo4RecConfig.model_validate({"data": {"simulated": {"num_users": 40}}, "rounds": 0}))
     # 20 train and 2 valid users with 1 completion, 8 test users with 3: 46 completions; nothing for reward users.
     assert "up to 46 completions" in text
-    # untuned, shuffled, no knowledge, id history, star mean, history, 3 attributes and all; and the reward model
-    assert "11 rerankers" in text
+    # untuned, untuned beside ids, shuffled, no text, id history, mean of items, history, 3 attributes and all; and the
+    # reward model
+    assert "12 rerankers" in text
     assert "0 times" in text
 
 
