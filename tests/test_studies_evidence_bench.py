@@ -117,6 +117,25 @@ def test_what_is_missing_is_named_with_its_minutes(done: Bench) -> None:
     assert "not run yet" in done.section("Choices, made on valid users")
 
 
+def test_the_bands_of_a_feature_hold_all_users_and_add_up_to_the_difference(done: Bench) -> None:
+    tables = [done.numbers(f"first.fold{fold}").table("prm", "test") for fold in (1, 2)]
+    checked = 0
+    for table in filter(None, tables):
+        whole = table.contrast(TRAINED, UNTUNED)
+        assert whole is not None
+        for by in {one.by for one in table.slices}:
+            parts = [one.values["ndcg@5"] for one in table.slices if (one.name, one.by) == (TRAINED, by)]
+            in_bands = sum(part.num_users for part in parts)
+            assert table.num_users - 3 <= in_bands <= table.num_users  # a band of one user is left out
+            assert min(part.num_users for part in parts) > 1
+            if in_bands == table.num_users:
+                added = sum(part.num_users * part.mean for part in parts) / table.num_users
+                assert added == pytest.approx(whole.values["ndcg@5"].mean, abs=1e-12)
+                checked += 1
+    assert checked
+    assert re.search(r"\| Trained minus Untuned \(KAR\) \| 11 to 30 \| \d+ \|", done.section("Main tables"))
+
+
 def test_merging_twice_changes_nothing(done: Bench) -> None:
     def state() -> dict[str, bytes]:
         return {str(p.relative_to(done.out)): p.read_bytes() for p in done.out.rglob("*") if p.is_file()}

@@ -126,7 +126,7 @@ def measure_run(study_run: StudyRun, loop: Loop, runs: Path) -> RunNumbers:
         num_users=task.log.num_users,
         num_items=task.log.num_items,
         groups=groups_of(task),
-        tables=(*test_tables(loop, seed), *valid_tables(loop, task, seed)),
+        tables=(*test_tables(loop, task, seed), *valid_tables(loop, task, seed)),
         reliability=reliabilities(scored) if scored else (),
         predicted=predicted_rewards(loop, scored) if scored else (),
         predicted_by_source=measure_by_source(study_run, loop, task, runs),

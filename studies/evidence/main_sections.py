@@ -40,7 +40,8 @@ from studies.evidence.sections import (
     main_results,
     not_run,
 )
-from studies.evidence.tables import TRANSFERRED
+from studies.evidence.statistics import pool
+from studies.evidence.tables import BESIDE_IDS, SLICED, TRANSFERRED
 
 MUST_BEAT = (UNTUNED, RANDOM_LABELS, SHUFFLED)
 ALPHA, MIN_FOLDS = 0.01, 3
@@ -161,6 +162,8 @@ def main_tables(evidence: Evidence, place: str) -> Part:
                 found = pooled_contrasts(tables, PRIMARY_METRIC, TRAINED, BASELINES_OF_TRAINED)
                 lines += [f"#### Evaluation reranker: {RANKERS[ranker]}", "", *variants_table(tables)]
                 lines += [*where_trained_stands(found), "", *contrasts_table(tables)]
+                if ranker != REWARD_MODEL:
+                    lines += slices_tables(tables)
                 if ranker != REWARD_MODEL and found:
                     name = f"{study}-{ranker}.svg"
                     figures[name] = interval_plot(intervals_of(found), f"trained minus this variant, {PRIMARY_METRIC}")
@@ -216,6 +219,10 @@ def contrasts_table(tables: Sequence[TableNumbers]) -> list[str]:
                 [metric, f"{variant_title(name)} minus {variant_title(c.against)}", *contrast_cells(c)]
                 for c in pooled_contrasts(tables, metric, name, (*BASELINES_OF_TRAINED, TRAINED))
             ]
+        rows += [
+            [metric, f"{variant_title(c.name)} minus {variant_title(c.against)}", *contrast_cells(c)]
+            for c in pooled_contrasts(tables, metric, BESIDE_IDS[0][0], [against for _, against in BESIDE_IDS])
+        ]
         bound = pooled_contrasts(tables, metric, BEST_OF_N, (UNTUNED,))
         rows += [
             [
@@ -229,6 +236,23 @@ def contrasts_table(tables: Sequence[TableNumbers]) -> list[str]:
             for c in bound
         ]
     return table(("metric", "difference", "mean over users", "p", "Holm", "folds"), rows, left=2) if rows else []
+
+
+def slices_tables(tables: Sequence[TableNumbers]) -> list[str]:
+    """Where differences are large: by length of history, and by popularity of what a user went on to like."""
+    lines: list[str] = []
+    for by in dict.fromkeys(one.by for table_ in tables for one in table_.slices):
+        rows: list[list[str]] = []
+        for name, against in SLICED:
+            wanted = (name, against, by)
+            parts = [one for table_ in tables for one in table_.slices if (one.name, one.against, one.by) == wanted]
+            for low, high in sorted({one.low: one.high for one in parts}.items()):
+                pooled = pool([one.values[PRIMARY_METRIC] for one in parts if one.low == low])
+                band = f"{low} and more" if high is None else f"up to {high}" if low == 0 else f"{low} to {high}"
+                difference = f"{variant_title(name)} minus {variant_title(against)}"
+                rows.append([difference, band, f"{pooled.num_users:,}", with_interval(pooled)])
+        lines += [*table(("difference", by, "users", f"mean {PRIMARY_METRIC}"), rows, left=2), ""]
+    return lines
 
 
 def intervals_of(contrasts: Sequence[PooledContrast]) -> list[Interval]:

@@ -40,6 +40,20 @@ class ContrastNumbers(Record):
     high: dict[str, float]
 
 
+class SliceNumbers(Record):
+    """The difference `name` minus `against` over some of the users: those in one band of a feature.
+
+    by: the feature. low, high: the band's first and last value, the same in every fold; None: without end.
+    """
+
+    name: str
+    against: str
+    by: str
+    low: int
+    high: int | None
+    values: dict[str, Moments]
+
+
 class TableNumbers(Record):
     """Variants under one kind of evaluation reranker, scored on the lists of one group of users.
 
@@ -52,6 +66,7 @@ class TableNumbers(Record):
     num_lists: int
     variants: tuple[VariantNumbers, ...]
     contrasts: tuple[ContrastNumbers, ...]
+    slices: tuple[SliceNumbers, ...] = ()
 
     def variant(self, name: str) -> VariantNumbers | None:
         """The variant of this name."""

@@ -18,7 +18,17 @@ from recloop.methods.dpo4rec.compare import BASELINES_OF_TRAINED, BASELINES_OF_U
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import ROWS
 from recloop.methods.dpo4rec.generate import FIT, UserTextVectors, encode_user_texts, read_user_texts
-from recloop.methods.dpo4rec.names import BEST_OF_N, BEST_TEMPLATE, RANDOM_LABELS, REWARD_MODEL, TRAINED, UNTUNED
+from recloop.methods.dpo4rec.names import (
+    BEST_OF_N,
+    BEST_TEMPLATE,
+    ID_HISTORY,
+    RANDOM_LABELS,
+    REWARD_MODEL,
+    TRAINED,
+    TRAINED_BESIDE_IDS,
+    UNTUNED,
+    UNTUNED_BESIDE_IDS,
+)
 from recloop.methods.study import Study as Loop
 from recloop.methods.study import derived_seed
 from recloop.records import Group
@@ -26,6 +36,7 @@ from recloop.rerankers.fitted import FittedReranker
 from studies.evidence.numbers import (
     ContrastNumbers,
     CostNumbers,
+    SliceNumbers,
     TableNumbers,
     VariantNumbers,
 )
@@ -35,12 +46,48 @@ TRANSFERRED, LEAKY = "transferred", "trained_by_leaky_reward_model"
 STORED_METRICS = ("ndcg@5", "map@5", "ndcg@10", "loglik")
 TESTED_METRICS = ("ndcg@5", "map@5")
 TEMPLATE = "template_"
+BESIDE_IDS = ((TRAINED_BESIDE_IDS, ID_HISTORY), (TRAINED_BESIDE_IDS, UNTUNED_BESIDE_IDS))
+SLICED = ((TRAINED, UNTUNED), (TRAINED, ID_HISTORY), BESIDE_IDS[0])
+# The last number of each band, the same for all folds and logs, so that folds can be pooled.
+HISTORY_BANDS, POPULARITY_BANDS = (3, 5, 10, 30), (2, 5, 20, 100)
+MIN_SLICE_USERS = 2
 
 
-def test_tables(loop: Loop, seed: int) -> tuple[TableNumbers, ...]:
+def test_tables(loop: Loop, task: Task, seed: int) -> tuple[TableNumbers, ...]:
     """A table per backbone, and one under the frozen reward model."""
     scored = {ranker: variants_under(loop, ranker, seed) for ranker in (*loop.config.backbones, REWARD_MODEL)}
-    return tuple(table_of(loop, ranker, Group.TEST, variants) for ranker, variants in scored.items() if variants)
+    return tuple(
+        table_of(loop, ranker, Group.TEST, variants).model_copy(update={"slices": slices_of(task, variants)})
+        for ranker, variants in scored.items()
+        if variants
+    )
+
+
+def slices_of(task: Task, variants: Sequence[VariantScores]) -> tuple[SliceNumbers, ...]:
+    """Differences by the length of a user's history, and by how many histories hold what the user went on to like."""
+    by_name, user_U = {variant.name: variant for variant in variants}, variants[0].user_U
+    histories, test = task.lists.histories, task.lists.test
+    taken_I = np.bincount(histories.items, minlength=task.log.num_items)
+    row_n, place_n = np.nonzero(test.labels_BL > 0)
+    user_n = test.user_B[row_n]
+    sums_U = np.bincount(user_n, taken_I[test.items_BL[row_n, place_n]], task.log.num_users)
+    popularity_U = np.rint(sums_U / np.maximum(np.bincount(user_n, minlength=task.log.num_users), 1))[user_U]
+    features = (
+        ("items in the history", np.diff(histories.offsets_U1)[user_U], HISTORY_BANDS),
+        ("histories that hold what the user went on to like", popularity_U, POPULARITY_BANDS),
+    )
+    found: list[SliceNumbers] = []
+    for name, against in (pair for pair in SLICED if set(pair) <= by_name.keys()):
+        for by, number_U, edges in features:
+            for low, high in zip((0, *(edge + 1 for edge in edges)), (*edges, None), strict=True):
+                is_in_U = (number_U >= low) & (number_U <= (np.inf if high is None else high))
+                if is_in_U.sum() >= MIN_SLICE_USERS:
+                    values = {
+                        m: moments_of((by_name[name].of(m)[0] - by_name[against].of(m)[0])[is_in_U])
+                        for m in TESTED_METRICS
+                    }
+                    found.append(SliceNumbers(name=name, against=against, by=by, low=low, high=high, values=values))
+    return tuple(found)
 
 
 def variants_under(loop: Loop, ranker: str, seed: int) -> list[VariantScores]:
@@ -103,7 +150,7 @@ def stored_contrasts(names: Sequence[str]) -> list[tuple[str, str]]:
     wanted = [(name, baseline) for name in trained for baseline in BASELINES_OF_TRAINED]
     wanted += [(name, TRAINED) for name in trained if name != TRAINED]
     wanted += [(UNTUNED, baseline) for baseline in BASELINES_OF_UNTUNED]
-    wanted += [(BEST_OF_N, UNTUNED), (TRAINED, BEST_OF_N)]
+    wanted += [(BEST_OF_N, UNTUNED), (TRAINED, BEST_OF_N), *BESIDE_IDS]
     return [(name, against) for name, against in wanted if name in names and against in names]
 
 
