@@ -8,7 +8,7 @@ import pytest
 
 import recloop as rl
 from recloop.data.splits import SplitConfig, user_groups
-from recloop.errors import DataError, SettingError
+from recloop.errors import DataError, RunError, SettingError
 from recloop.files import sha256_of_folder
 from recloop.methods.use_files import rows_of_test_lists
 from recloop.progress import SILENT
@@ -130,6 +130,13 @@ def test_what_an_update_cannot_be_made_from_is_said(weeks: Path) -> None:
         update_of(weeks, "no-items", items=None)
     with pytest.raises(DataError, match=r"holds nothing new: the run has all of its [\d,]+ rows"):
         rl.update(weeks / "week1", weeks / "log.csv", weeks / "nothing", progress=SILENT, **OBJECTS)
+    (weeks / "made.data").mkdir()
+    of_another = pl.DataFrame({"user_id": ["u0"], "group": ["test"]})
+    of_another.write_parquet(weeks / "made.data" / "groups.parquet")
+    with pytest.raises(RunError, match="made from other data; choose another --out"):
+        update_of(weeks, "made")
+    assert [path.name for path in (weeks / "made.data").iterdir()] == ["groups.parquet"]
+    assert pl.read_parquet(weeks / "made.data" / "groups.parquet").equals(of_another)
     simulated = weeks / "simulated"
     rl.run(
         "dpo4rec", data={"simulated": {"num_users": 60, "num_items": 120, "num_interactions": 20}}, out=simulated,

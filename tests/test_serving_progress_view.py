@@ -80,8 +80,20 @@ def test_curves_of_a_trainer_that_has_saved_a_checkpoint_are_shown(half: Path, t
     checkpoint.mkdir(parents=True)
     history = [{"step": 5, "loss": 0.25, "epoch": 0.5}]
     (checkpoint / "trainer_state.json").write_text(json.dumps({"log_history": history}))
-    loss = next(chart for chart in view_run(run)["charts"] if chart["title"] == "Training loss")
-    assert loss["lines"] == [{"name": "train.trained.s0", "points": [(5, 0.25)]}]
+
+    def points() -> list[tuple[float, float]]:
+        loss = next(chart for chart in view_run(run)["charts"] if chart["title"] == "Training loss")
+        (line,) = loss["lines"]
+        assert line["name"] == "train.trained.s0"
+        return line["points"]
+
+    assert points() == [(5, 0.25)]
+    later = run / ".scratch" / "train.trained.s0" / "checkpoint-10" / "trainer_state.json"
+    later.parent.mkdir()
+    later.write_text('{"log_history": [')  # is being written
+    assert points() == [(5, 0.25)]
+    later.write_text(json.dumps({"log_history": [*history, {"step": 10, "loss": 0.125}]}))
+    assert points() == [(5, 0.25), (10, 0.125)]
 
 
 def test_a_view_is_read_again_only_when_something_was_written(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:

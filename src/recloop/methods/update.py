@@ -17,7 +17,7 @@ import polars as pl
 
 from recloop.data.load import read_log
 from recloop.data.splits import SplitConfig, user_groups
-from recloop.errors import DataError, SettingError
+from recloop.errors import DataError, RunError, SettingError
 from recloop.evaluation.score import MetricsConfig, completion_values, variant_from_completions
 from recloop.evaluation.significance import Comparison, compare
 from recloop.experiment.run_folder import RunFolder
@@ -89,7 +89,7 @@ def update(
         objects: those that the old run was made with.
 
     Raises:
-        RunError: no finished run there, or `out` holds another run.
+        RunError: no finished run there, or `out` holds another run or one of other data.
         SettingError: the run's log is no whole table, or its lists are those shown.
         DataError: bad rows, items of which nothing is known, or nothing new.
     """
@@ -98,9 +98,7 @@ def update(
     _require_whole_table(old)
     tables = out.with_name(f"{out.name}.data")
     merged, found = merged_tables(old, Path(data), None if items is None else Path(items))
-    tables.mkdir(parents=True, exist_ok=True)
-    for name, frame in merged.items():
-        frame.write_parquet(tables / name)
+    _write_tables(merged, tables)
     config = validate(Dpo4RecConfig, config_of(old, tables.resolve(), rounds))
     with RunFolder.open(out, config.model_dump(mode="json"), method="dpo4rec") as opened:
         take_caches(opened, run)
@@ -110,6 +108,18 @@ def update(
     comparison = compared(old, new)
     atomic_write_json(out / COMPARED, comparison)
     return Update(new, comparison, tuple(found))
+
+
+def _write_tables(merged: Mapping[str, pl.DataFrame], folder: Path) -> None:
+    """The tables of a new run; RunError where one was made from others, which are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frame in merged.items():
+        if (folder / name).is_file() and not pl.read_parquet(folder / name).equals(frame):
+            raise RunError(f"{folder / name} was made from other data; choose another --out, or remove {folder}")
+    for name, frame in merged.items():
+        part = folder / f".{name}.part"
+        frame.write_parquet(part)
+        part.replace(folder / name)
 
 
 def _require_whole_table(old: FinishedRun) -> None:
@@ -148,7 +158,7 @@ def merged_tables(old: FinishedRun, data: Path, items: Path | None) -> tuple[dic
                 f"{missing.height:,} new items are in no table of items, such as {missing['item_id'][0]!r}; "
                 f"give one that has them: --items FILE"
             )
-        named = unknown.with_columns(title="item_id") if items is None else more.join(unknown, on="item_id")
+        named = unknown.with_columns(title="item_id") if items is None else more.join(unknown, on="item_id", how="semi")
         catalogue = pl.concat([catalogue, named.select(catalogue.columns)])
     users = pl.concat([before, after]).select(pl.col("user_id").unique(maintain_order=True))
     told = [
@@ -223,11 +233,13 @@ def _items_of(path: Path, table: Any, log: Log) -> pl.DataFrame:
         frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(f"{path} cannot be read ({str(error).splitlines()[0]}); give Parquet or CSV") from error
-    require_columns(frame.columns, (table.items_id or table.item, table.title), str(path))
-    named = {table.items_id or table.item: "item_id", table.title: "title"}
-    separator: str = table.attribute_separator
-    shown = frame.rename(named).with_columns(pl.col("item_id", "title").cast(pl.String))
-    return shown.select("item_id", "title", *(value_lists(shown, one, separator) for one in log.attributes))
+    item, title = table.items_id or table.item, table.title
+    require_columns(frame.columns, (item, title), str(path))
+    named = (
+        pl.col(item).cast(pl.String).alias("item_id"),
+        pl.col(title).cast(pl.String).fill_null(pl.col(item)).alias("title"),
+    )
+    return frame.select(*named, *(value_lists(frame, one, table.attribute_separator) for one in log.attributes))
 
 
 def _groups(old: FinishedRun, user_ids: list[str]) -> pl.DataFrame:

@@ -37,7 +37,7 @@ def view_run(run: Path) -> dict[str, Any]:
         RunError: the folder is no run, or is damaged.
     """
     parts = parts_in_progress(run)
-    newest = max((_newest_time(path) for path in (run / MANIFEST, *parts)), default=0.0)
+    newest = max(_newest_time(path) for path in (run / MANIFEST, run / SCRATCH, *parts))
     view = _view_at(run, (newest, *(path.name for path in parts)))
     now = {"name": step_name(parts[0]), "idle_s": max(0, round(time.time() - newest))} if parts else None
     return {**view, "now": None if view["is_finished"] else now}
@@ -68,26 +68,23 @@ def _view_at(run: Path, stamp: tuple[Any, ...]) -> dict[str, Any]:  # noqa: ARG0
         "steps": [
             {"name": name, "wall_s": entry["wall_s"], "tokens": entry.get("tokens", 0)} for name, entry in steps.items()
         ],
-        "charts": charts(rows_so_far(run)),
+        "charts": charts(rows_so_far(run, steps)),
         "completions": completions(run, steps),
         "table": first_table(read_results(run, manifest)) if is_evaluated and (run / RESULTS).is_file() else None,
     }
 
 
-def rows_so_far(run: Path) -> Iterator[dict[str, Any]]:
+def rows_so_far(run: Path, steps: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Rows of metrics: those of done steps, and what the step in progress has written."""
-    files = [run / METRICS, *(part / METRICS for part in parts_in_progress(run))]
-    for file in files:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
-        for line in lines:
+    for file in (run / METRICS, *(part / METRICS for part in parts_in_progress(run))):
+        for line in _text(file).splitlines():
             try:
                 yield json.loads(line)
             except ValueError:
                 continue  # the last line is being written
     for folder in sorted((run / SCRATCH).glob("*/")):
-        states = sorted(folder.rglob(CHECKPOINT), key=_newest_time)
-        history = json.loads(states[-1].read_text(encoding="utf-8"))["log_history"] if states else []
-        yield from ({"run_step": folder.name, **row} for row in history)
+        if folder.name not in steps:
+            yield from ({"run_step": folder.name, **row} for row in _trainer_history(folder))
 
 
 def charts(rows: Iterator[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -180,6 +177,24 @@ def _rewarded_so_far(run: Path, steps: Mapping[str, Any]) -> pl.DataFrame | None
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     every = -(-len(points) // MAX_POINTS)
     return points if every <= 1 else [*points[:-1:every], points[-1]]
+
+
+def _trainer_history(folder: Path) -> list[dict[str, Any]]:
+    """What a trainer has logged, by its newest checkpoint that is whole: one may be written or removed just now."""
+    for file in sorted(folder.rglob(CHECKPOINT), key=_newest_time, reverse=True):
+        try:
+            return json.loads(_text(file))["log_history"]
+        except ValueError:
+            continue
+    return []
+
+
+def _text(file: Path) -> str:
+    """What a file holds; nothing where it is gone by now."""
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _newest_time(path: Path) -> float:

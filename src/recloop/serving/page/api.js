@@ -3,10 +3,11 @@ const TOKEN = "recloop-token";
 let tell = () => {};
 
 export class Refused extends Error {
-  constructor(status, problem) {
-    super(problem?.message ?? `the service answered ${status}`);
+  // retry_s: when to ask again; 0 where that would change nothing.
+  constructor(message, retry_s = 0) {
+    super(message);
     this.name = "Refused";
-    this.status = status;
+    this.retry_s = retry_s;
   }
 }
 
@@ -26,7 +27,7 @@ async function ask(path, options) {
     reply = await fetch(path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    const lost = new Refused(0, { message: "The service does not answer. Is it still running?" });
+    const lost = new Refused("The service does not answer. Is it still running?");
     tell(lost.message);
     throw lost;
   }
@@ -36,7 +37,7 @@ async function ask(path, options) {
   }
   const body = await reply.json().catch(() => null);
   if (!reply.ok) {
-    const refused = new Refused(reply.status, body?.error);
+    const refused = new Refused(body?.error?.message ?? `the service answered ${reply.status}`, Number(reply.headers.get("retry-after")));
     tell(refused.message);
     throw refused;
   }
@@ -68,16 +69,17 @@ export function debounced(work, wait_ms) {
   };
 }
 
-// The newest call wins: one that was overtaken is aborted, and its answer dropped.
+// The newest call wins: one that was overtaken is aborted, and its answer dropped. One that finds no room is made again.
 export function latest(work) {
   let running;
-  return async (...args) => {
+  return async function again(...args) {
     running?.abort();
     const mine = (running = new AbortController());
     try {
       return await work(mine.signal, ...args);
     } catch (error) {
       if (error.name !== "AbortError" && error.name !== "Refused") throw error;
+      if (error.retry_s) setTimeout(() => mine === running && again(...args), 1000 * error.retry_s);
     }
   };
 }

@@ -7,7 +7,6 @@ import { showTry } from "./try.js";
 const POLL_MS = 2000;
 const by = (id) => document.getElementById(id);
 const tabs = ["try", "run"];
-let shown = false;
 
 function select(name, focus = false) {
   for (const one of tabs) {
@@ -47,16 +46,15 @@ async function follow() {
     const state = `${run.method}, ${stateOf(run)}`;
     if (by("run-state").textContent !== state) by("run-state").textContent = state;
     showRun(by("panel-run"), run);
-    const isReady = run.is_finished && !run.problem;
-    if (isReady && !shown) {
-      shown = true;
-      const panel = by("panel-try");
+    if (!isPlaced && !run.is_finished) select("run");
+    isPlaced = true;
+    const panel = by("panel-try");
+    if (run.is_finished && !run.problem) {
       panel.replaceChildren();
       await (run.method === "dpo4rec" ? showTry(panel, run) : showAsk(panel, run));
       return;
     }
-    if (!shown) by("panel-try").replaceChildren(waiting(run));
-    if (isReady) return;
+    panel.replaceChildren(waiting(run));
   } catch (error) {
     if (error.name !== "Refused") throw error;
   }
@@ -70,8 +68,7 @@ function waiting(run) {
   return told;
 }
 
-const wanted = location.hash.slice(1);
-select(tabs.includes(wanted) ? wanted : "try");
-const first = await get("/run").catch(() => null);
-if (first && !first.is_finished && !tabs.includes(wanted)) select("run");
+// Whether the address says which view, or one was chosen for the run.
+let isPlaced = tabs.some((name) => `#${name}` === location.hash);
+select(isPlaced ? location.hash.slice(1) : "try");
 follow();

@@ -61,25 +61,30 @@ export async function showTry(panel, run) {
 
   // The text of the variant: what was typed over it, what the run has, or what the model writes now.
   const load = latest(async (signal) => {
+    const { variant, texts, written } = state;
     state.part = null;
-    field.setAttribute("aria-busy", "true");
-    const { variant } = state;
-    if (state.written[variant] === undefined && canRank()) {
+    if (written[variant] === undefined && canRank()) {
+      field.value = texts[variant] ?? "";
+      field.setAttribute("aria-busy", "true");
       note.textContent = "The language model writes\u2026";
-      const reply = await post("/profile", { ...asker(), variant }, signal);
-      state.written[variant] = reply.text;
+      try {
+        written[variant] = (await post("/profile", { ...asker(), variant }, signal)).text;
+      } catch (error) {
+        if (error.name !== "Refused" || error.retry_s) throw error;
+      }
     }
-    field.value = state.texts[variant] ?? state.written[variant] ?? "";
+    field.value = texts[variant] ?? written[variant] ?? "";
     field.removeAttribute("aria-busy");
     edited();
     await rank();
   });
 
   function edited() {
-    const isChanged = state.written[state.variant] !== undefined && field.value !== state.written[state.variant];
-    reset.hidden = !isChanged;
+    const written = state.written[state.variant];
+    reset.hidden = written === undefined || field.value === written;
     const model = state.variant === "trained" ? "the trained language model" : "the language model before training";
-    note.textContent = isChanged ? "Edited." : `As ${model} wrote it. Edit it, and the ranking follows.`;
+    if (written === undefined) note.textContent = "No language model has written about this history. A text of yours is ranked too.";
+    else note.textContent = field.value === written ? `As ${model} wrote it. Edit it, and the ranking follows.` : "Edited.";
   }
 
   field.addEventListener("input", () => {
