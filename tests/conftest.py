@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_CBWR", "AUTO")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's 15 its workers come to nothing beside other jobs
 os.environ["JAXTYPING_DISABLE"] = "1"
 
 import pytest

@@ -27,7 +27,6 @@ def test_a_run_by_ray_is_the_run_of_one_process(tmp_path, monkeypatch) -> None:
     """Rows of all tables, weights, metrics and fingerprints, over some ten units of each part."""
     ray = pytest.importorskip("ray")
     monkeypatch.setattr(sampling, "CHUNK_COMPLETIONS", 16)
-    monkeypatch.setenv("RAY_worker_niceness", "0")
     words = [*SETTINGS["dpo4rec"].items(), ("variants", "core"), ("preflight", "off")]
     found = {}
     for engine in ("process", "ray"):
@@ -67,7 +66,6 @@ def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[
         ("RAY_AUTH_MODE", "token"),
         ("RAY_USAGE_STATS_ENABLED", "0"),
         ("PYTHONPATH", str(source)),
-        ("RAY_worker_niceness", "0"),
     ):
         monkeypatch.setenv(name, value)
     head = ["--head", f"--port={address.rpartition(':')[2]}", "--num-cpus=2", "--include-dashboard=false"]
