@@ -7,8 +7,10 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from recloop import files
 from recloop.errors import RunError
@@ -148,6 +150,26 @@ def test_another_configuration_is_refused_with_the_keys_that_differ(tmp_path: Pa
     with pytest.raises(RunError, match="a run of dpo4rec, got rerec"):
         RunFolder.open(tmp_path, CONFIG, method="rerec")
     RunFolder.open(tmp_path, CONFIG).close()  # the refusals gave the lock back
+
+
+def test_a_setting_that_came_after_a_run_has_its_default_there(tmp_path: Path) -> None:
+    class Now(BaseModel, extra="forbid"):
+        seed: int
+        data: dict[str, Any]
+        newer: int = 3
+
+    with RunFolder.open(tmp_path, CONFIG) as run:
+        write_stage(run, "prepare", "x")
+    with pytest.raises(RunError, match=r"newer: 3, now 4"):
+        RunFolder.open(tmp_path, CONFIG | {"newer": 4}, form=Now)
+    with pytest.raises(RunError, match=r"newer: absent, now 3"):
+        RunFolder.open(tmp_path, CONFIG | {"newer": 3})
+    with RunFolder.open(tmp_path, CONFIG | {"newer": 3}, form=Now) as run:
+        assert run.is_done("prepare")
+    with RunFolder.reopen(tmp_path) as run:
+        assert run.config == CONFIG | {"newer": 3}
+    with pytest.raises(RunError, match=r"seed: 1, now 2"):
+        RunFolder.open(tmp_path, CONFIG | {"newer": 3, "seed": 2}, form=Now)
 
 
 def test_a_run_without_a_finished_stage_gives_way_to_another_configuration(tmp_path: Path) -> None:

@@ -363,6 +363,11 @@ def test_mlflow_is_asked_what_it_has_of_a_step_whose_sending_was_cut(tmp_path: P
     state.write_text(json.dumps(told | {"sending": "train.r1.s0"}))
     send_news(tmp_path / "run", "mlflow", None, lambda _: None)
     assert in_mlflow(store) == [whole]
+    told = json.loads(state.read_text())
+    told["steps"]["train.r0.s0"] = 64 * "0"  # it has been done again since
+    state.write_text(json.dumps(told))
+    send_news(tmp_path / "run", "mlflow", None, lambda _: None)
+    assert in_mlflow(store) == [whole]
 
 
 def test_a_damaged_state_is_refused(tmp_path: Path, fake: list[FakeTracker]) -> None:

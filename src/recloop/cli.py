@@ -311,7 +311,8 @@ def _run_method(name: str, overrides: Sequence[Override], options: RunOptions, u
         if source is not None:
             print(shown(forecast_of_reuse(method.steps, config.model_dump(mode="json"), source)))
         return 0
-    with RunFolder.open(options.out or new_folder(name), config.model_dump(mode="json"), method=name) as run:
+    out = options.out or new_folder(name)
+    with RunFolder.open(out, config.model_dump(mode="json"), method=name, form=method.config) as run:
         if source is not None:
             reuse_run(run, source)
         return _execute(run, until, options.report_to)

@@ -10,13 +10,14 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, ValidationError
 
-from recloop.errors import RunError
+from recloop.errors import RunError, SettingError
 from recloop.files import sha256_of_file
 
 CONFIG, MANIFEST = "config.json", "manifest.json"
@@ -311,6 +312,18 @@ def differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
         else:
             found.extend(differing_keys(was[key], now[key], name))
     return found
+
+
+def changed_settings(old: Mapping[str, Any], new: Mapping[str, Any], form: type[BaseModel] | None) -> list[str]:
+    """Where two configurations differ in what decides results.
+
+    Args:
+        form: of the configurations: a setting that came after the old one has its default there, as for ``resume``.
+    """
+    if form is not None:
+        with suppress(ValidationError, SettingError):
+            old = form.model_validate(old).model_dump(mode="json")
+    return [line for line in differing_keys(old, new) if not line.startswith(PASSING)]
 
 
 def _is(path: Path, facts: Mapping[str, Any]) -> bool:

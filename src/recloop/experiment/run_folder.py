@@ -23,18 +23,12 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import BaseModel
+
 from recloop.errors import RunError
 from recloop.experiment import manifest as manifests
 from recloop.experiment.disk import names_a_full_disk, names_a_useless_folder
-from recloop.experiment.manifest import (
-    CONFIG,
-    MANIFEST,
-    PASSING,
-    differing_keys,
-    read_manifest,
-    read_object,
-    require_inside,
-)
+from recloop.experiment.manifest import CONFIG, MANIFEST, differing_keys, read_manifest, read_object, require_inside
 from recloop.experiment.peak_memory import peak_memory_bytes, reset_peak_memory
 from recloop.files import atomic_write_bytes, atomic_write_json, digest_of_files, remove_folder, settle, sha256_of_file
 
@@ -94,14 +88,16 @@ class RunFolder:
         self._whole: set[str] = set()  # steps whose files are known to be what they wrote
 
     @classmethod
-    def open(cls, path: Path, config: Mapping[str, Any], *, method: str = "dpo4rec") -> Self:
+    def open(
+        cls, path: Path, config: Mapping[str, Any], *, method: str = "dpo4rec", form: type[BaseModel] | None = None
+    ) -> Self:
         """The run folder at `path`, made if absent, locked until closed.
 
         Args:
             path: the folder; absent, empty, or one made by this function. A run of which no step is done
                 gives way to one with another configuration.
             config: the whole resolved configuration, as JSON values. Another one is another run, but for `PASSING`.
-            method: whose configuration it is.
+            method: whose configuration it is. form: its class, for runs that are older than some settings.
 
         Raises:
             RunError: the folder is in use, holds something else, is damaged, or has a step done by another
@@ -109,12 +105,12 @@ class RunFolder:
         """
         path, settings = Path(path), json.loads(json.dumps(config))
         with names_a_useless_folder(path):
-            _manifest_to_go_on(path, settings, method)  # a folder that is refused gets no lock
+            _manifest_to_go_on(path, settings, method, form)  # a folder that is refused gets no lock
             path.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(path)
         try:
             manifests.require_no_links(path)
-            manifest = _manifest_to_go_on(path, settings, method)  # another process may have had it
+            manifest = _manifest_to_go_on(path, settings, method, form)  # another process may have had it
             if manifest is None:
                 remove_folder(path / SCRATCH)  # of a step with another configuration
                 manifest = manifests.new_manifest(method)
@@ -345,7 +341,9 @@ def _read_run(path: Path, what_for: str) -> tuple[dict[str, Any], dict[str, Any]
     return manifest, config
 
 
-def _manifest_to_go_on(path: Path, config: dict[str, Any], method: str) -> dict[str, Any] | None:
+def _manifest_to_go_on(
+    path: Path, config: dict[str, Any], method: str, form: type[BaseModel] | None
+) -> dict[str, Any] | None:
     """The manifest of the run that goes on in a folder with this configuration; None where one begins.
 
     A run of which no step is done gives way to one with another configuration: nothing is lost with it.
@@ -363,7 +361,7 @@ def _manifest_to_go_on(path: Path, config: dict[str, Any], method: str) -> dict[
         )
     manifest, old = read_manifest(path), read_object(path / CONFIG)
     manifests.require_unedited(path, manifest, old)
-    changed = [line for line in differing_keys(old, config) if not line.startswith(PASSING)]
+    changed = manifests.changed_settings(old, config, form)
     if manifest["method"] == method and not changed:
         now = differing_keys(manifest["versions"], manifests.versions())
         if now and now not in manifest["resumed_with"]:

@@ -63,7 +63,7 @@ def run(
     config = validate(chosen.config, tree)
     trackers_named(report_to)  # before a folder is made
     folder = Path(out) if out is not None else new_folder(chosen.name)
-    with RunFolder.open(folder, config.model_dump(mode="json"), method=chosen.name) as opened:
+    with RunFolder.open(folder, config.model_dump(mode="json"), method=chosen.name, form=chosen.config) as opened:
         if reuse is not None:
             reuse_run(opened, Path(reuse))
         require_objects(opened, objects)

@@ -179,7 +179,7 @@ def send_news(folder: Path, name: str, tracker: Tracker | None, say: Callable[[s
         report = read_step(folder, number, step, entry)
         if report is None:
             break
-        is_repeat = sent.sending == step
+        is_repeat = step in (sent.sending, *sent.steps)  # cut off, or done again since
         sent = sent.model_copy(update={"sending": step})
         atomic_write_json(file, sent.model_dump())
         tracker.send(report, is_repeat=is_repeat)

@@ -100,7 +100,7 @@ def update(
     merged, found = merged_tables(old, Path(data), None if items is None else Path(items))
     _write_tables(merged, tables)
     config = validate(Dpo4RecConfig, config_of(old, tables.resolve(), rounds))
-    with RunFolder.open(out, config.model_dump(mode="json"), method="dpo4rec") as opened:
+    with RunFolder.open(out, config.model_dump(mode="json"), form=Dpo4RecConfig) as opened:
         take_caches(opened, run)
         require_objects(opened, objects)
         run_method(METHOD, config, opened, progress, None, **objects)
