@@ -96,7 +96,8 @@ def test_with_constant_advantages_a_step_is_that_of_trl(lm, tmp_path, monkeypatc
     assert [row["reward"] for row in ours.answers] == [row["reward"] for row in theirs.answers]
     before = load_file(lm / "model.safetensors")
     for name, weights in load_file(theirs.trained.folder / "model.safetensors").items():
-        assert (weights - ours_weights[name]).abs().max() <= 1e-5
+        # A step is of 1e-2; Adam divides by a gradient's size, so rounding shows where that is nearly 0.
+        assert (weights - ours_weights[name]).abs().max() <= 1e-4
     assert any(not torch.equal(before[name], ours_weights[name]) for name in before)
     for mine, other in zip(ours.trained.log, theirs.trained.log, strict=True):
         assert mine["loss"] == pytest.approx(other["loss"], abs=1e-5)
