@@ -37,16 +37,17 @@ SMALL_LOG = {"num_users": 40, "num_items": 60, "num_interactions": 12}
 LOG = {f"data.simulated.{name.replace('_', '-')}": str(value) for name, value in SMALL_LOG.items()}
 STUDY = {
     "prompt.max-prompt-tokens": "300", "completions.reward": "2", "completions.test": "1", "dpo.max-pairs": "2",
-    "reranker.max-epochs": "1", "statistics.num-flips": "200", "statistics.num-resamples": "100", "variants": "core",
-    "encoder": "static",
+    "reranker.max-epochs": "1", "reranker.min-epoch-steps": "4", "statistics.num-flips": "200",
+    "statistics.num-resamples": "100", "variants": "core", "encoder": "static",
 }  # fmt: skip
 OTHERS = {
     "rerec": SETTINGS["rerec"] | {"variants": '["rerec"]', "lm.max-tokens": "8", "grpo.max-reply-tokens": "8"},
     "re2llm": SETTINGS["re2llm"] | {"data.simulated-sessions.num-test": "6", "lm.max-tokens": "40"},
 }
+ONE_EPOCH = {"log, lists, vectors)": "log, lists, vectors, max_epochs=1, min_epoch_steps=4)"}
 SMALLER = {
-    "README.md": {"users=1000": "users=40", "n=10": "n=2"},
-    "docs/index.md": {"load_log()": "load_log(users=40)", "n=10": "n=2"},
+    "README.md": {"users=1000": "users=40", "n=10": "n=2"} | ONE_EPOCH,
+    "docs/index.md": {"load_log()": "load_log(users=40)", "n=10": "n=2"} | ONE_EPOCH,
 }
 NOT_RUN = {
     ("README.md", "recloop serve"): "docs/serve.md",
