@@ -168,7 +168,10 @@ class FoundUser(BaseModel):
 
 
 class UserReply(FoundUser):
-    """A user of the log: history, a list with what was chosen of it, and what the run's language models wrote."""
+    """A user of the log: history, a list with what was chosen of it, and what the run's language models wrote.
+
+    One who owns no list has no group and no candidates, and can be ranked for all the same.
+    """
 
     history: list[FoundItem]
     candidates: list[FoundItem]
