@@ -198,6 +198,20 @@ def test_look_ups_find_titles_users_and_what_a_user_did(served: Served, finished
     assert served.get("/items", params={"limit": 1000}).status_code == 422
 
 
+def test_a_user_who_owns_no_list_is_ranked_as_by_python(finished: rl.FinishedRun, ids: list[str]) -> None:
+    served = serve(finished)
+    owners: Any = served.service.ranking.model.owners
+    user = next(iter(owners))
+    del owners[user]
+    told = served.get(f"/users/{user}").json()
+    assert (told["group"], told["candidates"]) == ("", [])
+    assert [item["item_id"] for item in told["history"]]
+    assert user not in {one["user_id"] for one in served.get("/users", params={"search": user}).json()}
+    expected = finished.rerank(user, ids[:10])
+    reply = served.post("/rerank", {"user": user, "candidates": ids[:10]})
+    assert scores_of(reply) == pytest.approx(dict(expected.select("item_id", "score").iter_rows()), abs=1e-6)
+
+
 def test_examples_of_the_openapi_page_are_right(served: Served) -> None:
     told = served.get("/openapi.json").json()
     for path, form in (

@@ -228,10 +228,12 @@ class FinishedRun:
         at, shape = (list_n, place_n), (len(first_B), int(place_n.max()) + 1)
         items_BL, is_item_BL = np.zeros(shape, np.int64), np.zeros(shape, dtype=bool)
         item_n = np.array(models.item_numbers(lists["item_id"].cast(pl.String).to_list(), "lists"))
-        _, once = np.unique(list_n * self.log.num_items + item_n, return_index=True)
-        if len(once) < len(item_n):
-            twice = lists["item_id"][int(np.setdiff1d(np.arange(len(item_n)), once)[0])]
-            raise DataError(f"candidates of a list must differ, got {twice!r} twice; leave one out, or give a list_id")
+        places = np.sort(list_n * self.log.num_items + item_n)
+        if (twice := places[1:] == places[:-1]).any():
+            item_id = self.log.items["item_id"][int(places[twice.argmax()] % self.log.num_items)]
+            raise DataError(
+                f"candidates of a list must differ, got {item_id!r} twice; leave one out, or give a list_id"
+            )
         items_BL[at], is_item_BL[at] = item_n, True
         score_BL = None
         if "first_stage" in lists.columns:

@@ -127,8 +127,10 @@ class RankingService:
     async def adapt(self, texts: Sequence[str]) -> list[Tensor]:
         """Texts as the reranker reads them; those that neither the run nor the service has read are encoded."""
         model, found = self.model, {text: self.adapted.find(text) for text in texts}
-        vectors = {text: model.models.vector_of_text.get(text) for text, adapted in found.items() if adapted is None}
-        if new := [text for text, vector_D in vectors.items() if vector_D is None]:
+        missing = [text for text, adapted in found.items() if adapted is None]
+        of_run = model.models.vector_of_text
+        vectors = {text: of_run[text] for text in missing if text in of_run}
+        if new := [text for text in missing if text not in vectors]:
             vectors |= await self.encoding.run(lambda: {text: model.encode(text) for text in new})
             self.metrics.encoded.inc(len(new))
         for text, vector_D in vectors.items():

@@ -47,7 +47,7 @@ class Asker(RequestBody, frozen=True):
         """The user, or the history as ids with ratings, NaN where there is none."""
         if self.user is not None:
             return self.user
-        items = (RatedItem(item_id=one) if isinstance(one, str) else one for one in self.history or ())
+        items = (RatedItem(item_id=one, rating=None) if isinstance(one, str) else one for one in self.history or ())
         return [(one.item_id, float("nan") if one.rating is None else one.rating) for one in items]
 
 
@@ -168,7 +168,10 @@ class FoundUser(BaseModel):
 
 
 class UserReply(FoundUser):
-    """A user of the log: history, a list with what was chosen of it, and what the run's language models wrote."""
+    """A user of the log: history, a list with what was chosen of it, and what the run's language models wrote.
+
+    One who owns no list has no group and no candidates, and can be ranked for all the same.
+    """
 
     history: list[FoundItem]
     candidates: list[FoundItem]
