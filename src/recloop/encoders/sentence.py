@@ -54,7 +54,7 @@ class SentenceEncoder:
         device: a torch device; None takes CUDA where there is one.
 
     Raises:
-        GenerationError: no such model, or one that cannot be read.
+        GenerationError: no such model, one that cannot be read, or a text that it has no vector for.
     """
 
     def __init__(self, folder_or_name: str | Path, *, device: str | None = None) -> None:
@@ -77,6 +77,7 @@ class SentenceEncoder:
                     f"the encoder in {folder} must give finite vectors of one width, got shape {probe_D.shape} for "
                     f"{width}; fetch it again"
                 )
+        self._folder = folder
         self.width = int(width)
         self.max_tokens: int | None = self._model.max_seq_length  # with the markers around a text
         self.name = f"sentence-{self.max_tokens}-{weights_hash(folder)[:16]}"
@@ -84,9 +85,14 @@ class SentenceEncoder:
     def encode(self, texts: Sequence[str]) -> Float32[np.ndarray, "B D"]:
         if not texts:
             return np.empty((0, self.width), dtype=np.float32)
-        return self._model.encode(list(texts), batch_size=32, convert_to_numpy=True, show_progress_bar=False).astype(
-            np.float32, copy=False
-        )
+        try:
+            vectors_BD = self._model.encode(list(texts), batch_size=32, convert_to_numpy=True, show_progress_bar=False)
+        except (IndexError, RuntimeError) as error:  # tokens or places that its weights do not have; no memory
+            why = (str(error) or repr(error)).splitlines()[0][:300]
+            raise GenerationError(
+                f"the encoder in {self._folder} must give every text a vector, got: {why}; fetch it again, or another"
+            ) from error
+        return vectors_BD.astype(np.float32, copy=False)
 
     def count_cut(self, texts: Sequence[str]) -> int:
         if not texts or self.max_tokens is None:
