@@ -1,7 +1,7 @@
 """What the documentation site has beside docs/: pages made from the code, and from files that its pages link to.
 
-`mkdocs.yml` names this module as a hook, so `make site` calls `on_files` and `on_page_markdown`. Nothing that it makes
-is written into the repository.
+`mkdocs.yml` names this module as a hook, so `make site` calls `on_files`, `on_page_markdown` and `on_post_page`.
+Nothing that it makes is written into the repository.
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ ROOMS = {
     "experiment": "Steps",
     "errors": "Errors",
 }
+UNNAMED = {
+    '<input class="md-toggle" data-md-toggle="drawer"': "Show the pages",
+    '<input class="md-toggle" data-md-toggle="search"': "Show the search",
+    '<div class="md-search" data-md-component="search"': "Search",
+}
 LANGUAGES = {".py": "python", ".toml": "toml", ".jinja": "jinja", ".txt": "text"}
 FENCED = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]+)(#[^)\s]*)?\)")
@@ -66,6 +71,13 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     if page.file.generated_by is not None:
         return markdown
     return with_site_links(markdown, f"docs/{page.file.src_uri}").replace(GLOSSARY_MARK, glossary())
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """The page with names for the theme's own controls, which screen readers would find without any."""
+    for control, name in UNNAMED.items():
+        output = output.replace(control, f'{control} aria-label="{name}"')
+    return output
 
 
 def site_uri(path: str) -> str:

@@ -123,3 +123,9 @@ def test_the_glossary_has_each_word_once() -> None:
     reported = {form.lower() for term in GLOSSARY for form in (term.word, *term.also)} - {"base model"}
     assert [word for word in own if word.lower() in reported] == []
     assert terms_in(page)
+
+
+def test_the_controls_of_the_theme_have_names() -> None:
+    for control in site_pages.UNNAMED:
+        named = site_pages.on_post_page(f'<p>{control} id="x">')
+        assert re.fullmatch(rf'<p>{re.escape(control)} aria-label="[\w ]+" id="x">', named)
