@@ -90,7 +90,8 @@ class SentenceEncoder:
         except (IndexError, RuntimeError) as error:  # tokens or places that its weights do not have; no memory
             why = (str(error) or repr(error)).splitlines()[0][:300]
             raise GenerationError(
-                f"the encoder in {self._folder} must give every text a vector, got: {why}; fetch it again, or another"
+                f"the encoder in {self._folder} must give every text a vector, got: {why}; fetch it again, take "
+                f"another, or free memory"
             ) from error
         return vectors_BD.astype(np.float32, copy=False)
 

@@ -129,7 +129,9 @@ def recover(cache: CompletionCache, progress: Progress = SILENT) -> None:
     shards = shards_of(cache.path)
     if not shards.is_dir():
         return
-    progress.say(f"what workers of a run that ended wrote is taken from {shards}, once none of them writes any more")
+    progress.say(
+        f"completions that workers wrote for a run that ended are merged from {shards}, once none writes any more"
+    )
     with _held(shards, fcntl.LOCK_EX):
         for asked in sorted(shards.glob(f"*{ASKED}")):
             unit = asked.with_suffix("")
