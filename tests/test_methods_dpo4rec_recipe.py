@@ -460,6 +460,34 @@ def test_without_a_language_model_there_are_no_rounds() -> None:
         Dpo4RecConfig.model_validate({"variants": "without_lm", "rounds": 2})
 
 
+class Nameless:
+    """Encodes, but does not say who it is."""
+
+    width = 4
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        return np.zeros((len(texts), self.width), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "complaint"),
+    [
+        ("data", pl.DataFrame(), "got DataFrame; recloop.Log.from_frames makes a log"),
+        ("lm", 3, "an object with name, generate, count_tokens, got int; see recloop.llm"),
+        ("encoder", Nameless(), "got Nameless without name; see recloop.encoders"),
+        ("reranker", 3, "a function or class, got int"),
+        ("prompt", 3, "a function or class, got int"),
+        ("reward", 3, "a function or class, got int"),
+    ],
+)
+def test_what_cannot_stand_for_a_part_of_a_run_is_refused_before_there_is_a_folder(
+    tmp_path: Path, part: str, value: object, complaint: str
+) -> None:
+    with pytest.raises(SettingError, match=complaint):
+        rl.run("dpo4rec", out=tmp_path / "run", progress=SILENT, **{part: value})
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_a_run_wrote_is_joined_by_the_users_own_ids(whole: Done) -> None:
     keys = ["user_id", "variant", "seed", "number"]
     completions, vectors = (pl.read_parquet(whole.path / f"{name}.parquet") for name in ("completions", "vectors"))

@@ -134,6 +134,8 @@ def test_users_and_items_that_are_not_there_are_named(model) -> None:
         model.texts(model.user_ids[0], "best")
     with pytest.raises(DataError, match="history: a rating is a finite number"):
         model.profile([(candidates[0], math.inf)])
+    with pytest.raises(DataError, match="history: the log's ratings go from 1 to 5, got 9"):
+        model.rerank([(candidates[0], 9)], candidates)
     with pytest.raises(DataError, match="a text about a user is a str, got 5"):
         model.rerank(model.user_ids[0], candidates, text=5)
     with pytest.raises(DataError, match="reads no first-stage scores, got some"):

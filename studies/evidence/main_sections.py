@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recloop.methods.dpo4rec.compare import BASELINES_OF_TRAINED
-from recloop.methods.dpo4rec.names import BEST_OF_N, RANDOM_LABELS, REWARD_MODEL, SHUFFLED, TRAINED, UNTUNED
+from recloop.methods.dpo4rec.names import (
+    BEST_OF_N,
+    BEST_TEMPLATE,
+    ID_HISTORY,
+    NO_TEXT,
+    RANDOM_LABELS,
+    REWARD_MODEL,
+    SHUFFLED,
+    TRAINED,
+    TRAINED_BESIDE_IDS,
+    UNTUNED,
+    UNTUNED_BESIDE_IDS,
+)
 from studies.evidence.figures import Interval, interval_plot
 from studies.evidence.labels import (
     NOT_RUN,
@@ -24,6 +36,7 @@ from studies.evidence.labels import (
 from studies.evidence.numbers import RunNumbers, TableNumbers
 from studies.evidence.pooling import (
     Evidence,
+    Pooled,
     PooledContrast,
     gap_closed,
     pooled_change,
@@ -43,6 +56,7 @@ from studies.evidence.sections import (
 from studies.evidence.statistics import pool
 from studies.evidence.tables import BESIDE_IDS, SLICED, TRANSFERRED
 
+SHORT_ROWS = (SHUFFLED, NO_TEXT, UNTUNED, TRAINED, BEST_TEMPLATE, ID_HISTORY, UNTUNED_BESIDE_IDS, TRAINED_BESIDE_IDS)
 MUST_BEAT = (UNTUNED, RANDOM_LABELS, SHUFFLED)
 ALPHA, MIN_FOLDS = 0.01, 3
 WANTED_GAP, MOST_GROUNDED_LOST = 1 / 3, 0.02
@@ -169,6 +183,44 @@ def main_tables(evidence: Evidence, place: str) -> Part:
                     figures[name] = interval_plot(intervals_of(found), f"trained minus this variant, {PRIMARY_METRIC}")
                     lines += figure(name, f"{about.title}, {RANKERS[ranker]}: trained minus each variant")
     return Part(lines or [NOT_RUN], figures)
+
+
+def short_histories(evidence: Evidence) -> Part:
+    """For every length of the window: text in place of the ids of the history, and beside them."""
+    lines: list[str] = []
+    for study in evidence.of_place("short"):
+        about = evidence.studies[study]
+        lines += [f"### {about.title}", "", about.about, ""]
+        by_setting = {name: evidence.of_study(study, name) for name in about.settings}
+        for ranker in backbones_of([one for results in by_setting.values() for one in results]):
+            levels: list[list[str]] = []
+            differences: list[list[str]] = []
+            for setting, results in by_setting.items():
+                title, tables = about.settings[setting].title, tables_of(results, ranker)
+                if not tables:
+                    continue
+                values = pooled_variants(tables, PRIMARY_METRIC)
+                found = [values.get(name) for name in SHORT_ROWS]
+                levels.append([title, f"{sum(one.num_users for one in tables):,}", *map(_mean_text, found)])
+                contrasts = [
+                    *pooled_contrasts(tables, PRIMARY_METRIC, TRAINED_BESIDE_IDS, (ID_HISTORY, UNTUNED_BESIDE_IDS)),
+                    *pooled_contrasts(tables, PRIMARY_METRIC, TRAINED, (ID_HISTORY, UNTUNED)),
+                ]
+                differences += [
+                    [title, f"{variant_title(c.name)} minus {variant_title(c.against)}", *contrast_cells(c)]
+                    for c in contrasts
+                ]
+            lines += [f"#### Evaluation reranker: {RANKERS[ranker]}", ""]
+            lines += table(("items of the history", "test users", *map(variant_title, SHORT_ROWS)), levels)
+            head = ("items of the history", f"difference in {PRIMARY_METRIC}", "mean over users", "p", "Holm", "folds")
+            lines += table(head, differences, left=2)
+        for setting in about.settings:
+            lines += not_run(evidence, study, setting)
+    return Part(lines or [NOT_RUN])
+
+
+def _mean_text(pooled: Pooled | None) -> str:
+    return "" if pooled is None else number(pooled.values.mean)
 
 
 def where_trained_stands(contrasts: Sequence[PooledContrast]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recloop.files import atomic_write_text
 from studies.evidence.ablation_sections import ablations, choices, leakage
-from studies.evidence.main_sections import claims, main_tables
+from studies.evidence.main_sections import claims, main_tables, short_histories
 from studies.evidence.pooling import Evidence
 from studies.evidence.sections import FIGURES, Part
 from studies.evidence.side_sections import cost, predicted, reliability, study_runs_done, written
@@ -35,6 +35,7 @@ SECTIONS: tuple[tuple[str, Callable[[Evidence], Part]], ...] = (
     ("Choices, made on valid users", choices),
     ("Main tables", lambda evidence: main_tables(evidence, "main")),
     ("Another log", lambda evidence: main_tables(evidence, "external")),
+    ("Short histories: text beside item ids", short_histories),
     ("Ablations", ablations),
     ("What a leak would have claimed", leakage),
     ("What the trained language model writes differently", written),

@@ -27,7 +27,8 @@ MAX_MINUTES = 45.0
 SET_BY_THE_RUN = ("seeds", "data_seed", "split.fold")
 PATHS = ("path", "metadata", "item_knowledge", "kar")  # of DataConfig
 Extra = Literal["transfer", "leakage"]
-Place = Literal["choices", "main", "external", "ablations"]
+Place = Literal["choices", "main", "external", "short", "ablations"]
+SIDE_BY_SIDE: tuple[Place, ...] = ("short", "ablations")  # their settings are compared with one another
 
 
 class Setting(BaseModel):
@@ -77,7 +78,7 @@ class Study(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Study:
-        if self.settings and self.place != "ablations" and "base" not in self.settings:
+        if self.settings and self.place not in SIDE_BY_SIDE and "base" not in self.settings:
             raise SettingError(
                 f"a study with settings needs one called base for its tables, got {', '.join(self.settings)}; add base"
             )

@@ -21,6 +21,16 @@ from recloop.settings import validate
 
 OBJECTS = "objects"  # in the manifest: which parts of the run were passed as objects
 NAMED_BY = {"data": "name", "lm": "name", "encoder": "name", "reranker": "kind", "prompt": "template"}
+# What an object must have to stand for a part of a run, and what tells more; recloop.testing checks what it promises.
+CALLABLE = ("__call__",)
+FORMS = {
+    "data": (("interactions", "items", "users"), "recloop.Log.from_frames makes a log of data frames"),
+    "lm": (("name", "generate", "count_tokens"), "see recloop.llm.language_model.LanguageModel"),
+    "encoder": (("name", "width", "encode"), "see recloop.encoders.sentence.TextEncoder"),
+    "reranker": (CALLABLE, "see recloop.rerankers.protocol.Backbone"),
+    "prompt": (CALLABLE, "see recloop.prompts.template.PromptTemplate"),
+    "reward": (CALLABLE, "see recloop.rewards.function.RewardFunction"),
+}
 
 
 def run(
@@ -83,8 +93,20 @@ def _sort_out(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
         elif isinstance(value, str | Path):
             raise SettingError(f"reward takes a mapping of settings or a reward function, got {value!r}; see examples/")
         else:
+            _require_form(name, value)
             objects["log" if name == "data" else name] = value
     return tree, objects
+
+
+def _require_form(name: str, value: object) -> None:
+    needed, more = FORMS[name]
+    missing = [attribute for attribute in needed if not hasattr(value, attribute)]
+    if missing:
+        form = "a function or class" if needed is CALLABLE else f"an object with {', '.join(needed)}"
+        lacks = "" if len(missing) == len(needed) else f" without {', '.join(missing)}"
+        raise SettingError(
+            f"{name} takes a name, a mapping of settings or {form}, got {type(value).__name__}{lacks}; {more}"
+        )
 
 
 def require_objects(run: RunFolder, objects: Mapping[str, Any]) -> None:

@@ -200,7 +200,20 @@ class RunModels:
             raise DataError(f"history: a rating is a number ({error}); give pairs of item and number") from error
         if np.isinf(ratings).any():
             raise DataError("history: a rating is a finite number, got inf; use NaN where none is known")
+        lowest, highest = self.rating_range
+        outside = ratings[(ratings < lowest) | (ratings > highest)]  # NaN is neither
+        if outside.size:
+            raise DataError(
+                f"history: the log's ratings go from {lowest:g} to {highest:g}, got {outside[0]:g}; give ratings of that "
+                f"scale, or NaN where none is known"
+            )
         return np.array(items, dtype=np.int64), ratings
+
+    @cached_property
+    def rating_range(self) -> tuple[float, float]:
+        """From 1, or the log's lowest rating below it, to its highest; without bounds where it has no ratings."""
+        ratings = self.task.log.interactions["rating"].drop_nulls().drop_nans().to_numpy()
+        return (min(1.0, float(ratings.min())), float(ratings.max())) if ratings.size else (-np.inf, np.inf)
 
     def user_number(self, user: str) -> int:
         """The number of a user of the log."""
