@@ -65,7 +65,7 @@ export const userFinder = (label, choose) =>
 
 // `items` is changed in place; `onChange` is told. With `rated` each item has a rating of 1 to 5.
 export function itemEditor({ items, title, rated, onChange }) {
-  const list = el("ul", { class: "chips" });
+  const list = el("ul", { class: "chips", tabindex: "0", role: "list", "aria-label": "Items" });
   const draw = () =>
     list.replaceChildren(
       ...items.map((item, place) =>

@@ -53,7 +53,7 @@ function steps(run) {
     {},
     el("h2", {}, run.is_finished ? `Finished: ${run.steps.length} steps in ${duration(total_s)}` : `${run.steps.length} steps done in ${duration(total_s)}`),
     now,
-    rows.length ? el("div", { class: "scroll" }, el("table", { class: "steps" }, el("thead", {}, head), el("tbody", {}, ...rows))) : "",
+    rows.length ? el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Table" }, el("table", { class: "steps" }, el("thead", {}, head), el("tbody", {}, ...rows))) : "",
   );
 }
 
@@ -77,7 +77,7 @@ function table(told) {
     {},
     el("h2", {}, told.title, " ", told.is_demonstration ? el("span", { class: "badge" }, "demonstration: one seed") : ""),
     el("p", { class: "note" }, `${told.metric} over ${told.num_users.toLocaleString("en")} test ${told.unit}s`),
-    el("div", { class: "scroll" }, estimates(told)),
+    el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Table" }, estimates(told)),
     verdicts.length ? el("details", {}, el("summary", {}, `${verdicts.length} tested differences`), el("ul", { class: "claims" }, ...verdicts)) : "",
   );
 }

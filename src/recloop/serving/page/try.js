@@ -190,7 +190,7 @@ export async function showTry(panel, run) {
     }, WAIT_MS);
     const finder = userFinder("User", (user) => openUser(user.user_id));
     finder.querySelector("input").value = state.user ?? "";
-    const shown = el("ul", { class: "chips" }, ...state.history.map((item) => el("li", {}, el("span", { class: "title" }, item.title), item.rating == null ? "" : el("span", { class: "rating" }, `${item.rating}\u2605`))));
+    const shown = el("ul", { class: "chips", tabindex: "0", role: "list", "aria-label": "History" }, ...state.history.map((item) => el("li", {}, el("span", { class: "title" }, item.title), item.rating == null ? "" : el("span", { class: "rating" }, `${item.rating}\u2605`))));
     const inside = state.who === "user" ? [finder, shown] : [itemEditor({ items: state.history, title: "Add what was liked, or not", rated: true, onChange: changed })];
     whoBox.replaceChildren(ways, ...inside);
   }
@@ -205,7 +205,7 @@ function numbers(told) {
     "details",
     { class: "numbers" },
     el("summary", {}, ...summary(told)),
-    el("div", { class: "scroll" }, estimates(told, names)),
+    el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Table" }, estimates(told, names)),
     el("p", { class: "note" }, `${told.title}, over ${told.num_users.toLocaleString("en")} test ${told.unit}s. All variants are under \u201cThe run\u201d.`),
   );
 }
