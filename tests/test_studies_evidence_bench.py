@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recloop.evaluation.per_user_scores import read_variant_scores
-from recloop.methods.dpo4rec.names import TRAINED, UNTUNED
+from recloop.methods.dpo4rec.names import ID_HISTORY, TRAINED, TRAINED_BESIDE_IDS, UNTUNED
 from recloop.records import Group, Lists
 from studies.evidence import bench
 from studies.evidence.bench import QualityConfig, bench_quality
@@ -73,9 +73,22 @@ STUDIES = {
         'reuses_from = "first"\n[settings.leak]\ntitle = "leaky reward model"\nextras = ["leakage"]\n'
         '[settings.mlp]\ntitle = "MLP"\nrun.reranker.adaptor = "mlp"\n'
     ),
+    "windows": (
+        'title = "Windows"\nplace = "short"\nclaims = false\nfolds = [1]\nminutes = 3\nbase = "first"\n'
+        '[run]\nvariants = "fitted"\n'
+        '[settings.window3]\ntitle = "3"\nrun.protocol.window_max = 3\n'
+        '[settings.window5]\ntitle = "5"\nrun.protocol.window_max = 5\n'
+    ),
 }
-DONE = ("first.fold1", "first.fold2", "pick.base.fold0", "other.base.fold1", "parts.leak.fold1")
-MISSING = ("pick.loglik.fold0", "parts.mlp.fold1")
+DONE = (
+    "first.fold1",
+    "first.fold2",
+    "pick.base.fold0",
+    "other.base.fold1",
+    "parts.leak.fold1",
+    "windows.window3.fold1",
+)
+MISSING = ("pick.loglik.fold0", "parts.mlp.fold1", "windows.window5.fold1")
 
 
 @dataclass(frozen=True)
@@ -108,7 +121,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def test_what_is_missing_is_named_with_its_minutes(done: Bench) -> None:
-    assert "5 of 7 study runs are done" in done.said
+    assert "6 of 9 study runs are done" in done.said
     missing = done.said.split("missing", 1)[1]
     assert [name for name in MISSING if name not in missing] == []
     assert [name for name in DONE if name in missing] == []
@@ -204,6 +217,23 @@ def test_a_number_of_the_page_is_that_of_the_files(done: Bench) -> None:
     assert told in line
     assert by_fold in line
     assert "2 of 3 folds, so it shows nothing yet" in done.section("What was to be shown")
+    glance = next(row for row in done.section("At a glance").splitlines() if row.startswith("| First log"))
+    assert told in glance
+    assert "2 of 3 folds: open" in glance
+
+
+def test_short_histories_have_text_beside_the_ids(done: Bench) -> None:
+    table = done.numbers("windows.window3.fold1").table("prm")
+    assert table is not None
+    contrast = table.contrast(TRAINED_BESIDE_IDS, ID_HISTORY)
+    assert contrast is not None
+    section = done.section("Short histories: text beside item ids")
+    row = next(
+        line for line in section.splitlines() if line.startswith("| 3 | Trained and ID history minus ID history")
+    )
+    assert with_interval(contrast.values["ndcg@5"]) in row
+    assert f"| 3 | {table.num_users} |" in section
+    assert "windows.window5.fold1" in section
 
 
 def test_no_user_and_no_text_of_a_log_is_in_a_file(done: Bench) -> None:
@@ -270,7 +300,7 @@ def test_other_settings_make_a_run_missing(done: Bench, tmp_path: Path) -> None:
         text = file.read_text().replace("num_interactions = 24", "num_interactions = 26")
         (changed / file.name).write_text(text)
     said = bench_quality(done.config.model_copy(update={"studies": changed}), done.out)
-    assert "0 of 7 study runs are done" in said
+    assert "0 of 9 study runs are done" in said
     assert "run with other settings (data.simulated.num_interactions: 24, now 26)" in said
     bench_quality(done.config, done.out)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from recloop.files import atomic_write_text
 from studies.evidence.ablation_sections import ablations, choices, leakage
+from studies.evidence.glance import at_a_glance
 from studies.evidence.main_sections import claims, main_tables, short_histories
 from studies.evidence.pooling import Evidence
 from studies.evidence.sections import FIGURES, Part
@@ -29,6 +30,7 @@ signs of the folds. Settings were chosen on valid users who are test users in no
 left out, and every user has the same weight.
 """
 SECTIONS: tuple[tuple[str, Callable[[Evidence], Part]], ...] = (
+    ("At a glance", at_a_glance),
     ("What was to be shown", claims),
     ("Can the reward be trusted?", reliability),
     ("How much of the reward can a prompt teach?", predicted),

@@ -51,9 +51,9 @@ class Evidence:
         ]
 
     def of_place(self, place: str) -> list[str]:
-        """The studies that fill a part of the page, those with most folds first."""
-        names = [name for name, study in self.studies.items() if study.place == place]
-        return sorted(names, key=lambda name: -len(self.studies[name].folds))
+        """The studies that fill a part of the page: published language models first, then those with most folds."""
+        there = {name: study for name, study in self.studies.items() if study.place == place}
+        return sorted(there, key=lambda name: (there[name].has_bundled_lm, -len(there[name].folds)))
 
     @property
     def missing(self) -> list[RunState]:

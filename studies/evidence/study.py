@@ -93,6 +93,11 @@ class Study(BaseModel):
             )
         return self
 
+    @property
+    def has_bundled_lm(self) -> bool:
+        """False where the language model is one that others made."""
+        return str(self.run.get("lm", {}).get("name", "bundled")).startswith("bundled")
+
 
 @dataclass(frozen=True, slots=True)
 class StudyRun:
