@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from recloop.llm.bundled import ROLES, bundled_lm_folder
-from recloop.prompts.claims import TITLE, parse_claims, true_claims, weigh_history
+from recloop.prompts.claims import TITLE, HistoryItem, parse_claims, true_claims, weigh_history
 from recloop.prompts.lines import clean_title
+from recloop.records import Completion
 from scripts.pretrain_lm.corpus import invent_history, invent_lesson
 from scripts.pretrain_lm.summaries import draw_summary
 from scripts.pretrain_lm.tokenizer import english_words
+from scripts.teach_lm.own_texts import OwnTextsConfig, invented_prompt, reward_of
 from scripts.teach_lm.replay import Replay
 from scripts.teach_lm.teach import CatalogueWords, Stage, TeachConfig, difficulty_at, in_chat_ml, shard
 
@@ -125,3 +127,35 @@ def test_a_model_is_held_to_what_it_was_by_its_own_texts(tmp_path):
     again = Replay.of(model, tokenizer, tmp_path / "replay.json")  # read, not sampled again
     assert again.loss(model, 0, 2).item() == pytest.approx(moved.item(), rel=1e-4)
     assert (tmp_path / "replay.json").read_text() == texts
+
+
+def rated(rating: float, genre: str) -> HistoryItem:
+    return HistoryItem("A", ((genre,),), rating)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_finished", "reward"),
+    [
+        ("By genre: likes War; dislikes Noir.", True, 1.2),  # all that the history supports
+        ("By genre: likes War.", True, 1.1),
+        ("By genre: likes War, Noir.", True, 0.6),
+        ("By genre: likes War. By genre: likes War.", True, 0.0),  # a section that comes twice
+        ("By genre: likes War; dislikes Noir.", False, 0.0),
+        ("I think this user likes War.", True, 0.0),
+    ],
+)
+def test_a_text_of_the_models_own_is_rewarded_for_form_and_truth(text, is_finished, reward):
+    history = (("genre",), [rated(5, "War"), rated(5, "War"), rated(1, "Noir"), rated(1, "Noir")])
+    assert reward_of(Completion(0, 0, text, 8, is_finished, -1.0), history) == pytest.approx(reward)
+
+
+def test_an_invented_prompt_depends_on_number_round_and_seed_alone():
+    config = OwnTextsConfig()
+    prompt, (attributes, items) = invented_prompt(5, config, 0)
+    assert invented_prompt(5, config, 0)[0] == prompt
+    assert invented_prompt(5, config, 1)[0] != prompt
+    assert all(name in prompt.text for name in attributes)
+    assert all(f'"{item.title}"' in prompt.text for item in items)
+    asked = [invented_prompt(number, config, 0)[1] for number in range(300)]
+    assert 0.28 < sum(not attributes for attributes, _ in asked) / 300 < 0.42
+    assert 0.33 < sum(len(items) <= 6 for _, items in asked) / 300 < 0.55
