@@ -50,6 +50,7 @@ SKILL_WORDS = {
     "true_dislikes": "dislikes that the history supports",
     "coverage": "share of the five strongest likes that are named",
     "claims_per_completion": "claims per completion",
+    "claims_of_four": "claims per completion, where the history supports four",
     "distinct_attribute_sets": "different sets of claims among a user's completions",
     "tokens_per_completion": "tokens per completion",
 }
