@@ -47,6 +47,27 @@ def test_every_completion_is_scored_as_if_it_were_the_only_one(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_equal_texts_of_a_user_are_scored_once_and_alike(kind, monkeypatch):
+    reranker, vectors_UND = reranker_of(kind), PROBLEM.vectors.vectors_UND
+    place_UN = np.random.default_rng(3).integers(0, 3, (len(vectors_UND), 7))
+    repeated = replace(PROBLEM.vectors, vectors_UND=np.take_along_axis(vectors_UND, place_UN[:, :, None], axis=1))
+    seen = []
+    forward = type(reranker.network).forward
+    monkeypatch.setattr(
+        type(reranker.network), "forward",
+        lambda self, lists, *rest: seen.append(lists.texts_UND.shape[1]) or forward(self, lists, *rest),
+    )  # fmt: skip
+    scores_BNL = reranker.score(PROBLEM.test, repeated)
+    assert 1 < max(seen) <= 3
+    row_B = PROBLEM.vectors.rows_of(PROBLEM.test.user_B)
+    once_BNL = reranker.score(PROBLEM.test, PROBLEM.vectors)
+    assert_close(scores_BNL, np.take_along_axis(once_BNL, place_UN[row_B][:, :, None], axis=1))
+    for scores_NL, place_N in zip(scores_BNL, place_UN[row_B], strict=True):
+        for place in range(3):
+            assert len(np.unique(scores_NL[place_N == place], axis=0)) <= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_user_without_history_inside_a_full_batch(kind):
     reranker = reranker_of(kind)
     rows = np.flatnonzero(PROBLEM.train.user_B == 5)

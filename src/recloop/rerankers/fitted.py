@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -165,23 +165,55 @@ def name_of(reranker: FittedReranker) -> str:
 def score_tensors(network: RerankNetwork, lists: ListTensors) -> Float32[np.ndarray, "B N L"]:
     """Scores of all lists under all completions, in evaluation mode; ``-inf`` at padding.
 
-    Lists of one length are scored together, so that a short one costs what it costs among its like.
+    Lists of one length are scored together, so that a short one costs what it costs among its like. Equal texts of a
+    user are scored once and have the same scores to the last bit.
     """
     num_lists, list_len = lists.items_BL.shape
     num_completions = 1 if lists.texts_UND is None else lists.texts_UND.shape[1]
     scores_BNL = torch.full((num_lists, num_completions, list_len), -torch.inf)
     network.eval()
     with torch.inference_mode():
-        for row_B, longest in _rows_of_like_length(lists.is_item_BL, num_completions):
-            is_item_B1L = lists.is_item_BL[row_B, :longest][:, None]
-            scores_BNL[row_B, :, :longest] = network(lists, row_B, None).masked_fill(~is_item_B1L, -torch.inf)
+        for row_B, place_BN, distinct in _lists_by_distinct_texts(lists):
+            for chosen, longest in _rows_of_like_length(lists.is_item_BL[row_B], place_BN):
+                rows = row_B[chosen]
+                is_item_B1L = lists.is_item_BL[rows, :longest][:, None]
+                found_BKL = network(distinct, rows, None).masked_fill(~is_item_B1L, -torch.inf)
+                scores_BNL[rows, :, :longest] = found_BKL.take_along_dim(place_BN[chosen, :, None], dim=1)
     return scores_BNL.numpy()
 
 
-def _rows_of_like_length(is_item_BL: torch.Tensor, num_completions: int) -> Iterator[tuple[torch.Tensor, int]]:
-    """Rows to score at once, at most `MAX_POSITIONS` with their completions and padding, and their longest length."""
+def _lists_by_distinct_texts(lists: ListTensors) -> Iterator[tuple[torch.Tensor, torch.Tensor, ListTensors]]:
+    """Rows whose users have equally many distinct texts; where each completion's text is among these; the lists."""
+    texts_UND = lists.texts_UND
+    if texts_UND is None or texts_UND.shape[1] == 1:
+        yield torch.arange(len(lists.user_row_B)), torch.zeros((len(lists.user_row_B), 1), dtype=torch.int64), lists
+        return
+    first_UN = _first_of_equals(texts_UND.numpy())
+    is_first_UN = first_UN == np.arange(first_UN.shape[1])
+    place_UN = np.take_along_axis(is_first_UN.cumsum(axis=1) - 1, first_UN, axis=1)
+    order_UN = np.argsort(~is_first_UN, axis=1, kind="stable")
+    distinct_UND = texts_UND.take_along_dim(torch.from_numpy(order_UN)[:, :, None], dim=1)
+    count_B = torch.from_numpy(is_first_UN.sum(axis=1))[lists.user_row_B]
+    place_BN = torch.from_numpy(place_UN)[lists.user_row_B]
+    for count in torch.unique(count_B).tolist():
+        row_B = torch.nonzero(count_B == count)[:, 0]
+        yield row_B, place_BN[row_B], replace(lists, texts_UND=distinct_UND[:, :count])
+
+
+def _first_of_equals(texts_UND: Float32[np.ndarray, "U N D"]) -> np.ndarray:
+    """For each text the number ``[U, N]`` of the user's first one that has the same bits."""
+    bits_UND = np.ascontiguousarray(texts_UND).view(np.uint32).astype(np.uint64)
+    weights_D = np.random.default_rng(0).integers(1, 2**63, texts_UND.shape[2], dtype=np.uint64) | np.uint64(1)
+    digest_UN = bits_UND @ weights_D  # modulo 2^64
+    first_UN = (digest_UN[:, :, None] == digest_UN[:, None]).argmax(axis=2)
+    is_equal_UN = (bits_UND == np.take_along_axis(bits_UND, first_UN[:, :, None], axis=1)).all(axis=2)
+    return np.where(is_equal_UN, first_UN, np.arange(first_UN.shape[1]))
+
+
+def _rows_of_like_length(is_item_BL: torch.Tensor, place_BN: torch.Tensor) -> Iterator[tuple[torch.Tensor, int]]:
+    """Rows to score at once, at most `MAX_POSITIONS` with their texts and padding, and their longest length."""
     length_B, order_B = torch.sort(is_item_BL.sum(dim=1), stable=True)
-    most = max(1, MAX_POSITIONS // num_completions)
+    most = max(1, MAX_POSITIONS // (int(place_BN.max()) + 1)) if len(place_BN) else 1
     start = 0
     while start < len(order_B):
         next_R = length_B[start : start + most]

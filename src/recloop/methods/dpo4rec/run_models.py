@@ -204,8 +204,8 @@ class RunModels:
         outside = ratings[(ratings < lowest) | (ratings > highest)]  # NaN is neither
         if outside.size:
             raise DataError(
-                f"history: the log's ratings go from {lowest:g} to {highest:g}, got {outside[0]:g}; give ratings of that "
-                f"scale, or NaN where none is known"
+                f"history: the log's ratings go from {lowest:g} to {highest:g}, got {outside[0]:g}; give ratings of "
+                f"that scale, or NaN where none is known"
             )
         return np.array(items, dtype=np.int64), ratings
 
