@@ -195,6 +195,7 @@ def test_look_ups_find_titles_users_and_what_a_user_did(served: Served, finished
     num_met = interactions.filter(interactions["user_id"] == users[0]["user_id"]).height
     assert 0 < len(told["history"]) <= num_met
     assert sum(item["label"] for item in told["candidates"]) >= 1
+    assert told["ratings"] == sorted(set(finished.log.interactions["rating"].drop_nulls()))
     assert served.get("/items", params={"limit": 1000}).status_code == 422
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from recloop.llm.language_model import LanguageModel
 
+MAX_RATINGS = 21  # different ones that the page offers, as 0 to 100 in steps of 5
 LOADING = Lock()  # two threads that import transformers at once see half of it
 
 
@@ -30,6 +31,7 @@ class ServedModel:
 
     owners: users who own a list, by id, with their group and the row of their first list in it; test users first.
     writers: by variant, the run's models with the language model that writes that variant's texts.
+    ratings: different ones that the log holds, lowest first, some of them where there are many; none without ratings.
     """
 
     finished: FinishedRun
@@ -39,6 +41,7 @@ class ServedModel:
     owners: Mapping[str, tuple[Group, int]]
     writers: Mapping[str, RunModels]
     folded_titles: tuple[str, ...] = field(repr=False)
+    ratings: tuple[float, ...]
 
     @property
     def variant(self) -> str:
@@ -82,6 +85,7 @@ class ServedModel:
         items, ratings = self.models.history(user_id)
         texts = {variant: self.models.first_text(user_id, variant) for variant in self.writers}
         told = {"user_id": user_id, "group": "", "history": self._named(items, "rating", ratings), "candidates": []}
+        told |= {"ratings": self.ratings}
         if user_id in self.owners:
             group, row = self.owners[user_id]
             lists = self.models.task.lists.of(group)
@@ -125,7 +129,15 @@ def open_model(finished: FinishedRun) -> ServedModel:
     ids, titles = tuple(items["item_id"]), tuple(items["title"])
     folded = tuple(title.casefold() for title in titles)
     _ = models.vector_of_text, models.number_of_item, models.number_of_user  # before a request waits for them
-    return ServedModel(finished, prepare_requests(finished.reranker), ids, titles, _owners(models), writers, folded)
+    owners, ratings = _owners(models), _ratings(models)
+    return ServedModel(finished, prepare_requests(finished.reranker), ids, titles, owners, writers, folded, ratings)
+
+
+def _ratings(models: RunModels) -> tuple[float, ...]:
+    found = models.task.log.interactions["rating"].drop_nulls().drop_nans().unique().sort().to_numpy()
+    if len(found) > MAX_RATINGS:
+        found = found[np.linspace(0, len(found) - 1, MAX_RATINGS).round().astype(int)]
+    return tuple(found.tolist())
 
 
 def _owners(models: RunModels) -> dict[str, tuple[Group, int]]:

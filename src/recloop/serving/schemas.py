@@ -176,6 +176,7 @@ class UserReply(FoundUser):
     history: list[FoundItem]
     candidates: list[FoundItem]
     texts: dict[str, str]
+    ratings: list[float] = Field(description="different ones that the log holds, lowest first; empty where it has none")
 
 
 class Problem(BaseModel):

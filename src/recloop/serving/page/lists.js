@@ -63,8 +63,8 @@ export const userFinder = (label, choose) =>
     choose,
   });
 
-// `items` is changed in place; `onChange` is told. With `rated` each item has a rating of 1 to 5.
-export function itemEditor({ items, title, rated, onChange }) {
+// `items` is changed in place; `onChange` is told. With `ratings` each item has one of these, or none.
+export function itemEditor({ items, title, ratings = [], onChange }) {
   const list = el("ul", { class: "chips", tabindex: "0", role: "list", "aria-label": "Items" });
   const draw = () =>
     list.replaceChildren(
@@ -73,14 +73,14 @@ export function itemEditor({ items, title, rated, onChange }) {
           "li",
           {},
           el("span", { class: "title" }, item.title),
-          rated ? rating(item) : null,
+          ratings.length ? rating(item) : null,
           el("button", { type: "button", class: "drop", "aria-label": `Remove ${item.title}`, onclick: () => remove(place) }, "\u00d7"),
         ),
       ),
     );
   const rating = (item) => {
     const choice = el("select", { "aria-label": `Rating of ${item.title}` }, el("option", { value: "" }, "\u2013"));
-    for (const value of new Set([1, 2, 3, 4, 5, ...(item.rating == null ? [] : [item.rating])])) choice.append(el("option", { value }, `${value}\u2605`));
+    for (const value of new Set([...ratings, ...(item.rating == null ? [] : [item.rating])])) choice.append(el("option", { value }, `${value}\u2605`));
     choice.value = item.rating ?? "";
     choice.addEventListener("change", () => {
       item.rating = choice.value === "" ? null : Number(choice.value);

@@ -9,7 +9,7 @@ const SHOWN_VARIANTS = ["trained", "untuned", "random_label_dpo", "shuffled", "n
 
 export async function showTry(panel, run) {
   // who: "user" or "history"; texts: what is in the field, by variant; written: what the models wrote.
-  const state = { who: "user", user: null, history: [], candidates: [], labels: new Map(), variant: "trained", texts: {}, written: {}, part: null, start: null };
+  const state = { who: "user", user: null, history: [], ratings: [], candidates: [], labels: new Map(), variant: "trained", texts: {}, written: {}, part: null, start: null };
   const variants = Object.keys(VARIANTS).filter((name) => !run.table || run.table.rows.some((row) => row.name === name));
   if (!variants.includes("trained")) state.variant = "untuned";
 
@@ -154,7 +154,6 @@ export async function showTry(panel, run) {
       itemEditor({
         items: state.candidates,
         title: "Add a candidate",
-        rated: false,
         onChange: () => {
           state.start = null;
           rankSoon();
@@ -165,7 +164,7 @@ export async function showTry(panel, run) {
 
   const openUser = latest(async (signal, userId) => {
     const user = await get(`/users/${encodeURIComponent(userId)}`, signal);
-    Object.assign(state, { who: "user", user: user.user_id, history: user.history, texts: {}, written: { ...user.texts }, start: null, part: null });
+    Object.assign(state, { who: "user", user: user.user_id, history: user.history, ratings: user.ratings, texts: {}, written: { ...user.texts }, start: null, part: null });
     if (user.candidates.length) {
       state.candidates = user.candidates;
       state.labels = new Map(user.candidates.map((item) => [item.item_id, item.label]));
@@ -191,7 +190,7 @@ export async function showTry(panel, run) {
     const finder = userFinder("User", (user) => openUser(user.user_id));
     finder.querySelector("input").value = state.user ?? "";
     const shown = el("ul", { class: "chips", tabindex: "0", role: "list", "aria-label": "History" }, ...state.history.map((item) => el("li", {}, el("span", { class: "title" }, item.title), item.rating == null ? "" : el("span", { class: "rating" }, `${item.rating}\u2605`))));
-    const inside = state.who === "user" ? [finder, shown] : [itemEditor({ items: state.history, title: "Add what was liked, or not", rated: true, onChange: changed })];
+    const inside = state.who === "user" ? [finder, shown] : [itemEditor({ items: state.history, title: "Add what was liked, or not", ratings: state.ratings, onChange: changed })];
     whoBox.replaceChildren(ways, ...inside);
   }
 
