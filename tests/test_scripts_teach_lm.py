@@ -136,9 +136,9 @@ def rated(rating: float, genre: str) -> HistoryItem:
 @pytest.mark.parametrize(
     ("text", "is_finished", "reward"),
     [
-        ("By genre: likes War; dislikes Noir.", True, 1.6),  # all that the history supports
-        ("By genre: likes War.", True, 1.3),
-        ("By genre: likes War, Noir.", True, 0.8),
+        ("By genre: likes War; dislikes Noir.", True, 1.2),  # all that the history supports
+        ("By genre: likes War.", True, 1.1),
+        ("By genre: likes War, Noir.", True, 0.6),
         ("By genre: likes War. By genre: likes War.", True, 0.0),  # a section that comes twice
         ("By genre: likes War; dislikes Noir.", False, 0.0),
         ("I think this user likes War.", True, 0.0),

@@ -35,7 +35,6 @@ from scripts.teach_lm.teach import CatalogueWords
 
 History = tuple[tuple[str, ...], list[HistoryItem]]
 ENOUGH = 4  # claims of a text, where the history supports as many
-NEWS = 0.4  # share of titles like those of news, where items have titles alone
 
 
 class OwnTextsConfig(BaseModel):
@@ -46,7 +45,7 @@ class OwnTextsConfig(BaseModel):
     lessons: Path = Field(default=LESSONS, description="folder of the adapter that goes on learning")
     seed: int = Field(default=28, ge=0, description="of histories and texts")
     rounds: int = Field(default=1, ge=1, description="texts and training, one after another")
-    histories: int = Field(default=360, ge=1, description="invented ones of a round")
+    histories: int = Field(default=220, ge=1, description="invented ones of a round")
     texts: int = Field(default=8, ge=2, description="about each")
     max_tokens: int = Field(default=64, ge=8, description="of a text")
     bare_share: float = Field(default=0.35, ge=0, le=1, description="histories whose items have titles alone")
@@ -59,18 +58,11 @@ class OwnTextsConfig(BaseModel):
     sft_weight: float = Field(default=0.3, ge=0, description="of the better text's likelihood")
 
 
-class TitleWords(CatalogueWords):
-    """Words for catalogues of titles alone, many of them as long and full of marks as those of news."""
-
-    def title(self) -> str:
-        return self.news_title() if self._rng.random() < NEWS else super().title()
-
-
 def invented_prompt(number: int, config: OwnTextsConfig, round_: int) -> tuple[Prompt, History]:
     """What is asked about one invented history, and the history."""
     rng = np.random.default_rng([config.seed, round_, number, 2])
+    words = CatalogueWords(english_words(), rng)
     is_bare, is_short = rng.random() < config.bare_share, rng.random() < config.short_share
-    words = (TitleWords if is_bare else CatalogueWords)(english_words(), rng)
     fewest, most = (1, 6) if is_short else (6, config.max_items)
     attributes, items = invent_history(words, int(rng.integers(fewest, most + 1)), rng, fewest, not is_bare)
     counts = [] if is_bare or rng.random() >= config.counted_share else count_lines(attributes, items, MAX_COUNTED)
@@ -83,14 +75,14 @@ def invented_prompt(number: int, config: OwnTextsConfig, round_: int) -> tuple[P
 
 
 def reward_of(completion: Completion, history: History) -> float:
-    """0 for a text out of form or cut; else the share of true claims, and .6 for as many as the history supports."""
+    """0 for a text out of form or cut; else the share of true claims, and .2 for as many as the history supports."""
     attributes, items = history
     parsed = read_claims(completion.text, attributes)
     if not (parsed.is_well_formed and completion.is_finished):
         return 0.0
     truths = {claim for claim, _ in true_claims(attributes, items)}
     if not parsed.claims:
-        return 0.2 if truths else 1.6
+        return 0.2 if truths else 1.2
     named = {(a, v) for item in items for a, values in zip(attributes, item.values, strict=True) for v in values}
     named |= {(TITLE, item.title) for item in items} if not attributes else set()
     held = [
@@ -98,7 +90,7 @@ def reward_of(completion: Completion, history: History) -> float:
         for claim in parsed.claims
     ]
     enough = min(ENOUGH, len(truths))
-    return float(np.mean(held)) + 0.6 * min(1.0, sum(held) / max(1, enough))
+    return float(np.mean(held)) + 0.2 * min(1.0, sum(held) / max(1, enough))
 
 
 def teach_by_own_texts(config: OwnTextsConfig, out: Path, progress: Progress = SILENT) -> str:
