@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recloop.methods.dpo4rec.compare import BASELINES_OF_TRAINED
-from recloop.methods.dpo4rec.names import BEST_TEMPLATE, ID_HISTORY, RANDOM_LABELS, TRAINED, UNTUNED
+from recloop.methods.dpo4rec.names import BEST_TEMPLATE, ID_HISTORY, TRAINED, UNTUNED
 from studies.evidence.labels import NOT_RUN, RANKERS, number, percent, table, verdict, with_interval
 from studies.evidence.numbers import RunNumbers, TableNumbers
 from studies.evidence.pooling import Evidence, pooled_contrasts, pooled_variants, pooled_writing, tables_of
@@ -20,7 +20,7 @@ ABOUT = (
     "and after training. A gain that comes with less truth is not all gain."
 )
 HEAD = (
-    *("log and language model", "reranker", "test users", "random labels", "untuned", "trained"),
+    *("log and language model", "reranker", "untuned", "trained"),
     *("trained minus untuned", f"shown: every fold, Holm < {ALPHA}", "minus ID history", "minus best template"),
     "true",
 )
@@ -46,10 +46,9 @@ def _row(evidence: Evidence, study: str, setting: str, results: Sequence[RunNumb
     truth = {one.variant: one.skill.get("true") for one in pooled_writing(results)}
     before_after = [truth.get(name) for name in (UNTUNED, TRAINED)]
     return [
-        evidence.studies[study].title + (", bundled model" if evidence.studies[study].has_bundled_lm else ""),
+        _title(evidence, study, sum(one.num_users for one in tables)) if ranker == backbones_of(results)[0] else "",
         RANKERS[ranker],
-        f"{sum(one.num_users for one in tables):,}",
-        *("" if name not in values else number(values[name].values.mean) for name in (RANDOM_LABELS, UNTUNED, TRAINED)),
+        *("" if name not in values else number(values[name].values.mean) for name in (UNTUNED, TRAINED)),
         "" if gain is None else with_interval(gain.difference.values),
         ANSWERS.get(told, told),
         *(
@@ -58,6 +57,11 @@ def _row(evidence: Evidence, study: str, setting: str, results: Sequence[RunNumb
         ),
         " to ".join(percent(share) for share in before_after if share is not None),
     ]
+
+
+def _title(evidence: Evidence, study: str, num_users: int) -> str:
+    about = evidence.studies[study]
+    return f"{about.title}{', bundled model' if about.has_bundled_lm else ''}, {num_users:,} users"
 
 
 def _minus(own: Sequence[TableNumbers], of_all_variants: Sequence[TableNumbers], against: str) -> str:
