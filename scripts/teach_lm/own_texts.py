@@ -22,8 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import recloop as rl
 from recloop.llm.smollm2 import LESSONS, base_folder, merge_adapter
 from recloop.progress import SILENT, Progress
-from recloop.prompts.claims import TITLE, HistoryItem, Polarity, true_claims
-from recloop.prompts.claims import parse_claims as read_claims
+from recloop.prompts.claims import TITLE, HistoryItem, Polarity, parse_claims, true_claims
 from recloop.prompts.template import SYSTEM, ProfileFacts, open_template
 from recloop.prompts.user_profile import count_lines, shown_item
 from recloop.records import Completion, Prompt, Rewards
@@ -77,7 +76,7 @@ def invented_prompt(number: int, config: OwnTextsConfig, round_: int) -> tuple[P
 def reward_of(completion: Completion, history: History) -> float:
     """0 for a text out of form or cut; else the share of true claims, and .2 for as many as the history supports."""
     attributes, items = history
-    parsed = read_claims(completion.text, attributes)
+    parsed = parse_claims(completion.text, attributes)
     if not (parsed.is_well_formed and completion.is_finished):
         return 0.0
     truths = {claim for claim, _ in true_claims(attributes, items)}
