@@ -75,6 +75,11 @@ class Server:
     process: subprocess.Popen[bytes]
     port: int
 
+    def held_mb(self) -> float:
+        """Resident memory."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
     def cpu_s(self) -> float:
         """Of all its threads so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -180,6 +185,16 @@ def measure_rates(service: Server, constant: Server, seconds: float, repetitions
         for name, one in medians.items():
             print(f"{num_clients:7}  {name:10} {one}")
         print(f"{'':7}  /rerank at {medians['/rerank'].per_s / medians['constant'].per_s:.0%} of the constant's rate")
+
+
+def measure_long(service: Server, seconds: float) -> None:
+    """16 clients for long: each tenth's rate and the memory at its end. A status but 200 ends it."""
+    requests = rerank_requests(service.port)
+    asyncio.run(load(service, requests, 16, 5))  # what is loaded at first use
+    print(f"held before {service.held_mb():.0f} MB\n{'seconds':>8} {'MB':>6} {'req/s':>8} {'p50 ms':>8} {'p99 ms':>8}")
+    for tenth in range(1, 11):
+        one = asyncio.run(load(service, requests, 16, seconds / 10))
+        print(f"{tenth * seconds / 10:8.0f} {service.held_mb():6.0f} {one}", flush=True)
 
 
 def measure_refusals(service: Server) -> None:
@@ -302,6 +317,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="of the settings in RUN; by default one is made")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load")
     parser.add_argument("--repetitions", type=int, default=3, help="of each load; the median is told")
+    parser.add_argument("--long", action="store_true", help="only one load of these seconds, and the memory held")
     parser.add_argument("--parts", action="store_true", help="tell what the parts of one request cost")
     told = parser.parse_args()
     recloop = (sys.executable, "-m", "recloop.cli")
@@ -317,6 +333,9 @@ def main() -> None:
         command = (*recloop, "serve", str(run), "--port")
         with serving(*command) as service, serving(sys.executable, "-c", CONSTANT) as constant:
             time.sleep(10)  # the text encoder, which the service loads when it is ready
+            if told.long:
+                measure_long(service, told.seconds)
+                return
             measure_rates(service, constant, told.seconds, told.repetitions)
             measure_refusals(service)
             measure_restart(lambda: serving(*command), service)
