@@ -1,13 +1,18 @@
 """Bad rows that a run sets aside lie in its folder; a plan writes nothing."""
 
 import json
+import re
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from recloop import cli
 from recloop.data.load import DataConfig
-from recloop.methods.run_log import read_plan_log, read_run_log
+from recloop.errors import DataError
+from recloop.methods.dpo4rec.config import Dpo4RecConfig
+from recloop.methods.dpo4rec.cost_estimate import forecast
+from recloop.methods.run_log import read_plan_log, read_plan_sample, read_run_log
 from recloop.progress import SILENT
 
 
@@ -53,3 +58,39 @@ def test_a_dry_run_writes_nothing(data: DataConfig, capsys: pytest.CaptureFixtur
     assert code == 0, capsys.readouterr().err
     assert "1 bad rows set aside" in capsys.readouterr().out
     assert not list(Path.cwd().iterdir())
+
+
+@pytest.mark.parametrize("users", [None, 150])
+def test_of_a_large_parquet_table_a_plan_reads_some_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, users: int | None
+) -> None:
+    file = tmp_path / "big.parquet"
+    rows = [(f"u{u}", f"i{i}", 1 + (u * i) % 5) for u in range(400) for i in range(u % 7, 60, 3)]
+    pl.DataFrame(rows, schema=["user", "item", "rating"], orient="row").write_parquet(file)
+    config = Dpo4RecConfig.model_validate(
+        {"data": {"name": "table", "path": file, "table": {"rating": "rating"}, "users": users}, "rounds": 0}
+    )
+    exact = forecast(config)
+    monkeypatch.setattr("recloop.methods.run_log.MAX_ROWS_WHOLE", 1000)
+    for module in ("methods.run_log", "methods.dpo4rec.cost_estimate"):
+        monkeypatch.setattr(f"recloop.{module}.PLAN_USERS", 100)
+    sample = read_plan_sample(config.data, config.data_seed)
+    assert sample.num_users == (users or 400)
+    assert sample.num_items == 60
+    assert 60 < sample.log.num_users < 140
+    about = forecast(config)
+    assert f"{len(rows):,} rows of 400 users with 60 items; those of {sample.log.num_users} users" in about
+    assert f"big: {users or 400} users, 60 items" in about
+    for pattern in (r"([\d,]+) train,", r"([\d,]+) completions", r"about ([\d,]+) read"):
+        numbers = [int(re.findall(pattern, text)[0].replace(",", "")) for text in (exact, about)]
+        assert numbers[1] == pytest.approx(numbers[0], rel=0.15)
+
+
+def test_a_large_table_that_lacks_its_columns_gets_the_error_of_the_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "big.parquet"
+    pl.DataFrame({"who": ["a"] * 9, "item": list("abcdefghi")}).write_parquet(file)
+    monkeypatch.setattr("recloop.methods.run_log.MAX_ROWS_WHOLE", 3)
+    with pytest.raises(DataError, match="must have a column 'user'"):
+        read_plan_sample(DataConfig(name="table", path=file), 0)

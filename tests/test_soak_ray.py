@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,10 +17,14 @@ import pytest
 from bench_ray import with_kills
 from fake_server import FakeServer
 from recloop.config import load_config
+from recloop.encoders import ray_encoder, sentence
+from recloop.experiment.ray_jobs import RayConfig, Work, do_jobs
 from recloop.llm import sampling
+from recloop.methods.dpo4rec import evaluate, reward
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.run import run
 from recloop.progress import SILENT
+from recloop.rewards import reranker_reward
 from whole_runs import SETTINGS, manifest_of, result_of
 
 pytestmark = [
@@ -30,16 +34,27 @@ pytestmark = [
 
 
 def test_a_run_by_ray_is_the_run_of_one_process(tmp_path, monkeypatch) -> None:
-    """Rows of all tables, weights, metrics and fingerprints, over some ten units of each part."""
+    """Rows of all tables, weights, metrics and fingerprints, over some ten units, chunks and blocks of each part."""
     ray = pytest.importorskip("ray")
-    monkeypatch.setattr(sampling, "CHUNK_COMPLETIONS", 16)
-    words = [*SETTINGS["dpo4rec"].items(), ("variants", "core"), ("preflight", "off")]
+    for module, name, size in ((sampling, "CHUNK_COMPLETIONS", 16), (sentence, "CHUNK_TEXTS", 16)):
+        monkeypatch.setattr(module, name, size)
+    monkeypatch.setattr(reranker_reward, "BLOCK_USERS", 4)
+    works: set[str] = set()
+
+    def watched(config: RayConfig, work: Work, jobs: Sequence[object]) -> Iterator[tuple[int, object]]:
+        works.add(work.key.partition(" ")[0])
+        return do_jobs(config, work, jobs)
+
+    for module in (evaluate, reward, ray_encoder):
+        monkeypatch.setattr(module, "do_jobs", watched)
+    words = [*SETTINGS["dpo4rec"].items(), ("variants", "fitted"), ("preflight", "off"), ("reward.num-models", "2")]
     found = {}
     for engine in ("process", "ray"):
         config = load_config(Dpo4RecConfig, None, [*words, ("engine", engine), ("ray.num-workers", "2")])
         run("dpo4rec", out=tmp_path / engine, progress=SILENT, **config.model_dump())
         found[engine] = result_of(tmp_path / engine)
     ray.shutdown()
+    assert works == {"encode", "fit", "reward"}
     assert {"completions.parquet", "rewards.parquet", "pairs.parquet", "per_user.parquet"} <= set(
         found["ray"]["tables"]
     )
@@ -49,6 +64,7 @@ def test_a_run_by_ray_is_the_run_of_one_process(tmp_path, monkeypatch) -> None:
     prints = {name: {step: entry["fingerprint"] for step, entry in steps[name].items()} for name in found}
     assert prints["ray"] == prints["process"]
     assert not (tmp_path / "ray" / "completions.shards").exists()
+    assert not (tmp_path / "ray" / "fits.ahead").exists()
 
 
 def test_kills_of_workers_and_drivers_lose_nothing_and_pay_what_was_in_flight(tmp_path) -> None:

@@ -16,7 +16,9 @@ from recloop.experiment.step import StepKind
 from recloop.files import sha256_of_folder
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.evaluate import (
-    evaluate_variant,
+    Fit,
+    Reading,
+    evaluate_each,
     fit_on,
     load_reward_models,
     reward_model_key,
@@ -62,7 +64,7 @@ def evaluate_transfer(loop: Loop, task: Task, seed: int, source: Path) -> None:
         )
     lm = LmRef(TRANSFERRED, folder, sha256_of_folder(folder))
     vectors = encode_user_texts(loop, sample_user_texts(loop, task, lm, seed), seed)
-    evaluate_variant(loop, task, vectors, seed, TRANSFERRED)
+    list(evaluate_each(loop, task, seed, [Reading(TRANSFERRED, vectors)]))
 
 
 LEAKY_FIT = StepKind("reward_model", is_command=False)
@@ -89,7 +91,7 @@ def measure_leak_on_purpose(loop: Loop, task: Task, seed: int) -> LeakNumbers:
     drawn = loop.config.completions
     wanted = num_completions(drawn, with_rewards=False) | {REWARD: drawn.test}
     vectors = encode_user_texts(loop, sample_user_texts(loop, task, lm, seed, wanted=wanted), seed)
-    evaluate_variant(loop, task, vectors, seed, LEAKY)
+    list(evaluate_each(loop, task, seed, [Reading(LEAKY, vectors)]))
     after = reranker_reward(reward_models, reward, vectors.parts[REWARD], metric=metric, round=1)
     before_UN, after_UN = (r.rewards_UN.astype(np.float64) for r in (before, after))
     honest_reward_models = load_reward_models(loop, reward_model_steps(loop, seed))
@@ -115,7 +117,9 @@ def fit_reward_model_on_reward_users(loop: Loop, task: Task, vectors: UserTextVe
             lists = replace(task.lists, train=replace(task.lists.reward, group=Group.TRAIN))
             vectors_of_both = side_by_side(vectors.parts[FIT], vectors.parts[REWARD])
             fit_seed = derived_seed(seed, f"judge {number}" if number else "judge")  # as for the honest one
-            reward_model = fit_on(loop, replace(task, lists=lists), loop.config.reranker, vectors_of_both, fit_seed)
+            reward_model = fit_on(
+                loop, replace(task, lists=lists), Fit(loop.config.reranker, vectors_of_both, fit_seed)
+            )
             reward_model.save(step.folder)
     return step.name
 

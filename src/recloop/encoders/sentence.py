@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -175,26 +175,38 @@ def encode_texts(
     distinct = sorted(set(texts), key=lambda text: (len(text), text))
     vectors: dict[str, np.ndarray] = {}
     with progress.stage("encode texts", total=len(distinct), unit="texts") as step:
+        chunks: list[list[str]] = []
         for start in range(0, len(distinct), CHUNK_TEXTS):
             chunk = distinct[start : start + CHUNK_TEXTS]
             held = {} if cache is None else cache.read(encoder.name, chunk)
-            missing = [text for text in chunk if text not in held]
-            if missing:
-                fresh_BD = encoder.encode(missing)
-                wanted = (len(missing), encoder.width)
-                if fresh_BD.shape != wanted or fresh_BD.dtype != np.float32 or not np.isfinite(fresh_BD).all():
-                    raise ContractError(
-                        f"{encoder.name} must return finite float32 vectors of shape {wanted}, got {fresh_BD.dtype} of "
-                        f"shape {fresh_BD.shape}; run recloop.testing.check_encoder on it"
-                    )
-                if cache is not None:
-                    cache.write(encoder.name, missing, fresh_BD)
-                held |= dict(zip(missing, fresh_BD, strict=True))
             vectors |= held
-            step(len(chunk))
+            if missing := [text for text in chunk if text not in held]:
+                chunks.append(missing)
+            step(len(held))
+        for place, fresh_BD in _encode_chunks(encoder, chunks):
+            _require_vectors(encoder, len(chunks[place]), fresh_BD)
+            if cache is not None:
+                cache.write(encoder.name, chunks[place], fresh_BD)
+            vectors |= zip(chunks[place], fresh_BD, strict=True)
+            step(len(chunks[place]))
     if not texts:
         return np.empty((0, encoder.width), dtype=np.float32)
     return np.stack([vectors[text] for text in texts])
+
+
+def _encode_chunks(encoder: TextEncoder, chunks: Sequence[Sequence[str]]) -> Iterator[tuple[int, np.ndarray]]:
+    """Place and vectors of each chunk: one after another, or as an encoder of several processes has them done."""
+    together: Callable[..., Iterator[tuple[int, np.ndarray]]] | None = getattr(encoder, "encode_chunks", None)
+    return together(chunks) if together else ((place, encoder.encode(chunk)) for place, chunk in enumerate(chunks))
+
+
+def _require_vectors(encoder: TextEncoder, num: int, vectors_BD: np.ndarray) -> None:
+    wanted = (num, encoder.width)
+    if vectors_BD.shape != wanted or vectors_BD.dtype != np.float32 or not np.isfinite(vectors_BD).all():
+        raise ContractError(
+            f"{encoder.name} must return finite float32 vectors of shape {wanted}, got {vectors_BD.dtype} of "
+            f"shape {vectors_BD.shape}; run recloop.testing.check_encoder on it"
+        )
 
 
 def encode_completions(

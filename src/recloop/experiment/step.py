@@ -73,11 +73,7 @@ class Steps:
         Raises:
             StepReached: at its end, where the run was to stop after this verb.
         """
-        name = kind.named(key)
-        fingerprint = ""
-        if kind.reads is not None:
-            fingerprint = fingerprint_of(settings_read(self.run.config, kind.reads), inputs)
-            reuse_step(self.run, name, kind.reads, fingerprint, self.progress)
+        name, fingerprint = kind.named(key), self._reuse(kind, key, inputs)
         entry = self.run.manifest["steps"].get(name)
         changed = changed_files(self.run.path, entry) if kind.is_cheap and entry is not None else []
         if kind.is_cheap and entry is not None and entry["inputs"] != inputs:
@@ -88,6 +84,19 @@ class Steps:
             yield step
         if kind.verb == self.until:
             raise StepReached(name)
+
+    def is_done(self, kind: StepKind, key: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether `step` would find it done, or take it from the run that is reused."""
+        self._reuse(kind, key, inputs)
+        return self.run.is_done(kind.named(key))
+
+    def _reuse(self, kind: StepKind, key: str, inputs: Mapping[str, Any]) -> str:
+        """Take the step from the run that is reused, where it has it; the step's fingerprint."""
+        if kind.reads is None:
+            return ""
+        fingerprint = fingerprint_of(settings_read(self.run.config, kind.reads), inputs)
+        reuse_step(self.run, kind.named(key), kind.reads, fingerprint, self.progress)
+        return fingerprint
 
 
 def fingerprint_of(settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:

@@ -16,9 +16,8 @@ from recloop.experiment.run_folder import RunFolder
 from recloop.llm.load import local_folder
 from recloop.methods.method import Method, run_method
 from recloop.methods.preflight import is_tried
-from recloop.methods.run_log import PROMPT_USERS, plan_sample, read_plan_log
+from recloop.methods.run_log import PROMPT_USERS, PlanLog, read_plan_sample
 from recloop.progress import SILENT
-from recloop.records import Log
 from recloop.settings import validate
 
 QUARANTINE = "quarantine.jsonl"
@@ -30,7 +29,7 @@ def plan_of(method: Method, config: BaseModel) -> str:
     data = getattr(config, "data", None)
     log = None
     if type(data) is DataConfig and _takes_log(method.open_study):
-        log = read_plan_log(data, settings.data_seed)
+        log = read_plan_sample(data, settings.data_seed)
     parts: list[str] = []
     if any(kind.verb == "preflight" for kind in method.steps):
         parts.append(first_findings(method, config, log))
@@ -45,7 +44,7 @@ def _takes_log(function: Callable[..., Any]) -> bool:
     return any(one.name == "log" or one.kind is Parameter.VAR_KEYWORD for one in parameters)
 
 
-def first_findings(method: Method, config: BaseModel, log: Log | None = None) -> str:
+def first_findings(method: Method, config: BaseModel, log: PlanLog | None = None) -> str:
     """What the first steps of a run find; a server is not asked.
 
     Args:
@@ -65,7 +64,7 @@ def first_findings(method: Method, config: BaseModel, log: Log | None = None) ->
     config = validate(type(config), tree)
     verb = "preflight" if is_sampled else "prepare"
     with TemporaryDirectory() as folder, RunFolder.open(Path(folder) / "run", tree, method=method.name) as run:
-        some: dict[str, Any] = {} if log is None else {"log": plan_sample(log, PROMPT_USERS, tree["data_seed"])}
+        some: dict[str, Any] = {} if log is None else {"log": log.sample(PROMPT_USERS, tree["data_seed"])}
         run_method(method, config, run, SILENT, verb, **some)
         made = run.manifest["steps"].get(verb, {})
     findings = [f"  {what:<48} {found:>5}   {bound}" for what, found, bound, _ in made.get("findings", ())]

@@ -14,7 +14,8 @@ PreflightMode = Literal["stop", "warn", "off"]
 ABOUT_PREFLIGHT = "check 20 completions before a run costs anything, and stop or warn where they are of no use"
 
 ABOUT_ENGINE = (
-    "process: everything in this process; ray: completions by workers of a Ray cluster, the same ones (docs/scale.md)"
+    "process: everything in this process; ray: completions, vectors, fits and rewards by workers of a Ray cluster, "
+    "with the same results (docs/scale.md)"
 )
 
 

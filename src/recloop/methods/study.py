@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recloop.encoders.load import encoder_from_config, encoder_inputs
+from recloop.encoders.ray_encoder import RayEncoder
 from recloop.errors import SettingError
 from recloop.experiment.step import Steps
 from recloop.llm.load import lm_digest, lm_folder, lm_from_config
@@ -109,6 +110,8 @@ def open_study(
 
     @lru_cache(maxsize=1)
     def open_encoder() -> TextEncoder:
+        if own.encoder is None and config.engine == "ray":
+            return RayEncoder(config.encoder, config.ray)
         return own.encoder or encoder_from_config(config.encoder)
 
     inputs = lru_cache(maxsize=1)(partial(encoder_inputs, config.encoder, own.encoder))

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from recloop.rerankers.protocol import Reranker
 
 
+BLOCK_USERS = 4096  # whose scores are in memory at once
+
+
 @dataclass(frozen=True, slots=True)
 class ListRewards:
     """The metric of every list under every completion of its user, by each of K reward models; NaN without a positive.
@@ -59,8 +62,34 @@ def reward_lists(reward_models: Sequence[Reranker], lists: Lists, vectors: UserV
     lists.require(Group.REWARD)
     if not reward_models:
         raise SettingError("rewards need a reward model, got none; give at least one fitted reranker")
-    values = [compute_completion_metrics(metric, checked_scores(one, lists, vectors), lists) for one in reward_models]
-    return ListRewards(metric, lists.user_B, np.stack(values))
+    parts = [measure_block(reward_models, lists, vectors, metric, users) for users in user_blocks(lists)]
+    return join_blocks(lists, metric, parts)
+
+
+def user_blocks(lists: Lists) -> list[tuple[int, int]]:
+    """The first user and the one past the last of each block whose lists are scored together; one at least."""
+    users_U = np.unique(lists.user_B)
+    starts = users_U[::BLOCK_USERS].tolist() or [0]
+    return list(zip(starts, [*starts[1:], int(users_U.max(initial=-1)) + 1], strict=True))
+
+
+def measure_block(
+    reward_models: Sequence[Reranker], lists: Lists, vectors: UserVectors, metric: str, users: tuple[int, int]
+) -> Float64[np.ndarray, "K B N"]:
+    """The metric of the lists of these users, in their order, by each reward model."""
+    first, end = users
+    own = lists.take(np.flatnonzero((lists.user_B >= first) & (lists.user_B < end)))
+    return np.stack(
+        [compute_completion_metrics(metric, checked_scores(one, own, vectors), own) for one in reward_models]
+    )
+
+
+def join_blocks(lists: Lists, metric: str, parts: Sequence[Float64[np.ndarray, "K B N"]]) -> ListRewards:
+    """What was measured of all blocks, in the order of `user_blocks`, as rewards of the lists in their order."""
+    row_B = [np.flatnonzero((lists.user_B >= first) & (lists.user_B < end)) for first, end in user_blocks(lists)]
+    values_KBN = np.concatenate(parts, axis=1)
+    values_KBN[:, np.concatenate(row_B)] = values_KBN.copy()
+    return ListRewards(metric, lists.user_B, values_KBN)
 
 
 def user_rewards(measured: ListRewards, round: int) -> Rewards:

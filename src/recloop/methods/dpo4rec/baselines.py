@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from recloop.methods.dpo4rec.data import Task
-from recloop.methods.dpo4rec.evaluate import SCORE, evaluate_variant, load_reranker, write_scores
+from recloop.methods.dpo4rec.evaluate import SCORE, Reading, evaluate_each, load_reranker, write_scores
 from recloop.methods.dpo4rec.generate import (
     FIT,
     GROUPS,
@@ -75,11 +75,14 @@ def best_template(study: Study, task: Task, seed: int) -> list[Scored]:
     attributes = task.log.attributes
     templates = {attribute: (attribute,) for attribute in attributes}
     templates |= {"all": attributes} if len(attributes) > 1 else {}
-    scored: list[Scored] = []
-    for name, shown in templates.items():
+
+    def reading(name: str, shown: Sequence[str]) -> Reading:
         said = supported_texts(task.log, task.lists.histories, task.prompts, shown, task.population_rates)
         texts = fixed_texts(f"template_{name}", said, task)
-        scored += evaluate_variant(study, task, encode_user_texts(study, texts, seed), seed, texts.variant)
+        return Reading(texts.variant, encode_user_texts(study, texts, seed))
+
+    readings = (reading(name, shown) for name, shown in templates.items())
+    scored = [row for rows in evaluate_each(study, task, seed, readings) for row in rows]
     best: dict[str, Scored] = {}
     valid_ndcg: dict[str, float] = {}
     for candidate in scored:

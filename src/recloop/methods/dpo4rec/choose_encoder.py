@@ -16,7 +16,7 @@ from recloop.errors import SettingError
 from recloop.files import atomic_write_json
 from recloop.llm.server.config import SCHEME
 from recloop.methods.dpo4rec.data import Task, prepare
-from recloop.methods.dpo4rec.evaluate import fit_on
+from recloop.methods.dpo4rec.evaluate import Fit, fit_on
 from recloop.methods.dpo4rec.generate import FIT, GROUPS, sample_for
 from recloop.methods.study import VECTORS_FILE, Study, derived_seed
 from recloop.records import Group, UserVectors
@@ -84,7 +84,7 @@ def compare_encoders(study: Study, names: Sequence[str] = ()) -> tuple[EncoderSc
 
 def valid_users_values(study: Study, task: Task, vectors: UserVectors, seed: int) -> np.ndarray:
     """The primary metric of each valid user with a positive, by a reranker fitted on train users."""
-    reranker = fit_on(study, task, study.config.reranker, vectors, derived_seed(seed, "encoder"))
+    reranker = fit_on(study, task, Fit(study.config.reranker, vectors, derived_seed(seed, "encoder")))
     lists = task.lists.of(Group.VALID)
     values_BN = compute_completion_metrics(study.config.primary_metric, reranker.score(lists, vectors), lists)
     found_U = user_means(values_BN.mean(axis=1), lists.user_B, empty="drop")[1]

@@ -14,7 +14,7 @@ from recloop.methods.dpo4rec.ablations import COMPLETIONS_PER_SLOT
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.generate import FIT, GROUPS, REWARD, TEST, num_completions
 from recloop.methods.dpo4rec.variants import FITTED, NO_LM
-from recloop.methods.run_log import PLAN_USERS, plan_sample, read_plan_log
+from recloop.methods.run_log import PLAN_USERS, PlanLog, read_plan_sample
 from recloop.prompts.user_profile import CHARS_PER_TOKEN, population_rates_of, profile_writer, write_prompts
 from recloop.records import CandidateLists, Group, Log
 
@@ -36,15 +36,15 @@ VARIANTS_WITHOUT_TEXT = 3  # no text, ID history, rating mean
 VARIANTS_BESIDE_IDS = 2  # untuned, trained
 
 
-def forecast(config: Dpo4RecConfig, log: Log | None = None) -> str:
+def forecast(config: Dpo4RecConfig, log: PlanLog | None = None) -> str:
     """The plan of a run, from its data and settings; reads the data, writes nothing, loads no model.
 
     Args:
         log: the data, where it was read before. Of a large one the lists of some users are counted.
     """
-    log = log or read_plan_log(config.data, config.data_seed)
-    some = plan_sample(log, PLAN_USERS, config.data_seed)
-    times = log.num_users / some.num_users
+    whole = log or read_plan_sample(config.data, config.data_seed)
+    some = whole.sample(PLAN_USERS, config.data_seed)
+    times = whole.num_users / some.num_users
     groups = user_groups(some, config.split, config.data_seed)
     lists = build_lists(some, groups, config.protocol, config.data_seed)
     num_lists = {group: round(times * len(lists.of(group))) for group in Group}
@@ -53,13 +53,13 @@ def forecast(config: Dpo4RecConfig, log: Log | None = None) -> str:
         for part, of in GROUPS.items()
     }
     lines = [
-        *log.reading,
+        *whole.log.reading,
         *lists.notes,
-        *([f"estimated from {some.num_users:,} of {log.num_users:,} users, drawn"] if times > 1 else []),
-        f"{log.name}: {log.num_users:,} users, {log.num_items:,} items; lists: "
+        *([f"estimated from {some.num_users:,} of {whole.num_users:,} users, drawn"] if times > 1 else []),
+        f"{some.name}: {whole.num_users:,} users, {whole.num_items:,} items; lists: "
         + ", ".join(f"{num_lists[g]:,} {g}" for parts in GROUPS.values() for g in parts),
         f"seeds {config.seeds}, rounds of training {config.rounds}, evaluators {', '.join(config.backbones)}",
-        *plan_lines(plan(config, users, num_lists[Group.TRAIN], len(log.attributes))),
+        *plan_lines(plan(config, users, num_lists[Group.TRAIN], len(some.attributes))),
         *_amounts(config, some, lists, users, sum(num_lists.values())),
     ]
     if config.lm.uses_server:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+import os
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
 from recloop.evaluation.per_user_scores import write_variant_scores
 from recloop.evaluation.score import best_of_n, completion_values, variant_from_completions
+from recloop.experiment.ray_jobs import Work, do_jobs
 from recloop.experiment.step import StepKind
+from recloop.files import remove_folder
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.generate import FIT, TEST, UserTextVectors
 from recloop.methods.dpo4rec.names import BEST_OF_N, REWARD_MODEL, UNTUNED, Scored
@@ -23,7 +28,9 @@ from recloop.rerankers.protocol import Reranker
 
 if TYPE_CHECKING:
     from recloop.rerankers.fitted import FittedReranker
+    from recloop.rerankers.train import FitData
 
+FITS_AHEAD = "fits.ahead"  # what workers fitted for steps that are still to come
 SCORES, ROWS = "test_scores.safetensors", "rows.parquet"
 EVALUATING = ("metrics", "reward.metric")
 FIT_REWARD_MODEL = StepKind("reward_model", reads=("reranker", "item_vector_width"), is_command=False)
@@ -31,30 +38,101 @@ FIT_EVALUATOR = StepKind("fit", reads=("reranker", "item_vector_width", *EVALUAT
 SCORE = StepKind("score", reads=("reranker", *EVALUATING), is_command=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """One fit of a reranker on the train users of a task; valid users end it."""
+
+    config: RerankerConfig
+    vectors: UserVectors | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the evaluators of one variant read: its texts' vectors, or none; and the ids of the history, or not."""
+
+    variant: str
+    vectors: UserTextVectors | None
+    uses_id_history: bool = False
+
+
 def fit_reward_model(study: Study, task: Task, vectors: UserTextVectors, seed: int) -> tuple[str, ...]:
     """Fit it on train users; the steps of its ``reward.num_models`` fits, whose mean is the reward."""
-    names: list[str] = []
-    for number in range(study.config.reward.num_models):
-        key = reward_model_key(seed, number)
-        inputs = {"vectors": vectors.digest, "lists": task.digest} | reranker_input(study)
-        with study.step(FIT_REWARD_MODEL, key, inputs, f"reranker/reward_model.{key}") as step:
-            if not step.is_done:
-                fit_seed = derived_seed(seed, f"judge {number}" if number else "judge")
-                fitted = fit_on(study, task, study.config.reranker, vectors.parts[FIT], fit_seed)
-                fitted.save(step.folder)
-                told = {"variant": "reward_model", "ranker": "reward_model", "seed": seed, "reward_model": number}
-                step.log(*({**told, **asdict(epoch)} for epoch in fitted.curve))
-        names.append(step.name)
-    return tuple(names)
+    inputs = {"vectors": vectors.digest, "lists": task.digest} | reranker_input(study)
+    names = tuple(reward_model_steps(study, seed))
+    keys = [reward_model_key(seed, number) for number in range(len(names))]
+    purposes = [f"judge {number}" if number else "judge" for number in range(len(names))]
+    fits = [Fit(study.config.reranker, vectors.parts[FIT], derived_seed(seed, purpose)) for purpose in purposes]
+    asked = zip(keys, names, fits, strict=True)
+    missing = {name: fit for key, name, fit in asked if not study.is_done(FIT_REWARD_MODEL, key, inputs)}
+    with fits_ahead(study, task, missing):
+        for number, (key, fit) in enumerate(zip(keys, fits, strict=True)):
+            with study.step(FIT_REWARD_MODEL, key, inputs, f"reranker/reward_model.{key}") as step:
+                if not step.is_done:
+                    fitted = fit_in_step(study, task, step.name, fit)
+                    fitted.save(step.folder)
+                    told = {"variant": "reward_model", "ranker": "reward_model", "seed": seed, "reward_model": number}
+                    step.log(*({**told, **asdict(epoch)} for epoch in fitted.curve))
+    return names
 
 
-def fit_on(study: Study, task: Task, config: RerankerConfig, vectors: UserVectors | None, seed: int) -> FittedReranker:
+@contextmanager
+def fits_ahead(study: Study, task: Task, fits: Mapping[str, Fit]) -> Generator[None]:
+    """Where the run has a cluster, its workers do the fits of these steps, each into a folder where the step finds it.
+
+    So what is done when a run is killed is there when it goes on.
+    """
+    if study.config.engine == "process":
+        yield
+        return
+    folder = study.run.path.absolute() / FITS_AHEAD
+    folder.mkdir(exist_ok=True)
+    jobs = [(folder / name, fit) for name, fit in fits.items() if not (folder / name).is_dir()]
+    work = Work(f"fit {study.run.path} {task.digest}", partial(_Fitter, _fit_data(task, None), study.own.reranker))
+    with study.progress.stage("fit rerankers by Ray", len(jobs), "fits") as step:
+        for _ in do_jobs(study.config.ray, work, jobs) if jobs else ():
+            step(1)
+    yield
+    remove_folder(folder)
+
+
+def fit_in_step(study: Study, task: Task, name: str, fit: Fit) -> FittedReranker:
+    """The result of a step's fit, which is done now unless a worker has done it ahead."""
+    from recloop.rerankers.fitted import FittedReranker
+
+    ahead = study.run.path / FITS_AHEAD / name
+    return FittedReranker.load(ahead, study.own.reranker) if ahead.is_dir() else fit_on(study, task, fit)
+
+
+class _Fitter:
+    """In a worker: does fit by fit on the same lists; a fit's folder is there when it is whole."""
+
+    def __init__(self, data: FitData, own: Any) -> None:
+        self._data, self._own = data, own
+
+    def __call__(self, job: tuple[Path, Fit]) -> None:
+        from recloop.rerankers.train import fit_network
+
+        folder, fit = job
+        if folder.is_dir():  # the worker was killed after it
+            return
+        part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+        fit_network(fit.config, replace(self._data, user_vectors=fit.vectors), fit.seed, own=self._own).save(part)
+        part.rename(folder)
+
+
+def fit_on(study: Study, task: Task, fit: Fit) -> FittedReranker:
     """A reranker fitted on the train users of a task; valid users end the fit."""
-    from recloop.rerankers.train import FitData, fit_network
+    from recloop.rerankers.train import fit_network
+
+    return fit_network(fit.config, _fit_data(task, fit.vectors), fit.seed, study.progress, study.own.reranker)
+
+
+def _fit_data(task: Task, vectors: UserVectors | None) -> FitData:
+    from recloop.rerankers.train import FitData
 
     lists = task.lists
-    data = FitData(task.features(), lists.histories, lists.train, lists.valid, vectors)
-    return fit_network(config, data, seed, study.progress, study.own.reranker)
+    return FitData(task.features(), lists.histories, lists.train, lists.valid, vectors)
 
 
 def reward_model_key(seed: int, number: int) -> str:
@@ -89,21 +167,46 @@ def reranker_input(study: Study) -> dict[str, str]:
     return {name: part for name, part in study.own.identities().items() if name == "reranker"}
 
 
-def evaluate_variant(
-    study: Study, task: Task, vectors: UserTextVectors | None, seed: int, variant: str, *, uses_id_history: bool = False
-) -> list[Scored]:
+def evaluate_each(study: Study, task: Task, seed: int, readings: Iterable[Reading]) -> Iterator[list[Scored]]:
+    """Evaluate variant by variant; where the run has a cluster, once all are read, their fits are done side by side."""
+    if study.config.engine == "process":
+        yield from (_evaluate(study, task, seed, reading) for reading in readings)
+        return
+    all_readings = list(readings)
+    with fits_ahead(study, task, dict(_missing_fits(study, task, seed, all_readings))):
+        yield from (_evaluate(study, task, seed, reading) for reading in all_readings)
+
+
+def _missing_fits(study: Study, task: Task, seed: int, readings: Iterable[Reading]) -> Iterator[tuple[str, Fit]]:
+    for reading in readings:
+        for backbone in study.config.backbones:
+            key = f"{reading.variant}.{backbone}.s{seed}"
+            if not study.is_done(FIT_EVALUATOR, key, _evaluator_inputs(study, task, reading)):
+                yield FIT_EVALUATOR.named(key), _evaluator_fit(study, reading, backbone, seed)
+
+
+def _evaluator_inputs(study: Study, task: Task, reading: Reading) -> dict[str, str | None]:
+    vectors = None if reading.vectors is None else reading.vectors.digest
+    return {"lists": task.digest, "vectors": vectors} | reranker_input(study)
+
+
+def _evaluator_fit(study: Study, reading: Reading, backbone: str, seed: int) -> Fit:
+    kind = {"kind": backbone} if study.own.reranker is None else {}
+    config = study.config.reranker.model_copy(update={**kind, "use_id_history": reading.uses_id_history})
+    vectors = None if reading.vectors is None else reading.vectors.parts[FIT]
+    return Fit(config, vectors, derived_seed(seed, "evaluator"))
+
+
+def _evaluate(study: Study, task: Task, seed: int, reading: Reading) -> list[Scored]:
     """Fit a fresh evaluator of every backbone on a variant's texts and score the test users with it."""
     scored: list[Scored] = []
+    variant, vectors, inputs = reading.variant, reading.vectors, _evaluator_inputs(study, task, reading)
     for backbone in study.config.backbones:
         name = f"{variant}.{backbone}.s{seed}"
-        inputs = {"lists": task.digest, "vectors": None if vectors is None else vectors.digest}
-        with study.step(FIT_EVALUATOR, name, inputs | reranker_input(study), f"reranker/{name}") as step:
+        with study.step(FIT_EVALUATOR, name, inputs, f"reranker/{name}") as step:
             scored.append(Scored(variant, backbone, seed, step.name, variant))
             if not step.is_done:
-                kind = {"kind": backbone} if study.own.reranker is None else {}
-                config = study.config.reranker.model_copy(update={**kind, "use_id_history": uses_id_history})
-                fit_vectors = None if vectors is None else vectors.parts[FIT]
-                evaluator = fit_on(study, task, config, fit_vectors, derived_seed(seed, "evaluator"))
+                evaluator = fit_in_step(study, task, step.name, _evaluator_fit(study, reading, backbone, seed))
                 evaluator.save(step.folder)
                 told = {"variant": variant, "ranker": backbone, "seed": seed}
                 step.log(*({**told, **asdict(epoch)} for epoch in evaluator.curve))

@@ -15,7 +15,7 @@ from recloop.methods.dpo4rec import evaluate, reward
 from recloop.methods.dpo4rec.ablations import SAMPLE_MATCHED
 from recloop.methods.dpo4rec.compare import EVALUATE, compare_variants
 from recloop.methods.dpo4rec.data import PREPARE, Task, prepare
-from recloop.methods.dpo4rec.evaluate import evaluate_variant, fit_reward_model, score_reward_model
+from recloop.methods.dpo4rec.evaluate import Reading, evaluate_each, fit_reward_model, score_reward_model
 from recloop.methods.dpo4rec.generate import (
     ENCODE,
     SAMPLE,
@@ -72,7 +72,8 @@ def run_seed(study: Study, task: Task, seed: int) -> list[Scored]:
                 rewards = reward_by_function(study, task, reward_model, texts, seed, r)
             taught.append(pair_completions(study, task, lm, texts, rewards, seed))
             lm = train_on_pairs(study, task.prompts, lm, reference_lm, taught[-1], seed, label)
-        scored += evaluate_variant(study, task, vectors, seed, texts.variant)  # fresh evaluators, on test users
+        for rows in evaluate_each(study, task, seed, [Reading(texts.variant, vectors)]):  # fresh ones, on test users
+            scored += rows
         scored += score_reward_model(study, task, reward_model, vectors, seed, texts.variant)
         if r == rounds:
             trained = Trained(seed, reward_model, reference_lm, rounds, taught, texts, vectors)

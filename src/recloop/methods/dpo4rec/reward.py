@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from recloop.encoders.sentence import EncoderCache, encode_texts
 from recloop.evaluation.tables import write_parquet
+from recloop.experiment.ray_jobs import Work, do_jobs
 from recloop.experiment.step import StepKind
 from recloop.files import atomic_write_json
-from recloop.methods.dpo4rec.data import Task
+from recloop.methods.dpo4rec.data import LISTS, Task, read_lists
 from recloop.methods.dpo4rec.evaluate import load_reward_models, reward_model_digest
-from recloop.methods.dpo4rec.generate import REWARD, UserTexts, UserTextVectors
+from recloop.methods.dpo4rec.generate import ENCODE, REWARD, UserTexts, UserTextVectors, read_vectors
 from recloop.methods.study import VECTORS_FILE, LmRef, Study, derived_seed
 from recloop.prompts.lines import candidate_line, history_items
 from recloop.records import Log, Pair, Prompt, Rewards
@@ -25,7 +28,15 @@ from recloop.rewards.files import write_pairs, write_pairs_jsonl, write_rewards
 from recloop.rewards.function import RewardFunction, RewardSum
 from recloop.rewards.preference_pairs import find_pairs
 from recloop.rewards.reliability import reward_model_agreement, split_half_reliability
-from recloop.rewards.reranker_reward import RerankerReward, reward_lists, user_rewards
+from recloop.rewards.reranker_reward import (
+    ListRewards,
+    RerankerReward,
+    join_blocks,
+    measure_block,
+    reward_lists,
+    user_blocks,
+    user_rewards,
+)
 from recloop.rewards.text_penalties import TextPenalties
 from recloop.training.dataset import reply_comparer
 
@@ -40,13 +51,14 @@ def reward_user_texts(
     round: int,
 ) -> Rewards:  # fmt: skip
     """The reward of each completion of each reward user, by the fits in `reward_model`; its reliability is told."""
-    config, lists, completions = study.config.reward, task.lists.reward, vectors.parts[REWARD]
+    config, completions = study.config.reward, vectors.parts[REWARD]
     inputs = {"reward_model": reward_model_digest(study, reward_model), "vectors": vectors.digest}
     with study.step(REWARD_STEP, f"r{round}.s{seed}", inputs) as step:
         if not step.is_done:
             where, row = f"seed {seed}, round {round}", {"round": round, "seed": seed}
-            fits = load_reward_models(study, reward_model)
-            measured = reward_lists(fits, lists, completions, config.metric)
+            measured = measure_completions(
+                study, task, reward_model, vectors, step_of_vectors=f"{texts.variant}.s{seed}"
+            )
             reliability = split_half_reliability(measured, derived_seed(seed, "reliability"))
             study.progress.say(f"{where}: {reliability}")
             if reliability.has_too_few_users:
@@ -70,6 +82,41 @@ def reward_user_texts(
             step.log(row | reward_moments(rewards))
             write_rewards(step.folder / REWARDS, rewards, task.log.users["user_id"].to_list())
     return read_rewards(study.run.folder(step.name) / REWARDS, task.log, config.metric)
+
+
+def measure_completions(
+    study: Study, task: Task, reward_model: Sequence[str], vectors: UserTextVectors, step_of_vectors: str
+) -> ListRewards:
+    """What the reward model makes of every list of reward users under every completion; by workers where it is much."""
+    lists, metric = task.lists.reward, study.config.reward.metric
+    blocks = user_blocks(lists)
+    if study.config.engine == "process" or len(blocks) == 1:
+        return reward_lists(load_reward_models(study, reward_model), lists, vectors.parts[REWARD], metric)
+    folders = {"lists": study.run.folder("prepare"), "vectors": study.run.folder(ENCODE.named(step_of_vectors))}
+    fits = [study.run.folder(step).absolute() for step in reward_model]
+    begin = partial(
+        _Measurer, folders["lists"].absolute(), folders["vectors"].absolute(), fits, metric, study.own.reranker
+    )
+    work = Work(f"reward {study.run.path} {vectors.digest}", begin)
+    parts: dict[int, np.ndarray] = {}
+    with study.progress.stage("reward completions by Ray", len(blocks), "blocks of users") as step:
+        for place, values_KBN in do_jobs(study.config.ray, work, blocks):
+            parts[place] = values_KBN
+            step(1)
+    return join_blocks(lists, metric, [parts[place] for place in range(len(blocks))])
+
+
+class _Measurer:
+    """In a worker: opens lists, vectors and reward models, and measures block by block."""
+
+    def __init__(self, lists: Path, vectors: Path, fits: Sequence[Path], metric: str, own: Any) -> None:
+        from recloop.rerankers.fitted import FittedReranker
+
+        self._lists, self._vectors = read_lists(lists / LISTS).reward, read_vectors(vectors)[REWARD]
+        self._fits, self._metric = [FittedReranker.load(fit, own) for fit in fits], metric
+
+    def __call__(self, users: tuple[int, int]) -> np.ndarray:
+        return measure_block(self._fits, self._lists, self._vectors, self._metric, users)
 
 
 def reward_moments(rewards: Rewards) -> dict[str, float]:

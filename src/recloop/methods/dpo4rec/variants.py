@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from recloop.methods.dpo4rec.baselines import (
     rating_means,
 )
 from recloop.methods.dpo4rec.data import Task
-from recloop.methods.dpo4rec.evaluate import evaluate_variant, score_reward_model
+from recloop.methods.dpo4rec.evaluate import Reading, evaluate_each, score_reward_model
 from recloop.methods.dpo4rec.generate import UserTexts, UserTextVectors, encode_user_texts, sample_user_texts
 from recloop.methods.dpo4rec.names import Scored, Trained
 from recloop.methods.dpo4rec.reinforce import shuffled_reward_texts
@@ -81,22 +81,29 @@ def evaluate_variants(study: Study, task: Task, seed: int, trained: Trained | No
     """Every variant that was asked for, of one seed; `trained` is its whole loop, None without a language model."""
     wanted, is_shown = study.config.variants, study.config.protocol.has_shown_tests
     scored = list_baselines(study, task, seed) if is_shown and wanted in NO_LM else []
-    for variant in VARIANTS:
-        is_trained_so = trained and trained.rounds and variant.of_training in (study.config.train, "any")
-        if wanted in variant.asked and (not variant.of_training or is_trained_so):
-            scored += _evaluate(study, task, seed, trained, variant)
+    judged: dict[str, UserTextVectors] = {}  # what the frozen reward model scores too
+    for rows in evaluate_each(study, task, seed, _readings(study, task, seed, trained, judged)):
+        scored += rows
+        name = rows[0].variant
+        if trained and name in judged:
+            scored += score_reward_model(study, task, trained.reward_model, judged[name], seed, name)
     return scored + (best_template(study, task, seed) if wanted in NO_LM else [])
 
 
-def _evaluate(study: Study, task: Task, seed: int, trained: Trained | None, variant: Variant) -> list[Scored]:
-    name = variant.name
-    if variant.texts is None:
-        return evaluate_variant(study, task, None, seed, name, uses_id_history=variant.uses_id_history)
-    made = variant.texts(study, task, trained)
-    if made is None:
-        return []
-    vectors = encode_user_texts(study, made, seed) if isinstance(made, UserTexts) else made
-    scored = evaluate_variant(study, task, vectors, seed, name, uses_id_history=variant.uses_id_history)
-    if variant.of_training and trained and not variant.uses_id_history:
-        scored += score_reward_model(study, task, trained.reward_model, vectors, seed, name)
-    return scored
+def _readings(
+    study: Study, task: Task, seed: int, trained: Trained | None, judged: dict[str, UserTextVectors]
+) -> Iterator[Reading]:
+    """What the evaluators of each variant read; texts are made when their turn comes."""
+    for variant in VARIANTS:
+        is_trained_so = trained and trained.rounds and variant.of_training in (study.config.train, "any")
+        if study.config.variants not in variant.asked or (variant.of_training and not is_trained_so):
+            continue
+        vectors: UserTextVectors | None = None
+        if variant.texts is not None:
+            made = variant.texts(study, task, trained)
+            if made is None:
+                continue
+            vectors = encode_user_texts(study, made, seed) if isinstance(made, UserTexts) else made
+            if variant.of_training and not variant.uses_id_history:
+                judged[variant.name] = vectors
+        yield Reading(variant.name, vectors, variant.uses_id_history)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from recloop.data.splits import user_groups
 from recloop.methods.cost_estimate import lm_note, plan_lines, slowness
 from recloop.methods.rerec.config import ReRecConfig
-from recloop.methods.run_log import read_plan_log
-from recloop.records import Group, Log
+from recloop.methods.run_log import PlanLog, read_plan_sample
+from recloop.records import Group
 
 # Guesses for the bundled LM on two cores.
 ANSWERS_PER_S = 12.0
@@ -14,17 +14,19 @@ REINFORCED_PER_S = 6.0
 FINE_TUNED_PER_S = 6.0
 
 
-def forecast(config: ReRecConfig, log: Log | None = None) -> str:
+def forecast(config: ReRecConfig, log: PlanLog | None = None) -> str:
     """The plan of a run, from its data (`log`, where it was read) and settings; writes nothing, loads no model."""
-    dataset = log or read_plan_log(config.data, config.data_seed)
+    whole = log or read_plan_sample(config.data, config.data_seed)
+    dataset, times = whole.log, whole.num_users / whole.log.num_users
     groups = user_groups(dataset, config.split, config.data_seed)
-    most = {group: len(users) * config.requests.per_user for group, users in groups.items()}
+    num_users = {group: round(times * len(users)) for group, users in groups.items()}
+    most = {group: num * config.requests.per_user for group, num in num_users.items()}
     taught = min(most[Group.TRAIN], config.sft.max_pairs) * config.sft.epochs if config.supervised else 0
     asked = min(most[Group.REWARD], config.grpo.max_pairs) * config.grpo.epochs * len(config.variants)
     num_models = 1 + config.supervised + len(config.variants)
     elsewhere = sum(place.max_requests for place in config.transfer)
     answered = (most[Group.TEST] + elsewhere) * config.answering.completions * num_models
-    next_items = min(config.next_item.users, len(groups[Group.TEST]))
+    next_items = min(config.next_item.users, num_users[Group.TEST])
     other_skills = (config.retention.tasks + next_items) * num_models
     reinforced, num_seeds = asked * config.grpo.num_generations, len(config.seeds) * slowness(config.lm)
     steps = (
@@ -42,7 +44,7 @@ def forecast(config: ReRecConfig, log: Log | None = None) -> str:
     counts = ", ".join(f"at most {num:,} {group}" for group, num in most.items())
     lines = [
         *dataset.reading,
-        f"{dataset.name}: {dataset.num_users:,} users, {dataset.num_items:,} items; requests: {counts}",
+        f"{dataset.name}: {whole.num_users:,} users, {whole.num_items:,} items; requests: {counts}",
         f"seeds {config.seeds}, variants {', '.join(config.variants)}; amounts of one seed, time of all",
     ]
     return "\n".join([*lines, *plan_lines(steps), *lm_note(config.lm, "train and sample")])
