@@ -1,8 +1,12 @@
 """Training in several processes by accelerate: the steps of one process, one clear error, nothing left running."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -93,6 +97,38 @@ def test_a_process_that_dies_ends_the_others_and_is_told_of(two, tmp_path, monke
     with pytest.raises(TrainingError, match=r"one died .accelerate launch ended with 1.*run it again"):
         launch(tmp_path / "job", {}, two.accelerate_config)
     assert "Signal 9" in (tmp_path / "job" / "launch.log").read_text()
+
+
+def kill_the_second(scratch, job):
+    """SIGKILL to the process of rank 1 that does the job of this folder, once a checkpoint is whole."""
+    while not list(scratch.glob("checkpoint-*/complete")):
+        time.sleep(0.02)
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            is_second = b"\0RANK=1\0" in b"\0" + (process / "environ").read_bytes()
+            if is_second and str(job).encode() in (process / "cmdline").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
+        except OSError:
+            continue
+
+
+@pytest.mark.slow
+def test_training_of_which_a_process_was_killed_goes_on_to_the_same_end(lm, two, tmp_path):
+    told = {"lora": True, "save_steps": 1}
+    config, prompts, pairs = two.model_copy(update=told), make_prompts(48), make_pairs(48)
+    whole = train_dpo(lm, lm, prompts, pairs, config, tmp_path / "whole", 0)
+    scratch = tmp_path / "scratch"
+    killer = threading.Thread(target=kill_the_second, args=(scratch, tmp_path / ".out.job"), daemon=True)
+    killer.start()
+    with pytest.raises(TrainingError, match=r"one died .*What was reached is kept: run it again"):
+        train_dpo(lm, lm, prompts, pairs, config, tmp_path / "out", 0, scratch=scratch)
+    killer.join()
+    first = max(int(folder.name.partition("-")[2]) for folder in scratch.glob("checkpoint-*"))
+    assert 1 <= first < len(whole.log)
+    assert not (tmp_path / "out").exists()
+    resumed = train_dpo(lm, lm, prompts, pairs, config, tmp_path / "out", 0, scratch=scratch)
+    assert (weights_of(resumed.folder) == weights_of(whole.folder)).all()
+    assert resumed.log == whole.log
 
 
 SCRIPT = """

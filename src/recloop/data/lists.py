@@ -224,6 +224,16 @@ def _chunk_lists(
     log: _SplitLog, protocol: ProtocolConfig, proposed: np.ndarray | None, rng: np.random.Generator
 ) -> _Made:
     """Up to ``chunk`` real interactions a list, the rest negatives; shuffled."""
+    user_B, items_BL, labels_BL = _real_items(log, protocol)
+    if proposed is None:
+        _fill_uniform(items_BL, user_B, log, rng)
+    else:
+        _fill_from_pool(items_BL, user_B, log, proposed, rng)
+    return _shuffle(user_B, items_BL, labels_BL, np.ones(items_BL.shape, dtype=bool), rng)
+
+
+def _real_items(log: _SplitLog, protocol: ProtocolConfig) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Users, items (-1 where a negative is to come) and labels of lists of up to ``chunk`` interactions each."""
     slot_n = log.position_n % protocol.chunk
     row_n = np.cumsum(slot_n == 0) - 1
     user_B = log.user_n[slot_n == 0]
@@ -234,16 +244,14 @@ def _chunk_lists(
     items_BL[row_n[first_n], slot_n[first_n]] = log.item_n[first_n]
     first_n = first_n[same_n]
     np.maximum.at(labels_BL, (row_n[first_n], slot_n[first_n]), log.label_n)
-    if proposed is None:
-        _fill_uniform(items_BL, user_B, log, rng)
-    else:
-        _fill_from_pool(items_BL, user_B, log, proposed, rng)
-    return _shuffle(user_B, items_BL, labels_BL, np.ones(items_BL.shape, dtype=bool), rng)
+    return user_B, items_BL, labels_BL
 
 
 def _fill_uniform(items_BL: np.ndarray, user_B: np.ndarray, log: _SplitLog, rng: np.random.Generator) -> None:
     """Replace every -1 by an item that is not the user's own and not yet in the list, uniformly."""
-    num_own_B = np.bincount(np.unique(log.own_keys) // log.num_items, minlength=log.histories.num_users)[user_B]
+    is_another_n = np.append(True, log.own_keys[1:] != log.own_keys[:-1])
+    own_keys = log.own_keys[is_another_n[: len(log.own_keys)]]
+    num_own_B = np.bincount(own_keys // log.num_items, minlength=log.histories.num_users)[user_B]
     num_open_B = (items_BL < 0).sum(axis=1)
     short = np.flatnonzero(log.num_items - num_own_B < num_open_B)
     if len(short):
