@@ -1,6 +1,8 @@
 """Prompts answered by an instant server: by one process, by Ray, and by Ray with kills; what the server counted.
 
-    OMP_NUM_THREADS=1 .venv/bin/python tests/bench_ray.py [PROMPTS] [KILL_EVERY_S]
+    OMP_NUM_THREADS=1 .venv/bin/python tests/bench_ray.py [PROMPTS] [KILL_EVERY_S] [LINES]
+
+LINES: of each prompt's history, of 83 characters each.
 
 Wanted: Ray answers at least 0.8 of what one process does per second of processor time, driver and workers together
 and the server apart, with the driver below 2 GB. With a worker killed every KILL_EVERY_S and the driver twice, no
@@ -34,15 +36,18 @@ from recloop.llm.server.config import PaceConfig
 from recloop.llm.server.scheduler import UNSAVED_PER_OPEN
 from recloop.records import Prompt
 
-HISTORY = '4 stars | "The Glass Harbour" | era 1990s | genre Drama, War | director Ann Vale\n' * 20
+LINE = '4 stars | "The Glass Harbour" | era 1990s | genre Drama, War | director Ann Vale\n'
+LINES = "RECLOOP_BENCH_LINES"  # tells the driver
 WORKERS, TICK_S = 2, 0.25
+MOST_TIMED = 20_000  # prompts of the comparison without kills
 Kill = Callable[[], None]
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def drive(engine: str, folder: Path, url: str, num: int) -> None:
     """The driver: all prompts, once, in this process, by Ray started here, or by the cluster at this address."""
-    prompts = [Prompt(user, "You summarise.", f"{HISTORY}User {user}.", 20, 0) for user in range(num)]
+    history = LINE * int(os.environ[LINES])
+    prompts = [Prompt(user, "You summarise.", f"{history}User {user}.", 20, 0) for user in range(num)]
     config = LmConfig.model_validate({"name": f"openai:{url}#instant"})
     lm = lm_from_config(config)
     if engine != "process":
@@ -79,7 +84,7 @@ def cpu_s(pids: list[int]) -> float:
 def watched(engine: str, folder: Path, server: FakeServer, num: int) -> Iterator[tuple[subprocess.Popen[str], float]]:
     """A driver with the seconds since it began, until it ends."""
     command = [sys.executable, __file__, engine, str(folder), server.base_url, str(num)]
-    env = {**os.environ, "RAY_worker_niceness": "0"}  # else they come to nothing beside other jobs
+    env = {LINES: "20", **os.environ, "RAY_worker_niceness": "0"}  # else they come to nothing beside other jobs
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=env)
     start_s = time.monotonic()
     while process.poll() is None:
@@ -159,12 +164,16 @@ def main() -> None:
     if len(sys.argv) == 5:
         drive(sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
         return
-    num, every_s = (int(word) for word in (*sys.argv[1:], *("20000", "30")[len(sys.argv) - 1 :]))
-    print(json.dumps({"prompts": num, "workers": WORKERS, "kill_every_s": every_s}))
+    num, every_s, lines = (int(word) for word in (*sys.argv[1:], *("20000", "30", "20")[len(sys.argv) - 1 :]))
+    os.environ[LINES] = str(lines)
+    print(json.dumps({"prompts": num, "workers": WORKERS, "kill_every_s": every_s, "characters": lines * len(LINE)}))
     with FakeServer() as server:
-        alone, by_ray = (measure(engine, server, num) for engine in ("process", "ray"))
+        alone, by_ray = (measure(engine, server, min(num, MOST_TIMED)) for engine in ("process", "ray"))
         print(f"  ratio {by_ray / alone:.2f}")
+    with FakeServer() as server:  # which remembers every request: some 5 kB each
+        start_s = time.monotonic()
         with_kills(server, num, every_s)
+        print(f"  {time.monotonic() - start_s:.0f} s")
 
 
 if __name__ == "__main__":

@@ -102,6 +102,16 @@ def test_units_are_what_one_process_writes_at_once(lm_folder, tmp_path, monkeypa
     assert len(units) > 8
 
 
+def test_many_prompts_are_ordered_in_parts(monkeypatch) -> None:
+    prompts = make_prompts(range(30))
+    whole = sampling._longest_first(prompts)
+    monkeypatch.setattr(sampling, "ORDERED_TOGETHER", 8)
+    parts = sampling._longest_first(prompts)
+    assert whole != parts
+    assert sorted(whole, key=lambda prompt: prompt.user) == sorted(parts, key=lambda prompt: prompt.user) == prompts
+    assert parts[8:16] == sampling._longest_first(prompts[8:16])
+
+
 @pytest.mark.slow
 def test_what_goes_wrong_in_a_worker_is_told_as_it_is_here(cluster, cache, tmp_path) -> None:
     faults = ["401"]

@@ -25,6 +25,7 @@ from recloop.progress import SILENT, Progress, Step, terminal_progress
 from recloop.records import Completion, CompletionStatus, Prompt, UserCompletions
 
 CHUNK_COMPLETIONS = 1024  # committed together: a kill costs at most these, some ten seconds of the bundled LM
+ORDERED_TOGETHER = 100_000  # prompts whose texts are copied and compared at once
 SERVER_UNIT, UNITS_PER_WORKER = 2048, 4  # prompts that a worker has a server answer: so many, or fewer for all to work
 CLAIMED_TOGETHER = 32
 OTHERS_POLL_S = 0.25
@@ -117,10 +118,14 @@ def sample_completions(
 
 
 def _longest_first(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """Prompts of similar length side by side, and those with a common beginning together."""
-    texts = [prompt.system + prompt.text for prompt in prompts]
-    together = [sorted((-len(texts[n]), prompts[n].user, n) for n in head.members) for head in share_heads(texts, 0)]
-    return [prompts[n] for members in sorted(together) for *_, n in members]
+    """Prompts of similar length side by side, and those with a common beginning together; many in parts."""
+    ordered: list[Prompt] = []
+    for start in range(0, len(prompts), ORDERED_TOGETHER):
+        part = prompts[start : start + ORDERED_TOGETHER]
+        texts = [prompt.system + prompt.text for prompt in part]
+        together = [sorted((-len(texts[n]), part[n].user, n) for n in head.members) for head in share_heads(texts, 0)]
+        ordered += [part[n] for members in sorted(together) for *_, n in members]
+    return ordered
 
 
 def _units(lm: RayLM, prompts: Sequence[Prompt], sampling: Sampling, cache: CompletionCache) -> Iterator[Unit]:
