@@ -14,7 +14,7 @@ from recloop.progress import SILENT, Progress
 from recloop.records import Log
 
 DEFAULT = DataConfig.model_fields["quarantine"].default
-PLAN_USERS, PROMPT_USERS = 2_000, 400  # of a larger log a plan counts the lists, and makes the prompts, of so many
+PLAN_USERS, PROMPT_USERS = 1_000, 200  # of a larger log a plan counts the lists, and makes the prompts, of so many
 MAX_ROWS_WHOLE = 5_000_000  # of a Parquet table with more, a plan reads the rows of some users alone
 
 

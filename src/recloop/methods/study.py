@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from recloop.encoders.load import encoder_from_config, encoder_inputs
 from recloop.encoders.ray_encoder import RayEncoder
+from recloop.encoders.sentence import encode_texts
 from recloop.errors import SettingError
 from recloop.experiment.step import Steps
 from recloop.llm.load import lm_digest, lm_folder, lm_from_config
@@ -116,6 +117,12 @@ def open_study(
 
     inputs = lru_cache(maxsize=1)(partial(encoder_inputs, config.encoder, own.encoder))
     return Study(run, progress, until, config, LmRef("untuned", folder, digest), open_lm, open_encoder, inputs, own)
+
+
+def try_encoder(study: Study) -> None:
+    """Encode a text by an encoder that others made, to see that it is there and works; the named ones come with us."""
+    if study.own.encoder is not None or study.config.encoder.name.startswith("sentence:"):
+        encode_texts(study.open_encoder(), ["A text, to see that the encoder is there."])
 
 
 def own_parts(method: str, objects: Mapping[str, Any], *allowed: str) -> OwnParts:

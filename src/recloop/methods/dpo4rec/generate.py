@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from recloop.artifacts import arrays_of, read_rows, record_of, write_rows
-from recloop.encoders.sentence import EncoderCache, count_cut, encode_completions, encode_texts
+from recloop.encoders.sentence import EncoderCache, count_cut, encode_completions
 from recloop.errors import DataError
 from recloop.experiment.run_folder import RunStep
 from recloop.experiment.step import StepKind
@@ -23,7 +23,7 @@ from recloop.llm.sampling import completions_note, sample_completions
 from recloop.methods.dpo4rec.config import CompletionsConfig
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.preflight import Trial, preflight
-from recloop.methods.study import COMPLETIONS_FILE, VECTORS_FILE, LmRef, Study
+from recloop.methods.study import COMPLETIONS_FILE, VECTORS_FILE, LmRef, Study, try_encoder
 from recloop.prompts.plausibility import check_profiles
 from recloop.records import Completion, Group, UserCompletions, UserVectors
 
@@ -117,7 +117,7 @@ def check_texts(study: Study, task: Task) -> None:
     """Preflight: some of the first texts about train and valid users, by form, grounding and repetition."""
 
     def plan() -> Trial:
-        encode_texts(study.open_encoder(), ["A text, to see that the encoder is there."])
+        try_encoder(study)
         reads_form = study.own.encoder is None and study.config.encoder.name == "claims"
         is_canonical = reads_form or reads_few_names(study.first_lm.folder)
         prompts = [task.prompts[user] for user in task.users_of(*GROUPS[FIT]).tolist()]

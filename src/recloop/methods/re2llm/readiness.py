@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from recloop.encoders.sentence import encode_texts
 from recloop.methods.preflight import Trial, preflight
 from recloop.methods.re2llm.data import Questions, sampling_of
-from recloop.methods.study import Study
+from recloop.methods.study import Study, try_encoder
 from recloop.prompts.next_item import SYSTEM
 from recloop.prompts.plausibility import Finding, check_replies
 from recloop.records import Completion, Prompt
@@ -30,7 +29,7 @@ def check_rankings(study: Study, questions: Questions) -> None:
         return check_replies(completions, readable, hits, chance, "right item ranked")
 
     def plan() -> Trial:
-        encode_texts(study.open_encoder(), ["A text, to see that the encoder is there."])
+        try_encoder(study)
         prompts = [Prompt(session, SYSTEM, questions.text(session, ""), 0, 0) for session in questions.train]
         return Trial(prompts, sampling_of(study, 1, study.config.lm.temperature), check)
 
