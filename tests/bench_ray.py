@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fake_server import FakeServer
+from recloop.experiment.peak_memory import peak_memory_bytes
 from recloop.experiment.ray_jobs import RayConfig
 from recloop.llm.cache import CompletionCache
 from recloop.llm.config import LmConfig
@@ -40,6 +40,7 @@ LINE = '4 stars | "The Glass Harbour" | era 1990s | genre Drama, War | director 
 LINES = "RECLOOP_BENCH_LINES"  # tells the driver
 WORKERS, TICK_S = 2, 0.25
 MOST_TIMED = 20_000  # prompts of the comparison without kills
+LEAST_BETWEEN = 8_192  # completions between two kills of workers, so that something comes of it
 Kill = Callable[[], None]
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -55,7 +56,7 @@ def drive(engine: str, folder: Path, url: str, num: int) -> None:
         lm = RayLM(config, Path("server"), cluster, shards_of(folder / "completions.sqlite"))
     with CompletionCache(folder / "completions.sqlite") as cache:
         sample_completions(lm, prompts, Sampling(1, 1.0, 1.0, 64, 0), cache)
-        print("held", cache.num_completions, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        print("held", cache.num_completions, peak_memory_bytes() // 1_000_000)
 
 
 def workers(state: bytes = b"") -> list[int]:
@@ -141,7 +142,11 @@ def with_kills(
                 elif node is not None and num_done >= num * 0.8:
                     node()
                     node, num_nodes = None, 1
-                elif elapsed_s >= next_s and num_done - killed_at >= num / 5 and (alive := workers(b".do")):
+                elif (
+                    elapsed_s >= next_s
+                    and num_done - killed_at >= min(num / 5, LEAST_BETWEEN)
+                    and (alive := workers(b".do"))
+                ):
                     os.kill(random.choice(alive), signal.SIGKILL)
                     num_workers_killed, next_s, killed_at = num_workers_killed + 1, elapsed_s + every_s, num_done
         with CompletionCache(folder / "completions.sqlite") as cache:

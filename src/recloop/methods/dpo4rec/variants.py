@@ -81,17 +81,17 @@ def evaluate_variants(study: Study, task: Task, seed: int, trained: Trained | No
     """Every variant that was asked for, of one seed; `trained` is its whole loop, None without a language model."""
     wanted, is_shown = study.config.variants, study.config.protocol.has_shown_tests
     scored = list_baselines(study, task, seed) if is_shown and wanted in NO_LM else []
-    judged: dict[str, UserTextVectors] = {}  # what the frozen reward model scores too
-    for rows in evaluate_each(study, task, seed, _readings(study, task, seed, trained, judged)):
+    by_reward_model: dict[str, UserTextVectors] = {}  # what the frozen reward model scores too
+    for rows in evaluate_each(study, task, seed, _readings(study, task, seed, trained, by_reward_model)):
         scored += rows
         name = rows[0].variant
-        if trained and name in judged:
-            scored += score_reward_model(study, task, trained.reward_model, judged[name], seed, name)
+        if trained and name in by_reward_model:
+            scored += score_reward_model(study, task, trained.reward_model, by_reward_model[name], seed, name)
     return scored + (best_template(study, task, seed) if wanted in NO_LM else [])
 
 
 def _readings(
-    study: Study, task: Task, seed: int, trained: Trained | None, judged: dict[str, UserTextVectors]
+    study: Study, task: Task, seed: int, trained: Trained | None, by_reward_model: dict[str, UserTextVectors]
 ) -> Iterator[Reading]:
     """What the evaluators of each variant read; texts are made when their turn comes."""
     for variant in VARIANTS:
@@ -105,5 +105,5 @@ def _readings(
                 continue
             vectors = encode_user_texts(study, made, seed) if isinstance(made, UserTexts) else made
             if variant.of_training and not variant.uses_id_history:
-                judged[variant.name] = vectors
+                by_reward_model[variant.name] = vectors
         yield Reading(variant.name, vectors, variant.uses_id_history)
