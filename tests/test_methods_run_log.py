@@ -9,7 +9,7 @@ import pytest
 
 from recloop import cli
 from recloop.data.load import DataConfig
-from recloop.errors import DataError
+from recloop.errors import DataError, SettingError
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.cost_estimate import forecast
 from recloop.methods.run_log import read_plan_log, read_plan_sample, read_run_log
@@ -94,3 +94,14 @@ def test_a_large_table_that_lacks_its_columns_gets_the_error_of_the_reader(
     monkeypatch.setattr("recloop.methods.run_log.MAX_ROWS_WHOLE", 3)
     with pytest.raises(DataError, match="must have a column 'user'"):
         read_plan_sample(DataConfig(name="table", path=file), 0)
+
+
+def test_more_users_than_a_large_table_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "big.parquet"
+    rows = [(f"u{u}", f"i{i}") for u in range(50) for i in range(9)]
+    pl.DataFrame(rows, schema=["user", "item"], orient="row").write_parquet(file)
+    monkeypatch.setattr("recloop.methods.run_log.MAX_ROWS_WHOLE", 3)
+    monkeypatch.setattr("recloop.methods.run_log.PLAN_USERS", 10)
+    assert read_plan_sample(DataConfig(name="table", path=file, users=50), 0).num_users == 50
+    with pytest.raises(SettingError, match="at most the 50 users"):
+        read_plan_sample(DataConfig(name="table", path=file, users=51), 0)

@@ -66,7 +66,7 @@ def read_plan_sample(data: DataConfig, seed: int) -> PlanLog:
     if counted is None:
         return PlanLog.of(read_plan_log(data, seed))
     num_rows, num_users, num_items = counted
-    kept = num_users if data.users is None else min(data.users, num_users)
+    kept = data.users or num_users
     with TemporaryDirectory() as folder:
         some = Path(folder) / "some.parquet"
         drawn = pl.col(data.table.user).hash(seed) < int(2**64 * min(PLAN_USERS, kept) / num_users)
@@ -95,4 +95,5 @@ def _count_large_table(data: DataConfig) -> tuple[int, int, int] | None:
         num_users, num_items = counts.collect(engine="streaming").row(0)
     except (pl.exceptions.PolarsError, OSError):
         return None  # the reader says what is wrong
-    return (num_rows, num_users, num_items) if num_users > 2 * PLAN_USERS else None
+    is_enough = num_users > 2 * PLAN_USERS and (data.users or 0) <= num_users  # else the reader says what is wrong
+    return (num_rows, num_users, num_items) if is_enough else None
