@@ -25,7 +25,7 @@ from recloop.files import sha256_of_folder
 from recloop.methods.dpo4rec import data as task
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.cost_estimate import plan
-from recloop.methods.dpo4rec.evaluate import ROWS
+from recloop.methods.dpo4rec.evaluate import FITS_AHEAD, ROWS
 from recloop.methods.predict import FinishedRun
 from recloop.methods.study import derived_seed
 from recloop.progress import SILENT
@@ -452,6 +452,19 @@ def test_without_a_language_model_what_needs_none_is_compared_on_lists_that_were
     assert "120 lists shown" in report
     with pytest.raises(RunError, match="made without a language model"):
         rl.load(tmp_path / "run", data=log_with_lists(), encoder=FakeEncoder())
+
+
+def test_what_workers_fitted_for_other_texts_is_not_taken_by_a_step_of_that_name(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {
+        "data": log_with_lists(), "out": tmp_path / "run", "encoder": FakeEncoder(), "variants": "without_lm",
+        "protocol": {"kind": "impressions"}, "progress": SILENT,
+    } | SHOWN  # fmt: skip
+    rl.run("dpo4rec", until="prepare", **asked)
+    left = tmp_path / "run" / FITS_AHEAD
+    for name in ("fit.no_text.prm.s0", "fit.no_text.prm.s0.0123456789abcdef"):
+        (left / name).mkdir(parents=True)  # without weights, so whoever reads it fails
+    assert "no_text" in set(rl.run("dpo4rec", **asked).table()["variant"])
+    assert not left.exists()
 
 
 def test_without_a_language_model_there_are_no_rounds() -> None:

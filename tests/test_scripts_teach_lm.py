@@ -7,13 +7,20 @@ import numpy as np
 import pytest
 
 from recloop.llm.bundled import ROLES, bundled_lm_folder
+from recloop.prompts import next_item
 from recloop.prompts.claims import TITLE, HistoryItem, parse_claims, true_claims, weigh_history
 from recloop.prompts.lines import clean_title
 from recloop.records import Completion
 from scripts.pretrain_lm.corpus import invent_history, invent_lesson
 from scripts.pretrain_lm.summaries import draw_summary
 from scripts.pretrain_lm.tokenizer import english_words
-from scripts.teach_lm.own_texts import OwnTextsConfig, invented_prompt, reward_of
+from scripts.teach_lm.own_texts import (
+    OwnTextsConfig,
+    invented_prompt,
+    invented_session,
+    reward_of,
+    reward_of_reply,
+)
 from scripts.teach_lm.replay import Replay
 from scripts.teach_lm.teach import CatalogueWords, Stage, TeachConfig, difficulty_at, in_chat_ml, shard
 
@@ -159,3 +166,21 @@ def test_an_invented_prompt_depends_on_number_round_and_seed_alone():
     asked = [invented_prompt(number, config, 0)[1] for number in range(300)]
     assert 0.28 < sum(not attributes for attributes, _ in asked) / 300 < 0.42
     assert 0.33 < sum(len(items) <= 6 for _, items in asked) / 300 < 0.55
+
+
+def test_a_reply_is_rewarded_for_naming_a_candidate_and_the_right_one():
+    config = OwnTextsConfig(histories=10)
+    prompt, task = invented_session(4, config, 0)
+    assert (prompt, task) == invented_session(4, config, 0)
+    assert prompt.user == 14  # after those about histories
+    titles = [item.title for item in task.session.candidates]
+    right, wrong = titles[task.answer], titles[(task.answer + 1) % len(titles)]
+    for text, is_finished, reward in (
+        (f'By genre War:\n1. War | "{right}"', True, 1.0),
+        (f'1. "{wrong}"', True, 0.6),
+        ('1. "Zyzzyva of Nowhere"', True, 0.0),
+        (f'1. "{right}"', False, 0.0),
+    ):
+        assert reward_of_reply(Completion(0, 0, text, 8, is_finished, -1.0), task) == pytest.approx(reward), text
+    hints = [next_item.HINT in invented_session(number, config, 0)[0].text for number in range(200)]
+    assert 0.3 < np.mean(hints) < 0.5

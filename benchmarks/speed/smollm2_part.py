@@ -28,8 +28,18 @@ if TYPE_CHECKING:
 
 NUM_PROMPTS, NUM_COMPLETIONS, MAX_TOKENS, NUM_PAIRS = 3, 10, 48, 8
 ALLOWED_LOGIT, ALLOWED_LOSS = 1e-3, 1e-3
-LLAMA_PYTHON, LLAMA_MODEL = "RECLOOP_LLAMA_PYTHON", "RECLOOP_LLAMA_MODEL"  # a Python with llama_cpp, and its .gguf
+LLAMA_PYTHON = "RECLOOP_LLAMA_PYTHON"  # a Python that has xllamacpp, which is llama.cpp with its server
+LLAMA_MODELS = "RECLOOP_LLAMA_MODELS"  # .gguf files of the model, separated by colons
 PORT = 8731
+SERVE = f"""
+import sys, time, xllamacpp
+asked = xllamacpp.CommonParams()
+asked.model.path, asked.hostnames, asked.port = sys.argv[1], ["127.0.0.1"], {PORT}
+asked.n_parallel, asked.n_ctx, asked.kv_unified = {NUM_COMPLETIONS}, 2048 * {NUM_COMPLETIONS}, True
+asked.cpuparams.n_threads = asked.cpuparams_batch.n_threads = int(sys.argv[2])
+server = xllamacpp.Server(asked)
+time.sleep(1e6)
+"""
 
 
 def measure(bench: Bench) -> Findings:
@@ -38,10 +48,10 @@ def measure(bench: Bench) -> Findings:
     lm, plain = TransformersLM(folder, device="cpu"), PlainGenerate(folder)
     prompts = simulated_prompts(lm, bench.amount(NUM_PROMPTS, 1))
     sampling = Sampling(NUM_COMPLETIONS, 1.0, 1.0, MAX_TOKENS, 0)
-    with bench.progress.stage("smollm2", 4 * bench.repetitions, "repetitions") as step:
+    models = [Path(model) for model in os.environ.get(LLAMA_MODELS, "").split(":") if model]
+    with bench.progress.stage("smollm2", (3 + len(models)) * bench.repetitions, "repetitions") as step:
         figures = [_against_generate(lm, plain, prompts, sampling, bench, step)]
-        if LLAMA_PYTHON in os.environ:
-            figures.append(_against_llama_cpp(lm, prompts, sampling, bench, step))
+        figures += [_against_llama_cpp(lm, model, prompts, sampling, bench, step) for model in models]
         figures += _against_trl(lm, bench, step)
     return Findings(
         figures=tuple(figures),
@@ -84,54 +94,55 @@ def _one_by_one(plain: PlainGenerate, texts: Sequence[str]) -> list[int]:
 
 
 def _against_llama_cpp(
-    lm: TransformersLM, prompts: list[Prompt], sampling: Sampling, bench: Bench, step: Any
+    lm: TransformersLM, model: Path, prompts: list[Prompt], sampling: Sampling, bench: Bench, step: Any
 ) -> Figure:
-    """llama.cpp's server at the same prompts, a request a completion, as its API has it."""
+    """llama.cpp's server at the same prompts, ten completions a request, which it computes together."""
     import httpx2
 
     texts = [lm.render(prompt) for prompt in prompts]
-    with _llama_server() as address, httpx2.Client(timeout=600) as client:
+    with _llama_server(model, bench.threads) as address, httpx2.Client(timeout=600) as client:
 
-        def ask() -> int:
-            num_tokens = 0
+        def ask() -> list[str]:
+            body = {"n": NUM_COMPLETIONS, "max_tokens": MAX_TOKENS, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
+            written: list[str] = []
             for text in texts:
-                for number in range(NUM_COMPLETIONS):
-                    body = {"prompt": text, "max_tokens": MAX_TOKENS, "temperature": 1.0, "top_p": 1.0, "seed": number}
-                    answer = client.post(f"{address}/v1/completions", json=body).json()
-                    num_tokens += int(answer["usage"]["completion_tokens"])
-            return num_tokens
+                answer = client.post(f"{address}/v1/completions", json={"prompt": text, "min_p": 0.0, **body}).json()
+                written += [choice["text"] for choice in answer["choices"]]
+            return written
 
         found = race(
-            ("TransformersLM.generate", 1, lambda: dict(lm.generate(prompts, sampling))),
-            (f"llama.cpp's server, {Path(os.environ[LLAMA_MODEL]).stem}", 1, ask),
+            ("TransformersLM.generate, float32", 1, lambda: dict(lm.generate(prompts, sampling))),
+            (f"llama.cpp's server, {model.stem}", 1, ask),
             bench.repetitions,
             step,
         )
     tokens = sum(one.num_tokens for completions_N in found.our_result.values() for one in completions_N)
+    their_tokens = sum(min(MAX_TOKENS, lm.count_tokens(text) + 1) for text in found.their_result)
     return Figure(
         name=f"{NUM_COMPLETIONS} completions per prompt, SmolLM2-135M",
         unit="tokens",
         ours=found.ours.model_copy(update={"amount": float(tokens)}),
-        against=found.against.model_copy(update={"amount": float(found.their_result)}),
-        notes=("it keeps the prompt in its cache between requests; the weights have fewer bits",),
+        against=found.against.model_copy(update={"amount": float(their_tokens)}),
+        notes=("it keeps the prompt in its cache between repetitions; its weights have fewer bits than ours",),
     )
 
 
 @contextmanager
-def _llama_server() -> Generator[str]:
+def _llama_server(model: Path, threads: int) -> Generator[str]:
+    """Its address while it runs."""
     import httpx2
 
-    command = [os.environ[LLAMA_PYTHON], "-m", "llama_cpp.server", "--model", os.environ[LLAMA_MODEL]]
-    command += ["--port", str(PORT), "--n_threads", "1", "--n_ctx", "2048"]
+    command = [os.environ[LLAMA_PYTHON], "-c", SERVE, str(model), str(threads)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{PORT}"
     try:
         for _ in range(240):
             try:
-                httpx2.get(f"{address}/v1/models")
-                break
+                if httpx2.get(f"{address}/health").status_code == 200:
+                    break
             except httpx2.HTTPError:
-                time.sleep(0.5)
+                pass
+            time.sleep(0.5)
         yield address
     finally:
         process.terminate()

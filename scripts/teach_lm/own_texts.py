@@ -3,8 +3,9 @@
     python -m scripts.teach_lm.own_texts --lessons runs/teach/adapter --out runs/own-texts
 
 A taught model repeats a section now and then, or goes on after its end; lessons seldom tell it not to. Here it writes
-several texts about each of many invented histories. DPO prefers the best to the worst, by their form and by the share
-of their claims that the history supports. The next round begins with what the model then writes.
+several texts about each of many invented histories, and several replies about the next item of invented sessions. DPO
+prefers the best to the worst: of texts by their form and by the share of their claims that the history supports, of
+replies by whether they name a candidate, and the right one. The next round begins with what the model then writes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,14 @@ from pydantic import BaseModel, ConfigDict, Field
 import recloop as rl
 from recloop.llm.smollm2 import LESSONS, base_folder, merge_adapter
 from recloop.progress import SILENT, Progress
+from recloop.prompts import next_item
 from recloop.prompts.claims import TITLE, HistoryItem, Polarity, parse_claims, true_claims
+from recloop.prompts.reflection import write_hint
 from recloop.prompts.template import SYSTEM, ProfileFacts, open_template
 from recloop.prompts.user_profile import count_lines, shown_item
 from recloop.records import Completion, Prompt, Rewards
 from scripts.pretrain_lm.corpus import NOUNS, invent_history
+from scripts.pretrain_lm.skills import SessionTask, invent_session
 from scripts.pretrain_lm.summaries import MAX_COUNTED
 from scripts.pretrain_lm.tokenizer import english_words
 from scripts.settings_command import settings_command
@@ -34,6 +39,9 @@ from scripts.teach_lm.teach import CatalogueWords
 
 History = tuple[tuple[str, ...], list[HistoryItem]]
 ENOUGH = 4  # claims of a text, where the history supports as many
+NAMED, RIGHT = 0.6, 0.4  # of a reply that names a candidate, and of one that names the right one
+FEWEST_CANDIDATES, MOST_CANDIDATES = 8, 20
+HINTED = 0.4  # share of sessions whose question has the right hint
 
 
 class OwnTextsConfig(BaseModel):
@@ -45,10 +53,14 @@ class OwnTextsConfig(BaseModel):
     seed: int = Field(default=28, ge=0, description="of histories and texts")
     rounds: int = Field(default=1, ge=1, description="texts and training, one after another")
     histories: int = Field(default=220, ge=1, description="invented ones of a round")
-    texts: int = Field(default=8, ge=2, description="about each")
+    sessions: int = Field(default=0, ge=0, description="invented ones of a round, whose next item is asked for")
+    texts: int = Field(default=8, ge=2, description="about each history and each session")
     max_tokens: int = Field(default=64, ge=8, description="of a text")
     bare_share: float = Field(default=0.35, ge=0, le=1, description="histories whose items have titles alone")
     short_share: float = Field(default=0.4, ge=0, le=1, description="histories of one to six items")
+    news_share: float = Field(
+        default=0.0, ge=0, le=1, description="titles like those of news, of items with titles alone"
+    )
     counted_share: float = Field(default=0.8, ge=0, le=1, description="histories whose prompt has count lines")
     max_items: int = Field(default=20, ge=7, description="of the other histories")
     min_gap: float = Field(default=0.25, ge=0, description="of two rewards, to be a pair")
@@ -57,11 +69,21 @@ class OwnTextsConfig(BaseModel):
     sft_weight: float = Field(default=0.3, ge=0, description="of the better text's likelihood")
 
 
+class NewsWords(CatalogueWords):
+    """Words for catalogues of which a share of the titles is like those of news."""
+
+    news_share = 0.0
+
+    def title(self) -> str:
+        return self.news_title() if self._rng.random() < self.news_share else super().title()
+
+
 def invented_prompt(number: int, config: OwnTextsConfig, round_: int) -> tuple[Prompt, History]:
     """What is asked about one invented history, and the history."""
     rng = np.random.default_rng([config.seed, round_, number, 2])
-    words = CatalogueWords(english_words(), rng)
     is_bare, is_short = rng.random() < config.bare_share, rng.random() < config.short_share
+    words = NewsWords(english_words(), rng)
+    words.news_share = config.news_share if is_bare else 0.0
     fewest, most = (1, 6) if is_short else (6, config.max_items)
     attributes, items = invent_history(words, int(rng.integers(fewest, most + 1)), rng, fewest, not is_bare)
     counts = [] if is_bare or rng.random() >= config.counted_share else count_lines(attributes, items, MAX_COUNTED)
@@ -92,12 +114,36 @@ def reward_of(completion: Completion, history: History) -> float:
     return float(np.mean(held)) + 0.2 * min(1.0, sum(held) / max(1, enough))
 
 
+def invented_session(number: int, config: OwnTextsConfig, round_: int) -> tuple[Prompt, SessionTask]:
+    """The question for the next item of one invented session, and the session with its right answer."""
+    rng = np.random.default_rng([config.seed, round_, number, 3])
+    num_candidates = int(rng.integers(FEWEST_CANDIDATES, MOST_CANDIDATES + 1))
+    task = invent_session(CatalogueWords(english_words(), rng), num_candidates, rng)
+    hint = write_hint(task.hidden) if rng.random() < HINTED else ""
+    text = next_item.next_item_text(task.session, hint, 1)
+    return Prompt(config.histories + number, next_item.SYSTEM, text, len(task.session.shown), 0), task
+
+
+def reward_of_reply(completion: Completion, task: SessionTask) -> float:
+    """0 for a reply that was cut or names no candidate, `NAMED` for a wrong one, 1 for the right one."""
+    titles = [item.title for item in task.session.candidates]
+    places = next_item.parse_ranking(completion.text, titles, 1).places if completion.is_finished else ()
+    return NAMED + RIGHT * (places[0] == task.answer) if places else 0.0
+
+
 def teach_by_own_texts(config: OwnTextsConfig, out: Path, progress: Progress = SILENT) -> str:
     """What each round's texts were like; the adapter is in ``OUT/adapter``."""
     out.mkdir(parents=True, exist_ok=True)
     adapter, told = _on_this_machine(config.lessons, out / "start"), list[str]()
     for round_ in range(config.rounds):
-        asked = [invented_prompt(number, config, round_) for number in range(config.histories)]
+        asked: list[tuple[Prompt, Callable[[Completion], float]]] = [
+            (prompt, partial(reward_of, history=history))
+            for prompt, history in (invented_prompt(number, config, round_) for number in range(config.histories))
+        ]
+        asked += [
+            (prompt, partial(reward_of_reply, task=task))
+            for prompt, task in (invented_session(number, config, round_) for number in range(config.sessions))
+        ]
         whole = out / f"whole.{round_}"
         if not whole.exists():
             merge_adapter(base_folder(), adapter, whole)
@@ -107,18 +153,21 @@ def teach_by_own_texts(config: OwnTextsConfig, out: Path, progress: Progress = S
         )  # fmt: skip
         rewards_UN = np.array(
             [
-                [reward_of(one, history) for one in completions_N]
-                for completions_N, (_, history) in zip(texts.completions_UN, asked, strict=True)
+                [reward(one) for one in completions_N]
+                for completions_N, (_, reward) in zip(texts.completions_UN, asked, strict=True)
             ],
             dtype=np.float32,
         )
         pairs = rl.preference_pairs(
             texts, Rewards(round_, "form and truth", texts.user_U, rewards_UN), min_gap=config.min_gap
         )
-        told.append(
-            f"round {round_}: in form {np.mean(rewards_UN > 0):.1%}, mean reward {rewards_UN.mean():.3f}, "
-            f"{len(pairs.pairs)} pairs"
-        )
+        parts = {"texts": rewards_UN[: config.histories], "replies": rewards_UN[config.histories :]}
+        shares = [
+            f"{name} with a reward {np.mean(part > 0):.1%}, on average {part.mean():.3f}"
+            for name, part in parts.items()
+            if part.size
+        ]
+        told.append(f"round {round_}: {'; '.join(shares)}; {len(pairs.pairs)} pairs")
         progress.say(told[-1])
         trained = rl.train_dpo(
             adapter, pairs, out=out / f"round.{round_}", seed=config.seed, progress=progress, lora=True,

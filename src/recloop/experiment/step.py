@@ -94,9 +94,13 @@ class Steps:
         """Take the step from the run that is reused, where it has it; the step's fingerprint."""
         if kind.reads is None:
             return ""
-        fingerprint = fingerprint_of(settings_read(self.run.config, kind.reads), inputs)
+        fingerprint = self.fingerprint(kind, inputs)
         reuse_step(self.run, kind.named(key), kind.reads, fingerprint, self.progress)
         return fingerprint
+
+    def fingerprint(self, kind: StepKind, inputs: Mapping[str, Any]) -> str:
+        """SHA-256 of what decides the result of a step of this kind in this run."""
+        return fingerprint_of(settings_read(self.run.config, kind.reads or ()), inputs)
 
 
 def fingerprint_of(settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:

@@ -63,13 +63,17 @@ def fit_reward_model(study: Study, task: Task, vectors: UserTextVectors, seed: i
     keys = [reward_model_key(seed, number) for number in range(len(names))]
     purposes = [f"judge {number}" if number else "judge" for number in range(len(names))]
     fits = [Fit(study.config.reranker, vectors.parts[FIT], derived_seed(seed, purpose)) for purpose in purposes]
-    asked = zip(keys, names, fits, strict=True)
-    missing = {name: fit for key, name, fit in asked if not study.is_done(FIT_REWARD_MODEL, key, inputs)}
+    missing = {
+        _ahead(study, FIT_REWARD_MODEL, key, inputs): fit
+        for key, fit in zip(keys, fits, strict=True)
+        if not study.is_done(FIT_REWARD_MODEL, key, inputs)
+    }
     with fits_ahead(study, task, missing):
         for number, (key, fit) in enumerate(zip(keys, fits, strict=True)):
             with study.step(FIT_REWARD_MODEL, key, inputs, f"reranker/reward_model.{key}") as step:
                 if not step.is_done:
-                    fitted = fit_in_step(study, task, step.name, fit)
+                    ahead = _ahead(study, FIT_REWARD_MODEL, key, inputs)
+                    fitted = fit_unless_done(study, task, ahead, fit)
                     fitted.save(step.folder)
                     told = {"variant": "reward_model", "ranker": "reward_model", "seed": seed, "reward_model": number}
                     step.log(*({**told, **asdict(epoch)} for epoch in fitted.curve))
@@ -77,30 +81,32 @@ def fit_reward_model(study: Study, task: Task, vectors: UserTextVectors, seed: i
 
 
 @contextmanager
-def fits_ahead(study: Study, task: Task, fits: Mapping[str, Fit]) -> Generator[None]:
-    """Where the run has a cluster, its workers do the fits of these steps, each into a folder where the step finds it.
+def fits_ahead(study: Study, task: Task, fits: Mapping[Path, Fit]) -> Generator[None]:
+    """Where the run has a cluster, its workers do these fits, each into its folder, where its step finds it.
 
     So what is done when a run is killed is there when it goes on.
     """
-    if study.config.engine == "process":
-        yield
-        return
-    folder = study.run.path.absolute() / FITS_AHEAD
-    folder.mkdir(exist_ok=True)
-    jobs = [(folder / name, fit) for name, fit in fits.items() if not (folder / name).is_dir()]
-    work = Work(f"fit {study.run.path} {task.digest}", partial(_Fitter, _fit_data(task, None), study.own.reranker))
-    with study.progress.stage("fit rerankers by Ray", len(jobs), "fits") as step:
-        for _ in do_jobs(study.config.ray, work, jobs) if jobs else ():
-            step(1)
+    jobs = [(folder, fit) for folder, fit in fits.items() if not folder.is_dir()]
+    if jobs and study.config.engine != "process":
+        (study.run.path / FITS_AHEAD).mkdir(exist_ok=True)
+        work = Work(f"fit {study.run.path} {task.digest}", partial(_Fitter, _fit_data(task, None), study.own.reranker))
+        with study.progress.stage("fit rerankers by Ray", len(jobs), "fits") as step:
+            for _ in do_jobs(study.config.ray, work, jobs):
+                step(1)
     yield
-    remove_folder(folder)
+    remove_folder(study.run.path / FITS_AHEAD)
 
 
-def fit_in_step(study: Study, task: Task, name: str, fit: Fit) -> FittedReranker:
-    """The result of a step's fit, which is done now unless a worker has done it ahead."""
+def _ahead(study: Study, kind: StepKind, key: str, inputs: Mapping[str, Any]) -> Path:
+    """Where a worker leaves the fit of a step that is made from these inputs."""
+    name = f"{kind.named(key)}.{study.fingerprint(kind, inputs)[:16]}"
+    return study.run.path.absolute() / FITS_AHEAD / name
+
+
+def fit_unless_done(study: Study, task: Task, ahead: Path, fit: Fit) -> FittedReranker:
+    """What a worker has fitted into this folder, or what is fitted now."""
     from recloop.rerankers.fitted import FittedReranker
 
-    ahead = study.run.path / FITS_AHEAD / name
     return FittedReranker.load(ahead, study.own.reranker) if ahead.is_dir() else fit_on(study, task, fit)
 
 
@@ -170,19 +176,21 @@ def reranker_input(study: Study) -> dict[str, str]:
 def evaluate_each(study: Study, task: Task, seed: int, readings: Iterable[Reading]) -> Iterator[list[Scored]]:
     """Evaluate variant by variant; where the run has a cluster, once all are read, their fits are done side by side."""
     if study.config.engine == "process":
-        yield from (_evaluate(study, task, seed, reading) for reading in readings)
+        with fits_ahead(study, task, {}):  # which a run by Ray may have left
+            yield from (_evaluate(study, task, seed, reading) for reading in readings)
         return
     all_readings = list(readings)
     with fits_ahead(study, task, dict(_missing_fits(study, task, seed, all_readings))):
         yield from (_evaluate(study, task, seed, reading) for reading in all_readings)
 
 
-def _missing_fits(study: Study, task: Task, seed: int, readings: Iterable[Reading]) -> Iterator[tuple[str, Fit]]:
+def _missing_fits(study: Study, task: Task, seed: int, readings: Iterable[Reading]) -> Iterator[tuple[Path, Fit]]:
     for reading in readings:
+        inputs = _evaluator_inputs(study, task, reading)
         for backbone in study.config.backbones:
             key = f"{reading.variant}.{backbone}.s{seed}"
-            if not study.is_done(FIT_EVALUATOR, key, _evaluator_inputs(study, task, reading)):
-                yield FIT_EVALUATOR.named(key), _evaluator_fit(study, reading, backbone, seed)
+            if not study.is_done(FIT_EVALUATOR, key, inputs):
+                yield _ahead(study, FIT_EVALUATOR, key, inputs), _evaluator_fit(study, reading, backbone, seed)
 
 
 def _evaluator_inputs(study: Study, task: Task, reading: Reading) -> dict[str, str | None]:
@@ -206,7 +214,8 @@ def _evaluate(study: Study, task: Task, seed: int, reading: Reading) -> list[Sco
         with study.step(FIT_EVALUATOR, name, inputs, f"reranker/{name}") as step:
             scored.append(Scored(variant, backbone, seed, step.name, variant))
             if not step.is_done:
-                evaluator = fit_in_step(study, task, step.name, _evaluator_fit(study, reading, backbone, seed))
+                ahead = _ahead(study, FIT_EVALUATOR, name, inputs)
+                evaluator = fit_unless_done(study, task, ahead, _evaluator_fit(study, reading, backbone, seed))
                 evaluator.save(step.folder)
                 told = {"variant": variant, "ranker": backbone, "seed": seed}
                 step.log(*({**told, **asdict(epoch)} for epoch in evaluator.curve))
