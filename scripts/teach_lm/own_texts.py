@@ -172,6 +172,7 @@ def teach_by_own_texts(config: OwnTextsConfig, out: Path, progress: Progress = S
         trained = rl.train_dpo(
             adapter, pairs, out=out / f"round.{round_}", seed=config.seed, progress=progress, lora=True,
             learning_rate=config.learning_rate, beta=config.beta, sft_weight=config.sft_weight, max_prompt_tokens=1400,
+            batch_size=2,
         )  # fmt: skip
         adapter = trained.folder
     export(adapter, out / "adapter")
