@@ -105,6 +105,18 @@ def test_a_fit_stops_when_valid_users_stop_gaining():
     assert len(curve) == min(best + 1 + 2, 50) < 50
 
 
+def test_without_patience_the_last_epoch_is_kept_whatever_valid_users_say():
+    problem = random_problem()
+    kept = fit(problem, problem.vectors, max_epochs=6, patience=0)
+    scores = [epoch.valid_ndcg for epoch in kept.curve]
+    assert len(scores) == 6
+    assert max(scores[:-1]) > scores[-1]  # so the best epoch is another one
+    flipped = replace(problem.valid, labels_BL=(1 - problem.valid.labels_BL) * problem.valid.is_item_BL)
+    other = fit(replace(problem, valid=flipped), problem.vectors, max_epochs=6, patience=0)
+    for name, value in kept.network.state_dict().items():
+        assert torch.equal(value, other.network.state_dict()[name]), name
+
+
 def test_labels_of_valid_users_choose_the_epoch_and_touch_nothing_else():
     problem = random_problem()
     flipped = replace(problem.valid, labels_BL=(1 - problem.valid.labels_BL) * problem.valid.is_item_BL)

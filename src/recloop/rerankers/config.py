@@ -48,4 +48,8 @@ class RerankerConfig(BaseModel, frozen=True, extra="forbid"):
         0.0, "keep an exponential average of the weights over about this many epochs; 0: the last weights", ge=0
     )
     max_epochs: int = shown_first(10, "most epochs; lr reaches a tenth at the last", ge=1)
-    patience: int = setting(3, "epochs without a better valid NDCG@5 before stopping", ge=1)
+    patience: int = setting(
+        3,
+        "epochs without a better valid NDCG@5 before stopping; the best epoch is kept. 0: never, and the last is kept",
+        ge=0,
+    )

@@ -67,7 +67,7 @@ def fit_reranker(
     progress: Progress | None = None,
     **settings: Any,
 ) -> FittedReranker:
-    """A reranker fitted on train users; of its epochs, the one with the best NDCG@5 of valid users.
+    """A reranker fitted on train users; of its epochs, the one with the best NDCG@5 of valid users, or the last.
 
     Args:
         kind: ``dlcm``, ``prm``, ``setrank``, ``mir``, or a class of your own (`recloop.rerankers.protocol.Backbone`).
@@ -101,6 +101,9 @@ def fit_network(
     config: RerankerConfig, data: FitData, seed: int, progress: Progress = SILENT, own: Backbone | None = None
 ) -> FittedReranker:
     """A reranker fitted on `data`; of its epochs, the one with the best NDCG@5 of valid users (user mean).
+
+    With ``patience=0`` it is the last one. Few valid users tell epochs apart by chance, and texts are learnt late
+    (docs/log.md, "The reward model had stopped before it could read").
 
     With several completions per user one is drawn per user and epoch. On valid users every completion is scored and
     their metrics averaged.
@@ -179,7 +182,7 @@ def _train(
             ]
             valid_ndcg = _valid_score(score_tensors(kept, valid_tensors), data.valid)
             curve.append(EpochScore(epoch, float(np.mean(losses)), valid_ndcg))
-            if valid_ndcg > best_score:
+            if valid_ndcg > best_score or not config.patience:
                 best_score, best_epoch = valid_ndcg, epoch
                 best_weights = copy.deepcopy(kept.state_dict())
             elif epoch - best_epoch >= config.patience:
