@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from recloop.files import sha256_of_folder
 from recloop.methods.dpo4rec import data as task
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
 from recloop.methods.dpo4rec.cost_estimate import plan
-from recloop.methods.dpo4rec.evaluate import FITS_AHEAD, ROWS
+from recloop.methods.dpo4rec.evaluate import FITS_AHEAD, ROWS, doubt_of_first_epoch
 from recloop.methods.predict import FinishedRun
 from recloop.methods.study import derived_seed
 from recloop.progress import SILENT
@@ -33,7 +34,8 @@ from recloop.prompts.claims import population_rates
 from recloop.prompts.lines import history_items
 from recloop.prompts.user_profile import MAX_COUNTED, count_lines
 from recloop.records import CandidateLists, Group, Prompt, UserVectors
-from recloop.rerankers.fitted import FittedReranker
+from recloop.rerankers.config import RerankerConfig
+from recloop.rerankers.fitted import EpochScore, FittedReranker
 from recloop.rewards.cross_fit import cross_fit_rewards
 from recloop.rewards.reranker_reward import reranker_reward
 from recloop.testing import FakeEncoder, FakeLM
@@ -465,6 +467,18 @@ def test_what_workers_fitted_for_other_texts_is_not_taken_by_a_step_of_that_name
         (left / name).mkdir(parents=True)  # without weights, so whoever reads it fails
     assert "no_text" in set(rl.run("dpo4rec", **asked).table()["variant"])
     assert not left.exists()
+
+
+def test_a_reward_model_that_keeps_its_first_epoch_is_doubted() -> None:
+    def fitted(*scores: float, patience: int = 3) -> Any:
+        curve = tuple(EpochScore(number, 1.0, score) for number, score in enumerate(scores, start=1))
+        return SimpleNamespace(config=RerankerConfig(patience=patience), curve=curve)
+
+    doubt = doubt_of_first_epoch(fitted(0.5, 0.4, 0.4), 60)
+    assert doubt is not None
+    assert doubt.startswith("60 valid users choose the first of 3 epochs")
+    for one in (fitted(0.4, 0.5, 0.4), fitted(0.5), fitted(0.5, 0.4, patience=0)):
+        assert doubt_of_first_epoch(one, 60) is None
 
 
 def test_without_a_language_model_there_are_no_rounds() -> None:

@@ -77,7 +77,21 @@ def fit_reward_model(study: Study, task: Task, vectors: UserTextVectors, seed: i
                     fitted.save(step.folder)
                     told = {"variant": "reward_model", "ranker": "reward_model", "seed": seed, "reward_model": number}
                     step.log(*({**told, **asdict(epoch)} for epoch in fitted.curve))
+                    if doubt := doubt_of_first_epoch(fitted, len(np.unique(task.lists.valid.user_B))):
+                        study.progress.say(f"{step.name}: {doubt}")
     return names
+
+
+def doubt_of_first_epoch(reward_model: FittedReranker, num_valid: int) -> str | None:
+    """What to know of a reward model whose first epoch was best on this many valid users; None for any other."""
+    curve = reward_model.curve
+    is_first_best = len(curve) > 1 and max(one.valid_ndcg for one in curve) == curve[0].valid_ndcg
+    if not (is_first_best and reward_model.config.patience):
+        return None
+    return (
+        f"{num_valid} valid users choose the first of {len(curve)} epochs, and what texts say is learnt later; more "
+        f"valid users (--split.valid) tell epochs apart, --reranker.patience 0 keeps the last"
+    )
 
 
 @contextmanager
