@@ -22,6 +22,7 @@ from scripts.teach_lm.own_texts import (
     reward_of_reply,
 )
 from scripts.teach_lm.replay import Replay
+from scripts.teach_lm.settle import divergence
 from scripts.teach_lm.teach import CatalogueWords, Stage, TeachConfig, difficulty_at, in_chat_ml, shard
 
 
@@ -184,3 +185,19 @@ def test_a_reply_is_rewarded_for_naming_a_candidate_and_the_right_one():
         assert reward_of_reply(Completion(0, 0, text, 8, is_finished, -1.0), task) == pytest.approx(reward), text
     hints = [next_item.HINT in invented_session(number, config, 0)[0].text for number in range(200)]
     assert 0.3 < np.mean(hints) < 0.5
+
+
+def test_a_model_that_settles_is_held_to_its_own_replies():
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    before, now = (AutoModelForCausalLM.from_pretrained(bundled_lm_folder()).eval() for _ in range(2))
+    ids_1T = torch.arange(5, 25)[None]
+    assert divergence(before, now, ids_1T, 12).item() == pytest.approx(0, abs=1e-6)
+    with torch.no_grad():
+        now.lm_head.weight += 0.05 * torch.randn(now.lm_head.weight.shape, generator=torch.Generator().manual_seed(0))
+        logp_TV, now_TV = (model(input_ids=ids_1T).logits[0].log_softmax(-1) for model in (before, now))
+    by_token_T = (logp_TV.exp() * (logp_TV - now_TV)).sum(-1)
+    moved = divergence(before, now, ids_1T, 12)
+    assert moved.item() == pytest.approx(by_token_T[11:19].mean().item(), rel=1e-4)  # of tokens 12 to 19
+    moved.backward()
