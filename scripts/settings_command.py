@@ -37,7 +37,7 @@ def settings_command(
 
     @program.default
     def command(
-        *words: Words, config: Config = None, folder: Out = None, help: Help = False, help_all: HelpAll = False
+        *words: Words, config: Config = (), folder: Out = None, help: Help = False, help_all: HelpAll = False
     ) -> None:
         from recloop.config import describe_settings, load_config
         from recloop.progress import terminal_progress

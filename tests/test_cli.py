@@ -142,7 +142,9 @@ def test_run_resolves_the_config_calls_the_method_and_shows_the_run(
     (tmp_path / "a.toml").write_text("seed = 3\n")
     assert cli.main(["run", "own", "--config", "a.toml", "--out", "r"]) == 0
     assert cli.main(["run", "--seed=4", "own", "--config=a.toml", "--out=s"]) == 0
-    assert method.calls == [(3, None), (4, None)]
+    (tmp_path / "b.toml").write_text("seed = 5\n")
+    assert cli.main(["run", "own", "--config", "a.toml", "--config", "b.toml", "--out", "t"]) == 0
+    assert method.calls == [(3, None), (4, None), (5, None)]
     assert json.loads((tmp_path / "r/config.json").read_text()) == {"seed": 3, "depth": 1}
     assert "1 done" in capsys.readouterr().out
 

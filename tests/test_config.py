@@ -154,6 +154,20 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str, message: str) -> Non
         load_config(Settings, file, [])
 
 
+def test_of_several_files_the_later_one_wins_value_by_value(tmp_path: Path) -> None:
+    files = [tmp_path / "a.toml", tmp_path / "b.toml"]
+    files[0].write_text("seeds = [1, 2]\n[data]\nusers = 10\non_bad_rows = 'quarantine'\n[train]\nlr = 0.5\n")
+    files[1].write_text("seeds = [3]\n[data]\nusers = 20\n")
+    config = load_config(Settings, files, [])
+    assert config.seeds == (3,)
+    assert (config.data.users, config.data.on_bad_rows, config.train.lr) == (20, "quarantine", 0.5)
+    assert load_config(Settings, files[::-1], []).data.users == 10
+    assert load_config(Settings, [], []) == Settings()
+    files[1].write_text("data = 3\n")
+    with pytest.raises(SettingError, match="data is a section, got the value 3"):
+        load_config(Settings, files, [])
+
+
 def test_a_byte_order_mark_is_read_and_another_encoding_is_said(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_bytes(b"\xef\xbb\xbf[data]\r\nusers = 3\r\n")

@@ -69,13 +69,15 @@ def test_the_studies_of_the_repository_hold_together() -> None:
     assert {run.config.data.name for run in quick} == {"simulated"}
 
 
-def test_the_settings_for_users_are_those_of_the_main_study() -> None:
-    mine = tomllib.loads((ROOT / "studies" / "sentence.toml").read_text(encoding="utf-8"))
-    for run in study_runs(read_studies(ROOT / "studies" / "quality")):
-        if run.study == "ml1m-sentence":
-            theirs = {"data": run.config.data, "seeds": run.config.seeds}
-            said = Dpo4RecConfig.model_validate(mine | theirs | {"split": mine["split"] | {"fold": run.fold}})
-            assert said == run.config
+@pytest.mark.parametrize(("file", "study"), [("sentence.toml", "ml1m-sentence"), ("smollm2.toml", "amazon-smollm2")])
+def test_the_settings_for_users_are_those_of_the_study(file: str, study: str) -> None:
+    mine = tomllib.loads((ROOT / "studies" / file).read_text(encoding="utf-8"))
+    found = [run for run in study_runs(read_studies(ROOT / "studies" / "quality")) if run.study == study]
+    assert found
+    for run in found:
+        theirs = {"data": run.config.data, "seeds": run.config.seeds, "variants": run.config.variants}
+        said = Dpo4RecConfig.model_validate(mine | theirs | {"split": mine["split"] | {"fold": run.fold}})
+        assert said == run.config
 
 
 def test_no_test_user_of_a_table_was_chosen_on() -> None:

@@ -55,7 +55,7 @@ For example:
   recloop run dpo4rec --data ml-1m --data.path ml-1m --out runs/ml-1m
 """
 Words = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
-Config = Annotated[Path | None, Parameter(help="A TOML file of settings.")]
+Config = Annotated[tuple[Path, ...], Parameter(help="A TOML file of settings; may be repeated, later ones win.")]
 ReportTo = Annotated[str | None, Parameter(help="Trackers: tensorboard, mlflow, wandb, trackio, or none.")]
 Help = Annotated[bool, Parameter(name=["--help", "-h"], help="Show this help.")]
 HelpAll = Annotated[bool, Parameter(help="Show all settings.")]
@@ -79,7 +79,7 @@ app.register_install_completion_command()
 class RunOptions:
     """How a run is made, beside the settings of its method."""
 
-    config: Config = None
+    config: Config = ()
     out: Annotated[Path | None, Parameter(help="The run's folder; by default a new one in runs/.")] = None
     reuse_from: Annotated[Path | None, Parameter(help="A run whose steps are reused where nothing changed.")] = None
     dry_run: Annotated[bool, Parameter(help="Print the plan with its tokens and time; do nothing.")] = False
@@ -172,7 +172,7 @@ def resume(*words: Words, report_to: ReportTo = None) -> int:
 
 
 @app.command(sort_key=5, help_flags=[], usage="recloop prompts METHOD [--config FILE] [--SETTING VALUE ...]")
-def prompts(*words: Words, config: Config = None, help: Help = False) -> None:
+def prompts(*words: Words, config: Config = (), help: Help = False) -> None:
     """Show the prompts of a run, and ask nothing.
 
     For a prompt of your own: --prompt.template my_prompt.jinja
@@ -197,7 +197,7 @@ def prompts(*words: Words, config: Config = None, help: Help = False) -> None:
 
 
 @app.command(sort_key=6, help_flags=[], usage="recloop encoders [ENCODER ...] [--out FOLDER] [--SETTING VALUE ...]")
-def encoders(*words: Words, config: Config = None, out: Path | None = None, help: Help = False) -> None:
+def encoders(*words: Words, config: Config = (), out: Path | None = None, help: Help = False) -> None:
     """Compare text encoders on valid users of a dpo4rec run, to choose one.
 
     The language model writes once, before any training. Its texts go through

@@ -25,13 +25,13 @@ MAX_CHARS, MAX_DOTS = 1_000_000, 1_000  # of a TOML file, and of one of its keys
 WIDTH, HEAD_WIDTH = 116, 44  # of the lines of `--help`, and of the flags in them
 
 
-def load_config(model: type[Config], file: Path | None, overrides: Sequence[Override]) -> Config:
-    """The configuration: the model's defaults, then the file, then the overrides in their order.
+def load_config(model: type[Config], files: Path | Sequence[Path] | None, overrides: Sequence[Override]) -> Config:
+    """The configuration: the model's defaults, then the files, then the overrides, each in their order.
 
     Paths become absolute, so that a run can be resumed from any folder.
 
     Args:
-        file: TOML with one table per section; None for none.
+        files: TOML with one table per section; what a later file sets wins. None for none.
         overrides: as typed. A section with a field `name` may stand for it: ``("data", "ml-1m")``. Lists take
             commas or JSON; ``none`` is None.
 
@@ -39,7 +39,20 @@ def load_config(model: type[Config], file: Path | None, overrides: Sequence[Over
         SettingError: no such file, not TOML, an unknown key (with near matches) or a value that does not
             fit (with what would).
     """
-    return _with_absolute_paths(override(model, read_toml(file) if file is not None else {}, overrides))
+    tree: dict[str, Any] = {}
+    for file in (files,) if isinstance(files, Path) else files or ():
+        tree = _merged(tree, read_toml(file))
+    return _with_absolute_paths(override(model, tree, overrides))
+
+
+def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of both, section by section; the second's where both have one."""
+    both = dict(first)
+    for key, value in second.items():
+        before = both.get(key)
+        is_section = isinstance(before, dict) and isinstance(value, dict)
+        both[key] = _merged(cast(dict[str, Any], before), cast(dict[str, Any], value)) if is_section else value
+    return both
 
 
 def override(model: type[Config], tree: Mapping[str, Any], overrides: Sequence[Override]) -> Config:
