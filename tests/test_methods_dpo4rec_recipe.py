@@ -32,6 +32,7 @@ from recloop.methods.study import derived_seed
 from recloop.progress import SILENT
 from recloop.prompts.claims import population_rates
 from recloop.prompts.lines import history_items
+from recloop.prompts.text_truth import SAYS
 from recloop.prompts.user_profile import MAX_COUNTED, count_lines
 from recloop.records import CandidateLists, Group, Prompt, UserVectors
 from recloop.rerankers.config import RerankerConfig
@@ -206,7 +207,9 @@ def test_the_report_and_the_terminal_say_the_verdict(whole: Done) -> None:
     shown = page[page.index('<div class="found') :]
     shown = re.sub(r"<[^>]*>", " ", shown[shown.index("</span>") : shown.index("</div>")])
     assert "".join(shown.split()) == "".join(verdict.split())
-    assert "Where it helps" in page
+    where = page[page.index("Where it helps") :]
+    assert "By what the trained texts say" in where
+    assert any(label in where for label in SAYS)
     assert long_sentences(page) == []
 
 

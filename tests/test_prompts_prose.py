@@ -21,7 +21,7 @@ from recloop.data.load import load_log
 from recloop.prompts.claims import TITLE, Claim, HistoryItem, Polarity, parse_claims, true_claims, write_summary
 from recloop.prompts.lines import history_items
 from recloop.prompts.prose import Catalogue, Mention, catalogue_of, find_mentions, index_catalogue
-from recloop.prompts.text_truth import assess_texts, history_facts
+from recloop.prompts.text_truth import SAYS, assess_texts, history_facts, what_texts_say
 from recloop.records import Completion, Log, UserCompletions
 
 FILMS = index_catalogue(
@@ -270,3 +270,26 @@ def test_what_is_counted_over_texts_and_users():
     assert found.repeating == pytest.approx(1 / 5)
     assert found.words == pytest.approx((6 + 1 + 1 + 3 + 3) / 5)
     assert all(one.attribute == TITLE for one in find_mentions(texts[0][0], catalogue_of(log)))
+
+
+def test_what_a_users_texts_say_together():
+    log = log_of("movies")
+    histories, rows = candidate_lists(log).histories, history_items(log)
+
+    def best_title(user: int) -> str:
+        items, ratings = histories.of(user)
+        return rows(items, ratings)[int(np.argmax(ratings))].title
+
+    outside = next(title for number, title in enumerate(log.items["title"]) if number not in histories.of(2)[0])
+    texts = {
+        0: ("Nothing.", ""),
+        1: (f'Likes "{best_title(1)}".', "Nothing."),
+        2: (f'Likes "{best_title(2)}".', f'Saw "{outside}".'),  # an untrue name without a sign
+        3: (f'Dislikes "{best_title(3)}".', "Nothing."),  # held, said with the wrong sign
+    }
+    completions = tuple(
+        tuple(Completion(user, number, text, 1, True, -1.0) for number, text in enumerate(row))
+        for user, row in texts.items()
+    )
+    found = what_texts_say(log, histories, UserCompletions(np.array(list(texts)), completions))
+    assert [SAYS[place] for place in found] == [SAYS[0], SAYS[1], SAYS[2], SAYS[2]]

@@ -18,6 +18,7 @@ from recloop.methods.dpo4rec.names import (
     UNTUNED,
     UNTUNED_BESIDE_IDS,
 )
+from recloop.prompts.text_truth import SAYS
 from studies.evidence.figures import Interval, interval_plot
 from studies.evidence.labels import (
     NOT_RUN,
@@ -54,7 +55,7 @@ from studies.evidence.sections import (
     not_run,
 )
 from studies.evidence.statistics import pool
-from studies.evidence.tables import BESIDE_IDS, SLICED, TRANSFERRED
+from studies.evidence.tables import BESIDE_IDS, SAID, SLICED, TRANSFERRED
 
 SHORT_ROWS = (SHUFFLED, NO_TEXT, UNTUNED, TRAINED, BEST_TEMPLATE, ID_HISTORY, UNTUNED_BESIDE_IDS, TRAINED_BESIDE_IDS)
 MUST_BEAT = (UNTUNED, RANDOM_LABELS, SHUFFLED)
@@ -290,8 +291,13 @@ def contrasts_table(tables: Sequence[TableNumbers]) -> list[str]:
     return table(("metric", "difference", "mean over users", "p", "Holm", "folds"), rows, left=2) if rows else []
 
 
+def band_title(low: int, high: int | None) -> str:
+    """As in ``up to 3``, ``4 to 5``, ``31 and more``."""
+    return f"{low} and more" if high is None else f"up to {high}" if low == 0 else f"{low} to {high}"
+
+
 def slices_tables(tables: Sequence[TableNumbers]) -> list[str]:
-    """Where differences are large: by length of history, and by popularity of what a user went on to like."""
+    """Where differences are large: by history, by popularity of what a user went on to like, by what texts say."""
     lines: list[str] = []
     for by in dict.fromkeys(one.by for table_ in tables for one in table_.slices):
         rows: list[list[str]] = []
@@ -300,7 +306,7 @@ def slices_tables(tables: Sequence[TableNumbers]) -> list[str]:
             parts = [one for table_ in tables for one in table_.slices if (one.name, one.against, one.by) == wanted]
             for low, high in sorted({one.low: one.high for one in parts}.items()):
                 pooled = pool([one.values[PRIMARY_METRIC] for one in parts if one.low == low])
-                band = f"{low} and more" if high is None else f"up to {high}" if low == 0 else f"{low} to {high}"
+                band = SAYS[low] if by == SAID else band_title(low, high)
                 difference = f"{variant_title(name)} minus {variant_title(against)}"
                 rows.append([difference, band, f"{pooled.num_users:,}", with_interval(pooled)])
         lines += [*table(("difference", by, "users", f"mean {PRIMARY_METRIC}"), rows, left=2), ""]

@@ -29,6 +29,7 @@ from recloop.methods.dpo4rec.names import (
     UNTUNED,
     UNTUNED_BESIDE_IDS,
 )
+from recloop.methods.dpo4rec.truth import said_of_test_users
 from recloop.methods.study import Study as Loop
 from recloop.methods.study import derived_seed
 from recloop.records import Group
@@ -50,6 +51,7 @@ BESIDE_IDS = ((TRAINED_BESIDE_IDS, ID_HISTORY), (TRAINED_BESIDE_IDS, UNTUNED_BES
 SLICED = ((TRAINED, UNTUNED), (TRAINED, ID_HISTORY), BESIDE_IDS[0])
 # The last number of each band, the same for all folds and logs, so that folds can be pooled.
 HISTORY_BANDS, POPULARITY_BANDS = (3, 5, 10, 30), (2, 5, 20, 100)
+SAID = "what the user's trained texts say"  # the bands are places in `SAYS`
 MIN_SLICE_USERS = 2
 
 
@@ -57,14 +59,14 @@ def test_tables(loop: Loop, task: Task, seed: int) -> tuple[TableNumbers, ...]:
     """A table per backbone, and one under the frozen reward model."""
     scored = {ranker: variants_under(loop, ranker, seed) for ranker in (*loop.config.backbones, REWARD_MODEL)}
     return tuple(
-        table_of(loop, ranker, Group.TEST, variants).model_copy(update={"slices": slices_of(task, variants)})
+        table_of(loop, ranker, Group.TEST, variants).model_copy(update={"slices": slices_of(loop, task, variants)})
         for ranker, variants in scored.items()
         if variants
     )
 
 
-def slices_of(task: Task, variants: Sequence[VariantScores]) -> tuple[SliceNumbers, ...]:
-    """Differences by the length of a user's history, and by how many histories hold what the user went on to like."""
+def slices_of(loop: Loop, task: Task, variants: Sequence[VariantScores]) -> tuple[SliceNumbers, ...]:
+    """Differences by a user's history, by how many histories hold what the user went on to like, by what texts say."""
     by_name, user_U = {variant.name: variant for variant in variants}, variants[0].user_U
     histories, test = task.lists.histories, task.lists.test
     taken_I = np.bincount(histories.items, minlength=task.log.num_items)
@@ -76,6 +78,8 @@ def slices_of(task: Task, variants: Sequence[VariantScores]) -> tuple[SliceNumbe
         ("items in the history", np.diff(histories.offsets_U1)[user_U], HISTORY_BANDS),
         ("histories that hold what the user went on to like", popularity_U, POPULARITY_BANDS),
     )
+    if TRAINED in by_name and loop.config.rounds:
+        features += ((SAID, said_of_test_users(loop, task, TRAINED)[user_U], (0, 1)),)
     found: list[SliceNumbers] = []
     for name, against in (pair for pair in SLICED if set(pair) <= by_name.keys()):
         for by, number_U, edges in features:

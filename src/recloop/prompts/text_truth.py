@@ -6,12 +6,20 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from recloop.prompts.claims import TITLE, HistoryItem, Polarity, PopulationRates, parse_claims, true_claims
 from recloop.prompts.lines import history_items
 from recloop.prompts.plausibility import WORD, repeats
-from recloop.prompts.prose import Mention, catalogue_of, find_mentions
+from recloop.prompts.prose import Catalogue, Mention, catalogue_of, find_mentions
 from recloop.records import Histories, Log, UserCompletions
+
+if TYPE_CHECKING:
+    from jaxtyping import Int64
+
+SAYS = ("no value or title", "only what is true", "something untrue")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,34 @@ def history_facts(
         elif one.rating < mean:
             true.add(Mention(TITLE, one.title, Polarity.DISLIKES))
     return HistoryFacts(frozenset(present), frozenset(true))
+
+
+def untrue_names(text: str, catalogue: Catalogue, facts: HistoryFacts) -> list[bool]:
+    """Of each value and title that a text names, whether the history does not hold or contradicts it.
+
+    A name that the text says with a sign must be true with this sign; one without a sign must be in the history.
+    """
+    return [
+        (one.attribute, one.value) not in facts.present if one.polarity is None else one not in facts.true
+        for one in find_mentions(text, catalogue)
+    ]
+
+
+def what_texts_say(
+    log: Log, histories: Histories, completions: UserCompletions, population_rates: PopulationRates | None = None
+) -> Int64[np.ndarray, " U"]:
+    """The place in `SAYS` of each user's texts, all together: a user with one untrue name is in the last.
+
+    Args:
+        population_rates: as for `assess_texts`.
+    """
+    catalogue, items_of = catalogue_of(log), history_items(log)
+    said: list[int] = []
+    for user, completions_N in zip(completions.user_U.tolist(), completions.completions_UN, strict=True):
+        facts = history_facts(log.attributes, items_of(*histories.of(user)), population_rates)
+        untrue = [one for text in completions_N for one in untrue_names(text.text, catalogue, facts)]
+        said.append(2 if any(untrue) else 1 if untrue else 0)
+    return np.array(said, dtype=np.int64)
 
 
 def assess_texts(

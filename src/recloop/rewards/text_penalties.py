@@ -10,8 +10,8 @@ import numpy as np
 from recloop.prompts.claims import PopulationRates
 from recloop.prompts.lines import history_items
 from recloop.prompts.plausibility import WORD
-from recloop.prompts.prose import Catalogue, catalogue_of, find_mentions
-from recloop.prompts.text_truth import HistoryFacts, history_facts
+from recloop.prompts.prose import Catalogue, catalogue_of
+from recloop.prompts.text_truth import HistoryFacts, history_facts, untrue_names
 from recloop.records import Histories, Log, Prompt
 
 if TYPE_CHECKING:
@@ -57,12 +57,6 @@ class TextPenalties:
 
 
 def untrue_share(text: str, catalogue: Catalogue, facts: HistoryFacts) -> float:
-    """Share of the values and titles that a text names which the history does not hold or contradicts; 0 for none.
-
-    A name that the text says with a sign must be true with this sign; one without a sign must be in the history.
-    """
-    untrue = [
-        (one.attribute, one.value) not in facts.present if one.polarity is None else one not in facts.true
-        for one in find_mentions(text, catalogue)
-    ]
+    """Share of the values and titles that a text names which are untrue (`untrue_names`); 0 for none."""
+    untrue = untrue_names(text, catalogue, facts)
     return sum(untrue) / len(untrue) if untrue else 0.0

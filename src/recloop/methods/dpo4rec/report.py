@@ -31,8 +31,9 @@ from recloop.methods.dpo4rec.evaluate import SCORES
 from recloop.methods.dpo4rec.generate import REWARD, read_user_texts
 from recloop.methods.dpo4rec.names import NO_TEXT, RANDOM_LABELS_OF, SHUFFLED, TRAINED, UNTUNED
 from recloop.methods.dpo4rec.reward import COUNTS, PAIRS, RELIABILITY, REWARDS, read_pairs, read_rewards, reward_name
-from recloop.methods.dpo4rec.truth import truth_section
+from recloop.methods.dpo4rec.truth import said_of_test_users, truth_section
 from recloop.methods.study import Study
+from recloop.prompts.text_truth import SAYS
 from recloop.rerankers.metrics import compute_metric
 from recloop.rewards.preference_pairs import PairSet
 from recloop.rewards.reliability import Reliability
@@ -73,7 +74,7 @@ def make_report(study: Study, task: Task, tables: Sequence[VariantTable]) -> par
     examples = example_sections(study, task, rewards[0]) if rewards else ()
     training = training_sections(study, own_rows)
     truth = read_results(study.run.path, study.run.manifest).get("truth", {})  # a run made before has none
-    found = (truth_section(truth, task), where_section(task, tables))
+    found = (truth_section(truth, task), where_section(study, task, tables))
     sections = (*found, Section("rewards", "Rewards", rewards), *training, *examples)
     return parts.run_report(
         study.run, f"DPO4Rec on {task.log.name}", summary, facts(study, task, tables[0]), tables, sections
@@ -102,8 +103,8 @@ def training_sections(study: Study, rows: Sequence[Row]) -> tuple[Section, ...]:
     )
 
 
-def where_section(task: Task, tables: Sequence[VariantTable]) -> Section:
-    """Which test users gain by training, in the first table: by history, and by what they went on to like."""
+def where_section(study: Study, task: Task, tables: Sequence[VariantTable]) -> Section:
+    """Which test users gain in the first table: by history, by what they went on to like, by what their texts say."""
     table, test = tables[0], task.lists.test
     if not {TRAINED, UNTUNED} <= table.main.estimates.keys():
         return Section("where", "Where it helps", ())
@@ -118,10 +119,13 @@ def where_section(task: Task, tables: Sequence[VariantTable]) -> Section:
         sums, counts = (np.bincount(user_n, weights, task.log.num_users) for weights in (value_n, None))
         return np.rint(sums / np.maximum(counts, 1)).astype(np.int64)[user_U]
 
+    said_U = said_of_test_users(study, task, TRAINED)[user_U]
+    says = [(label, said_U == place) for place, label in enumerate(SAYS)]
     by = (
         ("By items in the history", bands(np.diff(histories.offsets_U1)[user_U])),
         ("By how many histories hold what the user went on to like", bands(mean_of_liked(taken_I))),
         ("By how much of it no train list holds, in percent", bands(mean_of_liked(100 * ~is_met_I))),
+        ("By what the trained texts say", [group for group in says if group[1].any()]),
     )
     return slices_section(table, (TRAINED, UNTUNED), by)
 

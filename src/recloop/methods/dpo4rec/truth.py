@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from recloop.evaluation.labels import in_table_order, variant_label
 from recloop.evaluation.report_sections import Note, PlainTable, Section
@@ -13,8 +16,11 @@ from recloop.methods.dpo4rec.data import Task
 from recloop.methods.dpo4rec.generate import TEST, fixed_texts, read_user_texts
 from recloop.methods.dpo4rec.names import PUBLISHED_TEXT, TRAINED, UNTUNED
 from recloop.methods.study import Study
-from recloop.prompts.text_truth import assess_texts
+from recloop.prompts.text_truth import assess_texts, what_texts_say
 from recloop.records import UserCompletions
+
+if TYPE_CHECKING:
+    from jaxtyping import Int64
 
 LIKED_BY_RATING = (
     "A value is liked if at least two items carry it and their mean rating is above the user's mean. It is disliked "
@@ -72,6 +78,16 @@ def truth_section(truth: Truth, task: Task) -> Section:
     columns = ("Counted", *(variant_label(name).label for name in names))
     parts = (PlainTable("Texts about test users, first seed", columns, rows), note) if names else ()
     return Section("truth", "What the texts say, before and after", parts, is_open=True)
+
+
+def said_of_test_users(study: Study, task: Task, variant: str) -> Int64[np.ndarray, " U"]:
+    """By number of a user, the place in `SAYS` of what a variant's texts of all seeds say; 0 of other users."""
+    said_U = np.zeros(task.log.num_users, dtype=np.int64)
+    for seed in study.config.seeds:
+        texts = read_user_texts(study, variant, f"sample.{variant}.s{seed}").parts[TEST]
+        said = what_texts_say(task.log, task.lists.histories, texts, task.population_rates)
+        said_U[texts.user_U] = np.maximum(said_U[texts.user_U], said)
+    return said_U
 
 
 def texts_of_test_users(study: Study, task: Task) -> Mapping[str, UserCompletions]:
