@@ -241,6 +241,8 @@ def test_the_gap_closed_is_the_ratio_of_means(folds: list[dict[str, np.ndarray]]
     drawn = rng.integers(0, len(top), (4000, len(top)))
     by_bootstrap = np.quantile(top[drawn].mean(axis=1) / bottom[drawn].mean(axis=1), [0.025, 0.975])
     assert closed.interval == pytest.approx(by_bootstrap.tolist(), abs=0.01)
+    above = moments_of(top - bottom / 2)
+    assert (closed.above_half.mean, closed.above_half.variance) == pytest.approx((above.mean, above.variance))
     worse = [{**fold, BEST_OF_N: fold[UNTUNED]} for fold in folds]
     assert gap_closed([table_of(fold) for fold in worse], "ndcg@5") is None
 

@@ -17,7 +17,7 @@ from studies.evidence.numbers import (
     TableNumbers,
     WritingNumbers,
 )
-from studies.evidence.statistics import Moments, pool, ratio_interval
+from studies.evidence.statistics import Moments, covariance, pool, ratio_interval
 from studies.evidence.study import Study, StudyRun
 
 
@@ -122,11 +122,16 @@ def pooled_contrast(tables: Sequence[TableNumbers], metric: str, name: str, agai
 
 @dataclass(frozen=True, slots=True)
 class GapClosed:
-    """Share of the gap between the untuned model and cross-validated best-of-N that training closes."""
+    """Share of the gap between the untuned model and cross-validated best-of-N that training closes.
+
+    interval: of the share; None where the gap itself may be 0.
+    above_half: what training gains less half the gap, over users; above 0 where it closes more than half.
+    """
 
     share: float
     interval: tuple[float, float] | None
     gap: float
+    above_half: Moments
 
 
 def gap_closed(tables: Sequence[TableNumbers], metric: str) -> GapClosed | None:
@@ -137,7 +142,13 @@ def gap_closed(tables: Sequence[TableNumbers], metric: str) -> GapClosed | None:
     if top is None or bottom is None or between is None or bottom.values.mean <= 0:
         return None
     interval = ratio_interval(top.values, bottom.values, between.values)
-    return GapClosed(top.values.mean / bottom.values.mean, interval, bottom.values.mean)
+    both = covariance(top.values, bottom.values, between.values)
+    above_half = Moments(
+        num_users=top.values.num_users,
+        mean=top.values.mean - bottom.values.mean / 2,
+        variance=max(top.values.variance + bottom.values.variance / 4 - both, 0.0),
+    )
+    return GapClosed(top.values.mean / bottom.values.mean, interval, bottom.values.mean, above_half)
 
 
 def pooled_reliability(results: Sequence[RunNumbers]) -> list[ReliabilityNumbers]:
