@@ -94,6 +94,11 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "" if share is None else f"{100 * share:.{digits}f}%".replace("-", "−")
 
 
+def points(share: float) -> str:
+    """A change of a share, in percentage points, with its sign."""
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
 def verdict(contrast: PooledContrast | None, alpha: float, min_folds: int) -> str:
     """Whether trained is above a baseline, by the adjusted p and the sign of every fold."""
     if contrast is None:

@@ -28,6 +28,7 @@ from studies.evidence.labels import (
     level,
     number,
     percent,
+    points,
     signed,
     table,
     variant_title,
@@ -144,7 +145,11 @@ def gap_lines(evidence: Evidence) -> list[str]:
         "trained minus untuned, less half the gap",
         "more than half",
     )
-    about = f"Share of the gap between untuned and cross-validated best-of-N that training closes ({PRIMARY_METRIC}):"
+    about = (
+        f"Does training close the gap between untuned and cross-validated best-of-N ({PRIMARY_METRIC})? The better of "
+        "a user's untuned test texts is chosen by half of the user's lists and scored on the other half. A user with "
+        "one list has the mean. So where users have few lists, or texts that hardly differ, the gap says little:"
+    )
     return [about, "", *table(head, rows, left=2)] if rows else [f"Gap to best-of-N closed: {NOT_RUN}", ""]
 
 
@@ -157,8 +162,9 @@ def grounded_lines(evidence: Evidence) -> list[str]:
             state = "**holds**" if change.mean >= -MOST_GROUNDED_LOST else "**does not hold**"
             low, high = change.interval
             lines.append(
-                f"- {evidence.studies[study].title}: groundedness changes by {percent(change.mean, 2)} "
-                f"[{percent(low, 2)}, {percent(high, 2)}] of a user's claims; at most 2 points lost: {state}"
+                f"- {evidence.studies[study].title}: of a user's claims, the share whose value the history has, liked "
+                f"or not, changes by {points(change.mean)} [{points(low)}, {points(high)}] points; at most 2 lost: "
+                f"{state}"
             )
     return [*(lines or [f"Groundedness before and after training: {NOT_RUN}"]), ""]
 
