@@ -3,8 +3,8 @@
     python -m scripts.teach_lm.settle --lessons runs/own-texts/adapter --out runs/settled
 
 Lessons move what a model predicts of any text. Here two divergences become small together: from the model without its
-adapter, on texts which that model goes on writing from a word; and from the model as it is now, on its own texts about
-invented histories and sessions. So it forgets less and says the same.
+adapter, on texts which that model goes on writing from a word and on its answers to everyday instructions; and from the
+model as it is now, on its own texts about invented histories and sessions. So it forgets less and says the same.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from scripts.pretrain_lm.tokenizer import english_words
 from scripts.settings_command import settings_command
 from scripts.teach_lm.own_texts import OwnTextsConfig, export, invented_prompt, invented_session
 from scripts.teach_lm.replay import Replay
+from scripts.teach_lm.replay import own_texts as answers_and_openings
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +69,8 @@ def settle(config: SettleConfig, out: Path, progress: Progress = SILENT) -> str:
         merge_adapter(base_folder(), config.lessons, whole)
     before: Any = AutoModelForCausalLM.from_pretrained(whole, dtype=torch.float32).eval()
     general = _kept(out / "general.json", lambda: general_texts(model, tokenizer, config, progress))
+    answers = _kept(out / "answers.json", lambda: answers_and_openings(model, tokenizer))
+    general = [text for pair in zip_longest(general, answers) for text in pair if text]
     own = _kept(out / "own.json", lambda: own_texts(whole, tokenizer, config, out, progress))
     replay = Replay(general, int(tokenizer.eos_token_id))
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
