@@ -18,12 +18,13 @@ ABOUT = (
     "trained text. *Random labels* is the same training with better and worse dealt out by chance. *ID history* is a "
     "reranker that reads the ids of the history and no text. The *best template* is filled from the history and needs "
     "no training. *True* is the share of all claims that the history supports with their sign, before and after "
-    "training. A gain that comes with less truth is not all gain. Two studies of one log have other users and "
-    "settings, so compare within a row. *Lists of KAR* have drawn negatives, *retrieved lists* those of a retriever."
+    "training. A gain that comes with less truth is not all gain. *Every fold* is about trained minus untuned. Two "
+    "studies of one log have other users and settings, so compare within a row. *Lists of KAR* have drawn negatives, "
+    "*retrieved lists* those of a retriever."
 )
 HEAD = (
-    *("log and language model", "reranker", "untuned", "trained", "trained minus untuned"),
-    f"above untuned in every fold, Holm p < {ALPHA}",
+    *("log and language model", "reranker", "untuned to trained", "trained minus untuned"),
+    f"every fold, Holm p < {ALPHA}",
     *("minus random labels", "minus ID history", "minus best template", "true"),
 )
 
@@ -50,7 +51,7 @@ def _row(evidence: Evidence, study: str, setting: str, results: Sequence[RunNumb
     return [
         _title(evidence, study, sum(one.num_users for one in tables)) if ranker == backbones_of(results)[0] else "",
         RANKERS[ranker],
-        *("" if name not in values else number(values[name].values.mean) for name in (UNTUNED, TRAINED)),
+        " to ".join(number(values[name].values.mean) for name in (UNTUNED, TRAINED) if name in values),
         "" if gain is None else with_interval(gain.difference.values),
         ANSWERS.get(told, told),
         *(
