@@ -26,8 +26,8 @@ users of one fold may be train or reward users in another. Differences are taken
 users of all folds. Intervals are 95% intervals of the mean over users. p is the sign-flip test in its large-sample
 form. "Holm" is p corrected for all differences of one language model (trained here, or on another log) in its table
 and metric. The test generalises over users, given the trained models. Whether training itself repeats is shown by the
-signs of the folds. Settings were chosen on valid users who are test users in no table. A list without a positive is
-left out, and every user has the same weight.
+signs of the folds. Settings were chosen on valid users who are test users in no table; where a fold's own result led
+to a change, the study's text says so. A list without a positive is left out, and every user has the same weight.
 """
 SECTIONS: tuple[tuple[str, Callable[[Evidence], Part]], ...] = (
     ("At a glance", at_a_glance),
