@@ -15,7 +15,17 @@ from pydantic import BaseModel
 
 from recloop.errors import SettingError
 from recloop.files import home_expanded, read_utf8
-from recloop.settings import Config, Setting, current_name, leaves, near_matches, settings_of, unknown_setting, validate
+from recloop.settings import (
+    Config,
+    Setting,
+    current_name,
+    leaves,
+    merged,
+    near_matches,
+    settings_of,
+    unknown_setting,
+    validate,
+)
 
 Override = tuple[str, str | None]
 """(key, value) as typed, e.g. ``("data.on-bad-rows", "quarantine")``; value None: the flag stood alone."""
@@ -41,18 +51,8 @@ def load_config(model: type[Config], files: Path | Sequence[Path] | None, overri
     """
     tree: dict[str, Any] = {}
     for file in (files,) if isinstance(files, Path) else files or ():
-        tree = _merged(tree, read_toml(file))
+        tree = merged(tree, read_toml(file))
     return _with_absolute_paths(override(model, tree, overrides))
-
-
-def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of both, section by section; the second's where both have one."""
-    both = dict(first)
-    for key, value in second.items():
-        before = both.get(key)
-        is_section = isinstance(before, dict) and isinstance(value, dict)
-        both[key] = _merged(cast(dict[str, Any], before), cast(dict[str, Any], value)) if is_section else value
-    return both
 
 
 def override(model: type[Config], tree: Mapping[str, Any], overrides: Sequence[Override]) -> Config:

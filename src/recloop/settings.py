@@ -168,6 +168,21 @@ def settings_of(
                     yield one
 
 
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` on top, section by section.
+
+    Example:
+        >>> merged({"dpo": {"learning_rate": 1, "beta": 2}}, {"dpo": {"learning_rate": 3}})
+        {'dpo': {'learning_rate': 3, 'beta': 2}}
+    """
+    result = dict(base)
+    for key, value in changes.items():
+        old = result.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        result[key] = merged(cast(dict[str, Any], old), cast(dict[str, Any], value)) if both else value
+    return result
+
+
 def validate(model: type[Config], tree: Mapping[str, Any]) -> Config:
     """The configuration these sections and values make; SettingError names every value that does not fit."""
     try:

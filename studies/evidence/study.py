@@ -14,14 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from recloop.errors import SettingError
 from recloop.experiment.manifest import differing_keys
 from recloop.methods.dpo4rec.config import Dpo4RecConfig
-from recloop.settings import validate
+from recloop.settings import merged, validate
 
 MAX_MINUTES = 45.0
 SET_BY_THE_RUN = ("seeds", "data_seed", "split.fold")
@@ -239,21 +239,6 @@ def changed_settings(stored: Mapping[str, Any], study_run: StudyRun) -> list[str
     now = json.loads(json.dumps(study_run.config_json))
     lines = [(line, line.partition(": ")[2]) for line in differing_keys(stored, now)]
     return [line for line, values in lines if not values.startswith("absent, ") and not values.endswith(", now absent")]
-
-
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` on top, table by table.
-
-    Example:
-        >>> merged({"dpo": {"learning_rate": 1, "beta": 2}}, {"dpo": {"learning_rate": 3}})
-        {'dpo': {'learning_rate': 3, 'beta': 2}}
-    """
-    result = dict(base)
-    for key, value in changes.items():
-        old = result.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        result[key] = merged(cast(dict[str, Any], old), cast(dict[str, Any], value)) if both else value
-    return result
 
 
 def _holds(settings: Mapping[str, Any], key: str) -> bool:

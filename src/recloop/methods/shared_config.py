@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from recloop.errors import SettingError
 from recloop.evaluation.score import MetricsConfig
+from recloop.settings import merged
 
 PreflightMode = Literal["stop", "warn", "off"]
 ABOUT_PREFLIGHT = "check 20 completions before a run costs anything, and stop or warn where they are of no use"
@@ -25,17 +26,7 @@ def complete_sections(model: type[BaseModel], given: Any) -> Any:
         return given
     sections = {name: info.default for name, info in model.model_fields.items() if name in given}
     defaults = {name: default.model_dump() for name, default in sections.items() if isinstance(default, BaseModel)}
-    return _merged(defaults, cast(dict[str, Any], given))
-
-
-def _merged(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(defaults)
-    for key, value in given.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merged(merged[key], cast(dict[str, Any], value))
-        else:
-            merged[key] = value
-    return merged
+    return merged(defaults, cast(dict[str, Any], given))
 
 
 def require_primary_metric(primary_metric: str, metrics: MetricsConfig) -> None:
