@@ -1,12 +1,11 @@
-"""Language models by name, and completions without a cache at hand."""
+"""Language models by name."""
 
-import numpy as np
 import pytest
 
-from recloop.errors import BudgetError, GenerationError, RunError, SettingError
+from recloop.errors import BudgetError, GenerationError, SettingError
 from recloop.llm.bundled import bundled_lm_folder
+from recloop.llm.generate import generate
 from recloop.llm.load import load_lm
-from recloop.llm.sampling import generate
 from recloop.records import Prompt
 from recloop.testing import FakeLM
 
@@ -55,31 +54,3 @@ def test_a_server_is_not_asked_before_the_first_prompt():
     assert lm.name.startswith("openai:http://127.0.0.1:1/v1#m-")
     with pytest.raises((GenerationError, BudgetError)):
         generate(lm, prompts_of([1]))
-
-
-def test_users_come_back_in_order_with_their_prompts_and_completions():
-    prompts = prompts_of([9, 3])
-    texts = generate(FakeLM(), prompts, n=3, seed=4)
-    assert texts.user_U.tolist() == [3, 9]
-    assert texts.user_U.dtype == np.int64
-    assert texts.prompts_U == (prompts[1], prompts[0])
-    assert [[d.completion for d in completions_N] for completions_N in texts.completions_UN] == [[0, 1, 2]] * 2
-    assert generate(FakeLM(), prompts, n=3, seed=4).completions_UN == texts.completions_UN
-    assert generate(FakeLM(), prompts, n=3, seed=5).completions_UN != texts.completions_UN
-
-
-def test_a_cache_file_keeps_completions_between_calls(tmp_path):
-    lm = FakeLM()
-    first = generate(lm, prompts_of([1, 2]), n=2, cache=tmp_path / "completions.sqlite")
-    again = generate(lm, prompts_of([1, 2, 3]), n=2, cache=str(tmp_path / "completions.sqlite"))
-    assert lm.num_asked == 6
-    assert again.completions_UN[:2] == first.completions_UN
-    with pytest.raises(RunError, match="existing folder"):
-        generate(lm, prompts_of([1]), cache=tmp_path / "absent" / "completions.sqlite")
-
-
-def test_sampling_settings_are_checked():
-    with pytest.raises(SettingError, match="num_completions must be at least 1; got 0"):
-        generate(FakeLM(), prompts_of([1]), n=0)
-    with pytest.raises(SettingError, match="at temperature 0 all completions of a prompt are the same"):
-        generate(FakeLM(), prompts_of([1]), n=2, temperature=0)

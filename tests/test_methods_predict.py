@@ -1,6 +1,7 @@
 """What a finished run leaves, for use: texts, rankings, explanations, further items, whole files of lists."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from recloop.methods.dpo4rec.evaluate import SCORES
 from recloop.methods.predict import EVERYTHING, NOTHING, FinishedRun, text_parts
 from recloop.methods.use_files import export_run, profile_file, read_texts, rows_of_test_lists, score_file
 from recloop.progress import SILENT
-from recloop.records import Group
+from recloop.prompts.text_truth import truth_check
+from recloop.records import Completion, Group
 from recloop.rerankers.fitted import FittedReranker
 from recloop.testing import FakeEncoder, FakeLM
 
@@ -112,6 +114,32 @@ def test_a_user_of_the_log_has_the_runs_text_and_a_new_one_gets_one(model, lm) -
     assert lm.asked == 1
     assert new == model.profile(rated)
     assert new != model.profile([(item, 6 - rating) for item, rating in rated])
+
+
+def test_a_new_text_is_drawn_again_until_it_says_nothing_untrue(model, lm, tmp_path) -> None:
+    items = model.log.items["item_id"].to_list()
+    whom = [[(item, 1.0 + n % 5) for n, item in enumerate(items[first : first + 16])] for first in range(0, 132, 12)]
+    once, checked = model.profiles(whom), model.profiles(whom, tries=40)
+    checks = [truth_check(model.log, model.models._histories([who])) for who in whom]
+    prompt = model.models.prompt(whom[0])
+
+    def is_true(check, text: str) -> bool:
+        return check(replace(prompt, user=0), Completion(0, 0, text, 1, True, -1.0))
+
+    held = [is_true(check, text) for check, text in zip(checks, once, strict=True)]
+    assert 0 < sum(held) < len(whom)
+    untrue = [text for check, text in zip(checks, checked, strict=True) if not is_true(check, text)]
+    assert not untrue
+    assert [text for text, is_held in zip(checked, held, strict=True) if is_held] == [
+        text for text, is_held in zip(once, held, strict=True) if is_held
+    ]
+    assert model.profile(whom[0], tries=40) == checked[0]
+    rows = [(f"u{n}", item, rating) for n, who in enumerate(whom) for item, rating in who]
+    pl.DataFrame(rows, ["user_id", "item_id", "rating"], orient="row").write_csv(tmp_path / "new.csv")
+    profile_file(model, tmp_path / "new.csv", tmp_path / "texts.parquet", 0, SILENT, tries=40)
+    assert pl.read_parquet(tmp_path / "texts.parquet")["text"].to_list() == checked
+    with pytest.raises(SettingError, match="tries must be at least 1"):
+        model.profile(whom[0], tries=0)
 
 
 def test_users_and_items_that_are_not_there_are_named(model) -> None:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
+from recloop.cli import main
 from recloop.evaluation.per_user_scores import read_variant_scores
 from recloop.methods.dpo4rec.names import ID_HISTORY, TRAINED, TRAINED_BESIDE_IDS, UNTUNED
 from recloop.prompts.text_truth import SAYS
@@ -19,6 +21,7 @@ from studies.evidence.numbers import RunNumbers, read_numbers, write_numbers
 from studies.evidence.pooling import pooled_predicted
 from studies.evidence.reward_quality import MIN_USERS, REWARD_KINDS, first_lists
 from studies.evidence.study import read_studies, study_runs
+from studies.evidence.tables import CHECKED
 from test_methods_dpo4rec_recipe import write_lm
 
 pytestmark = pytest.mark.slow
@@ -57,7 +60,7 @@ name = "static"
 max_pairs = 8
 """
 STUDIES = {
-    "first": ('title = "First log"\nplace = "main"\nfolds = [1, 2]\nminutes = 7\n' + RUN),
+    "first": ('title = "First log"\nplace = "main"\nfolds = [1, 2]\nminutes = 7\nextras = ["checked"]\n' + RUN),
     "pick": (
         'title = "Picked"\nplace = "choices"\nfolds = [0]\nminutes = 3\nbase = "first"\n'
         'reuses_from = "pick.base"\n'
@@ -199,9 +202,36 @@ def test_a_setting_is_measured_by_the_reward_of_its_source_run(done: Bench) -> N
     assert changed.reused_from == source.run
     own = next(one.reached for one in source.predicted if one.reached)
     assert TRAINED in own
-    assert changed.predicted_by_source == own  # it has the source run's trained model
+    trained = {name: value for name, value in own.items() if name != CHECKED}
+    assert changed.predicted_by_source == trained  # it has the source run's trained model
     assert not source.predicted_by_source
     assert not done.numbers("pick.base.fold0").predicted_by_source  # it would be its own source
+
+
+def test_texts_that_were_checked_are_a_variant(done: Bench) -> None:
+    for fold in (1, 2):
+        numbers, folder = done.numbers(f"first.fold{fold}"), done.config.runs / f"first.fold{fold}"
+        texts = {one.variant: one.num_completions for one in numbers.writing}
+        assert texts[CHECKED] == texts[TRAINED]
+        cut = [
+            (~pl.read_parquet(folder / "steps" / f"sample.{name}.s{fold}" / "test.parquet")["is_finished"]).sum()
+            for name in (TRAINED, CHECKED)
+        ]
+        assert cut[1] < cut[0]  # this language model says nonsense, which names nothing; but what is cut off is refused
+        table = numbers.table("prm", "test")
+        assert table is not None
+        assert table.contrast(CHECKED, UNTUNED) is not None
+        assert table.contrast(CHECKED, TRAINED) is not None
+    told = done.section("What was to be shown").partition("Is a gain one of untruth?")[2]
+    assert sum(line.startswith("| First log") for line in told.splitlines()) == 1
+
+
+def test_a_run_can_be_reported_after_its_extras(done: Bench) -> None:
+    folder = done.config.runs / "first.fold1"
+    report = folder / "report.html"
+    before = report.read_text()
+    assert main(["report", str(folder)]) == 0
+    assert len(report.read_text()) > 0.9 * len(before)
 
 
 def test_a_number_of_the_page_is_that_of_the_files(done: Bench) -> None:

@@ -47,6 +47,9 @@ class EvaluateLmConfig(BaseModel):
     )
     tasks_of_log: bool = Field(default=False, description="next-item tasks of the log's items too")
     candidates: int = Field(default=20, ge=3, description="candidates in each of those tasks")
+    tries: int = Field(
+        default=1, ge=1, description="draws of a text until it is in form and true, or of a reply until it can be read"
+    )
     seed: int = Field(default=0, ge=0, description="of the simulated log, the drawn users and the completions")
     data: DataConfig = Field(default=DataConfig(), description="the log")
     protocol: ProtocolConfig = Field(default=ProtocolConfig(), description="which part of a log is history")
@@ -87,7 +90,7 @@ def evaluate_lm(config: EvaluateLmConfig, progress: Progress = SILENT) -> Summar
     sampling = Sampling(config.completions, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, config.seed)
     population_rates = population_rates_of(dataset, histories, groups[Group.TRAIN], config.prompt)
     return evaluate_summaries(
-        lm, dataset, histories, np.sort(users), sampling, config.prompt, progress, population_rates
+        lm, dataset, histories, np.sort(users), sampling, config.prompt, progress, population_rates, config.tries
     )
 
 
@@ -96,13 +99,14 @@ def evaluate_tasks(config: EvaluateLmConfig, progress: Progress = SILENT) -> dic
     lm = lm_from_config(config.lm)
     sampling = Sampling(1, config.lm.temperature, config.lm.top_p, config.lm.max_tokens, config.seed)
     asked = (config.tasks, config.candidates, sampling, progress)
-    sessions = {"next item, invented sessions": evaluate_next_item(lm, *asked)}
+    tries = config.tries
+    sessions = {"next item, invented sessions": evaluate_next_item(lm, *asked, tries=tries)}
     if config.tasks_of_log:
         log = with_years(read_log(config.data, config.seed, progress))
-        sessions[f"next item, sessions of {log.name}"] = evaluate_next_item(lm, *asked, log)
+        sessions[f"next item, sessions of {log.name}"] = evaluate_next_item(lm, *asked, log, tries)
     return {
         **sessions,
-        "requests, invented catalogues": evaluate_requests(lm, *asked),
+        "requests, invented catalogues": evaluate_requests(lm, *asked, tries=tries),
     }
 
 

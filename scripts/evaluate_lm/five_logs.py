@@ -54,6 +54,7 @@ class FiveLogsConfig(BaseModel):
     logs: tuple[LogName, ...] = Field(default=LOGS, description="of those")
     users: int = Field(default=300, ge=1, description="users of each, drawn by the seed")
     seed: int = Field(default=0, ge=0, description="of the drawn users and the completions")
+    tries: int = Field(default=1, ge=1, description="draws of a text at most, until it is in form and true")
     template: Literal["counted", "attributed"] = Field(
         default="counted", description="with counts in the prompt or not"
     )
@@ -68,12 +69,13 @@ def five_logs(config: FiveLogsConfig, out: Path, progress: Progress = SILENT) ->
         name = (
             f"{log}.{config.template}.{config.lm.name.replace(':', '-').replace('/', '-')}.{config.users}.{config.seed}"
         )
-        file = out / f"{name}.json"
+        file = out / (f"{name}.json" if config.tries == 1 else f"{name}.tries{config.tries}.json")
         if not file.exists():
             skill = evaluate_lm(
                 EvaluateLmConfig(
                     users=config.users,
                     completions=1,
+                    tries=config.tries,
                     seed=config.seed,
                     data=data_of(log, config.folder, out),
                     prompt=PromptConfig(template=config.template),

@@ -16,6 +16,8 @@ import polars as pl
 from scipy.stats import binomtest
 
 from recloop.errors import SettingError
+from recloop.llm.cache import CompletionCache
+from recloop.llm.generate import sample_accepted
 from recloop.llm.language_model import Sampling
 from recloop.progress import SILENT, Progress
 from recloop.prompts import next_item
@@ -72,11 +74,13 @@ def evaluate_next_item(
     sampling: Sampling,
     progress: Progress = SILENT,
     log: Log | None = None,
+    tries: int = 1,
 ) -> TaskSkill:
     """The skill in sessions about one value of one attribute: without a hint, with the right one, with a wrong one.
 
     Args:
         log: whose items make the sessions; None for invented items.
+        tries: how often an answer is drawn at most, until it names a candidate.
     """
     rng = np.random.default_rng([sampling.seed, SEED])
     if log is None:
@@ -88,7 +92,7 @@ def evaluate_next_item(
     hints = [_hints_for(task, rng) for task in tasks]
     sessions = [task.session for task in tasks for _ in HINTS]
     asked = [hint for by_form in hints for hint in by_form]
-    first_TF = first_places(lm, sessions, asked, sampling, progress).reshape(num_tasks, len(HINTS))
+    first_TF = first_places(lm, sessions, asked, sampling, progress, tries).reshape(num_tasks, len(HINTS))
     is_right_TF = first_TF == np.array([[task.answer] for task in tasks])
     gained, lost = (int((a & ~b).sum()) for a, b in (is_right_TF.T[1:], is_right_TF.T[:0:-1]))
     p = float(binomtest(gained, gained + lost, alternative="greater").pvalue) if gained + lost else 1.0
@@ -158,43 +162,61 @@ def first_places(
     hints: Sequence[str],
     sampling: Sampling,
     progress: Progress = SILENT,
+    tries: int = 1,
 ) -> Int64[np.ndarray, " N"]:
     """The place of the candidate that each answer names first; -1 where it names none.
 
     Args:
         hints: one per session; an empty text for none.
+        tries: as for `evaluate_next_item`.
     """
     texts = [next_item.next_item_text(*asked, 1) for asked in zip(sessions, hints, strict=True)]
-    firsts: list[int] = []
-    for session, completion in zip(sessions, _ask(lm, next_item.SYSTEM, texts, sampling, progress), strict=True):
-        titles = [item.title for item in session.candidates]
-        places = next_item.parse_ranking(completion.text, titles, 1).places
-        firsts.append(places[0] if places else -1)
-    return np.array(firsts, dtype=np.int64)
+
+    def first(number: int, answer: Completion) -> int:
+        titles = [item.title for item in sessions[number].candidates]
+        places = next_item.parse_ranking(answer.text, titles, 1).places
+        return places[0] if places else -1
+
+    answers = _ask(lm, next_item.SYSTEM, texts, sampling, progress, lambda number, one: first(number, one) >= 0, tries)
+    return np.array([first(number, answer) for number, answer in enumerate(answers)], dtype=np.int64)
 
 
 def evaluate_requests(
-    lm: LanguageModel, num_tasks: int, num_candidates: int, sampling: Sampling, progress: Progress = SILENT
+    lm: LanguageModel,
+    num_tasks: int,
+    num_candidates: int,
+    sampling: Sampling,
+    progress: Progress = SILENT,
+    tries: int = 1,
 ) -> TaskSkill:
-    """The skill in requests with one, two and three named conditions, each a third of the tasks."""
+    """The skill in requests with one, two and three named conditions, each a third of the tasks.
+
+    Args:
+        tries: how often an answer is drawn at most, until it names a candidate.
+    """
     rng = np.random.default_rng([sampling.seed, SEED, 1])
     words = Words(english_words(), rng)
     sizes = [1 + number % 3 for number in range(num_tasks)]
     tasks = [invent_request(words, num_candidates, size, rng) for size in sizes]
-    completions = _ask(lm, requests.SYSTEM, [request_prompt(task) for task in tasks], sampling, progress)
-    answers = [
-        read_answer(completion.text, [item.title for item in task.candidates], is_finished=completion.is_finished)
-        for task, completion in zip(tasks, completions, strict=True)
-    ]
+
+    def first(number: int, answer: Completion) -> int | None:
+        titles = [item.title for item in tasks[number].candidates]
+        return read_answer(answer.text, titles, is_finished=answer.is_finished).first
+
+    texts = [request_prompt(task) for task in tasks]
+    answers = _ask(
+        lm, requests.SYSTEM, texts, sampling, progress, lambda number, one: first(number, one) is not None, tries
+    )
+    firsts = [first(number, answer) for number, answer in enumerate(answers)]
     met = [len(task.wanted) for task in tasks]
-    is_right = [answer.first == task.answer for task, answer in zip(tasks, answers, strict=True)]
+    is_right = [first == task.answer for task, first in zip(tasks, firsts, strict=True)]
     right = {
         f"{size} condition{'s' * (size > 1)}": float(
             np.mean([ok for ok, n in zip(is_right, met, strict=True) if n == size])
         )
         for size in sorted(set(met))
     }
-    readable = float(np.mean([answer.first is not None for answer in answers]))
+    readable = float(np.mean([first is not None for first in firsts]))
     return TaskSkill(num_tasks, num_candidates, right, readable, float("nan"))
 
 
@@ -204,14 +226,19 @@ def _hints_for(task: SessionTask, rng: np.random.Generator) -> tuple[str, str, s
 
 
 def _ask(
-    lm: LanguageModel, system: str, texts: Sequence[str], sampling: Sampling, progress: Progress
+    lm: LanguageModel,
+    system: str,
+    texts: Sequence[str],
+    sampling: Sampling,
+    progress: Progress,
+    is_readable: Callable[[int, Completion], bool],
+    tries: int,
 ) -> list[Completion]:
-    """One answer to each text."""
+    """One answer to each text, the first of `tries` that can be read."""
     prompts = [Prompt(number, system, text, 0, 0) for number, text in enumerate(texts)]
     sampling = replace(sampling, num_completions=1, first_completion=0, max_tokens=MAX_ANSWER_TOKENS)
-    found: dict[int, Completion] = {}
-    with progress.stage("answer", total=len(prompts), unit="tasks") as step:
-        for number, completions in lm.generate(prompts, sampling):
-            found[number] = completions[0]
-            step()
-    return [found[number] for number in range(len(prompts))]
+    with CompletionCache(":memory:") as cache:
+        found = sample_accepted(
+            lm, prompts, sampling, cache, lambda prompt, one: is_readable(prompt.user, one), tries, progress
+        )
+    return [answer for (answer,) in found.completions_UN]

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from recloop.errors import DataError
+from recloop.llm.cache import CompletionCache
+from recloop.llm.generate import sample_accepted
 from recloop.llm.language_model import LanguageModel, Sampling
 from recloop.progress import SILENT, Progress
 from recloop.prompts.claims import (
@@ -26,8 +28,10 @@ from recloop.prompts.claims import (
     true_claims,
 )
 from recloop.prompts.lines import history_items
+from recloop.prompts.prose import catalogue_of
+from recloop.prompts.text_truth import TruthCheck, history_facts
 from recloop.prompts.user_profile import PromptConfig, profile_writer
-from recloop.records import Completion, Histories, Log, UserCompletions
+from recloop.records import Histories, Log, UserCompletions
 
 NUM_STRONGEST = 5
 ENOUGH = 4
@@ -64,6 +68,7 @@ def evaluate_summaries(
     config: PromptConfig,
     progress: Progress = SILENT,
     population_rates: PopulationRates | None = None,
+    tries: int = 1,
 ) -> SummarySkill:
     """How well a language model answers when it is asked for every user's preferences.
 
@@ -71,6 +76,8 @@ def evaluate_summaries(
         users: user indices.
         sampling: the number of completions is also the one that diversity is counted over.
         population_rates: what histories are compared with, in prompts and in the assessment.
+        tries: draws of a completion at most, until it is in canonical form and says nothing that is untrue of what
+            its prompt shows.
     """
     write = profile_writer(dataset, config, lm, population_rates)
     prompts = [write(user, *histories.of(user)) for user in users.tolist()]
@@ -80,14 +87,15 @@ def evaluate_summaries(
         items = lines_of(*histories.of(prompt.user))
         tells_all = config.template == "counted" and bool(dataset.attributes)
         shown.append(items if tells_all else items[len(items) - prompt.num_items_shown :])
+    facts = {
+        prompt.user: history_facts(dataset.attributes, items, population_rates)
+        for prompt, items in zip(prompts, shown, strict=True)
+    }
+    check = TruthCheck(catalogue_of(dataset), dataset.attributes, facts.__getitem__, in_form=True)
     started = time.perf_counter()
-    found: dict[int, tuple[Completion, ...]] = {}
-    with progress.stage("sample", total=len(prompts), unit="prompts") as advance:
-        for number, written in lm.generate(prompts, sampling):
-            found[number] = tuple(written)
-            advance(1)
+    with CompletionCache(":memory:") as cache:
+        completions = sample_accepted(lm, prompts, sampling, cache, check, tries, progress)
     wall_s = time.perf_counter() - started
-    completions = UserCompletions(users, tuple(found[number] for number in range(len(prompts))))
     return assess_completions(dataset.attributes, shown, completions, population_rates, wall_s)
 
 

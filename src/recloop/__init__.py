@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from recloop.evaluation.score import compare_variants as compare_variants
     from recloop.evaluation.score import evaluate as evaluate
     from recloop.experiment.step import StepKind as StepKind
+    from recloop.llm.generate import generate as generate
     from recloop.llm.language_model import LanguageModel as LanguageModel
     from recloop.llm.load import load_lm as load_lm
-    from recloop.llm.sampling import generate as generate
     from recloop.methods.method import Method as Method
     from recloop.methods.predict import FinishedRun as FinishedRun
     from recloop.methods.predict import load as load
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from recloop.methods.study import Study as Study
     from recloop.methods.update import Update as Update
     from recloop.methods.update import update as update
+    from recloop.prompts.text_truth import truth_check as truth_check
     from recloop.prompts.user_profile import PromptTemplate as PromptTemplate
     from recloop.prompts.user_profile import profile_prompts as profile_prompts
     from recloop.records import CandidateLists as CandidateLists
@@ -74,12 +75,13 @@ _NAMES_IN = {
     "experiment.step": "StepKind",
     "llm.language_model": "LanguageModel",
     "llm.load": "load_lm",
-    "llm.sampling": "generate",
+    "llm.generate": "generate",
     "methods.method": "Method",
     "methods.predict": "FinishedRun load",
     "methods.run": "run",
     "methods.study": "Study",
     "methods.update": "Update update",
+    "prompts.text_truth": "truth_check",
     "prompts.user_profile": "PromptTemplate profile_prompts",
     "records": "CandidateLists Completion Group Lists Log Pair Prompt Rewards UserCompletions UserVectors",
     "rerankers.fitted": "FittedReranker",

@@ -57,7 +57,7 @@ def score(folder: Path, /, *, lists: Path, out: Path, texts: Path | None = None)
     print(shown(score_file(load(folder), lists, out, texts, terminal_progress())))
 
 
-def profile(folder: Path, /, *, users: Path, out: Path, seed: int = 0) -> None:
+def profile(folder: Path, /, *, users: Path, out: Path, seed: int = 0, tries: int = 1) -> None:
     """Write texts about users with the model of a finished dpo4rec run.
 
     For example:
@@ -68,12 +68,13 @@ def profile(folder: Path, /, *, users: Path, out: Path, seed: int = 0) -> None:
         users: a table of user_id, for users of the log; with item_id, the histories of new users, oldest first.
         out: a new Parquet file with user_id and text.
         seed: of sampling.
+        tries: how often a text is drawn at most, until it says nothing that is untrue of the history.
     """
     from recloop.methods.predict import load
     from recloop.methods.use_files import profile_file
     from recloop.progress import terminal_progress
 
-    print(shown(profile_file(load(folder), users, out, seed, terminal_progress())))
+    print(shown(profile_file(load(folder), users, out, seed, terminal_progress(), tries)))
 
 
 def serve(

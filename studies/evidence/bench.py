@@ -26,7 +26,7 @@ from recloop.methods.run import reuse_run
 from recloop.methods.study import OwnParts, open_study
 from recloop.methods.study import Study as Loop
 from recloop.progress import SILENT, Progress, format_seconds
-from studies.evidence.extras import evaluate_transfer, measure_leak_on_purpose
+from studies.evidence.extras import evaluate_checked, evaluate_transfer, measure_leak_on_purpose
 from studies.evidence.numbers import RunNumbers, read_numbers, write_numbers
 from studies.evidence.page import write_page
 from studies.evidence.pooling import Evidence, RunState
@@ -113,6 +113,8 @@ def measure_run(study_run: StudyRun, loop: Loop, runs: Path) -> RunNumbers:
     if "transfer" in study_run.extras:
         assert study_run.transfer_from is not None
         evaluate_transfer(loop, task, seed, runs / study_run.transfer_from)
+    if "checked" in study_run.extras:
+        evaluate_checked(loop, task, seed)
     leakage = measure_leak_on_purpose(loop, task, seed) if "leakage" in study_run.extras else None
     written, changes, examples = writing(loop, task, seed)
     scored = scored_completions(loop, task, seed)

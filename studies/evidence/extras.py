@@ -1,4 +1,4 @@
-"""Extra measurements of some study runs: another study's trained language model, and a leak on purpose.
+"""Extra measurements: another study's trained language model, only texts that are true, and a leak on purpose.
 
 Both are steps in the run's own folder, so that they resume with it. Their variants are scored on the same users and
 lists as the run's own.
@@ -26,17 +26,22 @@ from recloop.methods.dpo4rec.evaluate import (
 )
 from recloop.methods.dpo4rec.generate import (
     FIT,
+    GROUPS,
     REWARD,
+    SAMPLE,
     UserTextVectors,
     encode_user_texts,
     num_completions,
     read_user_texts,
+    sample_for,
     sample_user_texts,
+    write_user_texts,
 )
-from recloop.methods.dpo4rec.names import UNTUNED
+from recloop.methods.dpo4rec.names import TRAINED, UNTUNED
 from recloop.methods.dpo4rec.train import train_dpo_round
 from recloop.methods.study import LmRef, derived_seed
 from recloop.methods.study import Study as Loop
+from recloop.prompts.text_truth import truth_check
 from recloop.records import Group, UserVectors
 from recloop.rerankers.fitted import FittedReranker
 from recloop.rewards.preference_pairs import find_pairs
@@ -44,7 +49,7 @@ from recloop.rewards.reranker_reward import reranker_reward
 from recloop.training.dataset import reply_comparer
 from studies.evidence.numbers import LeakNumbers
 from studies.evidence.statistics import moments_of
-from studies.evidence.tables import LEAKY, TRANSFERRED, trained_folder, vectors_of
+from studies.evidence.tables import CHECKED, LEAKY, TRANSFERRED, TRIES, trained_folder, vectors_of
 
 
 def evaluate_transfer(loop: Loop, task: Task, seed: int, source: Path) -> None:
@@ -65,6 +70,28 @@ def evaluate_transfer(loop: Loop, task: Task, seed: int, source: Path) -> None:
     lm = LmRef(TRANSFERRED, folder, sha256_of_folder(folder))
     vectors = encode_user_texts(loop, sample_user_texts(loop, task, lm, seed), seed)
     list(evaluate_each(loop, task, seed, [Reading(TRANSFERRED, vectors)]))
+
+
+def evaluate_checked(loop: Loop, task: Task, seed: int) -> None:
+    """Evaluate the trained texts with those that say something untrue drawn again, as a variant of the run.
+
+    Train, valid and test users' texts are checked alike, by their histories alone. What no draw makes true stays.
+    """
+    folder = trained_folder(loop.run.path, seed)
+    lm = LmRef(TRAINED, folder, sha256_of_folder(folder))
+    kind = StepKind(SAMPLE.verb, reads=SAMPLE.reads, part=CHECKED)
+    with loop.step(kind, f"{CHECKED}.s{seed}", {"prompts": task.digest, "lm": lm.digest}) as step:
+        if not step.is_done:
+            accept = truth_check(task.log, task.lists.histories, task.population_rates)
+            wanted = num_completions(loop.config.completions, with_rewards=False)
+            checked = {"purpose": step.name, "accept": accept, "tries": TRIES}
+            parts = {
+                part: sample_for(loop, task, lm, task.users_of(*GROUPS[part]), num, seed, **checked)
+                for part, num in wanted.items()
+            }
+            write_user_texts(loop, step, parts)
+    vectors = encode_user_texts(loop, read_user_texts(loop, CHECKED, step.name), seed)
+    list(evaluate_each(loop, task, seed, [Reading(CHECKED, vectors)]))
 
 
 LEAKY_FIT = StepKind("reward_model", is_command=False)

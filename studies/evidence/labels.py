@@ -18,12 +18,13 @@ from recloop.evaluation.labels import (
 from studies.evidence.numbers import ReliabilityNumbers
 from studies.evidence.pooling import Pooled, PooledContrast
 from studies.evidence.statistics import Moments
-from studies.evidence.tables import LEAKY, TRANSFERRED
+from studies.evidence.tables import CHECKED, LEAKY, TRANSFERRED
 
 NOT_RUN = "*not run yet*"
 OWN_TITLES = {
     TRANSFERRED: "Trained on another log, transferred",
     LEAKY: "Trained with the leaky reward model",
+    CHECKED: "Trained, untrue texts drawn again",
 }
 RANKERS = {"dlcm": "DLCM", "prm": "PRM", "setrank": "SetRank", "mir": "MIR", "reward_model": "the frozen reward model"}
 T = TypeVar("T")

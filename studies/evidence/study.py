@@ -26,7 +26,7 @@ from recloop.settings import merged, validate
 MAX_MINUTES = 45.0
 SET_BY_THE_RUN = ("seeds", "data_seed", "split.fold")
 PATHS = ("path", "metadata", "item_knowledge", "kar")  # of DataConfig
-Extra = Literal["transfer", "leakage"]
+Extra = Literal["transfer", "leakage", "checked"]
 Place = Literal["choices", "main", "external", "short", "ablations"]
 SIDE_BY_SIDE: tuple[Place, ...] = ("short", "ablations")  # their settings are compared with one another
 
@@ -73,6 +73,7 @@ class Study(BaseModel):
         description="main and external: the claims are tested on it; false where another study has the same folds",
     )
     base: str | None = Field(default=None, description="study whose run settings this one starts from")
+    extras: tuple[Extra, ...] = Field(default=(), description="those of a study without settings")
     run: dict[str, Any] = Field(default={}, description="settings of the run, as for `recloop run dpo4rec`")
     settings: dict[str, Setting] = Field(default={}, description="none: the study itself is the only setting")
 
@@ -81,6 +82,11 @@ class Study(BaseModel):
         if self.settings and self.place not in SIDE_BY_SIDE and "base" not in self.settings:
             raise SettingError(
                 f"a study with settings needs one called base for its tables, got {', '.join(self.settings)}; add base"
+            )
+        if self.settings and self.extras:
+            raise SettingError(
+                f"extras of a study with settings are those of each setting, got {', '.join(self.extras)} for the "
+                "study; move them to a setting"
             )
         for name, setting in self.settings.items():
             if self.place == "choices" and not setting.kind:
@@ -173,7 +179,7 @@ def study_runs(studies: Mapping[str, Study]) -> list[StudyRun]:
     runs: list[StudyRun] = []
     places = get_args(Place)
     for name, study in sorted(studies.items(), key=lambda item: places.index(item[1].place)):
-        for setting_name, setting in (study.settings or {"": Setting(title=study.title)}).items():
+        for setting_name, setting in (study.settings or {"": Setting(title=study.title, extras=study.extras)}).items():
             stem = f"{name}.{setting_name}" if setting_name else name
             for fold in study.folds if setting.folds is None else setting.folds:
                 own = f"{stem}.fold{fold}"

@@ -43,7 +43,8 @@ from studies.evidence.numbers import (
 )
 from studies.evidence.statistics import moments_of
 
-TRANSFERRED, LEAKY = "transferred", "trained_by_leaky_reward_model"
+TRANSFERRED, LEAKY, CHECKED = "transferred", "trained_by_leaky_reward_model", "trained_checked"
+TRIES = 8  # draws of a checked text at most
 STORED_METRICS = ("ndcg@5", "map@5", "ndcg@10", "loglik")
 TESTED_METRICS = ("ndcg@5", "map@5")
 TEMPLATE = "template_"
@@ -150,7 +151,8 @@ def table_of(loop: Loop, ranker: str, group: Group, variants: Sequence[VariantSc
 
 def stored_contrasts(names: Sequence[str]) -> list[tuple[str, str]]:
     """Trained variants against every baseline, the untuned model against its own, and those of the upper bound."""
-    trained = [name for name in names if name in (TRAINED, TRANSFERRED, LEAKY) or name.startswith(f"{TRAINED}_r")]
+    forms = (TRAINED, TRANSFERRED, LEAKY, CHECKED)
+    trained = [name for name in names if name in forms or name.startswith(f"{TRAINED}_r")]
     wanted = [(name, baseline) for name in trained for baseline in BASELINES_OF_TRAINED]
     wanted += [(name, TRAINED) for name in trained if name != TRAINED]
     wanted += [(UNTUNED, baseline) for baseline in BASELINES_OF_UNTUNED]

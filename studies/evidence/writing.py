@@ -19,8 +19,9 @@ from recloop.records import UserCompletions
 from scripts.evaluate_lm.text_quality import SummarySkill, assess_completions
 from studies.evidence.numbers import Example, WritingChange, WritingNumbers
 from studies.evidence.statistics import moments_of
+from studies.evidence.tables import CHECKED
 
-WRITERS = (UNTUNED, MATCHED, RANDOM_LABELS, SFT_BEST_OF_N, TRAINED)
+WRITERS = (UNTUNED, MATCHED, RANDOM_LABELS, SFT_BEST_OF_N, TRAINED, CHECKED)
 COMPARED = ("grounded", "true", "coverage", "claims_per_completion", "tokens_per_completion")
 LEFT_OUT = ("num_users", "num_completions", "tokens_per_s")  # of a skill: stored elsewhere, or not known here
 NUM_EXAMPLES = 3

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from recloop.llm.ray_lm import RayLM, Unit, recover
 from recloop.llm.server.client import ServerLM
 from recloop.llm.server.cost import Usage
 from recloop.llm.shared_prefix import share_heads
-from recloop.progress import SILENT, Progress, Step, terminal_progress
+from recloop.progress import SILENT, Progress, Step
 from recloop.records import Completion, CompletionStatus, Prompt, UserCompletions
 
 CHUNK_COMPLETIONS = 1024  # committed together: a kill costs at most these, some ten seconds of the bundled LM
@@ -34,48 +33,6 @@ REDACTED_SHOWN = 5
 MANY = 20  # guess: with so many completions and none usable, model or settings are wrong
 
 
-def generate(
-    lm: LanguageModel,
-    prompts: Sequence[Prompt],
-    n: int = 1,
-    *,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    max_tokens: int = 64,
-    seed: int = 0,
-    cache: str | Path | None = None,
-    progress: Progress | None = None,
-) -> UserCompletions:
-    """The users in ascending order with their prompts and N completions each.
-
-    Args:
-        lm: from `load_lm`, or any object with `name`, `generate` and `count_tokens`.
-        prompts: one per user.
-        n: completions per prompt.
-        temperature: 0 takes the likeliest token each time; 1 is the model's own distribution.
-        top_p: share of the probability mass sampled from.
-        max_tokens: longest completion, its end token included.
-        seed: the same seed, prompt and model give the same completions.
-        cache: SQLite file of completions; what it holds is not generated again. None keeps nothing.
-        progress: told how far it is; None for the terminal.
-
-    Raises:
-        SettingError: a setting out of bounds.
-        GenerationError: two prompts of one user, or the language model failed.
-        BudgetError: a language model behind a server has reached a cap.
-        ContractError: the language model does not do what its protocol says.
-
-    Example:
-        >>> from recloop.testing import FakeLM
-        >>> prompt = Prompt(user=7, system="", text='5 stars | "Ox" | genre War', num_items_shown=1, num_items_cut=0)
-        >>> generate(FakeLM(), [prompt], n=2).user_U.tolist()
-        [7]
-    """
-    sampling = Sampling(n, temperature, top_p, max_tokens, seed)
-    with CompletionCache(":memory:" if cache is None else cache) as opened:
-        return sample_completions(lm, prompts, sampling, opened, progress or terminal_progress())
-
-
 def sample_completions(
     lm: LanguageModel,
     prompts: Sequence[Prompt],
@@ -84,7 +41,7 @@ def sample_completions(
     progress: Progress = SILENT,
     purpose: str = "",
 ) -> UserCompletions:
-    """`generate` with an open cache, and its errors; only completions that the cache lacks are generated.
+    """The users in ascending order with their N completions; only those that the cache lacks are generated.
 
     For a model in this process, work is cut into chunks that depend on the prompts alone and are committed
     whole. So a run that was killed and resumed puts the same prompts into the same batches as one that was not,

@@ -134,25 +134,28 @@ class FinishedRun:
             raise SettingError(f"a variant is {UNTUNED} or {self.variant}, got {variant}; name one of them")
         return self.models.written(variant or self.variant).get(self.models.user_number(user), ())
 
-    def profile(self, who: Who, *, seed: int = 0) -> str:
+    def profile(self, who: Who, *, seed: int = 0, tries: int = 1) -> str:
         """What the run's language model wrote about a user, or writes about somebody new.
 
         Args:
             who: a user's id, or a history.
             seed: of sampling, where the run has no text; the temperature is the run's.
+            tries: how often a new text is drawn at most, until it says nothing that is untrue of the history.
 
         Raises:
             DataError: an item or a user the log does not have, or no item.
         """
-        return self.profiles([who], seed=seed)[0]
+        return self.profiles([who], seed=seed, tries=tries)[0]
 
-    def profiles(self, whom: Sequence[Who], *, seed: int = 0, cache: str | Path | None = None) -> list[str]:
+    def profiles(
+        self, whom: Sequence[Who], *, seed: int = 0, tries: int = 1, cache: str | Path | None = None
+    ) -> list[str]:
         """`profile` of several, in one batch.
 
         Args:
             cache: SQLite file of completions; what it holds is not written again. None keeps nothing.
         """
-        return self.models.texts(whom, seed, cache)
+        return self.models.texts(whom, seed, cache, tries)
 
     def rerank(
         self,

@@ -53,13 +53,14 @@ def score_file(run: FinishedRun, lists: Path, out: Path, texts: Path | None, pro
     return f"{num_lists:,} lists, {num_rows:,} rows in {out}"
 
 
-def profile_file(run: FinishedRun, users: Path, out: Path, seed: int, progress: Progress) -> str:
+def profile_file(run: FinishedRun, users: Path, out: Path, seed: int, progress: Progress, tries: int = 1) -> str:
     """Write a text about every user of a file; what was done, in a line. Stopped, the same command goes on.
 
     Args:
         users: ``user_id`` alone, for users of the log; with ``item_id``, and ``rating`` where known, for others: a row
             for each item of a history, oldest first.
         out: a Parquet file of ``user_id`` and ``text``; it appears when it is whole.
+        tries: as for `FinishedRun.profile`.
 
     Raises:
         DataError: a file that cannot be read, or unknown ids.
@@ -79,7 +80,7 @@ def profile_file(run: FinishedRun, users: Path, out: Path, seed: int, progress: 
     with progress.stage("profile", len(ids), "users") as advance:
         for first in range(0, len(whom), USERS_AT_ONCE):
             some = whom[first : first + USERS_AT_ONCE]
-            found += run.profiles(some, seed=seed, cache=cache)
+            found += run.profiles(some, seed=seed, tries=tries, cache=cache)
             advance(len(some))
     made = cache.with_suffix(".tmp")
     pl.DataFrame({"user_id": ids, "text": found}).write_parquet(made)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,11 +15,12 @@ from recloop.prompts.claims import TITLE, HistoryItem, Polarity, PopulationRates
 from recloop.prompts.lines import history_items
 from recloop.prompts.plausibility import WORD, repeats
 from recloop.prompts.prose import Catalogue, Mention, catalogue_of, find_mentions
-from recloop.records import Histories, Log, UserCompletions
+from recloop.records import Completion, CompletionStatus, Histories, Log, Prompt, UserCompletions
 
 if TYPE_CHECKING:
     from jaxtyping import Int64
 
+FACTS_KEPT = 10_000  # users, each checked several times in a row
 SAYS = ("no value or title", "only what is true", "something untrue")
 
 
@@ -89,6 +91,57 @@ def untrue_names(text: str, catalogue: Catalogue, facts: HistoryFacts) -> list[b
         (one.attribute, one.value) not in facts.present if one.polarity is None else one not in facts.true
         for one in find_mentions(text, catalogue)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class TruthCheck:
+    """`truth_check` with the facts of each user as a function.
+
+    attributes: names, for the canonical form.
+    """
+
+    catalogue: Catalogue
+    attributes: Sequence[str]
+    facts_of: Callable[[int], HistoryFacts]
+    in_form: bool = False
+
+    def __call__(self, prompt: Prompt, completion: Completion) -> bool:
+        if completion.status is not CompletionStatus.OK or not completion.is_finished:
+            return False
+        if self.in_form and not parse_claims(completion.text, self.attributes).is_well_formed:
+            return False
+        return not any(untrue_names(completion.text, self.catalogue, self.facts_of(prompt.user)))
+
+
+def truth_check(
+    log: Log, histories: Histories, population_rates: PopulationRates | None = None, *, in_form: bool = False
+) -> TruthCheck:
+    """A check for `recloop.generate`: the completion is usable, not cut off, and says nothing untrue of its user.
+
+    A value or title is untrue if the user's whole history does not hold it, or contradicts what is said of it. Prose
+    is read by its words, one sign in ten of them wrongly, so the check also refuses a few true texts.
+
+    Args:
+        log: whose values and titles texts are searched for.
+        histories: of the users that prompts are about.
+        population_rates: as for `assess_texts`.
+        in_form: the text must also be in canonical form.
+
+    Example:
+        >>> from recloop.data.lists import candidate_lists
+        >>> from recloop.data.load import load_log
+        >>> log = load_log(users=20)
+        >>> check = truth_check(log, candidate_lists(log).histories)
+        >>> check(Prompt(0, "", "", 0, 0), Completion(0, 0, "Likes nothing that is known.", 5, True, -1.0))
+        True
+    """
+    items_of = history_items(log)
+
+    @lru_cache(maxsize=FACTS_KEPT)
+    def facts_of(user: int) -> HistoryFacts:
+        return history_facts(log.attributes, items_of(*histories.of(user)), population_rates)
+
+    return TruthCheck(catalogue_of(log), log.attributes, facts_of, in_form)
 
 
 def what_texts_say(

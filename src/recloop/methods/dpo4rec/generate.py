@@ -18,8 +18,9 @@ from recloop.experiment.step import StepKind
 from recloop.llm.bundled import reads_few_names
 from recloop.llm.cache import CompletionCache, usage_note
 from recloop.llm.completion_text import shorten_completion
+from recloop.llm.generate import Check, sample_accepted
 from recloop.llm.language_model import Sampling
-from recloop.llm.sampling import completions_note, sample_completions
+from recloop.llm.sampling import completions_note
 from recloop.methods.dpo4rec.config import CompletionsConfig
 from recloop.methods.dpo4rec.data import Task
 from recloop.methods.preflight import Trial, preflight
@@ -84,21 +85,27 @@ def sample_user_texts(
 
 def sample_for(
     study: Study, task: Task, lm: LmRef, users: np.ndarray, num: int, seed: int, temperature: float | None = None,
-    purpose: str = "",
+    purpose: str = "", accept: Check | None = None, tries: int = 1,
 ) -> UserCompletions:  # fmt: skip
     """`num` completions of each user, cut to ``sentences``; a server's cost is booked under `purpose`.
 
-    A server is not told to stop there: the cache keeps all it wrote, and serves other numbers of sentences too.
+    A server is not told to stop there: the cache keeps all it wrote, and serves other numbers of sentences too. One
+    that `accept` refuses, as it is cut, is drawn again, at most `tries` times in all.
     """
     room = study.config.completions.sentences
+
+    def cut(completion: Completion) -> Completion:
+        return completion if room is None else shorten_completion(completion, room)
+
+    accept_cut: Check | None = accept and (lambda prompt, completion: accept(prompt, cut(completion)))
     sampling = _sampling(study, num, seed, temperature)
     prompts = [task.prompts[user] for user in users.tolist()]
     with CompletionCache(study.run.path / COMPLETIONS_FILE) as cache:
-        found = sample_completions(study.open_lm(lm.folder), prompts, sampling, cache, study.progress, purpose)
+        opened = study.open_lm(lm.folder)
+        found = sample_accepted(opened, prompts, sampling, cache, accept_cut, tries, study.progress, purpose)
     if room is None:
         return found
-    shortened = (tuple(shorten_completion(one, room) for one in row_N) for row_N in found.completions_UN)
-    return UserCompletions(found.user_U, tuple(shortened))
+    return UserCompletions(found.user_U, tuple(tuple(map(cut, row_N)) for row_N in found.completions_UN))
 
 
 def _sampling(study: Study, num: int, seed: int, temperature: float | None = None) -> Sampling:

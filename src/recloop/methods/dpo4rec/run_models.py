@@ -16,7 +16,7 @@ from recloop.encoders.sentence import encode_texts
 from recloop.errors import DataError, SettingError
 from recloop.llm.bundled import with_readable_columns
 from recloop.llm.completion_text import shorten_completion
-from recloop.llm.sampling import generate
+from recloop.llm.generate import generate
 from recloop.methods.dpo4rec import METHOD
 from recloop.methods.dpo4rec.data import Task, prepare
 from recloop.methods.dpo4rec.evaluate import load_reranker
@@ -25,8 +25,9 @@ from recloop.methods.dpo4rec.names import TRAINED, UNTUNED
 from recloop.methods.run_log import read_run_log
 from recloop.methods.study import Study
 from recloop.progress import SILENT
+from recloop.prompts.text_truth import truth_check
 from recloop.prompts.user_profile import ProfileWriter, profile_writer
-from recloop.records import Group, Histories, Lists, Log, Prompt, UserVectors
+from recloop.records import Completion, Group, Histories, Lists, Log, Prompt, UserVectors
 from recloop.settings import validate
 
 if TYPE_CHECKING:
@@ -116,18 +117,32 @@ class RunModels:
 
         return of
 
-    def texts(self, whom: Sequence[Who], seed: int, cache: str | Path | None = None) -> list[str]:
-        """The first text that the run has about each, or a new one, which `cache` keeps."""
+    def texts(self, whom: Sequence[Who], seed: int, cache: str | Path | None = None, tries: int = 1) -> list[str]:
+        """The first text that the run has about each, or a new one, which `cache` keeps.
+
+        Args:
+            tries: how often a new one that is cut off or says something untrue is drawn.
+        """
         found = [self.first_text(who, self.variant) for who in whom]
         missing = [place for place, text in enumerate(found) if text is None]
         if missing:
             prompts = [replace(self.prompt(whom[place]), user=row) for row, place in enumerate(missing)]
             config = self.study.config
             sampling = {name: getattr(config.lm, name) for name in ("temperature", "top_p", "max_tokens")}
-            written = generate(self.lm, prompts, **sampling, seed=seed, cache=cache, progress=SILENT).completions_UN
             room = config.completions.sentences
-            for place, (completion,) in zip(missing, written, strict=True):
-                found[place] = (completion if room is None else shorten_completion(completion, room)).text
+
+            def read(completion: Completion) -> Completion:
+                return completion if room is None else shorten_completion(completion, room)
+
+            accept = None
+            if tries != 1:
+                check = truth_check(self.log, self._histories([whom[p] for p in missing]), self.task.population_rates)
+                accept = lambda prompt, completion: check(prompt, read(completion))  # noqa: E731
+            written = generate(
+                self.lm, prompts, **sampling, seed=seed, cache=cache, progress=SILENT, accept=accept, tries=tries
+            )
+            for place, (completion,) in zip(missing, written.completions_UN, strict=True):
+                found[place] = read(completion).text
         return [text or "" for text in found]
 
     def first_text(self, who: Who, variant: str) -> str | None:
@@ -182,11 +197,15 @@ class RunModels:
         lists = Lists(Group.TEST, user_B, items_BL, labels_BL, is_item_BL, score_BL=score_BL)
         reranker, rows = self.reranker, UserVectors(np.arange(len(whom)), vectors_UD[:, None])
         if reranker.network.tokens is not None:
-            pairs = [self.history(who) for who in whom]
-            offsets = np.cumsum([0, *(len(items) for items, _ in pairs)])
-            items, ratings = (np.concatenate(part) for part in zip(*pairs, strict=True))
-            reranker = replace(reranker, histories=Histories(offsets, items, ratings))
+            reranker = replace(reranker, histories=self._histories(whom))
         return reranker.score(lists, rows)[:, 0]
+
+    def _histories(self, whom: Sequence[Who]) -> Histories:
+        """Their histories, one after the other."""
+        pairs = [self.history(who) for who in whom]
+        offsets = np.cumsum([0, *(len(items) for items, _ in pairs)])
+        items, ratings = (np.concatenate(part) for part in zip(*pairs, strict=True))
+        return Histories(offsets, items, ratings)
 
     def history(self, who: Who) -> tuple[np.ndarray, np.ndarray]:
         """Items and ratings, oldest first."""

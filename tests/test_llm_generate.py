@@ -1,0 +1,121 @@
+"""Completions without a cache at hand, and drawn again until a check accepts them."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from recloop.data.lists import candidate_lists
+from recloop.data.load import load_log
+from recloop.errors import RunError, SettingError
+from recloop.llm.generate import generate
+from recloop.prompts.text_truth import assess_texts, truth_check
+from recloop.prompts.user_profile import profile_prompts
+from recloop.records import Completion, CompletionStatus, Prompt
+from recloop.testing import FakeLM
+
+HISTORY = '5 stars | "Glass Harbour" | era 1990s | genre Drama, War\n2 stars | "Ox" | era 1980s | genre Comedy'
+
+
+def prompts_of(users):
+    return [Prompt(user, "You summarise.", f"{HISTORY}\nUser {user}.", 2, 0) for user in users]
+
+
+def test_users_come_back_in_order_with_their_prompts_and_completions():
+    prompts = prompts_of([9, 3])
+    texts = generate(FakeLM(), prompts, n=3, seed=4)
+    assert texts.user_U.tolist() == [3, 9]
+    assert texts.user_U.dtype == np.int64
+    assert texts.prompts_U == (prompts[1], prompts[0])
+    assert [[d.completion for d in completions_N] for completions_N in texts.completions_UN] == [[0, 1, 2]] * 2
+    assert generate(FakeLM(), prompts, n=3, seed=4).completions_UN == texts.completions_UN
+    assert generate(FakeLM(), prompts, n=3, seed=5).completions_UN != texts.completions_UN
+
+
+def test_a_cache_file_keeps_completions_between_calls(tmp_path):
+    lm = FakeLM()
+    first = generate(lm, prompts_of([1, 2]), n=2, cache=tmp_path / "completions.sqlite")
+    again = generate(lm, prompts_of([1, 2, 3]), n=2, cache=str(tmp_path / "completions.sqlite"))
+    assert lm.num_asked == 6
+    assert again.completions_UN[:2] == first.completions_UN
+    with pytest.raises(RunError, match="existing folder"):
+        generate(lm, prompts_of([1]), cache=tmp_path / "absent" / "completions.sqlite")
+
+
+def test_sampling_settings_are_checked():
+    with pytest.raises(SettingError, match="num_completions must be at least 1; got 0"):
+        generate(FakeLM(), prompts_of([1]), n=0)
+    with pytest.raises(SettingError, match="at temperature 0 all completions of a prompt are the same"):
+        generate(FakeLM(), prompts_of([1]), n=2, temperature=0)
+
+
+@pytest.fixture(scope="module")
+def log():
+    return load_log(users=40)
+
+
+@pytest.fixture(scope="module")
+def lists(log):
+    return candidate_lists(log)
+
+
+def texts_of(completions):
+    return [[one.text for one in completions_N] for completions_N in completions.completions_UN]
+
+
+def test_a_refused_completion_is_drawn_again_and_an_accepted_one_stays(tmp_path):
+    prompts, lm = prompts_of([1, 2, 3, 4]), FakeLM()
+    once = generate(lm, prompts, n=3)
+    refused = {texts_of(once)[0][0]}
+    seen = Counter()
+
+    def accept(prompt, completion):
+        seen[prompt.user] += 1
+        return completion.text not in refused
+
+    cache = tmp_path / "completions.sqlite"
+    found = generate(lm, prompts, n=3, accept=accept, tries=20, cache=cache)
+    assert [[one.completion for one in row] for row in found.completions_UN] == [[0, 1, 2]] * 4
+    assert not any(text in refused for row in texts_of(found) for text in row)
+    for before, after in zip(texts_of(once), texts_of(found), strict=True):
+        assert all(b == a for b, a in zip(before, after, strict=True) if b not in refused)
+    assert set(seen) == {1, 2, 3, 4}
+    asked = lm.num_asked
+    again = generate(lm, prompts, n=3, accept=accept, tries=20, cache=cache)
+    assert again.completions_UN == found.completions_UN
+    assert lm.num_asked == asked  # further draws are kept too
+
+
+def test_no_more_is_drawn_than_tries_allow_and_the_last_one_stays():
+    lm, drawn = FakeLM(), []
+    found = generate(lm, prompts_of([1]), n=2, accept=lambda prompt, one: drawn.append(one.text), tries=3)
+    assert lm.num_asked == 6
+    (last,) = texts_of(found)
+    assert drawn[:2] == texts_of(generate(FakeLM(), prompts_of([1]), n=2))[0]
+    assert last == texts_of(generate(FakeLM(), prompts_of([1]), n=6))[0][4:]
+
+
+@pytest.mark.parametrize("settings", [{"tries": 0}, {"tries": 2}, {"tries": 2, "temperature": 0, "accept": bool}])
+def test_more_than_one_try_needs_a_check_and_draws_that_differ(settings):
+    with pytest.raises(SettingError, match=r"tries must be at least 1, and more need accept and a temperature above 0"):
+        generate(FakeLM(), prompts_of([1]), **settings)
+
+
+def test_checked_texts_say_nothing_untrue(log, lists):
+    prompts = profile_prompts(log, lists, template="attributed")
+    lm = FakeLM(log.attributes)
+    before = assess_texts(log, lists.histories, generate(lm, prompts, n=3))
+    check = truth_check(log, lists.histories)
+    after = assess_texts(log, lists.histories, generate(lm, prompts, n=3, accept=check, tries=50))
+    assert before.true < 0.9
+    assert after.true == 1.0
+    assert after.num_texts == before.num_texts
+
+
+def test_the_check_refuses_what_is_cut_off_unusable_or_not_in_form(log, lists):
+    prompt, nothing = prompts_of([0])[0], Completion(0, 0, "Likes what nobody knows.", 4, True, -1.0)
+    check = truth_check(log, lists.histories)
+    assert check(prompt, nothing)
+    assert not check(prompt, Completion(0, 0, nothing.text, 4, False, -1.0))
+    assert not check(prompt, Completion(0, 0, "", 4, True, -1.0, CompletionStatus.REFUSED))
+    assert not truth_check(log, lists.histories, in_form=True)(prompt, nothing)
