@@ -49,9 +49,9 @@ class ScoredCompletions:
 
 
 def scored_completions(loop: Loop, task: Task, seed: int) -> ScoredCompletions | None:
-    """The completions and their scores, or None where the run has no reward model or no round."""
+    """The completions and their scores, or None where the run has no reward model or rewards none of them."""
     steps = reward_model_steps(loop, seed)
-    if not all(map(loop.run.is_done, steps)) or not loop.config.rounds:
+    if not all(map(loop.run.is_done, steps)) or not num_rewarded_rounds(loop):
         return None
     vectors, lists = vectors_of(loop, UNTUNED, seed).parts[REWARD], task.lists.reward
     scores_KBNL = tuple(one.score(lists, vectors) for one in load_reward_models(loop, steps))
@@ -155,10 +155,15 @@ def first_lists(lists: Lists, has_value_B: np.ndarray, num_lists: int | None) ->
     return rows[(count_U[user_B] >= (num_lists or 2)) & (place_B < limit)]
 
 
+def num_rewarded_rounds(loop: Loop) -> int:
+    """Rounds in which completions of all reward users were rewarded at once; GRPO rewards them as they are written."""
+    return 0 if loop.config.train == "grpo" else loop.config.rounds
+
+
 def reward_numbers(loop: Loop, task: Task, seed: int) -> tuple[RewardNumbers, ...]:
     """The spread of every round's rewards, and the pairs made of them."""
     found: list[RewardNumbers] = []
-    for round in range(loop.config.rounds):
+    for round in range(num_rewarded_rounds(loop)):
         metric = loop.config.reward.metric
         file = loop.run.folder(f"reward.r{round}.s{seed}") / REWARDS
         rewards_UN = read_rewards(file, task.log, metric).rewards_UN.astype(np.float64)
