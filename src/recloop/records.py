@@ -233,6 +233,7 @@ class CompletionStatus(StrEnum):
     TOO_LONG = "too_long"  # far beyond what was asked for
     REJECTED = "rejected"  # the server refuses this prompt for every completion
     FAILED = "failed"  # the server failed at this prompt repeatedly, but not at others
+    UNACCEPTED = "unaccepted"  # the caller's check refused every draw
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ def profile(folder: Path, /, *, users: Path, out: Path, seed: int = 0, tries: in
         users: a table of user_id, for users of the log; with item_id, the histories of new users, oldest first.
         out: a new Parquet file with user_id and text.
         seed: of sampling.
-        tries: how often a text is drawn at most, until it says nothing that is untrue of the history.
+        tries: how often a text is drawn at most, until it says nothing untrue of the history; empty if none does.
     """
     from recloop.methods.predict import load
     from recloop.methods.use_files import profile_file

@@ -73,9 +73,10 @@ def evaluate_transfer(loop: Loop, task: Task, seed: int, source: Path) -> None:
 
 
 def evaluate_checked(loop: Loop, task: Task, seed: int) -> None:
-    """Evaluate the trained texts with those that say something untrue drawn again, as a variant of the run.
+    """Evaluate only those of the trained texts that say nothing untrue, as a variant of the run.
 
-    Train, valid and test users' texts are checked alike, by their histories alone. What no draw makes true stays.
+    Train, valid and test users' texts are checked alike, by their histories alone. An untrue one is drawn again; where
+    no draw is true the text is empty.
     """
     folder = trained_folder(loop.run.path, seed)
     lm = LmRef(TRAINED, folder, sha256_of_folder(folder))

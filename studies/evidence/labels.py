@@ -24,7 +24,7 @@ NOT_RUN = "*not run yet*"
 OWN_TITLES = {
     TRANSFERRED: "Trained on another log, transferred",
     LEAKY: "Trained with the leaky reward model",
-    CHECKED: "Trained, untrue texts drawn again",
+    CHECKED: "Trained, only true texts",
 }
 RANKERS = {"dlcm": "DLCM", "prm": "PRM", "setrank": "SetRank", "mir": "MIR", "reward_model": "the frozen reward model"}
 T = TypeVar("T")

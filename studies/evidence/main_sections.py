@@ -196,10 +196,10 @@ def checked_lines(evidence: Evidence) -> list[str]:
         *("checked minus untuned", "checked minus trained", "checked minus untuned, by fold"),
     )
     about = (
-        f"Is a gain one of untruth? In *{variant_title(CHECKED).lower()}* (*checked*), a text that says something "
-        f"untrue of its user's history is drawn again from the same trained language model, at most {TRIES} draws in "
-        f"all. The evaluation reranker is fitted again, on train users' texts that were checked alike. True is the "
-        f"share of all claims; differences are in {PRIMARY_METRIC}:"
+        f"Is a gain one of untruth? For *{variant_title(CHECKED)[0].lower()}{variant_title(CHECKED)[1:]}* (*checked*), "
+        f"a text that is cut off or says something untrue of its user's history is drawn again from the same trained "
+        f"language model. After {TRIES} draws it is left empty. The evaluation reranker is fitted again, on train "
+        f"users' texts that were checked alike. True is the share of all claims; differences are in {PRIMARY_METRIC}:"
     )
     return [about, "", *table(head, rows, left=2)] if rows else []
 

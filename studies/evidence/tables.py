@@ -44,7 +44,7 @@ from studies.evidence.numbers import (
 from studies.evidence.statistics import moments_of
 
 TRANSFERRED, LEAKY, CHECKED = "transferred", "trained_by_leaky_reward_model", "trained_checked"
-TRIES = 8  # draws of a checked text at most
+TRIES = 3  # draws of a checked text at most
 STORED_METRICS = ("ndcg@5", "map@5", "ndcg@10", "loglik")
 TESTED_METRICS = ("ndcg@5", "map@5")
 TEMPLATE = "template_"

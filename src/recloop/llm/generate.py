@@ -15,7 +15,7 @@ from recloop.llm.cache import CompletionCache
 from recloop.llm.language_model import LanguageModel, Sampling
 from recloop.llm.sampling import sample_completions
 from recloop.progress import SILENT, Progress, terminal_progress
-from recloop.records import Completion, Prompt, UserCompletions
+from recloop.records import Completion, CompletionStatus, Prompt, UserCompletions
 
 Check = Callable[[Prompt, Completion], bool]
 
@@ -44,8 +44,9 @@ def generate(
         top_p: share of the probability mass sampled from.
         max_tokens: longest completion, its end token included.
         seed: the same seed, prompt and model give the same completions.
-        accept: whether a completion of a prompt is good enough, as `truth_check` says; None takes all.
-        tries: how often each is drawn at most, until it is accepted; if it never is, the last one stays.
+        accept: whether a completion of a prompt is good enough, as `truth_check` says; None takes all. One that it
+            refuses is an empty text in the end, whose status says so.
+        tries: how often each is drawn at most, until it is accepted.
         cache: SQLite file of completions; what it holds is not generated again. None keeps nothing.
         progress: told how far it is; None for the terminal.
 
@@ -77,32 +78,42 @@ def sample_accepted(
     purpose: str = "",
 ) -> UserCompletions:
     """`generate` with an open cache; `purpose` is what a server's cost is booked under."""
-    if tries < 1 or (tries > 1 and (not callable(accept) or sampling.temperature == 0)):
+    is_check = accept is None or callable(accept)
+    if tries < 1 or not is_check or (tries > 1 and (accept is None or sampling.temperature == 0)):
         raise SettingError(
             f"tries must be at least 1, and more need a check as accept and a temperature above 0; got tries={tries}, "
             f"accept={accept!r}, temperature={sampling.temperature:g}"
         )
     found = sample_completions(lm, prompts, sampling, cache, progress, purpose)
-    if accept is None or tries == 1:
+    if accept is None:
         return found
     prompt_of = {prompt.user: prompt for prompt in prompts}
     drawn = dict(zip(found.user_U.tolist(), map(list, found.completions_UN), strict=True))
-    for draw in range(1, tries):
-        refused = {
-            user: [place for place, one in enumerate(own) if not accept(prompt_of[user], one)]
-            for user, own in drawn.items()
-        }
-        users_by_count: dict[int, list[int]] = defaultdict(list)
-        for user, places in refused.items():
-            if places:
-                users_by_count[len(places)].append(user)
-        if not users_by_count:
+    refused = {(user, place) for user, own in drawn.items() for place in range(len(own))}
+    for draw in range(tries):
+        refused = {(user, place) for user, place in refused if not accept(prompt_of[user], drawn[user][place])}
+        if draw + 1 == tries or not refused:
             break
-        first = sampling.first_completion + draw * sampling.num_completions
-        for count, users in sorted(users_by_count.items()):
-            asked, only = [prompt_of[user] for user in users], sampling.only(range(first, first + count))
-            again = sample_completions(lm, asked, only, cache, progress, purpose)
+        places_of: dict[int, list[int]] = defaultdict(list)
+        for user, place in sorted(refused):
+            places_of[user].append(place)
+        first = sampling.first_completion + (draw + 1) * sampling.num_completions
+        for count in sorted(set(map(len, places_of.values()))):
+            asked = [prompt_of[user] for user, places in places_of.items() if len(places) == count]
+            again = sample_completions(lm, asked, sampling.only(range(first, first + count)), cache, progress, purpose)
             for user, completions in zip(again.user_U.tolist(), again.completions_UN, strict=True):
-                for place, one in zip(refused[user], completions, strict=True):
+                for place, one in zip(places_of[user], completions, strict=True):
                     drawn[user][place] = replace(one, completion=drawn[user][place].completion)
+    for user, place in refused:
+        drawn[user][place] = _unaccepted(drawn[user][place], tries)
     return UserCompletions(found.user_U, tuple(map(tuple, drawn.values())), found.prompts_U)
+
+
+def _unaccepted(completion: Completion, tries: int) -> Completion:
+    """An empty text that says why; one that had no use before stays as it is."""
+    if completion.status is not CompletionStatus.OK:
+        return completion
+    reason = f"refused by the check, {tries} draw{'s' * (tries > 1)}"
+    reason = "; ".join(filter(None, (completion.reason, reason)))
+    raw = completion.raw or completion.text
+    return replace(completion, text="", status=CompletionStatus.UNACCEPTED, reason=reason, raw=raw)

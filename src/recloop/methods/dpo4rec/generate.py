@@ -89,8 +89,8 @@ def sample_for(
 ) -> UserCompletions:  # fmt: skip
     """`num` completions of each user, cut to ``sentences``; a server's cost is booked under `purpose`.
 
-    A server is not told to stop there: the cache keeps all it wrote, and serves other numbers of sentences too. One
-    that `accept` refuses, as it is cut, is drawn again, at most `tries` times in all.
+    A server is not told to stop there: the cache keeps all it wrote, and serves other numbers of sentences too.
+    `accept` is asked about a completion as it is cut, and `tries` is as for `recloop.generate`.
     """
     room = study.config.completions.sentences
 

@@ -121,7 +121,7 @@ class RunModels:
         """The first text that the run has about each, or a new one, which `cache` keeps.
 
         Args:
-            tries: how often a new one that is cut off or says something untrue is drawn.
+            tries: as for `FinishedRun.profile`.
         """
         found = [self.first_text(who, self.variant) for who in whom]
         missing = [place for place, text in enumerate(found) if text is None]
