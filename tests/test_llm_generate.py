@@ -115,7 +115,7 @@ def test_checked_texts_say_nothing_untrue(log, lists):
     prompts = profile_prompts(log, lists, template="attributed")
     lm = FakeLM(log.attributes)
     before = assess_texts(log, lists.histories, generate(lm, prompts, n=3))
-    check = truth_check(log, lists.histories)
+    check = truth_check(log, lists)
     after = assess_texts(log, lists.histories, generate(lm, prompts, n=3, accept=check, tries=50))
     assert before.true < 0.9
     assert after.true == 1.0

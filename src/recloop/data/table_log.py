@@ -227,7 +227,11 @@ def _read_items(tables: _Tables, source: TableSource) -> Rows:
     columns = {item: f"{tables.of}items_id", config.title: f"{tables.of}title"}
     columns |= dict.fromkeys(config.attributes, f"{tables.of}attributes")
     joined_by = dict.fromkeys(config.attributes, config.attribute_separator)
-    rows, _ = read_table(source, "the table of items", columns, tables.forms[1], joined_by=joined_by)
+    rows, unread = read_table(source, "the table of items", columns, tables.forms[1], joined_by=joined_by)
+    if unread:
+        attributes = f"{tables.of}attributes".removeprefix("data.")
+        told = f"nothing reads the columns {', '.join(unread)} of {source}"
+        tables.bad_rows.say(f"{told}; name in {attributes} those that prompts and rerankers should have")
     values = {
         attribute: attribute_labels(pl.col(attribute).fill_null("").str.split(config.attribute_separator))
         for attribute in config.attributes

@@ -82,7 +82,7 @@ def sample_accepted(
     if tries < 1 or not is_check or (tries > 1 and (accept is None or sampling.temperature == 0)):
         raise SettingError(
             f"tries must be at least 1, and more need a check as accept and a temperature above 0; got tries={tries}, "
-            f"accept={accept!r}, temperature={sampling.temperature:g}"
+            f"{accept!r} as accept and temperature={sampling.temperature:g}"
         )
     found = sample_completions(lm, prompts, sampling, cache, progress, purpose)
     if accept is None:

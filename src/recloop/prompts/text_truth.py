@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from recloop.prompts.claims import TITLE, HistoryItem, Polarity, PopulationRates
 from recloop.prompts.lines import history_items
 from recloop.prompts.plausibility import WORD, repeats
 from recloop.prompts.prose import Catalogue, Mention, catalogue_of, find_mentions
-from recloop.records import Completion, CompletionStatus, Histories, Log, Prompt, UserCompletions
+from recloop.records import CandidateLists, Completion, CompletionStatus, Histories, Log, Prompt, UserCompletions
 
 if TYPE_CHECKING:
     from jaxtyping import Int64
@@ -100,9 +100,9 @@ class TruthCheck:
     attributes: names, for the canonical form.
     """
 
-    catalogue: Catalogue
+    catalogue: Catalogue = field(repr=False)
     attributes: Sequence[str]
-    facts_of: Callable[[int], HistoryFacts]
+    facts_of: Callable[[int], HistoryFacts] = field(repr=False)
     in_form: bool = False
 
     def __call__(self, prompt: Prompt, completion: Completion) -> bool:
@@ -114,7 +114,11 @@ class TruthCheck:
 
 
 def truth_check(
-    log: Log, histories: Histories, population_rates: PopulationRates | None = None, *, in_form: bool = False
+    log: Log,
+    lists: CandidateLists | Histories,
+    population_rates: PopulationRates | None = None,
+    *,
+    in_form: bool = False,
 ) -> TruthCheck:
     """A check for `recloop.generate`: the completion is usable, not cut off, and says nothing untrue of its user.
 
@@ -123,7 +127,7 @@ def truth_check(
 
     Args:
         log: whose values and titles texts are searched for.
-        histories: of the users that prompts are about.
+        lists: whose histories the prompts are about, or these alone.
         population_rates: as for `assess_texts`.
         in_form: the text must also be in canonical form.
 
@@ -131,11 +135,11 @@ def truth_check(
         >>> from recloop.data.lists import candidate_lists
         >>> from recloop.data.load import load_log
         >>> log = load_log(users=20)
-        >>> check = truth_check(log, candidate_lists(log).histories)
+        >>> check = truth_check(log, candidate_lists(log))
         >>> check(Prompt(0, "", "", 0, 0), Completion(0, 0, "Likes nothing that is known.", 5, True, -1.0))
         True
     """
-    items_of = history_items(log)
+    items_of, histories = history_items(log), lists.histories if isinstance(lists, CandidateLists) else lists
 
     @lru_cache(maxsize=FACTS_KEPT)
     def facts_of(user: int) -> HistoryFacts:
