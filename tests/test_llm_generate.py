@@ -129,3 +129,6 @@ def test_the_check_refuses_what_is_cut_off_unusable_or_not_in_form(log, lists):
     assert not check(prompt, Completion(0, 0, nothing.text, 4, False, -1.0))
     assert not check(prompt, Completion(0, 0, "", 4, True, -1.0, CompletionStatus.REFUSED))
     assert not truth_check(log, lists.histories, in_form=True)(prompt, nothing)
+    genre = log.items["genre"].explode().drop_nulls()[0]
+    for text in ("By genre: likes Nonesuch.", f"By era: likes {genre}."):  # no such value; a value of another attribute
+        assert not check(prompt, Completion(0, 0, text, 6, True, -1.0))

@@ -108,9 +108,17 @@ class TruthCheck:
     def __call__(self, prompt: Prompt, completion: Completion) -> bool:
         if completion.status is not CompletionStatus.OK or not completion.is_finished:
             return False
-        if self.in_form and not parse_claims(completion.text, self.attributes).is_well_formed:
+        parsed, facts = parse_claims(completion.text, self.attributes), self.facts_of(prompt.user)
+        if self.in_form and not parsed.is_well_formed:
             return False
-        return not any(untrue_names(completion.text, self.catalogue, self.facts_of(prompt.user)))
+        # A canonical claim may name a value that no item has, or under another attribute: its words alone do not tell.
+        claims_hold = all(
+            (claim.attribute, claim.value) in facts.present
+            if claim.polarity is Polarity.ALSO
+            else Mention(claim.attribute, claim.value, claim.polarity) in facts.true
+            for claim in parsed.claims
+        )
+        return claims_hold and not any(untrue_names(completion.text, self.catalogue, facts))
 
 
 def truth_check(
