@@ -18,9 +18,9 @@ ABOUT = (
     "trained text. *Random labels* is the same training with better and worse dealt out by chance. *ID history* is a "
     "reranker that reads the ids of the history and no text. The *best template* is filled from the history and needs "
     "no training. *True* is the share of all claims that the history supports with their sign, before and after "
-    "training. A gain that comes with less truth is not all gain. *Every fold* is about trained minus untuned. Two "
-    "studies of one log have other users and settings, so compare within a row. *Lists of KAR* have drawn negatives, "
-    "*retrieved lists* those of a retriever."
+    "training. A gain that comes with less truth is not all gain; where it was asked, the next part has the gain with "
+    "true texts alone. *Every fold* is about trained minus untuned. Two studies of one log have other users and "
+    "settings, so compare within a row. *Lists of KAR* have drawn negatives, *retrieved lists* those of a retriever."
 )
 HEAD = (
     *("log and language model", "reranker", "untuned to trained", "trained minus untuned"),
