@@ -9,8 +9,8 @@ from recloop.data.lists import candidate_lists
 from recloop.data.load import load_log
 from recloop.errors import RunError, SettingError
 from recloop.llm.generate import generate
-from recloop.prompts.text_truth import assess_texts, truth_check
-from recloop.prompts.user_profile import profile_prompts
+from recloop.prompts.text_truth import assess_texts, check_of, truth_check
+from recloop.prompts.user_profile import PromptConfig, population_rates_of, profile_prompts
 from recloop.records import Completion, CompletionStatus, Prompt
 from recloop.testing import FakeLM
 
@@ -102,13 +102,36 @@ def test_no_more_is_drawn_than_tries_allow_and_what_is_refused_is_empty_in_the_e
 
 @pytest.mark.parametrize(
     "settings",
-    [{"tries": 0}, {"tries": 2}, {"tries": 2, "accept": "true"}, {"tries": 2, "temperature": 0, "accept": bool}],
+    [
+        {"tries": 0},
+        {"tries": "2"},
+        {"tries": 2},
+        {"tries": 2, "accept": "true"},
+        {"tries": 2, "temperature": 0, "accept": bool},
+    ],
 )
 def test_more_than_one_try_needs_a_check_and_draws_that_differ(settings):
-    with pytest.raises(
-        SettingError, match=r"tries must be at least 1, and more need a check as accept and a temperature above 0"
-    ):
+    with pytest.raises(SettingError, match="tries must be a whole number from 1, and more need a check as accept"):
         generate(FakeLM(), prompts_of([1]), **settings)
+
+
+def test_a_check_is_made_of_a_log_and_its_own_lists(log, lists):
+    for wrong in ((lists, log), (log, lists.histories), (log, lists.test)):
+        with pytest.raises(SettingError, match="needs a Log, its CandidateLists"):
+            truth_check(*wrong)
+    with pytest.raises(SettingError, match="likes_by='sum'"):
+        truth_check(log, lists, likes_by="sum")
+    with pytest.raises(SettingError, match="must be those of the log"):
+        truth_check(load_log(users=41), lists)
+
+
+def test_a_check_by_share_is_that_of_prompts_by_share(log, lists):
+    prompts = profile_prompts(log, lists, likes_by="share")
+    rates = population_rates_of(log, lists.histories, np.unique(lists.train.user_B), PromptConfig(likes_by="share"))
+    by_share, by_rating = truth_check(log, lists, likes_by="share"), truth_check(log, lists)
+    facts = [by_share.facts_of(prompt.user) for prompt in prompts]
+    assert facts == [check_of(log, lists.histories, rates).facts_of(prompt.user) for prompt in prompts]
+    assert facts != [by_rating.facts_of(prompt.user) for prompt in prompts]
 
 
 def test_checked_texts_say_nothing_untrue(log, lists):
@@ -124,11 +147,11 @@ def test_checked_texts_say_nothing_untrue(log, lists):
 
 def test_the_check_refuses_what_is_cut_off_unusable_or_not_in_form(log, lists):
     prompt, nothing = prompts_of([0])[0], Completion(0, 0, "Likes what nobody knows.", 4, True, -1.0)
-    check = truth_check(log, lists.histories)
+    check = truth_check(log, lists)
     assert check(prompt, nothing)
     assert not check(prompt, Completion(0, 0, nothing.text, 4, False, -1.0))
     assert not check(prompt, Completion(0, 0, "", 4, True, -1.0, CompletionStatus.REFUSED))
-    assert not truth_check(log, lists.histories, in_form=True)(prompt, nothing)
+    assert not truth_check(log, lists, in_form=True)(prompt, nothing)
     genre = log.items["genre"].explode().drop_nulls()[0]
     for text in ("By genre: likes Nonesuch.", f"By era: likes {genre}."):  # no such value; a value of another attribute
         assert not check(prompt, Completion(0, 0, text, 6, True, -1.0))

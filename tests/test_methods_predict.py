@@ -15,8 +15,8 @@ from recloop.methods.dpo4rec.evaluate import SCORES
 from recloop.methods.predict import EVERYTHING, NOTHING, FinishedRun, text_parts
 from recloop.methods.use_files import export_run, profile_file, read_texts, rows_of_test_lists, score_file
 from recloop.progress import SILENT
-from recloop.prompts.text_truth import truth_check
-from recloop.records import Completion, Group
+from recloop.prompts.text_truth import check_of
+from recloop.records import Completion, Group, Prompt
 from recloop.rerankers.fitted import FittedReranker
 from recloop.testing import FakeEncoder, FakeLM
 
@@ -120,7 +120,7 @@ def test_a_new_text_is_drawn_again_until_it_says_nothing_untrue(model, lm, tmp_p
     items = model.log.items["item_id"].to_list()
     whom = [[(item, 1.0 + n % 5) for n, item in enumerate(items[first : first + 16])] for first in range(0, 132, 12)]
     once, checked = model.profiles(whom), model.profiles(whom, tries=40)
-    checks = [truth_check(model.log, model.models._histories([who])) for who in whom]
+    checks = [check_of(model.log, model.models._histories([who])) for who in whom]
     prompt = model.models.prompt(whom[0])
 
     def is_true(check, text: str) -> bool:
@@ -138,8 +138,33 @@ def test_a_new_text_is_drawn_again_until_it_says_nothing_untrue(model, lm, tmp_p
     pl.DataFrame(rows, ["user_id", "item_id", "rating"], orient="row").write_csv(tmp_path / "new.csv")
     profile_file(model, tmp_path / "new.csv", tmp_path / "texts.parquet", 0, SILENT, tries=40)
     assert pl.read_parquet(tmp_path / "texts.parquet")["text"].to_list() == checked
-    with pytest.raises(SettingError, match="tries must be at least 1"):
+    with pytest.raises(SettingError, match="tries must be a whole number from 1, got 0"):
         model.profile(whom[0], tries=0)
+
+
+def test_of_the_texts_that_the_run_has_only_one_that_is_true_is_used(model, lm) -> None:
+    models, check = model.models, check_of(model.log, model.lists.histories)
+
+    def is_true(user: str, text: str) -> bool:
+        prompt = Prompt(models.user_number(user), "", "", 0, 0)
+        return check(prompt, Completion(0, 0, text, 1, True, -1.0))
+
+    users = model.user_ids
+    checked = dict(zip(users, model.profiles(users, tries=60), strict=True))
+    firsts = {user: model.texts(user)[0] for user in users}
+    assert 0 < sum(is_true(user, text) for user, text in firsts.items()) < len(users)
+    assert all(is_true(user, text) for user, text in checked.items() if text)
+    assert all(checked[user] == text for user, text in firsts.items() if is_true(user, text))
+    second = [u for u in users if not is_true(u, firsts[u]) and any(is_true(u, t) for t in model.texts(u)[1:])]
+    assert all(checked[user] in model.texts(user) for user in second)
+    assert lm.asked > 0
+
+
+def test_an_empty_text_says_what_all_users_have_in_common(model) -> None:
+    candidates = model.log.items["item_id"][:6].to_list()
+    explained = model.explain(model.user_ids[0], candidates)
+    everything = explained.filter(pl.col("left_out") == EVERYTHING).select("item_id", "score")
+    assert model.rerank(model.user_ids[0], candidates, text="").select("item_id", "score").equals(everything)
 
 
 def test_users_and_items_that_are_not_there_are_named(model) -> None:

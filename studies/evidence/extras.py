@@ -41,7 +41,7 @@ from recloop.methods.dpo4rec.names import TRAINED, UNTUNED
 from recloop.methods.dpo4rec.train import train_dpo_round
 from recloop.methods.study import LmRef, derived_seed
 from recloop.methods.study import Study as Loop
-from recloop.prompts.text_truth import truth_check
+from recloop.prompts.text_truth import check_of
 from recloop.records import Group, UserVectors
 from recloop.rerankers.fitted import FittedReranker
 from recloop.rewards.preference_pairs import find_pairs
@@ -83,7 +83,7 @@ def evaluate_checked(loop: Loop, task: Task, seed: int) -> None:
     kind = StepKind(SAMPLE.verb, reads=SAMPLE.reads, part=CHECKED)
     with loop.step(kind, f"{CHECKED}.s{seed}", {"prompts": task.digest, "lm": lm.digest}) as step:
         if not step.is_done:
-            accept = truth_check(task.log, task.lists.histories, task.population_rates)
+            accept = check_of(task.log, task.lists.histories, task.population_rates)
             wanted = num_completions(loop.config.completions, with_rewards=False)
             checked = {"purpose": step.name, "accept": accept, "tries": TRIES}
             parts = {

@@ -78,10 +78,11 @@ def sample_accepted(
     purpose: str = "",
 ) -> UserCompletions:
     """`generate` with an open cache; `purpose` is what a server's cost is booked under."""
-    is_check = accept is None or callable(accept)
-    if tries < 1 or not is_check or (tries > 1 and (accept is None or sampling.temperature == 0)):
+    is_check = (accept is None or callable(accept)) and type(tries) is int
+    if not is_check or tries < 1 or (tries > 1 and (accept is None or sampling.temperature == 0)):
         raise SettingError(
-            f"tries must be at least 1, and more need a check as accept and a temperature above 0; got tries={tries}, "
+            f"tries must be a whole number from 1, and more need a check as accept and a temperature above 0; got "
+            f"tries={tries!r}, "
             f"{accept!r} as accept and temperature={sampling.temperature:g}"
         )
     found = sample_completions(lm, prompts, sampling, cache, progress, purpose)
@@ -104,6 +105,9 @@ def sample_accepted(
             for user, completions in zip(again.user_U.tolist(), again.completions_UN, strict=True):
                 for place, one in zip(places_of[user], completions, strict=True):
                     drawn[user][place] = replace(one, completion=drawn[user][place].completion)
+    if refused:
+        total = sum(map(len, drawn.values()))
+        progress.say(f"{len(refused):,} of {total:,} completions are empty: the check refused each draw of them")
     for user, place in refused:
         drawn[user][place] = _unaccepted(drawn[user][place], tries)
     return UserCompletions(found.user_U, tuple(map(tuple, drawn.values())), found.prompts_U)

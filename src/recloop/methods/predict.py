@@ -140,8 +140,9 @@ class FinishedRun:
         Args:
             who: a user's id, or a history.
             seed: of sampling, where the run has no text; the temperature is the run's.
-            tries: how often a new text is drawn at most, until it says nothing that is untrue of the history; it is
-                empty if none does. 1 does not check.
+            tries: above 1, what the run has about a user is checked, and a new text is drawn at most so often, until
+                the history supports all that it says (`recloop.truth_check`); it is empty if none does. 1 does not
+                check.
 
         Raises:
             DataError: an item or a user the log does not have, or no item.

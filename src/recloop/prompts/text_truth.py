@@ -7,11 +7,20 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from recloop.prompts.claims import TITLE, HistoryItem, Polarity, PopulationRates, parse_claims, true_claims
+from recloop.errors import SettingError
+from recloop.prompts.claims import (
+    TITLE,
+    HistoryItem,
+    Polarity,
+    PopulationRates,
+    parse_claims,
+    population_rates,
+    true_claims,
+)
 from recloop.prompts.lines import history_items
 from recloop.prompts.plausibility import WORD, repeats
 from recloop.prompts.prose import Catalogue, Mention, catalogue_of, find_mentions
@@ -93,9 +102,22 @@ def untrue_names(text: str, catalogue: Catalogue, facts: HistoryFacts) -> list[b
     ]
 
 
+def unsupported(text: str, catalogue: Catalogue, attributes: Sequence[str], facts: HistoryFacts) -> list[bool]:
+    """`untrue_names`, and of each claim of a canonical text whether the history does not support it.
+
+    A canonical claim may name a value that no item has, or under another attribute: its words alone do not tell.
+    """
+    return untrue_names(text, catalogue, facts) + [
+        (claim.attribute, claim.value) not in facts.present
+        if claim.polarity is Polarity.ALSO
+        else Mention(claim.attribute, claim.value, claim.polarity) not in facts.true
+        for claim in parse_claims(text, attributes).claims
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class TruthCheck:
-    """`truth_check` with the facts of each user as a function.
+    """What `truth_check` gives, with the facts of each user as a function.
 
     attributes: names, for the canonical form.
     """
@@ -108,36 +130,29 @@ class TruthCheck:
     def __call__(self, prompt: Prompt, completion: Completion) -> bool:
         if completion.status is not CompletionStatus.OK or not completion.is_finished:
             return False
-        parsed, facts = parse_claims(completion.text, self.attributes), self.facts_of(prompt.user)
-        if self.in_form and not parsed.is_well_formed:
+        if self.in_form and not parse_claims(completion.text, self.attributes).is_well_formed:
             return False
-        # A canonical claim may name a value that no item has, or under another attribute: its words alone do not tell.
-        claims_hold = all(
-            (claim.attribute, claim.value) in facts.present
-            if claim.polarity is Polarity.ALSO
-            else Mention(claim.attribute, claim.value, claim.polarity) in facts.true
-            for claim in parsed.claims
-        )
-        return claims_hold and not any(untrue_names(completion.text, self.catalogue, facts))
+        return not any(unsupported(completion.text, self.catalogue, self.attributes, self.facts_of(prompt.user)))
 
 
 def truth_check(
-    log: Log,
-    lists: CandidateLists | Histories,
-    population_rates: PopulationRates | None = None,
-    *,
-    in_form: bool = False,
+    log: Log, lists: CandidateLists, *, likes_by: Literal["rating", "share"] = "rating", in_form: bool = False
 ) -> TruthCheck:
-    """A check for `recloop.generate`: the completion is usable, not cut off, and says nothing untrue of its user.
+    """A check for `recloop.generate`: the completion is usable, not cut off, and says nothing unsupported of its user.
 
-    A value or title is untrue if the user's whole history does not hold it, or contradicts what is said of it. Prose
-    is read by its words, one sign in ten of them wrongly, so the check also refuses a few true texts.
+    What a text says of a value or title must be supported by the user's whole history, by the rules of
+    `recloop.prompts.claims`: a value is liked if at least two items carry it and are rated above the user's mean, for
+    example. Prose is read by its words, one sign in ten of them wrongly, so a few true texts are refused; and what is
+    neither a value nor a title of the log is not seen there. In canonical form every claim is read.
 
     Args:
         log: whose values and titles texts are searched for.
-        lists: whose histories the prompts are about, or these alone.
-        population_rates: as for `assess_texts`.
+        lists: of this log, whose histories the prompts are about.
+        likes_by: as `PromptConfig.likes_by`; ``share`` compares a history with those of the train users.
         in_form: the text must also be in canonical form.
+
+    Raises:
+        SettingError: something else in the place of the log or the lists, or lists of another log.
 
     Example:
         >>> from recloop.data.lists import candidate_lists
@@ -147,7 +162,28 @@ def truth_check(
         >>> check(Prompt(0, "", "", 0, 0), Completion(0, 0, "Likes nothing that is known.", 5, True, -1.0))
         True
     """
-    items_of, histories = history_items(log), lists.histories if isinstance(lists, CandidateLists) else lists
+    given: Any = log, lists
+    if not isinstance(given[0], Log) or not isinstance(given[1], CandidateLists) or likes_by not in ("rating", "share"):
+        got = f"{type(log).__name__}, {type(lists).__name__} and likes_by={likes_by!r}"
+        raise SettingError(f"a check of texts needs a Log, its CandidateLists and likes_by rating or share, got {got}")
+    histories = lists.histories
+    if histories.num_users != log.num_users or histories.items.max(initial=-1) >= log.num_items:
+        raise SettingError(
+            f"the lists must be those of the log {log.name} with {log.num_users} users and {log.num_items} items, got "
+            f"histories of {histories.num_users} users; make them with candidate_lists"
+        )
+    rates = None
+    if likes_by == "share":
+        items_of, train = history_items(log), np.unique(lists.train.user_B).tolist()
+        rates = population_rates(log.attributes, (items_of(*histories.of(user)) for user in train))
+    return check_of(log, histories, rates, in_form=in_form)
+
+
+def check_of(
+    log: Log, histories: Histories, population_rates: PopulationRates | None = None, *, in_form: bool = False
+) -> TruthCheck:
+    """`truth_check` by histories alone, of the users that prompts are about."""
+    items_of = history_items(log)
 
     @lru_cache(maxsize=FACTS_KEPT)
     def facts_of(user: int) -> HistoryFacts:
@@ -168,7 +204,7 @@ def what_texts_say(
     said: list[int] = []
     for user, completions_N in zip(completions.user_U.tolist(), completions.completions_UN, strict=True):
         facts = history_facts(log.attributes, items_of(*histories.of(user)), population_rates)
-        untrue = [one for text in completions_N for one in untrue_names(text.text, catalogue, facts)]
+        untrue = [one for text in completions_N for one in unsupported(text.text, catalogue, log.attributes, facts)]
         said.append(2 if any(untrue) else 1 if untrue else 0)
     return np.array(said, dtype=np.int64)
 

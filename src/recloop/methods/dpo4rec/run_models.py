@@ -25,7 +25,7 @@ from recloop.methods.dpo4rec.names import TRAINED, UNTUNED
 from recloop.methods.run_log import read_run_log
 from recloop.methods.study import Study
 from recloop.progress import SILENT
-from recloop.prompts.text_truth import truth_check
+from recloop.prompts.text_truth import check_of
 from recloop.prompts.user_profile import ProfileWriter, profile_writer
 from recloop.records import Completion, Group, Histories, Lists, Log, Prompt, UserVectors
 from recloop.settings import validate
@@ -123,10 +123,18 @@ class RunModels:
         Args:
             tries: as for `FinishedRun.profile`.
         """
+        if type(tries) is not int or tries < 1:
+            raise SettingError(f"tries must be a whole number from 1, got {tries!r}; 1 writes without a check")
         found = [self.first_text(who, self.variant) for who in whom]
-        missing = [place for place, text in enumerate(found) if text is None]
+        accept = None
+        if tries > 1:
+            accept = check_of(self.log, self._histories(whom), self.task.population_rates)
+            for row, who in enumerate(whom):
+                own = self.written(self.variant).get(self.user_number(who), ()) if isinstance(who, str) else ()
+                found[row] = next((text for text in own if text and accept(_about(row), _said(text))), None)
+        missing = [row for row, text in enumerate(found) if text is None]
         if missing:
-            prompts = [replace(self.prompt(whom[place]), user=row) for row, place in enumerate(missing)]
+            prompts = [replace(self.prompt(whom[row]), user=row) for row in missing]
             config = self.study.config
             sampling = {name: getattr(config.lm, name) for name in ("temperature", "top_p", "max_tokens")}
             room = config.completions.sentences
@@ -134,15 +142,12 @@ class RunModels:
             def read(completion: Completion) -> Completion:
                 return completion if room is None else shorten_completion(completion, room)
 
-            accept = None
-            if tries != 1:
-                check = truth_check(self.log, self._histories([whom[p] for p in missing]), self.task.population_rates)
-                accept = lambda prompt, completion: check(prompt, read(completion))  # noqa: E731
-            written = generate(
-                self.lm, prompts, **sampling, seed=seed, cache=cache, progress=SILENT, accept=accept, tries=tries
-            )
-            for place, (completion,) in zip(missing, written.completions_UN, strict=True):
-                found[place] = read(completion).text
+            how: dict[str, Any] = {}
+            if accept is not None:
+                how = {"accept": lambda prompt, completion: accept(prompt, read(completion)), "tries": tries}
+            written = generate(self.lm, prompts, **sampling, seed=seed, cache=cache, progress=SILENT, **how)
+            for row, (completion,) in zip(missing, written.completions_UN, strict=True):
+                found[row] = read(completion).text
         return [text or "" for text in found]
 
     def first_text(self, who: Who, variant: str) -> str | None:
@@ -181,6 +186,8 @@ class RunModels:
         if not isinstance(text, str):
             raise DataError(f"a text about a user is a str, got {text!r}; leave it out, or give one")
         known = self.vector_of_text.get(text)
+        if known is None and not text.strip() and self.reranker.scaler is not None:
+            return self.reranker.scaler.centre_D  # the reranker was fitted on no empty text: as if all said this
         return self._encode_alone(text) if known is None else known
 
     def score(
@@ -305,3 +312,11 @@ def _numbers(known: Mapping[str, int], ids: Sequence[str], kind: str, where: str
         hint = f"did you mean {' or '.join(near)}?" if near else shown
         raise DataError(f"{where}the log has no {kind} {missing[0]!r} ({len(missing)} of {len(ids)}); {hint}")
     return [known[one] for one in ids]
+
+
+def _about(user: int) -> Prompt:
+    return Prompt(user, "", "", 0, 0)
+
+
+def _said(text: str) -> Completion:
+    return Completion(0, 0, text, 0, True, float("nan"))
