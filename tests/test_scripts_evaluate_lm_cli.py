@@ -9,15 +9,19 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from recloop.data.lists import candidate_lists
 from recloop.data.load import load_log
 from recloop.errors import SettingError
 from recloop.llm.config import LmConfig
+from recloop.llm.language_model import Sampling
 from recloop.prompts.lines import clean_title
+from recloop.prompts.user_profile import PromptConfig
+from recloop.testing import FakeLM
 from scripts.evaluate_lm.__main__ import main
 from scripts.evaluate_lm.cli import EvaluateLmConfig, evaluate_lm, evaluation_text, skill_text
 from scripts.evaluate_lm.general import CHECKS, general_text, perplexity
 from scripts.evaluate_lm.tasks import session_drawer
-from scripts.evaluate_lm.text_quality import SummarySkill
+from scripts.evaluate_lm.text_quality import SummarySkill, evaluate_summaries
 from tiny_lm import build_tiny_lm
 
 SKILL = SummarySkill(
@@ -58,6 +62,18 @@ def test_an_untrained_model_writes_nothing_well_formed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_texts_are_measured_as_they_come_and_checked_only_where_they_may_be_drawn_again() -> None:
+    log = load_log(users=40)
+    histories = candidate_lists(log).histories
+    asked = FakeLM(log.attributes), log, histories, np.arange(40), Sampling(1, 1.0, 1.0, 64, 0)
+    prompt = PromptConfig(template="attributed")
+    plain, checked = (evaluate_summaries(*asked, prompt, tries=tries) for tries in (1, 40))
+    assert plain.well_formed == 1.0  # nothing was left empty
+    assert plain.true < 0.9
+    assert checked.true == 1.0
+    assert checked.well_formed > 0.7
+
+
 def test_more_users_than_the_log_has_are_refused() -> None:
     with pytest.raises(SettingError, match="has 400 users, got users=401"):
         evaluate_lm(EvaluateLmConfig(users=401))

@@ -76,8 +76,8 @@ def evaluate_summaries(
         users: user indices.
         sampling: the number of completions is also the one that diversity is counted over.
         population_rates: what histories are compared with, in prompts and in the assessment.
-        tries: draws of a completion at most, until it is in canonical form and says nothing that is untrue of what
-            its prompt shows.
+        tries: above 1, draws of a completion at most, until it is in canonical form and what its prompt shows
+            supports all that it says; it is empty if none does.
     """
     write = profile_writer(dataset, config, lm, population_rates)
     prompts = [write(user, *histories.of(user)) for user in users.tolist()]
@@ -91,7 +91,9 @@ def evaluate_summaries(
         prompt.user: history_facts(dataset.attributes, items, population_rates)
         for prompt, items in zip(prompts, shown, strict=True)
     }
-    check = TruthCheck(catalogue_of(dataset), dataset.attributes, facts.__getitem__, in_form=True)
+    check = None
+    if tries > 1:
+        check = TruthCheck(catalogue_of(dataset), dataset.attributes, facts.__getitem__, in_form=True)
     started = time.perf_counter()
     with CompletionCache(":memory:") as cache:
         completions = sample_accepted(lm, prompts, sampling, cache, check, tries, progress)
