@@ -79,9 +79,12 @@ def tidy_completion(completion: Completion, marks: Sequence[tuple[str, str]] = (
     return replace(completion, text=text, status=status, reason=reason, raw=printable(raw))
 
 
-def shorten_completion(completion: Completion, num_sentences: int) -> Completion:
-    """The completion cut to its first sentences; tokens and log-probability stay those of all that was sampled."""
-    if completion.status is not CompletionStatus.OK:
+def shorten_completion(completion: Completion, num_sentences: int | None) -> Completion:
+    """The completion cut to its first sentences; tokens and log-probability stay those of all that was sampled.
+
+    num_sentences: None leaves it as it is.
+    """
+    if num_sentences is None or completion.status is not CompletionStatus.OK:
         return completion
     text = first_sentences(completion.text, num_sentences)
     if text == completion.text:

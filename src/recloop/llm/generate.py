@@ -82,8 +82,7 @@ def sample_accepted(
     if not is_check or tries < 1 or (tries > 1 and (accept is None or sampling.temperature == 0)):
         raise SettingError(
             f"tries must be a whole number from 1, and more need a check as accept and a temperature above 0; got "
-            f"tries={tries!r}, "
-            f"{accept!r} as accept and temperature={sampling.temperature:g}"
+            f"tries={tries!r}, {accept!r} as accept and temperature={sampling.temperature:g}"
         )
     found = sample_completions(lm, prompts, sampling, cache, progress, purpose)
     if accept is None:

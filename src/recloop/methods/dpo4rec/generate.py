@@ -95,7 +95,7 @@ def sample_for(
     room = study.config.completions.sentences
 
     def cut(completion: Completion) -> Completion:
-        return completion if room is None else shorten_completion(completion, room)
+        return shorten_completion(completion, room)
 
     accept_cut: Check | None = accept and (lambda prompt, completion: accept(prompt, cut(completion)))
     sampling = _sampling(study, num, seed, temperature)

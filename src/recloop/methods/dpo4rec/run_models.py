@@ -138,16 +138,13 @@ class RunModels:
             config = self.study.config
             sampling = {name: getattr(config.lm, name) for name in ("temperature", "top_p", "max_tokens")}
             room = config.completions.sentences
-
-            def read(completion: Completion) -> Completion:
-                return completion if room is None else shorten_completion(completion, room)
-
             how: dict[str, Any] = {}
             if accept is not None:
-                how = {"accept": lambda prompt, completion: accept(prompt, read(completion)), "tries": tries}
+                check = lambda prompt, completion: accept(prompt, shorten_completion(completion, room))  # noqa: E731
+                how = {"accept": check, "tries": tries}
             written = generate(self.lm, prompts, **sampling, seed=seed, cache=cache, progress=SILENT, **how)
             for row, (completion,) in zip(missing, written.completions_UN, strict=True):
-                found[row] = read(completion).text
+                found[row] = shorten_completion(completion, room).text
         return [text or "" for text in found]
 
     def first_text(self, who: Who, variant: str) -> str | None:
