@@ -48,6 +48,7 @@ ONE_EPOCH = {"log, lists, vectors)": "log, lists, vectors, max_epochs=1, min_epo
 SMALLER = {
     "README.md": {"users=1000": "users=40", "n=10": "n=2"} | ONE_EPOCH,
     "docs/index.md": {"load_log()": "load_log(users=40)", "n=10": "n=2"} | ONE_EPOCH,
+    "docs/use.md": {"users=1000": "users=40"},
 }
 NOT_RUN = {
     ("README.md", "recloop serve"): "docs/serve.md",
