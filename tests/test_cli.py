@@ -240,6 +240,8 @@ def test_a_forecast_and_help_start_nothing(method: StandIn, tmp_path: Path, caps
         (["ask", "r"], "QUESTION requires an argument"),
         (["export", "lm"], "OUT requires an argument"),
         (["run", "silent", "--quick"], "--quick is not for silent"),
+        (["profile", "r", "--users", "u", "--out", "t", "--tries", "2.5"], "--tries: want a whole number, got '2.5'"),
+        (["serve", "r", "--port", "80.5"], "--port: want a whole number, got '80.5'"),
     ],
 )
 def test_a_wrong_command_exits_with_2_and_says_what_was_meant(

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter, Token
 
 from recloop.errors import shown
+
+
+def _whole(_: type, tokens: Sequence[Token]) -> int:
+    """A whole number as it is written; cyclopts alone would read 2.5 as 2."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"want a whole number, got {tokens[0].value!r}.") from None
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
 
 
 def ask(folder: Path, question: str, /, *, user: str | None = None, candidates: str | None = None) -> None:
@@ -57,7 +72,7 @@ def score(folder: Path, /, *, lists: Path, out: Path, texts: Path | None = None)
     print(shown(score_file(load(folder), lists, out, texts, terminal_progress())))
 
 
-def profile(folder: Path, /, *, users: Path, out: Path, seed: int = 0, tries: int = 1) -> None:
+def profile(folder: Path, /, *, users: Path, out: Path, seed: Whole = 0, tries: Whole = 1) -> None:
     """Write texts about users with the model of a finished dpo4rec run.
 
     For example:
@@ -82,9 +97,9 @@ def serve(
     /,
     *,
     host: str = "127.0.0.1",
-    port: int = 8000,
+    port: Whole = 8000,
     token_file: Path | None = None,
-    llm_waiting: int = 8,
+    llm_waiting: Whole = 8,
     llm_timeout_s: float = 120.0,
 ) -> None:
     """Serve a run: rankings and texts over HTTP, and a page to try them.
@@ -137,7 +152,7 @@ def export(source: Path, out: Path, /, *, merge: bool = False) -> None:
         print(shown(export_model(source, out, merge=merge)))
 
 
-def update(folder: Path, /, *, data: Path, out: Path, items: Path | None = None, rounds: int = 0) -> None:
+def update(folder: Path, /, *, data: Path, out: Path, items: Path | None = None, rounds: Whole = 0) -> None:
     """Go on with a finished dpo4rec run when there are new interactions.
 
     Makes a new run: old users stay in their groups, the language model stays
