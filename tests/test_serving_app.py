@@ -288,6 +288,29 @@ def test_a_run_that_is_not_finished_shows_its_progress_and_answers_when_it_is(tm
     assert (reply.status_code, problem_of(reply)["code"]) == (503, "overloaded")
 
 
+def test_texts_are_checked_where_the_service_has_tries(finished: rl.FinishedRun, ids: list[str]) -> None:
+    served, untold = serve(finished, tries=40), serve(finished)
+    users = finished.user_ids
+    checked = dict(zip(users, finished.profiles(users, tries=40), strict=True))
+    refused = [user for user, text in checked.items() if text != finished.texts(user)[0]]
+    assert 0 < len(refused) < len(users)
+    for user in (*refused[:3], next(user for user in users if user not in refused)):
+        told = served.post("/profile", {"user": user}).json()
+        assert told["text"] == checked[user]
+        assert told["source"] == ("run" if checked[user] in finished.texts(user) else "written")
+        assert untold.post("/profile", {"user": user}).json()["text"] == finished.texts(user)[0]
+        ranked = served.post("/rerank", {"user": user, "candidates": ids[:6]}).json()
+        assert (ranked["text"], ranked["source"]) == (told["text"], told["source"])
+        shown = served.get(f"/users/{user}").json()["texts"]
+        assert shown == ({"untuned": checked[user]} if told["source"] == "run" else {})
+    rated = [(item, 1.0 + place % 5) for place, item in enumerate(ids[12:28])]
+    history = [{"item_id": item, "rating": rating} for item, rating in rated]
+    new = finished.profile(rated, tries=40)
+    assert served.post("/profile", {"history": history}).json() == {
+        "text": new, "variant": "untuned", "source": "written",
+    }  # fmt: skip
+
+
 def test_requests_and_sessions_are_answered_by_runs_of_their_methods(finished: rl.FinishedRun) -> None:
     served = Served(Service(finished.run.path))
     answer = RequestAnswer(

@@ -101,6 +101,7 @@ def serve(
     token_file: Path | None = None,
     llm_waiting: Whole = 8,
     llm_timeout_s: float = 120.0,
+    tries: Whole = 1,
 ) -> None:
     """Serve a run: rankings and texts over HTTP, and a page to try them.
 
@@ -117,12 +118,13 @@ def serve(
         token_file: a file with the bearer token.
         llm_waiting: requests that may wait for the language model; 8 by default.
         llm_timeout_s: how long each of them waits; 120 s by default.
+        tries: how often a text is drawn at most, until it says nothing untrue (dpo4rec); 1 by default.
     """
     from recloop.serving.server import ServeConfig, serve_run
     from recloop.settings import validate
 
     told = {"host": host, "port": port, "token_file": token_file, "llm_waiting": llm_waiting}
-    serve_run(folder, validate(ServeConfig, {**told, "llm_timeout_s": llm_timeout_s}))
+    serve_run(folder, validate(ServeConfig, {**told, "llm_timeout_s": llm_timeout_s, "tries": tries}))
 
 
 def export(source: Path, out: Path, /, *, merge: bool = False) -> None:

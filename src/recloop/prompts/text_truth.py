@@ -180,16 +180,21 @@ def truth_check(
 
 
 def check_of(
-    log: Log, histories: Histories, population_rates: PopulationRates | None = None, *, in_form: bool = False
-) -> TruthCheck:
-    """`truth_check` by histories alone, of the users that prompts are about."""
+    log: Log, histories: Histories, population_rates: PopulationRates | None = None, *, in_form: bool = False,
+    catalogue: Catalogue | None = None,
+) -> TruthCheck:  # fmt: skip
+    """`truth_check` by histories alone, of the users that prompts are about.
+
+    Args:
+        catalogue: of this log, where it is there already.
+    """
     items_of = history_items(log)
 
     @lru_cache(maxsize=FACTS_KEPT)
     def facts_of(user: int) -> HistoryFacts:
         return history_facts(log.attributes, items_of(*histories.of(user)), population_rates)
 
-    return TruthCheck(catalogue_of(log), log.attributes, facts_of, in_form)
+    return TruthCheck(catalogue or catalogue_of(log), log.attributes, facts_of, in_form)
 
 
 def what_texts_say(

@@ -32,6 +32,7 @@ class ServedModel:
     owners: users who own a list, by id, with their group and the row of their first list in it; test users first.
     writers: by variant, the run's models with the language model that writes that variant's texts.
     ratings: different ones that the log holds, lowest first, some of them where there are many; none without ratings.
+    tries: how often a text is drawn at most, until it says nothing unsupported; 1 does not check.
     """
 
     finished: FinishedRun
@@ -42,6 +43,7 @@ class ServedModel:
     writers: Mapping[str, RunModels]
     folded_titles: tuple[str, ...] = field(repr=False)
     ratings: tuple[float, ...]
+    tries: int = 1
 
     @property
     def variant(self) -> str:
@@ -53,12 +55,16 @@ class ServedModel:
         """The parts of the run."""
         return self.finished.models
 
+    def known_text(self, who: Who, variant: str) -> str | None:
+        """The first text that the run has about somebody, and may be served; None without one; milliseconds."""
+        return self.models.first_text(who, variant, only_true=self.tries > 1)
+
     def write(self, who: Who, variant: str) -> str:
         """What a variant's language model writes about somebody; it takes seconds."""
         writer = self.writers[variant]
         with LOADING:
             _ = writer.lm
-        return writer.texts([who], seed=0)[0]
+        return writer.texts([who], seed=0, tries=self.tries)[0]
 
     def encode(self, text: str) -> Float32[np.ndarray, " D"]:
         """The vector of a text that the run does not have; milliseconds."""
@@ -83,7 +89,7 @@ class ServedModel:
             DataError: the log has no such user.
         """
         items, ratings = self.models.history(user_id)
-        texts = {variant: self.models.first_text(user_id, variant) for variant in self.writers}
+        texts = {variant: self.known_text(user_id, variant) for variant in self.writers}
         told = {"user_id": user_id, "group": "", "history": self._named(items, "rating", ratings), "candidates": []}
         told |= {"ratings": self.ratings}
         if user_id in self.owners:
@@ -114,8 +120,11 @@ class UntunedModels(RunModels):
         return self.study.open_lm(self.study.first_lm.folder)
 
 
-def open_model(finished: FinishedRun) -> ServedModel:
+def open_model(finished: FinishedRun, tries: int = 1) -> ServedModel:
     """Read the log, the reranker, and the texts about the run's users with their vectors; no language model.
+
+    Args:
+        tries: as `ServedModel` has it.
 
     Raises:
         SettingError: a run of another method, or its reranker reads a first stage's scores.
@@ -129,8 +138,11 @@ def open_model(finished: FinishedRun) -> ServedModel:
     ids, titles = tuple(items["item_id"]), tuple(items["title"])
     folded = tuple(title.casefold() for title in titles)
     _ = models.vector_of_text, models.number_of_item, models.number_of_user  # before a request waits for them
+    if tries > 1:
+        writers[UNTUNED].__dict__["check"] = models.check
     owners, ratings = _owners(models), _ratings(models)
-    return ServedModel(finished, prepare_requests(finished.reranker), ids, titles, owners, writers, folded, ratings)
+    scorer = prepare_requests(finished.reranker)
+    return ServedModel(finished, scorer, ids, titles, owners, writers, folded, ratings, tries)
 
 
 def _ratings(models: RunModels) -> tuple[float, ...]:

@@ -110,7 +110,7 @@ class RankingService:
     async def text(self, asker: Asker, variant: str) -> tuple[str, str]:
         """What is said about whom, and whether it was in the ``run`` or ``written`` for the service."""
         who = asker.who
-        if (text := self.model.models.first_text(who, variant)) is not None:
+        if (text := self.model.known_text(who, variant)) is not None:
             return text, "run"
         key = variant, str(who)
 

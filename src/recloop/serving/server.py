@@ -39,6 +39,7 @@ class ServeConfig(BaseModel, frozen=True, extra="forbid"):
     token_file: Path | None = Field(None, description=f"holds the bearer token, in place of the variable {TOKEN}")
     llm_waiting: int = Field(8, ge=0, le=10_000, description="requests that may wait for the language model")
     llm_timeout_s: float = Field(120.0, gt=0, le=3_600, description="how long each of them waits")
+    tries: int = Field(1, ge=1, le=1_000, description="draws of a text at most, until it is true; 1 does not check")
 
 
 class _Server(uvicorn.Server):
@@ -63,7 +64,8 @@ def serve_run(run: Path, config: ServeConfig, finished: FinishedRun | None = Non
         SettingError: an address that cannot be listened at, or a token that is none.
     """
     token = read_token(config.token_file)
-    service = Service(run, llm_waiting=config.llm_waiting, llm_s=config.llm_timeout_s, finished=finished)
+    waiting, tries = config.llm_waiting, config.tries
+    service = Service(run, llm_waiting=waiting, llm_s=config.llm_timeout_s, tries=tries, finished=finished)
     try:
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
         listening = socket.create_server((config.host, config.port), family=family, backlog=BACKLOG)

@@ -34,12 +34,14 @@ class Service:
         run: the folder; of a run that is not finished the page shows its progress, and the rest follows when it is.
         llm_waiting: requests that may wait for the language model, which does one at a time.
         llm_s: how long one of them waits.
+        tries: how often a text is drawn at most, until it says nothing unsupported; 1 does not check.
         finished: the run as `recloop.load` opened it, where it was made with objects.
     """
 
     def __init__(
-        self, run: Path, *, llm_waiting: int = 8, llm_s: float = 120.0, finished: FinishedRun | None = None
-    ) -> None:
+        self, run: Path, *, llm_waiting: int = 8, llm_s: float = 120.0, tries: int = 1,
+        finished: FinishedRun | None = None,
+    ) -> None:  # fmt: skip
         self.run, self.metrics, self.method = run, ServiceMetrics(), str(RunFolder.look(run).manifest["method"])
         self.llm = WorkQueue("the language model", llm_waiting, llm_s)
         self.encoder = WorkQueue("the text encoder", ENCODER_WAITING, ENCODER_S)
@@ -47,7 +49,7 @@ class Service:
         self.metrics.watch("recloop_ready", "Whether the run can be asked.", lambda: not self.problem)
         self.metrics.watch("recloop_llm_waiting", "Requests that wait for it.", lambda: self.llm.num_waiting)
         self.metrics.watch("recloop_encoder_waiting", "Requests that wait for it.", lambda: self.encoder.num_waiting)
-        self._finished = finished
+        self._finished, self._tries = finished, tries
         self._opened: Any = None
 
     async def open(self) -> None:
@@ -78,9 +80,8 @@ class Service:
                 from recloop.serving.model import open_model
                 from recloop.serving.ranking import RankingService
 
-                return RankingService.of(
-                    open_model(self._finished or load(self.run)), self.encoder, self.llm, self.metrics
-                )
+                model = open_model(self._finished or load(self.run), self._tries)
+                return RankingService.of(model, self.encoder, self.llm, self.metrics)
             case "rerec":
                 from recloop.methods.rerec.config import ReRecConfig
                 from recloop.methods.rerec.predict import open_request_model

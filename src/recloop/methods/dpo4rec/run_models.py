@@ -25,7 +25,7 @@ from recloop.methods.dpo4rec.names import TRAINED, UNTUNED
 from recloop.methods.run_log import read_run_log
 from recloop.methods.study import Study
 from recloop.progress import SILENT
-from recloop.prompts.text_truth import check_of
+from recloop.prompts.text_truth import TruthCheck, check_of
 from recloop.prompts.user_profile import ProfileWriter, profile_writer
 from recloop.records import Completion, Group, Histories, Lists, Log, Prompt, UserVectors
 from recloop.settings import validate
@@ -89,6 +89,11 @@ class RunModels:
         return self.study.own.log or read_run_log(config.data, config.data_seed, SILENT, self.run.path)
 
     @cached_property
+    def check(self) -> TruthCheck:
+        """Whether a text about a user of the log says nothing unsupported."""
+        return check_of(self.log, self.task.lists.histories, self.task.population_rates)
+
+    @cached_property
     def lm(self) -> LanguageModel:
         study, trained = self.study, f"train.{TRAINED}.s{self.study.config.seeds[0]}"
         return study.open_lm(self.run.folder(trained) if study.config.rounds else study.first_lm.folder)
@@ -125,13 +130,7 @@ class RunModels:
         """
         if type(tries) is not int or tries < 1:
             raise SettingError(f"tries must be a whole number from 1, got {tries!r}; 1 writes without a check")
-        found = [self.first_text(who, self.variant) for who in whom]
-        accept = None
-        if tries > 1:
-            accept = check_of(self.log, self._histories(whom), self.task.population_rates)
-            for row, who in enumerate(whom):
-                own = self.written(self.variant).get(self.user_number(who), ()) if isinstance(who, str) else ()
-                found[row] = next((text for text in own if text and accept(_about(row), _said(text))), None)
+        found = [self.first_text(who, self.variant, only_true=tries > 1) for who in whom]
         missing = [row for row, text in enumerate(found) if text is None]
         if missing:
             prompts = [replace(self.prompt(whom[row]), user=row) for row in missing]
@@ -139,7 +138,9 @@ class RunModels:
             sampling = {name: getattr(config.lm, name) for name in ("temperature", "top_p", "max_tokens")}
             room = config.completions.sentences
             how: dict[str, Any] = {}
-            if accept is not None:
+            if tries > 1:
+                rates, catalogue = self.task.population_rates, self.check.catalogue
+                accept = check_of(self.log, self._histories(whom), rates, catalogue=catalogue)
                 check = lambda prompt, completion: accept(prompt, shorten_completion(completion, room))  # noqa: E731
                 how = {"accept": check, "tries": tries}
             written = generate(self.lm, prompts, **sampling, seed=seed, cache=cache, progress=SILENT, **how)
@@ -147,11 +148,19 @@ class RunModels:
                 found[row] = shorten_completion(completion, room).text
         return [text or "" for text in found]
 
-    def first_text(self, who: Who, variant: str) -> str | None:
-        """The first text of a variant that the run has about a user of the log; None where it has none."""
+    def first_text(self, who: Who, variant: str, *, only_true: bool = False) -> str | None:
+        """The first text of a variant that the run has about a user of the log; None where it has none.
+
+        Args:
+            only_true: the first that says nothing unsupported, as `truth_check` has it.
+        """
         if not isinstance(who, str):
             return None
-        return next(iter(self.written(variant).get(self.user_number(who), ())), None)
+        user = self.user_number(who)
+        own = self.written(variant).get(user, ())
+        if only_true:
+            own = (text for text in own if text and self.check(_about(user), _said(text)))
+        return next(iter(own), None)
 
     def prompt(self, who: Who) -> Prompt:
         """What the language model is asked about a user; of somebody new no profile is known."""
