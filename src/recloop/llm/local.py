@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import count, islice
@@ -236,10 +235,7 @@ def _load(folder: Path, device: Any, *, load_in_4bit: bool) -> tuple[Any, Any]:
     elif adapter is not None:
         from peft import PeftModel
 
-        with warnings.catch_warnings():
-            # peft reads an attribute that transformers will rename.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
     return (model if load_in_4bit else model.to(device)).eval(), load_tokenizer(folder)
 
 

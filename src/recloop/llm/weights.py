@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -152,15 +153,28 @@ def in_four_bits(device_type: str) -> Any:
 
 
 @contextmanager
-def reading(folder: Path, kind: str) -> Generator[None]:
-    """No progress bars of transformers inside, and one error for everything that can be wrong with a folder."""
+def no_notices() -> Generator[None]:
+    """No progress bars of transformers inside, and no word of an attribute that peft reads and it will rename."""
     from transformers.utils import logging
 
     had_bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        require_fit_sizes(folder)
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
+    finally:
+        if had_bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def reading(folder: Path, kind: str) -> Generator[None]:
+    """`no_notices`, and one error for everything that can be wrong with a folder."""
+    try:
+        with no_notices():
+            require_fit_sizes(folder)
+            yield
     except RecloopError:
         raise
     except Exception as error:  # others' code at others' files raises whatever it likes
@@ -169,6 +183,3 @@ def reading(folder: Path, kind: str) -> Generator[None]:
             f"the model in {folder} cannot be read ({why}); it must be a {kind} "
             f"saved with save_pretrained, weights as safetensors, needing no code of its own"
         ) from error
-    finally:
-        if had_bars:
-            logging.enable_progress_bar()

@@ -9,7 +9,7 @@ from recloop.errors import GenerationError, RunError
 from recloop.experiment.manifest import MANIFEST
 from recloop.files import open_files
 from recloop.llm.chat import own_tokenizer
-from recloop.llm.weights import BASE, adapter_config, base_folder_of, find_model_folder, reading
+from recloop.llm.weights import BASE, adapter_config, base_folder_of, find_model_folder, no_notices, reading
 from recloop.training.result import TRAINING_FILE
 
 OWN_FILES = (TRAINING_FILE, "metrics.jsonl", ".*")  # of no use in serving
@@ -79,5 +79,6 @@ def _merge(folder: Path, base: Path, out: Path) -> None:
         )
         whole = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
         tokenizer = own_tokenizer(folder)
-    whole.save_pretrained(out)
+    with no_notices():
+        whole.save_pretrained(out)
     tokenizer.save_pretrained(out)
