@@ -84,6 +84,7 @@ export async function showTry(panel, run) {
     reset.hidden = written === undefined || field.value === written;
     const model = state.variant === "trained" ? "the trained language model" : "the language model before training";
     if (written === undefined) note.textContent = "No language model has written about this history. A text of yours is ranked too.";
+    else if (!written && !field.value) note.textContent = "The language model wrote nothing that can be used here. A text of yours is ranked too.";
     else note.textContent = field.value === written ? `As ${model} wrote it. Edit it, and the ranking follows.` : "Edited.";
   }
 
